@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+__all__ = ["ClipInfo", "ClipReadError", "ClipReader"]
+
+Reader = TypeVar("Reader", bound="ClipReader")
+
+
+class ClipReadError(ValueError):
+    """A clip, or a frame of it, cannot be read. The message is one line and starts with the clip's path."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is known about a clip before its frames are decoded.
+
+    Args:
+        frames: number of frames that the clip should hold, at least 1.
+        fps: mean number of frames a second.
+        height: rows of a frame as it is shown (after rotation), in pixels.
+        width: columns of a frame as it is shown, in pixels.
+        duration: length in seconds.
+    """
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+    duration: float
+
+
+class ClipReader(ABC):
+    """Random access to the frames of one clip, whatever it is stored in.
+
+    A subclass says what the clip holds (``_probe``) and decodes the frames that are asked for (``_decode``).
+
+    Args:
+        path: names the clip in error messages: its file, its folder, or its first frame.
+
+    Example::
+
+        with open_clip("colonoscopy.mp4") as reader:
+            frames = reader.read([0, 10, 20])  # (3, 3, H, W), uint8
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._info: ClipInfo | None = None
+
+    def probe(self) -> ClipInfo:
+        """Give the number, rate and size of the frames, at the cost of at most one decoded frame.
+
+        Raises:
+            ClipReadError: when the clip is not what its name says, or holds no frame.
+        """
+        if self._info is None:
+            self._info = self._probe()
+        return self._info
+
+    def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
+        """Read frames.
+
+        Args:
+            indices: frames in presentation order, counted from 0; in any order, and with repetitions. Each frame is
+                decoded once.
+
+        Returns:
+            uint8 RGB tensor ``(3, T, H, W)`` with ``T = len(indices)``. Its memory is laid out ``(T, H, W, 3)``, as
+            frames are decoded: call ``contiguous()`` where the layout matters.
+
+        Raises:
+            ClipReadError: when a frame is outside the clip, cannot be decoded, or differs in size from the first one.
+        """
+        info = self.probe()
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(int(index) for index in indices):
+            if not 0 <= index < info.frames:
+                raise ClipReadError(f"{self.path}: frame {index} is outside the clip, which has {info.frames} frames")
+            places.setdefault(index, []).append(place)
+
+        clip = np.empty((len(indices), info.height, info.width, 3), np.uint8)
+        for index, frame in self._decode(sorted(places)):
+            if frame.shape != clip.shape[1:]:
+                raise ClipReadError(
+                    f"{self.path}: frame {index} has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), "
+                    f"but the first frame has {info.height}x{info.width}"
+                )
+            clip[places[index]] = frame
+        return torch.from_numpy(clip).permute(3, 0, 1, 2)
+
+    def close(self) -> None:  # noqa: B027 (most readers hold nothing open)
+        """Release what the reader holds open."""
+
+    def __enter__(self: Reader) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _probe(self) -> ClipInfo:
+        """Find out what the clip holds; called once."""
+
+    @abstractmethod
+    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode the frames ``wanted`` (sorted, distinct, inside the clip), each once and in any order.
+
+        Yields:
+            the index of a frame and its pixels, uint8 RGB ``(H, W, 3)``.
+        """

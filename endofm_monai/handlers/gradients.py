@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import torch
+from ignite.engine import Engine
+from monai.engines.utils import IterationEvents
+
+from endofm_monai.networks import unwrap
+
+__all__ = ["GradientHandler"]
+
+
+class GradientHandler:
+    """Treats the student's gradients between backward pass and optimizer step.
+
+    The projection head's last layer gets no gradient in the first ``freeze_last_layer_epochs``; then gradients are
+    clipped. The norm before clipping is left in ``engine.state.gradient_norm``.
+
+    Args:
+        max_norm: largest L2 norm of all gradients together; None leaves them.
+        freeze_last_layer_epochs: epochs in which the last layer keeps its initial directions.
+        reference_clip_per_tensor: clip each tensor's norm on its own, as the published code does.
+    """
+
+    def __init__(
+        self,
+        max_norm: float | None = 3.0,
+        freeze_last_layer_epochs: int = 1,
+        reference_clip_per_tensor: bool = False,
+    ) -> None:
+        self.max_norm = max_norm
+        self.freeze_last_layer_epochs = freeze_last_layer_epochs
+        self.reference_clip_per_tensor = reference_clip_per_tensor
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a :class:`StudentTeacherTrainer`."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Freeze, measure and clip."""
+        student = unwrap(engine.network).student
+        if engine.state.epoch <= self.freeze_last_layer_epochs:
+            for parameter in student.head.last_layer.parameters():
+                parameter.grad = None
+        parameters = [parameter for parameter in student.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in parameters]
+        engine.state.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        if self.max_norm is None:
+            return
+        if self.reference_clip_per_tensor:
+            norms = torch._foreach_norm(gradients)
+            torch._foreach_mul_(gradients, [(self.max_norm / (norm + 1e-6)).clamp(max=1) for norm in norms])
+        else:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, engine.state.gradient_norm)

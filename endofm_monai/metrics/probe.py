@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+__all__ = ["knn_probe", "linear_probe"]
+
+
+def knn_probe(
+    train_features: ArrayLike,
+    train_labels: ArrayLike,
+    features: ArrayLike,
+    labels: ArrayLike,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> dict[str, float]:
+    """How well the nearest training clips predict the class of a clip: a measure of frozen embeddings.
+
+    The k training clips of highest cosine similarity vote with the weight ``exp(similarity / temperature)``
+    (Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018; the protocol
+    of DINO). There is nothing to train and nothing random.
+
+    Args:
+        train_features: embeddings ``(N, D)`` of the training clips.
+        train_labels: their class indices ``(N,)``, of two classes or more.
+        features: embeddings ``(M, D)`` of the clips to classify.
+        labels: their class indices ``(M,)``.
+        k: number of neighbors that vote; with fewer training clips all of them do, after a warning.
+        temperature: the lower, the more the nearest of the neighbors decide.
+
+    Returns:
+        ``accuracy``, ``balanced_accuracy`` (mean recall of the classes in ``labels``), ``macro_f1`` and, when there
+        are two training classes and ``labels`` holds both, ``roc_auc`` (area under the ROC curve); all in 0..1.
+
+    Raises:
+        ValueError: when shapes do not match, a feature is not finite, a label is negative (no label), the training
+            clips are of one class, or ``k`` or ``temperature`` is not positive.
+
+    Example::
+
+        >>> knn_probe([[1, 0], [0, 1]], [0, 1], [[2, 1]], [0], k=1)["accuracy"]
+        1.0
+    """
+    if k < 1 or temperature <= 0:
+        raise ValueError(f"`k` and `temperature` must be positive, but got {k} and {temperature}.")
+    train = _check(train_features, train_labels, "training")
+    if k > len(train[0]):
+        warnings.warn(f"k-NN probe: only {len(train[0])} training clips, so all of them vote, not k={k}.", stacklevel=2)
+        k = len(train[0])
+
+    def vote(distance: np.ndarray) -> np.ndarray:  # relative to the nearest, which no temperature can underflow
+        return np.exp((distance.min(axis=1, keepdims=True) - distance) / temperature)
+
+    return _scores(KNeighborsClassifier(k, metric="cosine", weights=vote), *train, *_check(features, labels, "probed"))
+
+
+def linear_probe(
+    train_features: ArrayLike, train_labels: ArrayLike, features: ArrayLike, labels: ArrayLike
+) -> dict[str, float]:
+    """How well a linear classifier on frozen embeddings predicts the class of a clip.
+
+    The classifier is a logistic regression with L2 penalty and ``C = 1``, fitted to convergence on features that are
+    standardized by the training clips' mean and deviation. Neither is tuned, so that no split is needed for it, and
+    nothing is random.
+
+    Args:
+        train_features: embeddings ``(N, D)`` of the training clips.
+        train_labels: their class indices ``(N,)``, of two classes or more.
+        features: embeddings ``(M, D)`` of the clips to classify.
+        labels: their class indices ``(M,)``.
+
+    Returns:
+        the scores that :func:`knn_probe` returns.
+
+    Raises:
+        ValueError: as :func:`knn_probe`.
+    """
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
+    train = _check(train_features, train_labels, "training")
+    return _scores(classifier, *train, *_check(features, labels, "probed"))
+
+
+def _check(features: ArrayLike, labels: ArrayLike, role: str) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    if features.ndim != 2 or labels.shape != features.shape[:1] or features.size == 0:
+        raise ValueError(
+            f"The {role} clips need features (N, D) and labels (N,), N > 0, "
+            f"but got shapes {features.shape} and {labels.shape}."
+        )
+    if not np.isfinite(features).all():
+        broken = np.count_nonzero(~np.isfinite(features).all(axis=1))
+        raise ValueError(f"The features of {broken} of {len(features)} {role} clips are not finite.")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise ValueError(f"The labels of the {role} clips must be class indices from 0, but got {np.unique(labels)}.")
+    return features, labels
+
+
+def _scores(
+    classifier: ClassifierMixin,
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+) -> dict[str, float]:
+    classes = np.unique(train_labels)
+    if len(classes) < 2:
+        raise ValueError(f"A probe needs training clips of two classes or more, but all are of class {classes[0]}.")
+    if features.shape[1] != train_features.shape[1]:
+        raise ValueError(
+            "Training and probed features must have the same width, "
+            f"but got {train_features.shape[1]} and {features.shape[1]}."
+        )
+    probability = classifier.fit(train_features, train_labels).predict_proba(features)
+    predicted = classes[probability.argmax(axis=1)]
+    present = np.unique(labels)
+    scores = {
+        "accuracy": accuracy_score(labels, predicted),
+        # balanced_accuracy_score would warn about predicted classes that `labels` lacks
+        "balanced_accuracy": recall_score(labels, predicted, labels=present, average="macro", zero_division=0),
+        "macro_f1": f1_score(labels, predicted, average="macro", zero_division=0),
+    }
+    if len(classes) == 2 and np.array_equal(present, classes):
+        scores["roc_auc"] = roc_auc_score(labels, probability[:, 1])
+    return {name: float(score) for name, score in scores.items()}

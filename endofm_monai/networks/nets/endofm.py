@@ -1,0 +1,195 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from typing import NamedTuple, Optional  # TorchScript reads the annotations of this module, hence no __future__ import
+
+import torch
+from monai.utils import ensure_tuple_rep
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from endofm_monai.networks.blocks import DividedSpaceTimeBlock, resample_spatial_encoding, resample_temporal_encoding
+
+__all__ = ["ENDOFM_PRESETS", "EndoFM", "EndoFMFeatures"]
+
+ENDOFM_PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
+    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+}
+"""Sizes of the backbone; ``base`` is the published one (121,258,752 parameters)."""
+
+
+class EndoFMFeatures(NamedTuple):
+    """What the backbone knows of a batch of clips, after the final layer normalization."""
+
+    class_token: torch.Tensor  # (B, D)
+    token_map: torch.Tensor  # (B, D, T, H / patch, W / patch)
+
+
+class PatchEmbedding(nn.Module):
+    """Linear embedding of the patches of each frame; ``proj`` is its published name."""
+
+    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Embed frames ``(B, C, H, W)`` to ``(B, D, H / patch, W / patch)``."""
+        return self.proj(frames)
+
+
+class EndoFM(nn.Module):
+    """Video transformer of Endo-FM: ViT with divided space-time attention and dynamic positional encoding.
+
+    Takes clips of any number of frames and of any size in multiples of the patch; see ``forward_features``.
+    Architecture and parameter names are those of the published model (Wang et al., "Foundation Model for Endoscopy
+    Video Analysis via Large-scale Self-supervised Pre-train", MICCAI 2023, section 2.1), whose weights load with
+    :func:`endofm_monai.weights.load_published`.
+
+    Args:
+        img_size: height and width (or one number for both) in pixels that the spatial position table is made for.
+        patch_size: height and width of a patch in pixels.
+        num_frames: frames that the temporal position table is made for.
+        in_channels: channels of a frame.
+        embed_dim: width D of a token.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
+        mlp_ratio: hidden width of the MLPs in multiples of D.
+        drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
+        activation_checkpointing: recompute each block's activations in the backward pass: less memory, more time.
+
+    Raises:
+        ValueError: when ``img_size`` is no multiple of ``patch_size``.
+
+    Example::
+
+        >>> backbone = EndoFM.from_preset("tiny")
+        >>> backbone(torch.rand(1, 3, 8, 224, 224)).shape
+        torch.Size([1, 192])
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        num_frames: int = 8,
+        in_channels: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.1,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        height, width = ensure_tuple_rep(img_size, 2)
+        if height % patch_size or width % patch_size:
+            raise ValueError(f"`img_size` must be a multiple of `patch_size`={patch_size}, but got {img_size}.")
+        self.grid_size: tuple[int, int] = (height // patch_size, width // patch_size)
+        self.patch_size = patch_size
+        self.num_frames = num_frames
+        self.embed_dim = embed_dim
+        self.activation_checkpointing = activation_checkpointing
+
+        self.patch_embed = PatchEmbedding(patch_size, in_channels, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size[0] * self.grid_size[1], embed_dim))
+        self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
+        rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
+        self.blocks = nn.ModuleList(DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate) for rate in rates)
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.reset_parameters()
+
+    @classmethod
+    def from_preset(cls, preset: str = "base", **overrides: object) -> "EndoFM":
+        """Make a backbone of a named size.
+
+        Args:
+            preset: ``"tiny"``, ``"small"``, ``"base"`` (the published model) or ``"large"``.
+            overrides: constructor arguments, which win over the preset's.
+
+        Raises:
+            ValueError: when there is no such preset.
+        """
+        if preset not in ENDOFM_PRESETS:
+            raise ValueError(f"`preset` must be one of {sorted(ENDOFM_PRESETS)}, but got {preset!r}.")
+        return cls(**{**ENDOFM_PRESETS[preset], **overrides})  # type: ignore[arg-type]
+
+    def reset_parameters(self) -> None:
+        """Initialize as published: normal weights (std 0.02), zero biases, time table and ``temporal_fc``."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.zeros_(self.time_embed)
+        for block in self.blocks:
+            nn.init.zeros_(block.temporal_fc.weight)
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens ``(B, 1 + N*T, D)`` of clips ``(B, C, T, H, W)``, with positions, before the first block."""
+        batch, _, num_frames, height, width = x.shape
+        if height % self.patch_size != 0 or width % self.patch_size != 0 or height * width * num_frames == 0:
+            raise ValueError(
+                f"Frames must have a height and width in multiples of {self.patch_size} pixels, but got {height}x{width}."
+            )
+        grid = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B*T, D, rows, columns)
+        position = resample_spatial_encoding(self.pos_embed, self.grid_size, (grid.shape[2], grid.shape[3]))
+        time = resample_temporal_encoding(self.time_embed, num_frames)
+        patches = grid.reshape(batch, num_frames, self.embed_dim, -1).permute(0, 3, 1, 2)  # (B, N, T, D)
+        patches = patches + position[:, 1:].unsqueeze(2) + time.unsqueeze(1)
+        class_token = (self.cls_token + position[:, :1]).expand(batch, -1, -1)
+        return torch.cat([class_token.to(patches.dtype), patches.reshape(batch, -1, self.embed_dim)], dim=1)
+
+    def transform(self, tokens: torch.Tensor, num_frames: int, depth: Optional[int] = None) -> torch.Tensor:  # noqa: UP045
+        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through the first ``depth`` blocks."""
+        stop = len(self.blocks) if depth is None else depth
+        for index, block in enumerate(self.blocks):
+            if index < stop:
+                if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
+                    tokens = block(tokens, num_frames)
+                else:
+                    tokens = checkpoint(block, tokens, num_frames, use_reentrant=False)
+        return tokens
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``."""
+        tokens = self.transform(self.embed(x), x.shape[2])
+        return self.norm(tokens[:, 0])
+
+    @torch.jit.export
+    def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:
+        """Class token and token map of clips.
+
+        Args:
+            x: normalized clips ``(B, C, T, H, W)``; any T, and H and W in multiples of ``patch_size``.
+
+        Returns:
+            ``class_token`` ``(B, D)`` and ``token_map`` ``(B, D, T, H / patch, W / patch)``.
+
+        Raises:
+            ValueError: when H or W is no multiple of ``patch_size``.
+        """
+        batch, _, num_frames, height, width = x.shape
+        tokens = self.norm(self.transform(self.embed(x), num_frames))
+        grid = tokens[:, 1:].reshape(
+            batch, height // self.patch_size, width // self.patch_size, num_frames, self.embed_dim
+        )
+        return EndoFMFeatures(tokens[:, 0], grid.permute(0, 4, 3, 1, 2))
+
+    @torch.jit.ignore
+    def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Spatial attention of the last block.
+
+        Args:
+            x: normalized clips ``(B, C, T, H, W)``.
+
+        Returns:
+            softmax weights ``(B, T, heads, 1 + N, 1 + N)``; row 0 is what the class token looks at.
+        """
+        num_frames = x.shape[2]
+        tokens = self.transform(self.embed(x), num_frames, len(self.blocks) - 1)
+        return self.blocks[-1].attention_maps(tokens, num_frames).unflatten(0, (x.shape[0], num_frames))

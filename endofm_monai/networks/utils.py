@@ -1,0 +1,13 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["unwrap"]
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network itself, also when ``DistributedDataParallel`` wraps it."""
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["CosineSchedule"]
+
+
+class CosineSchedule:
+    r"""Linear warm-up, then half a cosine, as a function of the optimizer step.
+
+    With ``warmup`` W and ``total`` N steps the value at step i is linear from ``warmup_start`` to ``start`` for
+    i < W, both ends included, and
+    :math:`end + \frac12 (start - end)(1 + \cos(\pi (i - W) / (N - W)))` after it, as in the published code: ``end``
+    itself is only reached at step N, which the training no longer makes.
+
+    Args:
+        start: value after the warm-up.
+        end: value that the cosine runs to.
+        warmup_epochs: length of the warm-up; fractions are allowed.
+        warmup_start: first value of the warm-up.
+
+    Example::
+
+        >>> schedule = CosineSchedule(start=1.0, end=0.1, warmup_epochs=1)
+        >>> [schedule(step, steps_per_epoch=5, epochs=4) for step in (0, 4, 5, 19)]
+        [0.0, 1.0, 1.0, 0.10983377...]
+    """
+
+    def __init__(self, start: float, end: float, warmup_epochs: float = 0, warmup_start: float = 0.0) -> None:
+        self.start = start
+        self.end = end
+        self.warmup_epochs = warmup_epochs
+        self.warmup_start = warmup_start
+
+    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
+        total = epochs * steps_per_epoch
+        warmup = min(round(self.warmup_epochs * steps_per_epoch), total)
+        if step < warmup:
+            return self.warmup_start + (self.start - self.warmup_start) * step / max(warmup - 1, 1)
+        progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+        return self.end + 0.5 * (self.start - self.end) * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Transform
+from monai.utils import TransformBackends
+
+from endofm_monai.transforms.functional import to_float
+
+__all__ = ["ClipTransformd", "RandClipTransform", "RandClipTransformd"]
+
+
+class RandClipTransform(RandomizableTransform):
+    """Base of random transforms that treat all frames of a clip alike.
+
+    It takes a clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, and gives a floating-point one
+    (float32 for uint8) without changing its input; in a batch ``(B, C, T, H, W)`` each clip has its own draws. Random
+    numbers come from ``self.R`` on the CPU, so that the device of the clip makes no difference to them.
+
+    Args:
+        prob: probability that a clip is transformed.
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        """Transform a clip ``(C, T, H, W)``, or each clip of a batch ``(B, C, T, H, W)``.
+
+        Raises:
+            TypeError: when the clip is neither uint8 nor floating point.
+            ValueError: when it has another number of dimensions.
+        """
+        if clip.ndim == 5:
+            return torch.stack([self(item) for item in clip])
+        if clip.ndim != 4:
+            raise ValueError(
+                f"{type(self).__name__} expects a clip (C, T, H, W) or a batch (B, C, T, H, W), found {tuple(clip.shape)}."
+            )
+        self.randomize(clip)
+        return self.apply(clip) if self._do_transform else to_float(clip)
+
+    @abstractmethod
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Transform one clip ``(C, T, H, W)`` with what ``randomize`` drew."""
+
+
+class ClipTransformd(MapTransform):
+    """Base of the dictionary versions; they take the keys, then the arguments of their array version.
+
+    Args:
+        keys: keys of the clips.
+        args: arguments of ``array_transform``.
+        allow_missing_keys: do not fail when a key is missing.
+        kwargs: keyword arguments of ``array_transform``.
+    """
+
+    array_transform: ClassVar[type[Transform]]
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(self, keys: KeysCollection, *args: Any, allow_missing_keys: bool = False, **kwargs: Any) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = self.array_transform(*args, **kwargs)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Transform the clips at ``keys``; all else stays."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.transform(d[key])
+        return d
+
+
+class RandClipTransformd(Randomizable, ClipTransformd):
+    """Base of the dictionary versions of random transforms: the clips at all keys have the same draws."""
+
+    array_transform: ClassVar[type[Randomizable]]
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> RandClipTransformd:
+        """Seed this transform and its array version; see MONAI's ``Randomizable``."""
+        super().set_random_state(seed, state)
+        self.transform.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Transform the clips at ``keys``; all else stays."""
+        d = dict(data)
+        state = self.transform.R.get_state()
+        for key in self.key_iterator(d):
+            self.transform.R.set_state(state)
+            d[key] = self.transform(d[key])
+        return d

@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from endofm_monai.networks.nets import EndoFM
+from endofm_monai.weights.architecture import is_backbone_key
+from endofm_monai.weights.layouts import PublishedWeights
+from endofm_monai.weights.safe_load import WeightsError
+
+__all__ = ["resample_patch_kernel", "resample_position_table", "video_from_image"]
+
+_RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
+_DROPPED = {
+    "head": "classifier dropped",
+    "mask_token": "mask token dropped",
+    "reg_token": "register tokens dropped (features differ from the image model's)",
+    "register_tokens": "register tokens dropped (features differ from the image model's)",
+}
+
+
+def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWeights:
+    """Make the weights of a video transformer that starts as an image ViT, frame by frame.
+
+    Spatial tensors are kept. Temporal attention starts as a copy of the spatial one, as in TimeSformer; with
+    ``temporal_fc`` and ``time_embed`` at zero it has no effect yet, so that a clip of equal frames gives the image
+    model's features. LayerScale is folded into the layers that it scales, which is exact. The position table and the
+    patch kernel are resampled to the network's size.
+
+    Args:
+        weights: an image ViT in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...).
+        network: the video transformer to make them for; it is not changed.
+
+    Returns:
+        float32 tensors under the names of :class:`~endofm_monai.networks.nets.EndoFM`. Whether width and depth fit is
+        left to :func:`~endofm_monai.weights.load.copy_weights`.
+
+    Raises:
+        WeightsError: when the ViT is built in another way: a gated MLP, or tensors that are not known here.
+    """
+    others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
+    if unknown := [name for name in others if name not in _DROPPED]:
+        raise WeightsError(f"{weights.file}: is an image ViT with {unknown}, for which EndoFM has no counterpart.")
+    state = {name: tensor.float() for name, tensor in weights.state.items() if is_backbone_key(name)}
+    if absent := [name for name in _RESAMPLED if name not in state]:
+        raise WeightsError(f"{weights.file}: is an image ViT without {absent}.")
+    mlp = [state[name].shape for name in state if name.startswith("blocks.0.mlp.") and name.endswith(".weight")]
+    if len(mlp) != 2 or mlp[0] != mlp[1][::-1]:
+        raise WeightsError(f"{weights.file}: is an image ViT with a gated MLP (SwiGLU), but EndoFM has a plain one.")
+
+    for name in [name for name in state if name.endswith((".ls1.gamma", ".ls2.gamma"))]:
+        gamma = state.pop(name)
+        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
+        for key in (f"{layer}.weight", f"{layer}.bias"):
+            state[key] = torch.einsum("o,o...->o...", gamma, state[key])
+    for name in list(state):
+        if ".norm1." in name or ".attn." in name:
+            state[name.replace(".norm1.", ".temporal_norm1.").replace(".attn.", ".temporal_attn.")] = state[name]
+        if name.endswith(".attn.qkv.weight"):
+            temporal_fc = name.replace(".attn.qkv.weight", ".temporal_fc")
+            width = state[name].shape[1]
+            state[f"{temporal_fc}.weight"] = torch.zeros(width, width)
+            state[f"{temporal_fc}.bias"] = torch.zeros(width)
+    state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
+    state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
+    state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
+    return replace(
+        weights,
+        layout=f"image ViT in a {weights.layout}",
+        state=state,
+        resized=tuple(name for name in _RESAMPLED if state[name].shape != weights.state[name].shape),
+        notes=("temporal attention starts from the spatial one", *dict.fromkeys(_DROPPED[name] for name in others)),
+    )
+
+
+def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+    """Resample the position table of an image ViT by antialiased bicubic interpolation.
+
+    Args:
+        table: ``(1, 1 + S*S, D)`` with the class token's entry first, or ``(1, S*S, D)`` without it.
+        grid_size: rows and columns of the new patch grid.
+
+    Returns:
+        ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when the table had none.
+    """
+    side = math.isqrt(table.shape[1])
+    class_entry, patches = table[:, : -side * side], table[:, -side * side :]
+    if class_entry.shape[1] == 0:
+        class_entry = torch.zeros_like(table[:, :1])
+    if (side, side) != grid_size:
+        grid = patches.transpose(1, 2).unflatten(2, (side, side))  # (1, D, S, S)
+        grid = F.interpolate(grid, size=grid_size, mode="bicubic", antialias=True)
+        patches = grid.flatten(2).transpose(1, 2)
+    return torch.cat([class_entry, patches], dim=1)
+
+
+def resample_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Resample the patch embedding to another patch size so that resized patches give the same tokens.
+
+    Interpolating the kernel like an image would change the size of the tokens. The pseudo-inverse of the (bicubic)
+    resizing of patches gives the kernel w' with <resize(x), w'> = <x, w>: exactly for larger patches, in the least
+    squares for smaller ones (Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4).
+
+    Args:
+        kernel: ``(D, C, P, P)``.
+        patch_size: the new P.
+
+    Returns:
+        ``(D, C, patch_size, patch_size)``.
+    """
+    size = kernel.shape[-1]
+    if size == patch_size:
+        return kernel
+    pixels = torch.eye(size * size, dtype=torch.float64).reshape(-1, 1, size, size)
+    resize = F.interpolate(pixels, size=(patch_size, patch_size), mode="bicubic", antialias=True).flatten(1)
+    resampled = kernel.double().flatten(2) @ torch.linalg.pinv(resize).T
+    return resampled.unflatten(2, (patch_size, patch_size)).to(kernel.dtype)

@@ -1,0 +1,207 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.engines.utils import IterationEvents
+from monai.transforms import Randomizable, Transform
+from torch.utils.data import default_collate
+
+from endofm_monai.data import ClipDataset, EpochSampler
+from endofm_monai.engines import StudentTeacherTrainer
+from endofm_monai.handlers import GradientHandler, ScheduleHandler, TeacherUpdateHandler, TrainingCheckpointHandler
+from endofm_monai.losses import SpatialTemporalMatchingLoss
+from endofm_monai.networks.nets import EndoFM, StudentTeacher
+from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
+
+SHAPES = [(3, 2, 32, 32), (3, 4, 32, 32), (3, 2, 16, 16), (3, 2, 16, 16)]
+
+
+class RandomViews(Randomizable, Transform):
+    """Views that depend on the random state and on the clip."""
+
+    def __call__(self, data):
+        views = [torch.from_numpy(self.R.standard_normal(shape)).float() + data["clip"] for shape in SHAPES]
+        return {"image": views}
+
+
+def make_trainer(tmp_path=None, *, epochs=4, max_epochs=None, clips=10, workers=0, accumulation=1, resume=False, **kwargs):
+    torch.manual_seed(0)
+    backbone = EndoFM(img_size=32, num_frames=4, embed_dim=16, depth=2, num_heads=2, drop_path_rate=0.2)
+    network = StudentTeacher(backbone, num_prototypes=12, hidden_dim=16, bottleneck_dim=8)
+    optimizer = torch.optim.AdamW(weight_decay_groups(network.student))
+    loss = SpatialTemporalMatchingLoss(num_prototypes=12)
+    dataset = ClipDataset([{"clip": index / 10} for index in range(clips)], RandomViews(), seed=5)
+    loader = DataLoader(
+        dataset,
+        batch_size=2,
+        sampler=EpochSampler(dataset),
+        num_workers=workers,
+        generator=torch.Generator(),
+        collate_fn=lambda items: default_collate(items),
+    )
+    handlers = [
+        ScheduleHandler(optimizer, "lr", CosineSchedule(1e-2, 1e-4, warmup_epochs=1), epochs),
+        ScheduleHandler(optimizer, "weight_decay", CosineSchedule(0.04, 0.4), epochs),
+        ScheduleHandler(network, "teacher_momentum", CosineSchedule(0.9, 1.0), epochs),
+        GradientHandler(max_norm=1.0),
+        TeacherUpdateHandler(),
+    ]
+    handlers += kwargs.pop("handlers", [])
+    if tmp_path is not None:
+        handlers.append(TrainingCheckpointHandler(tmp_path, resume=resume))
+    return StudentTeacherTrainer(
+        device="cpu",
+        max_epochs=max_epochs or epochs,
+        train_data_loader=loader,
+        network=network,
+        optimizer=optimizer,
+        loss_function=loss,
+        prepare_batch=lambda batch, device, non_blocking: (batch["image"], None),
+        train_handlers=handlers,
+        accumulation_steps=accumulation,
+        **kwargs,
+    )
+
+
+def weights_of(trainer):
+    values = {**trainer.network.state_dict(), "center": trainer.loss_function.center}
+    return {name: value.clone() for name, value in values.items()}
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert different == []
+
+
+def test_training_moves_the_student_and_the_teacher_follows():
+    trainer = make_trainer(epochs=2)
+    before = weights_of(trainer)
+    trainer.run()
+    after = weights_of(trainer)
+    frozen = {"head.last_layer.parametrizations.weight.original0"}
+    for part in ("student", "teacher"):
+        moved = {name.removeprefix(f"{part}.") for name in before if name.startswith(part) and not torch.equal(before[name], after[name])}
+        assert moved == {name.removeprefix(f"{part}.") for name in before if name.startswith(part)} - frozen
+    assert trainer.state.iteration == 10
+    assert torch.isfinite(trainer.state.output["loss"])
+
+
+def test_last_layer_is_frozen_in_the_first_epoch():
+    trainer = make_trainer(epochs=1)
+    before = weights_of(trainer)
+    trainer.run()
+    name = "student.head.last_layer.parametrizations.weight.original1"
+    torch.testing.assert_close(weights_of(trainer)[name], before[name])
+
+
+@pytest.mark.parametrize(("workers", "accumulation"), [(0, 1), (2, 2)])
+def test_resume_after_two_of_four_epochs_is_bit_identical(tmp_path, workers, accumulation):
+    settings = {"workers": workers, "accumulation": accumulation}
+    whole = make_trainer(**settings)
+    whole.run()
+    first = make_trainer(tmp_path, max_epochs=2, **settings)
+    first.run()
+    second = make_trainer(tmp_path, resume=True, **settings)
+    second.run()
+    assert second.state.epoch == 4
+    assert_equal(weights_of(second), weights_of(whole))
+
+
+class KillAt:
+    """Sends the process a signal in the middle of an iteration."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def attach(self, engine):
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine):
+        if engine.state.iteration == self.iteration:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("accumulation", "stopped_at"), [(1, 7), (2, 7), (3, 8)])
+def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(tmp_path, accumulation, stopped_at):
+    """Epochs have 5 iterations; the signal comes in iteration 6 or 7: the step's last iteration ends the run."""
+    whole = make_trainer(accumulation=accumulation)
+    whole.run()
+    kill_at = 6 if accumulation > 1 else 7
+    stopped = make_trainer(tmp_path, accumulation=accumulation, handlers=[KillAt(kill_at)])
+    stopped.run()
+    assert stopped.state.iteration == stopped_at
+    resumed = make_trainer(tmp_path, accumulation=accumulation, resume=True)
+    resumed.run()
+    assert resumed.state.iteration == 20
+    assert_equal(weights_of(resumed), weights_of(whole))
+
+
+def test_accumulation_equals_the_larger_batch():
+    def gradients(accumulation, batch):
+        trainer = make_trainer(epochs=1, accumulation=accumulation)
+        collected = []
+        for block in trainer.network.student.backbone.blocks:
+            block.drop_path.p = 0.0
+        items = [ClipDataset([{"clip": i / 10} for i in range(4)], RandomViews())[i] for i in range(4)]
+        batches = [default_collate(items[i : i + batch]) for i in range(0, 4, batch)]
+        trainer.add_event_handler(
+            IterationEvents.BACKWARD_COMPLETED,
+            lambda engine: collected.extend(p.grad for p in engine.network.student.backbone.parameters()),
+        )
+        trainer.state.epoch_length = len(batches)
+        trainer.data_loader = batches
+        trainer.run()
+        return [gradient.clone() for gradient in collected], trainer.loss_function.center
+
+    one, center_one = gradients(1, 4)
+    two, center_two = gradients(2, 2)
+    torch.testing.assert_close(center_one, center_two, atol=1e-6, rtol=0)
+    for first, second in zip(one, two, strict=True):
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-4)
+
+
+def test_schedule_depends_on_the_step_not_on_the_iteration():
+    optimizer = torch.optim.SGD(
+        [{"params": [torch.zeros(1, requires_grad=True)], "decay": True},
+         {"params": [torch.zeros(1, requires_grad=True)], "decay": False, "weight_decay": 0.0}], lr=1.0
+    )
+    handler = ScheduleHandler(optimizer, "weight_decay", CosineSchedule(1.0, 0.0))
+    seen = []
+    for iteration in range(1, 11):  # 2 epochs of 5 iterations, 3 steps each
+        handler(SimpleNamespace(accumulation_steps=2, state=SimpleNamespace(iteration=iteration, epoch_length=5, max_epochs=2)))
+        seen.append(optimizer.param_groups[0]["weight_decay"])
+        assert optimizer.param_groups[1]["weight_decay"] == 0
+    cosine = [CosineSchedule(1.0, 0.0)(step, 3, 2) for step in range(6)]
+    assert seen == [cosine[step] for step in (0, 0, 1, 1, 2, 3, 3, 4, 4, 5)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_lower_precision_trains(dtype):
+    trainer = make_trainer(epochs=2, amp=True, amp_kwargs={"dtype": dtype})
+    trainer.run()
+    assert all(value.isfinite().all() for value in weights_of(trainer).values())
+    assert trainer.network.student.backbone.norm.weight.dtype == torch.float32
+
+
+def test_reference_clips_each_tensor():
+    network = torch.nn.ModuleDict({"student": torch.nn.Linear(4, 2)})
+    engine = SimpleNamespace(network=network, state=SimpleNamespace(epoch=2))
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, 10.0)
+    GradientHandler(max_norm=3.0, reference_clip_per_tensor=True)(engine)
+    assert [float(parameter.grad.norm()) for parameter in network.parameters()] == pytest.approx([3.0, 3.0], abs=1e-4)
+    assert float(engine.state.gradient_norm) == pytest.approx((10 * 100) ** 0.5)
+
+
+def test_loader_without_a_batch_is_refused():
+    with pytest.raises(ValueError, match="An epoch has no batch"):
+        make_trainer(clips=0)

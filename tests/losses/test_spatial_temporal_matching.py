@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from endofm_monai.losses import SpatialTemporalMatchingLoss
+
+
+@pytest.fixture
+def logits(arr):
+    return arr("student_logits", (20, 40)), arr("teacher_logits", (4, 40))
+
+
+def test_two_steps_equal_the_published_code(golden, logits):
+    loss = SpatialTemporalMatchingLoss(num_prototypes=40)
+    assert float(loss(*logits)) == pytest.approx(golden["loss"]["loss_step1_center0"], abs=1e-5)
+    expected = torch.tensor(golden["loss"]["center_after_step1"])
+    torch.testing.assert_close(loss.center[0], expected, atol=1e-5, rtol=0)
+    assert float(loss(*logits)) == pytest.approx(golden["loss"]["loss_step2"], abs=1e-5)
+
+
+def test_equals_the_loop_of_its_definition():
+    student, teacher = torch.randn(5, 3, 7), torch.randn(2, 3, 7)
+    loss = SpatialTemporalMatchingLoss(num_prototypes=7, student_temperature=0.2, teacher_temperature=0.05)
+    loss.center = torch.randn(1, 7)
+    terms = [
+        -(((teacher[i] - loss.center) / 0.05).softmax(-1) * F.log_softmax(student[v] / 0.2, -1)).sum(-1).mean()
+        for i in range(2)
+        for v in range(5)
+        if i != v
+    ]
+    assert float(loss(student, teacher)) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-6)
+    assert float(loss.total) == pytest.approx(float(loss.cross_view + loss.dynamic_motion), rel=1e-6)
+
+
+def test_accumulated_calls_move_the_center_once_by_the_mean(logits):
+    student, teacher = (value.unflatten(0, (-1, 2)) for value in logits)
+    whole, parts = SpatialTemporalMatchingLoss(40), SpatialTemporalMatchingLoss(40)
+    whole(student, teacher)
+    parts(student[:, :1], teacher[:, :1], update_center=False)
+    assert parts.center.abs().max() == 0
+    parts(student[:, 1:], teacher[:, 1:])
+    torch.testing.assert_close(parts.center, whole.center)
+    before = whole.center.clone()
+    whole.eval()(student, teacher)
+    assert whole.center.equal(before)
+
+
+def test_batch_without_a_clip_gives_zero_loss_with_zero_gradient():
+    loss = SpatialTemporalMatchingLoss(7)
+    student = torch.randn(4, 1, 7, requires_grad=True)
+    value = loss(student[:, :0], torch.randn(2, 0, 7))
+    value.backward()
+    assert float(value.detach()) == 0
+    assert student.grad.abs().max() == 0
+    assert loss.center.abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_is_computed_in_float32_and_stays_finite(dtype):
+    loss = SpatialTemporalMatchingLoss(64)
+    student, teacher = torch.randn(10, 2, 64).to(dtype) * 100, torch.randn(2, 2, 64).to(dtype) * 100
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = loss(student, teacher)
+    exact = SpatialTemporalMatchingLoss(64)(student.float(), teacher.float())
+    assert low.dtype == torch.float32
+    assert low.isfinite()
+    assert float(low) == float(exact)
+
+
+def test_teacher_entropy_is_in_nats():
+    loss = SpatialTemporalMatchingLoss(40)
+    loss(torch.randn(4, 2, 40), torch.zeros(2, 2, 40))
+    assert float(loss.teacher_entropy) == pytest.approx(math.log(40), rel=1e-6)
+    one_hot = F.one_hot(torch.tensor([[3, 4], [5, 6]]), 40) * 1000.0
+    loss(torch.randn(4, 2, 40), one_hot)
+    assert float(loss.teacher_entropy) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"), [((4, 2, 6), (2, 2, 7)), ((1, 2, 7), (2, 2, 7)), ((4, 3, 7), (2, 2, 7)), ((4, 2, 7), (3, 2, 7))]
+)
+def test_shapes_that_do_not_fit_are_named(student, teacher):
+    with pytest.raises(ValueError, match=r"Expected student logits \(V, B, 7\).*but got \("):
+        SpatialTemporalMatchingLoss(7)(torch.zeros(student), torch.zeros(teacher))

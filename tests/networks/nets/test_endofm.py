@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.networks.utils import convert_to_torchscript
+
+from endofm_monai.networks.nets import EndoFM
+
+TINY = {"img_size": 64, "num_frames": 4, "embed_dim": 48, "depth": 3, "num_heads": 4}
+CLIPS = ["T4_64x64", "T8_64x64", "T2_32x32", "T3_48x48", "T4_32x64", "T1_64x64"]
+
+
+@pytest.fixture(scope="module")
+def tiny(golden, fill):
+    return fill(EndoFM(**TINY), golden["tiny"]["cfg"]["std"])
+
+
+def clip_shape(name: str) -> tuple[int, ...]:
+    frames, size = name.removeprefix("T").split("_")
+    return (2, 3, int(frames), *map(int, size.split("x")))
+
+
+@pytest.mark.parametrize("name", CLIPS)
+@torch.no_grad()
+def test_class_token_equals_the_published_code(name, tiny, golden, arr):
+    expected = torch.tensor(golden["tiny"]["cls"][name]).reshape(2, 48)
+    torch.testing.assert_close(tiny(arr(f"x_{name}", clip_shape(name))), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_token_map_and_attention_equal_the_published_code(tiny, golden, arr):
+    clips = arr("x_T2_32x32", (2, 3, 2, 32, 32))
+    features = tiny.forward_features(clips)
+    expected = torch.tensor(golden["tiny"]["all_T2_32x32_sample0_tok1_first8"])
+    torch.testing.assert_close(features.token_map[0, :8, 0, 0, 0], expected, atol=1e-5, rtol=0)
+    assert float(features.class_token.sum() + features.token_map.sum()) == pytest.approx(
+        golden["tiny"]["all_sum"], abs=1e-4
+    )
+    torch.testing.assert_close(features.class_token, tiny(clips), atol=1e-5, rtol=0)
+    attention = tiny.attention_maps(clips)
+    assert attention.shape == (2, 2, 4, 5, 5)
+    expected = torch.tensor(golden["tiny"]["attn_first5"])
+    torch.testing.assert_close(attention[0, 0, 0, 0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.full_size
+@torch.no_grad()
+def test_base_equals_the_published_code(golden, arr, fill):
+    backbone = fill(EndoFM.from_preset("base"), golden["vitb"]["std"])
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 121_258_752
+    assert len(backbone.state_dict()) == 247
+    for frames, size in ((8, 224), (2, 96), (16, 96)):
+        name = f"big_T{frames}_{size}"
+        shape = (1, 3, frames, size, size)
+        class_token = backbone(arr(name, shape))[0]
+        expected = torch.tensor(golden["vitb"]["cls_first8"][f'arr("{name}",(1,3,{frames},{size},{size}))'])
+        torch.testing.assert_close(class_token[:8], expected, atol=1e-4, rtol=0)
+        assert float(class_token.norm()) == pytest.approx(golden["vitb"]["norm"][f"T{frames}_{size}"], abs=1e-3)
+
+
+def test_state_dict_has_the_published_names():
+    names = set(EndoFM(**TINY).state_dict())
+    block = {
+        f"{layer}.{kind}"
+        for layer in (
+            *("norm1", "attn.qkv", "attn.proj", "temporal_norm1", "temporal_attn.qkv", "temporal_attn.proj"),
+            *("temporal_fc", "norm2", "mlp.fc1", "mlp.fc2"),
+        )
+        for kind in ("weight", "bias")
+    }
+    stem = {"cls_token", "pos_embed", "time_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+    assert names == stem | {"norm.weight", "norm.bias"} | {f"blocks.{i}.{key}" for i in range(3) for key in block}
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 16, 16), (1, 3, 5, 64, 16), (2, 3, 3, 16, 80), (1, 3, 2, 16, 256)])
+@torch.no_grad()
+def test_takes_any_number_of_frames_and_patches(tiny, shape):
+    features = tiny.forward_features(torch.randn(shape))
+    assert features.class_token.shape == (shape[0], 48)
+    assert features.token_map.shape == (shape[0], 48, shape[2], shape[3] // 16, shape[4] // 16)
+    assert features.token_map.isfinite().all()
+
+
+@torch.no_grad()
+def test_grid_with_the_patches_of_the_table_but_another_shape_is_resampled(tiny):
+    """The published code takes the 4x4 table as it is for 2x8 patches: then swapping rows in the table matters."""
+    clip = torch.randn(1, 3, 4, 32, 128)
+    network = EndoFM(**TINY).eval()
+    network.load_state_dict(tiny.state_dict())
+    unused = [4, 5, 6, 7, 12, 13, 14, 15]  # rows 1 and 3: two rows of patches take rows 0 and 2
+    network.pos_embed[:, [1 + index for index in unused]] += 10
+    torch.testing.assert_close(network(clip), tiny(clip))
+
+
+@pytest.mark.parametrize("height", [0, 40])
+def test_size_that_is_no_multiple_of_the_patch_is_refused(tiny, height):
+    with pytest.raises(ValueError, match=f"multiples of 16 pixels, but got {height}x32"):
+        tiny(torch.zeros(1, 3, 2, height, 32))
+
+
+def test_constructor_names_wrong_arguments():
+    with pytest.raises(ValueError, match="`img_size` must be a multiple of `patch_size`=16, but got 100"):
+        EndoFM(**{**TINY, "img_size": 100})
+    with pytest.raises(ValueError, match="`num_heads`, but got 48 and 5"):
+        EndoFM(**{**TINY, "num_heads": 5})
+    with pytest.raises(ValueError, match="`preset` must be one of .*tiny.* but got 'huge'"):
+        EndoFM.from_preset("huge")
+
+
+def test_initial_temporal_branch_adds_nothing():
+    network = EndoFM(**TINY)
+    assert all(block.temporal_fc.weight.abs().max() == 0 == block.temporal_fc.bias.abs().max() for block in network.blocks)
+    assert network.time_embed.abs().max() == 0
+    assert float(network.pos_embed.detach().std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_drop_path_rises_from_zero_and_acts_on_rows_while_training(tiny):
+    assert [block.drop_path.p for block in tiny.blocks] == pytest.approx([0, 0.05, 0.1])
+    block = EndoFM(**TINY, drop_path_rate=1.0).blocks[-1].train()
+    tokens = torch.randn(2, 1 + 4 * 3, 48)
+    torch.testing.assert_close(block(tokens, 3), tokens)  # every row of every branch is dropped, temporal_fc is zero
+    block.temporal_fc.bias.data.fill_(1.0)
+    moved = block(tokens, 3) - tokens  # a dropped temporal row still gets the bias of temporal_fc, as published
+    torch.testing.assert_close(moved[:, 1:], torch.ones(2, 12, 48))
+    torch.testing.assert_close(moved[:, :1], torch.zeros(2, 1, 48))
+
+
+def test_activation_checkpointing_changes_no_gradient(tiny):
+    clip = torch.randn(1, 3, 2, 32, 32)
+    gradients = []
+    for checkpointing in (False, True):
+        network = EndoFM(**TINY, drop_path_rate=0.0, activation_checkpointing=checkpointing).train()
+        network.load_state_dict(tiny.state_dict())
+        network(clip).square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_torchscript_gives_the_same(tiny):
+    scripted = convert_to_torchscript(tiny)
+    for frames, size in ((4, 64), (3, 32)):
+        clip = torch.randn(1, 3, frames, size, size)
+        torch.testing.assert_close(scripted(clip), tiny(clip))
+        torch.testing.assert_close(scripted.forward_features(clip).token_map, tiny.forward_features(clip).token_map)

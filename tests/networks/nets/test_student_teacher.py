@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from endofm_monai.losses import SpatialTemporalMatchingLoss
+from endofm_monai.networks.nets import EndoFM, StudentTeacher
+
+SHAPES = [(8, 64), (16, 64), *[(frames, 32) for frames in (2, 2, 4, 4, 8, 8, 16, 16)]]
+
+
+def make_pair(**arguments) -> StudentTeacher:
+    backbone = EndoFM(img_size=64, num_frames=4, embed_dim=48, depth=3, num_heads=4)
+    return StudentTeacher(backbone, num_prototypes=40, hidden_dim=32, bottleneck_dim=16, **arguments)
+
+
+@pytest.fixture
+def views(arr):
+    return [arr(f"view{i}", (2, 3, frames, size, size)) for i, (frames, size) in enumerate(SHAPES)]
+
+
+@torch.no_grad()
+def test_whole_step_equals_the_published_code(views, golden, fill):
+    pair = make_pair()
+    for network in (pair.student, pair.teacher):
+        fill(network.backbone, 0.1)
+        fill(network.head, 0.3)
+    expected = golden["ssl_step"]
+    student, teacher = pair.eval()(views)
+    torch.testing.assert_close(student.flatten()[:10], torch.tensor(expected["student_out_first10"]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(teacher.flatten()[:10], torch.tensor(expected["teacher_out_first10"]), atol=1e-5, rtol=0)
+    loss = SpatialTemporalMatchingLoss(num_prototypes=40)
+    assert float(loss(student, teacher)) == pytest.approx(expected["loss"], abs=1e-5)
+    assert float(loss.dynamic_motion) == pytest.approx(sum(expected["L_dm_terms"]) / 18, abs=1e-5)
+    cross_view = torch.tensor(expected["L_cv_terms"])
+    assert float(loss.cross_view) == pytest.approx(float(cross_view.sum()) / 18, abs=1e-5)
+    torch.testing.assert_close(loss.pairs[:, 2:], cross_view, atol=1e-5, rtol=0)
+    torch.testing.assert_close(loss.pairs[[0, 1], [1, 0]], torch.tensor(expected["L_dm_terms"]), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_views_of_equal_shape_run_as_one_batch_and_keep_their_order(views):
+    pair = make_pair().eval()
+    calls = []
+    pair.student.backbone.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0].shape))
+    together = pair.student(views)
+    assert [(shape[0], shape[2]) for shape in calls] == [(2, 8), (2, 16), (4, 2), (4, 4), (4, 8), (4, 16)]
+    one_by_one = torch.cat([pair.student([view]) for view in views])
+    torch.testing.assert_close(together, one_by_one, atol=1e-6, rtol=0)
+    shuffled = [9, 2, 0, 8, 1]
+    torch.testing.assert_close(pair.student([views[i] for i in shuffled]), together[shuffled], atol=1e-6, rtol=0)
+
+
+def test_teacher_has_no_gradient_and_no_drop_path(views):
+    pair = make_pair().train()
+    assert pair.student.training
+    assert not any(module.training for module in pair.teacher.modules())
+    assert make_pair(reference_teacher_drop_path=True).train().teacher.backbone.training
+    student, teacher = pair(views)
+    assert not teacher.requires_grad
+    student.sum().backward()
+    assert all(parameter.grad is None for parameter in pair.teacher.parameters())
+    trained = [name for name, parameter in pair.student.named_parameters() if parameter.grad is None]
+    assert trained == ["head.last_layer.parametrizations.weight.original0"]
+
+
+def test_teacher_follows_the_student_by_its_momentum():
+    pair = make_pair(teacher_momentum=0.75)
+    before = {name: value.clone() for name, value in pair.teacher.named_parameters()}
+    for parameter in pair.student.parameters():
+        parameter.data += 1
+    pair.update_teacher()
+    for name, value in pair.teacher.named_parameters():
+        torch.testing.assert_close(value, before[name] + 0.25, atol=1e-6, rtol=0)

@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from endofm_monai.weights import WeightsError, load_published
+from endofm_monai.weights.convert import convert, inspect
+
+
+@pytest.fixture
+def source(tmp_path, training_checkpoint):
+    torch.save(training_checkpoint, tmp_path / "endo_fm.pth")
+    return tmp_path / "endo_fm.pth"
+
+
+@pytest.mark.parametrize("which", ["teacher", "student"])
+def test_the_backbone_survives_and_its_origin_is_kept(source, make_backbone, backbone_state, which):
+    target = source.with_name("endo_fm.safetensors")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert digest in convert(source, target, which=which)
+    with safe_open(target, framework="pt") as archive:
+        metadata = archive.metadata()
+    assert metadata["source_sha256"] == digest
+    assert metadata["source_file"] == "endo_fm.pth"
+    assert (metadata["layout"], metadata["part"]) == ("training checkpoint", which)
+    assert metadata["endofm_monai_version"]
+
+    expected = backbone_state("" if which == "teacher" else "student")
+    plain, loaded = make_backbone(), make_backbone()
+    plain.load_state_dict(load_file(target))
+    assert len(load_published(loaded, target).matched) == 67
+    for backbone in (plain, loaded):
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in backbone.state_dict().items())
+
+
+def test_the_head_on_request(source, make_network, wrapper_state):
+    target = source.with_name("wrapper.safetensors")
+    convert(source, target, head=True)
+    network = make_network()
+    network.load_state_dict(load_file(target))
+    expected = wrapper_state()
+    assert torch.equal(network.head.mlp[0].weight, expected["head.mlp.0.weight"])
+    assert torch.equal(network.head.last_layer.parametrizations.weight.original1, expected["head.last_layer.weight_v"])
+    assert torch.equal(network.backbone.cls_token, expected["backbone.cls_token"])
+    assert len(load_published(make_network(), target).matched) == 75
+
+
+def test_tensors_that_share_memory(tmp_path, backbone_state):
+    state = backbone_state()
+    state["norm.weight"] = state["norm.bias"]
+    torch.save(state, tmp_path / "shared.pth")
+    convert(tmp_path / "shared.pth", tmp_path / "shared.safetensors")
+    assert torch.equal(load_file(tmp_path / "shared.safetensors")["norm.weight"], state["norm.bias"])
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ({"decoder.weight": torch.ones(2)}, {}, "holds no backbone; its first tensor is 'decoder.weight'"),
+        ({"cls_token": torch.ones(1, 1, 2)}, {"head": True}, "holds nothing besides the backbone"),
+        ({"cls_token": torch.ones(1, 1, 2)}, {"which": "student"}, "has no student"),
+    ],
+)
+def test_nothing_is_written_when_the_part_is_not_there(tmp_path, content, arguments, message):
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=rf"file\.pth: .*{message}"):
+        convert(tmp_path / "file.pth", tmp_path / "out.safetensors", **arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pth"]
+
+
+def test_the_suffix_of_the_target(source):
+    with pytest.raises(ValueError, match=r"out\.pth: .*'\.safetensors'"):
+        convert(source, source.with_name("out.pth"))
+
+
+def test_inspect(source):
+    text = inspect(source)
+    assert "layout: training checkpoint, teacher" in text
+    assert "architecture: video transformer, embed_dim 48, depth 3, patch_size 16, positions 17, num_frames 4" in text
+    assert "tensors: 75 (torch.float32)" in text
+    assert "outside the backbone: head" in text
+    target = source.with_name("out.safetensors")
+    convert(source, target)
+    assert "source_file: endo_fm.pth" in inspect(target)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``python -m endofm_monai.weights`` in this process, and give what it printed."""
+
+    def call(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["weights", *map(str, arguments)])
+        runpy.run_module("endofm_monai.weights", run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_command_line(source, run):
+    target = source.with_name("out.safetensors")
+    printed = run("convert", source, target, "--which", "student", "--head")
+    assert "layout: training checkpoint, student" in printed
+    assert f"wrote 75 tensors to {target}" in printed
+    assert "backbone.cls_token" in load_file(target)
+    assert "part: student" in run("inspect", target)
+
+
+def test_command_line_ends_with_a_line_about_a_broken_file(source, run):
+    source.write_bytes(source.read_bytes()[:1000])
+    with pytest.raises(SystemExit, match=f"^error: {source}: cannot be read[^\n]*$"):
+        run("inspect", source)

@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from endofm_monai.weights import WeightsError, load_published
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden_pretraining.json"
+
+
+def equals(network: nn.Module, state: dict[str, torch.Tensor]) -> bool:
+    own = network.state_dict()
+    return own.keys() == state.keys() and all(torch.equal(own[key], state[key]) for key in own)
+
+
+class Classifier(nn.Module):
+    """A network whose head has another name than in the published file."""
+
+    published_prefixes = {"linear.": "head."}  # noqa: RUF012
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(48, 2)
+
+
+def test_published_training_checkpoint_reproduces_the_golden_class_tokens(
+    tmp_path, make_backbone, training_checkpoint, arr
+):
+    torch.save(training_checkpoint, tmp_path / "endo_fm.pth")
+    backbone = make_backbone()
+    report = load_published(backbone, tmp_path / "endo_fm.pth")
+    golden = json.loads(GOLDEN.read_text())["tiny"]["cls"]["T4_64x64"]
+    with torch.no_grad():
+        class_tokens = backbone(arr("x_T4_64x64", (2, 3, 4, 64, 64)))
+    torch.testing.assert_close(class_tokens.flatten(), torch.tensor(golden), atol=1e-5, rtol=0)
+    assert (report.layout, report.part, len(report.matched), report.missing) == (
+        "training checkpoint",
+        "teacher",
+        67,
+        (),
+    )
+    assert len(report.unexpected) == 8
+    assert "loaded 67 of the network's 67 tensors; not used 8 (head.mlp.0.weight" in str(report)
+
+
+@pytest.mark.parametrize("salt", ["", "student"], ids=["teacher", "student"])
+def test_teacher_or_student(tmp_path, make_backbone, backbone_state, training_checkpoint, salt):
+    torch.save(training_checkpoint, tmp_path / "endo_fm.pth")
+    backbone = make_backbone()
+    load_published(backbone, tmp_path / "endo_fm.pth", which=salt or "teacher")
+    assert equals(backbone, backbone_state(salt))
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.", "module.backbone.", "model.", "_orig_mod.module."])
+@pytest.mark.parametrize("nest", [None, "model", "model_state", "state_dict"])
+def test_backbone_with_any_prefix_and_nesting(tmp_path, make_backbone, backbone_state, prefix, nest):
+    state = {prefix + key: tensor for key, tensor in backbone_state().items()}
+    torch.save({nest: state, "epoch": 1} if nest else state, tmp_path / "file.pth")
+    backbone = make_backbone()
+    load_published(backbone, tmp_path / "file.pth")
+    assert equals(backbone, backbone_state())
+
+
+@pytest.mark.parametrize("old_in_file", [True, False])
+@pytest.mark.parametrize("old_in_network", [True, False])
+def test_weight_norm_in_both_directions(tmp_path, make_network, wrapper_state, old_in_file, old_in_network):
+    published = wrapper_state()
+    network = make_network()
+    if old_in_network:
+        layer = nn.Linear(16, 40, bias=False)
+        network.head.last_layer = nn.utils.weight_norm(layer)
+    if not old_in_file:
+        published = {
+            key.replace("weight_g", "parametrizations.weight.original0").replace(
+                "weight_v", "parametrizations.weight.original1"
+            ): tensor
+            for key, tensor in published.items()
+        }
+    torch.save(published, tmp_path / "kinetics400_vitb_ssl.pth")
+    report = load_published(network, tmp_path / "kinetics400_vitb_ssl.pth")
+    assert len(report.matched) == 75
+    assert not report.missing
+    assert not report.unexpected
+    state = network.state_dict()
+    assert ("head.last_layer.weight_g" in state) == old_in_network
+    names = ("weight_g", "weight_v") if old_in_network else ("original0", "original1")
+    for name, published_name in zip(names, ("weight_g", "weight_v"), strict=True):
+        loaded = next(tensor for key, tensor in state.items() if key.endswith(name))
+        assert torch.equal(loaded, wrapper_state()[f"head.last_layer.{published_name}"])
+
+
+def test_fine_tuned_classifier(tmp_path, make_backbone, backbone_state, arr):
+    linear = {"weight": arr("linear.weight", (2, 48)), "bias": arr("linear.bias", (2,))}
+    content = {
+        "backbone_state_dict": {f"module.{key}": tensor for key, tensor in backbone_state().items()},
+        "state_dict": {f"module.linear.{key}": tensor for key, tensor in linear.items()},
+        "epoch": 20,
+        "best_f1": 91.5,
+    }
+    torch.save(content, tmp_path / "polypdiag.pth")
+    classifier = Classifier(make_backbone())
+    report = load_published(classifier, tmp_path / "polypdiag.pth")
+    assert report.layout == "fine-tuned classifier"
+    assert len(report.matched) == 69
+    assert equals(classifier.backbone, backbone_state())
+    assert equals(classifier.head, linear)
+
+    backbone = make_backbone()
+    assert load_published(backbone, tmp_path / "polypdiag.pth").unexpected == ("linear.weight", "linear.bias")
+    assert equals(backbone, backbone_state())
+
+
+def test_a_head_that_the_file_lacks(tmp_path, make_backbone, backbone_state, wrapper_state):
+    classifier = Classifier(make_backbone())
+    before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
+    torch.save(wrapper_state(), tmp_path / "endo_fm.pth")
+    with pytest.raises(WeightsError, match=r"missing 2 \(head\.weight, head\.bias\); unexpected 8 .*network\.backbone"):
+        load_published(classifier, tmp_path / "endo_fm.pth")
+    assert equals(classifier, before)
+
+    load_published(classifier.backbone, tmp_path / "endo_fm.pth")
+    assert equals(classifier.backbone, backbone_state())
+
+    classifier = Classifier(make_backbone())
+    report = load_published(classifier, tmp_path / "endo_fm.pth", strict=False)
+    assert report.missing == ("head.weight", "head.bias")
+    assert equals(classifier.backbone, backbone_state())
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state.pop("norm.bias"), r"missing 1 \(norm\.bias\)"),
+        (lambda state: state.update({"norm.bias": torch.ones(47)}), r"norm\.bias \(47,\) instead of \(48,\)"),
+        (lambda state: [state.pop(key) for key in list(state) if "temporal" in key], "image ViT.*initialize_backbone"),
+        (lambda state: [state.update({f"x.{key}": state.pop(key)}) for key in list(state)], "seems to hold no transf"),
+    ],
+    ids=["missing", "shape", "image", "names"],
+)
+def test_a_backbone_that_does_not_fit_changes_nothing(tmp_path, make_backbone, backbone_state, spoil, message, strict):
+    backbone = make_backbone()
+    before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    state = backbone_state()
+    spoil(state)
+    torch.save(state, tmp_path / "spoiled.pth")
+    with pytest.raises(WeightsError, match=rf"spoiled\.pth .*does not fit EndoFM.*{message}"):
+        load_published(backbone, tmp_path / "spoiled.pth", strict=strict)
+    assert equals(backbone, before)
+
+
+def test_an_unexpected_tensor_of_the_backbone(tmp_path, make_backbone, backbone_state):
+    torch.save(backbone_state() | {"blocks.0.extra": torch.ones(1)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"unexpected 1 \(blocks\.0\.extra\)"):
+        load_published(make_backbone(), tmp_path / "file.pth")
+    assert load_published(make_backbone(), tmp_path / "file.pth", strict=False).unexpected == ("blocks.0.extra",)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"embed_dim": 64}, "embed_dim 48, .*the network has embed_dim 64"),
+        ({"depth": 2}, "depth 3, .*the network has .*depth 2"),
+        ({"patch_size": 8}, "patch_size 16, positions 17, .*the network has .*patch_size 8, positions 65"),
+        ({"num_frames": 8}, "num_frames 4; the network has .*num_frames 8"),
+    ],
+)
+def test_another_architecture_is_described(tmp_path, make_backbone, backbone_state, override, message):
+    torch.save(backbone_state(), tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=message):
+        load_published(make_backbone(**override), tmp_path / "model.pt")
+
+
+def test_from_a_config_as_often_as_one_likes(tmp_path, make_backbone, backbone_state):
+    torch.save(backbone_state(), tmp_path / "model.pt")
+    backbone = make_backbone()
+    parser = ConfigParser(
+        {"_target_": "endofm_monai.weights.load_published", "network": "$None", "path": str(tmp_path / "model.pt")}
+    )
+    parser["network"] = backbone
+    for _ in range(2):
+        assert len(parser.get_parsed_content("").matched) == 67
+        parser.parse(reset=True)
+        assert equals(backbone, backbone_state())
