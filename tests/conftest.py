@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import DataLoader
+from monai.transforms import Randomizable, Transform
 from torch import nn
+
+from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler, collate_views
+from endofm_monai.engines import StudentTeacherTrainer
+from endofm_monai.handlers import GradientHandler, ScheduleHandler, TeacherUpdateHandler, TrainingCheckpointHandler
+from endofm_monai.losses import SpatialTemporalMatchingLoss
+from endofm_monai.networks.nets import EndoFM, StudentTeacher
+from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
+
+torch.set_num_threads(1)  # the networks of the tests are too small to gain from more, and workers run beside them
 
 
 def recipe(name: str, shape: Any, std: float = 1.0, mean: float = 0.0) -> torch.Tensor:
@@ -56,3 +67,77 @@ def fill() -> Any:
         return network.eval()
 
     return fill_network
+
+
+@pytest.fixture
+def make_trainer() -> Any:
+    """Factory of a tiny trainer on clips that are nothing but random views."""
+    return build_trainer
+
+
+CLIP_SHAPES = [(3, 2, 32, 32), (3, 4, 32, 32), (3, 2, 16, 16), (3, 2, 16, 16)]
+
+
+class RandomViews(Randomizable, Transform):
+    """Views that depend on the random state and on the clip; a clip that is None cannot be read."""
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        if data["clip"] is None:
+            raise ClipReadError("lost.mp4: no such clip")
+        views = [torch.from_numpy(self.R.standard_normal(shape)).float() + data["clip"] for shape in CLIP_SHAPES]
+        return {"image": views}
+
+
+def prepare_random_views(batch: dict[str, Any], device: Any, non_blocking: bool) -> tuple[list[torch.Tensor], None]:
+    return batch["image"] or [torch.empty(0, *shape) for shape in CLIP_SHAPES], None
+
+
+def build_trainer(
+    ckpt_dir: Any = None,
+    *,
+    epochs: int = 4,
+    max_epochs: int | None = None,
+    clips: Any = 10,
+    batch_size: int = 2,
+    workers: int = 0,
+    accumulation: int = 1,
+    resume: bool | str = False,
+    drop_path_rate: float = 0.2,
+    handlers: Any = (),
+    **arguments: Any,
+) -> StudentTeacherTrainer:
+    torch.manual_seed(0)
+    backbone = EndoFM(
+        img_size=32, num_frames=4, embed_dim=16, depth=2, num_heads=2, drop_path_rate=drop_path_rate
+    )
+    network = StudentTeacher(backbone, num_prototypes=12, hidden_dim=16, bottleneck_dim=8)
+    wrap = arguments.pop("wrap", lambda module: module)
+    optimizer = torch.optim.AdamW(weight_decay_groups(network.student))
+    items = [{"clip": index / 10} for index in range(clips)] if isinstance(clips, int) else clips
+    dataset = ClipDataset(items, RandomViews(), seed=5)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(dataset),
+        num_workers=workers,
+        generator=torch.Generator(),
+        collate_fn=collate_views,
+    )
+    schedules = [
+        ScheduleHandler(optimizer, "lr", CosineSchedule(1e-2, 1e-4, warmup_epochs=1), epochs),
+        ScheduleHandler(optimizer, "weight_decay", CosineSchedule(0.04, 0.4), epochs),
+        ScheduleHandler(network, "teacher_momentum", CosineSchedule(0.9, 1.0), epochs),
+    ]
+    checkpoints = [] if ckpt_dir is None else [TrainingCheckpointHandler(ckpt_dir, resume=resume)]
+    return StudentTeacherTrainer(
+        device="cpu",
+        max_epochs=max_epochs or epochs,
+        train_data_loader=loader,
+        network=wrap(network),
+        optimizer=optimizer,
+        loss_function=SpatialTemporalMatchingLoss(num_prototypes=12),
+        prepare_batch=prepare_random_views,
+        train_handlers=[*schedules, GradientHandler(max_norm=1.0), TeacherUpdateHandler(), *handlers, *checkpoints],
+        accumulation_steps=accumulation,
+        **arguments,
+    )

@@ -17,9 +17,7 @@ ROWS = round(LENGTH * TEXELS)
 COLUMNS = round(2 * np.pi * TEXELS)
 
 # linear RGB albedo of the mucosa as different devices show it, and of polyps as a multiple of it
-MUCOSA = np.array(
-    [[0.70, 0.27, 0.13], [0.68, 0.33, 0.15], [0.62, 0.30, 0.20], [0.70, 0.22, 0.13], [0.58, 0.36, 0.20]]
-)
+MUCOSA = np.array([[0.70, 0.27, 0.13], [0.68, 0.33, 0.15], [0.62, 0.30, 0.20], [0.70, 0.22, 0.13], [0.58, 0.36, 0.20]])
 POLYP_TINT = np.array([[1.0, 0.55, 0.65], [0.92, 0.50, 0.55], [1.04, 0.75, 0.85], [1.12, 1.20, 1.40]])
 STOOL = np.array([0.60, 0.38, 0.06])
 
@@ -64,18 +62,18 @@ class Colon:
     """A curved tube along z: maps of its wall, its center line, and at most one polyp.
 
     Args:
+        polyp: the polyp, or None.
         radius: distance from the center line to the wall, float32 ``(ROWS, COLUMNS)``.
         albedo: linear RGB of the wall, float32 ``(3, ROWS, COLUMNS)``.
         center: x and y of the center line, float32 ``(2, ROWS)``.
         target: the point of the wall that the endoscope will inspect, ``(3,)``; there sits the polyp, if any.
-        polyp: the polyp, or None.
     """
 
+    polyp: Polyp | None
     radius: np.ndarray
     albedo: np.ndarray
     center: np.ndarray
     target: np.ndarray
-    polyp: Polyp | None
 
     def middle(self, z: np.ndarray) -> np.ndarray:
         """Give the points ``(3, N)`` of the center line at ``z``."""
@@ -86,7 +84,9 @@ class Colon:
         row = np.clip(points[2] * TEXELS, 0, ROWS - 2)
         above = row.astype(np.int32)
         part = row - np.floor(row)
-        x, y = (p - c.take(above) * (1 - part) - c.take(above + 1) * part for p, c in zip(points, self.center, strict=False))
+        x, y = (
+            p - c.take(above) * (1 - part) - c.take(above + 1) * part for p, c in zip(points, self.center, strict=False)
+        )
         return row, (np.arctan2(y, x) / (2 * np.pi) + 0.5) * COLUMNS, np.sqrt(x * x + y * y)
 
     def distance(self, points: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def grow_colon(rng: np.random.Generator, with_polyp: bool) -> Colon:
     target = np.array([*center[:, row], spot_z]) + radius[row, column] * outward
     polyp = grow_polyp(rng, target, outward, albedo.mean((1, 2)))
     maps = (part.astype(np.float32) for part in (radius, albedo, center, target))
-    return Colon(*maps, polyp if with_polyp else None)
+    return Colon(polyp if with_polyp else None, *maps)
 
 
 def grow_polyp(rng: np.random.Generator, target: np.ndarray, outward: np.ndarray, wall: np.ndarray) -> Polyp:

@@ -43,7 +43,10 @@ def inspect(rng: np.random.Generator, colon: Colon, frames: int) -> list[Pose]:
     roll = rng.uniform(0, 2 * np.pi) + 0.3 * drift(rng, frames)
     x = unit(np.cross([np.cos(roll), np.sin(roll), 0 * roll], z, axis=0))
     axes = np.stack([x, np.cross(z, x, axis=0), z], 1)
-    poses = [Pose(*pose) for pose in zip(position.astype(np.float32).T, axes.astype(np.float32).transpose(2, 0, 1), strict=True)]
+    poses = [
+        Pose(*pose)
+        for pose in zip(position.astype(np.float32).T, axes.astype(np.float32).transpose(2, 0, 1), strict=True)
+    ]
     return poses[::-1] if rng.random() < 0.5 else poses
 
 

@@ -56,7 +56,7 @@ def film(colon: Colon, endoscope: Endoscope, pose: Pose) -> tuple[np.ndarray, np
 
 
 def surface(colon: Colon, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the distance ``(N,)`` from points ``(3, N)`` in the lumen to the surface, and the polyp's share 0..1 of it."""
+    """Give the distance ``(N,)`` from points ``(3, N)`` in the lumen to the surface, and the polyp's share of it."""
     wall = colon.distance(points)
     if colon.polyp is None:
         return wall, np.zeros_like(wall)

@@ -95,7 +95,8 @@ class ClipReader(ABC):
                     f"{self.path}: frame {index} has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), "
                     f"but the first frame has {info.height}x{info.width}"
                 )
-            clip[places[index]] = frame
+            for place in places[index]:
+                clip[place] = frame
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
     def close(self) -> None:  # noqa: B027 (most readers hold nothing open)

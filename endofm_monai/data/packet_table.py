@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["PacketTable"]
@@ -27,6 +27,7 @@ class PacketTable:
         end: when the last frame ends, in the stream's time base.
         shown: positions of the frames that are shown (an edit list hides some), in presentation order where
             ``ordered``, else in decoding order.
+        index_of: the place in ``shown`` of each position.
         ordered: whether the packets state the presentation order. They do not in AVI, which has no presentation times:
             FFmpeg invents some that rise in decoding order, whatever the stream.
     """
@@ -56,12 +57,19 @@ class PacketTable:
         self.ordered &= len(set(times)) == len(times) and not (reorders and rising)
         if self.ordered:
             self.shown.sort(key=self.times.__getitem__)
+        self.index_of: dict[int, int] = {}
+        self.hide(0)
+
+    def hide(self, count: int) -> None:
+        """Take the first ``count`` frames out of those that are shown."""
+        del self.shown[:count]
+        self.index_of = {position: index for index, position in enumerate(self.shown)}
 
     def position(self, packet: Any) -> int | None:
         """Recognize a packet after a seek, by its place and size in the file: ``None`` where these are ambiguous."""
         return self._position_of.get((packet.pos, packet.size))
 
-    def spans(self, positions: Sequence[int]) -> list[tuple[int, int]]:
+    def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
         """Give the packets that have to be decoded to get the frames at ``positions``.
 
         Returns:

@@ -10,6 +10,8 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
+from av.video.frame import PictureType
 
 from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
 from endofm_monai.data.packet_table import PacketTable
@@ -19,8 +21,9 @@ __all__ = ["VideoReader"]
 # Codecs in which a frame that is marked as no reference is needed by no other frame. (In H.265 the mark only holds
 # within a temporal layer.)
 _SKIPPABLE_CODECS = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
+_INTRA = (PictureType.I, PictureType.NONE)
 # Reading this many packets without decoding them takes about as long as a seek.
-_SEEK_DISTANCE = 64
+_SEEK_DISTANCE = 16
 # Containers round their duration, and the last frame often has none of its own.
 _DURATION_TOLERANCE = 1.0  # seconds
 
@@ -49,6 +52,8 @@ class VideoReader(ClipReader):
     def __init__(self, path: str | os.PathLike, *, threads: int = 1) -> None:
         super().__init__(os.fspath(path))
         self._threads = threads
+        self._seekable = True
+        self._display = np.eye(3, dtype=np.int32).ravel()  # the display matrix, row by row
         self._open()
 
     def close(self) -> None:
@@ -63,7 +68,7 @@ class VideoReader(ClipReader):
             )
         except (av.FFmpegError, OSError) as error:
             raise ClipReadError(f"{self.path}: is not a readable video ({error.strerror})") from error
-        streams = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             self._container.close()
             raise ClipReadError(f"{self.path}: holds no video stream")
@@ -84,20 +89,22 @@ class VideoReader(ClipReader):
     def _probe(self) -> ClipInfo:
         self._table = table = PacketTable(self._packets, reorders=bool(self._stream.codec_context.has_b_frames))
         self._position = table.count
-        position, frame = next(self._show([(0, table.count)]), (0, None))
+        first, frame = next(self._show([(0, table.count)]), (0, None))
         if frame is None:
             raise ClipReadError(f"{self.path}: none of its {table.count} frames can be decoded")
-        if table.ordered:  # frames at the beginning that lean on what was cut off before it are never shown
-            table.shown = table.shown[table.shown.index(position) :]
-        height, width = _to_rgb(frame).shape[:2]
+        table.hide(first)  # frames that lean on what was cut off before the beginning
+        if "DISPLAYMATRIX" in frame.side_data:
+            self._display = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+        height, width = self._to_rgb(frame).shape[:2]
 
         frames = len(table.shown)
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         duration = float((table.end - table.times[table.shown[0]]) * self._stream.time_base) or frames / rate
-        if self._stated_duration() > duration + _DURATION_TOLERANCE:
-            frames += round((self._stated_duration() - duration) * rate)
-            duration = self._stated_duration()
-        if abs(duration * rate - frames) > 1:  # variable frame rate, or a wrong header
+        # Some containers count their duration from the first frame, some from time 0.
+        lost = self._stated_duration() - max(duration, float(table.end * self._stream.time_base))
+        if lost > _DURATION_TOLERANCE:
+            frames, duration = frames + round(lost * rate), duration + lost
+        if abs(duration * rate - frames) >= 1:  # variable frame rate, or a wrong header
             rate = frames / duration
         return ClipInfo(frames=frames, fps=rate, height=height, width=width, duration=duration)
 
@@ -112,16 +119,100 @@ class VideoReader(ClipReader):
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         table, missing = self._table, set(wanted)
         if table.ordered:
-            index_of = {position: index for index, position in enumerate(table.shown)}
             positions = {table.shown[index] for index in wanted if index < len(table.shown)}
-            for position, frame in self._show(table.spans(sorted(positions)), positions):
-                index = index_of.get(position)
+            for index, frame in self._show(table.spans(positions), needed=positions):
                 if index in missing:
                     missing.remove(index)
-                    yield index, _to_rgb(frame)
-        # Without presentation times frames can only be counted as they come out. And a stream may not decode from its
-        # keyframes although it says so: then, too, it is decoded from the beginning.
+                    yield index, self._to_rgb(frame)
+        if not missing:
+            return
+        # Where the presentation order is not stated, frames can only be counted as they come out. And some streams do
+        # not decode from what they call keyframes: they, too, are decoded from the beginning.
         readable = 0
-        if missing:
-            for count, (position, frame) in enumerate(self._show([(0, table.count)])):
-                index = index_of.get(position) if table.ordered else count
+        for index, frame in self._show([(0, table.count)]):
+            readable += 1
+            if index in missing:
+                missing.remove(index)
+                yield index, self._to_rgb(frame)
+                if not missing:
+                    return
+        raise ClipReadError(
+            f"{self.path}: frame {min(missing)} cannot be decoded: {readable} of {self.probe().frames} frames are "
+            "readable, the file is damaged or cut off"
+        )
+
+    def _show(
+        self, spans: list[tuple[int, int]], needed: Collection[int] | None = None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode spans of packets, and give the index of each frame that is shown, and the frame.
+
+        Args:
+            spans: ranges of positions in decoding order, each from a keyframe on.
+            needed: positions of the frames that are needed; any other one may be left out. All by default.
+        """
+        codec = self._stream.codec_context
+        may_skip = needed is not None and codec.codec.name in _SKIPPABLE_CODECS
+        shown = 0
+        for start, stop in spans:
+            codec.flush_buffers()
+            # A stream with intra refresh has "keyframes" that are no pictures of their own: do not decode from there.
+            trusted = needed is None or start not in self._table.index_of
+            for packet in chain(self._read_packets(start, stop), [None]):  # None: no more, give what is held back
+                if packet is not None:
+                    codec.skip_frame = "NONREF" if may_skip and packet.pts not in needed else "DEFAULT"
+                try:
+                    frames = codec.decode(packet)
+                except av.InvalidDataError:  # as FFmpeg does: go on with the next packet
+                    continue
+                for frame in frames:
+                    index = self._table.index_of.get(frame.pts) if self._table.ordered else shown
+                    shown += 1
+                    trusted |= frame.pts == start and frame.pict_type in _INTRA
+                    if trusted and index is not None and not frame.is_corrupt:
+                        yield index, frame
+
+    def _read_packets(self, start: int, stop: int) -> Iterator[av.Packet]:
+        """Read the packets of a span.
+
+        Each packet carries its position instead of its presentation time, and hands it on to the frame that is decoded
+        from it: so each frame is recognized whatever the times are.
+        """
+        if start < self._position or (self._seekable and start > self._position + _SEEK_DISTANCE):
+            self._seek(start)
+        while self._position < stop:
+            packet = next(self._packets, None)
+            if packet is None:
+                return
+            packet.pts = self._position
+            self._position += 1
+            if packet.pts >= start:
+                yield packet
+
+    def _seek(self, position: int) -> None:
+        """Go to the packet at ``position``, or to one before it."""
+        if self._seekable:
+            try:
+                self._container.seek(self._table.times[position], stream=self._stream)
+                self._packets = self._demux()
+                packet = next(self._packets)
+                reached = self._table.position(packet)
+            except (av.FFmpegError, StopIteration):
+                reached = None
+            if reached is not None and reached <= position:
+                self._packets = chain([packet], self._packets)
+                self._position = reached
+                return
+            self._seekable = False  # as in MPEG program and transport streams, which have no index
+        self._container.close()
+        self._open()
+
+    def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """Convert a decoded frame to uint8 RGB ``(H, W, 3)``, turned and mirrored as the file asks."""
+        # FFmpeg's default, a thread a processor, takes several times longer for frames of this size.
+        image = frame.to_ndarray(format="rgb24", threads=1)
+        # Column x of row y is shown in column a*x + c*y of row b*x + d*y, but for a shift.
+        a, b, _, c, d = self._display[:5]
+        across, down = a, d
+        if abs(b) > abs(a):
+            image, across, down = image.swapaxes(0, 1), c, b
+        return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]

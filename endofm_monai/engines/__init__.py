@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from endofm_monai.engines.prepare_views import PrepareViews
 from endofm_monai.engines.student_teacher_trainer import StudentTeacherTrainer
 
-__all__ = ["StudentTeacherTrainer"]
+__all__ = ["PrepareViews", "StudentTeacherTrainer"]

@@ -2,18 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from endofm_monai.handlers.broken_clips import BrokenClipsHandler
+from endofm_monai.handlers.clip_embeddings import ClipEmbeddings, embed_clips
+from endofm_monai.handlers.embedding_saver import EmbeddingSaver
 from endofm_monai.handlers.gradients import GradientHandler
 from endofm_monai.handlers.health import HealthHandler, UnhealthyTrainingError
+from endofm_monai.handlers.picture_handlers import AttentionPictureHandler, ViewsPictureHandler
+from endofm_monai.handlers.probe_handler import KNNProbeHandler, ProbeEvaluation
+from endofm_monai.handlers.progress import ProgressHandler
 from endofm_monai.handlers.schedule import ScheduleHandler
 from endofm_monai.handlers.teacher_update import TeacherUpdateHandler
 from endofm_monai.handlers.training_checkpoint import TrainingCheckpointHandler
 
 __all__ = [
+    "AttentionPictureHandler",
     "BrokenClipsHandler",
+    "ClipEmbeddings",
+    "EmbeddingSaver",
     "GradientHandler",
     "HealthHandler",
+    "KNNProbeHandler",
+    "ProbeEvaluation",
+    "ProgressHandler",
     "ScheduleHandler",
     "TeacherUpdateHandler",
     "TrainingCheckpointHandler",
     "UnhealthyTrainingError",
+    "ViewsPictureHandler",
+    "embed_clips",
 ]

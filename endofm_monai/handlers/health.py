@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.metrics import compute_embedding_collapse
 from monai.utils import CommonKeys, evenly_divisible_all_gather
+from torch.utils.hooks import RemovableHandle
 from torch.utils.tensorboard import SummaryWriter
 
 from endofm_monai.networks import unwrap
@@ -57,6 +58,7 @@ class HealthHandler:
         self.collapse_patience = collapse_patience
         self._collapsed_epochs = 0
         self._writer: SummaryWriter | None = None
+        self._hook: RemovableHandle | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -69,9 +71,7 @@ class HealthHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`StudentTeacherTrainer`."""
-        if self.log_dir is not None and idist.get_rank() == 0:
-            self._writer = SummaryWriter(self.log_dir)
-        unwrap(engine.network).teacher.backbone.register_forward_hook(self._remember)
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(Events.GET_BATCH_STARTED, self._fetch)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._fetched)
@@ -79,6 +79,12 @@ class HealthHandler:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
+
+    def _start(self, engine: Engine) -> None:
+        if self._hook is None:  # a federated client runs its trainer again and again
+            self._hook = unwrap(engine.network).teacher.backbone.register_forward_hook(self._remember)
+            if self.log_dir is not None and idist.get_rank() == 0:
+                self._writer = SummaryWriter(self.log_dir)
 
     def _remember(self, module: torch.nn.Module, inputs: object, class_tokens: torch.Tensor) -> None:
         self._class_tokens = class_tokens.detach()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import signal
@@ -156,7 +157,8 @@ class TrainingCheckpointHandler:
             try:
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
-                raise ValueError(f"{path}: `{name}` does not fit this training: {error}") from error
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{path}: `{name}` does not fit this training: {reason}") from error
 
         engine.state.iteration = state["iteration"]
         engine.state.epoch, done = divmod(state["iteration"], state["epoch_length"])
@@ -178,7 +180,7 @@ class TrainingCheckpointHandler:
             try:
                 torch.save(state, temporary)
             except RuntimeError as error:  # how torch reports that the disk is full
-                raise OSError(None, str(error).splitlines()[0]) from error
+                raise OSError(errno.EIO, str(error).splitlines()[0]) from error
 
 
 def _random_state() -> dict[str, Any]:

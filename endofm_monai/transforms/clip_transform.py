@@ -41,9 +41,8 @@ class RandClipTransform(RandomizableTransform):
         if clip.ndim == 5:
             return torch.stack([self(item) for item in clip])
         if clip.ndim != 4:
-            raise ValueError(
-                f"{type(self).__name__} expects a clip (C, T, H, W) or a batch (B, C, T, H, W), found {tuple(clip.shape)}."
-            )
+            expected = "a clip (C, T, H, W) or a batch (B, C, T, H, W)"
+            raise ValueError(f"{type(self).__name__} expects {expected}, found {tuple(clip.shape)}.")
         self.randomize(clip)
         return self.apply(clip) if self._do_transform else to_float(clip)
 

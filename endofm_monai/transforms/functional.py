@@ -15,7 +15,7 @@ __all__ = [
     "adjust_contrast",
     "adjust_saturation",
     "blur_clip",
-    "crop_and_resize",
+    "resize_to_square",
     "to_float",
     "to_grayscale",
 ]
@@ -37,26 +37,22 @@ def to_float(clip: torch.Tensor) -> torch.Tensor:
     return clip.to(torch.float32).div_(255)
 
 
-def crop_and_resize(
-    clip: torch.Tensor, box: tuple[int, int, int, int], size: int, reference: bool = False
-) -> torch.Tensor:
-    """Cut the same box out of all frames and resize it to a square, bicubically.
+def resize_to_square(clip: torch.Tensor, size: int, reference: bool = False) -> torch.Tensor:
+    """Resize all frames to a square, bicubically.
 
-    Only the crop is converted to floating point. Shrinking is antialiased, because specular highlights and vessels
-    otherwise turn into flicker, and the overshoot of the bicubic kernel is clipped to ``[0, 1]``.
+    Shrinking is antialiased, because specular highlights and vessels flicker otherwise, and the overshoot of the
+    bicubic kernel is clipped to ``[0, 1]``.
 
     Args:
         clip: ``(C, T, H, W)``, uint8 or floating point in ``[0, 1]``.
-        box: top, left, height and width of the crop in pixels.
         size: height and width of the result in pixels.
         reference: resize as the published code does: not antialiased, overshoot kept.
 
     Returns:
         floating-point clip ``(C, T, size, size)``.
     """
-    top, left, height, width = box
-    crop = to_float(clip[..., top : top + height, left : left + width])
-    resized = F.interpolate(crop, (size, size), mode="bicubic", align_corners=False, antialias=not reference)
+    clip = to_float(clip)
+    resized = F.interpolate(clip, (size, size), mode="bicubic", align_corners=False, antialias=not reference)
     return resized if reference else resized.clamp_(0, 1)
 
 

@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from endofm_monai.transforms.clip_transform import RandClipTransform, RandClipTransformd
-from endofm_monai.transforms.functional import crop_and_resize
+from endofm_monai.transforms.functional import resize_to_square
 
 __all__ = ["RandResizedCropClip", "RandResizedCropClipd", "draw_crop"]
 
 
 def draw_crop(
-    height: int,
-    width: int,
+    frame_size: Sequence[int],
     scale: tuple[float, float],
     ratio: tuple[float, float],
     random_state: np.random.RandomState,
@@ -27,8 +27,7 @@ def draw_crop(
     Ten tries are made to fit one into the frame; after them comes the largest central box with an allowed ratio.
 
     Args:
-        height: height of the frame in pixels.
-        width: width of the frame in pixels.
+        frame_size: height and width of the frame in pixels.
         scale: smallest and largest share of the frame's area.
         ratio: smallest and largest ratio of width to height.
         random_state: where random numbers are drawn from.
@@ -39,12 +38,13 @@ def draw_crop(
     Returns:
         top, left, height and width in pixels, inside the frame.
     """
+    height, width = frame_size
     corner = None
     for _ in range(10):
         area = height * width * random_state.uniform(*scale)
         aspect = math.exp(random_state.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        box_height, box_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-        if 0 < box_height <= height and 0 < box_width <= width:
+        box_height, box_width = (max(1, round(math.sqrt(x))) for x in (area / aspect, area * aspect))
+        if box_height <= height and box_width <= width:
             corner = random_state.randint(height - box_height + 1), random_state.randint(width - box_width + 1)
             if not reference:
                 break
@@ -87,11 +87,12 @@ class RandResizedCropClip(RandClipTransform):
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw the box for the frames of ``data``."""
-        self.box = draw_crop(*data.shape[-2:], self.scale, self.ratio, self.R, self.reference_crop)
+        self.box = draw_crop(data.shape[-2:], self.scale, self.ratio, self.R, self.reference_crop)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Cut and resize."""
-        return crop_and_resize(clip, self.box, self.size, reference=self.reference_crop)
+        top, left, height, width = self.box
+        return resize_to_square(clip[..., top : top + height, left : left + width], self.size, self.reference_crop)
 
 
 class RandResizedCropClipd(RandClipTransformd):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import torch
-from torchvision.transforms.v2 import functional as TF
 
 from endofm_monai.transforms.clip_transform import RandClipTransform, RandClipTransformd
 from endofm_monai.transforms.functional import to_float
@@ -13,20 +12,19 @@ __all__ = ["RandSolarizeClip", "RandSolarizeClipd"]
 
 
 class RandSolarizeClip(RandClipTransform):
-    """Invert the bright values of a clip: ``x`` becomes ``1 - x`` from ``threshold`` on.
+    """Invert the bright half of a clip's range: ``x`` becomes ``min(x, 1 - x)``.
 
     Args:
-        threshold: where bright begins, 0 to 1.
         prob: probability that a clip is solarized.
     """
 
-    def __init__(self, threshold: float = 0.5, prob: float = 0.2) -> None:
+    def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
-        self.threshold = threshold
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Invert what is bright."""
-        return TF.solarize(to_float(clip), self.threshold)
+        clip = to_float(clip)
+        return torch.minimum(clip, 1 - clip)
 
 
 class RandSolarizeClipd(RandClipTransformd):

@@ -82,7 +82,9 @@ class ViewPlan:
         for name, largest in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", float("inf"))):
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1] <= largest:
-                raise ValueError(f"ViewPlan: `{name}` must be (low, high), 0 < low <= high <= {largest}, found {value}.")
+                raise ValueError(
+                    f"ViewPlan: `{name}` must be (low, high), 0 < low <= high <= {largest}, found {value}."
+                )
         if not 0 < self.local_span <= 1:
             raise ValueError(f"ViewPlan: `local_span` must be above 0 and at most 1, found {self.local_span}.")
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from endofm_monai.transforms.normalization import PRETRAINING_MEAN, PRETRAINING_STD
 from endofm_monai.utils import atomic_path
@@ -20,7 +21,8 @@ MAX_FRAMES = 8  # of a clip that a picture shows
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure of ``width`` x ``height`` inches that is drawn off screen and unknown to ``matplotlib.pyplot``."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(width, height), dpi=200, layout=tight)
     FigureCanvasAgg(figure)
     return figure
 

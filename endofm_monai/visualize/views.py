@@ -14,12 +14,14 @@ from endofm_monai.visualize.figure import MAX_FRAMES, new_figure, pick_frames, r
 
 __all__ = ["plot_views"]
 
+TITLE = 0.26  # inches above a strip
+
 
 def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_global_views: int = 2) -> Figure:
-    """Draw the views of one clip as strips of frames, to see what student and teacher are shown.
+    """Draw the views of one clip as film strips: what student and teacher are shown.
 
-    Row by row a view, column by column up to eight of its frames, at equal distances from the first to the last.
-    Local views are drawn smaller, in two columns if each fits.
+    A strip holds up to eight frames of a view, at equal distances from its first to its last. Global views take the
+    whole width, local ones half of it.
 
     Args:
         views: views ``(3, T, S, S)`` of one clip, global ones first; uint8, or float32 normalized as for pre-training.
@@ -27,24 +29,33 @@ def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_globa
         num_global_views: number of global views among them.
 
     Returns:
-        the figure, as written to ``path``.
+        the figure, as it is written.
     """
-    cells = [min(view.shape[1], MAX_FRAMES) for view in views]
-    sides = [1.0 if index < num_global_views else 0.62 for index in range(len(views))]  # inches
-    figure = new_figure(0.2 + MAX_FRAMES * max(sides), sum(sides) + 0.22 * len(views))
-    rows = figure.subplots(len(views), 1, squeeze=False, height_ratios=[side + 0.22 for side in sides])[:, 0]
-    for index, (axes, view) in enumerate(zip(rows, views, strict=True)):
-        is_global = index < num_global_views
-        number = index + 1 if is_global else index + 1 - num_global_views
-        _, num_frames, height, width = view.shape
-        axes.set_title(
-            f"{'Global' if is_global else 'Local'} view {number}: {num_frames} frames, {height} \u00d7 {width} pixels",
-            loc="left",
-            fontsize=8,
-        )
-        strip = _strip(rgb_frames(view)[pick_frames(num_frames)], MAX_FRAMES if is_global else cells[index])
-        axes.imshow(strip)
-        axes.set_anchor("W")
+    global_rows, local_rows = num_global_views, -(-(len(views) - num_global_views) // 2)
+    heights = [1 + TITLE] * global_rows + [0.5 + TITLE] * local_rows  # of 1 x 1 and 0.5 x 0.5 inch frames
+    figure = new_figure(MAX_FRAMES, sum(heights))
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+    for index, view in enumerate(views):
+        local = index - num_global_views
+        cell = grid[index, :] if local < 0 else grid[global_rows + local // 2, local % 2]
+        axes = figure.add_subplot(cell, anchor="SW")
         axes.set_axis_off()
+        name = f"Global view {index + 1}" if local < 0 else f"Local view {local + 1}"
+        _, num_frames, height, width = view.shape
+        shown = pick_frames(num_frames)
+        length = f"{num_frames} frames" + (f" ({len(shown)} shown)" if len(shown) < num_frames else "")
+        axes.set_title(f"{name}: {length}, {height}\u00d7{width} pixels", loc="left", fontsize=8, pad=3)
+        axes.imshow(_strip(rgb_frames(view)[shown]))
     save_figure(figure, path)
     return figure
+
+
+def _strip(frames: np.ndarray) -> np.ndarray:
+    """Frames ``(T, H, W, 3)`` side by side on white, with room for ``MAX_FRAMES``: ``(H, W', 3)``."""
+    _, height, width, _ = frames.shape
+    gap = width // 24
+    strip = np.ones((height, MAX_FRAMES * (width + gap) - gap, 3))
+    for index, frame in enumerate(frames):
+        start = index * (width + gap)
+        strip[:, start : start + width] = frame
+    return strip

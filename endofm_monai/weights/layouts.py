@@ -101,12 +101,12 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     if which == "student" and layout != "training checkpoint":
         raise WeightsError(f"{file}: is a {layout} and has no student; take `which='teacher'`.")
     if absent := [key for key in keys if not isinstance(content.get(key), dict)]:
-        raise WeightsError(f"{file}: is a {layout} without {absent[0]!r}; it holds {_first(content)}.")
+        raise WeightsError(f"{file}: is a {layout} without {absent[0]!r}; it holds {', '.join(list(content)[:5])}.")
     tensors: dict[str, Any] = {}
     for part in [content[key] for key in keys] or [content]:
         tensors.update(part)
     if foreign := [key for key, value in tensors.items() if not isinstance(value, torch.Tensor)]:
-        raise WeightsError(f"{file}: is in no known layout; it holds {_first(foreign)} besides tensors.")
+        raise WeightsError(f"{file}: is in no known layout; it holds {', '.join(foreign[:5])} besides tensors.")
     if not tensors:
         raise WeightsError(f"{file}: is a {layout} without any tensor.")
     state = {name: tensors[key] for name, key in clean_names(tensors, file).items()}
@@ -123,8 +123,3 @@ def _recognize(content: dict[str, Any], which: str) -> tuple[str, list[str]]:
         if isinstance(content.get(key), dict):
             return "nested state dict", [key]
     return "state dict", []
-
-
-def _first(names: Iterable[str], limit: int = 3) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

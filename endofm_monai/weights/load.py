@@ -131,6 +131,8 @@ def _rename(weights: PublishedWeights, prefixes: dict[str, str]) -> dict[str, to
     for name in weights.state:
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
         renamed[prefixes.get(prefix, "") + name.removeprefix(prefix)] = name
+    if len(renamed) < len(weights.state):
+        raise WeightsError(f"{weights.file}: several of its tensors have one name after the renaming {prefixes}.")
     return {clean: weights.state[renamed[key]] for clean, key in clean_names(renamed, weights.file).items()}
 
 

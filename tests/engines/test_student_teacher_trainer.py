@@ -9,67 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from monai.data import DataLoader
 from monai.engines.utils import IterationEvents
-from monai.transforms import Randomizable, Transform
-from torch.utils.data import default_collate
 
-from endofm_monai.data import ClipDataset, EpochSampler
-from endofm_monai.engines import StudentTeacherTrainer
-from endofm_monai.handlers import GradientHandler, ScheduleHandler, TeacherUpdateHandler, TrainingCheckpointHandler
-from endofm_monai.losses import SpatialTemporalMatchingLoss
-from endofm_monai.networks.nets import EndoFM, StudentTeacher
-from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
-
-SHAPES = [(3, 2, 32, 32), (3, 4, 32, 32), (3, 2, 16, 16), (3, 2, 16, 16)]
-
-
-class RandomViews(Randomizable, Transform):
-    """Views that depend on the random state and on the clip."""
-
-    def __call__(self, data):
-        views = [torch.from_numpy(self.R.standard_normal(shape)).float() + data["clip"] for shape in SHAPES]
-        return {"image": views}
-
-
-def make_trainer(tmp_path=None, *, epochs=4, max_epochs=None, clips=10, workers=0, accumulation=1, resume=False, **kwargs):
-    torch.manual_seed(0)
-    backbone = EndoFM(img_size=32, num_frames=4, embed_dim=16, depth=2, num_heads=2, drop_path_rate=0.2)
-    network = StudentTeacher(backbone, num_prototypes=12, hidden_dim=16, bottleneck_dim=8)
-    optimizer = torch.optim.AdamW(weight_decay_groups(network.student))
-    loss = SpatialTemporalMatchingLoss(num_prototypes=12)
-    dataset = ClipDataset([{"clip": index / 10} for index in range(clips)], RandomViews(), seed=5)
-    loader = DataLoader(
-        dataset,
-        batch_size=2,
-        sampler=EpochSampler(dataset),
-        num_workers=workers,
-        generator=torch.Generator(),
-        collate_fn=lambda items: default_collate(items),
-    )
-    handlers = [
-        ScheduleHandler(optimizer, "lr", CosineSchedule(1e-2, 1e-4, warmup_epochs=1), epochs),
-        ScheduleHandler(optimizer, "weight_decay", CosineSchedule(0.04, 0.4), epochs),
-        ScheduleHandler(network, "teacher_momentum", CosineSchedule(0.9, 1.0), epochs),
-        GradientHandler(max_norm=1.0),
-        TeacherUpdateHandler(),
-    ]
-    handlers += kwargs.pop("handlers", [])
-    if tmp_path is not None:
-        handlers.append(TrainingCheckpointHandler(tmp_path, resume=resume))
-    return StudentTeacherTrainer(
-        device="cpu",
-        max_epochs=max_epochs or epochs,
-        train_data_loader=loader,
-        network=network,
-        optimizer=optimizer,
-        loss_function=loss,
-        prepare_batch=lambda batch, device, non_blocking: (batch["image"], None),
-        train_handlers=handlers,
-        accumulation_steps=accumulation,
-        **kwargs,
-    )
-
+from endofm_monai.handlers import GradientHandler, ScheduleHandler
+from endofm_monai.optimizers import CosineSchedule
 
 def weights_of(trainer):
     values = {**trainer.network.state_dict(), "center": trainer.loss_function.center}
@@ -82,7 +25,7 @@ def assert_equal(first, second):
     assert different == []
 
 
-def test_training_moves_the_student_and_the_teacher_follows():
+def test_training_moves_the_student_and_the_teacher_follows(make_trainer):
     trainer = make_trainer(epochs=2)
     before = weights_of(trainer)
     trainer.run()
@@ -95,7 +38,7 @@ def test_training_moves_the_student_and_the_teacher_follows():
     assert torch.isfinite(trainer.state.output["loss"])
 
 
-def test_last_layer_is_frozen_in_the_first_epoch():
+def test_last_layer_is_frozen_in_the_first_epoch(make_trainer):
     trainer = make_trainer(epochs=1)
     before = weights_of(trainer)
     trainer.run()
@@ -104,7 +47,7 @@ def test_last_layer_is_frozen_in_the_first_epoch():
 
 
 @pytest.mark.parametrize(("workers", "accumulation"), [(0, 1), (2, 2)])
-def test_resume_after_two_of_four_epochs_is_bit_identical(tmp_path, workers, accumulation):
+def test_resume_after_two_of_four_epochs_is_bit_identical(make_trainer, tmp_path, workers, accumulation):
     settings = {"workers": workers, "accumulation": accumulation}
     whole = make_trainer(**settings)
     whole.run()
@@ -131,7 +74,7 @@ class KillAt:
 
 
 @pytest.mark.parametrize(("accumulation", "stopped_at"), [(1, 7), (2, 7), (3, 8)])
-def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(tmp_path, accumulation, stopped_at):
+def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(make_trainer, tmp_path, accumulation, stopped_at):
     """Epochs have 5 iterations; the signal comes in iteration 6 or 7: the step's last iteration ends the run."""
     whole = make_trainer(accumulation=accumulation)
     whole.run()
@@ -145,28 +88,26 @@ def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(tmp_path, acc
     assert_equal(weights_of(resumed), weights_of(whole))
 
 
-def test_accumulation_equals_the_larger_batch():
-    def gradients(accumulation, batch):
-        trainer = make_trainer(epochs=1, accumulation=accumulation)
-        collected = []
-        for block in trainer.network.student.backbone.blocks:
-            block.drop_path.p = 0.0
-        items = [ClipDataset([{"clip": i / 10} for i in range(4)], RandomViews())[i] for i in range(4)]
-        batches = [default_collate(items[i : i + batch]) for i in range(0, 4, batch)]
-        trainer.add_event_handler(
-            IterationEvents.BACKWARD_COMPLETED,
-            lambda engine: collected.extend(p.grad for p in engine.network.student.backbone.parameters()),
-        )
-        trainer.state.epoch_length = len(batches)
-        trainer.data_loader = batches
+def test_accumulation_equals_the_larger_batch(make_trainer):
+    def first_step(**settings):
+        trainer = make_trainer(epochs=1, clips=4, drop_path_rate=0.0, **settings)
         trainer.run()
-        return [gradient.clone() for gradient in collected], trainer.loss_function.center
+        gradients = [parameter.grad for parameter in trainer.network.student.backbone.parameters()]
+        return gradients, trainer.loss_function.center
 
-    one, center_one = gradients(1, 4)
-    two, center_two = gradients(2, 2)
-    torch.testing.assert_close(center_one, center_two, atol=1e-6, rtol=0)
-    for first, second in zip(one, two, strict=True):
-        torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-4)
+    whole, whole_center = first_step(batch_size=4)
+    parts, parts_center = first_step(batch_size=2, accumulation=2)
+    torch.testing.assert_close(parts_center, whole_center, atol=1e-6, rtol=0)
+    for first, second in zip(whole, parts, strict=True):
+        torch.testing.assert_close(second, first, atol=1e-6, rtol=1e-4)
+
+
+def test_batch_without_a_readable_clip_teaches_nothing(make_trainer):
+    trainer = make_trainer(epochs=1, clips=[{"clip": None}] * 4)
+    before = weights_of(trainer)
+    trainer.run()
+    assert "loss" not in trainer.state.output
+    assert_equal(weights_of(trainer), before)
 
 
 def test_schedule_depends_on_the_step_not_on_the_iteration():
@@ -185,7 +126,7 @@ def test_schedule_depends_on_the_step_not_on_the_iteration():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
-def test_lower_precision_trains(dtype):
+def test_lower_precision_trains(make_trainer, dtype):
     trainer = make_trainer(epochs=2, amp=True, amp_kwargs={"dtype": dtype})
     trainer.run()
     assert all(value.isfinite().all() for value in weights_of(trainer).values())
@@ -202,6 +143,6 @@ def test_reference_clips_each_tensor():
     assert float(engine.state.gradient_norm) == pytest.approx((10 * 100) ** 0.5)
 
 
-def test_loader_without_a_batch_is_refused():
+def test_loader_without_a_batch_is_refused(make_trainer):
     with pytest.raises(ValueError, match="An epoch has no batch"):
         make_trainer(clips=0)

@@ -119,6 +119,12 @@ def test_fine_tuned_classifier(tmp_path, make_backbone, backbone_state, arr):
     assert equals(backbone, backbone_state())
 
 
+def test_two_heads_for_one_name(tmp_path, make_backbone, backbone_state):
+    torch.save(backbone_state() | {"linear.bias": torch.ones(2), "head.bias": torch.ones(2)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"file\.pth: several of its tensors have one name"):
+        load_published(Classifier(make_backbone()), tmp_path / "file.pth")
+
+
 def test_a_head_that_the_file_lacks(tmp_path, make_backbone, backbone_state, wrapper_state):
     classifier = Classifier(make_backbone())
     before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}

@@ -72,6 +72,14 @@ class DividedSpaceTimeBlock(nn.Module):
         tokens = torch.cat([class_token, patches.reshape(batch, num_patches * num_frames, width)], dim=1)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
+    def class_token(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """The class token ``(B, 1, D)`` that ``forward`` gives, without the work for the patches' own outputs."""
+        class_token = tokens[:, :1]
+        frames = self.frame_sequences(class_token, self.attend_in_time(tokens, num_frames))
+        attended = self.drop_path(self.attn.attend_from_first(self.norm1(frames)))  # (B*T, 1, D)
+        class_token = class_token + attended.reshape(-1, num_frames, attended.shape[2]).mean(dim=1, keepdim=True)
+        return class_token + self.drop_path(self.mlp(self.norm2(class_token)))
+
     def attention_maps(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Spatial attention weights ``(B*T, heads, 1 + N, 1 + N)`` that the block computes for ``tokens``."""
         frames = self.frame_sequences(tokens[:, :1], self.attend_in_time(tokens, num_frames))

@@ -44,6 +44,16 @@ class SelfAttention(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.proj(attended.transpose(1, 2).reshape(x.shape))
 
+    def attend_from_first(self, x: torch.Tensor) -> torch.Tensor:
+        """What ``forward`` gives for the first token of each sequence, alone: ``(B, 1, D)`` for ``(B, L, D)``."""
+        batch, length, width = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(x[:, :1], weight[:width], bias[:width]).reshape(batch, 1, self.num_heads, -1)
+        key_value = F.linear(x, weight[width:], bias[width:]).reshape(batch, length, 2, self.num_heads, -1)
+        key, value = key_value.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        return self.proj(attended.transpose(1, 2).reshape(batch, 1, width))
+
     def attention_map(self, x: torch.Tensor) -> torch.Tensor:
         """Softmax weights among the tokens ``(B, L, D)``; returns ``(B, heads, L, L)``, rows summing to 1."""
         query, key, _ = self.project(x)

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from typing import NamedTuple, Optional  # TorchScript reads the annotations of this module, hence no __future__ import
+from typing import NamedTuple  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
 from monai.utils import ensure_tuple_rep
@@ -144,11 +144,10 @@ class EndoFM(nn.Module):
         class_token = (self.cls_token + position[:, :1]).expand(batch, -1, -1)
         return torch.cat([class_token.to(patches.dtype), patches.reshape(batch, -1, self.embed_dim)], dim=1)
 
-    def transform(self, tokens: torch.Tensor, num_frames: int, depth: Optional[int] = None) -> torch.Tensor:  # noqa: UP045
+    def transform(self, tokens: torch.Tensor, num_frames: int, depth: int) -> torch.Tensor:
         """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through the first ``depth`` blocks."""
-        stop = len(self.blocks) if depth is None else depth
         for index, block in enumerate(self.blocks):
-            if index < stop:
+            if index < depth:
                 if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
                     tokens = block(tokens, num_frames)
                 else:
@@ -157,8 +156,9 @@ class EndoFM(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``."""
-        tokens = self.transform(self.embed(x), x.shape[2])
-        return self.norm(tokens[:, 0])
+        num_frames = x.shape[2]
+        tokens = self.transform(self.embed(x), num_frames, len(self.blocks) - 1)
+        return self.norm(self.blocks[-1].class_token(tokens, num_frames)[:, 0])
 
     @torch.jit.export
     def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:
@@ -174,7 +174,7 @@ class EndoFM(nn.Module):
             ValueError: when H or W is no multiple of ``patch_size``.
         """
         batch, _, num_frames, height, width = x.shape
-        tokens = self.norm(self.transform(self.embed(x), num_frames))
+        tokens = self.norm(self.transform(self.embed(x), num_frames, len(self.blocks)))
         grid = tokens[:, 1:].reshape(
             batch, height // self.patch_size, width // self.patch_size, num_frames, self.embed_dim
         )

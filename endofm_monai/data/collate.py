@@ -1,0 +1,38 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.utils import CommonKeys
+
+__all__ = ["collate_views"]
+
+
+def collate_views(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of items that hold views, or clips of which the views are still to be made.
+
+    Args:
+        items: dictionaries with ``image``: a list of V views ``(3, T, S, S)``, or beside ``view_frames`` a clip
+            ``(3, U, H, W)`` of any size; or with ``broken``: why the clip could not be read.
+
+    Returns:
+        a dictionary of those that could be read: ``image`` is a list of V tensors ``(B, 3, T, S, S)``, or of B clips;
+        ``label`` a tensor, when all have one; any other key that all have a list of B values. ``broken`` is the list
+        of messages. With no item left ``image`` is an empty list.
+    """
+    read = [item for item in items if "broken" not in item]
+    batch: dict[str, Any] = {CommonKeys.IMAGE: []}
+    for key in set.intersection(*(set(item) for item in read)) if read else ():
+        values = [item[key] for item in read]
+        if key == CommonKeys.LABEL:
+            batch[key] = torch.as_tensor(values)
+        elif key == CommonKeys.IMAGE and "view_frames" not in read[0]:
+            batch[key] = [torch.stack(views) for views in zip(*values, strict=True)]
+        else:
+            batch[key] = values
+    batch["broken"] = [item["broken"] for item in items if "broken" in item]
+    return batch

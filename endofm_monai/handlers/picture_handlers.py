@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from matplotlib.figure import Figure
+from monai.networks import eval_mode
+from monai.utils import CommonKeys
+from torch.utils.tensorboard import SummaryWriter
+
+from endofm_monai.networks import unwrap
+from endofm_monai.visualize import plot_attention, plot_views
+from endofm_monai.visualize.figure import figure_pixels
+
+__all__ = ["AttentionPictureHandler", "ViewsPictureHandler"]
+
+
+class PictureHandler(ABC):
+    """Draws a picture of the first clip of a batch after the first iteration and then at intervals.
+
+    It is written to ``<output_dir>/<name>/<iteration>.png`` and to a TensorBoard log in the same folder, by the first
+    process. The training does not change.
+
+    Args:
+        output_dir: the folder to write to.
+        interval: iterations between two pictures.
+    """
+
+    name: str
+
+    def __init__(self, output_dir: str | os.PathLike, interval: int = 1000) -> None:
+        # a folder, and so a TensorBoard run, of its own: TensorBoard follows only the newest log of a folder
+        self.folder = Path(output_dir) / self.name
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a :class:`StudentTeacherTrainer`."""
+        if idist.get_rank() == 0:
+            self._writer = SummaryWriter(str(self.folder))
+            engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=self._is_due), self)
+
+    def _is_due(self, engine: Engine, iteration: int) -> bool:
+        return iteration == 1 or iteration % self.interval == 0
+
+    def __call__(self, engine: Engine) -> None:
+        """Draw the picture, if the batch holds a clip that could be read."""
+        views = [view[:1] for view in engine.state.output[CommonKeys.IMAGE]]
+        if len(views[0]) > 0:
+            iteration = engine.state.iteration
+            figure = self.draw(engine, views, self.folder / f"{iteration:07d}.png")
+            self._writer.add_image(self.name, figure_pixels(figure), iteration, dataformats="HWC")
+            self._writer.flush()
+
+    @abstractmethod
+    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> Figure:
+        """Draw the views ``(1, 3, T, S, S)`` of one clip to ``path``."""
+
+
+class ViewsPictureHandler(PictureHandler):
+    """Draws the views that student and teacher see of a clip; see :class:`PictureHandler`, whose arguments it takes.
+
+    The subfolder of ``output_dir`` is ``views``.
+    """
+
+    name = "views"
+
+    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> Figure:
+        """Draw all views; see :func:`endofm_monai.visualize.plot_views`."""
+        return plot_views([view[0] for view in views], path, unwrap(engine.network).num_global_views)
+
+
+class AttentionPictureHandler(PictureHandler):
+    """Draws where the teacher looks in the first global view; see :class:`PictureHandler`, whose arguments it takes.
+
+    The subfolder of ``output_dir`` is ``attention``.
+    """
+
+    name = "attention"
+
+    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> Figure:
+        """Draw the attention of the last block; see :func:`endofm_monai.visualize.plot_attention`."""
+        backbone = unwrap(engine.network).teacher.backbone
+        with torch.compiler.set_stance("force_eager"), eval_mode(backbone):
+            attention = backbone.attention_maps(views[0])
+        return plot_attention(views[0][0], attention[0], path)

@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from matplotlib.figure import Figure
+
+from endofm_monai.visualize.figure import new_figure, pick_frames, rgb_frames, save_figure
+
+__all__ = ["plot_attention"]
+
+
+def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
+    """Draw where the class token looks: frames above, and below them their attention as a heat map.
+
+    The attention of a patch is the mean over the heads, in multiples of what it would be if the class token looked
+    at all tokens of the frame alike. All frames share one scale.
+
+    Args:
+        frames: one clip ``(3, T, H, W)``; uint8, or float32 normalized as for pre-training.
+        attention: its softmax weights ``(T, heads, 1 + N, 1 + N)`` over N patches in row-major order, of
+            :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`; row 0 is the class token's.
+        path: the picture to write, for example a ``.png``.
+
+    Returns:
+        the figure, as it is written.
+
+    Raises:
+        ValueError: when the N patches do not tile the T frames.
+    """
+    _, num_frames, height, width = frames.shape
+    tokens = attention.shape[-1]
+    patch = math.isqrt(height * width // max(tokens - 1, 1))
+    rows, columns = (height // patch, width // patch) if patch else (0, 0)
+    if attention.shape[0] != num_frames or rows * columns != tokens - 1:
+        raise ValueError(
+            f"`attention` {tuple(attention.shape)} does not fit {num_frames} frames of {height}x{width} pixels."
+        )
+    relative = attention[:, :, 0, 1:].detach().float().cpu().mean(dim=1) * tokens  # (T, N)
+    heat = relative.reshape(num_frames, rows, columns).numpy()
+
+    shown = pick_frames(num_frames)
+    scale = max(heat[shown].max(), 2.0)  # attention that is uniform does not look like a peak
+    figure = new_figure(len(shown) + 0.6, 2 * height / width + 0.3)
+    axes = figure.subplots(2, len(shown), squeeze=False)
+    for column, index in enumerate(shown):
+        for panel in axes[:, column]:
+            panel.imshow(rgb_frames(frames[:, index : index + 1])[0])
+            panel.set_axis_off()
+        axes[0, column].set_title(f"frame {index + 1}", fontsize=8, pad=3)
+        overlay = axes[1, column].imshow(
+            heat[index],
+            cmap="inferno",
+            alpha=0.8 * heat[index].clip(0, scale) / scale,
+            vmin=0,
+            vmax=scale,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            interpolation="bilinear",
+        )
+    bar = figure.colorbar(overlay, ax=axes[1], fraction=0.05, pad=0.01)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label("attention / uniform", fontsize=7)
+    save_figure(figure, path)
+    return figure

@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.handlers import BrokenClipsHandler
+
+CLIPS = [{"clip": index / 10} for index in range(9)] + [{"clip": None}]
+
+
+def test_skip_reports_once_and_counts(make_trainer, caplog):
+    handler = BrokenClipsHandler(on_error="skip", max_share=0.1)
+    trainer = make_trainer(epochs=3, clips=CLIPS, handlers=[handler])
+    with caplog.at_level(logging.WARNING, "endofm_monai"):
+        trainer.run()
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        "Skipping a broken clip: lost.mp4: no such clip",
+        "1 of 10 clips were broken and skipped.",
+    ]
+    assert trainer.state.epoch == 3
+
+
+def test_raise_stops_at_the_first_and_names_it(make_trainer):
+    trainer = make_trainer(clips=CLIPS, workers=1, handlers=[BrokenClipsHandler(on_error="raise")])
+    with pytest.raises(ClipReadError, match=r'^lost.mp4: no such clip \(use `on_error="skip"`'):
+        trainer.run()
+
+
+def test_more_than_the_share_stops_the_run(make_trainer):
+    trainer = make_trainer(clips=CLIPS, handlers=[BrokenClipsHandler(on_error="skip", max_share=0.05)])
+    with pytest.raises(ClipReadError, match="1 of 10 clips are broken, more than `max_share`=5%: lost.mp4"):
+        trainer.run()
+
+
+def test_unknown_policy_is_refused():
+    with pytest.raises(ValueError, match="`on_error` must be"):
+        BrokenClipsHandler(on_error="ignore")

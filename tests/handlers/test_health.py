@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from monai.engines.utils import IterationEvents
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from endofm_monai.handlers import HealthHandler, UnhealthyTrainingError
+
+STEP = {"loss", "cross_view", "dynamic_motion", "teacher_entropy", "center_norm", "gradient_norm"}
+STEP |= {"lr", "weight_decay", "teacher_momentum"}
+EPOCH = STEP | {"collapse", "spread", "clips_per_second", "waiting"}
+
+
+def test_steps_and_epochs_go_to_tensorboard_and_one_line_an_epoch(make_trainer, tmp_path, caplog):
+    trainer = make_trainer(epochs=2, clips=8, handlers=[HealthHandler(str(tmp_path))])
+    with caplog.at_level(logging.INFO, "endofm_monai.handlers.health"):
+        trainer.run()
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(" | ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    log = EventAccumulator(str(tmp_path)).Reload()
+    assert set(log.Tags()["scalars"]) == {f"step/{name}" for name in STEP} | {f"epoch/{name}" for name in EPOCH}
+    steps = log.Scalars("step/loss")
+    assert [event.step for event in steps] == list(range(1, 9))
+    mean = sum(event.value for event in steps[4:]) / 4
+    assert log.Scalars("epoch/loss")[1].value == pytest.approx(mean, rel=1e-5)
+    assert trainer.state.metrics["loss"] == pytest.approx(mean, rel=1e-5)
+    for loss, cross_view, dynamic_motion in zip(
+        steps, log.Scalars("step/cross_view"), log.Scalars("step/dynamic_motion"), strict=True
+    ):
+        assert loss.value == pytest.approx(cross_view.value + dynamic_motion.value, rel=1e-5)
+    assert 0 < trainer.state.metrics["teacher_entropy"] <= math.log(12) + 1e-5
+
+
+def test_non_finite_loss_stops_before_the_weights_change_and_is_saved(make_trainer, tmp_path):
+    trainer = make_trainer(tmp_path, handlers=[HealthHandler()])
+    before = {}
+
+    def poison(engine):
+        if engine.state.iteration == 3:
+            before.update({name: value.clone() for name, value in engine.network.state_dict().items()})
+            engine.loss_function.center.fill_(float("nan"))
+
+    trainer.add_event_handler(IterationEvents.FORWARD_COMPLETED, poison)
+    with pytest.raises(UnhealthyTrainingError, match="The loss is nan in iteration 3 .epoch 1.. Look at"):
+        trainer.run()
+    saved = torch.load(tmp_path / "checkpoint_unhealthy.pt", weights_only=True)
+    assert saved["iteration"] == 3
+    for name, value in saved["student"].items():
+        assert torch.equal(value, before[f"student.{name}"])
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def collapse(trainer):
+    """Make both networks give the same class token for every clip, for good."""
+    for network in (trainer.network.student, trainer.network.teacher):
+        network.backbone.norm.requires_grad_(False)
+        network.backbone.norm.weight.zero_()
+        network.backbone.norm.bias.fill_(1.0)
+    return trainer
+
+
+def test_collapse_stops_after_patience(make_trainer, tmp_path):
+    trainer = collapse(make_trainer(tmp_path, epochs=9, handlers=[HealthHandler(collapse_patience=3)]))
+    with pytest.raises(UnhealthyTrainingError, match=r"collapsed for 3 epochs.*spread 0.0000.*All clips look the same"):
+        trainer.run()
+    assert trainer.state.epoch == 3
+    assert torch.load(tmp_path / "checkpoint_unhealthy.pt", weights_only=True)["iteration"] == 15
+
+
+def test_collapse_is_only_logged_without_patience(make_trainer):
+    trainer = collapse(make_trainer(epochs=4, handlers=[HealthHandler(collapse_patience=None)]))
+    trainer.run()
+    assert trainer.state.epoch == 4
+    assert trainer.state.metrics["spread"] == pytest.approx(0, abs=1e-6)
