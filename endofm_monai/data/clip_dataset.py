@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from monai.data import Dataset
-from monai.transforms import Compose, Randomizable
+from monai.transforms import Compose
 
 from endofm_monai.data.clip_reader import ClipReadError
 
@@ -45,7 +45,7 @@ class ClipDataset(Dataset):
             key: an index (epoch 0), or the ``ClipKey`` of an ``EpochSampler``; slices are those of MONAI's ``Dataset``.
 
         Returns:
-            the transformed item with its ``seed``, or ``{"broken": message}``.
+            the transformed item, which also has its ``index`` in ``data`` and its ``seed``; or ``{"broken": message}``.
         """
         if isinstance(key, int):
             key = ClipKey(key, 0)
@@ -53,10 +53,9 @@ class ClipDataset(Dataset):
             return super().__getitem__(key)
         # a multiplicative hash keeps the seeds of neighbouring epochs and clips apart, within numpy's 32 bits
         seed = (self.seed + 2654435761 * (key.epoch * len(self.data) + key.index + 1)) % 2**32
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=seed)
+        self.transform.set_random_state(seed=seed)
         try:
-            return {**self._transform(key.index), "seed": seed}
+            return self.transform({**self.data[key.index], "index": key.index, "seed": seed})
         except Exception as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, ClipReadError):

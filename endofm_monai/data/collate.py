@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.data import list_data_collate
 from monai.utils import CommonKeys
 
-__all__ = ["collate_views"]
+__all__ = ["collate_clips", "collate_views"]
 
 
 def collate_views(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -36,3 +37,18 @@ def collate_views(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
             batch[key] = values
     batch["broken"] = [item["broken"] for item in items if "broken" in item]
     return batch
+
+
+def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of whole clips of equal shape, as MONAI's ``list_data_collate``, without those that are broken.
+
+    Args:
+        items: dictionaries with ``image`` ``(3, T, H, W)``, or with ``broken``: why the clip could not be read.
+
+    Returns:
+        the batch of those that could be read, with the list of messages as ``broken``; without any, ``image`` is an
+        empty list.
+    """
+    read = [item for item in items if "broken" not in item]
+    batch = list_data_collate(read) if read else {CommonKeys.IMAGE: []}
+    return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}

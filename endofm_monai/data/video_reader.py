@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -25,7 +25,7 @@ _INTRA = (PictureType.I, PictureType.NONE)
 # Reading this many packets without decoding them takes about as long as a seek.
 _SEEK_DISTANCE = 16
 # Containers round their duration, and the last frame often has none of its own.
-_DURATION_TOLERANCE = 1.0  # seconds
+_DURATION_TOLERANCE = 0.5  # seconds
 
 
 class VideoReader(ClipReader):
@@ -42,6 +42,7 @@ class VideoReader(ClipReader):
 
     Args:
         path: the video file.
+        file: a binary file to read the video from instead; ``path`` is then only its name.
         threads: decoding threads; 0 lets FFmpeg choose. More than one slows down short reads, and in a
             ``DataLoader`` the workers already use the processors.
 
@@ -49,8 +50,9 @@ class VideoReader(ClipReader):
         ClipReadError: when the file does not exist, is no video, or holds no video stream.
     """
 
-    def __init__(self, path: str | os.PathLike, *, threads: int = 1) -> None:
+    def __init__(self, path: str | os.PathLike, *, file: BinaryIO | None = None, threads: int = 1) -> None:
         super().__init__(os.fspath(path))
+        self._file = file
         self._threads = threads
         self._seekable = True
         self._display = np.eye(3, dtype=np.int32).ravel()  # the display matrix, row by row
@@ -63,8 +65,12 @@ class VideoReader(ClipReader):
     def _open(self) -> None:
         try:
             # The whitelist keeps playlists and the like, disguised as videos, off the network.
+            if self._file:
+                self._file.seek(0)
             self._container = av.open(
-                os.path.abspath(self.path), options={"protocol_whitelist": "file"}, metadata_errors="replace"
+                self._file or os.path.abspath(self.path),
+                options={"protocol_whitelist": "file"},
+                metadata_errors="replace",
             )
         except (av.FFmpegError, OSError) as error:
             raise ClipReadError(f"{self.path}: is not a readable video ({error.strerror})") from error
@@ -73,6 +79,9 @@ class VideoReader(ClipReader):
             self._container.close()
             raise ClipReadError(f"{self.path}: holds no video stream")
         self._stream = streams[0]
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise ClipReadError(f"{self.path}: the codec of its video stream is not supported")
         self._stream.codec_context.thread_count = self._threads
         self._stream.codec_context.thread_type = "AUTO"
         self._packets = self._demux()
@@ -97,16 +106,19 @@ class VideoReader(ClipReader):
             self._display = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
         height, width = self._to_rgb(frame).shape[:2]
 
-        frames = len(table.shown)
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        duration = float((table.end - table.times[table.shown[0]]) * self._stream.time_base) or frames / rate
+        duration = float((table.end - table.times[table.shown[0]]) * self._stream.time_base)
         # Some containers count their duration from the first frame, some from time 0.
         lost = self._stated_duration() - max(duration, float(table.end * self._stream.time_base))
-        if lost > _DURATION_TOLERANCE:
-            frames, duration = frames + round(lost * rate), duration + lost
-        if abs(duration * rate - frames) >= 1:  # variable frame rate, or a wrong header
+        frames = len(table.shown) + max(
+            len(self._stream.index_entries) - table.count,  # complete in MP4 and MOV, elsewhere at most all keyframes
+            round(lost * rate) if lost > _DURATION_TOLERANCE else 0,
+            0,
+        )
+        duration = max(duration, duration + lost) or frames / rate
+        if abs(duration * rate - frames) > 1.5:  # variable frame rate, or a wrong header
             rate = frames / duration
-        return ClipInfo(frames=frames, fps=rate, height=height, width=width, duration=duration)
+        return ClipInfo(frames=frames, fps=rate, height=height, width=width, duration=frames / rate)
 
     def _stated_duration(self) -> float:
         """Give the length of the video by the header, in seconds; 0 where it is not stated."""

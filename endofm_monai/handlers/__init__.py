@@ -6,6 +6,7 @@ from endofm_monai.handlers.clip_embeddings import ClipEmbeddings, embed_clips
 from endofm_monai.handlers.embedding_saver import EmbeddingSaver
 from endofm_monai.handlers.gradients import GradientHandler
 from endofm_monai.handlers.health import HealthHandler, UnhealthyTrainingError
+from endofm_monai.handlers.load_weights import LoadWeightsHandler
 from endofm_monai.handlers.picture_handlers import AttentionPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.probe_handler import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.progress import ProgressHandler
@@ -21,6 +22,7 @@ __all__ = [
     "GradientHandler",
     "HealthHandler",
     "KNNProbeHandler",
+    "LoadWeightsHandler",
     "ProbeEvaluation",
     "ProgressHandler",
     "ScheduleHandler",

@@ -10,14 +10,13 @@ from pathlib import Path
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from matplotlib.figure import Figure
+from matplotlib.image import imread
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
 from torch.utils.tensorboard import SummaryWriter
 
 from endofm_monai.networks import unwrap
 from endofm_monai.visualize import plot_attention, plot_views
-from endofm_monai.visualize.figure import figure_pixels
 
 __all__ = ["AttentionPictureHandler", "ViewsPictureHandler"]
 
@@ -53,13 +52,13 @@ class PictureHandler(ABC):
         """Draw the picture, if the batch holds a clip that could be read."""
         views = [view[:1] for view in engine.state.output[CommonKeys.IMAGE]]
         if len(views[0]) > 0:
-            iteration = engine.state.iteration
-            figure = self.draw(engine, views, self.folder / f"{iteration:07d}.png")
-            self._writer.add_image(self.name, figure_pixels(figure), iteration, dataformats="HWC")
+            path = self.folder / f"{engine.state.iteration:07d}.png"
+            self.draw(engine, views, path)
+            self._writer.add_image(self.name, imread(path)[..., :3], engine.state.iteration, dataformats="HWC")
             self._writer.flush()
 
     @abstractmethod
-    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> Figure:
+    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
         """Draw the views ``(1, 3, T, S, S)`` of one clip to ``path``."""
 
 
@@ -71,9 +70,9 @@ class ViewsPictureHandler(PictureHandler):
 
     name = "views"
 
-    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> Figure:
+    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
         """Draw all views; see :func:`endofm_monai.visualize.plot_views`."""
-        return plot_views([view[0] for view in views], path, unwrap(engine.network).num_global_views)
+        plot_views([view[0] for view in views], path, unwrap(engine.network).num_global_views)
 
 
 class AttentionPictureHandler(PictureHandler):
@@ -84,9 +83,9 @@ class AttentionPictureHandler(PictureHandler):
 
     name = "attention"
 
-    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> Figure:
+    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
         """Draw the attention of the last block; see :func:`endofm_monai.visualize.plot_attention`."""
         backbone = unwrap(engine.network).teacher.backbone
         with torch.compiler.set_stance("force_eager"), eval_mode(backbone):
             attention = backbone.attention_maps(views[0])
-        return plot_attention(views[0][0], attention[0], path)
+        plot_attention(views[0][0], attention[0], path)

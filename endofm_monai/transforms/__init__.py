@@ -10,6 +10,7 @@ from endofm_monai.transforms.color import (
     RandGrayscaleClipd,
 )
 from endofm_monai.transforms.flip import RandFlipClip, RandFlipClipd
+from endofm_monai.transforms.load_clip import LoadClip, LoadClipd
 from endofm_monai.transforms.load_views import RandLoadViews, RandLoadViewsd
 from endofm_monai.transforms.normalization import (
     PRETRAINING_MEAN,
@@ -29,6 +30,8 @@ __all__ = [
     "PRETRAINING_STD",
     "REFERENCE_FINETUNING_MEAN",
     "REFERENCE_FINETUNING_STD",
+    "LoadClip",
+    "LoadClipd",
     "NormalizeClip",
     "NormalizeClipd",
     "RandAugmentViews",

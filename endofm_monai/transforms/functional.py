@@ -74,12 +74,12 @@ def adjust_brightness(clip: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def adjust_contrast(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
-    """Move a floating-point clip ``(3, T, H, W)`` from (below 1) or to its mean luma, frame by frame; not clipped."""
+    """Move the frames of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their mean luma; not clipped."""
     return torch.lerp(to_grayscale(clip, luma).mean((-2, -1), keepdim=True), clip, factor)
 
 
 def adjust_saturation(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
-    """Move a floating-point clip ``(3, T, H, W)`` from (above 1) or to its luma, pixel by pixel; not clipped."""
+    """Move the pixels of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their luma; not clipped."""
     return torch.lerp(to_grayscale(clip, luma), clip, factor)
 
 

@@ -34,9 +34,9 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
     """
     _, num_frames, height, width = frames.shape
     tokens = attention.shape[-1]
-    patch = math.isqrt(height * width // max(tokens - 1, 1))
-    rows, columns = (height // patch, width // patch) if patch else (0, 0)
-    if attention.shape[0] != num_frames or rows * columns != tokens - 1:
+    patch = max(math.isqrt(height * width // max(tokens - 1, 1)), 1)
+    rows, columns = height // patch, width // patch
+    if attention.shape[0] != num_frames or rows * columns != tokens - 1 or tokens == 1:
         raise ValueError(
             f"`attention` {tuple(attention.shape)} does not fit {num_frames} frames of {height}x{width} pixels."
         )

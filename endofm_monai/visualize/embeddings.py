@@ -28,7 +28,7 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike | None, path: str |
     Both give the same picture each time.
 
     Args:
-        embeddings: ``(N, D)``, N >= 3.
+        embeddings: ``(N, D)``, N >= 3, D >= 2.
         labels: class indices ``(N,)``, negative for a clip without one; None if no clip has one.
         path: the picture to write, for example a ``.png``.
 
@@ -36,13 +36,14 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike | None, path: str |
         the figure, as it is written.
 
     Raises:
-        ValueError: when there are fewer than 3 clips, or an embedding is not finite.
+        ValueError: when there are fewer than 3 clips or 2 dimensions, or an embedding is not finite.
     """
     embeddings = np.asarray(embeddings, dtype=np.float64)
     labels = np.full(len(embeddings), -1) if labels is None else np.asarray(labels)
-    if embeddings.ndim != 2 or len(embeddings) < MIN_CLIPS or not np.isfinite(embeddings).all():
+    enough = embeddings.ndim == 2 and len(embeddings) >= MIN_CLIPS and embeddings.shape[1] >= 2
+    if not enough or not np.isfinite(embeddings).all():
         raise ValueError(
-            f"`embeddings` must be (N, D), finite, with N >= {MIN_CLIPS}, but got shape {embeddings.shape} "
+            f"`embeddings` must be (N, D), finite, with N >= {MIN_CLIPS} and D >= 2, but got shape {embeddings.shape} "
             f"with {np.count_nonzero(~np.isfinite(embeddings))} values that are not finite."
         )
     points, method, axis_names = _project(embeddings)
@@ -52,7 +53,8 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike | None, path: str |
         rows = points[labels == label]
         has_label = label >= 0
         axes.scatter(
-            *rows.T,
+            rows[:, 0],
+            rows[:, 1],
             s=26 if has_label else 10,
             color=colormaps["tab10"](label % 10) if has_label else "0.6",
             marker=MARKERS[label % len(MARKERS)] if has_label else "o",

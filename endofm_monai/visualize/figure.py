@@ -7,14 +7,13 @@ import os
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from endofm_monai.transforms.normalization import PRETRAINING_MEAN, PRETRAINING_STD
 from endofm_monai.utils import atomic_path
 
-__all__ = ["MAX_FRAMES", "figure_pixels", "new_figure", "pick_frames", "rgb_frames", "save_figure"]
+__all__ = ["MAX_FRAMES", "new_figure", "pick_frames", "rgb_frames", "save_figure"]
 
 MAX_FRAMES = 8  # of a clip that a picture shows
 
@@ -22,21 +21,13 @@ MAX_FRAMES = 8  # of a clip that a picture shows
 def new_figure(width: float, height: float) -> Figure:
     """A figure of ``width`` x ``height`` inches that is drawn off screen and unknown to ``matplotlib.pyplot``."""
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(figsize=(width, height), dpi=200, layout=tight)
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=200, layout=tight)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
     """Write the figure to ``path``, in the format of its suffix, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
-
-
-def figure_pixels(figure: Figure) -> np.ndarray:
-    """The figure as a uint8 RGB image ``(H, W, 3)``."""
-    figure.canvas.draw()
-    return np.array(figure.canvas.buffer_rgba())[..., :3]
 
 
 def pick_frames(num_frames: int) -> list[int]:

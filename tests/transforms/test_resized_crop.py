@@ -80,7 +80,7 @@ def test_reference_boxes_are_cut_as_often_as_the_published_ones(frame_size, scal
         share, log_ratio = random_state.drawn
         area = share * frame_size[0] * frame_size[1]
         wanted = round(np.sqrt(area / np.exp(log_ratio))), round(np.sqrt(area * np.exp(log_ratio)))
-        cut += (height, width) != wanted
+        cut += (height, width) not in (wanted, (256, 341))  # the latter is the central box, when none of the ten fits
     assert cut / 2000 == pytest.approx(published_share, abs=0.03)
 
 

@@ -1,0 +1,37 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Endo-FM, the foundation model for endoscopy video, as a MONAI project."""
+
+from endofm_monai import (
+    data,
+    engines,
+    handlers,
+    losses,
+    metrics,
+    networks,
+    optimizers,
+    transforms,
+    utils,
+    visualize,
+    weights,
+)
+from endofm_monai.registry import register
+
+__all__ = [
+    "data",
+    "engines",
+    "handlers",
+    "losses",
+    "metrics",
+    "networks",
+    "optimizers",
+    "register",
+    "transforms",
+    "utils",
+    "visualize",
+    "weights",
+]
+__version__ = "0.1.0"
+
+register()

@@ -1,0 +1,59 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+__all__ = [
+    "DICOM_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "NIFTI_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "find_clips",
+    "frame_images",
+    "has_suffix",
+]
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+def has_suffix(path: str | os.PathLike, suffixes: tuple[str, ...]) -> bool:
+    """Say whether a file name ends in one of ``suffixes``, in upper or lower case."""
+    return os.fspath(path).lower().endswith(suffixes)
+
+
+def frame_images(folder: str | os.PathLike) -> list[Path]:
+    """List the images in a folder in natural order (``frame2`` before ``frame10``), without hidden ones."""
+    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
+    images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
+    return [Path(folder, name) for name in sorted(images, key=_natural_key)]
+
+
+def find_clips(folder: str | os.PathLike) -> list[Path]:
+    """Find the clips in a folder and below it, by their names.
+
+    A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
+    video are taken for thumbnails). Hidden files and folders are left out, and links to folders are not followed.
+
+    Returns:
+        the paths of the clips in natural order.
+    """
+    clips: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = [name for name in names if has_suffix(name, VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES)]
+        clips += [Path(parent, name) for name in files if not name.startswith(".")]
+        if not files and frame_images(parent):
+            clips.append(Path(parent))
+    return sorted(clips, key=lambda clip: _natural_key(str(clip)))
+
+
+def _natural_key(name: str) -> list[str | int]:
+    """Sort key in which runs of digits count as numbers."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,36 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.engines import SupervisedEvaluator
+from monai.utils import CommonKeys
+
+__all__ = ["ClipEvaluator"]
+
+
+class ClipEvaluator(SupervisedEvaluator):
+    """MONAI's ``SupervisedEvaluator`` for batches of :func:`endofm_monai.data.collate_clips`.
+
+    A batch without a readable clip has no output and is gone on from; what broken clips mean is up to a
+    :class:`endofm_monai.handlers.BrokenClipsHandler`. ``amp`` works on every device, with the ``dtype`` of
+    ``amp_kwargs``, bfloat16 by default.
+    """
+
+    def _iteration(self, engine: ClipEvaluator, batchdata: dict[str, Any]) -> Any:
+        """Evaluate the readable clips of one batch; see the class."""
+        engine.state.batch = batchdata = {key: value for key, value in batchdata.items() if key != "broken"}
+        if len(batchdata[CommonKeys.IMAGE]) == 0:
+            engine.state.batch = []
+            return []
+        amp, engine.amp = engine.amp, False  # MONAI's own is for CUDA only
+        try:
+            with torch.autocast(
+                engine.state.device.type, enabled=amp, **{"dtype": torch.bfloat16, **engine.amp_kwargs}
+            ):
+                return super()._iteration(engine, batchdata)
+        finally:
+            engine.amp = amp
