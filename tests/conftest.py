@@ -15,7 +15,7 @@ from monai.data import DataLoader
 from monai.transforms import Randomizable, Transform
 from torch import nn
 
-from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler, collate_views
+from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler, collate_views, survive_first_sigterm
 from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers import GradientHandler, ScheduleHandler, TeacherUpdateHandler, TrainingCheckpointHandler
 from endofm_monai.losses import SpatialTemporalMatchingLoss
@@ -122,6 +122,7 @@ def build_trainer(
         num_workers=workers,
         generator=torch.Generator(),
         collate_fn=collate_views,
+        worker_init_fn=survive_first_sigterm,
     )
     schedules = [
         ScheduleHandler(optimizer, "lr", CosineSchedule(1e-2, 1e-4, warmup_epochs=1), epochs),

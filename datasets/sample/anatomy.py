@@ -18,7 +18,7 @@ COLUMNS = round(2 * np.pi * TEXELS)
 
 # linear RGB albedo of the mucosa as different devices show it, and of polyps as a multiple of it
 MUCOSA = np.array([[0.70, 0.27, 0.13], [0.68, 0.33, 0.15], [0.62, 0.30, 0.20], [0.70, 0.22, 0.13], [0.58, 0.36, 0.20]])
-POLYP_TINT = np.array([[1.0, 0.55, 0.65], [0.92, 0.50, 0.55], [1.04, 0.75, 0.85], [1.12, 1.20, 1.40]])
+POLYP_TINT = np.array([[0.95, 0.40, 0.80], [0.80, 0.36, 0.70], [1.05, 0.52, 1.00]])
 STOOL = np.array([0.60, 0.38, 0.06])
 
 
@@ -133,11 +133,11 @@ def grow_colon(rng: np.random.Generator, with_polyp: bool) -> Colon:
 
 
 def grow_polyp(rng: np.random.Generator, target: np.ndarray, outward: np.ndarray, wall: np.ndarray) -> Polyp:
-    """Draw a sessile polyp at a point of the wall of the given mean albedo, as wide as 24 to 42 % of the lumen."""
+    """Draw a sessile polyp at a point of the wall of the given mean albedo, as wide as 30 to 46 % of the lumen."""
     turn = rng.uniform(0, np.pi)
     around, along = np.array([-outward[1], outward[0], 0.0]), np.array([0.0, 0.0, 1.0])
     first, second = np.cos(turn) * around + np.sin(turn) * along, np.cos(turn) * along - np.sin(turn) * around
-    radii = rng.uniform(0.24, 0.42) * np.array([1, rng.uniform(0.7, 1), rng.uniform(0.6, 1.1)])
+    radii = rng.uniform(0.30, 0.46) * np.array([1, rng.uniform(0.7, 1), rng.uniform(0.6, 1.1)])
     lobes = np.stack([rng.uniform(2, 7, 3), rng.uniform(0, 2 * np.pi, 3)])
     albedo = wall * rng.choice(POLYP_TINT) * rng.uniform(0.9, 1.05, 3)
     center = target - outward * radii[2] * rng.uniform(0, 0.4)
@@ -168,8 +168,8 @@ def mucosa(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     blood = vessels(rng) * rng.uniform(0.4, 1.0)
     stool = np.clip(noise(rng, 0.1) - rng.uniform(2.4, 3.4), 0, 0.3) / 0.3
     albedo = np.multiply.outer(base, 1 + mottling)
-    albedo *= 1 - np.multiply.outer([0.1, 0.6, 0.5], redness)
-    albedo *= 1 - np.multiply.outer([0.25, 0.62, 0.55], blood)
+    albedo *= 1 - np.multiply.outer([0.1, 0.5, 0.6], redness)
+    albedo *= 1 - np.multiply.outer([0.25, 0.60, 0.60], blood)
     albedo += 0.9 * stool * (STOOL[:, None, None] - albedo)
     return np.clip(albedo, 0.02, 0.95), stool
 

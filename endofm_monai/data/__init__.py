@@ -2,9 +2,40 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from endofm_monai.data.clip_dataset import ClipDataset, ClipKey
-from endofm_monai.data.clip_reader import ClipReadError
+from endofm_monai.data.clip_files import find_clips
+from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
 from endofm_monai.data.collate import collate_clips, collate_views
+from endofm_monai.data.datalist import load_datalist
+from endofm_monai.data.dicom_reader import DicomReader, open_dicom
 from endofm_monai.data.epoch_sampler import EpochSampler
 from endofm_monai.data.frame_indices import linspace_indices
+from endofm_monai.data.frames_reader import FramesReader
+from endofm_monai.data.monai_reader import EndoFMClipReader, clip_metadata, register_readers
+from endofm_monai.data.nifti_reader import NiftiReader
+from endofm_monai.data.open_clip import open_clip
+from endofm_monai.data.video_reader import VideoReader
+from endofm_monai.data.worker import survive_first_sigterm
 
-__all__ = ["ClipDataset", "ClipKey", "ClipReadError", "EpochSampler", "collate_clips", "collate_views", "linspace_indices"]
+__all__ = [
+    "ClipDataset",
+    "ClipInfo",
+    "ClipKey",
+    "ClipReadError",
+    "ClipReader",
+    "DicomReader",
+    "EndoFMClipReader",
+    "EpochSampler",
+    "FramesReader",
+    "NiftiReader",
+    "VideoReader",
+    "clip_metadata",
+    "collate_clips",
+    "collate_views",
+    "find_clips",
+    "linspace_indices",
+    "load_datalist",
+    "open_clip",
+    "open_dicom",
+    "register_readers",
+    "survive_first_sigterm",
+]

@@ -23,19 +23,19 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
-def has_suffix(path: str | os.PathLike, suffixes: tuple[str, ...]) -> bool:
+def has_suffix(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> bool:
     """Say whether a file name ends in one of ``suffixes``, in upper or lower case."""
     return os.fspath(path).lower().endswith(suffixes)
 
 
-def frame_images(folder: str | os.PathLike) -> list[Path]:
+def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
     """List the images in a folder in natural order (``frame2`` before ``frame10``), without hidden ones."""
     names = (entry.name for entry in os.scandir(folder) if entry.is_file())
     images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
     return [Path(folder, name) for name in sorted(images, key=_natural_key)]
 
 
-def find_clips(folder: str | os.PathLike) -> list[Path]:
+def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
     """Find the clips in a folder and below it, by their names.
 
     A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a

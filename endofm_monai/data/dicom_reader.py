@@ -89,7 +89,8 @@ class DicomReader(ClipReader):
             try:
                 yield index, self._to_rgb(next(frames))
             except Exception as error:  # each of pydicom's decoders raises its own
-                raise ClipReadError(f"{self.path}: frame {index} cannot be decoded ({error})") from error
+                reason = " ".join(str(error).split())  # some take several lines
+                raise ClipReadError(f"{self.path}: frame {index} cannot be decoded ({reason})") from error
 
     def _to_rgb(self, frame: np.ndarray) -> np.ndarray:
         header = self._header

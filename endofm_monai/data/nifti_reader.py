@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
 
@@ -40,18 +41,17 @@ class NiftiReader(ClipReader):
         self._fps = fps
         try:
             self._image = nibabel.load(self.path)
-        except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        except (OSError, ValueError, ImageFileError) as error:
             raise ClipReadError(f"{self.path}: is not a readable NIfTI image ({error})") from error
-        self._depth = self._image.ndim > 3 and self._image.shape[2] == 1  # (X, Y, 1, T): the third axis is no time
-        shape = self._image.shape[:2] + self._image.shape[2 + self._depth :]
-        if len(shape) == 2:
-            shape = (*shape, 1)
-        if 0 in shape or len(shape) > 4 or (len(shape) == 4 and shape[3] != 3):
+        shape = self._image.shape
+        self._depth = len(shape) > 3 and shape[2] == 1  # (X, Y, 1, T): the third axis is no time
+        times = shape[2 + self._depth :]
+        if len(shape) < 2 or 0 in shape or times[1:] not in ((), (3,)):
             raise ClipReadError(
-                f"{self.path}: has shape {self._image.shape}, but a clip has shape (X, Y, T) or (X, Y, 1, T), "
+                f"{self.path}: has shape {shape}, but a clip has shape (X, Y, T) or (X, Y, 1, T), "
                 "and 3 as a further axis for color"
             )
-        self._frames = shape[2]
+        self._frames = times[0] if times else 1
         self._range: tuple[float, float] | None = None
 
     def _probe(self) -> ClipInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 __all__ = ["PacketTable"]
@@ -53,7 +54,7 @@ class PacketTable:
         self.count = len(self.times)
 
         times = [self.times[position] for position in self.shown]
-        rising = all(earlier < later for earlier, later in zip(times, times[1:], strict=False))
+        rising = all(earlier < later for earlier, later in pairwise(times))
         self.ordered &= len(set(times)) == len(times) and not (reorders and rising)
         if self.ordered:
             self.shown.sort(key=self.times.__getitem__)

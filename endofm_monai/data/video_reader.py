@@ -101,7 +101,8 @@ class VideoReader(ClipReader):
         first, frame = next(self._show([(0, table.count)]), (0, None))
         if frame is None:
             raise ClipReadError(f"{self.path}: none of its {table.count} frames can be decoded")
-        table.hide(first)  # frames that lean on what was cut off before the beginning
+        if table.ordered:
+            table.hide(first)  # frames that lean on what was cut off before the beginning
         if "DISPLAYMATRIX" in frame.side_data:
             self._display = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
         height, width = self._to_rgb(frame).shape[:2]
@@ -153,28 +154,27 @@ class VideoReader(ClipReader):
             "readable, the file is damaged or cut off"
         )
 
-    def _show(
-        self, spans: list[tuple[int, int]], needed: Collection[int] | None = None
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _show(self, spans: list[tuple[int, int]], needed: Collection[int] = ()) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode spans of packets, and give the index of each frame that is shown, and the frame.
 
         Args:
             spans: ranges of positions in decoding order, each from a keyframe on.
             needed: positions of the frames that are needed; any other one may be left out. All by default.
         """
-        codec = self._stream.codec_context
-        may_skip = needed is not None and codec.codec.name in _SKIPPABLE_CODECS
         shown = 0
         for start, stop in spans:
+            self._go_to(start)
+            codec = self._stream.codec_context
             codec.flush_buffers()
+            skippable = bool(needed) and codec.codec.name in _SKIPPABLE_CODECS
             # A stream with intra refresh has "keyframes" that are no pictures of their own: do not decode from there.
-            trusted = needed is None or start not in self._table.index_of
-            for packet in chain(self._read_packets(start, stop), [None]):  # None: no more, give what is held back
+            trusted = not needed or start not in self._table.index_of
+            for packet in chain(self._read_packets(stop), [None]):  # None: no more, give what is held back
                 if packet is not None:
-                    codec.skip_frame = "NONREF" if may_skip and packet.pts not in needed else "DEFAULT"
+                    codec.skip_frame = "NONREF" if skippable and packet.pts not in needed else "DEFAULT"
                 try:
                     frames = codec.decode(packet)
-                except av.InvalidDataError:  # as FFmpeg does: go on with the next packet
+                except av.FFmpegError:  # as FFmpeg does: go on with the next packet
                     continue
                 for frame in frames:
                     index = self._table.index_of.get(frame.pts) if self._table.ordered else shown
@@ -183,22 +183,26 @@ class VideoReader(ClipReader):
                     if trusted and index is not None and not frame.is_corrupt:
                         yield index, frame
 
-    def _read_packets(self, start: int, stop: int) -> Iterator[av.Packet]:
-        """Read the packets of a span.
+    def _read_packets(self, stop: int) -> Iterator[av.Packet]:
+        """Read the packets from here up to position ``stop``.
 
         Each packet carries its position instead of its presentation time, and hands it on to the frame that is decoded
         from it: so each frame is recognized whatever the times are.
         """
-        if start < self._position or (self._seekable and start > self._position + _SEEK_DISTANCE):
-            self._seek(start)
         while self._position < stop:
             packet = next(self._packets, None)
             if packet is None:
                 return
             packet.pts = self._position
             self._position += 1
-            if packet.pts >= start:
-                yield packet
+            yield packet
+
+    def _go_to(self, position: int) -> None:
+        """Make the packet at ``position`` the next one, by a seek where that is quicker."""
+        if position < self._position or (self._seekable and position > self._position + _SEEK_DISTANCE):
+            self._seek(position)
+        for _ in self._read_packets(position):
+            pass
 
     def _seek(self, position: int) -> None:
         """Go to the packet at ``position``, or to one before it."""

@@ -40,8 +40,12 @@ class ClipEmbeddings:
 
     def attach(self, engine: Engine) -> None:
         """Collect ``pred`` ``(D,)`` of each clip of each epoch of a MONAI evaluator, which must decollate."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._rows.clear)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+
+    def clear(self) -> None:
+        """Remove all rows."""
+        self._rows.clear()
 
     def _collect(self, engine: Engine) -> None:
         output = engine.state.output

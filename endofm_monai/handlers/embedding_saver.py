@@ -48,26 +48,29 @@ class EmbeddingSaver:
         self.filename = filename
         self.plot = plot
         self._clips = ClipEmbeddings()
-        self._broken: dict[str, None] = {}  # an ordered set
+        self._broken: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a MONAI evaluator."""
         self._clips.attach(engine)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._broken.clear)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._note_broken)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_partial)
 
+    def _start(self) -> None:
+        self._broken.clear()
+
     def _note_broken(self, engine: Engine) -> None:
-        self._broken.update(dict.fromkeys(engine.state.batch.get("broken", [])))
+        self._broken.update(engine.state.batch.get("broken", []))
 
     def save(self) -> None:
         """Write the files; with several processes, all must call it."""
         clips = self._clips.gather()
-        messages = idist.all_gather(list(self._broken)) if idist.get_world_size() > 1 else [list(self._broken)]
+        messages = idist.all_gather(self._broken) if idist.get_world_size() > 1 else [self._broken]
         if idist.get_rank() > 0:
             return
-        broken = sorted({message for part in messages for message in part})
+        broken = sorted(set.union(*messages))
         self._write(clips, self.filename)
         for stale in self.output_dir.glob(f"{self.filename}.partial*"):
             stale.unlink()
@@ -84,11 +87,12 @@ class EmbeddingSaver:
 
     def save_partial(self, engine: Engine, error: BaseException) -> None:
         """Write what this process has computed, and raise the error again."""
-        name = f"{self.filename}.partial{idist.get_rank()}"
-        self._write(self._clips, name)
-        logger.error(
-            f"Stopped by an error; wrote {len(self._clips)} embeddings to {self.output_dir / name}.npz and .csv."
-        )
+        if len(self._clips) > 0:
+            name = f"{self.filename}.partial{idist.get_rank()}"
+            self._write(self._clips, name)
+            logger.error(
+                f"Stopped by an error; {len(self._clips)} embeddings are in {self.output_dir / name}.npz and .csv."
+            )
         raise error
 
     def _write(self, clips: ClipEmbeddings, name: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import ignite.distributed as idist
 import torch
@@ -72,7 +73,8 @@ class ViewsPictureHandler(PictureHandler):
 
     def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
         """Draw all views; see :func:`endofm_monai.visualize.plot_views`."""
-        plot_views([view[0] for view in views], path, unwrap(engine.network).num_global_views)
+        network: Any = unwrap(engine.network)
+        plot_views([view[0] for view in views], path, network.num_global_views)
 
 
 class AttentionPictureHandler(PictureHandler):
@@ -85,7 +87,8 @@ class AttentionPictureHandler(PictureHandler):
 
     def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
         """Draw the attention of the last block; see :func:`endofm_monai.visualize.plot_attention`."""
-        backbone = unwrap(engine.network).teacher.backbone
+        network: Any = unwrap(engine.network)
+        backbone = network.teacher.backbone
         with torch.compiler.set_stance("force_eager"), eval_mode(backbone):
             attention = backbone.attention_maps(views[0])
         plot_attention(views[0][0], attention[0], path)

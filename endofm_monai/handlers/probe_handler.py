@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -75,9 +76,9 @@ class KNNProbeHandler:
             del metrics[name]
         if engine.state.epoch % self.interval:
             return
-        backbone = unwrap(engine.network).teacher.backbone
-        train = embed_clips(backbone, self.train_loader, engine.state.device).labeled("training")
-        val = embed_clips(backbone, self.val_loader, engine.state.device).labeled("validation")
+        network: Any = unwrap(engine.network)
+        train = embed_clips(network.teacher.backbone, self.train_loader, engine.state.device).labeled("training")
+        val = embed_clips(network.teacher.backbone, self.val_loader, engine.state.device).labeled("validation")
         scores = _prefixed("knn", knn_probe(*train, *val, self.k, self.temperature))
         metrics.update(scores)
         if idist.get_rank() == 0:

@@ -64,11 +64,12 @@ class LoadClip(Transform):
 
     def frame_indices(self, frames: int) -> torch.Tensor:
         """Give the int64 indices ``(T,)`` that are read of a clip with ``frames`` frames."""
-        count = frames if self.num_frames is None else self.num_frames
+        if self.num_frames is None:
+            return torch.arange(frames)
         if self.sampling == "uniform":
-            return linspace_indices(0, frames - 1, count, frames)
-        first = max(0, (frames - count) // 2)
-        return linspace_indices(first, first + count - 1, count, frames)
+            return linspace_indices(0, frames - 1, self.num_frames, frames)
+        first = max(0, (frames - self.num_frames) // 2)
+        return torch.arange(first, first + self.num_frames).clamp(max=frames - 1)
 
 
 class LoadClipd(ClipTransformd):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from types import SimpleNamespace
@@ -60,7 +61,7 @@ def test_resume_after_two_of_four_epochs_is_bit_identical(make_trainer, tmp_path
 
 
 class KillAt:
-    """Sends the process a signal in the middle of an iteration."""
+    """Sends the process, and its workers as a job scheduler does, a signal in the middle of an iteration."""
 
     def __init__(self, iteration):
         self.iteration = iteration
@@ -70,16 +71,19 @@ class KillAt:
 
     def __call__(self, engine):
         if engine.state.iteration == self.iteration:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("accumulation", "stopped_at"), [(1, 7), (2, 7), (3, 8)])
-def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(make_trainer, tmp_path, accumulation, stopped_at):
+@pytest.mark.parametrize(("accumulation", "stopped_at", "workers"), [(1, 7, 0), (2, 7, 2), (3, 8, 0)])
+def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(
+    make_trainer, tmp_path, accumulation, stopped_at, workers
+):
     """Epochs have 5 iterations; the signal comes in iteration 6 or 7: the step's last iteration ends the run."""
     whole = make_trainer(accumulation=accumulation)
     whole.run()
     kill_at = 6 if accumulation > 1 else 7
-    stopped = make_trainer(tmp_path, accumulation=accumulation, handlers=[KillAt(kill_at)])
+    stopped = make_trainer(tmp_path, accumulation=accumulation, workers=workers, handlers=[KillAt(kill_at)])
     stopped.run()
     assert stopped.state.iteration == stopped_at
     resumed = make_trainer(tmp_path, accumulation=accumulation, resume=True)

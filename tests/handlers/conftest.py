@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from monai.data import DataLoader, MetaTensor, list_data_collate
-from monai.engines import SupervisedEvaluator
-from torch import nn
+from monai.data import DataLoader, MetaTensor
 
-from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler
+from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler, collate_clips
+from endofm_monai.engines import ClipEvaluator
 from endofm_monai.networks.nets import EndoFM
 
 
@@ -27,23 +26,17 @@ def load_clip(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "image": MetaTensor(pattern + 0.3 * noise, meta={"filename_or_obj": item["image"]})}
 
 
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    read = [item for item in items if "broken" not in item]
-    batch = list_data_collate(read) if read else {"image": torch.empty(0, 3, 2, 16, 16)}
-    return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}
-
-
 def build_loader(
     labels: Sequence[Any], unreadable: Sequence[int] = (), batch_size: int = 2, shuffle: bool = False
 ) -> DataLoader:
-    items: list[dict[str, Any]] = [{"image": f"clip{i}.mp4", "index": i} for i in range(len(labels))]
+    items: list[dict[str, Any]] = [{"image": f"clip{i}.mp4"} for i in range(len(labels))]
     for number, label in enumerate(labels):
         if label is not None:
             items[number]["label"] = label
         items[number]["unreadable"] = number in unreadable
     dataset = ClipDataset(items, load_clip)
     return DataLoader(
-        dataset, batch_size=batch_size, sampler=EpochSampler(dataset, shuffle=shuffle, seed=3), collate_fn=collate
+        dataset, batch_size=batch_size, sampler=EpochSampler(dataset, shuffle=shuffle, seed=3), collate_fn=collate_clips
     )
 
 
@@ -60,12 +53,10 @@ def backbone() -> EndoFM:
 
 
 @pytest.fixture
-def make_evaluator(backbone: EndoFM) -> Callable[..., SupervisedEvaluator]:
-    """Factory of an evaluator of a loader's clips, by a backbone."""
+def make_evaluator(backbone: EndoFM) -> Callable[..., ClipEvaluator]:
+    """Factory of an evaluator of a loader's clips."""
 
-    def build(loader: DataLoader, handlers: Sequence[Any], network: nn.Module = backbone) -> SupervisedEvaluator:
-        return SupervisedEvaluator(
-            device=torch.device("cpu"), val_data_loader=loader, network=network, val_handlers=handlers
-        )
+    def build(loader: DataLoader, handlers: Sequence[Any]) -> ClipEvaluator:
+        return ClipEvaluator(torch.device("cpu"), loader, backbone, val_handlers=handlers)
 
     return build

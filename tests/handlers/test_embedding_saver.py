@@ -79,25 +79,30 @@ def test_plot(make_clip_loader, make_evaluator, tmp_path, clips: int, drawn: boo
     assert (tmp_path / "embeddings.png").exists() == drawn
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])  # of which the first leaves batches without a clip
 def test_broken_clips_are_listed_and_the_list_goes_with_them(
-    make_clip_loader, make_evaluator, tmp_path, caplog
+    make_clip_loader, make_evaluator, tmp_path, caplog, batch_size: int
 ) -> None:
     handlers = [BrokenClipsHandler("skip", max_share=0.5), EmbeddingSaver(tmp_path)]
     with caplog.at_level(logging.INFO, "endofm_monai.handlers.embedding_saver"):
-        make_evaluator(make_clip_loader(LABELS, unreadable=[1, 4], batch_size=3), handlers).run()
+        evaluator = make_evaluator(make_clip_loader(LABELS, unreadable=[1, 4], batch_size=batch_size), handlers)
+        evaluator.run()
     assert read(tmp_path)["paths"].tolist() == ["clip0.mp4", "clip2.mp4", "clip3.mp4"]
     assert read(tmp_path)["labels"].tolist() == [0, 1, 0]
     assert (tmp_path / "embeddings_broken.csv").read_text().split() == [
         "message", "clip1.mp4:", "truncated", "clip4.mp4:", "truncated",
     ]  # fmt: skip
     assert f"2 broken clips are listed in {tmp_path}/embeddings_broken.csv." in caplog.text
-    make_evaluator(make_clip_loader(LABELS), [EmbeddingSaver(tmp_path)]).run()
+    for item in evaluator.data_loader.dataset.data:
+        item["unreadable"] = False
+    evaluator.run()
     assert names(tmp_path) == ["embeddings.csv", "embeddings.npz"]
 
 
-def test_an_error_midway_leaves_what_was_done(make_clip_loader, make_evaluator, tmp_path, caplog) -> None:
+@pytest.mark.parametrize("others", [[], [StatsHandler(iteration_log=False)]])
+def test_an_error_midway_leaves_what_was_done(make_clip_loader, make_evaluator, tmp_path, caplog, others) -> None:
     (tmp_path / "embeddings.npz").write_bytes(b"former")
-    evaluator = make_evaluator(make_clip_loader(LABELS), [EmbeddingSaver(tmp_path), StatsHandler()])
+    evaluator = make_evaluator(make_clip_loader(LABELS), [EmbeddingSaver(tmp_path), *others])
 
     @evaluator.on(Events.ITERATION_STARTED(once=3))
     def fail() -> None:
@@ -108,7 +113,7 @@ def test_an_error_midway_leaves_what_was_done(make_clip_loader, make_evaluator, 
     assert names(tmp_path) == ["embeddings.npz", "embeddings.partial0.csv", "embeddings.partial0.npz"]
     assert (tmp_path / "embeddings.npz").read_bytes() == b"former"
     assert read(tmp_path, "embeddings.partial0")["paths"].tolist() == [f"clip{number}.mp4" for number in range(4)]
-    assert "wrote 4 embeddings" in caplog.text
+    assert "4 embeddings are in" in caplog.text
     make_evaluator(make_clip_loader(LABELS), [EmbeddingSaver(tmp_path)]).run()
     assert names(tmp_path) == ["embeddings.csv", "embeddings.npz"]
 
@@ -129,8 +134,7 @@ def test_a_full_disk_names_the_file_and_keeps_the_former(
 
 
 def load_number(item: dict[str, Any]) -> dict[str, Any]:
-    number = item["index"]
-    return {**item, "image": torch.full((3,), float(number)), "path": f"clip{number}.mp4"}
+    return {**item, "image": torch.full((3,), float(item["index"]))}
 
 
 def run_rank(rank: int, port: int, folder: str) -> None:
@@ -139,7 +143,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
     )
     idist.initialize("gloo")
-    dataset = ClipDataset([{"index": number, "label": number % 2} for number in range(5)], load_number)
+    dataset = ClipDataset([{"path": f"clip{number}.mp4", "label": number % 2} for number in range(5)], load_number)
     loader = DataLoader(dataset, batch_size=2, sampler=EpochSampler(dataset, shuffle=False))
     evaluator = SupervisedEvaluator(
         torch.device("cpu"), loader, nn.Identity(), val_handlers=[EmbeddingSaver(Path(folder) / str(rank))]
@@ -152,7 +156,7 @@ def test_two_processes_write_one_table_in_the_order_of_the_datalist(tmp_path) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(run_rank, (port, str(tmp_path)), nprocs=2)
+    multiprocessing.start_processes(run_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
     saved = read(tmp_path / "0")
     assert saved["paths"].tolist() == [f"clip{number}.mp4" for number in range(5)]  # without the padding
     assert saved["labels"].tolist() == [0, 1, 0, 1, 0]

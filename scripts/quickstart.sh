@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# From nothing to a pre-trained model in minutes: environment, sample data, training, embeddings.
+# OUTPUT chooses where the results go, EPOCHS how long the training takes.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+OUTPUT="${OUTPUT:-$PWD/outputs/quickstart}"
+EPOCHS="${EPOCHS:-20}"
+SAMPLE="datasets/sample/data"
+CONFIGS="bundle/endofm_pretraining/configs"
+TRAINING="['$CONFIGS/train.json','$CONFIGS/tiny.json']"
+INFERENCE="['$CONFIGS/inference.json','$CONFIGS/tiny_inference.json']"
+
+python datasets/sample/generate.py --output "$SAMPLE"
+
+python -m monai.bundle run --config_file "$TRAINING" --bundle_root bundle/endofm_pretraining \
+    --dataset_dir "$SAMPLE" --datalist "$SAMPLE/datalist.json" --epochs "$EPOCHS" --resume True \
+    --ckpt_dir "$OUTPUT/models" --output_dir "$OUTPUT"
+
+python -m monai.bundle run --config_file "$INFERENCE" --bundle_root bundle/endofm_pretraining \
+    --dataset_dir "$SAMPLE" --datalist "$SAMPLE/datalist.json" --section test \
+    --weights "$OUTPUT/models/model.pt" --output_dir "$OUTPUT/embeddings"
+
+cat <<END
+
+Endo-FM is pre-trained on the (synthetic) sample data. You will find
+  checkpoint        $OUTPUT/models/checkpoint.pt   (backbone alone: model.pt)
+  TensorBoard log   $VENV/bin/tensorboard --logdir $OUTPUT
+  the views         $OUTPUT/views/0000001.png
+  embeddings        $OUTPUT/embeddings/embeddings.npz and .csv
+  embedding plot    $OUTPUT/embeddings/embeddings.png
+
+The same on your own videos (every readable video below a folder):
+  $VENV/bin/python -m monai.bundle run --config_file "$TRAINING" \\
+      --bundle_root bundle/endofm_pretraining --dataset_dir /path/to/videos --ckpt_dir outputs/mine/models --output_dir outputs/mine
+Without tiny.json it is the published full-size model, for a GPU.
+END

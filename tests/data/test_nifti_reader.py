@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from endofm_monai.data import ClipReadError, NiftiReader
+
+WIDTH, HEIGHT, FRAMES = 7, 5, 4
+GRAY = np.random.default_rng(0).integers(0, 256, (WIDTH, HEIGHT, FRAMES), dtype=np.uint8)
+COLOR = np.random.default_rng(1).integers(0, 256, (WIDTH, HEIGHT, FRAMES, 3), dtype=np.uint8)
+RGB_PIXELS = COLOR.copy().view([(name, "u1") for name in "RGB"])[..., 0]
+
+
+def write(path: Path, values: np.ndarray, **header: float) -> Path:
+    image = nibabel.Nifti1Image(values, np.diag([-1, -1, 1, 1]))
+    for key, value in header.items():
+        image.header[key] = value
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("values", "colors"),
+    [
+        (GRAY, GRAY[..., None]),
+        (GRAY[:, :, None], GRAY[..., None]),
+        (GRAY[..., 0], GRAY[..., :1, None]),
+        (COLOR, COLOR),
+        (COLOR[:, :, None], COLOR),
+        (RGB_PIXELS, COLOR),
+        (RGB_PIXELS[:, :, None], COLOR),
+        (RGB_PIXELS[..., 0], COLOR[..., :1, :]),
+    ],
+    ids=["XYT", "XY1T", "XY", "XYT3", "XY1T3", "XYT RGB", "XY1T RGB", "XY RGB"],
+)
+def test_every_layout_gives_rows_first(tmp_path: Path, suffix: str, values: np.ndarray, colors: np.ndarray) -> None:
+    reader = NiftiReader(write(tmp_path / f"clip{suffix}", values))
+    frames = colors.shape[2]
+    info = reader.probe()
+    assert (info.frames, info.height, info.width, info.fps) == (frames, HEIGHT, WIDTH, 30)
+    clip = reader.read([frames - 1, 0])
+    expected = np.broadcast_to(colors, (WIDTH, HEIGHT, frames, 3)).transpose(3, 2, 1, 0)
+    np.testing.assert_array_equal(clip, expected[:, [frames - 1, 0]])
+
+
+def test_other_types_are_scaled_by_the_range_of_the_clip_or_of_the_header(tmp_path: Path) -> None:
+    values = np.linspace(-1000, 1000, 2 * 3 * 5).reshape(2, 3, 5).astype(np.int16)
+    clip = NiftiReader(write(tmp_path / "clip.nii", values)).read([0, 4])
+    np.testing.assert_array_equal(clip[1, 0], np.round((values[..., 0].T + 1000.0) * 255 / 2000))
+    assert (clip[0, 0, 0, 0], clip[0, 1, 2, 1]) == (0, 255)
+    clip = NiftiReader(write(tmp_path / "window.nii", values, cal_min=0, cal_max=500)).read([0, 4])
+    np.testing.assert_array_equal(clip[2, 1], np.round(values[..., 4].T.clip(0, 500) * 255.0 / 500))
+    constant = NiftiReader(write(tmp_path / "constant.nii", np.full((2, 3, 5), 7.0, np.float32))).read([2])
+    assert constant.unique().tolist() == [0]
+
+
+@pytest.mark.parametrize(("unit", "step", "fps"), [("sec", 0.04, 25), ("msec", 50, 20), ("unknown", 1, 30)])
+def test_frame_rate_of_the_header(tmp_path: Path, unit: str, step: float, fps: float) -> None:
+    image = nibabel.Nifti1Image(GRAY[:, :, None], np.eye(4))
+    image.header.set_zooms((1, 1, 1, step))
+    image.header.set_xyzt_units("mm", unit)
+    nibabel.save(image, tmp_path / "clip.nii")
+    info = NiftiReader(tmp_path / "clip.nii").probe()
+    assert info.fps == pytest.approx(fps)
+    assert info.duration == pytest.approx(FRAMES / fps)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3, 5), (4, 4, 2, 5, 3), (4, 0, 3)])
+def test_what_is_no_clip(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = write(tmp_path / "volumes.nii", np.zeros(shape, np.uint8))
+    with pytest.raises(ClipReadError, match=rf"^{path}: has shape \({shape[0]}, .* but a clip has shape"):
+        NiftiReader(path)
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    path = tmp_path / "broken.nii.gz"
+    path.write_bytes(b"no image")
+    with pytest.raises(ClipReadError, match=f"^{path}: is not a readable NIfTI image"):
+        NiftiReader(path)
+    data = write(tmp_path / "cut.nii", GRAY).read_bytes()
+    (tmp_path / "cut.nii").write_bytes(data[:-100])
+    with pytest.raises(ClipReadError, match=rf"^{tmp_path}/cut.nii: cannot be read to its end"):
+        NiftiReader(tmp_path / "cut.nii").read([3])

@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from endofm_monai.data.packet_table import PacketTable
+
+
+def make_table(*, reorders: bool = True, **columns: list[Any]) -> PacketTable:
+    """A table of packets that are given column by column, in decoding order; ``"K"`` marks a keyframe."""
+    count = len(next(iter(columns.values())))
+    defaults = {
+        "kind": ["K"] * count,
+        "pts": list(range(count)),
+        "hidden": [False] * count,
+        "place": list(range(count)),
+    }
+    rows = zip(*({**defaults, **columns}[name] for name in defaults), strict=True)
+    packets = [
+        SimpleNamespace(pts=pts, dts=number, is_keyframe=kind == "K", is_discard=hidden, pos=place, size=1, duration=1)
+        for number, (kind, pts, hidden, place) in enumerate(rows)
+    ]
+    return PacketTable(packets, reorders=reorders)
+
+
+def test_presentation_order_and_hidden_frames() -> None:
+    table = make_table(kind=list("KPBB"), pts=[0, 3, 1, 2], hidden=[True, False, False, False])
+    assert table.ordered
+    assert table.shown == [2, 3, 1]
+    assert table.end == 4
+    table.hide(1)
+    assert table.shown == [3, 1]
+    assert table.index_of == {3: 0, 1: 1}
+
+
+def test_order_is_unknown_without_times_that_follow_the_frames() -> None:
+    assert not make_table(pts=[0, None, 2]).ordered
+    assert not make_table(pts=[0, 2, 2]).ordered
+    assert not make_table(pts=[1, 2, 3], reorders=True).ordered
+    assert make_table(pts=[1, 2, 3], reorders=False).ordered
+
+
+def test_only_what_leads_to_a_wanted_frame_is_decoded() -> None:
+    every_frame_alone = make_table(kind=list("KKKKKK"), reorders=False)
+    assert every_frame_alone.spans([1, 4]) == [(1, 2), (4, 5)]
+    assert every_frame_alone.spans([4, 1, 2]) == [(1, 3), (4, 5)]
+    groups = make_table(kind=list("KPPKPPKPP"), reorders=False)
+    assert groups.spans([1]) == [(0, 2)]
+    assert groups.spans([1, 8]) == [(0, 2), (6, 9)]
+    assert groups.spans([2, 4]) == [(0, 5)]
+
+
+def test_leading_frames_of_an_open_group_need_the_group_before() -> None:
+    #                                             0  1  2  3  4  5  6  7
+    table = make_table(kind=list("KPBKBBPB"), pts=[0, 2, 1, 5, 3, 4, 7, 6])
+    assert table.spans([3]) == [(3, 4)]
+    assert table.spans([6]) == [(3, 7)]
+    assert table.spans([4]) == [(0, 5)]
+    assert table.spans([3, 5]) == [(0, 6)]
+
+
+def test_packets_are_recognized_unless_they_look_alike() -> None:
+    table = make_table(place=[10, 20, 20])
+    assert [table.position(SimpleNamespace(pos=pos, size=1)) for pos in (10, 20, 30)] == [0, None, None]

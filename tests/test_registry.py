@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+
+import monai
+import pytest
+from monai.bundle import ComponentLocator, ConfigParser
+from monai.transforms import LoadImage
+from monai.transforms.io.array import SUPPORTED_READERS
+
+import endofm_monai
+
+
+def public_components() -> dict[str, list[str]]:
+    """Modules that define each public class or function of the package."""
+    defined: dict[str, list[str]] = {}
+    for found in pkgutil.walk_packages(endofm_monai.__path__, "endofm_monai."):
+        if found.name.endswith("__main__"):
+            continue
+        module = import_module(found.name)
+        for name in getattr(module, "__all__", []):
+            value = getattr(module, name)
+            if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == found.name:
+                defined.setdefault(name, []).append(found.name)
+    return defined
+
+
+COMPONENTS = public_components()
+
+
+def test_names_are_unique_and_not_those_of_monai():
+    assert {name: modules for name, modules in COMPONENTS.items() if len(modules) > 1} == {}
+    table = ComponentLocator()
+    assert table.get_component_module_name("EndoFM") == "endofm_monai.networks.nets.endofm"
+    monais = ComponentLocator()
+    monais.MOD_START = "monai."
+    assert [name for name in COMPONENTS if monais.get_component_module_name(name)] == []
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_short_names_and_full_paths_resolve(name):
+    (module,) = COMPONENTS[name]
+    assert ComponentLocator().get_component_module_name(name) == module
+    parser = ConfigParser({"short": {"_target_": name, "_mode_": "callable"}, "full": {"_target_": f"{module}.{name}", "_mode_": "callable"}})
+    expected = getattr(import_module(module), name)
+    for key in ("short", "full"):
+        resolved = parser.get_parsed_content(key)
+        assert getattr(resolved, "func", resolved) is expected
+
+
+def test_registering_again_changes_nothing_and_keeps_what_others_added(monkeypatch):
+    monkeypatch.setattr(ComponentLocator, "MOD_START", ("monai", "someone_else"))
+    endofm_monai.register()
+    endofm_monai.register()
+    assert ComponentLocator.MOD_START == ("monai", "someone_else", "endofm_monai")
+    assert list(SUPPORTED_READERS).count("endofmclipreader") == 1
+    assert "EndoFMClipReader" in {type(reader).__name__ for reader in LoadImage().readers}
+
+
+def test_importing_the_package_is_all_that_a_config_needs():
+    program = (
+        "from monai.bundle import ConfigParser\n"
+        "config = {'imports': ['$import endofm_monai'], 'net': {'_target_': 'EndoFM', 'embed_dim': 24, 'num_heads': 2, 'depth': 1}}\n"
+        "print(type(ConfigParser(config).get_parsed_content('net')).__module__)"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "endofm_monai.networks.nets.endofm"
+
+
+def test_monai_version_is_the_tested_one():
+    assert monai.__version__.startswith("1.6.")
