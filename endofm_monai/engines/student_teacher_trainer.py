@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import ignite.distributed as idist
 import torch
+from monai.data import DataLoader
 from monai.engines import SupervisedTrainer, Trainer
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
@@ -60,7 +61,7 @@ class StudentTeacherTrainer(SupervisedTrainer):
         self,
         device: str | torch.device,
         max_epochs: int,
-        train_data_loader: Iterable,
+        train_data_loader: DataLoader,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss_function: SpatialTemporalMatchingLoss,
@@ -74,6 +75,10 @@ class StudentTeacherTrainer(SupervisedTrainer):
         epoch_length: int | None = None,
         non_blocking: bool = False,
     ) -> None:
+        if epoch_length == 0 or (epoch_length is None and len(train_data_loader) == 0):
+            raise ValueError(
+                "An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips to `dataset_dir`."
+            )
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,
@@ -90,10 +95,6 @@ class StudentTeacherTrainer(SupervisedTrainer):
             decollate=False,
             accumulation_steps=accumulation_steps,
         )
-        if self.state.epoch_length == 0:
-            raise ValueError(
-                "An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips to `dataset_dir`."
-            )
         device_type = torch.device(device).type
         self.scaler = torch.amp.GradScaler(
             device_type, enabled=amp and self.amp_kwargs["dtype"] == torch.float16

@@ -1,0 +1,280 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, ckpt_export, load, verify_net_in_out
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.networks.nets import EndoFM
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundle" / "endofm_pretraining"
+SMALL_NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 2, "network_def::num_heads": 2}
+SMALL = {
+    **SMALL_NETWORK,
+    "device": "$torch.device('cpu')",
+    "num_prototypes": 16,
+    "epochs": 2,
+    "warmup_epochs": 1,
+    "batch_size": 2,
+    "num_workers": 0,
+    "views::global_size": 32,
+    "views::local_size": 16,
+    "views::local_frames": [2, 4],
+    "frame_size": 32,
+}
+
+
+def config(*names: str) -> list[str]:
+    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+
+
+def workflow(kind: str, *names: str, **overrides) -> ConfigWorkflow:
+    made = ConfigWorkflow(
+        config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides
+    )
+    made.initialize()
+    return made
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What a config's run stumbled over; MONAI wraps it once for each level of the config."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory) -> Path:
+    """Six labeled videos of noise about a mean of their own, class 1 being bright."""
+    folder = tmp_path_factory.mktemp("videos")
+    random = np.random.default_rng(0)
+    datalist: dict[str, list] = {"training": [], "validation": []}
+    for number in range(6):
+        name = f"{number}.mp4"
+        with av.open(str(folder / name), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height = 48, 40
+            for _ in range(12):
+                pixels = random.integers(0, 100, (40, 48, 3)) + 100 * (number % 2)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels.astype(np.uint8))))
+            container.mux(stream.encode())
+        datalist["training" if number < 4 else "validation"].append({"image": name, "label": number % 2})
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_dir, tmp_path_factory) -> Path:
+    """Output folder of a short training, made once."""
+    output = tmp_path_factory.mktemp("trained")
+    workflow(
+        "train",
+        "train",
+        "knn_probe",
+        dataset_dir=str(dataset_dir),
+        datalist=str(dataset_dir / "datalist.json"),
+        ckpt_dir=str(output / "models"),
+        output_dir=str(output / "eval"),
+        **SMALL,
+    ).run()
+    return output
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("train", ["train"]), ("train", ["train", "evaluate"]), ("infer", ["inference"])]
+)
+def test_has_all_properties(kind, names, dataset_dir, tmp_path):
+    overrides = SMALL if kind == "train" else SMALL_NETWORK
+    made = workflow(kind, *names, dataset_dir=str(dataset_dir), datalist=str(dataset_dir / "datalist.json"), **overrides)
+    assert made.check_properties() == []
+    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+
+
+def test_metadata_follows_the_schema():
+    metadata = json.loads(Path(config("metadata")[0]).read_text())
+    schema = json.loads((ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json").read_text())
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.full_size
+def test_network_takes_and_gives_what_the_metadata_say():
+    verify_net_in_out(
+        net_id="network_def", meta_file=config("metadata")[0], config_file=config("inference")[0], device="cpu"
+    )
+
+
+def test_training_and_inference_agree():
+    train, inference = (json.loads(Path(path).read_text()) for path in config("train", "inference"))
+    assert inference["preprocessing"] == train["validate"]["preprocessing"]
+    assert inference["network_def"].items() <= train["network_def"].items()
+    for key in ("preset", "num_frames", "frame_size"):
+        assert inference[key] == train[key]
+
+
+def test_training_writes_checkpoints_pictures_and_tensorboard(trained):
+    state = torch.load(trained / "models" / "checkpoint.pt", weights_only=True)
+    assert state["iteration"] == 4
+    backbone = EndoFM(embed_dim=16, depth=2, num_heads=2)
+    backbone.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
+    written = {path.relative_to(trained / "eval").parts[0] for path in (trained / "eval").rglob("*") if path.is_file()}
+    assert {"views", "attention", "knn"} <= written
+    assert any(name.startswith("events.out.tfevents") for name in written)
+    assert (trained / "eval" / "views" / "0000001.png").stat().st_size > 5000
+
+
+def test_inference_writes_one_embedding_a_clip(trained, dataset_dir, tmp_path):
+    workflow(
+        "infer",
+        "inference",
+        dataset_dir=str(dataset_dir),
+        weights=str(trained / "models" / "model.pt"),
+        output_dir=str(tmp_path),
+        device="$torch.device('cpu')",
+        num_workers=0,
+        frame_size=32,
+        **SMALL_NETWORK,
+    ).run()
+    with np.load(tmp_path / "embeddings.npz") as saved:
+        assert saved["embeddings"].shape == (6, 16)
+        assert [Path(path).name for path in saved["paths"]] == [f"{number}.mp4" for number in range(6)]
+    rows = (tmp_path / "embeddings.csv").read_text().splitlines()
+    assert len(rows) == 7
+    assert (tmp_path / "embeddings.png").exists()
+
+
+def test_evaluation_probes_the_training_on_the_validation_clips(trained, dataset_dir, tmp_path):
+    workflow(
+        "train",
+        "train",
+        "evaluate",
+        dataset_dir=str(dataset_dir),
+        datalist=str(dataset_dir / "datalist.json"),
+        weights=str(trained / "models" / "checkpoint.pt"),
+        output_dir=str(tmp_path),
+        **SMALL,
+    ).run()
+    probe = json.loads((tmp_path / "probe.json").read_text())
+    assert {"knn", "linear", "training_clips", "evaluated_clips"} <= set(probe)
+    assert 0 <= probe["linear"]["accuracy"] <= 1
+
+
+def test_weights_of_another_architecture_are_refused_by_name(trained, dataset_dir, tmp_path):
+    made = workflow(
+        "infer",
+        "inference",
+        dataset_dir=str(dataset_dir),
+        weights=str(trained / "models" / "model.pt"),
+        output_dir=str(tmp_path),
+        device="$torch.device('cpu')",
+        **{**SMALL_NETWORK, "network_def::depth": 3},
+    )
+    with pytest.raises(RuntimeError) as caught:
+        made.run()
+    assert re.search(r"model\.pt.*does not fit EndoFM.*depth 2.*depth 3", str(root_cause(caught.value)))
+
+
+def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, caplog):
+    for number in range(4):
+        data = (dataset_dir / f"{number}.mp4").read_bytes()
+        (tmp_path / f"{number}.mp4").write_bytes(data if number else data[: len(data) // 3])
+    settings = {"dataset_dir": str(tmp_path), **SMALL, "epochs": 1}
+    skipping = workflow(
+        "train",
+        "train",
+        max_broken_share=0.3,
+        ckpt_dir=str(tmp_path / "models"),
+        output_dir=str(tmp_path / "eval"),
+        **settings,
+    )
+    skipping.run()
+    assert "1 of 4 clips were broken and skipped" in caplog.text
+    raising = workflow(
+        "train",
+        "train",
+        on_error="raise",
+        ckpt_dir=str(tmp_path / "other"),
+        output_dir=str(tmp_path / "eval"),
+        **settings,
+    )
+    with pytest.raises(RuntimeError) as caught:
+        raising.run()
+    cause = root_cause(caught.value)
+    assert isinstance(cause, ClipReadError)
+    assert "0.mp4" in str(cause)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"dataset_dir": "no/such/folder"}, "no/such/folder: `dataset_dir` is not an existing folder"),
+        ({"datalist": "no/such/list.json"}, "no/such/list.json"),
+        ({"backbone_weights": "no/such/weights.pt"}, "no/such/weights.pt"),
+        ({"batch_size": 50}, "there are fewer clips than `batch_size`"),
+        ({"views::global_scale": [0.4, 2.0]}, "global_scale"),
+    ],
+)
+def test_wrong_settings_are_named_before_the_training(dataset_dir, tmp_path, overrides, message):
+    settings = {**SMALL, "dataset_dir": str(dataset_dir), **overrides}
+    with pytest.raises(RuntimeError) as caught:
+        workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
+    assert message in str(root_cause(caught.value))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exported_network_gives_the_same(trained, tmp_path):
+    exported = tmp_path / "model.ts"
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(exported),
+        ckpt_file=str(trained / "models" / "model.pt"),
+        meta_file=config("metadata")[0],
+        config_file=config("inference")[0],
+        bundle_root=str(BUNDLE),
+        **SMALL_NETWORK,
+    )
+    backbone = EndoFM(embed_dim=16, depth=2, num_heads=2).eval()
+    backbone.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
+    clip = torch.randn(1, 3, 4, 32, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(str(exported)).eval()(clip), backbone(clip))
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_network_loads_by_monai(trained, tmp_path, kind):
+    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
+    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.name / "models")
+    small = {key.removeprefix("network_def::"): value for key, value in SMALL_NETWORK.items()}
+    network = load(name=BUNDLE.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
+    saved = torch.load(trained / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+
+
+def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
+    small = [part for key, value in SMALL.items() for part in (f"--{key}", str(value)) if key != "device"]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "monai.bundle", "run", "--config_file", str(config("train", "multi_gpu_train"))),
+        *("--bundle_root", str(BUNDLE), "--dataset_dir", str(dataset_dir), *small, "--batch_size", "1"),
+        *("--ckpt_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "eval")),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
+    assert state["iteration"] == 6  # 6 clips, 2 processes, batches of 1, 2 epochs
+    assert len(state["random_states"]) == 2
+    assert not any(key.startswith("module.") for key in state["student"])
