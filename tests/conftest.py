@@ -107,9 +107,7 @@ def build_trainer(
     **arguments: Any,
 ) -> StudentTeacherTrainer:
     torch.manual_seed(0)
-    backbone = EndoFM(
-        img_size=32, num_frames=4, embed_dim=16, depth=2, num_heads=2, drop_path_rate=drop_path_rate
-    )
+    backbone = EndoFM(img_size=32, num_frames=4, embed_dim=16, depth=2, num_heads=2, drop_path_rate=drop_path_rate)
     network = StudentTeacher(backbone, num_prototypes=12, hidden_dim=16, bottleneck_dim=8)
     wrap = arguments.pop("wrap", lambda module: module)
     optimizer = torch.optim.AdamW(weight_decay_groups(network.student))

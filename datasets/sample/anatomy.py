@@ -18,7 +18,7 @@ COLUMNS = round(2 * np.pi * TEXELS)
 
 # linear RGB albedo of the mucosa as different devices show it, and of polyps as a multiple of it
 MUCOSA = np.array([[0.70, 0.27, 0.13], [0.68, 0.33, 0.15], [0.62, 0.30, 0.20], [0.70, 0.22, 0.13], [0.58, 0.36, 0.20]])
-POLYP_TINT = np.array([[0.95, 0.40, 0.80], [0.80, 0.36, 0.70], [1.05, 0.52, 1.00]])
+POLYP_TINT = np.array([[0.95, 0.42, 0.70], [0.84, 0.36, 0.58], [1.05, 0.50, 0.80]])
 STOOL = np.array([0.60, 0.38, 0.06])
 
 
@@ -54,7 +54,7 @@ class Polyp:
         """Give the albedo ``(3, N)`` with a gyroid pattern, which resembles the pits of an adenoma."""
         x, y, z = 1.8 * self.lobes[0, :, None] * self.local(points) + self.lobes[1, :, None]
         pits = np.sin(x) * np.cos(y) + np.sin(y) * np.cos(z) + np.sin(z) * np.cos(x)
-        return self.albedo[:, None] * (1 + 0.2 * pits)
+        return self.albedo[:, None] * (1 + 0.25 * pits)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def inspect(rng: np.random.Generator, colon: Colon, frames: int) -> list[Pose]:
     """
     time = np.linspace(0, 1, frames)
     approach = ease(time / rng.uniform(0.75, 1.0))
-    gap = 0.4 + rng.uniform(0.8, 1.3) * (1 - approach) + 0.05 * drift(rng, frames)
+    gap = 0.4 + rng.uniform(0.7, 1.2) * (1 - approach) + 0.05 * drift(rng, frames)
     outward = unit(colon.target[:, None] - colon.middle(colon.target[2:]))
     position = colon.middle(colon.target[2] - gap)
     position += outward * rng.uniform(-0.15, 0.15) + 0.06 * drift(rng, 3, frames)

@@ -34,7 +34,7 @@ ABOUT = {
 
 def generate(
     output: str,
-    videos: int = 32,
+    videos: int = 40,
     frames: int = 64,
     size: tuple[int, int] = (160, 192),
     seed: int = 0,

@@ -17,7 +17,7 @@ __all__ = ["ClipDataset", "ClipKey"]
 class ClipKey(NamedTuple):
     """What an :class:`EpochSampler` asks a :class:`ClipDataset` for: a clip, as it is seen in one epoch."""
 
-    index: int
+    clip: int
     epoch: int
 
 
@@ -52,10 +52,10 @@ class ClipDataset(Dataset):
         if not isinstance(key, ClipKey):
             return super().__getitem__(key)
         # a multiplicative hash keeps the seeds of neighbouring epochs and clips apart, within numpy's 32 bits
-        seed = (self.seed + 2654435761 * (key.epoch * len(self.data) + key.index + 1)) % 2**32
+        seed = (self.seed + 2654435761 * (key.epoch * len(self.data) + key.clip + 1)) % 2**32
         self.transform.set_random_state(seed=seed)
         try:
-            return self.transform({**self.data[key.index], "index": key.index, "seed": seed})
+            return self.transform({**self.data[key.clip], "index": key.clip, "seed": seed})
         except Exception as error:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, ClipReadError):

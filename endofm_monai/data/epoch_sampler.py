@@ -40,7 +40,7 @@ class EpochSampler(DistributedSampler):
         """Leave out the first ``clips`` of this rank's next epoch: what a run did before it was interrupted."""
         self._done = clips
 
-    def __iter__(self) -> Iterator[ClipKey]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[ClipKey]:
         """Yield this rank's keys of the epoch set by ``set_epoch``."""
         done, self._done = self._done, 0
         return (ClipKey(index, self.epoch) for index in islice(super().__iter__(), done, None))

@@ -29,6 +29,7 @@ class PacketTable:
         shown: positions of the frames that are shown (an edit list hides some), in presentation order where
             ``ordered``, else in decoding order.
         index_of: the place in ``shown`` of each position.
+        damaged: positions of packets that are known to be incomplete, as the last one of a file that is cut off.
         ordered: whether the packets state the presentation order. They do not in AVI, which has no presentation times:
             FFmpeg invents some that rise in decoding order, whatever the stream.
     """
@@ -38,6 +39,7 @@ class PacketTable:
         self.shown: list[int] = []
         self.end = 0
         self.ordered = True
+        self.damaged: set[int] = set()
         self._keyframes: list[int] = []
         self._position_of: dict[tuple[int | None, int], int | None] = {}
         for position, packet in enumerate(packets):
@@ -46,6 +48,8 @@ class PacketTable:
             self.times.append(time)
             if packet.is_keyframe:
                 self._keyframes.append(position)
+            if packet.is_corrupt:
+                self.damaged.add(position)
             if not packet.is_discard:
                 self.shown.append(position)
                 self.end = max(self.end, time + (packet.duration or 0))

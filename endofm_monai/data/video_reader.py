@@ -180,7 +180,7 @@ class VideoReader(ClipReader):
                     index = self._table.index_of.get(frame.pts) if self._table.ordered else shown
                     shown += 1
                     trusted |= frame.pts == start and frame.pict_type in _INTRA
-                    if trusted and index is not None and not frame.is_corrupt:
+                    if trusted and index is not None and frame.pts not in self._table.damaged:
                         yield index, frame
 
     def _read_packets(self, stop: int) -> Iterator[av.Packet]:

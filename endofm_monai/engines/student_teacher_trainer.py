@@ -76,9 +76,7 @@ class StudentTeacherTrainer(SupervisedTrainer):
         non_blocking: bool = False,
     ) -> None:
         if epoch_length == 0 or (epoch_length is None and len(train_data_loader) == 0):
-            raise ValueError(
-                "An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips to `dataset_dir`."
-            )
+            raise ValueError("An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips.")
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,
@@ -96,9 +94,7 @@ class StudentTeacherTrainer(SupervisedTrainer):
             accumulation_steps=accumulation_steps,
         )
         device_type = torch.device(device).type
-        self.scaler = torch.amp.GradScaler(
-            device_type, enabled=amp and self.amp_kwargs["dtype"] == torch.float16
-        )
+        self.scaler = torch.amp.GradScaler(device_type, enabled=amp and self.amp_kwargs["dtype"] == torch.float16)
         if compile:
             pair = unwrap(network)
             for block in (*pair.student.backbone.blocks, *pair.teacher.backbone.blocks):
@@ -140,7 +136,7 @@ class StudentTeacherTrainer(SupervisedTrainer):
         return engine.state.output
 
     def accumulation_group(self) -> tuple[int, int]:
-        """The iteration before the present accumulation group, and the group's size; the last of an epoch is smaller."""
+        """The iteration before the present accumulation group, and its size; the last of an epoch is smaller."""
         epoch_length = self.state.epoch_length
         epoch_start = (self.state.iteration - 1) // epoch_length * epoch_length
         within = (self.state.iteration - 1 - epoch_start) // self.accumulation_steps * self.accumulation_steps

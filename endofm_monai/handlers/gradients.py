@@ -45,12 +45,12 @@ class GradientHandler:
             for parameter in student.head.last_layer.parameters():
                 parameter.grad = None
         parameters = [parameter for parameter in student.parameters() if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in parameters]
+        gradients: list[torch.Tensor] = [parameter.grad for parameter in parameters]
         engine.state.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         if self.max_norm is None:
             return
         if self.reference_clip_per_tensor:
-            norms = torch._foreach_norm(gradients)
-            torch._foreach_mul_(gradients, [(self.max_norm / (norm + 1e-6)).clamp(max=1) for norm in norms])
+            for gradient in gradients:
+                gradient.mul_((self.max_norm / (gradient.norm() + 1e-6)).clamp(max=1))
         else:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, engine.state.gradient_norm)

@@ -24,6 +24,15 @@ __all__ = ["HealthHandler", "UnhealthyTrainingError"]
 
 logger = logging.getLogger(__name__)
 
+UNIFORM_ADVICE = (
+    "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from pre-trained "
+    "weights (`backbone_weights`)."
+)
+CONSTANT_ADVICE = (
+    "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller learning rate, a higher "
+    "teacher momentum, and whether the clips differ at all."
+)
+
 
 class UnhealthyTrainingError(RuntimeError):
     """The training cannot come to a good end; the message says what to look at."""
@@ -110,9 +119,9 @@ class HealthHandler:
         loss = engine.state.output.get(CommonKeys.LOSS)
         if loss is not None and not math.isfinite(loss):
             raise UnhealthyTrainingError(
-                f"The loss is {float(loss)} in iteration {engine.state.iteration} (epoch {engine.state.epoch}). Look at "
-                "`gradient_norm` and `lr` in TensorBoard: a smaller learning rate, a longer warm-up, or `amp` with "
-                "bfloat16 instead of float16 are the usual remedies."
+                f"The loss is {float(loss)} in iteration {engine.state.iteration} (epoch {engine.state.epoch}). "
+                "Look at `gradient_norm` and `lr` in TensorBoard: a smaller learning rate, a longer warm-up, or `amp` "
+                "with bfloat16 instead of float16 are the usual remedies."
             )
 
     def log_step(self, engine: Engine) -> None:
@@ -151,7 +160,9 @@ class HealthHandler:
         local = torch.cat([torch.empty(0, width, device=engine.state.device), *self._embeddings])
         embeddings = evenly_divisible_all_gather(local)
         if len(embeddings) > 1:
-            means["collapse"] = float(compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])["aggregate"])
+            means["collapse"] = float(
+                compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])["aggregate"]
+            )
             means["spread"] = float(F.normalize(embeddings, dim=1).std(dim=0).mean() * width**0.5)
         means["clips_per_second"] = self._clips * idist.get_world_size() / seconds
         means["waiting"] = self._waited / seconds
@@ -172,15 +183,10 @@ class HealthHandler:
         self._collapsed_epochs = self._collapsed_epochs + 1 if is_uniform or is_constant else 0
         if self.collapse_patience is not None and self._collapsed_epochs >= self.collapse_patience:
             raise UnhealthyTrainingError(
-                f"The representation has collapsed for {self._collapsed_epochs} epochs: loss {means['loss']:.4f}, teacher "
-                f"entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {means.get('spread', 0):.4f}. "
-                + (
-                    "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from "
-                    "pre-trained weights (`backbone_weights`)."
-                    if is_uniform
-                    else "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller "
-                    "learning rate, a higher teacher momentum, and whether the clips differ at all."
-                )
+                f"The representation has collapsed for {self._collapsed_epochs} epochs: loss {means['loss']:.4f}, "
+                f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), "
+                f"spread {means.get('spread', 0):.3f}. "
+                f"{UNIFORM_ADVICE if is_uniform else CONSTANT_ADVICE}"
             )
 
 

@@ -14,7 +14,7 @@ __all__ = ["LoadWeightsHandler"]
 
 
 class LoadWeightsHandler:
-    """Loads weights of any layout into a network when an engine starts; see :func:`endofm_monai.weights.load_published`.
+    """Loads weights of any layout when an engine starts; see :func:`endofm_monai.weights.load_published`.
 
     Args:
         network: the network to fill.
@@ -29,6 +29,4 @@ class LoadWeightsHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an evaluator; loading raises what ``load_published`` raises."""
-        engine.add_event_handler(
-            Events.STARTED, lambda: load_published(self.network, self.weights, which=self.which)
-        )
+        engine.add_event_handler(Events.STARTED, lambda: load_published(self.network, self.weights, which=self.which))

@@ -31,11 +31,16 @@ class PictureHandler(ABC):
     Args:
         output_dir: the folder to write to.
         interval: iterations between two pictures.
+
+    Raises:
+        ValueError: when ``interval`` is not positive.
     """
 
     name: str
 
     def __init__(self, output_dir: str | os.PathLike, interval: int = 1000) -> None:
+        if interval < 1:
+            raise ValueError(f"`interval` must be at least 1 iteration, but got {interval}.")
         # a folder, and so a TensorBoard run, of its own: TensorBoard follows only the newest log of a folder
         self.folder = Path(output_dir) / self.name
         self.interval = interval

@@ -41,6 +41,9 @@ class KNNProbeHandler:
         k: number of neighbors.
         temperature: see :func:`endofm_monai.metrics.knn_probe`.
         output_dir: folder of a TensorBoard log, in its subfolder ``knn``; None writes none.
+
+    Raises:
+        ValueError: when ``interval`` is not positive.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class KNNProbeHandler:
         temperature: float = 0.07,
         output_dir: str | os.PathLike | None = None,
     ) -> None:
+        if interval < 1:
+            raise ValueError(f"`interval` must be at least 1 epoch, but got {interval}.")
         self.train_loader = train_loader
         self.val_loader = val_loader
         self.interval = interval
@@ -63,7 +68,8 @@ class KNNProbeHandler:
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`StudentTeacherTrainer`, ahead of handlers that show its metrics."""
         if len(_classes(self.train_loader)) < 2 or not _classes(self.val_loader):
-            logger.info("No k-NN probe: it needs class indices as `label`, of two classes or more in training.")
+            if idist.get_rank() == 0:
+                logger.info("No k-NN probe: it needs class indices as `label`, of two classes or more in training.")
             return
         if self.output_dir is not None and idist.get_rank() == 0:
             self._writer = SummaryWriter(str(Path(self.output_dir) / "knn"))

@@ -114,9 +114,7 @@ class SpatialTemporalMatchingLoss(nn.Module):
                     self._update_center()
         return loss * idist.get_world_size()
 
-    def _split(
-        self, student_logits: torch.Tensor, teacher_logits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _split(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Teacher ``(G, B, K)`` and student ``(V, B, K)`` logits in float32."""
         prototypes = self.center.shape[-1]
         targets, predictions = teacher_logits.detach().float(), student_logits.float()

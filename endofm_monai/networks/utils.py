@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 __all__ = ["unwrap"]
 
 
-def unwrap(network: nn.Module) -> nn.Module:
+def unwrap(network: nn.Module) -> Any:
     """The network itself, also when ``DistributedDataParallel`` wraps it."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

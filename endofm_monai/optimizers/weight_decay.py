@@ -25,7 +25,8 @@ def weight_decay_groups(network: nn.Module, reference_decay_tokens: bool = False
     Returns:
         two groups; ``decay`` tells which one a weight-decay schedule acts on.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             token = name.rsplit(".", 1)[-1] in POSITIONS_AND_TOKENS and not reference_decay_tokens

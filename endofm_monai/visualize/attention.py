@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -18,7 +19,7 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
     """Draw where the class token looks: frames above, and below them their attention as a heat map.
 
     The attention of a patch is the mean over the heads, in multiples of what it would be if the class token looked
-    at all tokens of the frame alike. All frames share one scale.
+    at all tokens of the frame alike. All frames share one scale, which a few patches may exceed.
 
     Args:
         frames: one clip ``(3, T, H, W)``; uint8, or float32 normalized as for pre-training.
@@ -44,12 +45,13 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
     heat = relative.reshape(num_frames, rows, columns).numpy()
 
     shown = pick_frames(num_frames)
-    scale = max(heat[shown].max(), 2.0)  # attention that is uniform does not look like a peak
+    # a few patches may exceed the scale, lest one hides the others; uniform attention shall not look like a peak
+    scale = max(np.quantile(heat[shown], 0.995), 2.0)
     figure = new_figure(len(shown) + 0.6, 2 * height / width + 0.3)
     axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, index in enumerate(shown):
+    for column, (index, frame) in enumerate(zip(shown, rgb_frames(frames[:, shown]), strict=True)):
         for panel in axes[:, column]:
-            panel.imshow(rgb_frames(frames[:, index : index + 1])[0])
+            panel.imshow(frame)
             panel.set_axis_off()
         axes[0, column].set_title(f"frame {index + 1}", fontsize=8, pad=3)
         overlay = axes[1, column].imshow(
@@ -61,7 +63,7 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             interpolation="bilinear",
         )
-    bar = figure.colorbar(overlay, ax=axes[1], fraction=0.05, pad=0.01)
+    bar = figure.colorbar(overlay, ax=axes[1], fraction=0.05, pad=0.01, extend="max")
     bar.ax.tick_params(labelsize=6)
     bar.set_label("attention / uniform", fontsize=7)
     save_figure(figure, path)

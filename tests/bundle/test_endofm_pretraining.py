@@ -43,9 +43,7 @@ def config(*names: str) -> list[str]:
 
 
 def workflow(kind: str, *names: str, **overrides) -> ConfigWorkflow:
-    made = ConfigWorkflow(
-        config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides
-    )
+    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
     made.initialize()
     return made
 
@@ -99,7 +97,9 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
 )
 def test_has_all_properties(kind, names, dataset_dir, tmp_path):
     overrides = SMALL if kind == "train" else SMALL_NETWORK
-    made = workflow(kind, *names, dataset_dir=str(dataset_dir), datalist=str(dataset_dir / "datalist.json"), **overrides)
+    made = workflow(
+        kind, *names, dataset_dir=str(dataset_dir), datalist=str(dataset_dir / "datalist.json"), **overrides
+    )
     assert made.check_properties() == []
     assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from endofm_monai.data.packet_table import PacketTable
 
 
-def make_table(*, reorders: bool = True, **columns: list[Any]) -> PacketTable:
+def make_table(*, reorders: bool = True, damaged: int = -1, **columns: list[Any]) -> PacketTable:
     """A table of packets that are given column by column, in decoding order; ``"K"`` marks a keyframe."""
     count = len(next(iter(columns.values())))
     defaults = {
@@ -20,7 +20,16 @@ def make_table(*, reorders: bool = True, **columns: list[Any]) -> PacketTable:
     }
     rows = zip(*({**defaults, **columns}[name] for name in defaults), strict=True)
     packets = [
-        SimpleNamespace(pts=pts, dts=number, is_keyframe=kind == "K", is_discard=hidden, pos=place, size=1, duration=1)
+        SimpleNamespace(
+            pts=pts,
+            dts=number,
+            duration=1,
+            pos=place,
+            size=1,
+            is_keyframe=kind == "K",
+            is_discard=hidden,
+            is_corrupt=number == damaged,
+        )
         for number, (kind, pts, hidden, place) in enumerate(rows)
     ]
     return PacketTable(packets, reorders=reorders)
@@ -60,6 +69,10 @@ def test_leading_frames_of_an_open_group_need_the_group_before() -> None:
     assert table.spans([6]) == [(3, 7)]
     assert table.spans([4]) == [(0, 5)]
     assert table.spans([3, 5]) == [(0, 6)]
+
+
+def test_damaged_packets_are_noted() -> None:
+    assert make_table(pts=[0, 1, 2], reorders=False, damaged=2).damaged == {2}
 
 
 def test_packets_are_recognized_unless_they_look_alike() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from endofm_monai.data import ClipReadError, VideoReader
 
@@ -78,6 +80,31 @@ def test_reads_the_frames_that_decoding_everything_gives(
     assert (info.height, info.width) == (64, 96)
     assert info.fps == pytest.approx(25, rel=1e-3)
     assert info.duration == pytest.approx(48 / 25, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264_open_gop.mp4", "h264_open_gop.mkv", "h265_open_gop.mp4", "mpeg2.ts", "mjpeg.mov"]
+)
+@pytest.mark.usefixtures("always_seek")
+def test_decodes_no_more_than_it_must(tmp_path: Path, write_video: Any, monkeypatch: Any, name: str) -> None:
+    reader = VideoReader(write_video(tmp_path / name, **VIDEOS[name]))
+    reader.probe()
+    decoded: list[tuple[Any, int]] = []
+
+    def count(spans: Any, needed: Any = (), show: Any = reader._show) -> Any:
+        frames = list(show(spans, needed))
+        decoded.append((spans, len(frames)))
+        return frames
+
+    monkeypatch.setattr(reader, "_show", count)
+    wanted = [2, 20, 40]
+    reader.read(wanted)
+    assert len(decoded) == 1  # not once more from the beginning
+    spans, frames = decoded[0]
+    packets = sum(stop - start for start, stop in spans)
+    assert packets == 3 if name.startswith("mjpeg") else 3 < packets < 36
+    if name in ("h264.mp4", "mpeg2.ts"):  # B-frames on which nothing depends are left out
+        assert frames < packets
 
 
 def test_threads_change_nothing(tmp_path: Path, write_video: Any) -> None:
@@ -245,6 +272,18 @@ def test_truncated_video_reads_up_to_the_cut(tmp_path: Path, write_video: Any, v
     np.testing.assert_array_equal(read(reader, [3]), expected[[3]])
 
 
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4"])
+def test_frame_that_is_cut_in_two_is_not_readable(tmp_path: Path, write_video: Any, codec: str) -> None:
+    path = write_video(tmp_path / "cut.avi", codec, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p")
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][30]
+    path.write_bytes(path.read_bytes()[: packet.pos + packet.size // 2])
+    reader = VideoReader(path)
+    assert reader.read([29]).shape == (3, 1, 64, 96)
+    with pytest.raises(ClipReadError, match=r"frame 30 cannot be decoded: 30 of \d\d frames are readable"):
+        reader.read([30])
+
+
 def test_damaged_frame_does_not_shift_the_others(tmp_path: Path, write_video: Any) -> None:
     path = write_video(tmp_path / "damaged.mov", "mjpeg", pix_fmt="yuvj420p")
     expected = decode_everything(path)
@@ -259,25 +298,27 @@ def test_damaged_frame_does_not_shift_the_others(tmp_path: Path, write_video: An
         reader.read([19, 20])
 
 
-def write_audio(path: Path) -> None:
+def write_audio(path: Path, cover: bool = False) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100)
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 16, 16, "yuvj420p"
+            picture.disposition = Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame(16, 16, "yuvj420p")) + picture.encode())
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        container.mux(stream.encode(frame) + stream.encode())
 
 
 BROKEN = {
     "missing": lambda path, encode: None,
     "empty": lambda path, encode: path.touch(),
     "text": lambda path, encode: path.write_text("no video"),
-    "playlist": lambda path, encode: path.write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://localhost/a.ts\n#EXT-X-ENDLIST\n"
-    ),
     "folder": lambda path, encode: path.mkdir(),
     "without index": lambda path, encode: cut(encode(path)),
     "audio only": lambda path, encode: write_audio(path),
+    "audio with a cover": lambda path, encode: write_audio(path, cover=True),
     "unknown codec": lambda path, encode: path.write_bytes(encode(path).read_bytes().replace(b"avc1", b"zzzz")),
     "noise": lambda path, encode: path.write_bytes(
         encode(path, muxing={"movflags": "faststart"}).read_bytes().partition(b"mdat")[0] + b"mdat" + bytes(9999)
@@ -293,6 +334,18 @@ def test_broken_file_is_named_in_one_line(tmp_path: Path, write_video: Any, kind
         VideoReader(path).probe()
     assert str(raised.value).startswith(f"{path}: ")
     assert "\n" not in str(raised.value)
+
+
+def test_playlist_in_disguise_opens_no_connection(tmp_path: Path) -> None:
+    path = tmp_path / "playlist.mp4"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/video.ts"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{url}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(ClipReadError, match=f"^{path}: is not a readable video"):
+            VideoReader(path).probe()
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 @pytest.mark.parametrize("index", [-1, 48])

@@ -15,6 +15,7 @@ from monai.engines.utils import IterationEvents
 from endofm_monai.handlers import GradientHandler, ScheduleHandler
 from endofm_monai.optimizers import CosineSchedule
 
+
 def weights_of(trainer):
     values = {**trainer.network.state_dict(), "center": trainer.loss_function.center}
     return {name: value.clone() for name, value in values.items()}
@@ -33,7 +34,11 @@ def test_training_moves_the_student_and_the_teacher_follows(make_trainer):
     after = weights_of(trainer)
     frozen = {"head.last_layer.parametrizations.weight.original0"}
     for part in ("student", "teacher"):
-        moved = {name.removeprefix(f"{part}.") for name in before if name.startswith(part) and not torch.equal(before[name], after[name])}
+        moved = {
+            name.removeprefix(f"{part}.")
+            for name in before
+            if name.startswith(part) and not torch.equal(before[name], after[name])
+        }
         assert moved == {name.removeprefix(f"{part}.") for name in before if name.startswith(part)} - frozen
     assert trainer.state.iteration == 10
     assert torch.isfinite(trainer.state.output["loss"])
@@ -116,13 +121,20 @@ def test_batch_without_a_readable_clip_teaches_nothing(make_trainer):
 
 def test_schedule_depends_on_the_step_not_on_the_iteration():
     optimizer = torch.optim.SGD(
-        [{"params": [torch.zeros(1, requires_grad=True)], "decay": True},
-         {"params": [torch.zeros(1, requires_grad=True)], "decay": False, "weight_decay": 0.0}], lr=1.0
+        [
+            {"params": [torch.zeros(1, requires_grad=True)], "decay": True},
+            {"params": [torch.zeros(1, requires_grad=True)], "decay": False, "weight_decay": 0.0},
+        ],
+        lr=1.0,
     )
     handler = ScheduleHandler(optimizer, "weight_decay", CosineSchedule(1.0, 0.0))
     seen = []
     for iteration in range(1, 11):  # 2 epochs of 5 iterations, 3 steps each
-        handler(SimpleNamespace(accumulation_steps=2, state=SimpleNamespace(iteration=iteration, epoch_length=5, max_epochs=2)))
+        handler(
+            SimpleNamespace(
+                accumulation_steps=2, state=SimpleNamespace(iteration=iteration, epoch_length=5, max_epochs=2)
+            )
+        )
         seen.append(optimizer.param_groups[0]["weight_decay"])
         assert optimizer.param_groups[1]["weight_decay"] == 0
     cosine = [CosineSchedule(1.0, 0.0)(step, 3, 2) for step in range(6)]

@@ -68,7 +68,7 @@ def collapse(trainer):
 
 def test_collapse_stops_after_patience(make_trainer, tmp_path):
     trainer = collapse(make_trainer(tmp_path, epochs=9, handlers=[HealthHandler(collapse_patience=3)]))
-    with pytest.raises(UnhealthyTrainingError, match=r"collapsed for 3 epochs.*spread 0.0000.*All clips look the same"):
+    with pytest.raises(UnhealthyTrainingError, match=r"collapsed for 3 epochs.*spread 0.000.*All clips look the same"):
         trainer.run()
     assert trainer.state.epoch == 3
     assert torch.load(tmp_path / "checkpoint_unhealthy.pt", weights_only=True)["iteration"] == 15

@@ -99,3 +99,9 @@ def test_other_ranks_draw_nothing(make_trainer, tmp_path, monkeypatch, handler, 
     monkeypatch.undo()
     trainer.run()
     assert not list(tmp_path.iterdir())
+
+
+@HANDLERS
+def test_bad_interval(tmp_path, handler, name: str) -> None:
+    with pytest.raises(ValueError, match="at least 1 iteration, but got 0"):
+        handler(tmp_path, interval=0)

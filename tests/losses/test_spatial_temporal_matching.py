@@ -84,7 +84,8 @@ def test_teacher_entropy_is_in_nats():
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher"), [((4, 2, 6), (2, 2, 7)), ((1, 2, 7), (2, 2, 7)), ((4, 3, 7), (2, 2, 7)), ((4, 2, 7), (3, 2, 7))]
+    ("student", "teacher"),
+    [((4, 2, 6), (2, 2, 7)), ((1, 2, 7), (2, 2, 7)), ((4, 3, 7), (2, 2, 7)), ((4, 2, 7), (3, 2, 7))],
 )
 def test_shapes_that_do_not_fit_are_named(student, teacher):
     with pytest.raises(ValueError, match=r"Expected student logits \(V, B, 7\).*but got \("):

@@ -51,7 +51,7 @@ class DividedSpaceTimeBlock(nn.Module):
         return patches + self.temporal_fc(attended).reshape(patches.shape)
 
     def frame_sequences(self, class_token: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Tokens of each frame ``(B*T, 1 + N, D)`` from ``class_token`` ``(B, 1, D)`` and ``patches`` ``(B, N, T, D)``."""
+        """Tokens ``(B*T, 1 + N, D)`` of each frame from ``class_token`` ``(B, 1, D)``, ``patches`` ``(B, N, T, D)``."""
         batch, num_patches, num_frames, width = patches.shape
         class_tokens = class_token.unsqueeze(1).expand(batch, num_frames, 1, width)
         frames = torch.cat([class_tokens, patches.transpose(1, 2)], dim=2)  # (B, T, 1 + N, D)

@@ -119,22 +119,23 @@ class EndoFM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Initialize as published: normal weights (std 0.02), zero biases, time table and ``temporal_fc``."""
-        for module in self.modules():
+        for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+                if name.endswith("temporal_fc"):
+                    nn.init.zeros_(module.weight)
+                else:
+                    nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.zeros_(self.time_embed)
-        for block in self.blocks:
-            nn.init.zeros_(block.temporal_fc.weight)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens ``(B, 1 + N*T, D)`` of clips ``(B, C, T, H, W)``, with positions, before the first block."""
         batch, _, num_frames, height, width = x.shape
         if height % self.patch_size != 0 or width % self.patch_size != 0 or height * width * num_frames == 0:
             raise ValueError(
-                f"Frames must have a height and width in multiples of {self.patch_size} pixels, but got {height}x{width}."
+                f"Frames must have a height and width in multiples of {self.patch_size} pixels, got {height}x{width}."
             )
         grid = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B*T, D, rows, columns)
         position = resample_spatial_encoding(self.pos_embed, self.grid_size, (grid.shape[2], grid.shape[3]))
@@ -145,7 +146,7 @@ class EndoFM(nn.Module):
         return torch.cat([class_token.to(patches.dtype), patches.reshape(batch, -1, self.embed_dim)], dim=1)
 
     def transform(self, tokens: torch.Tensor, num_frames: int, depth: int) -> torch.Tensor:
-        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through the first ``depth`` blocks."""
+        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through ``depth`` blocks."""
         for index, block in enumerate(self.blocks):
             if index < depth:
                 if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
@@ -158,7 +159,7 @@ class EndoFM(nn.Module):
         """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``."""
         num_frames = x.shape[2]
         tokens = self.transform(self.embed(x), num_frames, len(self.blocks) - 1)
-        return self.norm(self.blocks[-1].class_token(tokens, num_frames)[:, 0])
+        return self.norm(self.blocks[-1].class_token(tokens, num_frames)[:, 0])  # type: ignore[operator]
 
     @torch.jit.export
     def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:
@@ -192,4 +193,5 @@ class EndoFM(nn.Module):
         """
         num_frames = x.shape[2]
         tokens = self.transform(self.embed(x), num_frames, len(self.blocks) - 1)
-        return self.blocks[-1].attention_maps(tokens, num_frames).unflatten(0, (x.shape[0], num_frames))
+        attention = self.blocks[-1].attention_maps(tokens, num_frames)  # type: ignore[operator]
+        return attention.unflatten(0, (x.shape[0], num_frames))

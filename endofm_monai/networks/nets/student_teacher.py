@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from endofm_monai.networks.blocks import ProjectionHead
+from endofm_monai.networks.nets.endofm import EndoFM
 
 __all__ = ["ProjectionNetwork", "StudentTeacher"]
 
@@ -58,7 +59,7 @@ class StudentTeacher(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: EndoFM,
         num_prototypes: int = 65536,
         hidden_dim: int = 2048,
         bottleneck_dim: int = 256,

@@ -97,7 +97,7 @@ def test_grid_with_the_patches_of_the_table_but_another_shape_is_resampled(tiny)
 
 @pytest.mark.parametrize("height", [0, 40])
 def test_size_that_is_no_multiple_of_the_patch_is_refused(tiny, height):
-    with pytest.raises(ValueError, match=f"multiples of 16 pixels, but got {height}x32"):
+    with pytest.raises(ValueError, match=f"multiples of 16 pixels, got {height}x32"):
         tiny(torch.zeros(1, 3, 2, height, 32))
 
 
@@ -112,7 +112,9 @@ def test_constructor_names_wrong_arguments():
 
 def test_initial_temporal_branch_adds_nothing():
     network = EndoFM(**TINY)
-    assert all(block.temporal_fc.weight.abs().max() == 0 == block.temporal_fc.bias.abs().max() for block in network.blocks)
+    assert all(
+        block.temporal_fc.weight.abs().max() == 0 == block.temporal_fc.bias.abs().max() for block in network.blocks
+    )
     assert network.time_embed.abs().max() == 0
     assert float(network.pos_embed.detach().std()) == pytest.approx(0.02, rel=0.1)
 
