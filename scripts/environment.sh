@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 VENV="${VENV:-$PWD/.venv}"
 
 if [ -z "${PYTHON:-}" ]; then
-    for candidate in python3.12 python3.11 python3.10 python3 python; do
+    for candidate in python3 python3.12 python3.11 python3.10 python; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
             PYTHON="$candidate"
             break
