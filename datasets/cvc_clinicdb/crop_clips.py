@@ -45,7 +45,7 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
             with Image.open(path) as frame:
                 if left < 0 or top < 0 or left + width > frame.width or top + height > frame.height:
                     raise ValueError(
-                        f"{table}: the window of {clip['clip_id']} must lie in a frame of {frame.width}x{frame.height}, "
+                        f"{table}: the window of {clip['clip_id']} must lie in {frame.width}x{frame.height}, "
                         f"found x={left}, y={top}, w={width}, h={height}"
                     )
                 with atomic_path(Path(output) / clip["clip_id"] / path.name) as temporary:

@@ -62,8 +62,9 @@ def generate(
     """
     if videos < 6 or videos % 2:
         raise ValueError(f"videos: expected an even number of at least 6, found {videos}")
-    if frames < 2:
-        raise ValueError(f"frames: expected at least 2, found {frames}")
+    for argument, value, least in (("frames", frames, 2), ("seed", seed, 0), ("fps", fps, 1)):
+        if value < least:
+            raise ValueError(f"{argument}: expected at least {least}, found {value}")
     if np.shape(size) != (2,) or min(size) < 64 or any(side % 4 for side in size):
         raise ValueError(f"size: expected height,width in multiples of 4, at least 64, found {size}")
     folder = Path(output)

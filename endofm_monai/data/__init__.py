@@ -12,7 +12,7 @@ from endofm_monai.data.frame_indices import linspace_indices
 from endofm_monai.data.frames_reader import FramesReader
 from endofm_monai.data.monai_reader import EndoFMClipReader, clip_metadata, register_readers
 from endofm_monai.data.nifti_reader import NiftiReader
-from endofm_monai.data.open_clip import open_clip
+from endofm_monai.data.opener import open_clip
 from endofm_monai.data.video_reader import VideoReader
 from endofm_monai.data.worker import survive_first_sigterm
 

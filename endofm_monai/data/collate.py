@@ -46,9 +46,14 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         items: dictionaries with ``image`` ``(3, T, H, W)``, or with ``broken``: why the clip could not be read.
 
     Returns:
-        the batch of those that could be read, with the list of messages as ``broken``; without any, ``image`` is an
-        empty list.
+        the batch of those that could be read, with the keys that all of them have; lists and strings stay a list of B.
+        ``broken`` is the list of messages. With no item left ``image`` is an empty list.
     """
     read = [item for item in items if "broken" not in item]
-    batch = list_data_collate(read) if read else {CommonKeys.IMAGE: []}
+    keys = set.intersection(*(set(item) for item in read)) if read else set()
+    batch: dict[str, Any] = {CommonKeys.IMAGE: []}
+    for key in keys:
+        values = [item[key] for item in read]
+        is_ragged = isinstance(values[0], (list, str))  # frame paths, boxes: as many as they like
+        batch[key] = values if is_ragged else list_data_collate(values)
     return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}

@@ -15,7 +15,7 @@ from monai.utils import MetaKeys, ensure_tuple
 
 from endofm_monai.data.clip_files import VIDEO_SUFFIXES, has_suffix
 from endofm_monai.data.clip_reader import ClipReader
-from endofm_monai.data.open_clip import open_clip
+from endofm_monai.data.opener import open_clip
 
 __all__ = ["EndoFMClipReader", "clip_metadata", "register_readers"]
 

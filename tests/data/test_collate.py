@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from endofm_monai.data import collate_views
+from endofm_monai.data import collate_clips, collate_views
 
 
 def views_item(value, **others):
@@ -51,3 +51,19 @@ def test_a_batch_of_broken_items():
 
 def test_a_label_that_an_item_lacks_is_left_out():
     assert "label" not in collate_views([clip_item(4, label=1), clip_item(4)])
+
+
+def test_whole_clips_become_a_batch_of_the_keys_that_all_have():
+    def item(value, **others):
+        return {"image": torch.full((3, 2, 4, 4), value), "index": int(value), **others}
+
+    batch = collate_clips(
+        [item(0.0, label=1, mask=["a"]), {"broken": "lost.mp4: no"}, item(1.0, label=0, mask=["b", "c"], extra=1)]
+    )
+    assert batch["image"].shape == (2, 3, 2, 4, 4)
+    assert batch["index"].tolist() == [0, 1]
+    assert batch["label"].tolist() == [1, 0]
+    assert batch["mask"] == [["a"], ["b", "c"]]
+    assert batch["broken"] == ["lost.mp4: no"]
+    assert "extra" not in batch
+    assert collate_clips([{"broken": "lost.mp4: no"}]) == {"image": [], "broken": ["lost.mp4: no"]}

@@ -63,7 +63,9 @@ def test_splits_are_disjoint_by_video_and_balanced_by_class(datalist, items):
         assert np.mean([item["label"] for item in datalist[split]]) == 0.5
 
 
-@pytest.mark.parametrize(("videos", "sizes"), [(6, (2, 2, 2)), (16, (10, 2, 4)), (32, (20, 4, 8)), (100, (64, 12, 24))])
+@pytest.mark.parametrize(
+    ("videos", "sizes"), [(6, (2, 2, 2)), (16, (10, 2, 4)), (40, (26, 4, 10)), (100, (64, 12, 24))]
+)
 def test_split_sizes(sample, videos, sizes):
     splits = sample["generate"].split_by_video(videos)
     assert tuple(len(splits[split]) for split in SPLITS) == sizes
@@ -169,7 +171,16 @@ def test_other_settings_are_not_mixed_in(sample, folder):
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("videos", 4), ("videos", 7), ("frames", 1), ("size", (66, 80)), ("size", (64, 32)), ("size", 64)],
+    [
+        ("videos", 4),
+        ("videos", 7),
+        ("frames", 1),
+        ("seed", -1),
+        ("fps", 0),
+        ("size", (66, 80)),
+        ("size", (64, 32)),
+        ("size", 64),
+    ],
 )
 def test_bad_arguments_are_named(sample, tmp_path, argument, value):
     with pytest.raises(ValueError, match=f"^{argument}: expected .* found"):

@@ -55,7 +55,7 @@ def test_two_gloo_processes_equal_one_with_the_whole_batch(tmp_path, sizes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(run_rank, (port, str(tmp_path), sizes), nprocs=2)
+    multiprocessing.start_processes(run_rank, (port, str(tmp_path), sizes), nprocs=2, start_method="fork")
     whole = one_step(make_views(4))
     for rank in range(2):
         part = torch.load(Path(tmp_path) / f"{rank}.pt", weights_only=True)

@@ -22,7 +22,7 @@ def test_steps_and_epochs_go_to_tensorboard_and_one_line_an_epoch(make_trainer, 
     trainer = make_trainer(epochs=2, clips=8, handlers=[HealthHandler(str(tmp_path))])
     with caplog.at_level(logging.INFO, "endofm_monai.handlers.health"):
         trainer.run()
-    lines = [record.getMessage() for record in caplog.records]
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("endofm_monai")]
     assert [line.split(" | ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     log = EventAccumulator(str(tmp_path)).Reload()
     assert set(log.Tags()["scalars"]) == {f"step/{name}" for name in STEP} | {f"epoch/{name}" for name in EPOCH}
