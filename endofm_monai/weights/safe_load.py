@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -52,7 +51,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     try:
         content = _read(path)
     except Exception as error:  # a damaged file makes the parsers raise nearly anything
-        if isinstance(error, pickle.UnpicklingError) and (match := re.search(r"GLOBAL (\S+)", str(error))):
+        if match := re.search(r"GLOBAL (\S+)", str(error)):
             raise WeightsError(
                 f"{path}: needs the Python object {match[1]}, which a file of weights may not run; nothing was loaded. "
                 "Ask its author for the plain tensors (`torch.save(network.state_dict(), ...)` or safetensors)."
