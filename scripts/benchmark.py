@@ -139,7 +139,7 @@ class Benchmark:
             def decode() -> None:
                 with av.open(str(path)) as container:
                     for number, frame in enumerate(container.decode(video=0)):
-                        frame.to_ndarray(format="rgb24")
+                        frame.to_ndarray(format="rgb24", threads=1)
                         if number == window:
                             break
 
@@ -164,8 +164,8 @@ class Benchmark:
         return {"import_seconds": seconds_of(lambda: subprocess.run(command, check=True), 3)}
 
     def all(self) -> None:
-        """Every part, one after the other, as JSON on the standard output."""
-        result: dict[str, object] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+        """Every part, one after the other, each as JSON on the standard output as soon as it is measured."""
+        print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__}))
         parts: dict[str, Callable[[], object]] = {
             "reading": self.reading,
             "startup": self.startup,
@@ -174,8 +174,7 @@ class Benchmark:
             "memory": self.memory,
         }
         for name, part in tqdm(parts.items(), unit="part"):
-            result[name] = part()
-        print(json.dumps(result, indent=4))
+            print(json.dumps({name: part()}, indent=4), flush=True)
 
 
 def write_video(path: Path, frames: int) -> None:

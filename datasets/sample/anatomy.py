@@ -133,11 +133,11 @@ def grow_colon(rng: np.random.Generator, with_polyp: bool) -> Colon:
 
 
 def grow_polyp(rng: np.random.Generator, target: np.ndarray, outward: np.ndarray, wall: np.ndarray) -> Polyp:
-    """Draw a sessile polyp at a point of the wall of the given mean albedo, as wide as 30 to 46 % of the lumen."""
+    """Draw a sessile polyp at a point of the wall of the given mean albedo, as wide as 28 to 42 % of the lumen."""
     turn = rng.uniform(0, np.pi)
     around, along = np.array([-outward[1], outward[0], 0.0]), np.array([0.0, 0.0, 1.0])
     first, second = np.cos(turn) * around + np.sin(turn) * along, np.cos(turn) * along - np.sin(turn) * around
-    radii = rng.uniform(0.30, 0.46) * np.array([1, rng.uniform(0.7, 1), rng.uniform(0.6, 1.1)])
+    radii = rng.uniform(0.28, 0.42) * np.array([1, rng.uniform(0.7, 1), rng.uniform(0.6, 1.1)])
     lobes = np.stack([rng.uniform(2, 7, 3), rng.uniform(0, 2 * np.pi, 3)])
     albedo = wall * rng.choice(POLYP_TINT) * rng.uniform(0.9, 1.05, 3)
     center = target - outward * radii[2] * rng.uniform(0, 0.4)

@@ -32,7 +32,7 @@ def inspect(rng: np.random.Generator, colon: Colon, frames: int) -> list[Pose]:
     """
     time = np.linspace(0, 1, frames)
     approach = ease(time / rng.uniform(0.75, 1.0))
-    gap = 0.4 + rng.uniform(0.7, 1.2) * (1 - approach) + 0.05 * drift(rng, frames)
+    gap = 0.5 + rng.uniform(0.6, 1.1) * (1 - approach) + 0.05 * drift(rng, frames)
     outward = unit(colon.target[:, None] - colon.middle(colon.target[2:]))
     position = colon.middle(colon.target[2] - gap)
     position += outward * rng.uniform(-0.15, 0.15) + 0.06 * drift(rng, 3, frames)
@@ -113,7 +113,7 @@ class Endoscope:
         Returns:
             uint8 RGB ``(H, W, 3)``.
         """
-        exposure = 1.1 / np.percentile(radiance.mean(0)[self.inside], 80)
+        exposure = 1.1 / np.percentile(radiance.mean(0)[self.inside], 85)
         light = radiance * self._vignette * self._gain * exposure
         light += mist * (light[:, self.inside].mean(1)[:, None, None] - light)
         picture = gaussian_filter((1 - np.exp(-light)) ** self._gamma, (0, self._blur, self._blur))
