@@ -3,6 +3,8 @@
 
 from endofm_monai.visualize.attention import plot_attention
 from endofm_monai.visualize.embeddings import plot_embeddings
+from endofm_monai.visualize.masks import overlay_mask, plot_masks
+from endofm_monai.visualize.video import write_video
 from endofm_monai.visualize.views import plot_views
 
-__all__ = ["plot_attention", "plot_embeddings", "plot_views"]
+__all__ = ["overlay_mask", "plot_attention", "plot_embeddings", "plot_masks", "plot_views", "write_video"]

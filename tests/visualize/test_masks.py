@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from endofm_monai.visualize import overlay_mask, plot_masks
+
+
+def test_mask_is_translucent_with_a_solid_contour():
+    frame, mask = np.full((20, 30, 3), 100, np.uint8), np.zeros((20, 30), bool)
+    mask[5:15, 5:15] = True
+    drawn = overlay_mask(frame, mask, color=(200, 0, 100), opacity=0.5)
+    assert drawn[10, 10].tolist() == [150, 50, 100]
+    assert drawn[5, 10].tolist() == drawn[10, 14].tolist() == [200, 0, 100]
+    assert (drawn[~mask] == 100).all()
+    assert (frame == 100).all()
+
+
+def test_no_foreground_leaves_the_frame():
+    frame = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(overlay_mask(frame, np.zeros((8, 8), int)), frame)
+
+
+def test_sizes_must_agree():
+    with pytest.raises(ValueError, match=r"\(8, 9\)"):
+        overlay_mask(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), bool))
+
+
+@pytest.mark.parametrize(("has_truth", "rows"), [(True, 4), (False, 2)])
+def test_plot_has_a_row_for_each_mask(tmp_path, has_truth, rows):
+    frames = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    mask = torch.zeros(3, 32, 32)
+    mask[:, 8:20, 8:20] = 1
+    figure = plot_masks(frames, mask, torch.zeros_like(mask) if has_truth else None, tmp_path / "masks.png")
+    assert len(figure.axes) == 3 * rows
+    assert (tmp_path / "masks.png").stat().st_size > 1000
+    if has_truth:  # all of the prediction is in excess
+        difference = figure.axes[-1].images[0].get_array()
+        assert difference[14, 14, 0] > difference[14, 14, 1]
