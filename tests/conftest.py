@@ -136,7 +136,13 @@ def build_trainer(
         optimizer=optimizer,
         loss_function=SpatialTemporalMatchingLoss(num_prototypes=12),
         prepare_batch=prepare_random_views,
-        train_handlers=[*schedules, GradientHandler(max_norm=1.0), TeacherUpdateHandler(), *handlers, *checkpoints],
+        train_handlers=[
+            *schedules,
+            GradientHandler(max_norm=1.0, freeze_last_layer_epochs=1),
+            TeacherUpdateHandler(),
+            *handlers,
+            *checkpoints,
+        ],
         accumulation_steps=accumulation,
         **arguments,
     )

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from endofm_monai.engines.clip_evaluator import ClipEvaluator
+from endofm_monai.engines.clip_trainer import ClipTrainer
 from endofm_monai.engines.prepare_views import PrepareViews
 from endofm_monai.engines.student_teacher_trainer import StudentTeacherTrainer
 
-__all__ = ["ClipEvaluator", "PrepareViews", "StudentTeacherTrainer"]
+__all__ = ["ClipEvaluator", "ClipTrainer", "PrepareViews", "StudentTeacherTrainer"]

@@ -13,10 +13,11 @@ __all__ = ["GradientHandler"]
 
 
 class GradientHandler:
-    """Treats the student's gradients between backward pass and optimizer step.
+    """Treats the gradients between backward pass and optimizer step of a :class:`ClipTrainer`.
 
-    The projection head's last layer gets no gradient in the first ``freeze_last_layer_epochs``; then gradients are
-    clipped. The norm before clipping is left in ``engine.state.gradient_norm``.
+    In pre-training these are the student's, and its projection head's last layer gets none in the first
+    ``freeze_last_layer_epochs``; then gradients are clipped. The norm before clipping is left in
+    ``engine.state.gradient_norm``.
 
     Args:
         max_norm: largest L2 norm of all gradients together; None leaves them.
@@ -27,7 +28,7 @@ class GradientHandler:
     def __init__(
         self,
         max_norm: float | None = 3.0,
-        freeze_last_layer_epochs: int = 1,
+        freeze_last_layer_epochs: int = 0,
         reference_clip_per_tensor: bool = False,
     ) -> None:
         self.max_norm = max_norm
@@ -35,16 +36,16 @@ class GradientHandler:
         self.reference_clip_per_tensor = reference_clip_per_tensor
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`StudentTeacherTrainer`."""
+        """Register the handler with a trainer."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Freeze, measure and clip."""
-        student = unwrap(engine.network).student
+        network = unwrap(engine.network)
         if engine.state.epoch <= self.freeze_last_layer_epochs:
-            for parameter in student.head.last_layer.parameters():
+            for parameter in network.student.head.last_layer.parameters():
                 parameter.grad = None
-        parameters = [parameter for parameter in student.parameters() if parameter.grad is not None]
+        parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
         gradients: list[torch.Tensor] = [parameter.grad for parameter in parameters]
         engine.state.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         if self.max_norm is None:

@@ -15,13 +15,13 @@ __all__ = ["ScheduleHandler"]
 
 
 class ScheduleHandler:
-    """Sets one number by a schedule before each optimizer step of a :class:`StudentTeacherTrainer`.
+    """Sets one number by a schedule before each optimizer step of a :class:`ClipTrainer`.
 
     The value depends on nothing but the step, so a resumed run goes on with the schedule where it stopped.
 
     Args:
-        target: an optimizer, whose parameter groups get the value (``weight_decay`` only where ``decay`` is set), or
-            any object, which gets it as an attribute.
+        target: an optimizer, whose parameter groups get the value (``lr`` times the group's ``lr_scale`` where it has
+            one, ``weight_decay`` only where ``decay`` is set), or any object, which gets it as an attribute.
         name: name of the number, for example ``"lr"``.
         schedule: the schedule.
         epochs: length of the schedule; ``max_epochs`` of the trainer by default. Give it where a run is made in
@@ -48,5 +48,7 @@ class ScheduleHandler:
             setattr(self.target, self.name, value)
             return
         for group in self.target.param_groups:
-            if self.name != "weight_decay" or group.get("decay", True):
+            if self.name == "lr":
+                group["lr"] = value * group.get("lr_scale", 1.0)
+            elif self.name != "weight_decay" or group.get("decay", True):
                 group[self.name] = value

@@ -15,24 +15,26 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 
-from endofm_monai.handlers.health import UnhealthyTrainingError
-from endofm_monai.networks import unwrap
+from endofm_monai.handlers.training_log import UnhealthyTrainingError
 from endofm_monai.utils import atomic_path
 
-__all__ = ["TrainingCheckpointHandler"]
+__all__ = ["TrainingCheckpointHandler", "write_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
 
 class TrainingCheckpointHandler:
-    """Saves and resumes the whole state of a :class:`StudentTeacherTrainer`, atomically.
+    """Saves and resumes the whole state of a :class:`ClipTrainer`, atomically.
 
-    ``<ckpt_dir>/checkpoint.pt`` holds student, teacher, centre, optimizer, gradient scaler, iteration, and the
-    random states of all ranks, and loads with ``weights_only=True``; ``<ckpt_dir>/model.pt`` is the bare backbone of
-    the teacher, which the other bundles start from. Both are written every ``interval`` epochs, at the end, and when
-    the process gets SIGTERM: the run then stops after the present optimizer step. A training that stops because it is
-    not healthy is saved beside them as ``checkpoint_unhealthy.pt``.
+    ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts`` (network, optimizer, gradient scaler, in
+    pre-training also the centre), the iteration, the best metric so far, and the random states of all ranks, and loads
+    with ``weights_only=True``. Without an ``evaluator``, ``<ckpt_dir>/model.pt`` holds the trainer's
+    ``network_to_share``: in pre-training the bare backbone of the teacher, which the other bundles start from; with
+    one, a :class:`BestModelHandler` writes it. They are written every ``interval`` epochs, at the end, and when the
+    process gets SIGTERM: the run then stops after the present optimizer step. A training that stops because it is not
+    healthy is saved beside them as ``checkpoint_unhealthy.pt``.
 
     A resumed run goes on in the middle of an epoch where need be, and gives bit for bit (on the CPU) what the
     uninterrupted run would have given. If saving fails (a full disk), the former files stay as they are and a
@@ -43,12 +45,16 @@ class TrainingCheckpointHandler:
         resume: False starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from
             that checkpoint, or starts where there is none; a path goes on from that file.
         interval: epochs between two checkpoints.
+        evaluator: the validation's engine, whose best metric the checkpoint keeps.
     """
 
-    def __init__(self, ckpt_dir: str, resume: bool | str = False, interval: int = 1) -> None:
+    def __init__(
+        self, ckpt_dir: str, resume: bool | str = False, interval: int = 1, evaluator: Evaluator | None = None
+    ) -> None:
         self.path = Path(ckpt_dir) / "checkpoint.pt"
         self.resume = resume
         self.interval = interval
+        self.evaluator = evaluator
         self._started = False
         self._stop_requested = False
 
@@ -99,8 +105,9 @@ class TrainingCheckpointHandler:
 
     def finish(self, engine: Engine) -> None:
         """Save at the end of the training; here a failure is an error."""
-        self._write(self.path, self.state(engine))
-        self._write(self.path.with_name("model.pt"), self._model(engine))
+        write_checkpoint(self.path, self.state(engine))
+        if self.evaluator is None:
+            write_checkpoint(self.path.with_name("model.pt"), engine.network_to_share().state_dict())
 
     def save(self, engine: Engine) -> None:
         """Write both files; a failure is a warning."""
@@ -112,18 +119,15 @@ class TrainingCheckpointHandler:
     def save_unhealthy(self, engine: Engine, error: BaseException) -> None:
         """Keep the state of a training that is not healthy, for inspection; every error is raised again."""
         if isinstance(error, UnhealthyTrainingError):
-            self._write(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
+            write_checkpoint(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
         raise error
 
     def state(self, engine: Engine) -> dict[str, Any]:
         """Everything that a resumed run needs, in types that load with ``weights_only=True``."""
-        pair = unwrap(engine.network)
+        best = self.evaluator.state if self.evaluator is not None else None
         return {
-            "student": pair.student.state_dict(),
-            "teacher": pair.teacher.state_dict(),
-            "loss": engine.loss_function.state_dict(),
-            "optimizer": engine.optimizer.state_dict(),
-            "scaler": engine.scaler.state_dict(),
+            **{name: part.state_dict() for name, part in engine.checkpoint_parts().items()},
+            "best": None if best is None else {"metric": best.best_metric, "epoch": best.best_metric_epoch},
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
             "random_states": idist.all_gather(_random_state()) if idist.get_world_size() > 1 else [_random_state()],
@@ -137,15 +141,8 @@ class TrainingCheckpointHandler:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}).") from error
-        pair = unwrap(engine.network)
-        parts = {
-            "student": pair.student,
-            "teacher": pair.teacher,
-            "loss": engine.loss_function,
-            "optimizer": engine.optimizer,
-            "scaler": engine.scaler,
-        }
-        missing = [name for name in (*parts, "iteration", "epoch_length", "random_states") if name not in state]
+        parts = engine.checkpoint_parts()
+        missing = [name for name in (*parts, "best", "iteration", "epoch_length", "random_states") if name not in state]
         if missing:
             raise ValueError(f"{path}: not a training checkpoint, {', '.join(missing)} missing.")
         if state["epoch_length"] != engine.state.epoch_length:
@@ -160,6 +157,9 @@ class TrainingCheckpointHandler:
                 reason = " ".join(str(error).split())
                 raise ValueError(f"{path}: `{name}` does not fit this training: {reason}") from error
 
+        if self.evaluator is not None and state["best"] is not None:
+            self.evaluator.state.best_metric = state["best"]["metric"]
+            self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
         engine.state.iteration = state["iteration"]
         engine.state.epoch, done = divmod(state["iteration"], state["epoch_length"])
         loader = engine.data_loader
@@ -170,17 +170,20 @@ class TrainingCheckpointHandler:
             logger.warning(f"{path} was made by another number of processes: its random states are not taken over.")
         logger.info(f"Resumed from {path} after iteration {state['iteration']}.")
 
-    def _model(self, engine: Engine) -> dict[str, torch.Tensor]:
-        return unwrap(engine.network).teacher.backbone.state_dict()
 
-    def _write(self, path: Path, state: dict[str, Any]) -> None:
-        if idist.get_rank() != 0:
-            return
-        with atomic_path(path) as temporary:
-            try:
-                torch.save(state, temporary)
-            except RuntimeError as error:  # how torch reports that the disk is full
-                raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+def write_checkpoint(path: Path, state: Any) -> None:
+    """Save ``state`` atomically, on the first process only.
+
+    Raises:
+        OSError: when the file cannot be written; a former one stays.
+    """
+    if idist.get_rank() != 0:
+        return
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch reports that the disk is full
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
 
 
 def _random_state() -> dict[str, Any]:

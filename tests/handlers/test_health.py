@@ -20,7 +20,7 @@ EPOCH = STEP | {"collapse", "spread", "clips_per_second", "waiting"}
 
 def test_steps_and_epochs_go_to_tensorboard_and_one_line_an_epoch(make_trainer, tmp_path, caplog):
     trainer = make_trainer(epochs=2, clips=8, handlers=[HealthHandler(str(tmp_path))])
-    with caplog.at_level(logging.INFO, "endofm_monai.handlers.health"):
+    with caplog.at_level(logging.INFO, "endofm_monai"):
         trainer.run()
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("endofm_monai")]
     assert [line.split(" | ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]

@@ -13,7 +13,7 @@ import torch
 
 from endofm_monai.networks.nets import EndoFM
 
-KEYS = {"student", "teacher", "loss", "optimizer", "scaler", "iteration", "epoch_length", "random_states"}
+KEYS = {"student", "teacher", "loss", "optimizer", "scaler", "best", "iteration", "epoch_length", "random_states"}
 
 
 def test_files_load_safely_and_hold_everything(make_trainer, tmp_path):

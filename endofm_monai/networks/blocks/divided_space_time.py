@@ -57,28 +57,27 @@ class DividedSpaceTimeBlock(nn.Module):
         frames = torch.cat([class_tokens, patches.transpose(1, 2)], dim=2)  # (B, T, 1 + N, D)
         return frames.reshape(batch * num_frames, 1 + num_patches, width)
 
-    def forward(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``; the shape stays."""
+    def forward(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
+        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``.
+
+        Returns:
+            tokens of the same shape; or, without the work for the patches' own outputs, the class token ``(B, 1, D)``.
+        """
         class_token = tokens[:, :1]
         patches = self.attend_in_time(tokens, num_frames)
         batch, num_patches, _, width = patches.shape
+        frames = self.norm1(self.frame_sequences(class_token, patches))
+        if class_token_only:
+            attended = self.drop_path(self.attn.attend_from_first(frames))  # (B*T, 1, D)
+            class_token = class_token + attended.reshape(batch, num_frames, width).mean(dim=1, keepdim=True)
+            return class_token + self.drop_path(self.mlp(self.norm2(class_token)))
 
-        frames = self.frame_sequences(class_token, patches)
-        attended = self.drop_path(self.attn(self.norm1(frames)))
-        attended = attended.reshape(batch, num_frames, 1 + num_patches, width)
+        attended = self.drop_path(self.attn(frames)).reshape(batch, num_frames, 1 + num_patches, width)
         class_token = class_token + attended[:, :, 0].mean(dim=1, keepdim=True)
         patches = patches + attended[:, :, 1:].transpose(1, 2)
 
         tokens = torch.cat([class_token, patches.reshape(batch, num_patches * num_frames, width)], dim=1)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-
-    def class_token(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """The class token ``(B, 1, D)`` that ``forward`` gives, without the work for the patches' own outputs."""
-        class_token = tokens[:, :1]
-        frames = self.frame_sequences(class_token, self.attend_in_time(tokens, num_frames))
-        attended = self.drop_path(self.attn.attend_from_first(self.norm1(frames)))  # (B*T, 1, D)
-        class_token = class_token + attended.reshape(-1, num_frames, attended.shape[2]).mean(dim=1, keepdim=True)
-        return class_token + self.drop_path(self.mlp(self.norm2(class_token)))
 
     def attention_maps(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Spatial attention weights ``(B*T, heads, 1 + N, 1 + N)`` that the block computes for ``tokens``."""

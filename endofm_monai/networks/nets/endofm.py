@@ -145,21 +145,26 @@ class EndoFM(nn.Module):
         class_token = (self.cls_token + position[:, :1]).expand(batch, -1, -1)
         return torch.cat([class_token.to(patches.dtype), patches.reshape(batch, -1, self.embed_dim)], dim=1)
 
-    def transform(self, tokens: torch.Tensor, num_frames: int, depth: int) -> torch.Tensor:
-        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through ``depth`` blocks."""
+    def transform(
+        self, tokens: torch.Tensor, num_frames: int, depth: int, class_token_only: bool = False
+    ) -> torch.Tensor:
+        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through the first ``depth`` blocks.
+
+        Returns:
+            all tokens, or with ``class_token_only`` the class token ``(B, 1, D)`` alone, of the last of these blocks.
+        """
         for index, block in enumerate(self.blocks):
             if index < depth:
+                alone = class_token_only and index == depth - 1
                 if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
-                    tokens = block(tokens, num_frames)
+                    tokens = block(tokens, num_frames, alone)
                 else:
-                    tokens = checkpoint(block, tokens, num_frames, use_reentrant=False)
+                    tokens = checkpoint(block, tokens, num_frames, alone, use_reentrant=False)
         return tokens
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``."""
-        num_frames = x.shape[2]
-        tokens = self.transform(self.embed(x), num_frames, len(self.blocks) - 1)
-        return self.norm(self.blocks[-1].class_token(tokens, num_frames)[:, 0])  # type: ignore[operator]
+        return self.norm(self.transform(self.embed(x), x.shape[2], len(self.blocks), class_token_only=True)[:, 0])
 
     @torch.jit.export
     def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:
