@@ -1,0 +1,235 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import ignite.distributed as idist
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from ignite.engine import Events
+from monai.data import DataLoader
+from monai.engines.utils import IterationEvents
+from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
+from monai.transforms import Randomizable, Transform
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler, collate_clips
+from endofm_monai.engines import ClipEvaluator, ClipTrainer
+from endofm_monai.handlers import (
+    BestModelHandler,
+    GradientHandler,
+    ScheduleHandler,
+    TrainingCheckpointHandler,
+    TrainingLogHandler,
+    UnhealthyTrainingError,
+)
+from endofm_monai.networks.nets import EndoFM
+from endofm_monai.optimizers import CosineSchedule
+
+
+class RandomClip(Randomizable, Transform):
+    """A clip (3, 2, 16, 16) of noise; one whose label is None cannot be read."""
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        if item["label"] is None:
+            raise ClipReadError(f"{item['image']}: truncated")
+        return {**item, "image": torch.from_numpy(self.R.standard_normal((3, 2, 16, 16))).float() + item["label"]}
+
+
+class Regressor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = EndoFM(16, 8, 2, embed_dim=16, depth=2, num_heads=2, drop_path_rate=0.2)
+        self.head = nn.Linear(16, 1)
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.head(self.backbone(clips))[:, 0]
+
+
+def make_loader(labels: list[Any], batch_size: int) -> DataLoader:
+    items = [{"image": f"{index}.mp4", "label": label} for index, label in enumerate(labels)]
+    dataset = ClipDataset(items, RandomClip(), seed=5)
+    sampler = EpochSampler(dataset, seed=1)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=collate_clips)
+
+
+def make_trainer(
+    labels: list[Any], batch_size: int = 2, epochs: int = 2, handlers: Any = (), wrap: Any = None, **kwargs: Any
+) -> ClipTrainer:
+    network = Regressor()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    return ClipTrainer(
+        "cpu",
+        epochs,
+        make_loader(labels, batch_size),
+        wrap(network) if wrap else network,
+        optimizer,
+        lambda prediction, target: (prediction - target) ** 2,
+        train_handlers=[GradientHandler(max_norm=1.0), *handlers],
+        **kwargs,
+    )
+
+
+def weights_of(trainer: ClipTrainer) -> dict[str, torch.Tensor]:
+    network = trainer.network_to_share()
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], **tolerance: float) -> None:
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], **(tolerance or {"atol": 0.0, "rtol": 0.0}))
+
+
+LABELS = [0.5, -0.5, 1.0, 0.0, 2.0, -1.0]
+
+
+def test_accumulation_equals_the_larger_batch() -> None:
+    def gradients_of_first_step(**settings: int) -> dict[str, torch.Tensor]:
+        seen = {}
+
+        def keep(engine: ClipTrainer) -> None:
+            seen.update({name: value.grad.clone() for name, value in engine.network.named_parameters()})
+
+        trainer = make_trainer(LABELS[:4], epochs=1, **settings)
+        for block in trainer.network.backbone.blocks:
+            block.drop_path.p = 0.0
+        trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, keep)
+        trainer.run()
+        return seen
+
+    parts = gradients_of_first_step(batch_size=2, accumulation_steps=2)
+    assert_equal(parts, gradients_of_first_step(batch_size=4), atol=1e-6, rtol=1e-4)
+
+
+def test_batch_without_a_readable_clip_is_skipped() -> None:
+    losses = []
+    trainer = make_trainer([None, None, 1.0, 2.0], batch_size=1, epochs=1)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append("loss" in engine.state.output))
+    trainer.run()
+    assert sorted(losses) == [False, False, True, True]
+
+
+def make_resumable(folder: Any, epochs: int, resume: bool = False) -> tuple[ClipTrainer, ClipEvaluator]:
+    trainer = make_trainer(LABELS, epochs=epochs)
+    error = MeanSquaredError(output_transform=from_engine(["pred", "label"]))
+    evaluator = ClipEvaluator(
+        torch.device("cpu"),
+        make_loader(LABELS[:2], 2),
+        trainer.network,
+        key_val_metric={"error": error},
+        metric_cmp_fn=lambda now, best: now < best,
+        val_handlers=[BestModelHandler(trainer.network, str(folder))],
+        postprocessing=lambda item: {**item, **{key: torch.tensor([item[key]]) for key in ("pred", "label")}},
+    )
+    ScheduleHandler(trainer.optimizer, "lr", CosineSchedule(1e-2, 1e-4), 4).attach(trainer)
+    ValidationHandler(1, evaluator).attach(trainer)
+    TrainingCheckpointHandler(str(folder), resume, evaluator=evaluator).attach(trainer)
+    return trainer, evaluator
+
+
+def test_resumed_training_gives_the_same_weights_best_metric_and_best_model(tmp_path) -> None:
+    whole, whole_evaluator = make_resumable(tmp_path / "whole", 4)
+    whole.run()
+    make_resumable(tmp_path / "parts", 2)[0].run()
+    resumed, evaluator = make_resumable(tmp_path / "parts", 4, resume=True)
+    resumed.run()
+    assert_equal(weights_of(resumed), weights_of(whole))
+    assert evaluator.state.best_metric == whole_evaluator.state.best_metric
+    assert evaluator.state.best_metric_epoch == whole_evaluator.state.best_metric_epoch
+    best = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts")]
+    assert_equal(*best)
+
+
+def test_model_is_written_only_when_the_metric_improves(tmp_path) -> None:
+    trainer, evaluator = make_resumable(tmp_path, 1)
+    trainer.run()
+    best = (tmp_path / "model.pt").read_bytes()
+    nn.init.constant_(trainer.network.head.bias, 100.0)
+    evaluator.run(global_epoch=2)
+    assert (tmp_path / "model.pt").read_bytes() == best
+    assert evaluator.state.best_metric_epoch == 1
+
+
+def test_training_log_has_the_mean_of_the_steps_and_stops_at_nan(tmp_path, caplog) -> None:
+    caplog.set_level("INFO", "endofm_monai")
+    trainer = make_trainer(LABELS, handlers=[TrainingLogHandler(str(tmp_path))])
+    losses: list[float] = []
+    trainer.add_event_handler(
+        IterationEvents.MODEL_COMPLETED, lambda engine: losses.append(float(engine.state.output["loss"]))
+    )
+    trainer.run()
+    assert trainer.state.metrics["loss"] == pytest.approx(sum(losses[3:]) / 3)
+    assert {"gradient_norm", "lr", "clips_per_second", "waiting"} <= set(trainer.state.metrics)
+    assert "epoch 2/2 | lr 0.01 | loss" in caplog.text
+
+    broken = make_trainer([float("nan")] * 2, handlers=[TrainingLogHandler(), TrainingCheckpointHandler(str(tmp_path))])
+    before = weights_of(broken)
+    with pytest.raises(UnhealthyTrainingError, match="The loss is nan in iteration 1"):
+        broken.run()
+    assert_equal(weights_of(broken), before)
+    assert (tmp_path / "checkpoint_unhealthy.pt").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lower_precision_trains(dtype: torch.dtype) -> None:
+    trainer = make_trainer(LABELS, amp=True, amp_kwargs={"dtype": dtype})
+    before = weights_of(trainer)
+    trainer.run()
+    after = weights_of(trainer)
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in after.values())
+    assert not torch.equal(after["head.weight"], before["head.weight"])
+    assert trainer.scaler.is_enabled() == (dtype == torch.float16)
+
+
+def test_compiled_blocks_train_as_eager_ones() -> None:
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    eager = make_trainer(LABELS)
+    compiled = make_trainer(LABELS, compile=True, compile_kwargs={"backend": backend})
+    for trainer in (eager, compiled):
+        for block in trainer.network.backbone.blocks:
+            block.drop_path.p = 0.0
+        trainer.run()
+    assert_equal(weights_of(compiled), weights_of(eager), atol=1e-6, rtol=1e-5)
+    assert len(graphs) >= 2  # all tokens, and the last block's class token
+
+
+def run_rank(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(  # as torchrun does
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
+    )
+    idist.initialize("gloo")
+    trainer = make_trainer([*LABELS, None, 3.0], epochs=1, wrap=DistributedDataParallel, accumulation_steps=2)
+    for block in trainer.network.module.backbone.blocks:
+        block.drop_path.p = 0.0
+    trainer.run()
+    torch.save(weights_of(trainer), f"{folder}/{rank}.pt")
+    idist.finalize()
+
+
+def test_two_processes_stay_equal_also_with_a_broken_clip(tmp_path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.start_processes(run_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert_equal(first, second)
+
+    whole = make_trainer([*LABELS, None, 3.0], epochs=1, batch_size=4, accumulation_steps=2)
+    for block in whole.network.backbone.blocks:
+        block.drop_path.p = 0.0
+    whole.run()
+    assert_equal(first, weights_of(whole), atol=1e-5, rtol=1e-3)
