@@ -9,6 +9,7 @@ from endofm_monai.data.datalist import load_datalist
 from endofm_monai.data.dicom_reader import DicomReader, open_dicom
 from endofm_monai.data.epoch_sampler import EpochSampler
 from endofm_monai.data.frame_indices import linspace_indices
+from endofm_monai.data.frame_range import FrameRangeReader, join_frames, split_frames
 from endofm_monai.data.frames_reader import FramesReader
 from endofm_monai.data.monai_reader import EndoFMClipReader, clip_metadata, register_readers
 from endofm_monai.data.nifti_reader import NiftiReader
@@ -25,6 +26,7 @@ __all__ = [
     "DicomReader",
     "EndoFMClipReader",
     "EpochSampler",
+    "FrameRangeReader",
     "FramesReader",
     "NiftiReader",
     "VideoReader",
@@ -32,10 +34,12 @@ __all__ = [
     "collate_clips",
     "collate_views",
     "find_clips",
+    "join_frames",
     "linspace_indices",
     "load_datalist",
     "open_clip",
     "open_dicom",
     "register_readers",
+    "split_frames",
     "survive_first_sigterm",
 ]

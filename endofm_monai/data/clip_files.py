@@ -15,6 +15,7 @@ __all__ = [
     "find_clips",
     "frame_images",
     "has_suffix",
+    "natural_key",
 ]
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
@@ -32,7 +33,7 @@ def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
     """List the images in a folder in natural order (``frame2`` before ``frame10``), without hidden ones."""
     names = (entry.name for entry in os.scandir(folder) if entry.is_file())
     images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
-    return [Path(folder, name) for name in sorted(images, key=_natural_key)]
+    return [Path(folder, name) for name in sorted(images, key=natural_key)]
 
 
 def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
@@ -51,9 +52,9 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
         clips += [Path(parent, name) for name in files if not name.startswith(".")]
         if not files and frame_images(parent):
             clips.append(Path(parent))
-    return sorted(clips, key=lambda clip: _natural_key(str(clip)))
+    return sorted(clips, key=lambda clip: natural_key(str(clip)))
 
 
-def _natural_key(name: str) -> list[str | int]:
-    """Sort key in which runs of digits count as numbers."""
+def natural_key(name: str) -> list[str | int]:
+    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]

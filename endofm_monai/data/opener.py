@@ -11,6 +11,7 @@ from pydicom.misc import is_dicom
 from endofm_monai.data.clip_files import DICOM_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.data.clip_reader import ClipReader, ClipReadError
 from endofm_monai.data.dicom_reader import open_dicom
+from endofm_monai.data.frame_range import FrameRangeReader, split_frames
 from endofm_monai.data.frames_reader import FramesReader
 from endofm_monai.data.nifti_reader import NiftiReader
 from endofm_monai.data.video_reader import VideoReader
@@ -25,7 +26,8 @@ def open_clip(
 
     Args:
         source: a video file, a folder of frame images, a list of frame images, a DICOM file (with any name), a NIfTI
-            file, or an image file, which is a clip of one frame.
+            file, or an image file, which is a clip of one frame. ``"video.mp4#frames=150-299"`` is a part of a clip,
+            frames counted from 0, both included.
         fps: frames per second of a clip that does not state them, as frame images.
         threads: decoding threads for videos; see :class:`endofm_monai.data.VideoReader`.
 
@@ -43,6 +45,9 @@ def open_clip(
     """
     if not isinstance(source, (str, os.PathLike)):
         return FramesReader(source, fps=fps)
+    whole, frames = split_frames(os.fspath(source))
+    if frames is not None:
+        return FrameRangeReader(open_clip(whole, fps=fps, threads=threads), *frames)
     if not os.path.exists(source):
         raise ClipReadError(f"{os.fspath(source)}: does not exist")
     if os.path.isdir(source):

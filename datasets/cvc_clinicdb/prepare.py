@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+from endofm_monai.data.preparation import (
+    Dataset,
+    SourceVideo,
+    check_layout,
+    images_by_stem,
+    prepare_dataset,
+    run_command,
+)
+
+__all__ = ["prepare"]
+
+DATASET = Dataset(
+    name="CVC-ClinicDB",
+    licence="research and education only, no commercial use",
+    labels={1: "polyp"},
+    published={"videos": 29, "frames": 612},
+    mode="copy",
+)
+# Sequence n is a run of consecutive images.
+LENGTHS = (
+    *(25, 25, 17, 11, 25, 23, 25, 26, 22, 6, 22, 25, 25, 20, 20),
+    *(25, 21, 20, 25, 20, 19, 19, 12, 25, 25, 18, 25, 20, 21),
+)
+VALIDATION = (6, 7, 12, 13)
+TEST = (11, 15, 19, 22, 23)
+PUBLISHED_TRAINING = (6, 26, 22, 2, 17, 9, 21, 10, 7, 13, 18, 29, 12, 4, 23, 11, 5, 24, 3, 28)
+PUBLISHED_TEST = (3, 16, 21, 1, 9, 13, 17, 4, 10)
+
+
+def prepare(source: str, output: str, **options: Any) -> str:
+    """Prepare CVC-ClinicDB: sequences of frames with masks and boxes, split by sequence.
+
+    Also writes ``datalist_published.json``, the lists of the published evaluation, which share 7 sequences.
+
+    Args:
+        source: folder with ``Original`` and ``Ground Truth``.
+        output: folder to write to.
+        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+
+    Returns:
+        the path of the datalist.
+    """
+    root = check_layout(DATASET.name, source)
+    images, masks = (images_by_stem(root / folder) for folder in ("Original", "Ground Truth"))
+    videos, ends = [], list(accumulate(LENGTHS))
+    for number, (length, end) in enumerate(zip(LENGTHS, ends, strict=True), 1):
+        names = [str(index) for index in range(end - length + 1, end + 1)]
+        videos.append(
+            SourceVideo(
+                name=f"sequence_{number:02d}",
+                image=[images.get(name, root / "Original" / f"{name}.tif") for name in names],
+                masks=[masks.get(name, root / "Ground Truth" / f"{name}.tif") for name in names],
+                section="validation" if number in VALIDATION else "test" if number in TEST else "training",
+                mask_label=1,
+            )
+        )
+    published = {
+        "note": "The published evaluation: 7 of the 9 test sequences are also in training. Do not select models on it.",
+        "training": [f"sequence_{number:02d}" for number in PUBLISHED_TRAINING],
+        "test": [f"sequence_{number:02d}" for number in PUBLISHED_TEST],
+    }
+    return prepare_dataset(DATASET, videos, root, output, datalists={"datalist_published.json": published}, **options)
+
+
+if __name__ == "__main__":
+    run_command(prepare)

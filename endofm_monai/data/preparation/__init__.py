@@ -1,0 +1,28 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from endofm_monai.data.preparation.command import run_command
+from endofm_monai.data.preparation.cutting import clip_ranges
+from endofm_monai.data.preparation.files import images_by_stem, subfolders
+from endofm_monai.data.preparation.layouts import check_layout
+from endofm_monai.data.preparation.masks import mask_boxes, read_mask
+from endofm_monai.data.preparation.parallel import run_parallel
+from endofm_monai.data.preparation.prepare import prepare_dataset
+from endofm_monai.data.preparation.settings import Settings
+from endofm_monai.data.preparation.source_video import Dataset, SourceVideo, read_videos
+
+__all__ = [
+    "Dataset",
+    "Settings",
+    "SourceVideo",
+    "check_layout",
+    "clip_ranges",
+    "images_by_stem",
+    "mask_boxes",
+    "prepare_dataset",
+    "read_mask",
+    "read_videos",
+    "run_command",
+    "run_parallel",
+    "subfolders",
+]

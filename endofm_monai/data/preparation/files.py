@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from endofm_monai.data.clip_files import frame_images, natural_key
+from endofm_monai.utils import atomic_path
+
+__all__ = ["images_by_stem", "relative", "remove_leftovers", "sha256", "subfolders", "write_json"]
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """List the images in a folder by their names without suffix, in natural order.
+
+    Raises:
+        ValueError: when two differ in their suffix only, so that it is not clear which one is meant.
+    """
+    images: dict[str, Path] = {}
+    for path in frame_images(folder):
+        if path.stem in images:
+            raise ValueError(f"{folder}: holds both {images[path.stem].name} and {path.name}")
+        images[path.stem] = path
+    return images
+
+
+def subfolders(folder: Path) -> list[str]:
+    """List the names of the folders in a folder in natural order, without hidden ones; none where there is none."""
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
+
+
+def relative(path: str | os.PathLike, root: str | os.PathLike) -> str:
+    """Give a path relative to a folder, with ``/`` on every system; neither needs to exist."""
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def sha256(files: Iterable[str | os.PathLike]) -> str:
+    """Give the SHA-256 of the bytes of files, one after another, as ``cat FILES | sha256sum`` does."""
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary, a list of dictionaries with one item a line; a file that holds the same stays untouched."""
+    lines = []
+    for key, value in content.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, Sequence) and value and isinstance(value[0], dict):
+            text = "[\n" + ",\n".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
+        lines.append(f"{json.dumps(key)}: {text}")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(output: Path) -> None:
+    """Delete the temporary files that a killed run left in its output folder: hidden ones, from ``atomic_path``."""
+    for path in output.rglob(".*"):
+        if path.is_file():
+            path.unlink()

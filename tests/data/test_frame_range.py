@@ -1,0 +1,70 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from endofm_monai.data import ClipReadError, join_frames, load_datalist, open_clip, split_frames
+from endofm_monai.transforms import LoadClip
+
+
+@pytest.fixture(scope="module")
+def video(write_video, tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("videos") / "whole.mp4", frames=48)
+
+
+def test_a_range_is_a_clip_of_its_own(video, number_of):
+    with open_clip(join_frames(str(video), 10, 29)) as reader:
+        info = reader.probe()
+        clip = reader.read([19, 0, 7, 0])
+    assert (info.frames, info.fps, info.height, info.width) == (20, 25.0, 64, 96)
+    assert info.duration == pytest.approx(0.8)
+    assert [number_of(frame) for frame in clip.permute(1, 2, 3, 0)] == [29, 10, 17, 10]
+
+
+def test_transforms_load_a_range(video, number_of):
+    clip = LoadClip(num_frames=3)(join_frames(str(video), 40, 47))
+    assert [number_of(frame) for frame in clip.permute(1, 2, 3, 0)] == [40, 43, 47]
+    assert clip.meta["filename_or_obj"] == f"{video}#frames=40-47"
+
+
+def test_a_range_of_a_folder_of_frames(tmp_path):
+    for number in range(12):
+        Image.fromarray(np.full((8, 8, 3), number * 20, np.uint8)).save(tmp_path / f"{number}.png")
+    with open_clip(f"{tmp_path}#frames=9-11", fps=5) as reader:
+        assert reader.probe().fps == 5
+        assert torch.equal(reader.read([0, 2])[0, :, 0, 0], torch.tensor([180, 220], dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(("first", "last"), [(40, 48), (30, 29), (100, 120)])
+def test_a_range_outside_the_clip_is_refused(video, first, last):
+    with (
+        pytest.raises(ClipReadError, match=rf"whole\.mp4#frames={first}-{last}: is no range .* 48 frames"),
+        open_clip(f"{video}#frames={first}-{last}") as reader,
+    ):
+        reader.probe()
+
+
+def test_names_are_taken_apart_as_they_were_joined(tmp_path):
+    assert split_frames(join_frames("a/b.mp4", 150, 299)) == ("a/b.mp4", (150, 299))
+    assert split_frames("a/b.mp4") == ("a/b.mp4", None)
+    real = tmp_path / "odd.mp4#frames=1-2"
+    real.touch()
+    assert split_frames(str(real)) == (str(real), None)
+
+
+def test_the_datalist_checks_the_file_behind_a_range(video, tmp_path):
+    datalist = tmp_path / "datalist.json"
+    items = [{"image": "whole.mp4#frames=0-9"}, {"image": "whole.mp4#frames=10-19"}]
+    datalist.write_text(json.dumps({"training": items}))
+    loaded = load_datalist(video.parent, datalist)
+    assert [item["image"] for item in loaded] == [f"{video}#frames=0-9", f"{video}#frames=10-19"]
+    datalist.write_text(json.dumps({"training": [{"image": "missing.mp4#frames=0-9"}]}))
+    with pytest.raises(FileNotFoundError, match=r"missing\.mp4#frames=0-9 does not exist"):
+        load_datalist(video.parent, datalist)
