@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import distributed, nn
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+
+from endofm_monai.losses.detection_targets import first_stage_targets, second_stage_targets
+from endofm_monai.networks.blocks import split_predictions
+
+__all__ = ["DetectionLoss"]
+
+
+class DetectionLoss(nn.Module):
+    """The five losses of the two-stage detector, summed with equal weights (published training).
+
+    ======================= ======================================================== ==================================
+    term                    definition                                               divided by
+    ======================= ======================================================== ==================================
+    ``cls``                 focal loss of the first stage's classes, all locations   positives of the first stage
+    ``reg``                 GIoU loss of its boxes, weighted by the true centerness  sum of the true centerness
+    ``centerness``          binary cross-entropy of the centerness                   positives of the first stage
+    ``stft_cls``            focal loss of the second stage's classes, all locations  positives of the second stage
+    ``stft_reg``            smooth L1 loss of its corrections                        positives of the second stage
+    ======================= ======================================================== ==================================
+
+    Sums and divisors (at least 1) run over the batch; divisors are averaged over processes.
+
+    Args:
+        reference_skip_negatives: learn nothing from frames without a box, as the published training does; by default
+            they teach both classifiers what is no polyp.
+    """
+
+    def __init__(self, reference_skip_negatives: bool = False) -> None:
+        super().__init__()
+        self.reference_skip_negatives = reference_skip_negatives
+
+    def forward(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+        """Sum of the five terms, see :meth:`terms`."""
+        return torch.stack(list(self.terms(pred, targets).values())).sum()
+
+    def terms(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """The terms by name.
+
+        Args:
+            pred: output of :class:`endofm_monai.networks.nets.EndoFMDetector` for B key frames, ``(B, 2*K + 12, L)``.
+            targets: for each key frame ``box`` ``(G, 4)``, xyxy in pixels, and ``label`` ``(G,)``, from 1 to K.
+
+        Raises:
+            ValueError: when there are not as many targets as key frames.
+        """
+        if len(targets) != len(pred):
+            raise ValueError(f"`targets` must be one a key frame, but got {len(targets)} for {len(pred)} frames.")
+        if self.reference_skip_negatives:
+            pred = pred[[len(target["box"]) > 0 for target in targets]]
+            targets = [target for target in targets if len(target["box"]) > 0]
+        out = split_predictions(pred.to(torch.promote_types(pred.dtype, torch.float32)))
+        boxes = [target["box"].to(pred.device, out.location.dtype) for target in targets]
+        labels = [target["label"].to(pred.device) for target in targets]
+        first = [first_stage_targets(*frame) for frame in zip(out.location, out.stride, boxes, labels, strict=True)]
+        second = [second_stage_targets(*frame) for frame in zip(out.first_box.detach(), boxes, labels, strict=True)]
+        nothing = out.stride.new_zeros(0, out.stride.shape[1])
+        first_label = torch.stack([label for label, _ in first]) if first else nothing.long()
+        second_label = torch.stack([label for label, _ in second]) if second else nothing.long()
+        positive, refined = first_label > 0, second_label > 0
+
+        ltrb = torch.stack([sides for _, sides in first])[positive] if first else out.ltrb[positive]
+        delta = torch.stack([sides for _, sides in second])[refined] if second else out.refined_delta[refined]
+        centerness = _centerness(ltrb)
+        first_count, centerness_sum, second_count = _divisors(positive.sum(), centerness.sum(), refined.sum())
+
+        sign = ltrb.new_tensor([-1, -1, 1, 1])
+        giou = generalized_box_iou_loss(out.ltrb[positive] * sign, ltrb * sign)
+        correction = F.smooth_l1_loss(out.refined_delta[refined], delta, reduction="sum", beta=0.11)
+        center = F.binary_cross_entropy_with_logits(out.centerness[positive], centerness, reduction="sum")
+        return {
+            "cls": _focal_loss(out.class_logits, first_label) / first_count,
+            "reg": (giou * centerness).sum() / centerness_sum,
+            "centerness": center / first_count,
+            "stft_cls": _focal_loss(out.refined_logits, second_label) / second_count,
+            "stft_reg": correction / second_count,
+        }
+
+
+def _centerness(ltrb: torch.Tensor) -> torch.Tensor:
+    """How central locations ``(P, 4)`` lie in their boxes, from 0 (at the border) to 1."""
+    left, top, right, bottom = ltrb.unbind(1)
+    horizontal = torch.minimum(left, right) / torch.maximum(left, right)
+    vertical = torch.minimum(top, bottom) / torch.maximum(top, bottom)
+    return (horizontal * vertical).clamp(min=0).sqrt()
+
+
+def _focal_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Sum of the focal losses of ``logits`` ``(B, L, K)`` for labels ``(B, L)``, 0 being background."""
+    one_hot = F.one_hot(label, logits.shape[2] + 1)[..., 1:].to(logits.dtype)
+    return sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2.0, reduction="sum")
+
+
+def _divisors(*sums: torch.Tensor) -> torch.Tensor:
+    """Means of ``sums`` over all processes, at least 1."""
+    divisors = torch.stack([value.detach().to(torch.promote_types(value.dtype, torch.float32)) for value in sums])
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(divisors)
+        divisors = divisors / distributed.get_world_size()
+    return divisors.clamp(min=1)

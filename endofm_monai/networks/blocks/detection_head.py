@@ -1,0 +1,182 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from typing import List, NamedTuple  # noqa: UP035 - TorchScript reads the annotations of this module
+
+import torch
+from torch import nn
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegressionHead
+
+from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation, box_extent
+
+__all__ = ["BOX_UNIT", "DetectionHead", "FrameFeatures", "Predictions", "split_predictions"]
+
+BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second stage counts its correction
+
+
+class FrameFeatures(NamedTuple):
+    """What the first stage knows of N frames at one level of the pyramid; it depends on nothing but each frame."""
+
+    class_features: torch.Tensor  # (B, N, C, h, w)
+    box_features: torch.Tensor  # (B, N, C, h, w)
+    class_logits: torch.Tensor  # (B, N, K, h, w)
+    centerness: torch.Tensor  # (B, N, 1, h, w), logits
+    ltrb: torch.Tensor  # (B, N, 4, h, w), distances to the sides of the box in pixels
+
+
+class Predictions(NamedTuple):
+    """What the head says at each of L locations of the five levels together, for B key frames."""
+
+    location: torch.Tensor  # (B, L, 2), x and y in pixels
+    stride: torch.Tensor  # (B, L), of its level, in pixels
+    class_logits: torch.Tensor  # (B, L, K), first stage
+    centerness: torch.Tensor  # (B, L), logits
+    ltrb: torch.Tensor  # (B, L, 4), distances to the sides of the box of the first stage, in pixels
+    refined_logits: torch.Tensor  # (B, L, K), second stage
+    refined_delta: torch.Tensor  # (B, L, 4), correction of the box's sides in halves of its width and height
+
+    @property
+    def first_box(self) -> torch.Tensor:
+        """Boxes of the first stage, ``(B, L, 4)`` xyxy in pixels, perhaps beyond the frame."""
+        left_top, right_bottom = self.ltrb.chunk(2, dim=-1)
+        return torch.cat([self.location - left_top, self.location + right_bottom], dim=-1)
+
+    @property
+    def refined_box(self) -> torch.Tensor:
+        """Boxes of the second stage, likewise."""
+        left_top, right_bottom = self.ltrb.chunk(2, dim=-1)
+        side = left_top + right_bottom  # width and height
+        return self.first_box + self.refined_delta * BOX_UNIT * torch.cat([side, side], dim=-1)
+
+
+def split_predictions(pred: torch.Tensor) -> Predictions:
+    """Name the parts of the detector's output ``(B, 2*K + 12, L)``."""
+    num_classes = (pred.shape[1] - 12) // 2
+    parts = pred.transpose(1, 2).split([2, 1, num_classes, 1, 4, num_classes, 4], dim=2)
+    return Predictions(
+        location=parts[0],
+        stride=parts[1].squeeze(2),
+        class_logits=parts[2],
+        centerness=parts[3].squeeze(2),
+        ltrb=parts[4],
+        refined_logits=parts[5],
+        refined_delta=parts[6],
+    )
+
+
+class Scale(nn.Module):
+    """A learned factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply."""
+        return x * self.scale
+
+
+class DetectionHead(nn.Module):
+    """Two-stage detection head: FCOS on each frame, then spatial-temporal feature transformation of a key frame.
+
+    The first stage (``describe``) gives classes, centerness and a box at each location of a frame (Tian et al., FCOS,
+    ICCV 2019; centerness from the box tower). The second (``refine``) adds what support frames show to the key frame's
+    features and predicts classes and a correction of the box from them (Wu et al., STFT, MICCAI 2021).
+
+    Args:
+        channels: channels C of the pyramid's levels; a multiple of 32.
+        num_classes: number K of classes, without background.
+        num_convs: convolutions of each of the two towers.
+        strides: pixels a cell at each level.
+        reference_frozen_offsets: see :class:`SpatialTemporalTransformation`.
+    """
+
+    def __init__(
+        self,
+        channels: int = 256,
+        num_classes: int = 2,
+        num_convs: int = 4,
+        strides: tuple[int, ...] = (8, 16, 32, 64, 128),
+        reference_frozen_offsets: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.strides = strides
+        self.classification = FCOSClassificationHead(channels, 1, num_classes, num_convs)
+        self.regression = FCOSRegressionHead(channels, 1, num_convs)
+        self.scales = nn.ModuleList(Scale() for _ in strides)
+        self.class_transformation = SpatialTemporalTransformation(
+            channels, reference_frozen_offsets=reference_frozen_offsets
+        )
+        self.box_transformation = SpatialTemporalTransformation(
+            channels, reference_frozen_offsets=reference_frozen_offsets
+        )
+        self.refined_class = nn.Conv2d(channels, num_classes, kernel_size=3, padding=1)
+        self.refined_box = nn.Conv2d(channels, 4, kernel_size=3, padding=1)
+        for layer in (self.refined_class, self.refined_box):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.refined_class.bias, float(self.classification.cls_logits.bias[0]))
+
+    @torch.jit.export
+    def describe(self, pyramid: List[torch.Tensor], num_frames: int) -> List[FrameFeatures]:  # noqa: UP006
+        """First stage.
+
+        Args:
+            pyramid: levels ``(B * N, C, h, w)``.
+            num_frames: N.
+
+        Returns:
+            the features of each level.
+        """
+        levels = []
+        for level, scale, stride in zip(pyramid, self.scales, self.strides):  # noqa: B905 - TorchScript has no strict
+            class_features = self.classification.conv(level)
+            box_features = self.regression.conv(level)
+            parts = [
+                class_features,
+                box_features,
+                self.classification.cls_logits(class_features),
+                self.regression.bbox_ctrness(box_features),
+                scale(self.regression.bbox_reg(box_features)).relu() * stride,
+            ]
+            parts = [part.unflatten(0, (-1, num_frames)) for part in parts]
+            levels.append(FrameFeatures(parts[0], parts[1], parts[2], parts[3], parts[4]))
+        return levels
+
+    @torch.jit.export
+    def refine(self, frames: List[FrameFeatures]) -> torch.Tensor:  # noqa: UP006
+        """Second stage.
+
+        Args:
+            frames: features of N frames at each level, the key frame first.
+
+        Returns:
+            ``(B, 2*K + 12, L)``, see :func:`split_predictions`.
+        """
+        outputs = [self.refine_level(level, stride).flatten(2) for level, stride in zip(frames, self.strides)]  # noqa: B905
+        return torch.cat(outputs, dim=2)
+
+    def refine_level(self, frames: FrameFeatures, stride: int) -> torch.Tensor:
+        """Second stage at one level: ``(B, 2*K + 12, h, w)``."""
+        extent = box_extent(frames.ltrb.detach(), stride)
+        return torch.cat(
+            [
+                self.locations(frames.ltrb, stride),
+                frames.class_logits[:, 0],
+                frames.centerness[:, 0],
+                frames.ltrb[:, 0],
+                self.refined_class(self.class_transformation(frames.class_features, extent)),
+                self.refined_box(self.box_transformation(frames.box_features, extent)),
+            ],
+            dim=1,
+        )
+
+    def locations(self, like: torch.Tensor, stride: int) -> torch.Tensor:
+        """The x, the y and the stride of each location, ``(B, 3, h, w)``, for ``like`` ``(B, N, 4, h, w)``."""
+        height, width = like.shape[-2:]
+        dtype = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count pixels
+        grid = torch.full((like.shape[0], 3, height, width), float(stride), dtype=dtype, device=like.device)
+        grid[:, 0] = torch.arange(width, device=like.device) * stride + stride // 2
+        grid[:, 1] = torch.arange(height, device=like.device).unsqueeze(1) * stride + stride // 2
+        return grid

@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+import torch
+from torch import nn
+from torchvision.ops import deform_conv2d
+
+__all__ = ["SpatialTemporalTransformation", "box_extent"]
+
+
+def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
+    """Where the box of each location lies relative to it, in cells of the feature map, kept inside the map.
+
+    Args:
+        ltrb: distances ``(..., 4, h, w)`` from each location to the left, top, right and bottom of its box, in pixels.
+        stride: pixels a cell.
+
+    Returns:
+        ``(..., 4, h, w)``: x1 and y1 (negative to the left and upwards), then x2 and y2, all from the location.
+    """
+    height, width = ltrb.shape[-2:]
+    x = torch.arange(width, dtype=ltrb.dtype, device=ltrb.device) + (stride // 2) / stride
+    y = torch.arange(height, dtype=ltrb.dtype, device=ltrb.device).unsqueeze(1) + (stride // 2) / stride
+    left, top, right, bottom = (ltrb / stride).unbind(-3)
+    center_x, center_y = x.clamp(max=width - 1), y.clamp(max=height - 1)
+    return torch.stack(
+        [
+            (x - left).clamp(0, width - 1) - center_x,
+            (y - top).clamp(0, height - 1) - center_y,
+            (x + right).clamp(0, width - 1) - center_x,
+            (y + bottom).clamp(0, height - 1) - center_y,
+        ],
+        dim=-3,
+    )
+
+
+class SpatialTemporalTransformation(nn.Module):
+    """Add what support frames show to the features of a key frame (STFT; Wu et al., MICCAI 2021, section 2).
+
+    Support features are aligned by a deformable convolution, which is guided by how the boxes that each frame predicts
+    differ from the key frame's; then each channel of the key frame takes up that channel of the supports, weighted by
+    their similarity to it.
+
+    Args:
+        channels: channels C of the features.
+        offset_groups: groups of channels with offsets of their own; must divide ``channels``.
+        reference_frozen_offsets: leave the layer that makes the offsets at its random weights, as the published
+            training does.
+    """
+
+    def __init__(self, channels: int, offset_groups: int = 4, reference_frozen_offsets: bool = False) -> None:
+        super().__init__()
+        self.conv_offset = nn.Conv2d(4, offset_groups * 2 * 9, kernel_size=1, bias=False)
+        self.conv_adaption = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        nn.init.normal_(self.conv_offset.weight, std=0.01)
+        nn.init.normal_(self.conv_adaption.weight, std=0.01)
+        if reference_frozen_offsets:
+            self.conv_offset.weight.requires_grad_(False)
+
+    def align(self, features: torch.Tensor, shape_difference: torch.Tensor) -> torch.Tensor:
+        """Deformable convolution of features ``(F, C, h, w)``, guided by ``shape_difference`` ``(F, 4, h, w)``."""
+        offsets = self.conv_offset(shape_difference)
+        return deform_conv2d(features, offsets.to(features.dtype), self.conv_adaption.weight, padding=(1, 1)).relu()
+
+    def attention(self, aligned: torch.Tensor) -> torch.Tensor:
+        """Weight of each channel of the supports ``(B, N-1, C)`` in aligned features ``(B, N, C, h, w)``, key first."""
+        maps = aligned.flatten(3)  # (B, N, C, h*w)
+        similarity = (maps[:, :1] * maps[:, 1:]).sum(dim=3) * maps.shape[3] ** -0.5
+        return similarity.softmax(dim=1)
+
+    def forward(self, features: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
+        """Transform the features of a key frame by those of its supports.
+
+        Args:
+            features: ``(B, N, C, h, w)``, the key frame first; N = 1 is a key frame without support.
+            extent: :func:`box_extent` of the boxes that each frame predicts, ``(B, N, 4, h, w)``.
+
+        Returns:
+            features ``(B, C, h, w)`` of the key frame.
+        """
+        shape_difference = torch.cat([extent[:, :1], extent[:, :1] - extent[:, 1:]], dim=1)
+        aligned = self.align(features.flatten(0, 1), shape_difference.flatten(0, 1)).reshape(features.shape)
+        weights = self.attention(aligned)[..., None, None]
+        return aligned[:, 0] + (weights * aligned[:, 1:]).sum(dim=1)

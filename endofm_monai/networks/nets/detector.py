@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from typing import Any, ClassVar, List, Optional  # noqa: UP035 - TorchScript reads the annotations of this module
+
+import torch
+from torch import nn
+
+from endofm_monai.networks.blocks import DetectionHead, DetectionPyramid, FrameFeatures
+from endofm_monai.networks.nets.endofm import EndoFM
+
+__all__ = ["DETECTOR_PRESETS", "EndoFMDetector"]
+
+DETECTOR_PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"channels": 64, "num_convs": 2},
+    "small": {"channels": 128, "num_convs": 2},
+    "base": {"channels": 256, "num_convs": 4},
+    "large": {"channels": 256, "num_convs": 4},
+}
+"""Sizes of neck and head beside those of the backbone; ``base`` is the published one."""
+
+
+class EndoFMDetector(nn.Module):
+    """Polyp detector of Endo-FM: its video transformer, a feature pyramid and a two-stage head (paper, section 3.2).
+
+    A clip is a key frame and the frames that support it. ``frames`` says how they meet: ``"per_frame"`` encodes each
+    frame alone, so that a video is encoded once a frame (see :class:`endofm_monai.apps.StreamingDetector`), and frames
+    meet in the head; ``"joint"`` lets them attend to each other in the transformer as well. The published code trains
+    with ``"joint"`` and tests with ``"per_frame"``.
+
+    Args:
+        backbone: the video transformer.
+        neck: makes the levels of the pyramid from a token map.
+        head: makes predictions from the levels.
+        frames: ``"per_frame"`` or ``"joint"``.
+
+    Raises:
+        ValueError: when ``frames`` is neither.
+
+    Example::
+
+        >>> detector = EndoFMDetector.from_preset("tiny", num_classes=2)
+        >>> detector(torch.rand(1, 3, 3, 224, 224)).shape  # 28**2 + 14**2 + 7**2 + 4**2 + 2**2 locations
+        torch.Size([1, 16, 1049])
+    """
+
+    published_prefixes: ClassVar[dict[str, Optional[str]]] = {  # noqa: UP045
+        "body.fpn1.": None,
+        "body.fpn2.0.": "neck.upsample.",
+        "body.": "",
+        **{f"fpn.fpn_inner{level + 2}.": f"neck.fpn.inner_blocks.{level}.0." for level in range(3)},
+        **{f"fpn.fpn_layer{level + 2}.": f"neck.fpn.layer_blocks.{level}.0." for level in range(3)},
+        "fpn.top_blocks.": "neck.fpn.extra_blocks.",
+        "rpn.head.cls_tower.": "head.classification.conv.",
+        "rpn.head.cls_logits.": "head.classification.cls_logits.",
+        "rpn.head.bbox_tower.": "head.regression.conv.",
+        "rpn.head.bbox_pred.": "head.regression.bbox_reg.",
+        "rpn.head.centerness.": "head.regression.bbox_ctrness.",
+        "rpn.head.scales.": "head.scales.",
+        "rpn.head.dcn_cls_subnet.": "head.class_transformation.",
+        "rpn.head.dcn_bbox_subnet.": "head.box_transformation.",
+        "rpn.head.dcn_cls_score.": "head.refined_class.",
+        "rpn.head.dcn_bbox_pred.": "head.refined_box.",
+    }
+
+    def __init__(self, backbone: EndoFM, neck: nn.Module, head: DetectionHead, frames: str = "per_frame") -> None:
+        super().__init__()
+        if frames not in ("per_frame", "joint"):
+            raise ValueError(f'`frames` must be "per_frame" or "joint", but got {frames!r}.')
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.frames = frames
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str = "base",
+        num_classes: int = 2,
+        frames: str = "per_frame",
+        reference_frozen_offsets: bool = False,
+        **backbone: Any,
+    ) -> "EndoFMDetector":
+        """Make a detector of a named size.
+
+        Args:
+            preset: ``"tiny"``, ``"small"``, ``"base"`` (the published model) or ``"large"``.
+            num_classes: number K of classes, without background.
+            frames: see the class.
+            reference_frozen_offsets: see :class:`endofm_monai.networks.blocks.SpatialTemporalTransformation`.
+            backbone: further arguments of :class:`EndoFM`, which win over the preset's.
+
+        Raises:
+            ValueError: when there is no such preset.
+        """
+        network = EndoFM.from_preset(preset, **backbone)
+        size = DETECTOR_PRESETS[preset]
+        strides = tuple(network.patch_size * 2**level // 2 for level in range(5))
+        head = DetectionHead(
+            size["channels"], num_classes, size["num_convs"], strides, reference_frozen_offsets=reference_frozen_offsets
+        )
+        return cls(network, DetectionPyramid(network.embed_dim, size["channels"]), head, frames)
+
+    @torch.jit.export
+    def encode(self, x: torch.Tensor) -> List[FrameFeatures]:  # noqa: UP006
+        """First stage: what each frame of normalized clips ``(B, 3, T, H, W)`` shows, at each level."""
+        num_frames = x.shape[2]
+        if self.frames == "per_frame":
+            x = x.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # (B*T, 3, 1, H, W)
+        token_map = self.backbone.forward_features(x).token_map.transpose(1, 2).flatten(0, 1)  # (B*T, D, h, w)
+        return self.head.describe(self.neck(token_map), num_frames)
+
+    def forward(self, x: torch.Tensor, every_frame: bool = False) -> torch.Tensor:
+        """Predict the boxes of the key frames of clips.
+
+        Args:
+            x: normalized clips ``(B, 3, T, H, W)``: the key frame, then its supports in any order (or none); H and W in
+                multiples of twice the patch size.
+            every_frame: let each frame in turn be the key frame, with all others as supports.
+
+        Returns:
+            ``(B, 2*K + 12, L)``, or ``(B * T, 2*K + 12, L)`` with ``every_frame``; its parts are named by
+            :func:`endofm_monai.networks.blocks.split_predictions`.
+        """
+        levels = self.encode(x)
+        return self.head.refine(_each_as_key(levels) if every_frame else levels)
+
+
+def _each_as_key(levels: List[FrameFeatures]) -> List[FrameFeatures]:  # noqa: UP006
+    """Repeat the features ``(B, T, ...)`` as ``(B * T, T, ...)``, in which each frame comes first in turn."""
+    num_frames = levels[0].ltrb.shape[1]
+    frames = torch.arange(num_frames, device=levels[0].ltrb.device)
+    order = (frames.unsqueeze(1) + frames) % num_frames  # (T, T)
+    repeated = []
+    for level in levels:
+        parts = [part[:, order].flatten(0, 1) for part in level]
+        repeated.append(FrameFeatures(parts[0], parts[1], parts[2], parts[3], parts[4]))
+    return repeated

@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from endofm_monai.losses import DetectionLoss
+from endofm_monai.losses.detection_targets import first_stage_targets, second_stage_targets
+from endofm_monai.networks.blocks import split_predictions
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())
+STRIDES = (8, 16, 32, 64, 128)
+
+
+def published_outputs(arr, case) -> dict[str, list[torch.Tensor]]:
+    """Head outputs of the golden file's recipe, by name, one a level."""
+    names = {"cls": (2, 2.5, -2.5), "ctr": (1, 1, 0), "ltrb": (4, 1.5, 2.5), "scls": (2, 1.5, -0.5), "sreg": (4, 0.3, 0)}
+    outputs = {
+        name: [
+            arr(f"det/{case['tag']}_{name}_l{level}", (1, channels, *size), std, mean)
+            for level, size in enumerate(case["level_sizes"])
+        ]
+        for name, (channels, std, mean) in names.items()
+    }
+    outputs["ltrb"] = [ltrb.relu() * stride for ltrb, stride in zip(outputs["ltrb"], STRIDES, strict=True)]
+    for tensor in (tensor for levels in outputs.values() for tensor in levels):
+        tensor.requires_grad_()
+    return outputs
+
+
+def prediction(outputs: dict[str, list[torch.Tensor]]) -> torch.Tensor:
+    """The detector's output tensor made of them."""
+    levels = []
+    for level, stride in enumerate(STRIDES):
+        height, width = outputs["cls"][level].shape[2:]
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        place = torch.stack([x * stride + stride // 2, y * stride + stride // 2, torch.full_like(x, stride)])[None]
+        parts = [place, *(outputs[name][level] for name in ("cls", "ctr", "ltrb", "scls", "sreg"))]
+        levels.append(torch.cat(parts, dim=1).flatten(2))
+    return torch.cat(levels, dim=2)
+
+
+@pytest.mark.parametrize("case", GOLDEN["loss_unit"]["cases"], ids=lambda case: case["tag"])
+def test_targets_losses_and_gradients_are_the_published_ones(arr, case):
+    outputs = published_outputs(arr, case)
+    pred = prediction(outputs)
+    assert pred.shape[2] == case["locations_total"]
+    box, label = torch.tensor(case["gt_boxes"]).reshape(-1, 4), torch.tensor(case["gt_labels"], dtype=torch.long)
+    out = split_predictions(pred)
+
+    found, ltrb = first_stage_targets(out.location[0], out.stride[0], box, label)
+    assert found.nonzero().squeeze(1).tolist() == [positive["index"] for positive in case["fcos_positive"]]
+    for positive in case["fcos_positive"]:
+        assert found[positive["index"]] == positive["label"]
+        torch.testing.assert_close(ltrb[positive["index"]], torch.tensor(positive["ltrb"]))
+    found, delta = second_stage_targets(out.first_box[0].detach(), box, label)
+    index = found.nonzero().squeeze(1)
+    assert len(index) == case["stft_positive_count"]
+    assert index.sum() == case["stft_positive_index_sum"]
+    assert index[:20].tolist() == case["stft_positive_first20"]
+    torch.testing.assert_close(delta[index[:20]], torch.tensor(case["stft_delta_first20"]), rtol=1e-5, atol=1e-5)
+    assert delta[index].abs().sum().item() == pytest.approx(case["stft_delta_abs_sum_positive"], rel=1e-5)
+
+    terms = DetectionLoss().terms(pred, [{"box": box, "label": label}])
+    for name, expected in case["losses"].items():
+        assert terms[name.removeprefix("loss_")].item() == pytest.approx(expected, rel=1e-5), name
+    DetectionLoss()(pred, [{"box": box, "label": label}]).backward()
+    for name, expected in case["grad_l2_of_sum"].items():
+        norm = np.sqrt(sum(float(tensor.grad.square().sum()) for tensor in outputs[name]))
+        assert norm == pytest.approx(expected, rel=1e-5), name
