@@ -3,7 +3,7 @@
 
 from endofm_monai.data.preparation.command import run_command
 from endofm_monai.data.preparation.cutting import clip_ranges
-from endofm_monai.data.preparation.files import images_by_stem, subfolders
+from endofm_monai.data.preparation.files import clean_name, images_by_stem, name_share, subfolders
 from endofm_monai.data.preparation.layouts import check_layout
 from endofm_monai.data.preparation.masks import mask_boxes, read_mask
 from endofm_monai.data.preparation.parallel import run_parallel
@@ -16,9 +16,11 @@ __all__ = [
     "Settings",
     "SourceVideo",
     "check_layout",
+    "clean_name",
     "clip_ranges",
     "images_by_stem",
     "mask_boxes",
+    "name_share",
     "prepare_dataset",
     "read_mask",
     "read_videos",

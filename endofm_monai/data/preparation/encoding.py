@@ -105,7 +105,7 @@ def _encode(
             copies = math.ceil(count * repeats - 1e-6) - written
             if not copies:
                 continue
-            frame.pts, frame.time_base = None, None
+            frame.pts = None
             filters.vpush(frame)
             shown = filters.vpull()
             if outside is not None:

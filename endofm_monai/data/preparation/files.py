@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,26 @@ from typing import Any
 from endofm_monai.data.clip_files import frame_images, natural_key
 from endofm_monai.utils import atomic_path
 
-__all__ = ["images_by_stem", "relative", "remove_leftovers", "sha256", "subfolders", "write_json"]
+__all__ = [
+    "clean_name",
+    "images_by_stem",
+    "name_share",
+    "relative",
+    "remove_leftovers",
+    "sha256",
+    "subfolders",
+    "write_json",
+]
+
+
+def clean_name(path: str) -> str:
+    """Make a video's name of its path: other characters than letters, digits, ``._-`` and ``/`` become ``_``."""
+    return "/".join(re.sub(r"[^A-Za-z0-9._-]", "_", part).lstrip("._-") or "_" for part in path.split("/"))
+
+
+def name_share(name: str) -> float:
+    """Give a number from 0 to 1 that depends on nothing but a name, to split a set that others will be added to."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:

@@ -11,6 +11,15 @@ __all__ = ["check_layout"]
 _SIGNATURES: dict[str, list[tuple[str, ...]]] = {
     "CVC-ClinicDB": [("Original/*.*", "Ground Truth/*.*")],
     "LDPolypVideo": [("TrainValid/Images/*", "TrainValid/Annotations/*"), ("Test/Images/*", "Test/Annotations/*")],
+    "PolypDiag": [("videos/*", "splits/train.txt", "splits/val.txt")],
+    "KUMC": [("train2019/Image/*", "train2019/Annotation/*"), ("val2019/Image/*", "val2019/Annotation/*")],
+    "Kvasir-SEG": [("images/*.*", "masks/*.*", "kavsir_bboxes.json")],
+    "SUN-SEG": [("TrainDataset/Frame/*", "TrainDataset/GT/*"), ("TestEasyDataset/*",), ("SUN-Negative/*",)],
+    "HyperKvasir": [("labeled-videos/*",), ("unlabeled-videos/*",), ("labeled-images/*",)],
+    "Kvasir-Capsule": [("*labelled_videos/*",), ("*kvasir-capsule*videos*/*",)],
+    "CholecT45": [("data/VID*/*", "triplet/VID*.txt")],
+    "PolypGen": [("data_C1/images_C1/*",), ("sequenceData/positive/*",)],
+    "Colonoscopic": [("*[Aa]denoma*/**/*.*", "*[Hh]yperplas*/**/*.*"), ("**/*[Aa]denoma*.*", "**/*[Hh]yperplas*.*")],
 }
 
 

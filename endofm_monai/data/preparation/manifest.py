@@ -68,13 +68,14 @@ def verify_manifest(output: Path) -> None:
 
     Raises:
         FileNotFoundError: when there is no manifest.
-        ValueError: when files are missing or have changed; the message lists them.
+        ValueError: when files are missing or have changed; the message lists them. Sources that are not named in the
+            manifest cannot be checked.
     """
     path = output / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     different = []
     for entry in tqdm(manifest["videos"], f"verifying {manifest['name']}", unit="video"):
-        expected = [(output / manifest["source"], entry["source"], entry["sha256"])]
+        expected = [(output / manifest["source"], entry["source"], entry["sha256"])] if entry["source"] else []
         for clip in entry["clips"]:
             if "sha256" in clip:
                 paths = [clip["item"].get(key, []) for key in ("image", "mask")]

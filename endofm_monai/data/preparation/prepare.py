@@ -30,6 +30,7 @@ def prepare_dataset(
     *,
     datalists: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     problems: Sequence[str] = (),
+    private: bool = False,
     verify: bool = False,
     strict: bool = False,
     workers: int = -1,
@@ -49,7 +50,8 @@ def prepare_dataset(
         source: folder with the files as their owners distribute them; it is only read.
         output: folder to write to.
         datalists: further datalists: for each file name, for each of its sections, names of videos.
-        problems: what is wrong with the sources beyond single videos, for the manifest.
+        problems: what is wrong with the sources as far as their layout tells, for the manifest.
+        private: name no source file in what is written, as names can tell who the patient is.
         verify: only check an earlier output against its manifest.
         strict: end with an error when a video had to be left out.
         workers: number of processes on this machine; -1 for one a processor core.
@@ -85,7 +87,7 @@ def prepare_dataset(
     missing = [video for video in videos if records[video.name] is None]
     for name, record in run_parallel(
         _prepare_named,
-        [(video, source, output, chosen) for video in missing],
+        [(video, source, output, chosen, private) for video in missing],
         workers,
         backend,
         scheduler,
@@ -108,15 +110,14 @@ def prepare_dataset(
     for file, sections in lists.items():
         write_json(output / file, {**about, **sections})
     manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
-    manifest["problems"] = [{"video": name, "problem": problem} for name, problem in failed.items()] + [
-        {"problem": problem} for problem in problems
-    ]
+    found = [*failed.values(), *problems, *_duplicates(entries)]
+    manifest["problems"] = [f"{name}: could not be used" for name in failed] if private else found
     write_json(output / "manifest.json", manifest)
     if stats:
         draw_stats(output, dataset, entries, data)
-    _report(manifest, data, datalist)
-    if strict and manifest["problems"]:
-        raise ValueError(f"{output / 'manifest.json'}: lists {len(manifest['problems'])} problems, see above")
+    _report(manifest, found, data, datalist)
+    if strict and found:
+        raise ValueError(f"{output}: {len(found)} problems, see above")
     return str(datalist)
 
 
@@ -157,12 +158,23 @@ def _named_lists(
     }
 
 
-def _report(manifest: dict[str, Any], data: Path, datalist: Path) -> None:
+def _duplicates(entries: list[dict[str, Any]]) -> list[str]:
+    """Tell which videos have the same content, byte for byte."""
+    first: dict[str, dict[str, Any]] = {}
+    pairs = [(first.setdefault(entry["sha256"], entry), entry) for entry in entries]
+    return [
+        f"{other['name']} ({other['section']}): is the same, byte for byte, as {entry['name']} ({entry['section']})"
+        for entry, other in pairs
+        if entry is not other
+    ]
+
+
+def _report(manifest: dict[str, Any], problems: list[str], data: Path, datalist: Path) -> None:
     """Say what there is now, and how it compares with what is published."""
-    for problem in manifest["problems"]:
-        print(f"left out: {problem['problem']}")
+    for problem in problems:
+        print(f"problem: {problem}")
     counts = ", ".join(
-        f"{count} {what}" + (f" ({manifest['published'][what]} published)" if what in manifest["published"] else "")
+        f"{what} {count}" + (f" (published: {manifest['published'][what]})" if what in manifest["published"] else "")
         for what, count in manifest["totals"].items()
         if isinstance(count, int)
     )

@@ -41,7 +41,9 @@ def read_record(video: SourceVideo, output: Path) -> dict[str, Any] | None:
     return record
 
 
-def prepare_video(video: SourceVideo, source: Path, output: Path, settings: Settings) -> dict[str, Any]:
+def prepare_video(
+    video: SourceVideo, source: Path, output: Path, settings: Settings, private: bool = False
+) -> dict[str, Any]:
     """Check one video, make its clips, and note that it is finished.
 
     Args:
@@ -49,6 +51,7 @@ def prepare_video(video: SourceVideo, source: Path, output: Path, settings: Sett
         source: folder that the paths of the sources are relative to.
         output: folder to write to.
         settings: what to make of it.
+        private: do not name the sources.
 
     Returns:
         the record: ``stamp`` of the sources, the files that were ``written``, and the ``video``'s entry in the
@@ -92,7 +95,7 @@ def prepare_video(video: SourceVideo, source: Path, output: Path, settings: Sett
     entry = {
         "name": video.name,
         "section": video.section,
-        "source": [relative(path, source) for path in video.files],
+        "source": [] if private else [relative(path, source) for path in video.files],
         "sha256": digest,
         **vars(info),
         "brightness": brightness,

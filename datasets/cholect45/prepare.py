@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data.preparation import (
+    Dataset,
+    SourceVideo,
+    check_layout,
+    prepare_dataset,
+    read_videos,
+    run_command,
+    subfolders,
+)
+
+__all__ = ["prepare"]
+
+DATASET = Dataset(
+    name="CholecT45",
+    licence="CC BY-NC-SA 4.0",
+    published={"videos": 45, "clips": 580, "frames": 90444},
+    clip_seconds=150,  # 150 frames, as of the other sets: these are one second apart
+)
+KINDS = ("triplet", "instrument", "verb", "target")
+
+
+def prepare(source: str, output: str, **options: Any) -> str:
+    """Prepare CholecT45: frames at 1 a second, cut into clips of 150, with the actions of each frame.
+
+    Args:
+        source: folder with ``data``, ``triplet``, ``instrument``, ``verb`` and ``target``.
+        output: folder to write to.
+        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+
+    Returns:
+        the path of the datalist, whose items have, for each kind of label, the list of those present in each frame.
+    """
+    root = check_layout(DATASET.name, source)
+    videos, problems = read_videos(read_video, [(root, name) for name in subfolders(root / "data")])
+    return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
+
+
+def read_video(root: Path, name: str) -> SourceVideo:
+    """Read a video: ``data/<name>/<index>.png`` with ``<kind>/<name>.txt``."""
+    frames = frame_images(root / "data" / name)
+    labels = {}
+    for kind in KINDS:
+        path = root / kind / f"{name}.txt"
+        present = read_labels(path)
+        missing = [frame.name for frame in frames if int(frame.stem) not in present]
+        if missing:
+            raise ClipReadError(f"{path}: has no line for {len(missing)} frames, as {missing[0]}")
+        labels[kind] = [present[int(frame.stem)] for frame in frames]
+    return SourceVideo(name=name, image=frames, fps=1, frame_labels=labels)
+
+
+def read_labels(path: Path) -> dict[int, list[int]]:
+    """Read a table with a frame a line: its index, then for each label whether it is present."""
+    try:
+        rows = [[int(value) for value in line.split(",")] for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ClipReadError(f"{path}: is no readable table of labels ({error})") from error
+    return {frame: [label for label, value in enumerate(values) if value == 1] for frame, *values in rows}
+
+
+if __name__ == "__main__":
+    run_command(prepare)

@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import Any
+
+from endofm_monai.data import find_clips
+from endofm_monai.data.preparation import Dataset, SourceVideo, check_layout, clean_name, prepare_dataset, run_command
+
+__all__ = ["prepare"]
+
+DATASET = Dataset(
+    name="Colonoscopic",
+    licence="see the owners' page",
+    labels={0: "adenoma", 1: "hyperplastic", 2: "serrated"},
+    published={"clips": 210, "frames": 36534},
+    clip_seconds=5,
+)
+# The lesion's class is in the path of its videos, spelled in several ways.
+CLASSES = {"adenoma": 0, "hyperplas": 1, "serrated": 2}
+
+
+def prepare(source: str, output: str, **options: Any) -> str:
+    """Prepare Colonoscopic: videos of lesions in white light and narrow-band imaging, cut into clips of 5 s.
+
+    Args:
+        source: folder with the videos, in folders whose names tell the class of the lesion.
+        output: folder to write to.
+        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+
+    Returns:
+        the path of the datalist.
+    """
+    root = check_layout(DATASET.name, source)
+    videos = []
+    for path in find_clips(root):
+        name = path.relative_to(root).with_suffix("").as_posix()
+        labels = {label for word, label in CLASSES.items() if word in name.lower()}
+        videos.append(SourceVideo(clean_name(name), path, labels={"label": labels.pop()} if len(labels) == 1 else {}))
+    return prepare_dataset(DATASET, videos, root, output, **options)
+
+
+if __name__ == "__main__":
+    run_command(prepare)

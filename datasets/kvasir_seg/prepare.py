@@ -1,0 +1,69 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from endofm_monai.data.preparation import (
+    Dataset,
+    SourceVideo,
+    check_layout,
+    images_by_stem,
+    name_share,
+    prepare_dataset,
+    run_command,
+)
+
+__all__ = ["prepare"]
+
+DATASET = Dataset(
+    name="Kvasir-SEG",
+    licence="CC BY 4.0 as part of HyperKvasir",
+    labels={1: "polyp"},
+    published={"videos": 1000, "frames": 1000},
+    mode="copy",
+)
+
+
+def prepare(source: str, output: str, **options: Any) -> str:
+    """Prepare Kvasir-SEG: stills with masks and boxes, each a clip of one frame.
+
+    No split is published: a tenth each is set aside for validation and test, chosen by the images' names.
+
+    Args:
+        source: folder with ``images``, ``masks`` and ``kavsir_bboxes.json``.
+        output: folder to write to.
+        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+
+    Returns:
+        the path of the datalist.
+
+    Raises:
+        FileNotFoundError: when the boxes are missing.
+        ValueError: when they are not those of the images.
+    """
+    root = check_layout(DATASET.name, source)
+    boxes = json.loads((root / "kavsir_bboxes.json").read_text(encoding="utf-8"))
+    images, masks = (images_by_stem(root / folder) for folder in ("images", "masks"))
+    if unknown := images.keys() - boxes.keys():
+        raise ValueError(f"{root / 'kavsir_bboxes.json'}: has no boxes for {len(unknown)} images, as {min(unknown)}")
+    videos = []
+    for name, image in images.items():
+        share = name_share(name)
+        found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
+        videos.append(
+            SourceVideo(
+                name=name,
+                image=[image],
+                masks=[masks.get(name, root / "masks" / image.name)],
+                section="test" if share < 0.1 else "validation" if share < 0.2 else "training",
+                frame_labels={"box": [found], "box_label": [[1] * len(found)]},
+            )
+        )
+    return prepare_dataset(DATASET, videos, root, output, **options)
+
+
+if __name__ == "__main__":
+    run_command(prepare)

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from endofm_monai.data import find_clips
+from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data.preparation import Dataset, SourceVideo, prepare_dataset, run_command
+from endofm_monai.utils import atomic_path
+
+__all__ = ["prepare"]
+
+DATASET = Dataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
+
+
+def prepare(source: str, output: str, border: str = "crop", **options: Any) -> str:
+    """Prepare a folder of videos of any kind for pre-training: cut, resized, cropped to the endoscope's picture.
+
+    Clips are numbered and carry no metadata of their sources. Which is which stands in ``private/sources.csv``, which
+    keeps the numbers when videos are added: do not pass it on.
+
+    Args:
+        source: folder with video files, folders of frame images, multi-frame DICOM files, at any depth.
+        output: folder to write to.
+        border: what to do with what is black around the picture: ``"crop"``, ``"mask"`` (also what remains in the
+            corners) or ``"keep"``.
+        options: see :func:`endofm_monai.data.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
+            text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
+
+    Returns:
+        the path of the datalist.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        ValueError: when it holds no videos.
+    """
+    root = Path(source)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: is not an existing folder")
+    clips = [clip for clip in find_clips(root) if not clip.resolve().is_relative_to(Path(output).resolve())]
+    if not clips:
+        raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")
+    numbers = number_sources(
+        Path(output) / "private" / "sources.csv", [clip.relative_to(root).as_posix() for clip in clips]
+    )
+    videos = [
+        SourceVideo(
+            f"video_{numbers[clip.relative_to(root).as_posix()]:05d}", frame_images(clip) if clip.is_dir() else clip
+        )
+        for clip in clips
+    ]
+    if options.get("mode", DATASET.mode) == "encode":
+        options["border"] = border
+    return prepare_dataset(DATASET, videos, root, output, private=True, **options)
+
+
+def number_sources(table: Path, sources: list[str]) -> dict[str, int]:
+    """Number the sources in the order in which they were first seen."""
+    numbers: dict[str, int] = {}
+    if table.exists():
+        with open(table, newline="", encoding="utf-8") as file:
+            numbers = {row["source"]: int(row["number"]) for row in csv.DictReader(file)}
+    for name in sources:
+        numbers.setdefault(name, len(numbers) + 1)
+    with atomic_path(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "source"])
+        writer.writerows((number, name) for name, number in numbers.items())
+    return numbers
+
+
+if __name__ == "__main__":
+    run_command(prepare)

@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data.preparation import (
+    Dataset,
+    SourceVideo,
+    check_layout,
+    clean_name,
+    prepare_dataset,
+    run_command,
+    subfolders,
+)
+
+__all__ = ["prepare"]
+
+DATASET = Dataset(
+    name="PolypGen",
+    licence="see the owners' page; no commercial use without permission",
+    labels={1: "polyp"},
+    published={"frames": 1537 + 2225},
+    mode="copy",
+)
+
+
+def prepare(source: str, output: str, test_center: int = 6, **options: Any) -> str:
+    """Prepare PolypGen: stills of six centers and sequences, with masks.
+
+    Args:
+        source: folder with ``data_C1`` ... ``data_C6`` and ``sequenceData``.
+        output: folder to write to.
+        test_center: center whose stills are the test; the sequences are the validation, the other stills training.
+        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+
+    Returns:
+        the path of the datalist.
+    """
+    root = check_layout(DATASET.name, source)
+    videos = []
+    for center in range(1, 7):
+        images = root / f"data_C{center}" / f"images_C{center}"
+        for image in frame_images(images) if images.is_dir() else []:
+            videos.append(
+                SourceVideo(
+                    name=clean_name(f"C{center}/{image.stem}"),
+                    image=[image],
+                    masks=[mask_of(image, f"masks_C{center}")],
+                    mask_label=1,
+                    section="test" if center == test_center else "training",
+                    labels={"center": center},
+                )
+            )
+    for name in subfolders(root / "sequenceData" / "positive"):
+        frames = frame_images(root / "sequenceData" / "positive" / name / f"images_{name}")
+        masks = [mask_of(frame, f"masks_{name}") for frame in frames]
+        videos.append(SourceVideo(name, frames, masks=masks, mask_label=1, section="validation"))
+    return prepare_dataset(DATASET, videos, root, output, **options)
+
+
+def mask_of(image: Path, folder: str) -> Path:
+    """Name the mask of an image: in the folder beside it, with ``_mask`` at the end of its name."""
+    return image.parents[1] / folder / f"{image.stem}_mask.jpg"
+
+
+if __name__ == "__main__":
+    run_command(prepare)

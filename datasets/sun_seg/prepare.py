@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data.preparation import (
+    Dataset,
+    SourceVideo,
+    check_layout,
+    images_by_stem,
+    name_share,
+    prepare_dataset,
+    run_command,
+    subfolders,
+)
+
+__all__ = ["prepare"]
+
+DATASET = Dataset(
+    name="SUN-SEG",
+    licence="on request from the owners, not to be passed on",
+    labels={0: "no polyp", 1: "polyp"},
+    published={"clips": 1018, "frames": 159400},
+)
+# Each part holds its folders directly or, in the later form, below these two.
+PARTS = ("TrainDataset", "TestEasyDataset", "TestHardDataset")
+VIEWS = ("", "Seen", "Unseen")
+
+
+def prepare(source: str, output: str, negatives: bool = False, validation_share: float = 0.1, **options: Any) -> str:
+    """Prepare SUN-SEG: clips with a mask a frame, and on request the clips of SUN without a polyp.
+
+    No validation part is published: cases of the training part are set aside for it.
+
+    Args:
+        source: folder with ``TrainDataset``, ``TestEasyDataset`` and ``TestHardDataset``, and ``SUN-Negative``.
+        output: folder to write to.
+        negatives: also take ``SUN-Negative``, cut into clips of 5 s that do not overlap. These have no masks: a set
+            for pre-training or classification.
+        validation_share: share of the cases of the training part that become the validation part.
+        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+
+    Returns:
+        the path of the datalist.
+    """
+    root = check_layout(DATASET.name, source)
+    videos = []
+    for part in PARTS:
+        for folder in (root / part / view for view in VIEWS):
+            for case in subfolders(folder / "Frame"):
+                section = "test" if part != "TrainDataset" else "training"
+                if section == "training" and name_share(case.split("_")[0]) < validation_share:
+                    section = "validation"
+                videos.append(read_case(folder, case, section, folder.relative_to(root).as_posix()))
+    if negatives:
+        for case in subfolders(root / "SUN-Negative"):
+            frames = frame_images(root / "SUN-Negative" / case)
+            videos.append(SourceVideo(name=f"SUN-Negative/{case}", image=frames, labels={"label": 0}))
+        options = {"clip_seconds": 5, **options}
+    return prepare_dataset(DATASET, videos, root, output, **options)
+
+
+def read_case(folder: Path, case: str, section: str, name: str) -> SourceVideo:
+    """Read a clip: ``Frame/<case>/<image>.jpg`` with ``GT/<case>/<image>.png``, in the natural order of the names."""
+    masks = images_by_stem(folder / "GT" / case) if (folder / "GT" / case).is_dir() else {}
+    frames = frame_images(folder / "Frame" / case)
+    return SourceVideo(
+        name=f"{name}/{case}",
+        image=frames,
+        masks=[masks.get(frame.stem, folder / "GT" / case / f"{frame.stem}.png") for frame in frames],
+        mask_label=1,
+        section=section,
+        labels={"label": 1},
+    )
+
+
+if __name__ == "__main__":
+    run_command(prepare)
