@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["bootstrap_interval"]
+__all__ = ["bootstrap_interval", "bootstrap_intervals"]
 
 
 def bootstrap_interval(
@@ -44,6 +44,17 @@ def bootstrap_interval(
         >>> bootstrap_interval(lambda items: correct[items].mean(), groups=["a", "a", "b", "c"])
         (0.0, 1.0)
     """
+    return bootstrap_intervals(lambda items: {"": statistic(items)}, groups, level, resamples, seed)[""]
+
+
+def bootstrap_intervals(
+    statistics: Callable[[np.ndarray], dict[str, float]],
+    groups: ArrayLike,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Intervals of several statistics that are computed at once, by name; see :func:`bootstrap_interval`."""
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"`level` must be in (0, 1) and `resamples` positive, but got {level} and {resamples}.")
     names, group_of_item = np.unique(np.asarray(groups), return_inverse=True)
@@ -52,7 +63,11 @@ def bootstrap_interval(
     items = [np.flatnonzero(group_of_item == group) for group in range(len(names))]
     random = np.random.default_rng(seed)
     draws = random.integers(len(names), size=(resamples, len(names)))
-    values = np.array([statistic(np.concatenate([items[group] for group in draw])) for draw in draws])
+    values = [statistics(np.concatenate([items[group] for group in draw])) for draw in draws]
+    return {name: _interval(np.array([value[name] for value in values]), level) for name in values[0]}
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
     defined = values[~np.isnan(values)]
     if len(defined) == 0:
         return float("nan"), float("nan")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from endofm_monai.metrics import bootstrap_interval
+from endofm_monai.metrics import bootstrap_interval, bootstrap_intervals
 
 
 def test_interval_of_a_mean_agrees_with_the_normal_approximation():
@@ -59,3 +59,12 @@ def test_undefined_resamples_are_left_out():
 def test_wrong_arguments(wrong):
     with pytest.raises(ValueError, match="at least one item|`level`"):
         bootstrap_interval(lambda items: 0.0, **{"groups": [0, 1], **wrong})
+
+
+def test_intervals_of_several_statistics_are_those_of_each():
+    values = np.random.default_rng(0).standard_normal(30)
+    both = bootstrap_intervals(
+        lambda items: {"mean": values[items].mean(), "max": values[items].max()}, np.arange(30), resamples=100
+    )
+    assert both["mean"] == bootstrap_interval(lambda items: values[items].mean(), np.arange(30), resamples=100)
+    assert both["max"][1] == values.max()

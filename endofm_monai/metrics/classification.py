@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+__all__ = ["calibration_error", "classification_scores", "decide", "one_hot"]
+
+
+def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Scores of predicted class probabilities; those that need a decision take it by :func:`decide`.
+
+    Args:
+        probabilities: ``(N, C)`` in 0..1.
+        labels: class indices ``(N,)``; or ``(N, C)`` 0 or 1, where classes do not exclude each other.
+
+    Returns:
+        ``accuracy`` (of several labels: all must be right), ``macro_f1``, ``macro_precision``, ``macro_recall``,
+        ``roc_auc``, ``average_precision``, ``calibration_error`` (:func:`calibration_error`); and for two classes
+        ``f1``, ``precision`` and ``recall`` of class 1. Macro scores are the mean over the classes for which they are
+        defined; the areas of more than two classes are the mean of those of one class against the rest. A score that
+        the labels leave undefined, as the areas when all items are of one class, is NaN; the precision of a class
+        that is never predicted is 0.
+
+    Example::
+
+        >>> classification_scores([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1])["f1"]
+        0.6666666666666666
+    """
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    multi_label = labels.ndim == 2
+    truth, decided = one_hot(labels, probabilities.shape[1]), decide(probabilities, multi_label)
+    right, actual, predicted = (truth & decided).sum(axis=0), truth.sum(axis=0), decided.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        by_class = {
+            "f1": 2 * right / (actual + predicted),
+            "precision": right / np.maximum(predicted, 1),
+            "recall": right / actual,
+        }
+    areas = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
+    for name, area in areas.items():
+        by_class[name] = np.array([_area(area, *columns) for columns in zip(truth.T, probabilities.T, strict=True)])
+
+    scores = {"accuracy": (truth == decided).all(axis=1).mean()}
+    if probabilities.shape[1] == 2 and not multi_label:
+        scores |= {name: values[1] for name, values in by_class.items()}
+    else:
+        scores |= {name: _mean(by_class[name]) for name in areas}
+    scores |= {f"macro_{name}": _mean(by_class[name]) for name in ("f1", "precision", "recall")}
+    scores["calibration_error"] = calibration_error(probabilities, labels)
+    return {name: float(value) for name, value in scores.items()}
+
+
+def decide(probabilities: np.ndarray, multi_label: bool = False) -> np.ndarray:
+    """Binary predictions ``(N, C)``: the likeliest class of each item, or with ``multi_label`` all above 0.5."""
+    if multi_label:
+        return (probabilities > 0.5).astype(int)
+    return one_hot(probabilities.argmax(axis=1), probabilities.shape[1])
+
+
+def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels ``(N, C)`` of class indices ``(N,)``; what is ``(N, C)`` already stays."""
+    return np.eye(num_classes, dtype=int)[labels] if labels.ndim == 1 else labels.astype(int)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: how far confidence is from accuracy (Guo et al., ICML 2017, section 2).
+
+    Confidences are sorted into equally wide bins; the result is the mean over all items of the distance between the
+    accuracy and the mean confidence of their bin. The confidence is the probability of the likeliest class; of
+    classes that do not exclude each other every decision, for or against one, counts on its own.
+
+    Args:
+        probabilities: ``(N, C)``.
+        labels: ``(N,)``, or ``(N, C)`` 0 or 1.
+        bins: number of bins.
+
+    Returns:
+        the error, in 0..1.
+    """
+    if labels.ndim == 2:
+        confidence = np.maximum(probabilities, 1 - probabilities).ravel()
+        correct = (decide(probabilities, multi_label=True) == labels).ravel()
+    else:
+        confidence = probabilities.max(axis=1)
+        correct = probabilities.argmax(axis=1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def _area(area: Callable, truth: np.ndarray, probabilities: np.ndarray) -> float:
+    return area(truth, probabilities) if 0 < truth.mean() < 1 else float("nan")
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) > 0 else float("nan")
