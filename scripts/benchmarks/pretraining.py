@@ -103,7 +103,13 @@ class Pretraining:
         benchmark = Path(__file__).parents[1] / "benchmark.py"
         peaks = {}
         for checkpointing in (False, True):
-            command = [sys.executable, str(benchmark), "pretraining", "peak_of_step", f"--checkpointing={checkpointing}"]
+            command = [
+                sys.executable,
+                str(benchmark),
+                "pretraining",
+                "peak_of_step",
+                f"--checkpointing={checkpointing}",
+            ]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             peaks[f"checkpointing_{checkpointing}".lower()] = float(output)
         return peaks

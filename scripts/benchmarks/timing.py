@@ -38,11 +38,16 @@ def multiply_rate(dtype: torch.dtype) -> float:
 def next_to_limit(
     function: Callable[[], object], tflop: float, repeat: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, float]:
-    """Time of a computation, and its share of the multiplication rate of ``dtype`` measured before and after it."""
-    before = multiply_rate(dtype)
-    seconds = seconds_of(function, repeat)
-    limit = (before + multiply_rate(dtype)) / 2
-    return {"seconds": seconds, "multiply_tflops": limit, "share_of_multiply_rate": tflop / seconds / limit}
+    """Median time of a computation, and median share of the multiplication rate measured before and after each call."""
+    function()
+    rates, times = [multiply_rate(dtype)], []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+        rates.append(multiply_rate(dtype))
+    shares = [tflop / seconds / ((rates[i] + rates[i + 1]) / 2) for i, seconds in enumerate(times)]
+    return {"seconds": median(times), "multiply_tflops": median(rates), "share_of_multiply_rate": median(shares)}
 
 
 def peak_memory() -> float:
