@@ -79,9 +79,11 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     ================================== ===========================================================================
     layout                             recognized by
     ================================== ===========================================================================
-    training checkpoint                ``teacher`` and ``student`` (Endo-FM, SVT, DINO, this project)
+    training checkpoint                ``teacher`` and ``student`` (Endo-FM, SVT, DINO, this project), as dictionaries
+                                       or as the first part of all names (a ``StudentTeacher``'s state dict)
     fine-tuned classifier              ``backbone_state_dict`` with ``state_dict`` (``polypdiag.pth``)
-    nested state dict                  ``state_dict``, ``model`` or ``model_state`` (``kumc.pth``, TimeSformer)
+    nested state dict                  ``state_dict``, ``model``, ``model_state`` or ``network`` (``kumc.pth``,
+                                       TimeSformer, this project's ``checkpoint.pt`` of a task)
     state dict                         nothing but tensors (SVT's release, ``cvc.pth``, timm, ``model.pt``)
     ================================== ===========================================================================
 
@@ -96,7 +98,7 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     if which not in ("teacher", "student"):
         raise ValueError(f"`which` must be 'teacher' or 'student', but got {which!r}.")
     file = Path(path)
-    content = read_checkpoint(file)
+    content = _nest_pair(read_checkpoint(file))
     layout, keys = _recognize(content, which)
     if which == "student" and layout != "training checkpoint":
         raise WeightsError(f"{file}: is a {layout} and has no student; take `which='teacher'`.")
@@ -113,13 +115,24 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     return PublishedWeights(file, layout, " + ".join(keys) or "all", state)
 
 
+def _nest_pair(content: dict[str, Any]) -> dict[str, Any]:
+    """Part the state dict of a student and its teacher in two; any other content stays as it is."""
+    names = [name.removeprefix("module.").split(".", 1) for name in content]
+    if not all(len(name) == 2 and name[0] in ("student", "teacher") for name in names):
+        return content
+    pair: dict[str, Any] = {"student": {}, "teacher": {}}
+    for (owner, name), value in zip(names, content.values(), strict=True):
+        pair[owner][name] = value
+    return pair
+
+
 def _recognize(content: dict[str, Any], which: str) -> tuple[str, list[str]]:
     """The layout of a file's top level, and the keys below which the wanted state dicts are (none: the top level)."""
     if "teacher" in content or "student" in content:
         return "training checkpoint", [which]
     if "backbone_state_dict" in content:
         return "fine-tuned classifier", ["backbone_state_dict", "state_dict"]
-    for key in ("state_dict", "model", "model_state"):
+    for key in ("state_dict", "model", "model_state", "network"):
         if isinstance(content.get(key), dict):
             return "nested state dict", [key]
     return "state dict", []

@@ -31,6 +31,9 @@ def test_clean_key(key, clean):
     [
         ({"teacher": {"x": 1}, "student": {"module.x": 2}, "epoch": 3}, "teacher", "training checkpoint", "teacher", 1),
         ({"teacher": {"x": 1}, "student": {"module.x": 2}, "epoch": 3}, "student", "training checkpoint", "student", 2),
+        ({"module.teacher.x": 1, "module.student.x": 2}, "teacher", "training checkpoint", "teacher", 1),
+        ({"teacher.backbone.x": 1, "student.backbone.x": 2}, "student", "training checkpoint", "student", 2),
+        ({"network": {"x": 3}, "optimizer": {}}, "teacher", "nested state dict", "network", 3),
         ({"model_state": {"model.x": 4}}, "teacher", "nested state dict", "model_state", 4),
         ({"model": {"module.x": 5}, "iteration": 1}, "teacher", "nested state dict", "model", 5),
         ({"state_dict": {"module.backbone.x": 6}}, "teacher", "nested state dict", "state_dict", 6),
