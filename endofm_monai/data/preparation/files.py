@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data.clip_files import frame_images, natural_key
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import TEMPORARY_PREFIX, atomic_path
 
 __all__ = [
     "clean_name",
@@ -86,7 +86,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def remove_leftovers(output: Path) -> None:
-    """Delete the temporary files that a killed run left in its output folder: hidden ones, from ``atomic_path``."""
-    for path in output.rglob(".*"):
-        if path.is_file():
-            path.unlink()
+    """Delete the temporary files of ``atomic_path`` that a killed run left in its output folder."""
+    for path in output.rglob(f"{TEMPORARY_PREFIX}*"):
+        path.unlink()
