@@ -8,11 +8,53 @@ import os
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from endofm_monai.visualize.figure import new_figure, pick_frames, rgb_frames, save_figure
 
-__all__ = ["plot_attention"]
+__all__ = ["attention_heat", "plot_attention", "show_heat"]
+
+
+def attention_heat(attention: torch.Tensor, num_frames: int, height: int, width: int) -> np.ndarray:
+    """Where the class token looks, as mean over the heads and in multiples of uniform attention.
+
+    Args:
+        attention: softmax weights ``(T, heads, 1 + N, 1 + N)`` over N patches in row-major order; row 0 is the class
+            token's.
+        num_frames: number T of frames.
+        height: height of the frames in pixels.
+        width: width of the frames in pixels.
+
+    Returns:
+        ``(T, rows, columns)``, a value a patch.
+
+    Raises:
+        ValueError: when the N patches do not tile the T frames.
+    """
+    tokens = attention.shape[-1]
+    patch = max(math.isqrt(height * width // max(tokens - 1, 1)), 1)
+    rows, columns = height // patch, width // patch
+    if attention.shape[0] != num_frames or rows * columns != tokens - 1 or tokens == 1:
+        raise ValueError(
+            f"`attention` {tuple(attention.shape)} does not fit {num_frames} frames of {height}x{width} pixels."
+        )
+    relative = attention[:, :, 0, 1:].detach().float().cpu().mean(dim=1) * tokens  # (T, N)
+    return relative.unflatten(1, (rows, columns)).numpy()
+
+
+def show_heat(axes: Axes, heat: np.ndarray, scale: float, height: int, width: int) -> AxesImage:
+    """Lay the heat map ``(rows, columns)`` of a frame of ``height`` x ``width`` pixels over its picture."""
+    return axes.imshow(
+        heat,
+        cmap="inferno",
+        alpha=0.8 * heat.clip(0, scale) / scale,
+        vmin=0,
+        vmax=scale,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        interpolation="bilinear",
+    )
 
 
 def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
@@ -34,15 +76,7 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
         ValueError: when the N patches do not tile the T frames.
     """
     _, num_frames, height, width = frames.shape
-    tokens = attention.shape[-1]
-    patch = max(math.isqrt(height * width // max(tokens - 1, 1)), 1)
-    rows, columns = height // patch, width // patch
-    if attention.shape[0] != num_frames or rows * columns != tokens - 1 or tokens == 1:
-        raise ValueError(
-            f"`attention` {tuple(attention.shape)} does not fit {num_frames} frames of {height}x{width} pixels."
-        )
-    relative = attention[:, :, 0, 1:].detach().float().cpu().mean(dim=1) * tokens  # (T, N)
-    heat = relative.reshape(num_frames, rows, columns).numpy()
+    heat = attention_heat(attention, num_frames, height, width)
 
     shown = pick_frames(num_frames)
     # a few patches may exceed the scale, lest one hides the others; uniform attention shall not look like a peak
@@ -54,15 +88,7 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
             panel.imshow(frame)
             panel.set_axis_off()
         axes[0, column].set_title(f"frame {index + 1}", fontsize=8, pad=3)
-        overlay = axes[1, column].imshow(
-            heat[index],
-            cmap="inferno",
-            alpha=0.8 * heat[index].clip(0, scale) / scale,
-            vmin=0,
-            vmax=scale,
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-            interpolation="bilinear",
-        )
+        overlay = show_heat(axes[1, column], heat[index], scale, height, width)
     bar = figure.colorbar(overlay, ax=axes[1], fraction=0.05, pad=0.01, extend="max")
     bar.ax.tick_params(labelsize=6)
     bar.set_label("attention / uniform", fontsize=7)
