@@ -63,7 +63,8 @@ def load_published(
     with a head or a decoder, pass ``network.backbone``; a bare backbone leaves the rest of the file alone.
 
     A network whose published names differ from its own has an attribute ``published_prefixes``, which maps the
-    prefixes of the file's clean names to its own, e.g. ``{"linear.": "head."}``.
+    prefixes of the file's clean names to its own, e.g. ``{"linear.": "head."}``; None stands for tensors that the
+    network leaves out by design.
 
     Args:
         network: network to fill in place; its dtype and device stay.
@@ -91,7 +92,7 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
     """Copy ``weights`` into ``network``; see :func:`load_published`."""
     own = network.state_dict()
     names = clean_names(own, type(network).__name__)
-    state = _rename(weights, getattr(unwrap(network), "published_prefixes", {}))
+    state, left_out = _rename(weights, getattr(unwrap(network), "published_prefixes", {}))
 
     matched = [name for name in names if name in state]
     missing = [name for name in names if name not in state]
@@ -119,21 +120,27 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
         weights.part,
         tuple(matched),
         tuple(missing),
-        tuple(unexpected),
+        (*unexpected, *left_out),
         weights.resized,
         weights.notes,
     )
 
 
-def _rename(weights: PublishedWeights, prefixes: dict[str, str]) -> dict[str, torch.Tensor]:
-    """Give the tensors the network's names where its published ones differ."""
-    renamed = {}
+def _rename(
+    weights: PublishedWeights, prefixes: dict[str, str | None]
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """The tensors under the network's names, where its published ones differ, and the names of those left out."""
+    renamed: dict[str, str] = {}
+    left_out = []
     for name in weights.state:
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        renamed[prefixes.get(prefix, "") + name.removeprefix(prefix)] = name
-    if len(renamed) < len(weights.state):
-        raise WeightsError(f"{weights.file}: several of its tensors have one name after the renaming {prefixes}.")
-    return {clean: weights.state[renamed[key]] for clean, key in clean_names(renamed, weights.file).items()}
+        own = prefixes.get(prefix, "")
+        if own is None:
+            left_out.append(name)
+        elif renamed.setdefault(own + name.removeprefix(prefix), name) != name:
+            raise WeightsError(f"{weights.file}: several of its tensors have one name after the renaming {prefixes}.")
+    state = {clean: weights.state[renamed[key]] for clean, key in clean_names(renamed, weights.file).items()}
+    return state, tuple(left_out)
 
 
 def _advice(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], backbone_differs: bool) -> str:

@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from monai.data import NibabelWriter
+from PIL import Image
+
+from endofm_monai.utils import atomic_path
+from endofm_monai.visualize import open_video, overlay_mask
+
+__all__ = ["MASK_WRITERS", "MaskOutput", "write_coco", "write_nifti", "write_overlay", "write_png"]
+
+WriteMask = Callable[[np.ndarray, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """What the writers know of a clip before its first frame.
+
+    Args:
+        folder: where to write.
+        names: a name for each frame.
+        fps: frames per second.
+        height: rows of a frame in pixels.
+        width: columns of a frame in pixels.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    fps: float
+    height: int
+    width: int
+
+
+@contextmanager
+def write_png(clip: MaskOutput) -> Iterator[WriteMask]:
+    """Write ``masks/<name>.png`` for each frame, 0 or 255."""
+    names = iter(clip.names)
+
+    def write(frame: np.ndarray, mask: np.ndarray) -> None:
+        with atomic_path(clip.folder / "masks" / f"{next(names)}.png") as temporary:
+            Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)
+
+    yield write
+
+
+@contextmanager
+def write_overlay(clip: MaskOutput) -> Iterator[WriteMask]:
+    """Write ``overlay.mp4``: the frames with their masks laid over them."""
+    with open_video(clip.folder / "overlay.mp4", clip.fps) as write_frame:
+        yield lambda frame, mask: write_frame(overlay_mask(frame, mask))
+
+
+@contextmanager
+def write_nifti(clip: MaskOutput) -> Iterator[WriteMask]:
+    """Write ``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1 that 3D Slicer and ITK-SNAP open, by MONAI.
+
+    Pixels are square with a side of 1, and frames are 1 apart; x runs to the right and y down on the screen, as ITK
+    has it. The volume is collected on disk, so that a long video needs no memory for it.
+    """
+    with atomic_path(clip.folder / "masks.nii.gz") as temporary, TemporaryDirectory(dir=clip.folder) as folder:
+        shape = (clip.width, clip.height, len(clip.names))
+        volume = np.memmap(Path(folder, "volume"), np.uint8, "w+", shape=shape, order="F")
+        written = 0
+
+        def write(frame: np.ndarray, mask: np.ndarray) -> None:
+            nonlocal written
+            volume[:, :, written] = mask.T
+            written += 1
+
+        yield write
+        writer = NibabelWriter(output_dtype=np.uint8)
+        writer.set_data_array(volume, channel_dim=None, squeeze_end_dims=False)
+        writer.set_metadata({"affine": np.diag([-1.0, -1.0, 1.0, 1.0])}, resample=False)
+        named = Path(folder, "masks.nii.gz")  # nibabel goes by the suffix
+        writer.write(named)
+        named.replace(temporary)
+
+
+@contextmanager
+def write_coco(clip: MaskOutput) -> Iterator[WriteMask]:
+    """Write ``masks.json``: COCO annotations with run-length encoded masks, one for each frame with a mask.
+
+    Runs are uncompressed: lengths of runs of 0 and 1 in turn, column by column, 0 first, which ``pycocotools`` reads.
+    """
+    annotations: list[str] = []
+    written = 0
+
+    def write(frame: np.ndarray, mask: np.ndarray) -> None:
+        nonlocal written
+        written += 1
+        if not mask.any():
+            return
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        flat = np.concatenate([[0], mask.ravel(order="F") > 0, [0]]).astype(np.int8)
+        edges = np.flatnonzero(np.diff(flat))
+        runs = np.diff(edges, prepend=0).tolist()
+        if rest := mask.size - int(edges[-1]):
+            runs.append(rest)
+        annotation = {
+            "id": len(annotations) + 1,
+            "image_id": written,
+            "category_id": 1,
+            "segmentation": {"size": [clip.height, clip.width], "counts": runs},
+            "area": int(np.count_nonzero(mask)),
+            "bbox": [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1],
+            "iscrowd": 1,
+        }
+        annotations.append(json.dumps(annotation))  # a string takes a tenth of the memory
+
+    yield write
+    images = [
+        {"id": number, "file_name": name, "width": clip.width, "height": clip.height}
+        for number, name in enumerate(clip.names, start=1)
+    ]
+    head = json.dumps({"images": images, "categories": [{"id": 1, "name": "polyp"}]})
+    with atomic_path(clip.folder / "masks.json") as temporary:
+        temporary.write_text(head[:-1] + ', "annotations": [\n' + ",\n".join(annotations) + "\n]}\n")
+
+
+MASK_WRITERS: dict[str, Callable[[MaskOutput], AbstractContextManager[WriteMask]]] = {
+    "png": write_png,
+    "nifti": write_nifti,
+    "coco": write_coco,
+    "overlay": write_overlay,
+}

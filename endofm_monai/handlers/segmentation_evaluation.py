@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys, ensure_tuple
+from PIL import Image
+
+from endofm_monai.metrics import SegmentationScores, reference_clip_scores
+from endofm_monai.utils import atomic_path
+
+__all__ = ["SegmentationEvaluation", "clip_name", "frames_from_engine"]
+
+logger = logging.getLogger(__name__)
+
+
+def frames_from_engine(output: Sequence[dict[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Masks ``(1, H, W)`` of all frames of an evaluator's output, predicted and true: for MONAI's metrics, a frame each."""
+    frames = [item[key].unbind(1) for key in (CommonKeys.PRED, CommonKeys.LABEL) for item in output]
+    half = len(frames) // 2
+    return [mask for clip in frames[:half] for mask in clip], [mask for clip in frames[half:] for mask in clip]
+
+
+def clip_name(clip: Any, root: str | os.PathLike = ".") -> str:
+    """A name for the results of a clip: its path from ``root`` on without suffix, for images with first and last."""
+    paths = [Path(os.path.relpath(path, root)) for path in ensure_tuple(clip)]
+    paths = [Path(*(part for part in path.parts if part != "..")) for path in paths]
+    first = paths[0].with_suffix("")
+    return first.as_posix() if len(paths) == 1 else f"{first.as_posix()}-{paths[-1].stem}"
+
+
+class SegmentationEvaluation:
+    """Evaluates masks by two protocols side by side, when an evaluator is done; the first process writes the results.
+
+    ``<output_dir>/segmentation.json`` holds
+
+    * ``clean``: the scores of :class:`endofm_monai.metrics.SegmentationScores`, at the size of the frames, of the
+      clips that share no file with the training;
+    * ``post_processed``: the same of the masks at ``processed``, if the items have them;
+    * ``published``: the published protocol, see :func:`endofm_monai.metrics.reference_clip_scores`, at the size of the
+      network's output, of all clips; its own split shares clips between training and test, which are flagged.
+
+    ``<output_dir>/segmentation_frames.csv`` has the scores of each frame.
+
+    The evaluator must give ``pred`` and ``label`` (masks ``(1, T, H, W)``), ``probability`` and ``logits`` of
+    :class:`endofm_monai.transforms.MaskFromLogitsd`, and the ``index`` of :class:`endofm_monai.data.ClipDataset`.
+
+    Args:
+        output_dir: the folder to write to.
+        training_data: the items that the network was trained on, to find shared clips.
+        dataset_dir: folder that clips are named from.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        training_data: Sequence[dict[str, Any]] = (),
+        dataset_dir: str | os.PathLike = ".",
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.training_files = {file for item in training_data for file in ensure_tuple(item[CommonKeys.IMAGE])}
+        self.dataset_dir = dataset_dir
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self) -> None:
+        """Forget former results."""
+        self.clean = SegmentationScores()
+        self.processed = SegmentationScores()
+        self.published: list[dict[str, Any]] = []
+
+    def score(self, engine: Engine) -> None:
+        """Score the clips of one batch."""
+        for inputs, outputs in zip(engine.state.batch, engine.state.output, strict=True):
+            item = {**inputs, **outputs}
+            clip = engine.data_loader.dataset.data[int(item["index"])][CommonKeys.IMAGE]
+            name = clip_name(clip, self.dataset_dir)
+            shared = not self.training_files.isdisjoint(ensure_tuple(clip))
+            truth = item[CommonKeys.LABEL][0]
+            if not shared:
+                self.clean.add(name, item[CommonKeys.PRED][0], item["probability"][0], truth)
+                if "processed" in item:
+                    self.processed.add(name, item["processed"][0], item["probability"][0], truth)
+            predicted = item["logits"].argmax(dim=0).cpu().numpy() > 0
+            size = predicted.shape[:0:-1]
+            true = np.stack([Image.fromarray(mask).resize(size, Image.Resampling.NEAREST) for mask in truth.cpu().numpy()])
+            scores = reference_clip_scores(predicted, true > 0)
+            self.published.append({"clip": name, **scores, "in_training": shared})
+
+    def write(self, engine: Engine) -> None:
+        """Write the results."""
+        if idist.get_rank() > 0 or not self.published:
+            return
+        report: dict[str, Any] = {"clean": self.clean.report() if self.clean.rows else None}
+        if self.processed.rows:
+            report["post_processed"] = self.processed.report()
+        report["published"] = {
+            **{name: float(np.mean([clip[name] for clip in self.published])) for name in ("dice", "hd95")},
+            "clips_in_training": [clip["clip"] for clip in self.published if clip["in_training"]],
+            "clips": self.published,
+        }
+        with atomic_path(self.output_dir / "segmentation.json") as temporary:
+            temporary.write_text(json.dumps(report, indent=4))
+        if not self.clean.rows:
+            logger.warning("All evaluated clips were in training too: there is no clean result.")
+            return
+        rows = [{key: value for key, value in row.items() if key != "alignment"} for row in self.clean.rows]
+        with (
+            atomic_path(self.output_dir / "segmentation_frames.csv") as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        dice = report["clean"]["per_frame"]["dice"]
+        logger.info(
+            f"Dice of {report['clean']['frames']} frames of {report['clean']['sequences']} clips: {dice['value']:.3f} "
+            f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]; by the published protocol "
+            f"{report['published']['dice']:.3f}. See {self.output_dir / 'segmentation.json'}."
+        )

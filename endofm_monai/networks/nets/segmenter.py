@@ -1,0 +1,173 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from typing import Any  # TorchScript reads the annotations of this module, hence no __future__ import
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, ResidualStem
+from endofm_monai.networks.nets.endofm import EndoFM
+
+__all__ = ["EndoFMSegmenter"]
+
+# published prefix -> prefix here, see `endofm_monai.weights.load_published`
+PUBLISHED_BACKBONE_PREFIXES = {
+    "transformer.encoder.layer.": "blocks.",
+    "transformer.encoder.encoder_norm.": "norm.",
+    "transformer.encoder.cls_token": "cls_token",
+}
+PUBLISHED_PREFIXES = {
+    **PUBLISHED_BACKBONE_PREFIXES,
+    "transformer.embeddings.hybrid_model.": "encoder.stem.",
+    "transformer.embeddings.patch_embeddings.": "encoder.projection.",
+    "transformer.embeddings.position_embeddings": "encoder.position_embeddings",
+    "decoder.conv_more.0.": "decoder.conv_more.conv.",
+    "decoder.conv_more.1.": "decoder.conv_more.adn.N.",
+    **{
+        f"decoder.blocks.{block}.conv{number}.{old}.": f"decoder.blocks.{block}.conv{number}.{new}."
+        for block in range(4)
+        for number in (1, 2)
+        for old, new in ((0, "conv"), (1, "adn.N"))
+    },
+    "segmentation_head.0.": "head.",
+}
+EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")
+
+
+class SimpleEncoder(nn.Module):
+    """Gives the transformer the frames themselves, and skips of a small convolutional stem beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = DetailStem()
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Frames ``(B, 3, H, W)``, and maps at 1/8, 1/4 and 1/2 of their size."""
+        return frames, self.stem(frames)
+
+
+class HybridEncoder(nn.Module):
+    """TransUNet's convolutional encoder, whose output takes the place of the transformer's patch embedding.
+
+    Args:
+        embed_dim: width D of a token.
+        grid_size: rows and columns of the position table.
+        dropout_rate: dropout of the embedded tokens.
+    """
+
+    def __init__(self, embed_dim: int, grid_size: tuple[int, int], dropout_rate: float) -> None:
+        super().__init__()
+        self.stem = ResidualStem()
+        self.projection = nn.Conv2d(self.stem.out_channels, embed_dim, 1)
+        self.grid_size = grid_size
+        self.position_embeddings = nn.Parameter(torch.zeros(1, grid_size[0] * grid_size[1], embed_dim))
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Embedded tokens ``(B, D, H/16, W/16)`` of frames ``(B, 3, H, W)``, and the stem's skips."""
+        features, skips = self.stem(frames)
+        grid = self.projection(features)
+        table = self.position_embeddings.transpose(1, 2).unflatten(2, self.grid_size)
+        if grid.shape[2:] != table.shape[2:]:
+            table = F.interpolate(table, size=[grid.shape[2], grid.shape[3]], mode="nearest")
+        return self.dropout(grid + table), skips
+
+
+class EndoFMSegmenter(nn.Module):
+    """Segments every frame of a clip, with the backbone attending over all its frames.
+
+    ``decoder="transunet"`` is the published network (Endo-FM, MICCAI 2023, section 3.2, after TransUNet,
+    arXiv:2102.04306), with 140,730,786 parameters at base size: a ResNetV2 stem, whose output is embedded and
+    transformed by the backbone's blocks, and a decoder of four doublings with three skips. It leaves out the
+    backbone's own patch embedding and its position and time tables, so clips have no order. Published weights load
+    with :func:`endofm_monai.weights.load_published`.
+
+    ``decoder="simple"`` keeps the whole pre-trained backbone; its token map is decoded likewise, with fewer channels,
+    group normalization (the frames of a clip are too much alike for batch statistics) and the skips of a small
+    convolutional stem.
+
+    Args:
+        backbone: the video transformer, with patches of 16 pixels; becomes part of this network.
+        num_classes: number K of classes, with the background.
+        decoder: ``"transunet"`` or ``"simple"``.
+        dropout_rate: dropout of the tokens before the first block (``"transunet"`` only).
+
+    Raises:
+        ValueError: when ``decoder`` is neither, or the backbone's patches have another size.
+
+    Example::
+
+        >>> segmenter = EndoFMSegmenter.from_preset("tiny", decoder="simple")
+        >>> segmenter(torch.rand(1, 3, 5, 96, 128)).shape
+        torch.Size([1, 2, 5, 96, 128])
+    """
+
+    def __init__(
+        self, backbone: EndoFM, num_classes: int = 2, decoder: str = "transunet", dropout_rate: float = 0.1
+    ) -> None:
+        super().__init__()
+        if decoder not in ("transunet", "simple"):
+            raise ValueError(f'`decoder` must be "transunet" or "simple", but got {decoder!r}.')
+        if backbone.patch_size != 16:
+            raise ValueError(f"The backbone must have patches of 16 pixels, but they have {backbone.patch_size}.")
+        self.backbone = backbone
+        if decoder == "transunet":
+            self.published_prefixes = PUBLISHED_PREFIXES
+            self.encoder: nn.Module = HybridEncoder(backbone.embed_dim, backbone.grid_size, dropout_rate)
+            self.decoder = CascadedUpsampler(backbone.embed_dim)
+            take_out_embedding(backbone)
+        else:
+            self.encoder = SimpleEncoder()
+            self.decoder = CascadedUpsampler(
+                backbone.embed_dim,
+                channels=(128, 96, 64, 48, 32),
+                skip_channels=self.encoder.stem.skip_channels,
+                norm=("group", {"num_groups": 8}),
+            )
+        self.head = nn.Conv2d(self.decoder.out_channels, num_classes, 3, padding=1)
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str = "base",
+        num_classes: int = 2,
+        decoder: str = "transunet",
+        dropout_rate: float = 0.1,
+        **overrides: Any,
+    ) -> "EndoFMSegmenter":
+        """Make a segmenter with a backbone of a named size; ``overrides`` are arguments of the backbone."""
+        return cls(EndoFM.from_preset(preset, **overrides), num_classes, decoder, dropout_rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class logits of every pixel.
+
+        Args:
+            x: normalized clips ``(B, 3, T, H, W)``; any T, and H and W in multiples of 16.
+
+        Returns:
+            ``(B, K, T, H, W)``.
+
+        Raises:
+            ValueError: when H or W is no multiple of 16.
+        """
+        batch, _, num_frames, height, width = x.shape
+        if height % 16 != 0 or width % 16 != 0:
+            raise ValueError(f"Frames must have a height and width in multiples of 16 pixels, got {height}x{width}.")
+        embedded, skips = self.encoder(x.transpose(1, 2).flatten(0, 1))
+        clip = embedded.unflatten(0, [batch, num_frames]).transpose(1, 2)
+        grid = self.backbone.forward_features(clip).token_map  # (B, D, T, H/16, W/16)
+        logits = self.head(self.decoder(grid.transpose(1, 2).flatten(0, 1), skips))
+        return logits.unflatten(0, [batch, num_frames]).transpose(1, 2)
+
+
+def take_out_embedding(backbone: EndoFM) -> None:
+    """Turn a backbone into one that takes embedded tokens: clips ``(B, D, T, rows, columns)`` with "patches" of 1."""
+    backbone.published_prefixes = {**PUBLISHED_BACKBONE_PREFIXES, **dict.fromkeys(EMBEDDING)}  # type: ignore[assignment]
+    backbone.patch_embed = nn.Identity()  # type: ignore[assignment]
+    backbone.patch_size = 1
+    for name in ("pos_embed", "time_embed"):
+        table = getattr(backbone, name)
+        delattr(backbone, name)
+        backbone.register_buffer(name, torch.zeros_like(table), persistent=False)
