@@ -1,0 +1,109 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from endofm_monai.data import class_weights, load_labeled_clips
+
+NAMES = ["normal", "abnormal"]
+
+
+def write(folder, **sections):
+    """A datalist, and empty files for what it lists."""
+    for items in sections.values():
+        for item in items:
+            for image in item["image"] if isinstance(item["image"], list) else [item["image"]]:
+                (folder / image).parent.mkdir(parents=True, exist_ok=True)
+                (folder / image).touch()
+    (folder / "datalist.json").write_text(json.dumps(sections))
+    return folder / "datalist.json"
+
+
+def test_items_are_named_and_labeled(tmp_path):
+    datalist = write(
+        tmp_path,
+        training=[
+            {"image": "a/1.mp4", "label": 0},
+            {"image": "a/2.mp4", "label": "abnormal", "group": "patient 7"},
+            {"image": ["b/1.png", "b/2.png"], "label": 1, "video": "clip b"},
+        ],
+    )
+    items = load_labeled_clips(tmp_path, NAMES, datalist)
+    assert [(item["label"], item["video"], item["group"]) for item in items] == [
+        (0, "a/1.mp4", "a/1.mp4"),
+        (1, "a/2.mp4", "patient 7"),
+        (1, "clip b", "clip b"),
+    ]
+    assert items[0]["image"] == str(tmp_path / "a/1.mp4")
+
+
+def test_a_label_a_frame_gives_an_item_a_frame(tmp_path):
+    datalist = write(tmp_path, test=[{"image": ["b/1.png", "b/2.png"], "label": [0, 1]}])
+    items = load_labeled_clips(tmp_path, NAMES, datalist, "test")
+    assert [(item["label"], item["video"]) for item in items] == [(0, "b/1.png"), (1, "b/2.png")]
+    assert items[0]["group"] == items[1]["group"]
+    datalist = write(tmp_path, test=[{"image": ["b/1.png", "b/2.png"], "label": [0]}])
+    with pytest.raises(ValueError, match=r"b/1\.png and following: 2 frames have 1 labels"):
+        load_labeled_clips(tmp_path, NAMES, datalist, "test")
+
+
+def test_folders_of_classes(tmp_path):
+    for name in ("training/normal/1.png", "training/abnormal/2.png", "training/abnormal/x/3.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name, format="PNG")
+    items = load_labeled_clips(tmp_path, NAMES)
+    assert [(item["video"], item["label"]) for item in items] == [
+        ("training/normal/1.png", 0),
+        ("training/abnormal/2.png", 1),
+        ("training/abnormal/x/3.mp4", 1),
+    ]
+    with pytest.raises(FileNotFoundError, match="test: is no folder"):
+        load_labeled_clips(tmp_path, NAMES, section="test")
+    (tmp_path / "training" / "other").mkdir()
+    with pytest.raises(ValueError, match=r"training/other: is none of `class_names`"):
+        load_labeled_clips(tmp_path, NAMES)
+
+
+def test_several_labels(tmp_path):
+    datalist = write(tmp_path, training=[{"image": "1.mp4", "label": [1, 1]}, {"image": "2.mp4", "label": [0, 1]}])
+    items = load_labeled_clips(tmp_path, NAMES, datalist, multi_label=True)
+    assert torch.stack([item["label"] for item in items]).tolist() == [[1.0, 1.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("label", "multi_label", "message"),
+    [
+        (2, False, r"test: 1\.mp4: `label` must be from 0 to 1 .*found 2"),
+        (-1, False, "found -1"),
+        ("polyp", False, "found 'polyp'"),
+        (0.5, False, r"found 0\.5"),
+        ([0, 1, 1], True, "must be a list of 2 times 0 or 1"),
+        (1, True, "must be a list of 2 times 0 or 1"),
+    ],
+)
+def test_wrong_labels(tmp_path, label, multi_label, message):
+    datalist = write(tmp_path, test=[{"image": "1.mp4", "label": label}])
+    with pytest.raises(ValueError, match=message):
+        load_labeled_clips(tmp_path, NAMES, datalist, "test", multi_label)
+
+
+def test_class_that_training_lacks(tmp_path):
+    datalist = write(tmp_path, training=[{"image": "1.mp4", "label": 0}], test=[{"image": "1.mp4", "label": 0}])
+    with pytest.raises(ValueError, match="no item of `training` is of the class abnormal"):
+        load_labeled_clips(tmp_path, NAMES, datalist)
+    assert len(load_labeled_clips(tmp_path, NAMES, datalist, "test")) == 1
+
+
+def test_class_weights():
+    items = [{"label": 0}, {"label": 0}, {"label": 0}, {"label": 1}]
+    assert class_weights("balanced", items, NAMES) == pytest.approx([4 / 6, 2.0])
+    assert class_weights([1, 2], items, NAMES) == [1, 2]
+    assert class_weights(None, items, NAMES) is None
+    with pytest.raises(ValueError, match='must be "balanced" or 2 numbers'):
+        class_weights([1, 2, 3], items, NAMES)
