@@ -3,13 +3,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
-__all__ = ["unwrap"]
+__all__ = ["freeze_blocks", "unwrap"]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def unwrap(network: nn.Module) -> Any:
     """The network itself, also when ``DistributedDataParallel`` wraps it."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+
+
+def freeze_blocks(network: Network, count: int) -> Network:
+    """Keep the first ``count`` blocks of a network's ``backbone``, and what comes before them, from learning.
+
+    Args:
+        network: a network with a ``backbone``; changed in place.
+        count: number of blocks; 0 freezes nothing.
+    """
+    backbone: Any = network.backbone
+    if count > 0:
+        for part in (backbone.patch_embed, *backbone.blocks[:count]):
+            part.requires_grad_(False)
+        for parameter in (backbone.cls_token, backbone.pos_embed, backbone.time_embed):
+            parameter.requires_grad_(False)
+    return network

@@ -101,7 +101,7 @@ class DetectionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.strides = strides
+        self.strides = list(strides)
         self.classification = FCOSClassificationHead(channels, 1, num_classes, num_convs)
         self.regression = FCOSRegressionHead(channels, 1, num_convs)
         self.scales = nn.ModuleList(Scale() for _ in strides)
@@ -116,7 +116,7 @@ class DetectionHead(nn.Module):
         for layer in (self.refined_class, self.refined_box):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.refined_class.bias, float(self.classification.cls_logits.bias[0]))
+        nn.init.constant_(self.refined_class.bias, self.classification.cls_logits.bias[0].item())
 
     @torch.jit.export
     def describe(self, pyramid: List[torch.Tensor], num_frames: int) -> List[FrameFeatures]:  # noqa: UP006
@@ -129,16 +129,16 @@ class DetectionHead(nn.Module):
         Returns:
             the features of each level.
         """
-        levels = []
-        for level, scale, stride in zip(pyramid, self.scales, self.strides):  # noqa: B905 - TorchScript has no strict
-            class_features = self.classification.conv(level)
-            box_features = self.regression.conv(level)
+        levels: List[FrameFeatures] = []  # noqa: UP006
+        for index, scale in enumerate(self.scales):
+            class_features = self.classification.conv(pyramid[index])
+            box_features = self.regression.conv(pyramid[index])
             parts = [
                 class_features,
                 box_features,
                 self.classification.cls_logits(class_features),
                 self.regression.bbox_ctrness(box_features),
-                scale(self.regression.bbox_reg(box_features)).relu() * stride,
+                scale(self.regression.bbox_reg(box_features)).relu() * self.strides[index],
             ]
             parts = [part.unflatten(0, (-1, num_frames)) for part in parts]
             levels.append(FrameFeatures(parts[0], parts[1], parts[2], parts[3], parts[4]))
@@ -154,7 +154,7 @@ class DetectionHead(nn.Module):
         Returns:
             ``(B, 2*K + 12, L)``, see :func:`split_predictions`.
         """
-        outputs = [self.refine_level(level, stride).flatten(2) for level, stride in zip(frames, self.strides)]  # noqa: B905
+        outputs = [self.refine_level(level, self.strides[index]).flatten(2) for index, level in enumerate(frames)]
         return torch.cat(outputs, dim=2)
 
     def refine_level(self, frames: FrameFeatures, stride: int) -> torch.Tensor:

@@ -3,7 +3,8 @@
 
 import torch
 from torch import nn
-from torchvision.ops import deform_conv2d
+
+from endofm_monai.networks.blocks.deformable_convolution import deformable_convolution
 
 __all__ = ["SpatialTemporalTransformation", "box_extent"]
 
@@ -59,8 +60,7 @@ class SpatialTemporalTransformation(nn.Module):
 
     def align(self, features: torch.Tensor, shape_difference: torch.Tensor) -> torch.Tensor:
         """Deformable convolution of features ``(F, C, h, w)``, guided by ``shape_difference`` ``(F, 4, h, w)``."""
-        offsets = self.conv_offset(shape_difference)
-        return deform_conv2d(features, offsets.to(features.dtype), self.conv_adaption.weight, padding=(1, 1)).relu()
+        return deformable_convolution(features, self.conv_offset(shape_difference), self.conv_adaption.weight).relu()
 
     def attention(self, aligned: torch.Tensor) -> torch.Tensor:
         """Weight of each channel of the supports ``(B, N-1, C)`` in aligned features ``(B, N, C, h, w)``, key first."""

@@ -131,8 +131,15 @@ def _each_as_key(levels: List[FrameFeatures]) -> List[FrameFeatures]:  # noqa: U
     num_frames = levels[0].ltrb.shape[1]
     frames = torch.arange(num_frames, device=levels[0].ltrb.device)
     order = (frames.unsqueeze(1) + frames) % num_frames  # (T, T)
-    repeated = []
+    repeated: List[FrameFeatures] = []  # noqa: UP006
     for level in levels:
-        parts = [part[:, order].flatten(0, 1) for part in level]
-        repeated.append(FrameFeatures(parts[0], parts[1], parts[2], parts[3], parts[4]))
+        repeated.append(
+            FrameFeatures(
+                class_features=level.class_features[:, order].flatten(0, 1),
+                box_features=level.box_features[:, order].flatten(0, 1),
+                class_logits=level.class_logits[:, order].flatten(0, 1),
+                centerness=level.centerness[:, order].flatten(0, 1),
+                ltrb=level.ltrb[:, order].flatten(0, 1),
+            )
+        )
     return repeated

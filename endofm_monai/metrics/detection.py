@@ -1,0 +1,192 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from monai.apps.detection.metrics.coco import COCOMetric
+from monai.apps.detection.metrics.matching import matching_batch
+from monai.data.box_utils import box_iou
+
+__all__ = [
+    "DetectionFrame",
+    "average_precision",
+    "best_threshold",
+    "box_scores",
+    "center_scores",
+    "polyp_scores",
+    "presence_scores",
+]
+
+_COCO = COCOMetric(
+    ["polyp"], iou_list=(0.5,), iou_range=(0.5, 0.95, 0.05), max_detection=(100,), per_class=False, verbose=False
+)
+_HALF = int(np.flatnonzero(_COCO.iou_thresholds == 0.5)[0])
+
+
+@dataclass
+class DetectionFrame:
+    """A frame of a video: its true boxes and what was detected in it. Boxes are xyxy in pixels, classes count from 1.
+
+    Args:
+        video: name of the video.
+        index: number of the frame in it.
+        box: true boxes ``(G, 4)``.
+        label: their classes ``(G,)``.
+        pred_box: detected boxes ``(D, 4)``.
+        pred_label: their classes ``(D,)``.
+        pred_score: their scores ``(D,)``.
+    """
+
+    video: str
+    index: int
+    box: np.ndarray
+    label: np.ndarray
+    pred_box: np.ndarray
+    pred_label: np.ndarray
+    pred_score: np.ndarray
+    matches: dict[int, dict[str, np.ndarray]] = field(init=False, repr=False)
+    """By class, what MONAI's ``matching_batch`` says of the 100 best detections."""
+
+    def __post_init__(self) -> None:
+        self.box, self.pred_box = (np.asarray(box, np.float32).reshape(-1, 4) for box in (self.box, self.pred_box))
+        self.label, self.pred_label = (np.asarray(label, np.int64) for label in (self.label, self.pred_label))
+        self.pred_score = np.asarray(self.pred_score, np.float32)
+        detected = (self.pred_box, self.pred_label, self.pred_score)
+        parts = [[part] for part in (*detected, self.box, self.label)]
+        (self.matches,) = matching_batch(box_iou, _COCO.get_iou_thresholds(), *parts)
+
+
+def presence_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> dict[str, float]:
+    """The published metric of KUMC: whether frames show a polyp, whatever its place, number and class.
+
+    A frame is predicted positive when any detection has a score of at least ``threshold``. A detector that fires on
+    every frame has a recall of 1, and a precision of 1 where no frame is negative.
+
+    Returns:
+        ``precision``, ``recall``, ``specificity``, ``accuracy``, ``f1`` and ``f2``, NaN where undefined.
+    """
+    actual = np.array([len(frame.box) > 0 for frame in frames], bool)
+    found = np.array([(frame.pred_score >= threshold).any() for frame in frames], bool)
+    tp, fp, fn = np.sum(actual & found), np.sum(~actual & found), np.sum(actual & ~found)
+    tn = len(frames) - tp - fp - fn
+    return {**_scores(tp, fp, fn), "specificity": _ratio(tn, tn + fp), "accuracy": _ratio(tp + tn, len(frames))}
+
+
+def center_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> dict[str, float]:
+    """The published code's unused metric: whether centers of detections lie in true boxes, whatever the classes.
+
+    A true box is found when it holds any center; detections beyond the number of pairs of a center and its box are
+    false. Frames without a true box are left out, see ``false_positives_per_negative_frame`` of :func:`box_scores`.
+    """
+    tp = fp = fn = 0
+    for frame in frames:
+        if len(frame.box) == 0:
+            continue
+        box = frame.pred_box[frame.pred_score >= threshold]
+        center = (box[:, None, :2] + box[:, None, 2:]) / 2
+        hits = ((center > frame.box[:, :2]) & (center < frame.box[:, 2:])).all(axis=2)  # (D, G)
+        found = int(hits.any(axis=0).sum())
+        tp, fn, fp = tp + found, fn + len(frame.box) - found, fp + max(len(box) - int(hits.sum()), 0)
+    return _scores(tp, fp, fn)
+
+
+def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | None = None) -> dict[str, float]:
+    """Boxes found with an IoU of at least 0.5 and the right class; each true box at most once, by the best score.
+
+    Args:
+        frames: the frames.
+        threshold: smallest score of a detection.
+        label: the class to look at; all by default.
+
+    Returns:
+        ``precision``, ``recall``, ``f1`` and ``f2``, and ``false_positives_per_negative_frame``, the mean number of
+        detections in frames without a true box (of the class); NaN where undefined.
+    """
+    matched, score, total = _detections(frames, label)
+    above = score >= threshold
+    tp = int(matched[above].sum())
+    empty = [f for f in frames if not (len(f.label) if label is None else np.any(f.label == label))]
+    false = sum(np.sum((f.pred_score >= threshold) & ((label is None) | (f.pred_label == label))) for f in empty)
+    return {
+        **_scores(tp, int(above.sum()) - tp, total - tp),
+        "false_positives_per_negative_frame": _ratio(false, len(empty)),
+    }
+
+
+def best_threshold(frames: Sequence[DetectionFrame]) -> float:
+    """The score from which on detections have the best F1 at IoU 0.5; choose it on validation data.
+
+    Returns:
+        the score of a detection, or 1 when none is right.
+    """
+    matched, score, total = _detections(frames, None)
+    order = np.argsort(-score, kind="stable")
+    tp = np.cumsum(matched[order])
+    f1 = 2 * tp / (np.arange(1, len(tp) + 1) + max(total, 1))
+    return float(score[order][f1.argmax()]) if matched.any() else 1.0
+
+
+def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
+    """COCO's average precision, mean over the classes that have true boxes.
+
+    Returns:
+        ``ap50`` at IoU 0.5, and ``ap``, the mean of IoU 0.5 to 0.95 in steps of 0.05.
+    """
+    results = []
+    for label in sorted({int(label) for frame in frames for label in frame.label}):
+        scores, _ = _COCO([{0: frame.matches[label]} for frame in frames if label in frame.matches])
+        results.append((scores["AP_IoU_0.50_MaxDet_100"], scores["mAP_IoU_0.50_0.95_0.05_MaxDet_100"]))
+    ap50, ap = np.mean(results, axis=0) if results else (np.nan, np.nan)
+    return {"ap50": float(ap50), "ap": float(ap)}
+
+
+def polyp_scores(frames: Sequence[DetectionFrame], threshold: float) -> list[dict[str, float | str | int]]:
+    """When each polyp of a video, that is the true boxes of one class in it, is found first (IoU 0.5, right class).
+
+    Returns:
+        for each polyp ``video``, ``label``, ``detected`` (0 or 1), and ``delay``, the frames from the first in which
+        it is visible to the first in which it is found; NaN when it is not.
+    """
+    visible: dict[tuple[str, int], int] = {}
+    found: dict[tuple[str, int], int] = {}
+    for frame in sorted(frames, key=lambda frame: (frame.video, frame.index)):
+        for label in np.unique(frame.label):
+            polyp = (frame.video, int(label))
+            visible.setdefault(polyp, frame.index)
+            match = frame.matches[label]
+            if np.any((match["dtScores"] >= threshold) & (match["dtMatches"][_HALF] > 0)):
+                found.setdefault(polyp, frame.index)
+    return [
+        {
+            "video": polyp[0],
+            "label": polyp[1],
+            "detected": int(polyp in found),
+            "delay": found[polyp] - first if polyp in found else float("nan"),
+        }
+        for polyp, first in visible.items()
+    ]
+
+
+def _detections(frames: Sequence[DetectionFrame], label: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Whether each detection is right at IoU 0.5, its score, and the number of true boxes."""
+    matches = [match for frame in frames for c, match in frame.matches.items() if label in (None, c)]
+    matched = np.concatenate([match["dtMatches"][_HALF] for match in matches]) if matches else np.zeros(0)
+    score = np.concatenate([match["dtScores"] for match in matches]) if matches else np.zeros(0)
+    return matched, score, sum(match["gtMatches"].shape[1] for match in matches)
+
+
+def _scores(tp: int, fp: int, fn: int) -> dict[str, float]:
+    return {
+        "precision": _ratio(tp, tp + fp),
+        "recall": _ratio(tp, tp + fn),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "f2": _ratio(5 * tp, 5 * tp + fp + 4 * fn),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")

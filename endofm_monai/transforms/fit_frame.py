@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from monai.apps.detection.transforms.box_ops import flip_boxes, zoom_boxes
+from monai.config import KeysCollection
+from monai.data.box_utils import clip_boxes_to_image
+from monai.transforms import Transform
+from monai.utils import TransformBackends, ensure_tuple_rep
+from torchvision.transforms.v2 import functional as TF
+
+from endofm_monai.transforms.clip_transform import RandClipTransform, RandClipTransformd
+
+__all__ = ["FitClip", "FrameMap", "RandFitClip", "RandFitClipd"]
+
+MIN_VISIBLE = 0.25  # share of a box's area that must stay in the frame
+
+
+@dataclass(frozen=True)
+class FrameMap:
+    """How the pixels of a frame were moved: zoomed, then shifted, then mirrored within a new frame.
+
+    Args:
+        zoom: factors of x and y.
+        shift: pixels to the right and down.
+        size: width and height of the new frame.
+        flips: axes along which it was mirrored: 0 for left to right, 1 for top to bottom.
+    """
+
+    zoom: tuple[float, float]
+    shift: tuple[float, float]
+    size: tuple[int, int]
+    flips: tuple[int, ...] = ()
+
+    def apply(self, box: torch.Tensor) -> torch.Tensor:
+        """Move boxes ``(N, 4)``, xyxy in pixels, with the frame; they may then lie beyond it."""
+        return flip_boxes(zoom_boxes(box, self.zoom) + box.new_tensor(self.shift * 2), self.size, self.flips)
+
+    def restore(self, box: torch.Tensor) -> torch.Tensor:
+        """Move boxes back: the inverse of ``apply``."""
+        box = flip_boxes(box, self.size, self.flips) - box.new_tensor(self.shift * 2)
+        return zoom_boxes(box, (1 / self.zoom[0], 1 / self.zoom[1]))
+
+
+class FitClip(Transform):
+    """Resize the frames of a clip to fit a size, keeping the ratio of their sides, and pad them with black.
+
+    The frame stays at the top left. Bilinear and antialiased.
+
+    Args:
+        size: height and width of the result in pixels, or one number for both.
+        reference_squeeze: resize to ``size`` whatever the ratio of the sides, as the published code does (to 640).
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(self, size: int | Sequence[int], reference_squeeze: bool = False) -> None:
+        self.size = ensure_tuple_rep(size, 2)
+        self.reference_squeeze = reference_squeeze
+
+    def frame_map(self, height: int, width: int) -> FrameMap:
+        """How frames of a size are moved."""
+        rows, columns = self.size
+        if not self.reference_squeeze:
+            scale = min(rows / height, columns / width)
+            rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        return FrameMap((columns / width, rows / height), (0.0, 0.0), (self.size[1], self.size[0]))
+
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize and pad ``(..., T, H, W)``, uint8 or floating point; the type stays."""
+        height, width = clip.shape[-2:]
+        return place(clip, self.frame_map(height, width))
+
+
+class RandFitClip(RandClipTransform):
+    """Fit a clip as :class:`FitClip` does, but zoomed, shifted and mirrored at random, alike in all frames.
+
+    Args:
+        size: height and width of the result in pixels, or one number for both.
+        zoom: smallest and largest factor to the size that fits.
+        flip_prob: probability that the clip is mirrored from left to right.
+        vertical_flip_prob: probability that it is mirrored from top to bottom.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        zoom: tuple[float, float] = (0.75, 1.5),
+        flip_prob: float = 0.5,
+        vertical_flip_prob: float = 0.5,
+    ) -> None:
+        super().__init__(prob=1.0)
+        self.size = ensure_tuple_rep(size, 2)
+        self.zoom = zoom
+        self.flip_probs = (flip_prob, vertical_flip_prob)
+
+    def randomize(self, data: torch.Tensor) -> None:
+        """Draw how the frames of ``data`` are moved."""
+        height, width = data.shape[-2:]
+        scale = min(self.size[0] / height, self.size[1] / width) * self.R.uniform(*self.zoom)
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        # the frame lies within the result where it is smaller, and covers it where it is larger
+        shift = [round(self.R.uniform(0, 1) * (s - n)) for s, n in zip(self.size[::-1], (columns, rows), strict=True)]
+        flips = tuple(axis for axis, prob in enumerate(self.flip_probs) if self.R.uniform() < prob)
+        zoom = (columns / width, rows / height)
+        self.frame_map = FrameMap(zoom, (float(shift[0]), float(shift[1])), (self.size[1], self.size[0]), flips)
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize, place and mirror."""
+        return place(clip, self.frame_map)
+
+
+def place(clip: torch.Tensor, frame_map: FrameMap) -> torch.Tensor:
+    """Move the pixels of a clip ``(..., T, H, W)``; what it does not cover is 0."""
+    height, width = clip.shape[-2:]
+    resized = [round(height * frame_map.zoom[1]), round(width * frame_map.zoom[0])]
+    left, top = (-round(shift) for shift in frame_map.shift)
+    clip = TF.crop(TF.resize(clip, resized, antialias=True), top, left, frame_map.size[1], frame_map.size[0])
+    return clip.flip([-1 - axis for axis in frame_map.flips])
+
+
+def move_boxes(
+    box: torch.Tensor, label: torch.Tensor, frame_map: FrameMap, frame_size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move boxes with their frame, of width and height ``frame_size``; those that lose most of their area go."""
+    inside, kept = clip_boxes_to_image(box, frame_size)
+    moved = frame_map.apply(inside)
+    visible, _ = clip_boxes_to_image(moved, frame_map.size, remove_empty=False)
+    enough = _area(visible) >= MIN_VISIBLE * _area(moved)
+    return visible[enough], label[kept][enough]
+
+
+def _area(box: torch.Tensor) -> torch.Tensor:
+    return (box[:, 2:] - box[:, :2]).prod(dim=1)
+
+
+class RandFitClipd(RandClipTransformd):
+    """Dictionary version of :class:`RandFitClip`, for clips and the boxes of their frames.
+
+    Boxes, lists of a tensor ``(G, 4)`` for each frame, are clipped to the frame and moved with it. A box of which less
+    than a quarter stays visible goes, and its label with it.
+
+    Args:
+        keys: key of the clip.
+        args: arguments of :class:`RandFitClip`.
+        box_key: key of the boxes.
+        label_key: key of their labels, tensors ``(G,)``.
+        kwargs: keyword arguments of :class:`RandFitClip`.
+    """
+
+    array_transform = RandFitClip
+
+    def __init__(
+        self, keys: KeysCollection, *args: Any, box_key: str = "box", label_key: str = "box_label", **kwargs: Any
+    ) -> None:
+        super().__init__(keys, *args, **kwargs)
+        self.box_key = box_key
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Transform clip and boxes; all else stays."""
+        height, width = data[self.keys[0]].shape[-2:]
+        d = super().__call__(data)
+        frames = zip(d[self.box_key], d[self.label_key], strict=True)
+        moved = [move_boxes(box, label, self.transform.frame_map, (width, height)) for box, label in frames]
+        d[self.box_key] = [box for box, _ in moved]
+        d[self.label_key] = [label for _, label in moved]
+        return d
