@@ -35,9 +35,10 @@ def build_bundle(
 ) -> Path:
     """Make of a bundle and trained weights what one shares: a folder and a zip that run on their own.
 
-    Beside what the bundle's folder holds, there are the weights as ``models/model.pt`` and ``models/model.safetensors``,
-    this package (so that nothing of the project needs to be installed), and ``large_files.yml`` with the SHA-256 of each
-    weight file. The zip has the same bytes for the same content.
+    Beside what the bundle's folder holds, there are the weights as ``models/model.pt`` and
+    ``models/model.safetensors``, this package (so that nothing of the project needs to be installed), and
+    ``large_files.yml`` with the SHA-256 of the weight files, where they are large. The zip has the same bytes for the
+    same content.
 
     Args:
         bundle: the bundle's folder.
@@ -116,11 +117,13 @@ def _write_large_files(folder: Path, weights_url: str | None) -> None:
 
 def _zip(folder: Path) -> Path:
     archive = folder.with_name(f"{folder.name}.zip")
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), (1980, 1, 1, 0, 0, 0))
-                entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+                is_weights = path.parent.name == "models"  # which deflate to nothing less
+                entry.compress_type = zipfile.ZIP_STORED if is_weights else zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
                 with path.open("rb") as source, file.open(entry, "w", force_zip64=True) as target:
                     shutil.copyfileobj(source, target)
     return archive

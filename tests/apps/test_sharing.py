@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from endofm_monai.apps.sharing import build_bundle
+from endofm_monai.networks.nets import EndoFM
+from endofm_monai.weights import WeightsError
+
+BUNDLE = Path(__file__).parents[2] / "bundle" / "endofm_pretraining"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    torch.manual_seed(0)
+    torch.save(EndoFM.from_preset("tiny").state_dict(), folder / "trained.pt")
+    build_bundle(BUNDLE, folder / "trained.pt", folder / "out", preset="tiny", frame_size=32)
+    return folder
+
+
+def test_zip_is_complete_and_holds_the_weights(shared: Path) -> None:
+    with zipfile.ZipFile(shared / "out" / "endofm_pretraining.zip") as archive:
+        names = archive.namelist()
+    for name in ("configs/metadata.json", "LICENSE", "docs/README.md", "models/model.pt", "endofm_monai/registry.py"):
+        assert f"endofm_pretraining/{name}" in names
+    assert not [name for name in names if "__pycache__" in name or "/eval/" in name]
+    models = shared / "out" / "endofm_pretraining" / "models"
+    trained = torch.load(shared / "trained.pt", weights_only=True)
+    for state in (torch.load(models / "model.pt", weights_only=True), load_file(models / "model.safetensors")):
+        assert state.keys() == trained.keys()
+        assert all(torch.equal(state[name], trained[name]) for name in trained)
+
+
+def test_unpacked_zip_runs_on_its_own(shared: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(shared / "out" / "endofm_pretraining.zip") as archive:
+        archive.extractall(tmp_path)
+    frames = tmp_path / "data" / "clip"
+    frames.mkdir(parents=True)
+    for number in range(3):
+        Image.fromarray(np.full((40, 48, 3), 60 * number, np.uint8)).save(frames / f"{number}.png")
+    root = tmp_path / "endofm_pretraining"
+    settings = {"config_file": "configs/inference.json", "dataset_dir": str(tmp_path / "data"), "plot": False}
+    script = "import endofm_monai, monai.bundle; print(endofm_monai.__file__); "
+    script += f"monai.bundle.run(**{settings}, num_workers=0)"
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith(str(root))
+    with np.load(root / "eval" / "embeddings.npz") as embeddings:
+        assert embeddings["embeddings"].shape == (1, 192)
+
+
+def test_same_content_gives_the_same_bytes_and_replaces_the_former(shared: Path) -> None:
+    archive = shared / "out" / "endofm_pretraining.zip"
+    before = archive.read_bytes()
+    build_bundle(BUNDLE, shared / "trained.pt", shared / "out", preset="tiny", frame_size=32)
+    assert archive.read_bytes() == before
+
+
+def test_large_files_name_their_place(shared: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("endofm_monai.apps.sharing.LARGE_FILE_BYTES", 1000)
+    url = "https://example.org/weights/"
+    build_bundle(BUNDLE, shared / "trained.pt", tmp_path, weights_url=url, preset="tiny")
+    listed = json.loads((tmp_path / "endofm_pretraining" / "large_files.yml").read_text())["large_files"]
+    assert [entry["path"] for entry in listed] == ["models/model.pt", "models/model.safetensors"]
+    assert listed[0]["url"] == "https://example.org/weights/model.pt"
+    assert len(listed[0]["hash_val"]) == 64
+
+
+def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError):
+        build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", preset="small")
+    with pytest.raises(KeyError, match="has no key presett"):
+        build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", presett="tiny")
+    with pytest.raises(FileNotFoundError, match="inference.json: is missing"):
+        build_bundle(tmp_path, shared / "trained.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
