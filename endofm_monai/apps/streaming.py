@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from endofm_monai.transforms import FitClip, NormalizeClip, SelectDetections
 __all__ = ["Detections", "StreamingDetector"]
 
 Detections = dict[str, torch.Tensor]
-"""What is seen in a frame: ``box`` ``(D, 4)`` xyxy in its pixels, ``label`` and ``label_scores`` ``(D,)``, best first."""
+"""Of a frame: ``box`` ``(D, 4)``, xyxy in its pixels, ``label`` and ``label_scores`` ``(D,)``, best first."""
 
 
 class StreamingDetector:
@@ -79,7 +79,7 @@ class StreamingDetector:
         """Forget all frames, and begin ``video``."""
         self.video = video
         self._memory: OrderedDict[int, list[FrameFeatures]] = OrderedDict()
-        self._frame_size = (0, 0)
+        self._frame_size: Sequence[int] = (0, 0)
         self._seen = 0  # frames of the video
         self._done = 0  # frames whose detections were given
 
@@ -131,14 +131,16 @@ class StreamingDetector:
         return [[FrameFeatures(*(part[i : i + 1] for part in level)) for level in levels] for i in range(len(batch))]
 
     @torch.no_grad()
-    def refine(self, key: list[FrameFeatures], supports: list[list[FrameFeatures]]) -> Detections:
-        """Second stage of a key frame, and what is chosen from it, in pixels of the frame."""
+    def refine(
+        self, key: list[FrameFeatures], supports: list[list[FrameFeatures]], frame_size: Sequence[int]
+    ) -> Detections:
+        """Second stage of a key frame of height and width ``frame_size``, and what is chosen, in its pixels."""
         levels = [
             FrameFeatures(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
             for frames in zip(key, *supports, strict=True)
         ]
         (found,) = self.select(self.network.head.refine(levels))
-        height, width = self._frame_size
+        height, width = frame_size
         box, kept = clip_boxes_to_image(self.fit.frame_map(height, width).restore(found["box"]), (width, height))
         return {"box": box, "label": found["label"][kept], "label_scores": found["label_scores"][kept]}
 
@@ -156,7 +158,7 @@ class StreamingDetector:
         due = []
         for index in range(self._done, stop):
             supports = [self._memory[frame] for frame in self.supports(index)]
-            due.append((index, self.refine(self._memory[index], supports)))
+            due.append((index, self.refine(self._memory[index], supports, self._frame_size)))
             self._done = index + 1
             while next(iter(self._memory)) < self._done - self.window:
                 self._memory.popitem(last=False)

@@ -30,9 +30,7 @@ class VideoDetectionInferer(Inferer):
         self.block = block
         self.streaming = streaming
 
-    def __call__(
-        self, inputs: Sequence[Any], network: nn.Module, *args: Any, **kwargs: Any
-    ) -> list[list[Detections]]:
+    def __call__(self, inputs: Sequence[Any], network: nn.Module, *args: Any, **kwargs: Any) -> list[list[Detections]]:
         """Detect.
 
         Args:

@@ -3,13 +3,65 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+import os
+from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
-__all__ = ["videos_from_engine"]
+from endofm_monai.metrics import DetectionMetric
+from endofm_monai.utils import atomic_path
+
+__all__ = ["DetectionEvaluation", "videos_from_engine"]
+
+logger = logging.getLogger(__name__)
 
 
 def videos_from_engine(output: dict[str, Any]) -> tuple[list, list]:
     """Detections and items of the videos in an evaluator's output, for ``IgniteMetricHandler``."""
     return output[CommonKeys.PRED], output[CommonKeys.LABEL]
+
+
+class DetectionEvaluation:
+    """Writes all that a metric says of an evaluator's detections to ``<output_dir>/detection.json``.
+
+    Args:
+        metric: the metric of the evaluator, see :meth:`endofm_monai.metrics.DetectionMetric.report`.
+        output_dir: the folder to write to.
+        resamples: number of bootstrap resamples of whole videos.
+    """
+
+    def __init__(self, metric: DetectionMetric, output_dir: str | os.PathLike, resamples: int = 1000) -> None:
+        self.metric = metric
+        self.path = Path(output_dir) / "detection.json"
+        self.resamples = resamples
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with an evaluator that has ``metric``."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write and log the results."""
+        if idist.get_rank() > 0:
+            return
+        report = self.metric.report(self.resamples)
+        intervals = report.get("intervals", {})
+        for name, value in report["scores"].items():
+            low, high = intervals.get(name, (math.nan, math.nan))
+            logger.info(f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(json.dumps(_without_nan(report), indent=2), encoding="utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    """Write None for what is undefined, since JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

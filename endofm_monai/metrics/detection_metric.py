@@ -85,7 +85,7 @@ class DetectionMetric:
             rate = detected.mean() if len(detected) else np.nan
             return {"polyp_detection_rate": rate, "polyp_delay_frames": delay.mean() if len(delay) else np.nan}
 
-        report = {
+        report: dict[str, Any] = {
             "threshold": threshold,
             "videos": len({frame.video for frame in self.frames}),
             "frames": len(self.frames),

@@ -86,6 +86,7 @@ class RandFitClip(RandClipTransform):
         zoom: smallest and largest factor to the size that fits.
         flip_prob: probability that the clip is mirrored from left to right.
         vertical_flip_prob: probability that it is mirrored from top to bottom.
+        reference_squeeze: see :class:`FitClip`.
     """
 
     def __init__(
@@ -94,22 +95,27 @@ class RandFitClip(RandClipTransform):
         zoom: tuple[float, float] = (0.75, 1.5),
         flip_prob: float = 0.5,
         vertical_flip_prob: float = 0.5,
+        reference_squeeze: bool = False,
     ) -> None:
         super().__init__(prob=1.0)
-        self.size = ensure_tuple_rep(size, 2)
+        self.fit = FitClip(size, reference_squeeze)
         self.zoom = zoom
         self.flip_probs = (flip_prob, vertical_flip_prob)
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw how the frames of ``data`` are moved."""
         height, width = data.shape[-2:]
-        scale = min(self.size[0] / height, self.size[1] / width) * self.R.uniform(*self.zoom)
-        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        fitting, factor = self.fit.frame_map(height, width), self.R.uniform(*self.zoom)
+        columns, rows = (
+            max(1, round(side * zoom * factor)) for side, zoom in zip((width, height), fitting.zoom, strict=True)
+        )
         # the frame lies within the result where it is smaller, and covers it where it is larger
-        shift = [round(self.R.uniform(0, 1) * (s - n)) for s, n in zip(self.size[::-1], (columns, rows), strict=True)]
+        left, top = (
+            float(round(self.R.uniform() * (size - side)))
+            for size, side in zip(fitting.size, (columns, rows), strict=True)
+        )
         flips = tuple(axis for axis, prob in enumerate(self.flip_probs) if self.R.uniform() < prob)
-        zoom = (columns / width, rows / height)
-        self.frame_map = FrameMap(zoom, (float(shift[0]), float(shift[1])), (self.size[1], self.size[0]), flips)
+        self.frame_map = FrameMap((columns / width, rows / height), (left, top), fitting.size, flips)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Resize, place and mirror."""

@@ -20,7 +20,13 @@ STRIDES = (8, 16, 32, 64, 128)
 
 def published_outputs(arr, case) -> dict[str, list[torch.Tensor]]:
     """Head outputs of the golden file's recipe, by name, one a level."""
-    names = {"cls": (2, 2.5, -2.5), "ctr": (1, 1, 0), "ltrb": (4, 1.5, 2.5), "scls": (2, 1.5, -0.5), "sreg": (4, 0.3, 0)}
+    names = {
+        "cls": (2, 2.5, -2.5),
+        "ctr": (1, 1, 0),
+        "ltrb": (4, 1.5, 2.5),
+        "scls": (2, 1.5, -0.5),
+        "sreg": (4, 0.3, 0),
+    }
     outputs = {
         name: [
             arr(f"det/{case['tag']}_{name}_l{level}", (1, channels, *size), std, mean)
@@ -74,3 +80,60 @@ def test_targets_losses_and_gradients_are_the_published_ones(arr, case):
     for name, expected in case["grad_l2_of_sum"].items():
         norm = np.sqrt(sum(float(tensor.grad.square().sum()) for tensor in outputs[name]))
         assert norm == pytest.approx(expected, rel=1e-5), name
+
+
+def random_prediction(frames: int = 2, classes: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    levels = []
+    for stride, (height, width) in zip(STRIDES, [(16, 20), (8, 10), (4, 5), (2, 3), (1, 2)], strict=True):
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        place = torch.stack([x * stride + stride // 2, y * stride + stride // 2, torch.full_like(x, stride)])
+        outputs = torch.randn(frames, 2 * classes + 9, height, width, generator=generator)
+        outputs[:, classes + 1 : classes + 5] = outputs[:, classes + 1 : classes + 5].relu() * stride
+        levels.append(torch.cat([place.expand(frames, -1, -1, -1), outputs], dim=1).flatten(2))
+    return torch.cat(levels, dim=2).requires_grad_()
+
+
+def target(*boxes: tuple[float, ...], label: int = 1) -> dict[str, torch.Tensor]:
+    return {"box": torch.tensor(boxes).reshape(-1, 4), "label": torch.full((len(boxes),), label)}
+
+
+def test_frames_without_a_box_teach_what_is_no_polyp():
+    pred = random_prediction()
+    terms = DetectionLoss().terms(pred, [target(), target()])
+    assert {name for name, value in terms.items() if value > 0} == {"cls", "stft_cls"}
+    sum(terms.values()).backward()
+    assert pred.grad[:, 3:5].gt(0).all()  # less of each class, everywhere
+
+
+def test_reference_learns_nothing_from_them():
+    pred = random_prediction()
+    with_box = DetectionLoss(reference_skip_negatives=True)(pred, [target((20, 20, 90, 70)), target()])
+    torch.testing.assert_close(with_box, DetectionLoss()(pred[:1], [target((20, 20, 90, 70))]))
+    nothing = DetectionLoss(reference_skip_negatives=True)(pred, [target(), target()])
+    assert nothing == 0
+    nothing.backward()
+    assert not pred.grad.any()
+
+
+def test_first_stage_boxes_without_area_are_safe():
+    pred = random_prediction(1)
+    flat = pred.detach().clone()
+    flat[:, 6:10] = 0  # all boxes are points
+    flat.requires_grad_()
+    loss = DetectionLoss()(flat, [target((20, 20, 23, 23), (40, 40, 110, 100))])
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert torch.isfinite(flat.grad).all()
+
+
+def test_a_thousand_boxes_are_fine():
+    corner = torch.rand(1000, 2, generator=torch.Generator().manual_seed(1)) * 100
+    boxes = torch.cat([corner, corner + 20], dim=1)
+    loss = DetectionLoss()(random_prediction(1), [{"box": boxes, "label": torch.ones(1000, dtype=torch.long)}])
+    assert torch.isfinite(loss)
+
+
+def test_targets_must_match_the_frames():
+    with pytest.raises(ValueError, match="got 1 for 2 frames"):
+        DetectionLoss()(random_prediction(), [target()])

@@ -115,8 +115,8 @@ class DetectionHead(nn.Module):
         self.refined_box = nn.Conv2d(channels, 4, kernel_size=3, padding=1)
         for layer in (self.refined_class, self.refined_box):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.refined_class.bias, self.classification.cls_logits.bias[0].item())
+        self.refined_class.bias = nn.Parameter(self.classification.cls_logits.bias.detach().clone())
+        self.refined_box.bias = nn.Parameter(torch.zeros(4))
 
     @torch.jit.export
     def describe(self, pyramid: List[torch.Tensor], num_frames: int) -> List[FrameFeatures]:  # noqa: UP006

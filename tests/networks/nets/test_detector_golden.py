@@ -147,7 +147,9 @@ def test_every_stage_gives_the_published_values(detector, arr, section, case, fr
         for rank, box in enumerate(wanted["top20"]):
             assert found["label"][rank] == box["label"]
             assert found["label_scores"][rank] == pytest.approx(box["score"], rel=1e-4)
-            torch.testing.assert_close(found["box"][rank].clamp(0, size - 1), torch.tensor(box["box"]), atol=0.01, rtol=0)
+            torch.testing.assert_close(
+                found["box"][rank].clamp(0, size - 1), torch.tensor(box["box"]), atol=0.01, rtol=0
+            )
         assert found["label_scores"].sum() == pytest.approx(wanted["scores_sum"], rel=1e-2)
 
 

@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from endofm_monai.apps import ClipDetector, StreamingDetector
+from endofm_monai.networks.nets import EndoFMDetector
+from endofm_monai.transforms import FitClip, NormalizeClip, SelectDetections
+
+SETTINGS = {"fit": FitClip((64, 96)), "num_supports": 4, "window": 3}
+
+
+@pytest.fixture(scope="module")
+def network() -> EndoFMDetector:
+    torch.manual_seed(0)
+    made = EndoFMDetector.from_preset("tiny", num_classes=2, embed_dim=32, depth=2, num_heads=2)
+    for parameter in made.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    for layer in (made.head.classification.cls_logits, made.head.refined_class):
+        torch.nn.init.zeros_(layer.bias)  # so that there are detections
+    return made.eval()
+
+
+@pytest.fixture
+def video() -> torch.Tensor:
+    return torch.randint(0, 256, (3, 12, 60, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def same(one, other) -> None:
+    assert [index for index, _ in one] == [index for index, _ in other]
+    for (_, first), (_, second) in zip(one, other, strict=True):
+        for key in first:
+            torch.testing.assert_close(first[key], second[key], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_detections_are_those_of_the_network_on_key_frame_and_supports(network, video, mode):
+    detector = StreamingDetector(network, mode=mode, **SETTINGS)
+    chosen = {}
+    choose = detector.supports
+    detector.supports = lambda index: chosen.setdefault(index, choose(index))
+    found = list(detector.detect(video.split(1, dim=1)))
+    assert [index for index, _ in found] == list(range(12))
+    assert len(found[5][1]["box"]) > 0
+    fit, select = SETTINGS["fit"], SelectDetections()
+    for index, detections in found:
+        supports = chosen[index]
+        assert len(set(supports)) == len(supports)
+        assert all(0 < abs(support - index) <= 3 for support in supports)
+        if mode == "online":
+            assert all(support < index for support in supports)
+            assert len(supports) == min(index, 3)
+        else:
+            assert len(supports) == min(4, 3 + min(index, 11 - index))
+        clip = NormalizeClip()(fit(video[:, [index, *supports]]))[None]
+        with torch.no_grad():
+            (expected,) = select(network(clip))
+        box = fit.frame_map(60, 100).restore(expected["box"])
+        box = torch.minimum(box.clamp(min=0), torch.tensor([100.0, 60, 100, 60]))
+        kept = ((box[:, 2:] - box[:, :2]) >= 1).all(dim=1)
+        torch.testing.assert_close(detections["box"], box[kept], rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(detections["label_scores"], expected["label_scores"][kept], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_size_of_the_blocks_makes_no_difference(network, video, mode):
+    by_one = list(StreamingDetector(network, mode=mode, **SETTINGS).detect(video.split(1, dim=1)))
+    same(by_one, list(StreamingDetector(network, mode=mode, **SETTINGS).detect(video.split(5, dim=1))))
+
+
+def test_seed_chooses_the_supports(network, video):
+    found = [list(StreamingDetector(network, seed=s, **SETTINGS).detect([video])) for s in (0, 0, 1)]
+    same(found[0], found[1])
+    scores = [torch.cat([detections["label_scores"] for _, detections in run]).sum() for run in found]
+    assert scores[0] != scores[2]
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_each_frame_is_encoded_once_in_bounded_memory(network, video, mode, monkeypatch):
+    encoded = []
+    encode = EndoFMDetector.encode
+    monkeypatch.setattr(EndoFMDetector, "encode", lambda self, x: encoded.append(len(x)) or encode(self, x))
+    detector = StreamingDetector(network, mode=mode, **SETTINGS)
+    sizes = []
+    for frame in video.repeat(1, 3, 1, 1).split(1, dim=1):
+        detector.push(frame)
+        sizes.append(detector.memory_bytes)
+    detector.flush()
+    assert sum(encoded) == 36
+    frames = 2 * 3 if mode == "offline" else 3
+    assert max(sizes) == sizes[-1] == frames * sizes[0]
+
+
+def test_offline_detections_come_after_the_window_and_the_rest_with_flush(network, video):
+    detector = StreamingDetector(network, **SETTINGS)
+    counts = [len(detector.push(frame)) for frame in video.split(1, dim=1)]
+    assert counts == [0] * 3 + [1] * 9
+    assert [index for index, _ in detector.flush()] == [9, 10, 11]
+    assert detector.flush() == []
+
+
+def test_another_video_starts_anew_even_with_the_same_frames(network, video):
+    detector = StreamingDetector(network, mode="online", **SETTINGS)
+    first = [detector.push(frame, video="a")[0] for frame in video.split(1, dim=1)]
+    second = [detector.push(frame, video="b")[0] for frame in video.split(1, dim=1)]
+    same(first, second)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_no_frame_is_lost_where_the_size_changes(network, video, mode):
+    detector = StreamingDetector(network, mode=mode, **SETTINGS)
+    smaller = video[:, :5, :40, :50]
+    found = list(detector.detect([video[:, :5], smaller, video[:, 5:]]))
+    assert [index for index, _ in found] == list(range(17))
+    assert max(float(detections["box"].max()) for _, detections in found[5:10]) <= 50
+    assert max(float(detections["box"].max()) for _, detections in found[:5]) > 50
+    alone = list(StreamingDetector(network, mode=mode, **SETTINGS).detect([video[:, :5]]))
+    same(found[:5], alone)
+
+
+def test_one_image_needs_no_support(network, video):
+    ((index, detections),) = StreamingDetector(network, **SETTINGS).detect([video[:, :1]])
+    assert index == 0
+    (found,) = ClipDetector(network, SETTINGS["fit"])(video[None, :, 0])
+    torch.testing.assert_close(found["box"], detections["box"])
+    with_supports = ClipDetector(network, SETTINGS["fit"])(video[None, :, :4], use_inferer=True)[0]
+    assert with_supports["label_scores"].sum() != found["label_scores"].sum()
+
+
+def test_wrong_mode_is_named(network):
+    with pytest.raises(ValueError, match="`mode` must be"):
+        StreamingDetector(network, mode="live", **SETTINGS)

@@ -1,0 +1,292 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, ckpt_export, load, verify_net_in_out
+from PIL import Image
+
+from endofm_monai.networks.nets import EndoFMDetector
+from endofm_monai.weights import WeightsError
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundle" / "endofm_polyp_detection"
+CLASSES = ["adenoma", "hyperplastic"]
+SMALL_NETWORK = {
+    "preset": "tiny",
+    "network_def::embed_dim": 32,
+    "network_def::depth": 2,
+    "network_def::num_heads": 2,
+    "class_names": CLASSES,
+    "device": "$torch.device('cpu')",
+}
+SMALL = {
+    **SMALL_NETWORK,
+    "frame_size": [64, 96],
+    "epochs": 2,
+    "batch_size": 2,
+    "num_workers": 0,
+    "key_frame_interval": 4,
+    "test_supports": 2,
+}
+
+
+def config(*names: str) -> list[str]:
+    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+
+
+def workflow(kind: str, *names: str, **overrides) -> ConfigWorkflow:
+    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
+    made.initialize()
+    return made
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What a config's run stumbled over; MONAI wraps it once for each level of the config."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory) -> Path:
+    """Videos of 8 frames with a moving bright square of one of two colors; frames have the same names in each."""
+    folder = tmp_path_factory.mktemp("videos")
+    random = np.random.default_rng(0)
+    datalist: dict[str, list] = {"training": [], "validation": [], "test": []}
+    for number in range(5):
+        item: dict = {"image": [], "box": [], "box_label": []}
+        (folder / str(number)).mkdir()
+        for frame in range(8):
+            pixels = random.integers(0, 60, (60, 80, 3)).astype(np.uint8)
+            x, y, label = 10 + 4 * frame, 15 + 2 * number, 1 + number % 2
+            if frame:
+                pixels[y : y + 22, x : x + 24, label] = 220
+            item["image"].append(f"{number}/{frame}.png")
+            item["box"].append([[x, y, x + 24, y + 22]] if frame else [])
+            item["box_label"].append([label] if frame else [])
+            Image.fromarray(pixels).save(folder / item["image"][-1])
+        datalist["training" if number < 2 else "validation" if number < 4 else "test"].append(item)
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_dir, tmp_path_factory) -> Path:
+    """Output folder of a short training, made once."""
+    output = tmp_path_factory.mktemp("trained")
+    made = workflow(
+        "train",
+        "train",
+        dataset_dir=str(dataset_dir),
+        ckpt_dir=str(output / "models"),
+        output_dir=str(output / "eval"),
+        **SMALL,
+    )
+    made.run()
+    return output
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("train", ["train"]),
+        ("train", ["train", "evaluate"]),
+        ("train", ["train", "reference"]),
+        ("infer", ["inference"]),
+    ],
+)
+def test_has_all_properties(kind, names, dataset_dir):
+    overrides = SMALL_NETWORK if kind == "infer" or "reference" in names else SMALL
+    made = workflow(kind, *names, dataset_dir=str(dataset_dir), **overrides)
+    assert made.check_properties() == []
+    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+
+
+def test_metadata_follows_the_schema():
+    metadata = json.loads(Path(config("metadata")[0]).read_text())
+    schema = json.loads((ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json").read_text())
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.full_size
+def test_network_takes_and_gives_what_the_metadata_say():
+    verify_net_in_out(
+        net_id="network_def", meta_file=config("metadata")[0], config_file=config("inference")[0], device="cpu"
+    )
+
+
+def test_training_and_inference_agree():
+    train, inference = (json.loads(Path(path).read_text()) for path in config("train", "inference"))
+    assert inference["network_def"].items() <= train["network_def"].items()
+    for key in ("preset", "class_names", "frame_size", "window", "mode"):
+        assert inference[key] == train[key]
+    assert inference["num_supports"] == train["test_supports"]
+    validated = train["validate"]["inferer"]
+    assert inference["fit"] == validated["fit"]
+    assert inference["normalize"] == validated["normalize"]
+
+
+def test_training_keeps_the_best_model_and_a_checkpoint(trained):
+    state = torch.load(trained / "models" / "checkpoint.pt", weights_only=True)
+    assert state["iteration"] == 4  # 2 videos with 2 key frames, batches of 2, 2 epochs
+    assert state["best"]["metric"] is not None
+    network = EndoFMDetector.from_preset("tiny", embed_dim=32, depth=2, num_heads=2)
+    network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
+    assert list((trained / "eval").glob("events.out.tfevents*"))
+
+
+def test_evaluation_writes_all_scores_with_intervals(trained, dataset_dir, tmp_path):
+    workflow(
+        "train",
+        "train",
+        "evaluate",
+        dataset_dir=str(dataset_dir),
+        weights=str(trained / "models" / "model.pt"),
+        output_dir=str(tmp_path),
+        val_section="validation",
+        resamples=20,
+        **SMALL,
+    ).run()
+    report = json.loads((tmp_path / "detection.json").read_text())
+    assert (report["videos"], report["frames"], report["negative_frames"], report["boxes"]) == (2, 16, 2, 14)
+    expected = {"ap50", "ap", "presence_f1", "center_f1", "box_f1", "box_adenoma_f1", "polyp_detection_rate"}
+    assert expected <= set(report["scores"])
+    assert set(report["intervals"]) == set(report["scores"])
+    assert {path.name for path in (tmp_path / "videos" / "2").iterdir()} == {"detections.csv", "overlay.mp4"}
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_inference_writes_every_format_for_videos_and_single_images(trained, dataset_dir, tmp_path, mode):
+    listed = {"test": [{"image": [f"4/{frame}.png" for frame in range(8)]}, {"image": "0/3.png"}]}
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    workflow(
+        "infer",
+        "inference",
+        dataset_dir=str(dataset_dir),
+        datalist=str(tmp_path / "list.json"),
+        weights=str(trained / "models" / "model.pt"),
+        output_dir=str(tmp_path / "out"),
+        frame_size=[64, 96],
+        mode=mode,
+        **SMALL_NETWORK,
+    ).run()
+    for name in ("4/0", "0/3"):
+        files = {path.name for path in (tmp_path / "out" / name).iterdir()}
+        assert files == {"detections.json", "detections.csv", "annotations.xml", "overlay.mp4"}
+    with open(tmp_path / "out" / "4" / "0" / "detections.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 <= float(row["x1"]) < float(row["x2"]) <= 80 for row in rows)
+    assert all(0 <= float(row["y1"]) < float(row["y2"]) <= 60 for row in rows)
+
+
+def test_detector_answers_as_monai_label_asks(trained, dataset_dir):
+    made = workflow("infer", "inference", dataset_dir=str(dataset_dir), **SMALL_NETWORK)
+    detector = made.parser.get_parsed_content("detector")
+    assert made.parser.get_parsed_content("detector_ops") == []
+    assert detector.network is made.parser.get_parsed_content("network")
+    (found,) = detector(torch.zeros(1, 3, 60, 80, dtype=torch.uint8), use_inferer=True)
+    assert set(found) == {"box", "label", "label_scores"}
+
+
+def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
+    made = workflow(
+        "train",
+        "train",
+        "reference",
+        dataset_dir=str(dataset_dir),
+        ckpt_dir=str(tmp_path / "models"),
+        output_dir=str(tmp_path / "eval"),
+        **{**SMALL, "batch_size": 1, "epochs": 1, "num_workers": 0, "key_frame_interval": 8, "val_interval": 5},
+    )
+    network = made.parser.get_parsed_content("detector_network")
+    assert network.frames == "joint"
+    offsets = network.head.box_transformation.conv_offset.weight.clone()
+    made.run()
+    assert torch.equal(network.head.box_transformation.conv_offset.weight, offsets)
+    optimizer = made.parser.get_parsed_content("optimizer")
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.0025 / 3, 0.005 / 3], rel=1e-3)
+
+
+def test_published_weights_of_another_task_are_refused_by_name(dataset_dir, tmp_path):
+    torch.save({"model": {"backbone.body.cls_token": torch.zeros(1, 1, 32)}}, tmp_path / "kumc.pth")
+    made = workflow(
+        "infer", "inference", dataset_dir=str(dataset_dir), weights=str(tmp_path / "kumc.pth"), **SMALL_NETWORK
+    )
+    with pytest.raises(RuntimeError) as caught:
+        made.run()
+    cause = root_cause(caught.value)
+    assert isinstance(cause, WeightsError)
+    assert "kumc.pth" in str(cause)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"class_names": ["polyp"]}, "the label 2 is no class; expected 1 to 1"),
+        ({"datalist": "no/such/list.json"}, "no/such/list.json"),
+        ({"frames": "both"}, "`frames` must be"),
+        ({"mode": "live"}, "`mode` must be"),
+    ],
+)
+def test_wrong_settings_are_named(dataset_dir, tmp_path, overrides, message):
+    settings = {**SMALL, "dataset_dir": str(dataset_dir), "epochs": 1, **overrides}
+    with pytest.raises(RuntimeError) as caught:
+        workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
+    assert message in str(root_cause(caught.value))
+
+
+def test_exported_network_gives_the_same(trained, tmp_path):
+    small = {key: value for key, value in SMALL_NETWORK.items() if key != "device"}
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(trained / "models" / "model.pt"),
+        meta_file=config("metadata")[0],
+        config_file=config("inference")[0],
+        bundle_root=str(BUNDLE),
+        **small,
+    )
+    network = EndoFMDetector.from_preset("tiny", embed_dim=32, depth=2, num_heads=2).eval()
+    network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
+    clip = torch.randn(1, 3, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.ts")).eval()(clip), network(clip))
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_network_loads_by_monai(trained, tmp_path, kind):
+    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
+    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.name / "models")
+    small = {"preset": "tiny", "num_classes": 2, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    network = load(name=BUNDLE.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
+    saved = torch.load(trained / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+
+
+def test_two_processes_train_and_validate_each_video_once(dataset_dir, tmp_path):
+    small = [part for key, value in SMALL.items() for part in (f"--{key}", str(value)) if key != "device"]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "monai.bundle", "run", "--config_file", str(config("train", "multi_gpu_train"))),
+        *("--bundle_root", str(BUNDLE), "--dataset_dir", str(dataset_dir), *small, "--batch_size", "1"),
+        *("--ckpt_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "eval")),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
+    assert state["iteration"] == 4  # 4 key frames, 2 processes, batches of 1, 2 epochs
+    assert not any(key.startswith("module.") for key in state["network"])
+    assert (tmp_path / "models" / "model.pt").exists()
