@@ -12,12 +12,12 @@ from skimage.morphology import convex_hull_image, isotropic_erosion, isotropic_o
 
 from endofm_monai.data.clip_reader import ClipReader
 
-__all__ = ["ContentArea", "find_content_area"]
+__all__ = ["ContentArea", "find_content_area", "fit_content_area"]
 
 _FRAMES = 24
-# Compression and glare leave the border a few gray levels above black; mucosa that the lamp reaches is far above.
-_THRESHOLD = 24
-_SHAPES = {"circle": 0.97, "octagon": 0.97, "rectangle": 0.97}
+# The border is black or dark gray, and compression and glare brighten it a little: mucosa in the light is far above.
+_THRESHOLD, _MARGIN, _BRIGHTEST_BORDER = 24, 16, 64
+_FIT = 0.97  # of a shape to what was found: intersection over union
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,26 @@ def find_content_area(reader: ClipReader) -> ContentArea:
     for index in indices:  # one at a time, since they may be large
         frame = reader.read([int(index)])[:, 0].float()  # (3, H, W)
         brightness = np.maximum(brightness, frame.amax(0).numpy())
-    bright = binary_fill_holes(brightness > _THRESHOLD)
+    return fit_content_area(brightness)
+
+
+def fit_content_area(brightness: np.ndarray) -> ContentArea:
+    """Find the endoscope's picture by how bright each place ever is.
+
+    Args:
+        brightness: array ``(H, W)`` from 0 to 255: the maximum over the frames and colors of a clip.
+
+    Returns:
+        the area; the whole frame where nothing bright is found.
+    """
+    side = max(1, min(brightness.shape) // 20)
+    corners = [brightness[rows, columns] for rows in _ends(side) for columns in _ends(side)]
+    border = sorted(np.median(corner) for corner in corners)[1]  # text or a logo may stand in the others
+    if border > _BRIGHTEST_BORDER:
+        return ContentArea(np.ones(brightness.shape, bool), "full")
+    bright = binary_fill_holes(brightness > max(_THRESHOLD, border + _MARGIN))
     stroke = max(2, round(min(bright.shape) / 60))  # wider than the strokes of letters
-    padded = np.pad(isotropic_opening(np.pad(bright, stroke, mode="edge"), stroke), 0)
-    bright = padded[stroke:-stroke, stroke:-stroke]
+    bright = isotropic_opening(np.pad(bright, stroke, mode="edge"), stroke)[stroke:-stroke, stroke:-stroke]
     regions = regionprops(label(bright))
     if not regions:
         return ContentArea(np.ones_like(bright), "full")
@@ -72,6 +88,10 @@ def find_content_area(reader: ClipReader) -> ContentArea:
     mask = np.zeros_like(bright)
     mask[largest.slice] = convex_hull_image(largest.image)
     return _fit(mask)
+
+
+def _ends(side: int) -> tuple[slice, slice]:
+    return slice(None, side), slice(-side, None)
 
 
 def _fit(mask: np.ndarray) -> ContentArea:
@@ -87,9 +107,11 @@ def _fit(mask: np.ndarray) -> ContentArea:
         "octagon": inside & _cut_corners(mask, x, y),
         "circle": inside & _disk(mask, x, y),
     }
-    for shape, candidate in candidates.items():
-        if (candidate & mask).sum() / (candidate | mask).sum() > _SHAPES[shape]:
-            return ContentArea(candidate, shape)
+    fits = {shape: (each & mask).sum() / (each | mask).sum() for shape, each in candidates.items()}
+    # rounded corners fit an octagon a little better than the rectangle that they belong to
+    best = "rectangle" if fits["rectangle"] > max(_FIT, max(fits.values()) - 0.01) else max(fits, key=fits.__getitem__)
+    if fits[best] > _FIT:
+        return ContentArea(candidates[best], best)
     return area
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import imagehash
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from endofm_monai.data.opener import open_clip
-from endofm_monai.data.preparation.content_area import find_content_area
+from endofm_monai.data.preparation.content_area import ContentArea, fit_content_area
 
 __all__ = ["ClipHashes", "Match", "find_matches", "hash_clip"]
 
@@ -22,6 +21,10 @@ _HASH_SIZE = 16  # a hash has 16 x 16 bits: the lowest frequencies of the frame'
 _BLOCK = 4096  # frames compared at a time
 # Frames that are next to black, white or blurred out have hashes made of noise, which match by chance.
 _MIN_CONTRAST = 8.0
+_FLIPS = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
+_SIDE = 128  # pixels
+_CHUNK = 32  # frames read at a time
+_SHORT = 128  # a clip of fewer frames is hashed frame by frame, as copies of a part may start at any of them
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def hash_clip(clip: str, group: str, image: Any, per_second: float = 5.0) -> Cli
         clip: what to call it.
         group: set and section that it belongs to.
         image: what :func:`endofm_monai.data.open_clip` opens.
-        per_second: frames to hash a second of video; all of a shorter list of frame images.
+        per_second: frames to hash a second of a longer video.
 
     Returns:
         the hashes of all frames that show something.
@@ -83,31 +86,36 @@ def hash_clip(clip: str, group: str, image: Any, per_second: float = 5.0) -> Cli
     Raises:
         ClipReadError: when the clip cannot be read.
     """
-    frames, hashes = [], []
     with open_clip(image) as reader:
         info = reader.probe()
-        left, top, right, bottom = find_content_area(reader).box
-        step = 1 if isinstance(image, list) and info.frames < 64 else max(1, round(info.fps / per_second))
-        for index in range(0, info.frames, step):
-            frame = reader.read([index])[:, 0, top:bottom, left:right].permute(1, 2, 0).numpy()
-            gray = Image.fromarray(frame).convert("L")
-            if np.asarray(gray).std() < _MIN_CONTRAST:
-                continue
-            views = [
-                gray,
-                *(
-                    gray.transpose(flip)
-                    for flip in (
-                        Image.Transpose.FLIP_LEFT_RIGHT,
-                        Image.Transpose.FLIP_TOP_BOTTOM,
-                        Image.Transpose.ROTATE_180,
-                    )
-                ),
-            ]
-            hashes.append([imagehash.phash(view, _HASH_SIZE).hash.ravel() for view in views])
-            frames.append(index)
-    bits = np.array(hashes, bool).reshape(len(frames), 4, _HASH_SIZE**2).swapaxes(0, 1)
-    return ClipHashes(clip, group, image, np.array(frames, int), bits[0], bits[1:])
+        step = 1 if info.frames < _SHORT else max(1, round(info.fps / per_second))
+        frames = list(range(0, info.frames, step))
+        pictures = [
+            _small(frame)
+            for start in range(0, len(frames), _CHUNK)
+            for frame in reader.read(frames[start : start + _CHUNK]).permute(1, 2, 3, 0).numpy()
+        ]
+    area = fit_content_area(np.max(pictures, (0, 3)))
+    grays = [_inside(picture, area) for picture in pictures]
+    shown = [place for place, gray in enumerate(grays) if np.asarray(gray).std() >= _MIN_CONTRAST]
+    hashes = [
+        [imagehash.phash(view, _HASH_SIZE).hash.ravel() for view in (gray, *(gray.transpose(flip) for flip in _FLIPS))]
+        for gray in (grays[place] for place in shown)
+    ]
+    bits = np.array(hashes, bool).reshape(len(shown), 1 + len(_FLIPS), _HASH_SIZE**2).swapaxes(0, 1)
+    return ClipHashes(clip, group, image, np.array(frames)[shown], bits[0], bits[1:])
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    """Bring a frame ``(H, W, 3)`` to one size, whatever the copy's, so that its border is found at the same place."""
+    return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((_SIDE, _SIDE), Image.Resampling.BOX))
+
+
+def _inside(picture: np.ndarray, area: ContentArea) -> Image.Image:
+    """Take the endoscope's picture out of a frame, in gray; what is outside of it gets its mean."""
+    gray = np.asarray(Image.fromarray(picture).convert("L")).copy()
+    gray[~area.mask] = round(gray[area.mask].mean())
+    return Image.fromarray(gray).crop(area.box)
 
 
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 48, min_frames: int = 1) -> list[Match]:
@@ -121,6 +129,7 @@ def find_matches(clips: Sequence[ClipHashes], max_distance: int = 48, min_frames
     Returns:
         the matches, the surest ones first.
     """
+    clips = sorted(clips, key=lambda clip: clip.group)  # so that pairs of groups are above the diagonal
     owners = np.repeat(np.arange(len(clips)), [len(clip.frames) for clip in clips])
     groups = {name: number for number, name in enumerate(sorted({clip.group for clip in clips}))}
     group_of = np.array([groups[clip.group] for clip in clips])[owners]
@@ -153,10 +162,10 @@ def _distances(clips: Sequence[ClipHashes], bits: np.ndarray) -> Iterator[tuple[
     """
     if not clips:
         return
-    mirrored = [_signs(np.concatenate([clip.mirrored[flip] for clip in clips])) for flip in range(3)]
+    mirrored = [_signs(np.concatenate([clip.mirrored[flip] for clip in clips])) for flip in range(len(_FLIPS))]
     for start in range(0, len(bits), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        for other in range(0, len(bits), _BLOCK):
+        for other in range(start, len(bits), _BLOCK):
             columns = slice(other, other + _BLOCK)
             yield rows, columns, False, _count_different(bits[rows], bits[columns])
             flips = [_count_different(bits[rows], each[columns]) for each in mirrored]

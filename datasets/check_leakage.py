@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai.utils import ensure_tuple
+
+from endofm_monai.data import ClipReadError, load_datalist, split_frames
+from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data.preparation import run_command, run_parallel
+from endofm_monai.data.preparation.files import sha256
+from endofm_monai.data.preparation.leakage import ClipHashes, find_matches, hash_clip
+from endofm_monai.data.preparation.leakage_report import write_leakage_report
+
+__all__ = ["check_leakage"]
+
+SECTIONS = ("training", "validation", "test")
+
+
+class Clip(NamedTuple):
+    """A clip of a datalist: what it is called in the report, the set and section it belongs to, and what to open."""
+
+    name: str
+    group: str
+    image: Any
+
+
+def check_leakage(
+    *datalists: str,
+    output: str = "leakage.html",
+    max_distance: int = 48,
+    min_frames: int = 1,
+    strict: bool = False,
+    workers: int = -1,
+    backend: str = "loky",
+    scheduler: str | None = None,
+) -> str:
+    """Find clips that are in several datasets, or in several sections of one: copies, and frames that look alike.
+
+    Args:
+        datalists: JSON files of prepared datasets; of another one, whose clips lie beside the file.
+        output: HTML page to write.
+        max_distance: number of bits, of 256, in which the perceptual hashes of frames that look alike may differ.
+        min_frames: number of such frames that make a pair of clips.
+        strict: end with an error when there is a pair.
+        workers: number of processes on this machine; -1 for one a processor core.
+        backend: where to work: see :func:`endofm_monai.data.preparation.run_parallel`.
+        scheduler: address of a cluster.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        ValueError: when there is nothing to compare, or with ``strict`` there is a pair.
+    """
+    clips = [clip for datalist in datalists for clip in read_clips(Path(datalist))]
+    groups = Counter(clip.group for clip in clips)
+    if len(groups) < 2:
+        raise ValueError(f"{', '.join(datalists)}: need at least two sets or sections to compare, found {len(groups)}")
+    results = run_parallel(hash_all, [(clip,) for clip in clips], workers, backend, scheduler, "hashing")
+    hashes: list[ClipHashes] = []
+    problems: list[str] = []
+    owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for clip, digests, found in results:
+        for digest in digests:
+            owners[digest].add((clip.group, clip.name))
+        if isinstance(found, ClipHashes):
+            hashes.append(found)
+        else:
+            problems.append(found)
+
+    shared: Counter[tuple[str, str]] = Counter()
+    for same in owners.values():
+        for first, second in combinations(sorted(same), 2):
+            if first[0] != second[0]:
+                shared[first[1], second[1]] += 1
+    exact = [(first, second, files) for (first, second), files in shared.most_common()]
+    hashes.sort(key=lambda clip: clip.clip)
+    matches = find_matches(hashes, max_distance, min_frames)
+    write_leakage_report(Path(output), dict(groups), exact, matches, sorted(problems))
+    summary = f"{len(exact)} pairs of clips share files, {len(matches)} have frames that look alike: see {output}"
+    print(summary)
+    if strict and (exact or matches):
+        raise ValueError(summary)
+    return output
+
+
+def read_clips(datalist: Path) -> list[Clip]:
+    """List the clips of all sections of a datalist."""
+    manifest = datalist.parent / "manifest.json"
+    about = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    folder = datalist.parent / about.get("dataset_dir", ".")
+    content = json.loads(datalist.read_text(encoding="utf-8"))
+    clips = []
+    for section in (section for section in SECTIONS if content.get(section)):
+        for item in load_datalist(folder, datalist, section):
+            path = Path(ensure_tuple(item["image"])[0])
+            name = f"{datalist.parent.name}/{section}: {path.relative_to(folder.resolve())}"
+            clips.append(Clip(name, f"{datalist.parent.name}/{section}", item["image"]))
+    return clips
+
+
+def hash_all(clip: Clip) -> tuple[Clip, list[str], ClipHashes | str]:
+    """Hash the files of a clip, and its frames; or say why that cannot be done."""
+    if isinstance(clip.image, list):
+        files = [Path(path) for path in clip.image]
+    else:
+        path = Path(split_frames(clip.image)[0])
+        files = frame_images(path) if path.is_dir() else [path]
+    digests = [sha256([file]) for file in files]
+    try:
+        return clip, digests, hash_clip(clip.name, clip.group, clip.image)
+    except ClipReadError as error:
+        return clip, digests, str(error)
+
+
+if __name__ == "__main__":
+    run_command(check_leakage)

@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from endofm_monai.data.preparation import run_command
+from endofm_monai.data.preparation.files import relative, write_json
+
+__all__ = ["merge_datalists"]
+
+
+def merge_datalists(
+    *folders: str,
+    output: str,
+    weight: dict[str, float] | None = None,
+    sections: tuple[str, ...] = ("training",),
+    keep_labels: bool = False,
+) -> str:
+    """Merge prepared datasets into one list for pre-training.
+
+    Its paths are relative to the folder that all of them lie in, which is printed.
+
+    Args:
+        folders: outputs of ``prepare.py``.
+        output: JSON file to write.
+        weight: for each folder, by its name or path, how often its clips are to be seen in comparison with those of a
+            folder of weight 1, which is the default. The greatest weight keeps all its clips, others an evenly spaced
+            share of theirs.
+        sections: sections to take. Leave out those that anything is tested on.
+        keep_labels: keep the labels of the clips, which pre-training does not need.
+
+    Returns:
+        the path of the list.
+
+    Raises:
+        FileNotFoundError: when a folder holds no prepared dataset.
+        ValueError: when a weight is not positive or belongs to no folder, or no clip is left.
+    """
+    weights = dict.fromkeys(folders, 1.0)
+    for name, value in (weight or {}).items():
+        named = [folder for folder in folders if name in (folder, Path(folder).name)]
+        if len(named) != 1 or not value > 0:
+            raise ValueError(
+                f"weight: expected a positive number for one of {', '.join(folders)}, found {name}: {value}"
+            )
+        weights[named[0]] = float(value)
+
+    manifests = {folder: json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8")) for folder in folders}
+    data = {folder: (Path(folder) / manifests[folder]["dataset_dir"]).resolve() for folder in folders}
+    root = Path(os.path.commonpath(list(data.values())))
+    items: list[dict[str, Any]] = []
+    shares = {}
+    for folder in folders:
+        content = json.loads((Path(folder) / "datalist.json").read_text(encoding="utf-8"))
+        clips = [item for section in sections for item in content.get(section, [])]
+        share = weights[folder] / max(weights.values())
+        count = max(round(share * len(clips)), min(1, len(clips)))
+        kept = np.linspace(0, len(clips), count, endpoint=False).astype(int)
+        shares[manifests[folder]["name"]] = f"{len(kept)} of {len(clips)} clips"
+        for item in (clips[index] for index in kept):
+            image = item["image"]
+            paths = [relative(data[folder] / path, root) for path in ([image] if isinstance(image, str) else image)]
+            merged = (
+                {**item, "source": manifests[folder]["name"]} if keep_labels else {"source": manifests[folder]["name"]}
+            )
+            items.append({**merged, "image": paths[0] if isinstance(image, str) else paths})
+    if not items:
+        raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
+    write_json(Path(output), {"name": "pre-training", "sources": shares, "training": items})
+    print(f"{len(items)} clips ({shares}); use them with --dataset_dir {root} --datalist {output}")
+    return output
+
+
+if __name__ == "__main__":
+    run_command(merge_datalists)

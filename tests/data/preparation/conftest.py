@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+HEIGHT, WIDTH = 72, 96
+
+
+def scene(seed: int, shift: float = 0.0) -> np.ndarray:
+    """A smooth random texture ``(72, 96, 3)`` that moves by ``shift`` pixels, without repeating itself."""
+    coarse = np.random.default_rng(seed).integers(30, 226, (10, 24, 3), dtype=np.uint8)
+    wide = Image.fromarray(coarse).resize((3 * WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    return np.asarray(wide.transform((WIDTH, HEIGHT), Image.Transform.AFFINE, (1, 0, shift, 0, 1, 0)))
+
+
+def write_video(path: Path, frames: Any, rate: int = 30, crf: int = 20, **metadata: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = [np.ascontiguousarray(frame) for frame in frames]
+    with av.open(str(path), "w") as container:
+        container.metadata.update(metadata)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "ultrafast", "g": "10"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_scene() -> Callable[..., np.ndarray]:
+    return scene
+
+
+@pytest.fixture(scope="session")
+def write_frames() -> Callable[..., Path]:
+    return write_video
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: Any) -> Path:
+    """A folder with six videos of 40 frames at 20 a second."""
+    folder = tmp_path_factory.mktemp("videos")
+    for seed in range(6):
+        write_video(folder / f"{seed}.mp4", [scene(seed, shift / 4) for shift in range(40)], rate=20, title="Doe, Jane")
+    return folder

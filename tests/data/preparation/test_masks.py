@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.data.preparation import mask_boxes, read_mask
+
+
+def square(value: int) -> np.ndarray:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 20:50] = value
+    return mask
+
+
+@pytest.mark.parametrize(("name", "value"), [("a.png", 255), ("b.png", 1), ("c.jpg", 255), ("d.tif", 255)])
+def test_masks_of_all_kinds(tmp_path, name, value):
+    Image.fromarray(square(value)).save(tmp_path / name)
+    np.testing.assert_array_equal(read_mask(tmp_path / name), square(1) == 1)
+
+
+def test_an_rgb_and_an_empty_mask(tmp_path):
+    Image.fromarray(square(255)).convert("RGB").save(tmp_path / "rgb.png")
+    assert read_mask(tmp_path / "rgb.png").sum() == 600
+    Image.fromarray(square(0)).save(tmp_path / "empty.png")
+    assert not read_mask(tmp_path / "empty.png").any()
+    assert mask_boxes(read_mask(tmp_path / "empty.png")) == []
+
+
+def test_what_is_no_mask_is_refused(tmp_path):
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "picture.png")
+    with pytest.raises(ClipReadError, match=r"picture\.png: a mask has the values 0 and 255 or 0 and 1, found 256"):
+        read_mask(tmp_path / "picture.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ClipReadError, match=r"broken\.png: is not a readable mask"):
+        read_mask(tmp_path / "broken.png")
+
+
+def test_a_clean_mask_has_no_values_between(tmp_path):
+    mask = square(255)
+    mask[10, 20:50] = 128
+    Image.fromarray(mask).save(tmp_path / "soft.png")
+    assert read_mask(tmp_path / "soft.png").sum() == 600
+    with pytest.raises(ClipReadError, match="found 3 values"):
+        read_mask(tmp_path / "soft.png", clean=True)
+
+
+def test_boxes_enclose_separate_regions_but_no_specks():
+    mask = square(1) == 1
+    mask[2:8, 2:8] = True
+    mask[35:37, 2:4] = True
+    assert mask_boxes(mask) == [[2, 2, 8, 8], [20, 10, 50, 30]]
+    assert mask_boxes(mask, min_area=1)[-1] == [2, 35, 4, 37]

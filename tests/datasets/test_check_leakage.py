@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+
+from endofm_monai.data.preparation import Dataset, SourceVideo, prepare_dataset
+
+
+@pytest.fixture(scope="module")
+def sets(write_clip: Any, tmp_path_factory: Any) -> dict[str, Any]:
+    """A set for pre-training, and one whose test has a video of it and a copy of one."""
+    root = tmp_path_factory.mktemp("sets")
+    for seed in range(3):
+        write_clip(root / "raw/pretraining" / f"{seed}.mp4", seed, 12)
+    for seed in (10, 11):
+        write_clip(root / "raw/downstream" / f"{seed}.mp4", seed, 12)
+    shutil.copy(root / "raw/pretraining/0.mp4", root / "raw/downstream/12.mp4")
+    write_clip(root / "raw/downstream/13.mp4", 1, 9, rate=25)
+    for name in ("pretraining", "downstream"):
+        paths = sorted((root / "raw" / name).iterdir())
+        videos = [
+            SourceVideo(path.stem, path, section="test" if int(path.stem) > 11 else "training", labels={"label": 1})
+            for path in paths
+        ]
+        prepare_dataset(Dataset(name, "none"), videos, root / "raw" / name, root / name, workers=1, stats=False)
+    return {"root": root, "lists": [str(root / name / "datalist.json") for name in ("pretraining", "downstream")]}
+
+
+def test_planted_copies_are_found_and_shown(sets, script, tmp_path, capsys):
+    module = script("check_leakage.py")
+    page = tmp_path / "leakage.html"
+    module.check_leakage(*sets["lists"], output=str(page), workers=1)
+    assert "1 pairs of clips share files, 2 have frames that look alike" in capsys.readouterr().out
+    text = page.read_text()
+    assert "downstream/test: 12.mp4<td>pretraining/training: 0.mp4<td>1" in text
+    assert "downstream/test: 13.mp4, frame" in text
+    assert text.count("data:image/jpeg;base64,") == 4
+    assert "10.mp4" not in text
+    with pytest.raises(ValueError, match="1 pairs of clips share files"):
+        module.check_leakage(*sets["lists"], output=str(page), workers=1, strict=True)
+
+
+def test_sections_of_one_set_are_compared(sets, script, tmp_path, capsys):
+    script("check_leakage.py").check_leakage(sets["lists"][1], output=str(tmp_path / "page.html"), workers=1)
+    assert "0 pairs of clips share files, 0 have frames that look alike" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="need at least two sets or sections"):
+        script("check_leakage.py").check_leakage(sets["lists"][0], output=str(tmp_path / "page.html"), workers=1)
+
+
+def test_sets_are_merged_by_weight(sets, script, tmp_path):
+    root = sets["root"]
+    folders = [str(root / "pretraining"), str(root / "downstream")]
+    merge = script("pretraining_mix.py").merge_datalists
+    merge(*folders, output=str(tmp_path / "mix.json"))
+    merged = json.loads((tmp_path / "mix.json").read_text())
+    assert [item["image"] for item in merged["training"]] == [
+        *(f"pretraining/{seed}.mp4" for seed in range(3)),
+        "downstream/10.mp4",
+        "downstream/11.mp4",
+    ]
+    assert merged["training"][0] == {"source": "pretraining", "image": "pretraining/0.mp4"}
+    merge(*folders, output=str(tmp_path / "half.json"), weight={"downstream": 2})
+    halved = json.loads((tmp_path / "half.json").read_text())
+    assert [item["source"] for item in halved["training"]] == ["pretraining"] * 2 + ["downstream"] * 2
+    with pytest.raises(ValueError, match="expected a positive number for one of .* found elsewhere: 1"):
+        merge(*folders, output=str(tmp_path / "mix.json"), weight={"elsewhere": 1})
+    with pytest.raises(ValueError, match="no clips in validation"):
+        merge(*folders, output=str(tmp_path / "mix.json"), sections=("validation",))
