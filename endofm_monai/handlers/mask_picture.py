@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import ignite.distributed as idist
-import torch
 from ignite.engine import Engine, Events
 from matplotlib.image import imread
 from monai.utils import CommonKeys
@@ -47,11 +46,11 @@ class MaskPictureHandler:
             return
         item = state.output[0]
         size = item[CommonKeys.IMAGE].shape[-2:]
-        masks = [
-            interpolate(torch.as_tensor(item[key]).float().transpose(0, 1), size, mode="nearest-exact")[:, 0]
+        prediction, truth = (
+            interpolate(item[key].float().transpose(0, 1), size, mode="nearest-exact")[:, 0]
             for key in (CommonKeys.PRED, CommonKeys.LABEL)
-        ]
+        )
         path = self.folder / f"{state.epoch:04d}.png"
-        plot_masks(item[CommonKeys.IMAGE], *masks, path)
+        plot_masks(item[CommonKeys.IMAGE], prediction, truth, path)
         self._writer.add_image("masks", imread(path)[..., :3], state.epoch, dataformats="HWC")
         self._writer.flush()

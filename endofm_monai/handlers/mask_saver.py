@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 
 from endofm_monai.handlers.mask_writers import MASK_WRITERS, MaskOutput, WriteMask
 from endofm_monai.handlers.segmentation_evaluation import clip_name
@@ -86,11 +86,10 @@ class MaskSaver:
     def _open(self, item: dict[str, Any], height: int, width: int) -> None:
         source, frames = item["source"], item["num_frames"]
         name = clip_name(source, self.dataset_dir)
-        digits = max(5, len(str(frames - 1)))
-        names = [f"{index:0{digits}d}" for index in range(frames)]
-        if not isinstance(source, (str, os.PathLike)):
-            stems = [Path(path).stem for path in source]
-            names = stems if len(set(stems)) == frames else names
+        names = [Path(path).stem for path in ensure_tuple(source)]
+        if len(set(names)) != frames:  # no image files with a name each
+            digits = max(5, len(str(frames - 1)))
+            names = [f"{index:0{digits}d}" for index in range(frames)]
         clip = MaskOutput(self.output_dir / name, names, item["fps"], height, width)
         self._source, self._written = source, 0
         self._writers = [self._stack.enter_context(MASK_WRITERS[format](clip)) for format in self.formats]

@@ -79,7 +79,7 @@ def write_nifti(clip: MaskOutput) -> Iterator[WriteMask]:
 
         yield write
         writer = NibabelWriter(output_dtype=np.uint8)
-        writer.set_data_array(volume, channel_dim=None, squeeze_end_dims=False)
+        writer.set_data_array(volume, channel_dim=None)
         writer.set_metadata({"affine": np.diag([-1.0, -1.0, 1.0, 1.0])}, resample=False)
         named = Path(folder, "masks.nii.gz")  # nibabel goes by the suffix
         writer.write(named)

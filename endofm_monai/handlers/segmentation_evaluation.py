@@ -27,10 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 def frames_from_engine(output: Sequence[dict[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Masks ``(1, H, W)`` of all frames of an evaluator's output, predicted and true: for MONAI's metrics, a frame each."""
-    frames = [item[key].unbind(1) for key in (CommonKeys.PRED, CommonKeys.LABEL) for item in output]
-    half = len(frames) // 2
-    return [mask for clip in frames[:half] for mask in clip], [mask for clip in frames[half:] for mask in clip]
+    """Predicted and true masks ``(1, H, W)`` of all frames of an evaluator's output, for MONAI's metrics."""
+    predicted, true = ([mask for item in output for mask in item[key].unbind(1)] for key in ("pred", "label"))
+    return predicted, true
 
 
 def clip_name(clip: Any, root: str | os.PathLike = ".") -> str:
@@ -98,9 +97,10 @@ class SegmentationEvaluation:
                 if "processed" in item:
                     self.processed.add(name, item["processed"][0], item["probability"][0], truth)
             predicted = item["logits"].argmax(dim=0).cpu().numpy() > 0
-            size = predicted.shape[:0:-1]
-            true = np.stack([Image.fromarray(mask).resize(size, Image.Resampling.NEAREST) for mask in truth.cpu().numpy()])
-            scores = reference_clip_scores(predicted, true > 0)
+            frames = [Image.fromarray(mask) for mask in truth.cpu().numpy()]
+            width_height = predicted.shape[:0:-1]
+            resized = [np.asarray(frame.resize(width_height, Image.Resampling.NEAREST)) > 0 for frame in frames]
+            scores = reference_clip_scores(predicted, np.stack(resized))
             self.published.append({"clip": name, **scores, "in_training": shared})
 
     def write(self, engine: Engine) -> None:

@@ -47,8 +47,7 @@ def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndar
         ``true_positive``, ``false_positive``, ``false_negative``. ``hd95`` is in pixels: the larger of the two
         95th percentiles of distances from one contour to the other.
     """
-    hits = np.count_nonzero(prediction & truth)
-    predicted, positive = np.count_nonzero(prediction), np.count_nonzero(truth)
+    hits, predicted, positive = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
     distance = 0.0 if predicted == positive == 0 else float("nan")
     if predicted and positive:
         masks = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
@@ -102,7 +101,9 @@ class SegmentationScores:
         arrays = (prediction.cpu().numpy() > 0, probability.double().cpu().numpy(), truth.cpu().numpy() > 0)
         for frame, (predicted, map_, true) in enumerate(zip(*arrays, strict=True)):
             scores = frame_scores(predicted, map_, true)
-            self.rows.append({"sequence": sequence, "frame": frame, **scores, "alignment": enhanced_alignment(map_, true)})
+            self.rows.append(
+                {"sequence": sequence, "frame": frame, **scores, "alignment": enhanced_alignment(map_, true)}
+            )
 
     def report(self, level: float = 0.95, resamples: int = 1000) -> dict[str, Any]:
         """Sum up.
@@ -113,7 +114,8 @@ class SegmentationScores:
 
         Returns:
             number of ``frames`` and ``sequences``, and the summaries ``per_frame``, ``per_sequence`` and ``pooled``,
-            each a mapping from score to ``value``, ``interval`` and, where some are left out, how many are ``defined``.
+            each a mapping from score to ``value`` (None where no frame defines it), ``interval`` and, where some are
+            left out, how many are ``defined``.
 
         Raises:
             ValueError: when no frame was added.
@@ -127,8 +129,8 @@ class SegmentationScores:
         counts = np.array([[row[name] for name in COUNTS] for row in self.rows], np.float64)
 
         def summarize(statistic: Callable[[np.ndarray], float]) -> dict[str, Any]:
-            interval = bootstrap_interval(statistic, names, level, resamples)
-            return {"value": statistic(np.arange(len(names))), "interval": interval}
+            value, interval = statistic(np.arange(len(names))), bootstrap_interval(statistic, names, level, resamples)
+            return {"value": value, "interval": list(interval)} if np.isfinite(value) else {"value": None}
 
         report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "per_frame": {}, "per_sequence": {}}
         for name, value in values.items():
@@ -138,16 +140,18 @@ class SegmentationScores:
             if np.isnan(value).any():
                 report["per_frame"][name]["defined"] = int(np.isfinite(value).sum())
                 report["per_sequence"][name]["defined"] = int(np.isfinite(sequence_means).sum())
-        report["pooled"] = {
-            name: summarize(lambda items, name=name: _overlap(*_totals(counts[items]))[name]) for name in OVERLAPS
-        }
+        report["pooled"] = {name: summarize(_pooled(counts, name)) for name in OVERLAPS}
         return report
 
 
-def _totals(counts: np.ndarray) -> tuple[float, float, float]:
-    """Pixels that are hit, predicted and true, of rows of ``COUNTS``."""
-    hits, excess, missed = counts.sum(axis=0)
-    return hits, hits + excess, hits + missed
+def _pooled(counts: np.ndarray, name: str) -> Callable[[np.ndarray], float]:
+    """A score of the pixels of rows of ``COUNTS`` taken together."""
+
+    def statistic(items: np.ndarray) -> float:
+        hits, excess, missed = counts[items].sum(axis=0)
+        return _overlap(hits, hits + excess, hits + missed)[name]
+
+    return statistic
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ class LoadMasks(Transform):
             mask = mask[..., 0]
         if mask.shape != clip.shape[2:]:
             raise ClipReadError(
-                f"{path}: has {'x'.join(map(str, mask.shape))} values, but its frame has {clip.shape[2]}x{clip.shape[3]}"
+                f"{path}: has {'x'.join(map(str, mask.shape))} values, its frame {clip.shape[2]}x{clip.shape[3]} pixels"
             )
         if self.reference_values:
             return mask == 255

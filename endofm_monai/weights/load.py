@@ -111,7 +111,9 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
             f"{weights.file} ({weights.layout}, {weights.part}): does not fit {type(unwrap(network)).__name__}: "
             + "; ".join(f"{name} {_count(keys)}" for name, keys in problems.items() if keys)
             + "."
-            + _advice(state, {name: own[key] for name, key in names.items()}, backbone_differs or is_backbone)
+            + _advice(
+                state, {name: own[key] for name, key in names.items()}, backbone_differs or is_backbone, bool(reshaped)
+            )
         )
     network.load_state_dict({names[name]: state[name] for name in matched}, strict=False)
     return LoadReport(
@@ -143,7 +145,9 @@ def _rename(
     return state, tuple(left_out)
 
 
-def _advice(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], backbone_differs: bool) -> str:
+def _advice(
+    state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], backbone_differs: bool, rest_reshaped: bool
+) -> str:
     """What to look at, or nothing, when weights ``state`` do not fit a network with the tensors ``own``."""
     theirs, ours = describe_architecture(state), describe_architecture(own)
     if is_image_vit(state):
@@ -152,7 +156,8 @@ def _advice(state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], backbo
         return f" The file seems to hold {theirs}; the network has {ours}."
     if backbone_differs:
         return ""
-    return " The backbone fits: pass `network.backbone` to fill only that, or `strict=False`."
+    advice = " The backbone fits: to fill only that, pass `network.backbone`, or in a bundle `backbone_weights`"
+    return advice + ("." if rest_reshaped else "; or `strict=False`.")
 
 
 def _count(names: Sequence[str], limit: int = 3) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
-from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
+from endofm_monai.optimizers import CosineSchedule, PolynomialSchedule, weight_decay_groups
 
 
 def test_cosine_equals_the_published_code():
@@ -15,6 +15,19 @@ def test_cosine_equals_the_published_code():
     expected += [0.502962, 0.410942, 0.325, 0.248891, 0.185942, 0.138905, 0.109834]
     schedule = CosineSchedule(start=1.0, end=0.1, warmup_epochs=1)
     assert [schedule(step, 5, 4) for step in range(20)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_polynomial_falls_to_zero_after_its_warm_up():
+    schedule = PolynomialSchedule(start=1.0, power=1.0, warmup_epochs=1)
+    assert [schedule(step, 2, 3) for step in range(6)] == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25])
+    assert schedule(100, 2, 3) == 0
+
+
+def test_polynomial_equals_the_published_code_where_that_is_late():
+    expected = {1: 1e-4, 2: 1e-4, 3: 9.9969999e-05, 100: 9.7055139e-05, 1500: 5.3652975e-05, 3000: 1.3852172e-07}
+    schedule = PolynomialSchedule(start=1e-4, reference_late=True)
+    for update, value in expected.items():
+        assert schedule(update - 1, steps_per_epoch=20, epochs=150) == pytest.approx(value, rel=1e-6)
 
 
 @pytest.mark.parametrize(

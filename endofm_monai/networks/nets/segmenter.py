@@ -122,7 +122,7 @@ class EndoFMSegmenter(nn.Module):
             self.encoder = SimpleEncoder()
             self.decoder = CascadedUpsampler(
                 backbone.embed_dim,
-                channels=(128, 96, 64, 48, 32),
+                channels=(96, 64, 48, 32, 16),
                 skip_channels=self.encoder.stem.skip_channels,
                 norm=("group", {"num_groups": 8}),
             )

@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.metrics import DiceMetric
+
+from endofm_monai.handlers import MaskPictureHandler, SegmentationEvaluation, clip_name, frames_from_engine
+
+DATA = [{"image": [f"/data/{clip}/{frame}.png" for frame in range(3)]} for clip in ("a", "b")]
+
+
+def square(top: int) -> torch.Tensor:
+    masks = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    masks[..., top : top + 8, 4:12] = 1
+    return masks
+
+
+def run(handler: object, tops: list[int], processed: bool = False) -> None:
+    """An evaluator's run over clips with a true square at 4 and predicted ones at ``tops``."""
+
+    def step(engine: Engine, index: int) -> list[dict]:
+        prediction = square(tops[index])
+        engine.state.batch = [{"index": index, "image": torch.rand(3, 3, 8, 8)}]
+        output = {
+            "image": engine.state.batch[0]["image"],
+            "pred": prediction,
+            "label": square(4),
+            "probability": prediction.float(),
+            "logits": torch.cat([1 - prediction, prediction]).float()[..., ::2, ::2],
+        }
+        return [{**output, **({"processed": square(4)} if processed else {})}]
+
+    engine = Engine(step)
+    engine.data_loader = SimpleNamespace(dataset=SimpleNamespace(data=DATA))
+    handler.attach(engine)
+    engine.run(range(len(tops)))
+
+
+def test_both_protocols_stand_side_by_side_and_shared_clips_are_flagged(tmp_path):
+    training = [{"image": ["/data/b/1.png"]}, {"image": "/data/video.mp4"}]
+    run(SegmentationEvaluation(tmp_path, training, "/data"), [8, 4])
+    report = json.loads((tmp_path / "segmentation.json").read_text())
+    assert set(report) == {"clean", "published"}
+    assert (report["clean"]["sequences"], report["clean"]["frames"]) == (1, 3)
+    assert report["clean"]["per_frame"]["dice"]["value"] == pytest.approx(0.5)
+    assert report["published"]["clips_in_training"] == ["b/0-2"]
+    assert report["published"]["dice"] == pytest.approx((0.5 + 1) / 2)
+    assert [clip["in_training"] for clip in report["published"]["clips"]] == [False, True]
+    rows = list(csv.DictReader((tmp_path / "segmentation_frames.csv").open()))
+    assert [(row["sequence"], row["frame"], float(row["dice"])) for row in rows] == [
+        ("a/0-2", str(t), 0.5) for t in range(3)
+    ]
+
+
+def test_post_processed_masks_are_scored_beside_the_others(tmp_path):
+    run(SegmentationEvaluation(tmp_path), [8, 8], processed=True)
+    report = json.loads((tmp_path / "segmentation.json").read_text())
+    assert report["clean"]["per_frame"]["dice"]["value"] == pytest.approx(0.5)
+    assert report["post_processed"]["per_frame"]["dice"]["value"] == 1
+
+
+def test_all_clips_shared_leaves_no_clean_result(tmp_path, caplog):
+    run(SegmentationEvaluation(tmp_path, DATA), [4, 4])
+    assert json.loads((tmp_path / "segmentation.json").read_text())["clean"] is None
+    assert "no clean result" in caplog.text
+
+
+def test_key_metric_takes_each_frame_for_itself():
+    output = [
+        {"pred": square(8), "label": square(4)},
+        {"pred": torch.zeros(1, 2, 6, 6), "label": torch.zeros(1, 2, 6, 6)},
+    ]
+    metric = DiceMetric(ignore_empty=False)
+    metric(*frames_from_engine(output))
+    assert metric.aggregate().item() == pytest.approx((3 * 0.5 + 2 * 1) / 5)
+
+
+@pytest.mark.parametrize(
+    ("clip", "name"),
+    [
+        ("/data/sub/clip.mp4", "sub/clip"),
+        (["/data/a/1.png"], "a/1"),
+        (["/data/a/1.png", "/data/a/2.png"], "a/1-2"),
+        ("/other/clip.mp4", "other/clip"),
+    ],
+)
+def test_names_of_results(clip, name):
+    assert clip_name(clip, "/data") == name
+
+
+def test_picture_of_the_chosen_clip_is_drawn(tmp_path):
+    run(MaskPictureHandler(tmp_path, batch=2), [4, 8])
+    assert [path.name for path in Path(tmp_path / "masks").glob("*.png")] == ["0001.png"]
+    assert len(list((tmp_path / "masks").glob("events*"))) == 1

@@ -1,0 +1,102 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from endofm_monai.metrics import SegmentationScores, frame_scores, reference_clip_scores
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_segmentation.json").read_text())["metrics"]
+
+
+def mask_of(case: dict[str, Any], kind: str, arr: Any) -> np.ndarray:
+    if kind in case:
+        name, threshold = re.match(r'arr\(prefix\+"(.*)", \(.*\)\) > ([\d.]+)', case[kind]).groups()
+        return arr(name, case["shape"]).numpy() > float(threshold)
+    mask = np.zeros(case["shape"], bool)
+    for t0, t1, y0, y1, x0, x1 in case[f"{kind}_boxes_t0_t1_y0_y1_x0_x1"]:
+        mask[t0:t1, y0:y1, x0:x1] = True
+    return mask
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
+def test_reference_protocol_gives_the_published_scores(case, arr):
+    scores = reference_clip_scores(mask_of(case, "pred", arr), mask_of(case, "target", arr))
+    assert scores["dice"] == pytest.approx(case["dice_reference"], rel=1e-6)
+    assert scores["hd95"] == pytest.approx(case["hd95_reference"], rel=1e-6)
+
+
+def square(top: int, side: int = 4) -> np.ndarray:
+    mask = np.zeros((16, 16), bool)
+    mask[top : top + side, 4 : 4 + side] = True
+    return mask
+
+
+EMPTY = np.zeros((16, 16), bool)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "expected"),
+    [
+        (square(2), square(2), {"dice": 1, "iou": 1, "precision": 1, "recall": 1, "hd95": 0, "mae": 0}),
+        (square(2), square(4), {"dice": 0.5, "iou": 1 / 3, "precision": 0.5, "recall": 0.5, "hd95": 2, "mae": 1 / 16}),
+        (square(2), square(10), {"dice": 0, "iou": 0, "precision": 0, "recall": 0, "hd95": 8}),
+        (EMPTY, EMPTY, {"dice": 1, "iou": 1, "precision": None, "recall": None, "hd95": 0, "weighted_f": None}),
+        (square(2), EMPTY, {"dice": 0, "iou": 0, "precision": 0, "recall": None, "hd95": None, "weighted_f": None}),
+        (EMPTY, square(2), {"dice": 0, "iou": 0, "precision": None, "recall": 0, "hd95": None}),
+    ],
+)
+def test_scores_of_a_frame_also_of_empty_masks(prediction, truth, expected):
+    scores = frame_scores(prediction, prediction.astype(float), truth)
+    for name, value in expected.items():
+        if value is None:
+            assert math.isnan(scores[name]), name
+        else:
+            assert scores[name] == pytest.approx(value), name
+
+
+@pytest.fixture
+def scores() -> SegmentationScores:
+    """A long sequence that is segmented well, a short one with a half and a whole miss."""
+    collected = SegmentationScores()
+    for name, predictions in {"long": [square(4)] * 6, "short": [square(6), EMPTY]}.items():
+        masks = torch.from_numpy(np.stack(predictions))
+        collected.add(name, masks, masks.float(), torch.from_numpy(np.stack([square(4)] * len(predictions))))
+    return collected
+
+
+def test_frames_sequences_and_pixels_are_summed_up(scores):
+    report = scores.report(resamples=200)
+    assert (report["frames"], report["sequences"]) == (8, 2)
+    assert report["per_frame"]["dice"]["value"] == pytest.approx((6 + 0.5) / 8)
+    assert report["per_sequence"]["dice"]["value"] == pytest.approx((1 + 0.25) / 2)
+    assert report["pooled"]["dice"]["value"] == pytest.approx(2 * 104 / (7 * 16 + 8 * 16))
+    assert report["pooled"]["recall"]["value"] == pytest.approx(104 / 128)
+    assert report["per_frame"]["hd95"] == {"value": pytest.approx(2 / 7), "interval": [0, 2], "defined": 7}
+    for summary in ("per_frame", "per_sequence", "pooled"):
+        assert report[summary]["dice"]["interval"] == pytest.approx([0.25, 1], abs=0.15)
+    json.dumps(report, allow_nan=False)
+
+
+def test_what_no_frame_defines_is_null():
+    collected = SegmentationScores()
+    masks = torch.zeros(2, 16, 16)
+    collected.add("nothing to find", masks, masks, masks)
+    report = collected.report(resamples=10)
+    assert report["per_frame"]["recall"] == {"value": None, "defined": 0}
+    assert report["per_frame"]["dice"]["value"] == 1
+    json.dumps(report, allow_nan=False)
+
+
+def test_nothing_to_report_is_an_error():
+    with pytest.raises(ValueError, match="No frame"):
+        SegmentationScores().report()
