@@ -1,0 +1,239 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+from PIL import Image
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.networks.nets import EndoFM, EndoFMSegmenter
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundle" / "endofm_polyp_segmentation"
+SMALL_NETWORK = {
+    "network_def::embed_dim": 16,
+    "network_def::depth": 2,
+    "network_def::num_heads": 2,
+    "decoder": "simple",
+    "frame_size": 32,
+    "device": "$torch.device('cpu')",
+    "num_workers": 0,
+}
+SMALL = {**SMALL_NETWORK, "epochs": 2, "clips_per_video": 2, "num_frames": 3, "window": 4, "stride": 2}
+GOLDEN = json.loads((ROOT / "tests" / "data" / "golden_segmentation.json").read_text())
+
+
+def config(*names: str) -> list[str]:
+    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+
+
+def workflow(kind: str, *names: str, **overrides: Any) -> ConfigWorkflow:
+    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
+    made.initialize()
+    return made
+
+
+def root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory) -> Path:
+    """Four clips of dark frames with a bright square, which is the polyp; one clip is both in training and test."""
+    folder = tmp_path_factory.mktemp("clips")
+    random = np.random.default_rng(0)
+    items = []
+    for number in range(4):
+        item: dict[str, Any] = {"image": [], "mask": [], "label": 1}
+        for frame in range(6):
+            mask = np.zeros((40, 48), np.uint8)
+            mask[4 + 4 * number : 20 + 4 * number, 8 + frame : 26 + frame] = 255
+            pixels = random.integers(0, 90, (40, 48, 3)) + 150 * (mask[..., None] > 0)
+            names = {"image": f"frames/{number}_{frame}.png", "mask": f"masks/{number}_{frame}.png"}
+            for key, array in (("image", pixels.astype(np.uint8)), ("mask", mask)):
+                (folder / names[key]).parent.mkdir(exist_ok=True)
+                Image.fromarray(array).save(folder / names[key])
+                item[key].append(names[key])
+        items.append(item)
+    datalist = {"training": items[:2], "validation": items[2:3], "test": items[1:2] + items[3:]}
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_dir, tmp_path_factory) -> Path:
+    """Output folder of a short training, made once."""
+    output = tmp_path_factory.mktemp("trained")
+    workflow(
+        "train",
+        "train",
+        dataset_dir=str(dataset_dir),
+        ckpt_dir=str(output / "models"),
+        output_dir=str(output / "eval"),
+        **{**SMALL, "epochs": 12, "learning_rate": 0.003, "layer_decay": 1.0, "val_interval": 6},
+    ).run()
+    return output
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("train", ["train"]),
+        ("train", ["train", "evaluate"]),
+        ("train", ["train", "reference"]),
+        ("train", ["train", "tiny"]),
+        ("infer", ["inference"]),
+        ("infer", ["inference", "reference_inference"]),
+        ("infer", ["inference", "tiny_inference"]),
+    ],
+)
+def test_has_all_properties(kind, names, dataset_dir, tmp_path):
+    small = SMALL if kind == "train" else SMALL_NETWORK
+    made = workflow(
+        kind, *names, dataset_dir=str(dataset_dir), ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **small
+    )
+    assert made.check_properties() == []
+    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+
+
+def test_metadata_follows_the_schema():
+    metadata = json.loads(Path(config("metadata")[0]).read_text())
+    schema = json.loads((ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json").read_text())
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.full_size
+def test_network_takes_and_gives_what_the_metadata_say():
+    verify_net_in_out(
+        net_id="network_def", meta_file=config("metadata")[0], config_file=config("inference")[0], device="cpu"
+    )
+
+
+@pytest.mark.parametrize("case", ["a", "b", "empty_target"])
+def test_loss_is_the_published_one(case, arr):
+    parser = ConfigParser()
+    parser.read_config(config("train")[0])
+    loss_function = parser.get_parsed_content("loss_function")
+    expected = GOLDEN["loss"][case]
+    logits, target = (
+        arr(name, [int(size) for size in shape.split(",")], float(std or 1))
+        for name, shape, std in (
+            re.match(r'arr\(prefix\+"(.*)", \(([\d, ]+)\)(?:, std=([\d.]+))?\)', expected[key]).groups()
+            for key in ("logits", "target")
+        )
+    )
+    target = target > float(expected["target"].rsplit(" ", 1)[1])
+    assert int(target.sum()) == expected["foreground"]
+    clip = logits.transpose(0, 1)[None].requires_grad_()  # frames were the published batch
+    loss = loss_function(clip, target[None, None].float())
+    loss.backward()
+    assert loss.item() == pytest.approx(expected["total"], rel=1e-5)
+    assert float(clip.grad.norm()) == pytest.approx(expected["grad_of_total_wrt_logits"]["l2"], rel=1e-4)
+
+
+def test_training_writes_the_best_model_a_checkpoint_and_pictures(trained):
+    state = torch.load(trained / "models" / "checkpoint.pt", weights_only=True)
+    assert state["best"]["metric"] > 0.5
+    network = EndoFMSegmenter(EndoFM(embed_dim=16, depth=2, num_heads=2), decoder="simple")
+    network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
+    assert len(list((trained / "eval" / "masks").glob("*.png"))) == 2
+    assert any((trained / "eval" / "validation").glob("events*"))
+
+
+def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, dataset_dir, tmp_path):
+    workflow(
+        "train",
+        "train",
+        "evaluate",
+        dataset_dir=str(dataset_dir),
+        weights=str(trained / "models" / "model.pt"),
+        output_dir=str(tmp_path),
+        post_processing=True,
+        **SMALL,
+    ).run()
+    report = json.loads((tmp_path / "segmentation.json").read_text())
+    assert report["published"]["clips_in_training"] == ["frames/1_0-1_5"]
+    assert (report["clean"]["frames"], report["clean"]["sequences"]) == (6, 1)
+    assert report["clean"]["per_frame"]["dice"]["value"] > 0.5
+    assert report["post_processed"]["per_frame"]["dice"]["value"] > 0.5
+
+
+def test_inference_writes_masks_of_the_frames_size(trained, dataset_dir, tmp_path):
+    workflow(
+        "infer",
+        "inference",
+        dataset_dir=str(dataset_dir / "frames"),
+        weights=str(trained / "models" / "model.pt"),
+        output_dir=str(tmp_path),
+        **SMALL_NETWORK,
+    ).run()
+    (folder,) = (path.parent for path in tmp_path.rglob("masks.json"))
+    masks = sorted((folder / "masks").iterdir())
+    assert len(masks) == 24
+    assert np.asarray(Image.open(masks[0])).shape == (40, 48)
+
+
+def test_training_and_inference_agree():
+    train, inference = (json.loads(Path(path).read_text()) for path in config("train", "inference"))
+    assert inference["network_def"].items() <= train["network_def"].items()
+    for key in ("preset", "decoder", "num_classes", "frame_size", "window", "stride"):
+        assert inference[key] == train[key]
+
+
+def test_reference_protocol_trains_on_whole_clips_without_clipping(dataset_dir, tmp_path):
+    made = workflow(
+        "train",
+        "train",
+        "reference",
+        dataset_dir=str(dataset_dir),
+        ckpt_dir=str(tmp_path / "models"),
+        output_dir=str(tmp_path / "eval"),
+        **{**SMALL_NETWORK, "epochs": 1},
+    )
+    made.run()
+    trainer = made.parser.get_parsed_content("train::trainer")
+    assert trainer.state.output["image"].shape == (1, 3, 6, 32, 32)
+    assert trainer.state.output["image"].amin() == pytest.approx(-1, abs=1e-5)
+    assert math.isfinite(float(trainer.state.output["loss"]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda items: items[0]["mask"].pop(), r"frames/0_0\.png: has 6 frames, but 5 masks"),
+        (lambda items: items[0].pop("mask"), r"training\[0\] has no mask"),
+        (lambda items: items[0]["mask"].__setitem__(0, "frames/0_0.png"), r"frames/0_0\.png: has 40x48x3 values"),
+    ],
+)
+def test_bad_masks_are_named(dataset_dir, tmp_path, spoil, message):
+    datalist = json.loads((dataset_dir / "datalist.json").read_text())
+    spoil(datalist["training"])
+    (tmp_path / "datalist.json").write_text(json.dumps(datalist))
+    with pytest.raises(RuntimeError) as caught:
+        workflow(
+            "train",
+            "train",
+            dataset_dir=str(dataset_dir),
+            datalist=str(tmp_path / "datalist.json"),
+            ckpt_dir=str(tmp_path),
+            output_dir=str(tmp_path / "eval"),
+            on_error="raise",
+            **SMALL,
+        ).run()
+    cause = root_cause(caught.value)
+    assert isinstance(cause, ClipReadError | ValueError)
+    assert re.search(message, str(cause))
