@@ -4,9 +4,11 @@
 """Endo-FM, the foundation model for endoscopy video, as a MONAI project."""
 
 from endofm_monai import (
+    apps,
     data,
     engines,
     handlers,
+    inferers,
     losses,
     metrics,
     networks,
@@ -19,9 +21,11 @@ from endofm_monai import (
 from endofm_monai.registry import register
 
 __all__ = [
+    "apps",
     "data",
     "engines",
     "handlers",
+    "inferers",
     "losses",
     "metrics",
     "networks",

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from endofm_monai.data.class_labels import class_weights, load_labeled_clips
+from endofm_monai.data.chunks import chunk_clips, chunk_frames
+from endofm_monai.data.box_datalist import key_frames, load_box_datalist
 from endofm_monai.data.clip_dataset import ClipDataset, ClipKey
 from endofm_monai.data.clip_files import find_clips
 from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
@@ -8,13 +11,17 @@ from endofm_monai.data.collate import collate_clips, collate_views
 from endofm_monai.data.datalist import load_datalist
 from endofm_monai.data.dicom_reader import DicomReader, open_dicom
 from endofm_monai.data.epoch_sampler import EpochSampler
+from endofm_monai.data.feature_cache import FeatureCache
 from endofm_monai.data.frame_indices import linspace_indices
 from endofm_monai.data.frame_range import FrameRangeReader, join_frames, split_frames
 from endofm_monai.data.frames_reader import FramesReader
 from endofm_monai.data.monai_reader import EndoFMClipReader, clip_metadata, register_readers
 from endofm_monai.data.nifti_reader import NiftiReader
 from endofm_monai.data.opener import open_clip
+from endofm_monai.data.video_list import list_videos, name_videos, result_path
 from endofm_monai.data.video_reader import VideoReader
+from endofm_monai.data.video_windows import VideoWindows, cover_videos, sample_videos
+from endofm_monai.data.window_plan import WindowPlan
 from endofm_monai.data.worker import survive_first_sigterm
 
 __all__ = [
@@ -26,20 +33,34 @@ __all__ = [
     "DicomReader",
     "EndoFMClipReader",
     "EpochSampler",
+    "FeatureCache",
     "FrameRangeReader",
     "FramesReader",
     "NiftiReader",
     "VideoReader",
+    "VideoWindows",
+    "WindowPlan",
+    "class_weights",
+    "chunk_clips",
+    "chunk_frames",
     "clip_metadata",
     "collate_clips",
     "collate_views",
+    "cover_videos",
     "find_clips",
+    "key_frames",
     "join_frames",
     "linspace_indices",
+    "list_videos",
+    "load_box_datalist",
     "load_datalist",
+    "load_labeled_clips",
+    "name_videos",
     "open_clip",
     "open_dicom",
     "register_readers",
+    "result_path",
+    "sample_videos",
     "split_frames",
     "survive_first_sigterm",
 ]

@@ -3,36 +3,57 @@
 
 from endofm_monai.handlers.best_model import BestModelHandler
 from endofm_monai.handlers.broken_clips import BrokenClipsHandler
+from endofm_monai.handlers.classification_metric import ClassificationMetric
+from endofm_monai.handlers.classification_report import ClassificationReport
 from endofm_monai.handlers.clip_embeddings import ClipEmbeddings, embed_clips
+from endofm_monai.handlers.clip_predictions import ClipPredictions
+from endofm_monai.handlers.detection_evaluation import DetectionEvaluation, videos_from_engine
+from endofm_monai.handlers.detection_saver import DetectionSaver
 from endofm_monai.handlers.embedding_saver import EmbeddingSaver
 from endofm_monai.handlers.gradients import GradientHandler
 from endofm_monai.handlers.health import HealthHandler
 from endofm_monai.handlers.load_weights import LoadWeightsHandler
+from endofm_monai.handlers.mask_picture import MaskPictureHandler
+from endofm_monai.handlers.mask_saver import MaskSaver
 from endofm_monai.handlers.picture_handlers import AttentionPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.probe_handler import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.progress import ProgressHandler
 from endofm_monai.handlers.schedule import ScheduleHandler
+from endofm_monai.handlers.segmentation_evaluation import SegmentationEvaluation, clip_name, frames_from_engine
 from endofm_monai.handlers.teacher_update import TeacherUpdateHandler
 from endofm_monai.handlers.training_checkpoint import TrainingCheckpointHandler
 from endofm_monai.handlers.training_log import TrainingLogHandler, UnhealthyTrainingError
+from endofm_monai.handlers.video_results import VideoResults
 
 __all__ = [
     "AttentionPictureHandler",
     "BestModelHandler",
     "BrokenClipsHandler",
+    "ClassificationMetric",
+    "ClassificationReport",
     "ClipEmbeddings",
+    "ClipPredictions",
+    "DetectionEvaluation",
+    "DetectionSaver",
     "EmbeddingSaver",
     "GradientHandler",
     "HealthHandler",
     "KNNProbeHandler",
     "LoadWeightsHandler",
+    "MaskPictureHandler",
+    "MaskSaver",
     "ProbeEvaluation",
     "ProgressHandler",
     "ScheduleHandler",
+    "SegmentationEvaluation",
     "TeacherUpdateHandler",
     "TrainingCheckpointHandler",
     "TrainingLogHandler",
     "UnhealthyTrainingError",
+    "VideoResults",
     "ViewsPictureHandler",
+    "clip_name",
     "embed_clips",
+    "frames_from_engine",
+    "videos_from_engine",
 ]

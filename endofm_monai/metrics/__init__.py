@@ -1,7 +1,42 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.metrics.bootstrap import bootstrap_interval
+from endofm_monai.metrics.bootstrap import bootstrap_interval, bootstrap_intervals
+from endofm_monai.metrics.classification import calibration_error, classification_scores
+from endofm_monai.metrics.detection import (
+    DetectionFrame,
+    average_precision,
+    best_threshold,
+    box_scores,
+    center_scores,
+    polyp_scores,
+    presence_scores,
+)
+from endofm_monai.metrics.detection_metric import DetectionMetric
 from endofm_monai.metrics.probe import knn_probe, linear_probe
+from endofm_monai.metrics.reference_segmentation import reference_clip_scores
+from endofm_monai.metrics.saliency import enhanced_alignment, structure_measure, weighted_f_measure
+from endofm_monai.metrics.segmentation import SegmentationScores, frame_scores
 
-__all__ = ["bootstrap_interval", "knn_probe", "linear_probe"]
+__all__ = [
+    "DetectionFrame",
+    "DetectionMetric",
+    "SegmentationScores",
+    "average_precision",
+    "best_threshold",
+    "bootstrap_interval",
+    "bootstrap_intervals",
+    "box_scores",
+    "calibration_error",
+    "center_scores",
+    "classification_scores",
+    "enhanced_alignment",
+    "frame_scores",
+    "knn_probe",
+    "linear_probe",
+    "polyp_scores",
+    "presence_scores",
+    "reference_clip_scores",
+    "structure_measure",
+    "weighted_f_measure",
+]

@@ -1,7 +1,18 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from endofm_monai.networks.nets.classifier import EndoFMClassifier
+from endofm_monai.networks.nets.detector import EndoFMDetector
 from endofm_monai.networks.nets.endofm import EndoFM, EndoFMFeatures
+from endofm_monai.networks.nets.segmenter import EndoFMSegmenter
 from endofm_monai.networks.nets.student_teacher import ProjectionNetwork, StudentTeacher
 
-__all__ = ["EndoFM", "EndoFMFeatures", "ProjectionNetwork", "StudentTeacher"]
+__all__ = [
+    "EndoFM",
+    "EndoFMClassifier",
+    "EndoFMDetector",
+    "EndoFMFeatures",
+    "EndoFMSegmenter",
+    "ProjectionNetwork",
+    "StudentTeacher",
+]
