@@ -180,18 +180,19 @@ class VideoResults:
         _write_json(result_path(self.output_dir / "videos", name), result)
 
     def _key_frames(self, engine: Engine, windows: list[Window], likeliest: int) -> list[KeyFrame]:
-        """The middle frames of the windows in which a class is likeliest, read once more, in the order of time."""
+        """Frames of the windows in which a class is likeliest, read once more, in the order of time."""
         backbone = unwrap(engine.network).backbone
         best = sorted(windows, key=lambda window: window.probabilities[likeliest])[-KEY_FRAMES:]
         key_frames = []
         for window in sorted(best, key=lambda window: window.begin):
             clip = engine.data_loader.dataset[window.index][CommonKeys.IMAGE]
-            middle = clip.shape[1] // 2
-            seconds = float(clip.meta["frame_indices"][middle]) / float(clip.meta["fps"])
+            times = np.asarray(clip.meta["frame_indices"]) / float(clip.meta["fps"])
             clip = clip.as_tensor()
             with eval_mode(backbone):
-                attention = backbone.attention_maps(clip[None].to(engine.state.device))[0, middle]
-            key_frames.append(KeyFrame(seconds, clip[:, middle], attention))
+                attention = backbone.attention_maps(clip[None].to(engine.state.device))[0]
+            count = -(-KEY_FRAMES // len(best))  # a video of few windows shows several frames of each
+            for place in np.linspace(0, len(times) - 1, 2 * count + 1).astype(int)[1::2]:
+                key_frames.append(KeyFrame(float(times[place]), clip[:, place], attention[place]))
         return key_frames
 
     def _describe(self, window: Window) -> dict[str, Any]:

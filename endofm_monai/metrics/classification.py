@@ -42,16 +42,14 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
             "precision": right / np.maximum(predicted, 1),
             "recall": right / actual,
         }
-    areas = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
-    for name, area in areas.items():
-        by_class[name] = np.array([_area(area, *columns) for columns in zip(truth.T, probabilities.T, strict=True)])
-
+    is_binary = probabilities.shape[1] == 2 and not multi_label
     scores = {"accuracy": (truth == decided).all(axis=1).mean()}
-    if probabilities.shape[1] == 2 and not multi_label:
+    if is_binary:
         scores |= {name: values[1] for name, values in by_class.items()}
-    else:
-        scores |= {name: _mean(by_class[name]) for name in areas}
-    scores |= {f"macro_{name}": _mean(by_class[name]) for name in ("f1", "precision", "recall")}
+    scores |= {f"macro_{name}": _mean(values) for name, values in by_class.items()}
+    for name, area in (("roc_auc", roc_auc_score), ("average_precision", average_precision_score)):
+        classes = [1] if is_binary else range(probabilities.shape[1])
+        scores[name] = _mean(np.array([_area(area, truth[:, c], probabilities[:, c]) for c in classes]))
     scores["calibration_error"] = calibration_error(probabilities, labels)
     return {name: float(value) for name, value in scores.items()}
 

@@ -1,0 +1,415 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, ckpt_export, load, verify_net_in_out
+from PIL import Image
+
+from endofm_monai.networks.nets import EndoFM, EndoFMClassifier
+
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundle" / "endofm_polyp_classification"
+SMALL_NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 2, "network_def::num_heads": 2}
+SMALL = {
+    **SMALL_NETWORK,
+    "device": "$torch.device('cpu')",
+    "num_workers": 0,
+    "frame_size": 32,
+    "num_frames": 4,
+    "sampling_rate": 6,  # 8 frames at 10 frames per second
+}
+SMALL_TRAINING = {**SMALL, "epochs": 2, "batch_size": 2}
+
+
+def config(*names: str) -> list[str]:
+    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+
+
+def workflow(kind: str, *names: str, **overrides) -> ConfigWorkflow:
+    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
+    made.initialize()
+    return made
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What a config's run stumbled over; MONAI wraps it once for each level of the config."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def write_video(path: Path, brightness: int, frames: int = 20, size: tuple[int, int] = (40, 48)) -> None:
+    random = np.random.default_rng(brightness)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = size
+        for _ in range(frames):
+            pixels = random.integers(0, 100, (*size, 3)) + brightness
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels.astype(np.uint8))))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory) -> Path:
+    """Videos of noise, class 1 being bright."""
+    folder = tmp_path_factory.mktemp("videos")
+    datalist: dict[str, list] = {"training": [], "validation": [], "test": []}
+    for section, count in (("training", 4), ("validation", 2), ("test", 4)):
+        for number in range(count):
+            name = f"{section}_{number}.mp4"
+            write_video(folder / name, 100 * (number % 2) + number)
+            datalist[section].append({"image": name, "label": number % 2})
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(dataset_dir, tmp_path_factory) -> Path:
+    """Output folder of a short training, made once."""
+    output = tmp_path_factory.mktemp("trained")
+    run_training(dataset_dir, output)
+    return output
+
+
+def run_training(dataset_dir: Path | str, output: Path, *overlays: str, **overrides) -> None:
+    settings = {
+        "dataset_dir": str(dataset_dir),
+        "ckpt_dir": str(output / "models"),
+        "output_dir": str(output / "eval"),
+        **SMALL_TRAINING,
+        **overrides,
+    }
+    workflow("train", "train", *overlays, **settings).run()
+
+
+def run_evaluation(dataset_dir: Path, weights: Path, output: Path, *overlays: str, **overrides) -> dict:
+    settings = {**SMALL, "dataset_dir": str(dataset_dir), "weights": str(weights), "output_dir": str(output)}
+    workflow("train", "train", "evaluate", *overlays, **{**settings, **overrides}).run()
+    return json.loads((output / "metrics.json").read_text())
+
+
+def run_inference(dataset_dir: Path, weights: Path, output: Path, *overlays: str, **overrides) -> None:
+    settings = {**SMALL, "dataset_dir": str(dataset_dir), "weights": str(weights), "output_dir": str(output)}
+    workflow("infer", "inference", *overlays, **{**settings, **overrides}).run()
+
+
+def result(output: Path, video: str) -> dict:
+    return json.loads((output / "videos" / f"{video}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("train", ["train"]),
+        ("train", ["train", "evaluate"]),
+        ("train", ["train", "linear_probe"]),
+        ("infer", ["inference"]),
+        ("infer", ["inference", "embeddings"]),
+    ],
+)
+def test_has_all_properties(kind, names, dataset_dir, tmp_path):
+    overrides = SMALL_TRAINING if kind == "train" else {**SMALL, "output_dir": str(tmp_path)}
+    made = workflow(kind, *names, dataset_dir=str(dataset_dir), **overrides)
+    assert made.check_properties() == []
+    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+
+
+def test_metadata_follows_the_schema():
+    metadata = json.loads(Path(config("metadata")[0]).read_text())
+    schema = json.loads((ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json").read_text())
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.full_size
+def test_network_takes_and_gives_what_the_metadata_say():
+    verify_net_in_out(
+        net_id="network_def", meta_file=config("metadata")[0], config_file=config("inference")[0], device="cpu"
+    )
+
+
+def test_training_and_inference_agree():
+    train, inference, tiny, tiny_inference = (
+        json.loads(Path(path).read_text()) for path in config("train", "inference", "tiny", "tiny_inference")
+    )
+    for key in ("preprocessing", "postprocessing"):
+        assert inference[key] == train["validate"][key]
+    assert inference["network_def"].items() <= train["network_def"].items()
+    shared = (
+        "preset",
+        "head",
+        "class_names",
+        "multi_label",
+        "num_frames",
+        "sampling_rate",
+        "frame_size",
+        "mean",
+        "std",
+    )
+    for key in shared:
+        assert inference[key] == train[key]
+    assert tiny_inference.items() <= tiny.items()
+
+
+def test_training_writes_checkpoint_best_model_and_tensorboard(trained):
+    state = torch.load(trained / "models" / "checkpoint.pt", weights_only=True)
+    assert state["iteration"] == 4
+    network = EndoFMClassifier.from_preset("tiny", embed_dim=16, depth=2, num_heads=2)
+    network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
+    assert list((trained / "eval" / "validation").glob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"mode": "last_blocks", "head": "attentive", "class_weights": "balanced", "label_smoothing": 0.1},
+        {"backbone_weights": "TRAINED", "layer_decay": 1.0, "selection_score": "macro_f1"},
+        {"weights": "TRAINED", "num_windows": 2, "num_crops": 3},
+    ],
+)
+def test_ways_to_train(dataset_dir, trained, tmp_path, overrides):
+    model = str(trained / "models" / "model.pt")
+    overrides = {key: model if value == "TRAINED" else value for key, value in overrides.items()}
+    run_training(dataset_dir, tmp_path, epochs=1, **overrides)
+    assert (tmp_path / "models" / "model.pt").exists()
+
+
+def test_evaluation_reads_the_test_section(trained, dataset_dir, tmp_path):
+    report = run_evaluation(dataset_dir, trained / "models" / "model.pt", tmp_path)
+    assert report["video"]["number"] == 4
+    assert report["clip"]["number"] == 16
+    assert {"f1", "roc_auc", "calibration_error"} <= set(report["video"]["scores"])
+    assert "test section" in report["protocol"]
+    with (tmp_path / "predictions.csv").open() as file:
+        assert [row["video"] for row in csv.DictReader(file)] == [f"test_{number}.mp4" for number in range(4)]
+
+
+def test_linear_probe_trains_only_the_head_on_cached_features(dataset_dir, trained, tmp_path, monkeypatch):
+    calls = []
+    original = EndoFMClassifier.features
+    monkeypatch.setattr(EndoFMClassifier, "features", lambda self, x: calls.append(len(x)) or original(self, x))
+    backbone = trained / "models" / "model.pt"
+    run_training(dataset_dir, tmp_path, "linear_probe", backbone_weights=str(backbone), epochs=5)
+    assert sum(calls) == 6  # 4 training and 2 validation videos, each once
+    before, after = (torch.load(path, weights_only=True) for path in (backbone, tmp_path / "models" / "model.pt"))
+    assert all(before[name].equal(after[name]) for name in before if name.startswith("backbone."))
+    assert not before["head.weight"].equal(after["head.weight"])
+    report = run_evaluation(dataset_dir, tmp_path / "models" / "model.pt", tmp_path / "evaluated")
+    assert report["video"]["number"] == 4
+
+
+def test_reference_overlay_says_that_it_selects_on_the_test(dataset_dir, tmp_path):
+    datalist = json.loads((dataset_dir / "datalist.json").read_text())
+    published = tmp_path / "datalist_published.json"
+    published.write_text(json.dumps({"training": datalist["training"], "validation": datalist["test"]}))
+    run_training(dataset_dir, tmp_path, "reference", datalist=str(published))
+    report = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert "selected on the very test videos" in report["protocol"]
+    assert report["video"]["number"] == 4
+
+
+def test_published_file_gives_the_same_probabilities_as_plain_code(dataset_dir, tmp_path, arr, fill):
+    backbone = fill(EndoFM(embed_dim=16, depth=2, num_heads=2), 0.1)
+    weight, bias = arr("linear.weight", (2, 16), 0.3), arr("linear.bias", (2,))
+    content = {
+        "backbone_state_dict": {f"module.{key}": value for key, value in backbone.state_dict().items()},
+        "state_dict": {"module.linear.weight": weight, "module.linear.bias": bias},
+        "epoch": 20,
+        "best_f1": 0.9,
+    }
+    torch.save(content, tmp_path / "polypdiag.pth")
+    run_inference(dataset_dir, tmp_path / "polypdiag.pth", tmp_path, datalist=str(dataset_dir / "datalist.json"))
+    made = workflow("infer", "inference", dataset_dir=str(dataset_dir), output_dir=str(tmp_path / "new"), **SMALL)
+    preprocess = made.parser.get_parsed_content("preprocessing")
+    clips = torch.stack(
+        [
+            preprocess({"image": str(dataset_dir / "test_1.mp4"), "window": i, "num_windows": 3})["image"]
+            for i in range(3)
+        ]
+    )
+    with torch.no_grad():
+        expected = (backbone(clips) @ weight.T + bias).softmax(dim=1)
+    written = result(tmp_path, "test_1.mp4")
+    assert [w["probabilities"]["abnormal"] for w in written["windows"]] == pytest.approx(
+        expected[:, 1].tolist(), abs=1e-5
+    )
+    assert written["probabilities"]["abnormal"] == pytest.approx(expected[:, 1].mean().item(), abs=1e-5)
+
+
+def test_inference_writes_each_video_and_does_it_once(trained, dataset_dir, tmp_path):
+    weights, videos = trained / "models" / "model.pt", tmp_path / "in"
+    videos.mkdir()
+    write_video(videos / "long.mp4", 100, frames=90)
+    write_video(videos / "short.mp4", 30, frames=3)
+    data = (dataset_dir / "test_0.mp4").read_bytes()
+    (videos / "cut.mp4").write_bytes(data[: len(data) // 4])
+    run_inference(videos, weights, tmp_path, save_pictures=True)
+    long = result(tmp_path, "long.mp4")
+    assert long["status"] == "ok"
+    assert long["windows_used"] == len(long["windows"]) == 12  # 90 frames in windows of 8
+    assert (long["windows"][0]["begin_seconds"], long["windows"][-1]["end_seconds"]) == (0, 9.0)
+    mean = np.mean([window["probabilities"]["abnormal"] for window in long["windows"]])
+    assert long["probabilities"]["abnormal"] == pytest.approx(mean, abs=1e-5)
+    assert long["network_seconds"] > 0
+    assert long["reading_seconds"] > 0
+    assert result(tmp_path, "short.mp4")["windows_used"] == 1
+    cut = result(tmp_path, "cut.mp4")
+    assert cut["status"] == "unreadable"
+    assert "cut.mp4" in cut["problems"][0]
+    assert cut["probabilities"] is None
+    assert (tmp_path / "videos" / "long.mp4.png").stat().st_size > 10_000
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = {row["video"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"long.mp4", "short.mp4", "cut.mp4"}
+    assert float(rows["long.mp4"]["abnormal"]) == long["probabilities"]["abnormal"]
+
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "videos").glob("*.json")}
+    shutil.copy(dataset_dir / "test_0.mp4", videos / "cut.mp4")
+    run_inference(videos, weights, tmp_path)
+    changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"cut.mp4.json"}
+    assert result(tmp_path, "cut.mp4")["status"] == "ok"
+    run_inference(videos, weights, tmp_path)  # nothing is left to do
+
+    (videos / "new.mp4").write_bytes(data)
+    with pytest.raises(RuntimeError) as caught:
+        run_inference(videos, weights, tmp_path, sampling_rate=3)
+    assert "holds results with other settings (sampling_rate)" in str(root_cause(caught.value))
+
+
+def test_single_images(trained, tmp_path):
+    for number, brightness in enumerate((30, 200)):
+        for section in ("training", "validation", "test"):
+            folder = tmp_path / "images" / section / ("normal", "abnormal")[number]
+            folder.mkdir(parents=True)
+            for index in range(2):
+                pixels = np.random.default_rng(index).integers(0, 50, (40, 44 + index, 3)) + brightness
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    single = {"num_frames": 1, "datalist": None}
+    run_training(tmp_path / "images", tmp_path, **single)
+    model = tmp_path / "models" / "model.pt"
+    assert (
+        run_evaluation(tmp_path / "images", model, tmp_path / "report", num_windows=1, **single)["video"]["number"] == 4
+    )
+    run_inference(tmp_path / "images" / "test", model, tmp_path / "results", single_images=True, **single)
+    assert result(tmp_path / "results", "abnormal/1.png")["windows_used"] == 1
+
+
+def test_several_labels_and_many_classes(dataset_dir, tmp_path):
+    datalist = json.loads((dataset_dir / "datalist.json").read_text())
+    for items in datalist.values():
+        for number, item in enumerate(items):
+            item["label"] = [number % 2, 1 - number % 2, number // 2 % 2]
+    (tmp_path / "labels.json").write_text(json.dumps(datalist))
+    several = {"class_names": ["a", "b", "c"], "multi_label": True}
+    run_training(dataset_dir, tmp_path, datalist=str(tmp_path / "labels.json"), **several)
+    model = tmp_path / "models" / "model.pt"
+    report = run_evaluation(dataset_dir, model, tmp_path, datalist=str(tmp_path / "labels.json"), **several)
+    assert 0 <= report["video"]["scores"]["macro_f1"]["value"] <= 1
+    run_inference(dataset_dir, model, tmp_path / "results", **several)
+    written = result(tmp_path / "results", "test_0.mp4")
+    assert written["prediction"] == [name for name, value in written["probabilities"].items() if value > 0.5]
+
+
+def test_embeddings_of_the_backbone(trained, dataset_dir, tmp_path):
+    run_inference(dataset_dir, trained / "models" / "model.pt", tmp_path, "embeddings")
+    with np.load(tmp_path / "embeddings.npz") as saved:
+        assert saved["embeddings"].shape == (10, 16)
+
+
+def test_unreadable_video_of_the_test_is_reported(trained, dataset_dir, tmp_path):
+    shutil.copytree(dataset_dir, tmp_path / "data")
+    (tmp_path / "data" / "test_3.mp4").write_bytes(b"no video")
+    report = run_evaluation(tmp_path / "data", trained / "models" / "model.pt", tmp_path)
+    assert report["video"]["number"] == 3
+    (message,) = report["unreadable"]
+    assert "test_3.mp4" in message
+
+
+def test_head_of_another_size_is_named_and_can_be_new(trained, dataset_dir, tmp_path):
+    model, three = trained / "models" / "model.pt", ["a", "b", "c"]
+    with pytest.raises(RuntimeError) as caught:
+        run_inference(dataset_dir, model, tmp_path, class_names=three)
+    message = str(root_cause(caught.value))
+    assert "head.weight (2, 16) instead of (3, 16)" in message
+    assert "`backbone_weights`" in message
+    datalist = json.loads((dataset_dir / "datalist.json").read_text())
+    datalist["training"][0]["label"] = 2
+    (tmp_path / "three.json").write_text(json.dumps(datalist))
+    settings = {"class_names": three, "datalist": str(tmp_path / "three.json")}
+    run_training(dataset_dir, tmp_path, backbone_weights=str(model), **settings)
+    assert torch.load(tmp_path / "models" / "model.pt", weights_only=True)["head.weight"].shape == (3, 16)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"datalist": "no/such/list.json"}, "no/such/list.json"),
+        ({"class_names": ["only"]}, "`label` must be from 0 to 0 or one of ['only'], found 1"),
+        ({"class_names": ["a", "b", "c"]}, "no item of `training` is of the class c"),
+        ({"head": "cubic"}, '`head` must be "linear" or "attentive"'),
+        ({"class_weights": [1, 2, 3]}, "`class_weights`"),
+        ({"selection_score": "f3"}, "no score 'f3'"),
+        ({"backbone_weights": "no/such/weights.pt"}, "no/such/weights.pt"),
+    ],
+)
+def test_wrong_settings_are_named(dataset_dir, tmp_path, overrides, message):
+    with pytest.raises(RuntimeError) as caught:
+        run_training(dataset_dir, tmp_path, **{"epochs": 1, **overrides})
+    assert message in str(root_cause(caught.value))
+
+
+def test_exported_network_gives_the_same(trained, tmp_path):
+    exported, model = tmp_path / "model.ts", trained / "models" / "model.pt"
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(exported),
+        ckpt_file=str(model),
+        meta_file=config("metadata")[0],
+        config_file=config("inference")[0],
+        bundle_root=str(BUNDLE),
+        **SMALL_NETWORK,
+    )
+    network = EndoFMClassifier.from_preset("tiny", embed_dim=16, depth=2, num_heads=2).eval()
+    network.load_state_dict(torch.load(model, weights_only=True))
+    clip = torch.randn(1, 3, 4, 32, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(str(exported)).eval()(clip), network(clip))
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_network_loads_by_monai(trained, tmp_path, kind):
+    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
+    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.name / "models")
+    small = {key.removeprefix("network_def::"): value for key, value in SMALL_NETWORK.items()}
+    network = load(name=BUNDLE.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
+    saved = torch.load(trained / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+
+
+def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
+    small = [part for key, value in SMALL_TRAINING.items() for part in (f"--{key}", str(value)) if key != "device"]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("-m", "monai.bundle", "run", "--config_file", str(config("train", "multi_gpu_train"))),
+        *("--bundle_root", str(BUNDLE), "--dataset_dir", str(dataset_dir), *small, "--batch_size", "1"),
+        *("--ckpt_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "eval")),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
+    assert state["iteration"] == 4  # 4 videos, 2 processes, batches of 1, 2 epochs
+    assert (tmp_path / "models" / "model.pt").exists()
