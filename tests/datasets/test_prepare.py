@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian, VideoEndoscopicImageStorage, generate_uid
 
 from endofm_monai.data import load_datalist, open_clip
 
@@ -146,8 +148,9 @@ def miniature(write_image: Any, write_mask: Any, write_clip: Any) -> Any:
         write_clip(root / "ward 3" / "Doe_Jane_1960.mp4", 2, 20)
         for frame in (1, 2, 10):
             write_image(root / "Roe Richard" / f"{frame}.png", 3, frame)
+        write_dicom(root / "IM_0001.dcm", np.random.default_rng(0).integers(40, 216, (6, 48, 64, 3), dtype=np.uint8))
         (root / "broken.mp4").write_bytes(b"no video")
-        return {"videos": 3, "clips": 3, "frames": 63}
+        return {"videos": 4, "clips": 4, "frames": 69}
 
     builders = locals()
     return lambda name, root: builders[name](root)
@@ -169,6 +172,20 @@ def prepared(script: Any, miniature: Any, tmp_path_factory: Any) -> Any:
         return done[name]
 
     return prepare
+
+
+def write_dicom(path: Path, frames: np.ndarray) -> None:
+    """Write frames ``(T, H, W, 3)`` as a DICOM file with a patient's name."""
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = VideoEndoscopicImageStorage, generate_uid()
+    dataset.PatientName = "Doe^Jane"
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames.shape[:3]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.PixelData = frames.tobytes()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
 
 
 def read(output: Path, name: str = "datalist.json") -> dict[str, Any]:
@@ -228,6 +245,21 @@ def test_another_datasets_folder_is_named(prepared, script, tmp_path, name):
     with pytest.raises(ValueError, match=f"it looks like .*{expected}"):
         script(f"{name}/prepare.py").prepare(str(source), str(tmp_path / "output"))
     assert not (tmp_path / "output").exists()
+
+
+def test_missing_annotations_are_named(prepared, script, tmp_path):
+    source, _, _ = prepared("kvasir_seg")
+    shutil.copytree(source / "images", tmp_path / "source" / "images")
+    shutil.copytree(source / "masks", tmp_path / "source" / "masks")
+    with pytest.raises(ValueError, match=r"is not Kvasir-SEG as its card describes it, kavsir_bboxes\.json missing$"):
+        script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "output"))
+
+
+def test_an_archive_unpacked_in_a_folder_of_its_own(prepared, script, tmp_path):
+    source, output, _ = prepared("kumc")
+    shutil.copytree(source, tmp_path / "KUMC" / "archive")
+    script("kumc/prepare.py").prepare(str(tmp_path / "KUMC"), str(tmp_path / "output"), workers=1)
+    assert read(tmp_path / "output") == read(output)
 
 
 def test_cvc_sequences_keep_their_order_and_are_split_apart(prepared, script):

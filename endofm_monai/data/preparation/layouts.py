@@ -35,8 +35,8 @@ def check_layout(name: str, source: str) -> Path:
 
     Raises:
         FileNotFoundError: when there is no such folder.
-        ValueError: when it does not look like the dataset's: the message says what was expected, and which dataset's
-            it looks like.
+        ValueError: when it does not look like the dataset's: the message says what is missing, and which dataset's it
+            looks like.
     """
     root = Path(source)
     if not root.is_dir():
@@ -44,10 +44,10 @@ def check_layout(name: str, source: str) -> Path:
     for folder in [root, *_only_folder(root)]:
         if _looks_like(name, folder):
             return folder
+    missing = min(([pattern for pattern in form if not any(root.glob(pattern))] for form in _SIGNATURES[name]), key=len)
     others = [other for other in _SIGNATURES if _looks_like(other, root)]
-    expected = " or ".join(" and ".join(patterns) for patterns in _SIGNATURES[name])
     guess = f"; it looks like {' or '.join(others)}" if others else ""
-    raise ValueError(f"{root}: is not {name}, which has {expected}{guess}")
+    raise ValueError(f"{root}: is not {name} as its card describes it, {' and '.join(missing)} missing{guess}")
 
 
 def _looks_like(name: str, folder: Path) -> bool:

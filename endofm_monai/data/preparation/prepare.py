@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ def prepare_dataset(
 
     Raises:
         OSError: when the output cannot be written.
-        ValueError: when two videos have the same name, the folder holds data prepared with other settings, no video
-            could be used, or the output differs from its manifest.
+        ValueError: when an option is unknown or out of its range, two videos have the same name, the folder holds data
+            prepared with other settings, no video could be used, or the output differs from its manifest.
     """
     source, output = Path(source), Path(output)
     datalist = output / "datalist.json"
@@ -75,6 +75,10 @@ def prepare_dataset(
         verify_manifest(output)
         return str(datalist)
 
+    if unknown := settings.keys() - {field.name for field in fields(Settings)}:
+        raise ValueError(f"{', '.join(sorted(unknown))}: no such option")
+    if output.resolve() == source.resolve():
+        raise ValueError(f"output: needs another folder than the source {source}")
     chosen = Settings(**{"mode": dataset.mode, "clip_seconds": dataset.clip_seconds, **settings})
     named: dict[str, SourceVideo] = {}
     for video in videos:
@@ -85,6 +89,7 @@ def prepare_dataset(
 
     records = {video.name: read_record(video, output) for video in videos}
     missing = [video for video in videos if records[video.name] is None]
+    is_new = not (output / "stats.png").exists()
     for name, record in run_parallel(
         _prepare_named,
         [(video, source, output, chosen, private) for video in missing],
@@ -95,6 +100,7 @@ def prepare_dataset(
         len(videos) - len(missing),
     ):
         records[name] = record
+        is_new |= "video" in record
 
     entries = [record["video"] for record in records.values() if record and "video" in record]
     failed = {name: record["problem"] for name, record in records.items() if record and "problem" in record}
@@ -113,7 +119,7 @@ def prepare_dataset(
     found = [*failed.values(), *problems, *_duplicates(entries)]
     manifest["problems"] = [f"{name}: could not be used" for name in failed] if private else found
     write_json(output / "manifest.json", manifest)
-    if stats:
+    if stats and is_new:
         draw_stats(output, dataset, entries, data)
     _report(manifest, found, data, datalist)
     if strict and found:

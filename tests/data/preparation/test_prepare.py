@@ -19,6 +19,7 @@ from PIL import Image
 
 from endofm_monai.data import load_datalist, open_clip
 from endofm_monai.data.preparation import Dataset, SourceVideo, prepare_dataset
+from endofm_monai.utils import TEMPORARY_PREFIX
 
 DATASET = Dataset(name="test set", licence="none", labels={0: "even", 1: "odd"}, published={"videos": 6, "frames": 240})
 
@@ -238,12 +239,26 @@ def test_other_settings_are_not_mixed_in(videos, tmp_path):
         ({"mode": "encode", "blank": (0, 0, 2, 1)}, "blank: expected x1,y1,x2,y2 as fractions"),
         ({"border": "crop"}, "border, blank: need mode=encode"),
         ({"remainder": "absorb"}, "remainder: expected one of"),
+        ({"clipseconds": 5}, "clipseconds: no such option"),
     ],
 )
 def test_bad_settings_are_named(videos, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         prepare(videos, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_others_in_the_output_are_left_alone(videos, tmp_path):
+    kept = [tmp_path / ".hidden", tmp_path / "clips" / ".profile", tmp_path / "other" / ".x-abcdefgh.mp4"]
+    left = tmp_path / "clips" / f"{TEMPORARY_PREFIX}0-abcd_fg1.mp4"  # by a killed run
+    for path in (*kept, left):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    prepare(videos, tmp_path, mode="encode")
+    assert all(path.exists() for path in kept)
+    assert not left.exists()
+    with pytest.raises(ValueError, match="output: needs another folder than the source"):
+        prepare(videos, videos)
 
 
 def test_labels_a_frame_are_not_encoded_away(tmp_path, videos):
