@@ -17,7 +17,14 @@ from PIL import Image
 from endofm_monai.utils import atomic_path
 from endofm_monai.visualize import open_video, overlay_mask
 
-__all__ = ["MASK_WRITERS", "MaskOutput", "write_coco", "write_nifti", "write_overlay", "write_png"]
+__all__ = [
+    "MASK_WRITERS",
+    "MaskOutput",
+    "write_coco_masks",
+    "write_mask_overlay",
+    "write_nifti_mask",
+    "write_png_masks",
+]
 
 WriteMask = Callable[[np.ndarray, np.ndarray], None]
 
@@ -42,7 +49,7 @@ class MaskOutput:
 
 
 @contextmanager
-def write_png(clip: MaskOutput) -> Iterator[WriteMask]:
+def write_png_masks(clip: MaskOutput) -> Iterator[WriteMask]:
     """Write ``masks/<name>.png`` for each frame, 0 or 255."""
     names = iter(clip.names)
 
@@ -54,14 +61,14 @@ def write_png(clip: MaskOutput) -> Iterator[WriteMask]:
 
 
 @contextmanager
-def write_overlay(clip: MaskOutput) -> Iterator[WriteMask]:
+def write_mask_overlay(clip: MaskOutput) -> Iterator[WriteMask]:
     """Write ``overlay.mp4``: the frames with their masks laid over them."""
     with open_video(clip.folder / "overlay.mp4", clip.fps) as write_frame:
         yield lambda frame, mask: write_frame(overlay_mask(frame, mask))
 
 
 @contextmanager
-def write_nifti(clip: MaskOutput) -> Iterator[WriteMask]:
+def write_nifti_mask(clip: MaskOutput) -> Iterator[WriteMask]:
     """Write ``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1 that 3D Slicer and ITK-SNAP open, by MONAI.
 
     Pixels are square with a side of 1, and frames are 1 apart; x runs to the right and y down on the screen, as ITK
@@ -87,7 +94,7 @@ def write_nifti(clip: MaskOutput) -> Iterator[WriteMask]:
 
 
 @contextmanager
-def write_coco(clip: MaskOutput) -> Iterator[WriteMask]:
+def write_coco_masks(clip: MaskOutput) -> Iterator[WriteMask]:
     """Write ``masks.json``: COCO annotations with run-length encoded masks, one for each frame with a mask.
 
     Runs are uncompressed: lengths of runs of 0 and 1 in turn, column by column, 0 first, which ``pycocotools`` reads.
@@ -128,8 +135,8 @@ def write_coco(clip: MaskOutput) -> Iterator[WriteMask]:
 
 
 MASK_WRITERS: dict[str, Callable[[MaskOutput], AbstractContextManager[WriteMask]]] = {
-    "png": write_png,
-    "nifti": write_nifti,
-    "coco": write_coco,
-    "overlay": write_overlay,
+    "png": write_png_masks,
+    "nifti": write_nifti_mask,
+    "coco": write_coco_masks,
+    "overlay": write_mask_overlay,
 }

@@ -15,10 +15,10 @@ __all__ = ["CascadedUpsampler"]
 class UpsamplingBlock(nn.Module):
     """Doubles the size, adds a skip's channels, and convolves twice."""
 
-    def __init__(self, in_channels: int, skip_channels: int, channels: int, norm: Any) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, channels: int, norm: Any, align_corners: bool) -> None:
         super().__init__()
         self.up = UpSample(
-            2, in_channels, in_channels, 2, mode="nontrainable", interp_mode="bilinear", align_corners=True
+            2, in_channels, in_channels, 2, mode="nontrainable", interp_mode="bilinear", align_corners=align_corners
         )
         self.conv1 = convolution(in_channels + skip_channels, channels, norm)
         self.conv2 = convolution(channels, channels, norm)
@@ -41,6 +41,8 @@ class CascadedUpsampler(nn.Module):
         channels: channels after the first convolution and after each of the four doublings.
         skip_channels: channels of the skips at 1/8, 1/4 and 1/2 of the frame's size.
         norm: MONAI's name of the normalization; batch normalization as published.
+        align_corners: upsample from corner to corner, as published. That moves what the grid says outward, by half a
+            patch at the border, for which the convolutions have to make up.
     """
 
     def __init__(
@@ -49,12 +51,13 @@ class CascadedUpsampler(nn.Module):
         channels: tuple[int, int, int, int, int] = (512, 256, 128, 64, 16),
         skip_channels: tuple[int, int, int] = (512, 256, 64),
         norm: Any = "batch",
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.out_channels = channels[-1]
         self.conv_more = convolution(in_channels, channels[0], norm)
         self.blocks = nn.ModuleList(
-            UpsamplingBlock(*widths, norm)
+            UpsamplingBlock(*widths, norm, align_corners)
             for widths in zip(channels[:-1], (*skip_channels, 0), channels[1:], strict=True)
         )
 

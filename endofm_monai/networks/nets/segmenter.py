@@ -85,8 +85,8 @@ class EndoFMSegmenter(nn.Module):
     with :func:`endofm_monai.weights.load_published`.
 
     ``decoder="simple"`` keeps the whole pre-trained backbone; its token map is decoded likewise, with fewer channels,
-    group normalization (the frames of a clip are too much alike for batch statistics) and the skips of a small
-    convolutional stem.
+    group normalization (the frames of a clip are too much alike for batch statistics), upsampling that keeps places,
+    and the skips of a small convolutional stem.
 
     Args:
         backbone: the video transformer, with patches of 16 pixels; becomes part of this network.
@@ -125,6 +125,7 @@ class EndoFMSegmenter(nn.Module):
                 channels=(96, 64, 48, 32, 16),
                 skip_channels=self.encoder.stem.skip_channels,
                 norm=("group", {"num_groups": 8}),
+                align_corners=False,
             )
         self.head = nn.Conv2d(self.decoder.out_channels, num_classes, 3, padding=1)
 
