@@ -33,9 +33,9 @@ class ClassificationReport:
     When an evaluation is the best of its run so far (by the evaluator's key metric), the first process writes
 
     * ``<output_dir>/metrics.json``: the protocol, the scores of :func:`endofm_monai.metrics.classification_scores` for
-      videos (mean probabilities of their clips), with their 95 % intervals by the bootstrap over groups (by default each
-      video is one), and for single clips, null with a reason where a score is undefined; confusion matrices; and the
-      videos that could not be read, for which no other one steps in;
+      videos (mean probabilities of their clips), with their 95 % intervals by the bootstrap over groups (by default
+      each video is one), and for single clips, null with a reason where a score is undefined; confusion matrices; and
+      the videos that could not be read, for which no other one steps in;
     * ``<output_dir>/predictions.csv``: the label and the class probabilities of each video;
     * ``<output_dir>/confusion.png``: the confusion matrices.
 

@@ -97,6 +97,7 @@ def run_training(dataset_dir: Path | str, output: Path, *overlays: str, **overri
 
 def run_evaluation(dataset_dir: Path, weights: Path, output: Path, *overlays: str, **overrides) -> dict:
     settings = {**SMALL, "dataset_dir": str(dataset_dir), "weights": str(weights), "output_dir": str(output)}
+    settings["bootstrap_resamples"] = 20
     workflow("train", "train", "evaluate", *overlays, **{**settings, **overrides}).run()
     return json.loads((output / "metrics.json").read_text())
 
@@ -215,7 +216,7 @@ def test_reference_overlay_says_that_it_selects_on_the_test(dataset_dir, tmp_pat
     datalist = json.loads((dataset_dir / "datalist.json").read_text())
     published = tmp_path / "datalist_published.json"
     published.write_text(json.dumps({"training": datalist["training"], "validation": datalist["test"]}))
-    run_training(dataset_dir, tmp_path, "reference", datalist=str(published))
+    run_training(dataset_dir, tmp_path, "reference", datalist=str(published), bootstrap_resamples=20)
     report = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert "selected on the very test videos" in report["protocol"]
     assert report["video"]["number"] == 4

@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "cross_validate.py"
+
+
+@pytest.fixture(scope="module")
+def cross_validate():
+    spec = importlib.util.spec_from_file_location("cross_validate", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.cross_validate
+
+
+def save(path: Path, signal: float, dims: int) -> None:
+    """Clips of 12 sequences: each has an offset of its own, and the class is in a part that may be empty."""
+    random = np.random.default_rng(0)
+    sequence = np.repeat(np.arange(12), 4)
+    labels = sequence % 2
+    embeddings = random.standard_normal((12, dims))[sequence] + 0.1 * random.standard_normal((48, dims))
+    embeddings[:, 0] += signal * labels
+    paths = [f"data/seq{number:02d}/{index}.mp4" for index, number in enumerate(sequence)]
+    np.savez(path, embeddings=embeddings, labels=labels, paths=paths)
+
+
+def test_a_class_that_is_there_is_found_in_unseen_sequences(cross_validate, tmp_path):
+    save(tmp_path / "e.npz", signal=20, dims=2)
+    result = cross_validate(str(tmp_path / "e.npz"), group=r"seq(\d+)")
+    assert result["data"] == {"clips": 48, "groups": 12, "clips_by_class": [24, 24]}
+    assert result["f1"]["value"] == 1.0
+
+
+def test_knowing_a_sequence_does_not_help(cross_validate, tmp_path):
+    """Without the class in the embeddings, only clips of the same sequence could tell it."""
+    save(tmp_path / "e.npz", signal=0, dims=40)
+    by_sequence = cross_validate(str(tmp_path / "e.npz"), group=r"seq(\d+)")["accuracy"]["value"]
+    by_clip = cross_validate(str(tmp_path / "e.npz"))["accuracy"]["value"]
+    assert by_clip > 0.95
+    assert by_sequence < 0.75
+
+
+def test_clips_without_group_or_label_are_named(cross_validate, tmp_path):
+    save(tmp_path / "e.npz", signal=1, dims=2)
+    with pytest.raises(ValueError, match=r"does not match data/seq00/0\.mp4"):
+        cross_validate(str(tmp_path / "e.npz"), group=r"patient(\d+)")
+    np.savez(tmp_path / "u.npz", embeddings=np.zeros((1, 8)), labels=[-1], paths=["u.mp4"])
+    with pytest.raises(ValueError, match=r"u\.mp4 has no label"):
+        cross_validate(str(tmp_path / "u.npz"))
