@@ -21,8 +21,8 @@ __all__ = [
     "MASK_WRITERS",
     "MaskOutput",
     "write_coco_masks",
-    "write_mask_overlay",
-    "write_nifti_mask",
+    "write_overlays",
+    "write_nifti_masks",
     "write_png_masks",
 ]
 
@@ -61,14 +61,14 @@ def write_png_masks(clip: MaskOutput) -> Iterator[WriteMask]:
 
 
 @contextmanager
-def write_mask_overlay(clip: MaskOutput) -> Iterator[WriteMask]:
+def write_overlays(clip: MaskOutput) -> Iterator[WriteMask]:
     """Write ``overlay.mp4``: the frames with their masks laid over them."""
     with open_video(clip.folder / "overlay.mp4", clip.fps) as write_frame:
         yield lambda frame, mask: write_frame(overlay_mask(frame, mask))
 
 
 @contextmanager
-def write_nifti_mask(clip: MaskOutput) -> Iterator[WriteMask]:
+def write_nifti_masks(clip: MaskOutput) -> Iterator[WriteMask]:
     """Write ``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1 that 3D Slicer and ITK-SNAP open, by MONAI.
 
     Pixels are square with a side of 1, and frames are 1 apart; x runs to the right and y down on the screen, as ITK
@@ -136,7 +136,7 @@ def write_coco_masks(clip: MaskOutput) -> Iterator[WriteMask]:
 
 MASK_WRITERS: dict[str, Callable[[MaskOutput], AbstractContextManager[WriteMask]]] = {
     "png": write_png_masks,
-    "nifti": write_nifti_mask,
+    "nifti": write_nifti_masks,
     "coco": write_coco_masks,
-    "overlay": write_mask_overlay,
+    "overlay": write_overlays,
 }
