@@ -21,8 +21,8 @@ __all__ = [
     "MASK_WRITERS",
     "MaskOutput",
     "write_coco_masks",
-    "write_overlays",
     "write_nifti_masks",
+    "write_overlays",
     "write_png_masks",
 ]
 
