@@ -34,7 +34,7 @@ class Clip(NamedTuple):
 def check_leakage(
     *datalists: str,
     output: str = "leakage.html",
-    max_distance: int = 48,
+    max_distance: int = 44,
     min_frames: int = 1,
     strict: bool = False,
     workers: int = -1,

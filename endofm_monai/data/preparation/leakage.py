@@ -118,7 +118,7 @@ def _inside(picture: np.ndarray, area: ContentArea) -> Image.Image:
     return Image.fromarray(gray).crop(area.box)
 
 
-def find_matches(clips: Sequence[ClipHashes], max_distance: int = 48, min_frames: int = 1) -> list[Match]:
+def find_matches(clips: Sequence[ClipHashes], max_distance: int = 44, min_frames: int = 1) -> list[Match]:
     """Find the pairs of clips of different groups that have frames in common.
 
     Args:
