@@ -11,7 +11,7 @@ def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.
     """Deformable 3x3 convolution (Dai et al., ICCV 2017): each tap reads the map at a place of its own.
 
     The values are those of ``torchvision.ops.deform_conv2d`` with a padding of 1; written as one bilinear sampling and
-    one matrix product its backward pass is about eight times as fast on a CPU.
+    one 1x1 convolution it is several times as fast on a CPU, above all backwards.
 
     Args:
         x: ``(F, C, h, w)``.
@@ -38,5 +38,4 @@ def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.
         padding_mode="zeros",
         align_corners=False,
     )
-    columns = sampled.reshape(frames, channels * 9, height * width)
-    return (weight.flatten(1) @ columns).reshape(frames, -1, height, width)
+    return F.conv2d(sampled.reshape(frames, channels * 9, height, width), weight.reshape(-1, channels * 9, 1, 1))
