@@ -111,6 +111,8 @@ class DetectionHead(nn.Module):
         self.box_transformation = SpatialTemporalTransformation(
             channels, reference_frozen_offsets=reference_frozen_offsets
         )
+        # boxes of no size have no gradient: begin with sides as far away as the levels are meant for (published: 0)
+        nn.init.constant_(self.regression.bbox_reg.bias, 4.0)
         self.refined_class = nn.Conv2d(channels, num_classes, kernel_size=3, padding=1)
         self.refined_box = nn.Conv2d(channels, 4, kernel_size=3, padding=1)
         for layer in (self.refined_class, self.refined_box):
