@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from endofm_monai.data import ClipInfo, WindowPlan
@@ -51,7 +53,7 @@ def test_windows_cover_the_video(frames, overlap):
     plan, video = WindowPlan(), info(frames)
     count = plan.count(video, overlap)
     starts = [plan.start(video, window, count) for window in range(count)]
-    steps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(starts)]
     assert starts[0] == 0
     assert starts[-1] + plan.length(video) == frames
     assert all(0 < step <= 256 * (1 - overlap) for step in steps)

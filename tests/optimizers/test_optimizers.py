@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -50,3 +52,11 @@ def test_weight_decay_groups_of_the_published_network():
     assert free["weight_decay"] == 0
     decayed, free = weight_decay_groups(student)
     assert (len(decayed["params"]), len(free["params"])) == (89, 165)
+
+
+def test_published_classification_changes_the_rate_between_epochs():
+    schedule = CosineSchedule(start=1.5625e-5, end=0.0, reference_by_epoch=True)
+    rates = [schedule(step, steps_per_epoch=41, epochs=20) for step in range(820)]
+    for epoch in range(20):
+        expected = 1.5625e-5 * (1 + math.cos(math.pi * epoch / 20)) / 2
+        assert rates[41 * epoch : 41 * (epoch + 1)] == pytest.approx([expected] * 41)
