@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.data.class_labels import class_weights, load_labeled_clips
-from endofm_monai.data.chunks import chunk_clips, chunk_frames
 from endofm_monai.data.box_datalist import key_frames, load_box_datalist
+from endofm_monai.data.chunks import chunk_clips, chunk_frames
+from endofm_monai.data.class_labels import class_weights, load_labeled_clips
 from endofm_monai.data.clip_dataset import ClipDataset, ClipKey
 from endofm_monai.data.clip_files import find_clips
 from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
+from endofm_monai.data.coco import datalist_from_coco
 from endofm_monai.data.collate import collate_clips, collate_views
 from endofm_monai.data.datalist import load_datalist
 from endofm_monai.data.dicom_reader import DicomReader, open_dicom
@@ -40,16 +41,17 @@ __all__ = [
     "VideoReader",
     "VideoWindows",
     "WindowPlan",
-    "class_weights",
     "chunk_clips",
     "chunk_frames",
+    "class_weights",
     "clip_metadata",
     "collate_clips",
     "collate_views",
     "cover_videos",
+    "datalist_from_coco",
     "find_clips",
-    "key_frames",
     "join_frames",
+    "key_frames",
     "linspace_indices",
     "list_videos",
     "load_box_datalist",

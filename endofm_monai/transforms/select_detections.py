@@ -10,7 +10,7 @@ from monai.transforms import Transform
 from monai.utils import TransformBackends
 from torchvision.ops import batched_nms
 
-from endofm_monai.networks.blocks import Predictions, split_predictions
+from endofm_monai.networks.blocks import LocationPredictions, split_predictions
 
 __all__ = ["SelectDetections"]
 
@@ -54,9 +54,9 @@ class SelectDetections(Transform):
             ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
         """
         out = split_predictions(pred.float())
-        return [self._select(Predictions(*(part[frame] for part in out))) for frame in range(len(pred))]
+        return [self._select(LocationPredictions(*(part[frame] for part in out))) for frame in range(len(pred))]
 
-    def _select(self, out: Predictions) -> dict[str, torch.Tensor]:
+    def _select(self, out: LocationPredictions) -> dict[str, torch.Tensor]:
         first = (out.class_logits.sigmoid() * out.centerness.sigmoid().unsqueeze(1)).sqrt()  # (L, K)
         score = (first * out.refined_logits.sigmoid()).masked_fill(first <= self.score_threshold, 0)
         refined_box = out.refined_box

@@ -4,7 +4,12 @@
 from endofm_monai.networks.blocks.attentive_head import AttentiveHead
 from endofm_monai.networks.blocks.cascaded_upsampler import CascadedUpsampler
 from endofm_monai.networks.blocks.detail_stem import DetailStem
-from endofm_monai.networks.blocks.detection_head import DetectionHead, FrameFeatures, Predictions, split_predictions
+from endofm_monai.networks.blocks.detection_head import (
+    DetectionHead,
+    FrameFeatures,
+    LocationPredictions,
+    split_predictions,
+)
 from endofm_monai.networks.blocks.detection_pyramid import DetectionPyramid
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
@@ -21,7 +26,7 @@ __all__ = [
     "DetectionPyramid",
     "DividedSpaceTimeBlock",
     "FrameFeatures",
-    "Predictions",
+    "LocationPredictions",
     "ProjectionHead",
     "ResidualStem",
     "SelfAttention",

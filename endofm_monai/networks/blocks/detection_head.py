@@ -9,7 +9,7 @@ from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSRegres
 
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation, box_extent
 
-__all__ = ["BOX_UNIT", "DetectionHead", "FrameFeatures", "Predictions", "split_predictions"]
+__all__ = ["BOX_UNIT", "DetectionHead", "FrameFeatures", "LocationPredictions", "split_predictions"]
 
 BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second stage counts its correction
 
@@ -24,7 +24,7 @@ class FrameFeatures(NamedTuple):
     ltrb: torch.Tensor  # (B, N, 4, h, w), distances to the sides of the box in pixels
 
 
-class Predictions(NamedTuple):
+class LocationPredictions(NamedTuple):
     """What the head says at each of L locations of the five levels together, for B key frames."""
 
     location: torch.Tensor  # (B, L, 2), x and y in pixels
@@ -49,11 +49,11 @@ class Predictions(NamedTuple):
         return self.first_box + self.refined_delta * BOX_UNIT * torch.cat([side, side], dim=-1)
 
 
-def split_predictions(pred: torch.Tensor) -> Predictions:
+def split_predictions(pred: torch.Tensor) -> LocationPredictions:
     """Name the parts of the detector's output ``(B, 2*K + 12, L)``."""
     num_classes = (pred.shape[1] - 12) // 2
     parts = pred.transpose(1, 2).split([2, 1, num_classes, 1, 4, num_classes, 4], dim=2)
-    return Predictions(
+    return LocationPredictions(
         location=parts[0],
         stride=parts[1].squeeze(2),
         class_logits=parts[2],

@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from endofm_monai.data import datalist_from_coco, load_box_datalist
+
+CLASSES = ("adenoma", "hyperplastic")
+
+
+def coco(**changes) -> dict:
+    frames = ["b/frame10.png", "b/frame2.png", "a/frame2.png"]
+    return {
+        "categories": [{"id": 7, "name": "hyperplastic"}, {"id": 3, "name": "adenoma"}],
+        "images": [{"id": index, "file_name": name} for index, name in enumerate(frames)],
+        "annotations": [
+            {"image_id": 0, "category_id": 7, "bbox": [1, 2, 10, 20]},
+            {"image_id": 0, "category_id": 3, "bbox": [5.5, 6, 3, 4]},
+            {"image_id": 2, "category_id": 3, "bbox": [0, 0, 2, 2]},
+        ],
+        **changes,
+    }
+
+
+def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
+    for name in ("a/frame2.png", "b/frame2.png", "b/frame10.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "train.json").write_text(json.dumps(coco()))
+    datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+    first, second = load_box_datalist(tmp_path, tmp_path / "list.json", num_classes=2)
+    assert (first["video"], first["box"], first["box_label"]) == ("a", [[[0, 0, 2, 2]]], [[1]])
+    assert [path.rpartition("/")[2] for path in second["image"]] == ["frame2.png", "frame10.png"]
+    assert second["box"] == [[], [[1, 2, 11, 22], [5.5, 6, 8.5, 10]]]
+    assert second["box_label"] == [[], [2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            coco(annotations=[{"image_id": 9, "category_id": 3, "bbox": [0, 0, 1, 1]}]),
+            "image 9, which it does not list",
+        ),
+        (coco(categories=[{"id": 3, "name": "fold"}]), "class None"),
+        (
+            coco(categories=[{"id": 3, "name": "fold"}, {"id": 7, "name": "fold"}]),
+            "class 'fold'; expected one of adenoma",
+        ),
+        ({"images": []}, "no JSON in COCO's format"),
+        ([], "no JSON in COCO's format"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, content, message):
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as caught:
+        datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+    assert "train.json" in str(caught.value)
+    assert not (tmp_path / "list.json").exists()
