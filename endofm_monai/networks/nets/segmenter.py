@@ -6,6 +6,7 @@ from typing import Any  # TorchScript reads the annotations of this module, henc
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, ResidualStem
 from endofm_monai.networks.nets.endofm import EndoFM
@@ -89,7 +90,8 @@ class EndoFMSegmenter(nn.Module):
     and the skips of a small convolutional stem.
 
     Args:
-        backbone: the video transformer, with patches of 16 pixels; becomes part of this network.
+        backbone: the video transformer, with patches of 16 pixels; becomes part of this network. With its
+            ``activation_checkpointing`` those of the convolutional stem are recomputed too.
         num_classes: number K of classes, with the background.
         decoder: ``"transunet"`` or ``"simple"``.
         dropout_rate: dropout of the tokens before the first block (``"transunet"`` only).
@@ -156,7 +158,11 @@ class EndoFMSegmenter(nn.Module):
         batch, _, num_frames, height, width = x.shape
         if height % 16 != 0 or width % 16 != 0:
             raise ValueError(f"Frames must have a height and width in multiples of 16 pixels, got {height}x{width}.")
-        embedded, skips = self.encoder(x.transpose(1, 2).flatten(0, 1))
+        frames = x.transpose(1, 2).flatten(0, 1)
+        if torch.jit.is_scripting() or not (self.backbone.activation_checkpointing and torch.is_grad_enabled()):
+            embedded, skips = self.encoder(frames)
+        else:
+            embedded, skips = checkpoint(self.encoder, frames, use_reentrant=False)
         clip = embedded.unflatten(0, [batch, num_frames]).transpose(1, 2)
         grid = self.backbone.forward_features(clip).token_map  # (B, D, T, H/16, W/16)
         logits = self.head(self.decoder(grid.transpose(1, 2).flatten(0, 1), skips))
