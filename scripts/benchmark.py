@@ -14,7 +14,18 @@ from __future__ import annotations
 import json
 
 import fire
+from benchmarks.classification import Classification
+from benchmarks.detection import Detection
+from benchmarks.preparation import Preparation
 from benchmarks.pretraining import Pretraining
+from benchmarks.segmentation import Segmentation
 
 if __name__ == "__main__":
-    fire.Fire({"pretraining": Pretraining}, serialize=lambda result: json.dumps(result, indent=4))
+    parts = {
+        "pretraining": Pretraining,
+        "classification": Classification,
+        "segmentation": Segmentation,
+        "detection": Detection,
+        "preparation": Preparation,
+    }
+    fire.Fire(parts, serialize=lambda result: json.dumps(result, indent=4))

@@ -9,7 +9,7 @@ from typing import Any
 from endofm_monai.data import ClipReadError
 from endofm_monai.data.clip_files import frame_images
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     prepare_dataset,
@@ -20,7 +20,7 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="CholecT45",
     licence="CC BY-NC-SA 4.0",
     published={"videos": 45, "clips": 580, "frames": 90444},

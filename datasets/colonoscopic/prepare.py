@@ -6,11 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.preparation import Dataset, SourceVideo, check_layout, clean_name, prepare_dataset, run_command
+from endofm_monai.data.preparation import (
+    SourceDataset,
+    SourceVideo,
+    check_layout,
+    clean_name,
+    prepare_dataset,
+    run_command,
+)
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="Colonoscopic",
     licence="see the owners' page",
     labels={0: "adenoma", 1: "hyperplastic", 2: "serrated"},

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     images_by_stem,
@@ -17,7 +17,7 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="CVC-ClinicDB",
     licence="research and education only, no commercial use",
     labels={1: "polyp"},

@@ -9,7 +9,7 @@ from typing import Any
 from endofm_monai.data import find_clips
 from endofm_monai.data.clip_files import VIDEO_SUFFIXES, frame_images, has_suffix
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     clean_name,
@@ -21,8 +21,8 @@ from endofm_monai.data.preparation import (
 __all__ = ["prepare"]
 
 LICENCE = "CC BY 4.0"
-VIDEOS = Dataset("HyperKvasir", LICENCE, published={"clips": 5704, "frames": 875940}, clip_seconds=5)
-IMAGES = Dataset("HyperKvasir images", LICENCE, published={"frames": 10662})
+VIDEOS = SourceDataset("HyperKvasir", LICENCE, published={"clips": 5704, "frames": 875940}, clip_seconds=5)
+IMAGES = SourceDataset("HyperKvasir images", LICENCE, published={"frames": 10662})
 
 
 def prepare(source: str, output: str, part: str = "videos", **options: Any) -> str:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from endofm_monai.data import ClipReadError
 from endofm_monai.data.clip_files import frame_images
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     prepare_dataset,
@@ -21,7 +21,7 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="KUMC",
     licence="see the owners' page",
     labels={1: "adenomatous", 2: "hyperplastic"},

@@ -7,11 +7,18 @@ from typing import Any
 
 from endofm_monai.data import find_clips
 from endofm_monai.data.clip_files import VIDEO_SUFFIXES, has_suffix
-from endofm_monai.data.preparation import Dataset, SourceVideo, check_layout, clean_name, prepare_dataset, run_command
+from endofm_monai.data.preparation import (
+    SourceDataset,
+    SourceVideo,
+    check_layout,
+    clean_name,
+    prepare_dataset,
+    run_command,
+)
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="Kvasir-Capsule",
     licence="research and education; anything else needs the owners' written permission",
     published={"clips": 1000, "frames": 158892},

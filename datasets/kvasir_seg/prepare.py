@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     images_by_stem,
@@ -18,7 +18,7 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="Kvasir-SEG",
     licence="CC BY 4.0 as part of HyperKvasir",
     labels={1: "polyp"},

@@ -9,12 +9,12 @@ from typing import Any
 
 from endofm_monai.data import find_clips
 from endofm_monai.data.clip_files import frame_images
-from endofm_monai.data.preparation import Dataset, SourceVideo, prepare_dataset, run_command
+from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset, run_command
 from endofm_monai.utils import atomic_path
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
+DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
 
 
 def prepare(source: str, output: str, border: str = "crop", **options: Any) -> str:

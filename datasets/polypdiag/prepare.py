@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     clean_name,
@@ -19,7 +19,7 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="PolypDiag",
     licence="none stated for the collection; its sources have their own",
     labels={0: "normal", 1: "abnormal"},

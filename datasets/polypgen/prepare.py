@@ -8,7 +8,7 @@ from typing import Any
 
 from endofm_monai.data.clip_files import frame_images
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     clean_name,
@@ -19,7 +19,7 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="PolypGen",
     licence="see the owners' page; no commercial use without permission",
     labels={1: "polyp"},

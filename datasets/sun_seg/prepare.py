@@ -8,7 +8,7 @@ from typing import Any
 
 from endofm_monai.data.clip_files import frame_images
 from endofm_monai.data.preparation import (
-    Dataset,
+    SourceDataset,
     SourceVideo,
     check_layout,
     images_by_stem,
@@ -20,7 +20,7 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = Dataset(
+DATASET = SourceDataset(
     name="SUN-SEG",
     licence="on request from the owners, not to be passed on",
     labels={0: "no polyp", 1: "polyp"},

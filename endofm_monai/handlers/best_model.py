@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from torch import nn
 
@@ -42,7 +43,8 @@ class BestModelHandler:
         state = engine.state
         if state.best_metric_epoch != state.epoch:
             return
-        logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
+        if idist.get_rank() == 0:
+            logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
         try:
             write_checkpoint(self.path, unwrap(self.network).state_dict())
         except OSError as error:

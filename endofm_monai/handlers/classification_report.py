@@ -18,7 +18,7 @@ from ignite.engine import Engine, Events
 
 from endofm_monai.handlers.clip_predictions import ClipPredictions, Predictions
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
-from endofm_monai.metrics.classification import decide, one_hot
+from endofm_monai.metrics.classification import decide, labels_to_one_hot
 from endofm_monai.utils import atomic_path
 from endofm_monai.visualize import plot_confusion
 
@@ -99,7 +99,7 @@ class ClassificationReport:
         def scores_of(items: np.ndarray) -> dict[str, float]:
             return classification_scores(predictions.probabilities[items], predictions.labels[items])
 
-        count = one_hot(predictions.labels, len(self.class_names)).sum(axis=0)
+        count = labels_to_one_hot(predictions.labels, len(self.class_names)).sum(axis=0)
         numbers = dict(zip(self.class_names, count.tolist(), strict=True))
         scores: dict[str, Any] = {}
         for name, value in scores_of(np.arange(len(predictions))).items():
@@ -131,5 +131,5 @@ class ClassificationReport:
 
 def _confusion(predictions: Predictions) -> np.ndarray:
     """Counts ``(C, C)``, true classes in rows."""
-    truth = one_hot(predictions.labels, predictions.probabilities.shape[1])
+    truth = labels_to_one_hot(predictions.labels, predictions.probabilities.shape[1])
     return truth.T @ decide(predictions.probabilities)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-__all__ = ["calibration_error", "classification_scores", "decide", "one_hot"]
+__all__ = ["calibration_error", "classification_scores", "decide", "labels_to_one_hot"]
 
 
 def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -34,7 +34,7 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     multi_label = labels.ndim == 2
-    truth, decided = one_hot(labels, probabilities.shape[1]), decide(probabilities, multi_label)
+    truth, decided = labels_to_one_hot(labels, probabilities.shape[1]), decide(probabilities, multi_label)
     right, actual, predicted = (truth & decided).sum(axis=0), truth.sum(axis=0), decided.sum(axis=0)
     with np.errstate(invalid="ignore"):
         by_class = {
@@ -58,10 +58,10 @@ def decide(probabilities: np.ndarray, multi_label: bool = False) -> np.ndarray:
     """Binary predictions ``(N, C)``: the likeliest class of each item, or with ``multi_label`` all above 0.5."""
     if multi_label:
         return (probabilities > 0.5).astype(int)
-    return one_hot(probabilities.argmax(axis=1), probabilities.shape[1])
+    return labels_to_one_hot(probabilities.argmax(axis=1), probabilities.shape[1])
 
 
-def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
+def labels_to_one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Labels ``(N, C)`` of class indices ``(N,)``; what is ``(N, C)`` already stays."""
     return np.eye(num_classes, dtype=int)[labels] if labels.ndim == 1 else labels.astype(int)
 

@@ -6,4 +6,11 @@ from endofm_monai.optimizers.reference_detection import StepSchedule, double_bia
 from endofm_monai.optimizers.schedules import CosineSchedule, PolynomialSchedule
 from endofm_monai.optimizers.weight_decay import weight_decay_groups
 
-__all__ = ["CosineSchedule", "PolynomialSchedule", "StepSchedule", "double_bias_groups", "layer_decay_groups", "weight_decay_groups"]
+__all__ = [
+    "CosineSchedule",
+    "PolynomialSchedule",
+    "StepSchedule",
+    "double_bias_groups",
+    "layer_decay_groups",
+    "weight_decay_groups",
+]

@@ -11,15 +11,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import av
 import numpy as np
 from skimage.transform import resize
 
-from endofm_monai.data.preparation import Dataset, SourceVideo, prepare_dataset
+from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 __all__ = ["Preparation"]
 
@@ -51,8 +53,8 @@ class Preparation:
             ours, theirs = [], []
             for run in range(repeat):
                 output = Path(folder) / f"ours_{run}"
-                ours.append(seconds(lambda output=output: prepare(paths, output, mode="encode", clip_seconds=SECONDS)))
-                theirs.append(seconds(lambda run=run: [cut_with_ffmpeg(path, run) for path in paths]))
+                ours.append(seconds(partial(prepare, paths, output, mode="encode", clip_seconds=SECONDS)))
+                theirs.append(seconds(partial(cut_all_with_ffmpeg, paths, run)))
         clips = 2 * videos
         return {
             "clips_per_minute": 60 * clips / median(ours),
@@ -80,9 +82,16 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def prepare(paths: list[Path], output: Path, **options: object) -> None:
+def prepare(paths: list[Path], output: Path, **options: Any) -> None:
     videos = [SourceVideo(path.stem, path) for path in paths]
-    prepare_dataset(Dataset("benchmark", "none"), videos, paths[0].parent, output, workers=1, stats=False, **options)
+    prepare_dataset(
+        SourceDataset("benchmark", "none"), videos, paths[0].parent, output, workers=1, stats=False, **options
+    )
+
+
+def cut_all_with_ffmpeg(paths: list[Path], run: int) -> None:
+    for path in paths:
+        cut_with_ffmpeg(path, run)
 
 
 def cut_with_ffmpeg(path: Path, run: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from endofm_monai.data.preparation import Dataset, SourceVideo, prepare_dataset
+from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def sets(write_clip: Any, tmp_path_factory: Any) -> dict[str, Any]:
             SourceVideo(path.stem, path, section="test" if int(path.stem) > 11 else "training", labels={"label": 1})
             for path in paths
         ]
-        prepare_dataset(Dataset(name, "none"), videos, root / "raw" / name, root / name, workers=1, stats=False)
+        prepare_dataset(SourceDataset(name, "none"), videos, root / "raw" / name, root / name, workers=1, stats=False)
     return {"root": root, "lists": [str(root / name / "datalist.json") for name in ("pretraining", "downstream")]}
 
 

@@ -9,11 +9,11 @@ from endofm_monai.data.preparation.masks import mask_boxes, read_mask
 from endofm_monai.data.preparation.parallel import run_parallel
 from endofm_monai.data.preparation.prepare import prepare_dataset
 from endofm_monai.data.preparation.settings import Settings
-from endofm_monai.data.preparation.source_video import Dataset, SourceVideo, read_videos
+from endofm_monai.data.preparation.source_video import SourceDataset, SourceVideo, read_videos
 
 __all__ = [
-    "Dataset",
     "Settings",
+    "SourceDataset",
     "SourceVideo",
     "check_layout",
     "clean_name",

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from endofm_monai.data.preparation.files import sha256
 from endofm_monai.data.preparation.settings import Settings
-from endofm_monai.data.preparation.source_video import Dataset
+from endofm_monai.data.preparation.source_video import SourceDataset
 
 __all__ = ["build_manifest", "verify_manifest"]
 
@@ -25,7 +25,7 @@ _PACKAGES = ("endofm-monai", "av", "numpy", "pillow", "scikit-image")
 
 
 def build_manifest(
-    dataset: Dataset, entries: list[dict[str, Any]], dataset_dir: str, source: str, settings: Settings
+    dataset: SourceDataset, entries: list[dict[str, Any]], dataset_dir: str, source: str, settings: Settings
 ) -> dict[str, Any]:
     """Describe a prepared dataset, so that a paper can cite it and somebody else can check it.
 

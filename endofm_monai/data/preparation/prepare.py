@@ -13,7 +13,7 @@ from endofm_monai.data.preparation.files import relative, remove_leftovers, writ
 from endofm_monai.data.preparation.manifest import build_manifest, verify_manifest
 from endofm_monai.data.preparation.parallel import run_parallel
 from endofm_monai.data.preparation.settings import Settings
-from endofm_monai.data.preparation.source_video import Dataset, SourceVideo
+from endofm_monai.data.preparation.source_video import SourceDataset, SourceVideo
 from endofm_monai.data.preparation.stats import draw_stats
 from endofm_monai.data.preparation.video_record import prepare_video, read_record
 
@@ -23,7 +23,7 @@ SECTIONS = ("training", "validation", "test")
 
 
 def prepare_dataset(
-    dataset: Dataset,
+    dataset: SourceDataset,
     videos: Sequence[SourceVideo],
     source: str | Path,
     output: str | Path,

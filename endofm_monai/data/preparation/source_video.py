@@ -11,13 +11,13 @@ from typing import Any
 
 from endofm_monai.data.clip_reader import ClipReadError
 
-__all__ = ["Dataset", "SourceVideo", "read_videos"]
+__all__ = ["SourceDataset", "SourceVideo", "read_videos"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
 @dataclass(frozen=True)
-class Dataset:
+class SourceDataset:
     """What is known about a dataset before it is prepared.
 
     Args:

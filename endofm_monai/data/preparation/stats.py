@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from endofm_monai.data.opener import open_clip
-from endofm_monai.data.preparation.source_video import Dataset
+from endofm_monai.data.preparation.source_video import SourceDataset
 from endofm_monai.utils import atomic_path
 
 __all__ = ["draw_stats"]
@@ -24,7 +24,7 @@ _TILE = 96  # pixels
 _COLUMNS, _ROWS = 10, 6
 
 
-def draw_stats(output: Path, dataset: Dataset, entries: list[dict[str, Any]], data: Path) -> None:
+def draw_stats(output: Path, dataset: SourceDataset, entries: list[dict[str, Any]], data: Path) -> None:
     """Draw ``stats.png``, how the clips are distributed, and ``contact_sheet.png``, frames of clips to look at.
 
     Args:
@@ -56,7 +56,7 @@ def draw_stats(output: Path, dataset: Dataset, entries: list[dict[str, Any]], da
         Image.fromarray(sheet).save(temporary)
 
 
-def _count_labels(dataset: Dataset, clips: list[tuple[dict[str, Any], dict[str, Any]]]) -> Counter[str]:
+def _count_labels(dataset: SourceDataset, clips: list[tuple[dict[str, Any], dict[str, Any]]]) -> Counter[str]:
     """Count the clips by class, or the boxes where clips have none."""
     counts: Counter[str] = Counter()
     for _, clip in clips:

@@ -18,10 +18,12 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import load_datalist, open_clip
-from endofm_monai.data.preparation import Dataset, SourceVideo, prepare_dataset
+from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
 from endofm_monai.utils import TEMPORARY_PREFIX
 
-DATASET = Dataset(name="test set", licence="none", labels={0: "even", 1: "odd"}, published={"videos": 6, "frames": 240})
+DATASET = SourceDataset(
+    name="test set", licence="none", labels={0: "even", 1: "odd"}, published={"videos": 6, "frames": 240}
+)
 
 
 def sources(folder: Path) -> list[SourceVideo]:
