@@ -176,7 +176,7 @@ def prepared(script: Any, miniature: Any, tmp_path_factory: Any) -> Any:
 
 def write_dicom(path: Path, frames: np.ndarray) -> None:
     """Write frames ``(T, H, W, 3)`` as a DICOM file with a patient's name."""
-    dataset = pydicom.SourceDataset()
+    dataset = pydicom.Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = VideoEndoscopicImageStorage, generate_uid()
     dataset.PatientName = "Doe^Jane"
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames.shape[:3]
