@@ -87,7 +87,7 @@ def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(
     """Epochs have 5 iterations; the signal comes in iteration 6 or 7: the step's last iteration ends the run."""
     whole = make_trainer(accumulation=accumulation)
     whole.run()
-    kill_at = 6 if accumulation > 1 else 7
+    kill_at = 6 if accumulation > 2 else 7  # by iteration 7 both workers of the epoch have started
     stopped = make_trainer(tmp_path, accumulation=accumulation, workers=workers, handlers=[KillAt(kill_at)])
     stopped.run()
     assert stopped.state.iteration == stopped_at
