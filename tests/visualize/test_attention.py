@@ -43,7 +43,9 @@ def test_the_drawn_heat_covers_its_patch(tmp_path) -> None:
     figure = plot_attention(torch.zeros(3, 1, 16, 24), peaked(1, 2, frames=1), tmp_path / "attention.png")
     pixels = imread(tmp_path / "attention.png")[..., :3]
     left, bottom, right, top = overlays(figure)[0].axes.get_window_extent().extents.astype(int)
-    panel = pixels[len(pixels) - top : len(pixels) - bottom, left:right].sum(axis=2)
+    inside = 2  # pixels from the white that surrounds the panel, as its edges fall between pixels
+    rows = slice(len(pixels) - top + inside, len(pixels) - bottom - inside)
+    panel = pixels[rows, left + inside : right - inside].sum(axis=2)
     row, column = np.unravel_index(panel.argmax(), panel.shape)
     assert row > panel.shape[0] / ROWS
     assert column > panel.shape[1] * 2 / COLUMNS
