@@ -14,9 +14,9 @@ from monai.utils import ensure_tuple
 from endofm_monai.data import ClipReadError, load_datalist, split_frames
 from endofm_monai.data.clip_files import frame_images
 from endofm_monai.data.preparation import run_command, run_parallel
-from endofm_monai.data.preparation.files import sha256
 from endofm_monai.data.preparation.leakage import ClipHashes, find_matches, hash_clip
 from endofm_monai.data.preparation.leakage_report import write_leakage_report
+from endofm_monai.utils import sha256
 
 __all__ = ["check_leakage"]
 

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from safetensors.torch import save_file
 
 import endofm_monai
-from endofm_monai.data.preparation.files import sha256
+from endofm_monai.utils import sha256
 from endofm_monai.weights import load_published
 
 __all__ = ["build_bundle"]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import atomic_path, sha256
 from endofm_monai.weights.architecture import describe_architecture, is_backbone_key, is_image_vit
 from endofm_monai.weights.layouts import PublishedWeights, read_weights
 from endofm_monai.weights.safe_load import WeightsError
@@ -51,7 +50,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
     metadata = {
         "format": "pt",
         "source_file": weights.file.name,
-        "source_sha256": _sha256(weights.file),
+        "source_sha256": sha256([weights.file]),
         "layout": weights.layout,
         "part": weights.part,
         "endofm_monai_version": version("endofm-monai"),
@@ -95,11 +94,3 @@ def _describe(weights: PublishedWeights) -> list[str]:
         f"tensors: {len(weights.state)} ({', '.join(sorted({str(t.dtype) for t in weights.state.values()}))})",
         f"outside the backbone: {', '.join(others) or 'none'}",
     ]
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ __all__ = [
     "name_share",
     "relative",
     "remove_leftovers",
-    "sha256",
     "subfolders",
     "write_json",
 ]
@@ -59,16 +58,6 @@ def subfolders(folder: Path) -> list[str]:
 def relative(path: str | os.PathLike, root: str | os.PathLike) -> str:
     """Give a path relative to a folder, with ``/`` on every system; neither needs to exist."""
     return Path(os.path.relpath(path, root)).as_posix()
-
-
-def sha256(files: Iterable[str | os.PathLike]) -> str:
-    """Give the SHA-256 of the bytes of files, one after another, as ``cat FILES | sha256sum`` does."""
-    digest = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from endofm_monai.data.preparation.files import sha256
 from endofm_monai.data.preparation.settings import Settings
 from endofm_monai.data.preparation.source_video import SourceDataset
+from endofm_monai.utils import sha256
 
 __all__ = ["build_manifest", "verify_manifest"]
 

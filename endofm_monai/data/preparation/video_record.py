@@ -16,11 +16,11 @@ from endofm_monai.data.frame_range import join_frames
 from endofm_monai.data.opener import open_clip
 from endofm_monai.data.preparation.cutting import clip_ranges
 from endofm_monai.data.preparation.encoding import encode_clips
-from endofm_monai.data.preparation.files import relative, sha256, write_json
+from endofm_monai.data.preparation.files import relative, write_json
 from endofm_monai.data.preparation.masks import mask_boxes, read_mask
 from endofm_monai.data.preparation.settings import Settings
 from endofm_monai.data.preparation.source_video import SourceVideo
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import atomic_path, sha256
 
 __all__ = ["prepare_video", "read_record", "record_path"]
 
