@@ -6,8 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
+
+from endofm_monai.data import ClipReadError
 
 __all__ = ["ClipEvaluator"]
 
@@ -16,7 +19,8 @@ class ClipEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for batches of :func:`endofm_monai.data.collate_clips`.
 
     A batch without a readable clip has no output and is gone on from; what broken clips mean is up to a
-    :class:`endofm_monai.handlers.BrokenClipsHandler`. ``amp`` works on every device, with the ``dtype`` of
+    :class:`endofm_monai.handlers.BrokenClipsHandler`. So it is with videos that only the inferer reads: when one breaks
+    off, its batch is broken (let them come one a batch). ``amp`` works on every device, with the ``dtype`` of
     ``amp_kwargs``, bfloat16 by default.
     """
 
@@ -32,5 +36,10 @@ class ClipEvaluator(SupervisedEvaluator):
                 engine.state.device.type, enabled=amp, **{"dtype": torch.bfloat16, **engine.amp_kwargs}
             ):
                 return super()._iteration(engine, batchdata)
+        except ClipReadError as error:
+            engine.state.batch = {"broken": [str(error)]}
+            engine.fire_event(Events.GET_BATCH_COMPLETED)  # those who ask what was read hear of it now
+            engine.state.batch = []
+            return []
         finally:
             engine.amp = amp

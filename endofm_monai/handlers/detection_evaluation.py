@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 def videos_from_engine(output: dict[str, Any]) -> tuple[list, list]:
-    """Detections and items of the videos in an evaluator's output, for ``IgniteMetricHandler``."""
-    return output[CommonKeys.PRED], output[CommonKeys.LABEL]
+    """Detections and items of the videos in an evaluator's output, for ``IgniteMetricHandler``; none if it is empty."""
+    return (output[CommonKeys.PRED], output[CommonKeys.LABEL]) if output else ([], [])
 
 
 class DetectionEvaluation:

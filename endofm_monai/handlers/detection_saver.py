@@ -56,6 +56,8 @@ class DetectionSaver:
     def save(self, engine: Engine) -> None:
         """Write the videos of one batch."""
         output = engine.state.output
+        if not output:  # the videos could not be read
+            return
         parts = (output[key] for key in (CommonKeys.IMAGE, CommonKeys.LABEL, CommonKeys.PRED))
         for source, item, frames in zip(*parts, strict=True):
             folder = self.output_dir / Path(item["video"]).with_suffix("")

@@ -177,6 +177,47 @@ def test_inference_writes_every_format_for_videos_and_single_images(trained, dat
     assert all(0 <= float(row["y1"]) < float(row["y2"]) <= 60 for row in rows)
 
 
+@pytest.fixture(scope="module")
+def with_a_broken_video(dataset_dir, tmp_path_factory) -> Path:
+    """The test list with a second video that breaks off in the middle."""
+    folder = tmp_path_factory.mktemp("broken")
+    shutil.copytree(dataset_dir / "4", folder / "4")
+    shutil.copytree(dataset_dir / "3", folder / "3")
+    (folder / "3" / "5.png").write_bytes((folder / "3" / "5.png").read_bytes()[:200])
+    listed = json.loads((dataset_dir / "datalist.json").read_text())
+    (folder / "datalist.json").write_text(json.dumps({"test": [listed["validation"][1], listed["test"][0]]}))
+    return folder
+
+
+def test_evaluation_reports_and_skips_a_video_that_breaks_off(trained, with_a_broken_video, tmp_path, caplog):
+    settings = {"dataset_dir": str(with_a_broken_video), "output_dir": str(tmp_path), "resamples": 0, **SMALL}
+    settings["weights"] = str(trained / "models" / "model.pt")
+    workflow("train", "train", "evaluate", **settings).run()
+    report = json.loads((tmp_path / "detection.json").read_text())
+    assert (report["videos"], report["frames"]) == (1, 8)
+    assert str(with_a_broken_video / "3" / "5.png") in caplog.text
+    assert "1 of 2 clips were broken and skipped" in caplog.text
+    with pytest.raises(RuntimeError) as caught:
+        workflow("train", "train", "evaluate", **settings, on_error="raise").run()
+    assert "5.png" in str(root_cause(caught.value))
+
+
+def test_inference_goes_on_after_a_video_that_breaks_off(trained, with_a_broken_video, tmp_path):
+    workflow(
+        "infer",
+        "inference",
+        dataset_dir=str(with_a_broken_video),
+        datalist=str(with_a_broken_video / "datalist.json"),
+        weights=str(trained / "models" / "model.pt"),
+        output_dir=str(tmp_path),
+        frame_size=[64, 96],
+        formats=["csv"],
+        max_broken_share=0.5,
+        **SMALL_NETWORK,
+    ).run()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["4"]
+
+
 def test_detector_answers_as_monai_label_asks(trained, dataset_dir):
     made = workflow("infer", "inference", dataset_dir=str(dataset_dir), **SMALL_NETWORK)
     detector = made.parser.get_parsed_content("detector")
@@ -198,6 +239,7 @@ def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
     )
     network = made.parser.get_parsed_content("detector_network")
     assert network.frames == "joint"
+    assert torch.equal(network.head.regression.bbox_reg.bias, torch.zeros(4))
     offsets = network.head.box_transformation.conv_offset.weight.clone()
     made.run()
     assert torch.equal(network.head.box_transformation.conv_offset.weight, offsets)

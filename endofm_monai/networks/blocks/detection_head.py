@@ -89,6 +89,8 @@ class DetectionHead(nn.Module):
         num_convs: convolutions of each of the two towers.
         strides: pixels a cell at each level.
         reference_frozen_offsets: see :class:`SpatialTemporalTransformation`.
+        reference_empty_boxes: begin with boxes of no size, as published. Those have no gradient, so by default boxes
+            begin with sides 4 cells away, what the levels are meant for.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class DetectionHead(nn.Module):
         num_convs: int = 4,
         strides: tuple[int, ...] = (8, 16, 32, 64, 128),
         reference_frozen_offsets: bool = False,
+        reference_empty_boxes: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -111,8 +114,7 @@ class DetectionHead(nn.Module):
         self.box_transformation = SpatialTemporalTransformation(
             channels, reference_frozen_offsets=reference_frozen_offsets
         )
-        # boxes of no size have no gradient: begin with sides as far away as the levels are meant for (published: 0)
-        nn.init.constant_(self.regression.bbox_reg.bias, 4.0)
+        nn.init.constant_(self.regression.bbox_reg.bias, 0.0 if reference_empty_boxes else 4.0)
         self.refined_class = nn.Conv2d(channels, num_classes, kernel_size=3, padding=1)
         self.refined_box = nn.Conv2d(channels, 4, kernel_size=3, padding=1)
         for layer in (self.refined_class, self.refined_box):

@@ -79,6 +79,7 @@ class EndoFMDetector(nn.Module):
         num_classes: int = 2,
         frames: str = "per_frame",
         reference_frozen_offsets: bool = False,
+        reference_empty_boxes: bool = False,
         **backbone: Any,
     ) -> "EndoFMDetector":
         """Make a detector of a named size.
@@ -88,6 +89,7 @@ class EndoFMDetector(nn.Module):
             num_classes: number K of classes, without background.
             frames: see the class.
             reference_frozen_offsets: see :class:`endofm_monai.networks.blocks.SpatialTemporalTransformation`.
+            reference_empty_boxes: see :class:`endofm_monai.networks.blocks.DetectionHead`.
             backbone: further arguments of :class:`EndoFM`, which win over the preset's.
 
         Raises:
@@ -97,7 +99,12 @@ class EndoFMDetector(nn.Module):
         size = DETECTOR_PRESETS[preset]
         strides = tuple(network.patch_size * 2**level // 2 for level in range(5))
         head = DetectionHead(
-            size["channels"], num_classes, size["num_convs"], strides, reference_frozen_offsets=reference_frozen_offsets
+            size["channels"],
+            num_classes,
+            size["num_convs"],
+            strides,
+            reference_frozen_offsets=reference_frozen_offsets,
+            reference_empty_boxes=reference_empty_boxes,
         )
         return cls(network, DetectionPyramid(network.embed_dim, size["channels"]), head, frames)
 
