@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from endofm_monai.data.preparation import run_command
 from endofm_monai.data.preparation.files import relative, write_json
 
@@ -30,9 +28,9 @@ def merge_datalists(
     Args:
         folders: outputs of ``prepare.py``.
         output: JSON file to write.
-        weight: for each folder, by its name or path, how often its clips are to be seen in comparison with those of a
-            folder of weight 1, which is the default. The greatest weight keeps all its clips, others an evenly spaced
-            share of theirs.
+        weight: for each folder, by its name or path, how often an epoch sees its clips, 1 by default: with 0.5 each
+            epoch sees half of them, the next one the other half; with 2 it sees all of them twice. The list holds all
+            clips, with their ``weight`` for :class:`endofm_monai.data.EpochSampler`.
         sections: sections to take. Leave out those that anything is tested on.
         keep_labels: keep the labels of the clips, which pre-training does not need.
 
@@ -60,21 +58,20 @@ def merge_datalists(
     for folder in folders:
         content = json.loads((Path(folder) / "datalist.json").read_text(encoding="utf-8"))
         clips = [item for section in sections for item in content.get(section, [])]
-        share = weights[folder] / max(weights.values())
-        count = max(round(share * len(clips)), min(1, len(clips)))
-        kept = np.linspace(0, len(clips), count, endpoint=False).astype(int)
-        shares[manifests[folder]["name"]] = f"{len(kept)} of {len(clips)} clips"
-        for item in (clips[index] for index in kept):
+        name = manifests[folder]["name"]
+        shares[name] = {"clips": len(clips), "weight": weights[folder]}
+        for item in clips:
             image = item["image"]
             paths = [relative(data[folder] / path, root) for path in ([image] if isinstance(image, str) else image)]
-            merged = (
-                {**item, "source": manifests[folder]["name"]} if keep_labels else {"source": manifests[folder]["name"]}
-            )
+            merged = {**(item if keep_labels else {}), "source": name}
+            if weights[folder] != 1:
+                merged["weight"] = weights[folder]
             items.append({**merged, "image": paths[0] if isinstance(image, str) else paths})
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
     write_json(Path(output), {"name": "pre-training", "sources": shares, "training": items})
-    print(f"{len(items)} clips ({shares}); use them with --dataset_dir {root} --datalist {output}")
+    counts = ", ".join(f"{name}: {each['clips']} x {each['weight']:g}" for name, each in shares.items())
+    print(f"{len(items)} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
     return output
 
 

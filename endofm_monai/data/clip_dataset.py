@@ -15,14 +15,21 @@ __all__ = ["ClipDataset", "ClipKey"]
 
 
 class ClipKey(NamedTuple):
-    """What an :class:`EpochSampler` asks a :class:`ClipDataset` for: a clip, as it is seen in one epoch."""
+    """What an :class:`EpochSampler` asks a :class:`ClipDataset` for: a clip, as it is seen in one epoch.
+
+    Args:
+        clip: index of the clip.
+        epoch: number of the epoch.
+        repeat: how often this epoch has seen the clip before, where clips are weighted.
+    """
 
     clip: int
     epoch: int
+    repeat: int = 0
 
 
 class ClipDataset(Dataset):
-    """Clips whose random transforms depend on nothing but the seed, the epoch and the clip.
+    """Clips whose random transforms depend on nothing but the seed and the key: clip, epoch, repetition.
 
     So an item is the same with any number of workers, on any rank, and after a resume. A clip that cannot be read
     becomes the item ``{"broken": message}``, the message starting with the file's name: what to do about it is the
@@ -51,8 +58,9 @@ class ClipDataset(Dataset):
             key = ClipKey(key, 0)
         if not isinstance(key, ClipKey):
             return super().__getitem__(key)
-        # a multiplicative hash keeps the seeds of neighbouring epochs and clips apart, within numpy's 32 bits
-        seed = (self.seed + 2654435761 * (key.epoch * len(self.data) + key.clip + 1)) % 2**32
+        # multiplicative hashes keep the seeds of neighbouring epochs and clips apart, within numpy's 32 bits
+        seed = self.seed + 2654435761 * (key.epoch * len(self.data) + key.clip + 1) + 2246822519 * key.repeat
+        seed %= 2**32
         self.transform.set_random_state(seed=seed)
         try:
             return self.transform({**self.data[key.clip], "index": key.clip, "seed": seed})

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import Any
 
@@ -51,24 +50,3 @@ def test_sections_of_one_set_are_compared(sets, script, tmp_path, capsys):
     assert "0 pairs of clips share files, 0 have frames that look alike" in capsys.readouterr().out
     with pytest.raises(ValueError, match="need at least two sets or sections"):
         script("check_leakage.py").check_leakage(sets["lists"][0], output=str(tmp_path / "page.html"), workers=1)
-
-
-def test_sets_are_merged_by_weight(sets, script, tmp_path):
-    root = sets["root"]
-    folders = [str(root / "pretraining"), str(root / "downstream")]
-    merge = script("pretraining_mix.py").merge_datalists
-    merge(*folders, output=str(tmp_path / "mix.json"))
-    merged = json.loads((tmp_path / "mix.json").read_text())
-    assert [item["image"] for item in merged["training"]] == [
-        *(f"pretraining/{seed}.mp4" for seed in range(3)),
-        "downstream/10.mp4",
-        "downstream/11.mp4",
-    ]
-    assert merged["training"][0] == {"source": "pretraining", "image": "pretraining/0.mp4"}
-    merge(*folders, output=str(tmp_path / "half.json"), weight={"downstream": 2})
-    halved = json.loads((tmp_path / "half.json").read_text())
-    assert [item["source"] for item in halved["training"]] == ["pretraining"] * 2 + ["downstream"] * 2
-    with pytest.raises(ValueError, match="expected a positive number for one of .* found elsewhere: 1"):
-        merge(*folders, output=str(tmp_path / "mix.json"), weight={"elsewhere": 1})
-    with pytest.raises(ValueError, match="no clips in validation"):
-        merge(*folders, output=str(tmp_path / "mix.json"), sections=("validation",))

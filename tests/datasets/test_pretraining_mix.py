@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endofm_monai.data import ClipDataset, EpochSampler, load_datalist
+from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
+
+
+@pytest.fixture(scope="module")
+def sets(write_image: Any, tmp_path_factory: Any) -> Path:
+    """Two prepared sets, of four videos for training, and of two for training and two for the test."""
+    root = tmp_path_factory.mktemp("sets")
+    for name, count in (("large", 4), ("small", 2)):
+        videos = [
+            SourceVideo(
+                str(number),
+                [write_image(root / "raw" / name / f"{number}_{frame}.png", number, frame) for frame in range(2)],
+                section="training" if number < count else "test",
+                labels={"label": 1},
+            )
+            for number in range(4)
+        ]
+        prepare_dataset(SourceDataset(name, "none"), videos, root / "raw" / name, root / name, workers=1, stats=False)
+    return root
+
+
+@pytest.fixture
+def merge(sets: Path, script: Any, tmp_path: Path) -> Any:
+    """Merges the sets, and gives what was written."""
+
+    def run(**options: Any) -> dict[str, Any]:
+        folders = [str(sets / name) for name in ("large", "small")]
+        script("pretraining_mix.py").merge_datalists(*folders, output=str(tmp_path / "mix.json"), **options)
+        return json.loads((tmp_path / "mix.json").read_text())
+
+    return run
+
+
+def test_the_training_parts_are_merged(merge):
+    merged = merge()
+    assert merged["training"] == [
+        *({"source": "large", "image": [f"large/{n}_0.png", f"large/{n}_1.png"]} for n in range(4)),
+        *({"source": "small", "image": [f"small/{n}_0.png", f"small/{n}_1.png"]} for n in range(2)),
+    ]
+    assert merge(keep_labels=True)["training"][0]["label"] == 1
+    assert len(merge(sections=("training", "test"))["training"]) == 8
+
+
+def test_weights_reach_the_sampler_and_drop_no_clip(merge, sets, tmp_path):
+    merged = merge(weight={"large": 0.5, "small": 2})
+    assert merged["sources"] == {"large": {"clips": 4, "weight": 0.5}, "small": {"clips": 2, "weight": 2.0}}
+    assert [item["weight"] for item in merged["training"]] == [0.5] * 4 + [2.0] * 2
+    dataset = ClipDataset(load_datalist(sets / "raw", tmp_path / "mix.json"), dict)
+    sampler = EpochSampler(dataset)
+    seen = Counter()
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        sources = Counter(dataset.data[key.clip]["source"] for key in sampler)
+        assert sources == {"large": 2, "small": 4}
+        seen.update(key.clip for key in sampler)
+    assert seen == {0: 1, 1: 1, 2: 1, 3: 1, 4: 4, 5: 4}
+
+
+@pytest.mark.parametrize("weight", [{"elsewhere": 1}, {"small": 0}, {"small": -1}])
+def test_a_weight_of_no_folder_or_that_cannot_be(merge, weight):
+    with pytest.raises(ValueError, match=r"weight: expected a positive number for one of .*small, found"):
+        merge(weight=weight)
+
+
+def test_nothing_to_merge(merge):
+    with pytest.raises(ValueError, match="no clips in validation"):
+        merge(sections=("validation",))
