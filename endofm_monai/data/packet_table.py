@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from array import array
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 __all__ = ["PacketTable"]
 
@@ -16,7 +17,7 @@ class PacketTable:
 
     A container stores one compressed frame a packet, in decoding order, and states when each one is shown. The table
     puts the frames in presentation order and says which packets have to be decoded to get some of them. A *position*
-    counts packets in decoding order, from 0.
+    counts packets in decoding order, from 0. A table takes about 40 bytes a packet.
 
     Args:
         packets: the packets (``av.Packet``) of one video stream, from the first to the last.
@@ -24,55 +25,64 @@ class PacketTable:
 
     Attributes:
         count: number of packets.
-        times: presentation time of each packet, in the stream's time base (decoding time, or 0, where not stated).
+        times: int64 array, presentation time of each packet, in the stream's time base (decoding time, or 0, where not
+            stated).
         end: when the last frame ends, in the stream's time base.
-        shown: positions of the frames that are shown (an edit list hides some), in presentation order where
-            ``ordered``, else in decoding order.
-        index_of: the place in ``shown`` of each position.
+        shown: int32 array, positions of the frames that are shown (an edit list hides some), in presentation order
+            where ``ordered``, else in decoding order.
+        keyframes: int32 array, positions of the keyframes.
         damaged: positions of packets that are known to be incomplete, as the last one of a file that is cut off.
         ordered: whether the packets state the presentation order. They do not in AVI, which has no presentation times:
             FFmpeg invents some that rise in decoding order, whatever the stream.
     """
 
     def __init__(self, packets: Iterable[Any], *, reorders: bool) -> None:
-        self.times: list[int] = []
-        self.shown: list[int] = []
         self.end = 0
         self.ordered = True
         self.damaged: set[int] = set()
-        self._keyframes: list[int] = []
-        self._position_of: dict[tuple[int | None, int], int | None] = {}
+        times, places, sizes, shown, keyframes = (array(kind) for kind in "qqiii")
         for position, packet in enumerate(packets):
             self.ordered &= packet.pts is not None
             time = packet.pts if packet.pts is not None else packet.dts or 0
-            self.times.append(time)
+            times.append(time)
+            places.append(-1 if packet.pos is None else packet.pos)
+            sizes.append(packet.size)
             if packet.is_keyframe:
-                self._keyframes.append(position)
+                keyframes.append(position)
             if packet.is_corrupt:
                 self.damaged.add(position)
             if not packet.is_discard:
-                self.shown.append(position)
+                shown.append(position)
                 self.end = max(self.end, time + (packet.duration or 0))
-            place = (packet.pos, packet.size)
-            self._position_of[place] = None if place in self._position_of else position
-        self.count = len(self.times)
+        self.count = len(times)
+        self.times, self.shown, self.keyframes = (np.array(values) for values in (times, shown, keyframes))
 
-        times = [self.times[position] for position in self.shown]
-        rising = all(earlier < later for earlier, later in pairwise(times))
-        self.ordered &= len(set(times)) == len(times) and not (reorders and rising)
+        moments = self.times[self.shown]
+        rising = bool((np.diff(moments) > 0).all())
+        self.ordered &= len(np.unique(moments)) == len(moments) and not (reorders and rising)
         if self.ordered:
-            self.shown.sort(key=self.times.__getitem__)
-        self.index_of: dict[int, int] = {}
+            self.shown = self.shown[np.argsort(moments)]
         self.hide(0)
+        self._by_place = np.argsort(np.array(places), kind="stable").astype(np.int32)
+        self._places, self._sizes = (np.array(values)[self._by_place] for values in (places, sizes))
 
     def hide(self, count: int) -> None:
         """Take the first ``count`` frames out of those that are shown."""
-        del self.shown[:count]
-        self.index_of = {position: index for index, position in enumerate(self.shown)}
+        self.shown = self.shown[count:]
+        self._index = np.full(self.count, -1, np.int32)
+        self._index[self.shown] = np.arange(len(self.shown))
+
+    def index(self, position: int | None) -> int | None:
+        """Give the place in ``shown`` of a position; ``None`` where the frame is not shown, or nobody knows which."""
+        found = -1 if position is None else int(self._index[position])
+        return found if found >= 0 else None
 
     def position(self, packet: Any) -> int | None:
         """Recognize a packet after a seek, by its place and size in the file: ``None`` where these are ambiguous."""
-        return self._position_of.get((packet.pos, packet.size))
+        place = -1 if packet.pos is None else packet.pos
+        first, last = np.searchsorted(self._places, place), np.searchsorted(self._places, place, "right")
+        found = self._by_place[first:last][self._sizes[first:last] == packet.size]
+        return int(found[0]) if len(found) == 1 else None
 
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
         """Give the packets that have to be decoded to get the frames at ``positions``.
@@ -95,7 +105,7 @@ class PacketTable:
         In an open group of pictures, frames that follow a keyframe in the file but are shown before it lean on the
         group before it.
         """
-        for rank in range(bisect_right(self._keyframes, position) - 1, -1, -1):
-            if self.times[self._keyframes[rank]] <= self.times[position]:
-                return self._keyframes[rank]
+        for rank in range(int(np.searchsorted(self.keyframes, position, "right")) - 1, -1, -1):
+            if self.times[self.keyframes[rank]] <= self.times[position]:
+                return int(self.keyframes[rank])
         return 0

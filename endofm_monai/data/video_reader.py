@@ -15,6 +15,7 @@ from av.video.frame import PictureType
 
 from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
 from endofm_monai.data.packet_table import PacketTable
+from endofm_monai.data.recent_cache import RecentCache, file_key
 
 __all__ = ["VideoReader"]
 
@@ -26,15 +27,18 @@ _INTRA = (PictureType.I, PictureType.NONE)
 _SEEK_DISTANCE = 16
 # Containers round their duration, and the last frame often has none of its own.
 _DURATION_TOLERANCE = 0.5  # seconds
+# Packets, about 40 bytes each: with clips that are parts of long videos, workers open the same files again and again.
+_PROBED: RecentCache[tuple[PacketTable, np.ndarray, ClipInfo]] = RecentCache(limit=2_500_000)
 
 
 class VideoReader(ClipReader):
     """Reads frames from a video file with PyAV: any container and codec that FFmpeg decodes.
 
     One pass over the packets (a few microseconds each, nothing is decoded) tells the exact number and order of the
-    frames, with variable frame rate, edit lists, and containers that state no frame count. Reading then decodes only
-    the groups of pictures that hold a wanted frame, in each one stops at the last wanted frame, leaves out frames on
-    which no wanted one depends (where the codec marks them), and converts only wanted frames to RGB.
+    frames, with variable frame rate, edit lists, and containers that state no frame count; a file that is opened again
+    unchanged needs none. Reading then decodes only the groups of pictures that hold a wanted frame, in each one stops
+    at the last wanted frame, leaves out frames on which no wanted one depends (where the codec marks them), and
+    converts only wanted frames to RGB.
 
     Frames are counted in presentation order, as FFmpeg shows them when it decodes the whole file. The color matrix and
     range are those that the file states; more than 8 bits are reduced to 8, and alpha is dropped. Frames are turned
@@ -66,6 +70,7 @@ class VideoReader(ClipReader):
         try:
             if self._file:
                 self._file.seek(0)
+            self._key = None if self._file else file_key(self.path)
             self._container = av.open(self._file or os.path.abspath(self.path), metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise ClipReadError(f"{self.path}: is not a readable video ({error.strerror})") from error
@@ -91,6 +96,16 @@ class VideoReader(ClipReader):
             return
 
     def _probe(self) -> ClipInfo:
+        known = _PROBED.get(self._key) if self._key else None
+        if known is not None:
+            self._table, self._display, info = known
+            return info
+        info = self._pass_over()
+        if self._key:
+            _PROBED.put(self._key, (self._table, self._display, info), self._table.count)
+        return info
+
+    def _pass_over(self) -> ClipInfo:
         self._table = table = PacketTable(self._packets, reorders=bool(self._stream.codec_context.has_b_frames))
         self._position = table.count
         first, frame = next(self._show([(0, table.count)]), (0, None))
@@ -99,11 +114,11 @@ class VideoReader(ClipReader):
         if table.ordered:
             table.hide(first)  # frames that lean on what was cut off before the beginning
         if "DISPLAYMATRIX" in frame.side_data:
-            self._display = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)
+            self._display = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
         height, width = self._to_rgb(frame).shape[:2]
 
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        duration = float((table.end - table.times[table.shown[0]]) * self._stream.time_base)
+        duration = float((table.end - int(table.times[table.shown[0]])) * self._stream.time_base)
         # Some containers count their duration from the first frame, some from time 0.
         lost = self._stated_duration() - max(duration, float(table.end * self._stream.time_base))
         frames = len(table.shown) + max(
@@ -127,7 +142,7 @@ class VideoReader(ClipReader):
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         table, missing = self._table, set(wanted)
         if table.ordered:
-            positions = {table.shown[index] for index in wanted if index < len(table.shown)}
+            positions = {int(table.shown[index]) for index in wanted if index < len(table.shown)}
             for index, frame in self._show(table.spans(positions), needed=positions):
                 if index in missing:
                     missing.remove(index)
@@ -163,7 +178,7 @@ class VideoReader(ClipReader):
             codec.flush_buffers()
             skippable = bool(needed) and codec.codec.name in _SKIPPABLE_CODECS
             # A stream with intra refresh has "keyframes" that are no pictures of their own: do not decode from there.
-            trusted = not needed or start not in self._table.index_of
+            trusted = not needed or self._table.index(start) is None
             for packet in chain(self._read_packets(stop), [None]):  # None: no more, give what is held back
                 if packet is not None:
                     codec.skip_frame = "NONREF" if skippable and packet.pts not in needed else "DEFAULT"
@@ -172,7 +187,7 @@ class VideoReader(ClipReader):
                 except av.FFmpegError:  # as FFmpeg does: go on with the next packet
                     continue
                 for frame in frames:
-                    index = self._table.index_of.get(frame.pts) if self._table.ordered else shown
+                    index = self._table.index(frame.pts) if self._table.ordered else shown
                     shown += 1
                     trusted |= frame.pts == start and frame.pict_type in _INTRA
                     if trusted and index is not None and frame.pts not in self._table.damaged:
@@ -203,7 +218,7 @@ class VideoReader(ClipReader):
         """Go to the packet at ``position``, or to one before it."""
         if self._seekable:
             try:
-                self._container.seek(self._table.times[position], stream=self._stream)
+                self._container.seek(int(self._table.times[position]), stream=self._stream)
                 self._packets = self._demux()
                 packet = next(self._packets)
                 reached = self._table.position(packet)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
+from endofm_monai.data import VideoReader
 
 HEIGHT, WIDTH, BLOCK = 64, 96, 12  # a row of 8 black or white blocks at the top spells the frame number
 TEXTURE = np.random.default_rng(0).integers(40, 215, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
@@ -65,3 +68,44 @@ def number_of() -> Any:
 @pytest.fixture(scope="session")
 def make_frame() -> Any:
     return numbered_frame
+
+
+def decode_with_pyav(path: Path) -> np.ndarray:
+    """All frames ``(T, H, W, 3)`` as plain PyAV gives them."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.fixture(scope="session")
+def decode_everything() -> Any:
+    return decode_with_pyav
+
+
+def read_frames(reader: VideoReader, indices: Any) -> np.ndarray:
+    """Frames ``(T, H, W, 3)`` of a reader."""
+    return reader.read(indices).permute(1, 2, 3, 0).numpy()
+
+
+@pytest.fixture(scope="session")
+def frames_of() -> Any:
+    return read_frames
+
+
+@pytest.fixture(scope="session")
+def assert_random_access() -> Any:
+    """Checks that frames in any order are those that decoding everything gave."""
+
+    def check(path: Path, expected: np.ndarray) -> None:
+        draw = random.Random(0)
+        with VideoReader(path) as reader:
+            assert reader.probe().frames == len(expected)
+            for count in (1, 1, 1, 2, 2, 5, 5, 20):
+                indices = draw.choices(range(len(expected)), k=count)
+                np.testing.assert_array_equal(read_frames(reader, indices), expected[indices])
+
+    return check
+
+
+@pytest.fixture(params=["seek", "walk"])
+def always_seek(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("endofm_monai.data.video_reader._SEEK_DISTANCE", 0 if request.param == "seek" else 1000)
