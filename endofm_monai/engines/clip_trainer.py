@@ -92,7 +92,10 @@ class ClipTrainer(SupervisedTrainer):
 
     def checkpoint_parts(self) -> dict[str, Any]:
         """What a checkpoint holds, by name, each with ``state_dict`` and ``load_state_dict``."""
-        return {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
+        parts = {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
+        if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict():
+            parts["loss"] = self.loss_function
+        return parts
 
     def network_to_share(self) -> nn.Module:
         """The network whose weights others start from."""

@@ -15,6 +15,8 @@ from endofm_monai.networks.blocks import split_predictions
 
 __all__ = ["DetectionLoss"]
 
+MOMENTUM = 0.9  # of the mean numbers of positives
+
 
 class DetectionLoss(nn.Module):
     """The five losses of the two-stage detector, summed with equal weights (published training).
@@ -29,16 +31,21 @@ class DetectionLoss(nn.Module):
     ``stft_reg``            smooth L1 loss of its corrections                        positives of the second stage
     ======================= ======================================================== ==================================
 
-    Sums and divisors (at least 1) run over the batch; divisors are averaged over processes.
+    Sums and divisors (at least 1) run over the batch; divisors are averaged over processes. A batch without any positive
+    has the mean divisors of former batches: divided by 1, one frame without a polyp would weigh as much as the tens of
+    locations of all polyps together. The state dict holds this mean, in ``usual_positives``.
 
     Args:
         reference_skip_negatives: learn nothing from frames without a box, as the published training does; by default
             they teach both classifiers what is no polyp.
     """
 
+    usual_positives: torch.Tensor
+
     def __init__(self, reference_skip_negatives: bool = False) -> None:
         super().__init__()
         self.reference_skip_negatives = reference_skip_negatives
+        self.register_buffer("usual_positives", torch.zeros(2))  # of both stages; 0 until there was one
 
     def forward(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
         """Sum of the five terms, see :meth:`terms`."""
@@ -72,7 +79,10 @@ class DetectionLoss(nn.Module):
         ltrb = torch.stack([sides for _, sides in first])[positive] if first else out.ltrb[positive]
         delta = torch.stack([sides for _, sides in second])[refined] if second else out.refined_delta[refined]
         centerness = _centerness(ltrb)
-        first_count, centerness_sum, second_count = _divisors(positive.sum(), centerness.sum(), refined.sum())
+        first_count, centerness_sum, second_count = _mean_over_processes(
+            positive.sum(), centerness.sum(), refined.sum()
+        )
+        first_count, second_count = self._divisors(torch.stack([first_count, second_count]))
 
         sign = ltrb.new_tensor([-1, -1, 1, 1])
         giou = generalized_box_iou_loss(out.ltrb[positive] * sign, ltrb * sign)
@@ -80,11 +90,21 @@ class DetectionLoss(nn.Module):
         center = F.binary_cross_entropy_with_logits(out.centerness[positive], centerness, reduction="sum")
         return {
             "cls": _focal_loss(out.class_logits, first_label) / first_count,
-            "reg": (giou * centerness).sum() / centerness_sum,
+            "reg": (giou * centerness).sum() / centerness_sum.clamp(min=1),
             "centerness": center / first_count,
             "stft_cls": _focal_loss(out.refined_logits, second_label) / second_count,
             "stft_reg": correction / second_count,
         }
+
+    def _divisors(self, positives: torch.Tensor) -> torch.Tensor:
+        """Divisors of the two stages for the numbers of their positives, of which a running mean is kept."""
+        self.usual_positives = self.usual_positives.to(positives)
+        seen = torch.where(
+            self.usual_positives > 0, MOMENTUM * self.usual_positives + (1 - MOMENTUM) * positives, positives
+        )
+        divisors = torch.where(positives > 0, positives, self.usual_positives).clamp(min=1)
+        self.usual_positives = torch.where(positives > 0, seen, self.usual_positives)
+        return divisors
 
 
 def _centerness(ltrb: torch.Tensor) -> torch.Tensor:
@@ -101,10 +121,9 @@ def _focal_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return sigmoid_focal_loss(logits, one_hot, alpha=0.25, gamma=2.0, reduction="sum")
 
 
-def _divisors(*sums: torch.Tensor) -> torch.Tensor:
-    """Means of ``sums`` over all processes, at least 1."""
-    divisors = torch.stack([value.detach().to(torch.promote_types(value.dtype, torch.float32)) for value in sums])
+def _mean_over_processes(*sums: torch.Tensor) -> torch.Tensor:
+    means = torch.stack([value.detach().to(torch.promote_types(value.dtype, torch.float32)) for value in sums])
     if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(divisors)
-        divisors = divisors / distributed.get_world_size()
-    return divisors.clamp(min=1)
+        distributed.all_reduce(means)
+        means = means / distributed.get_world_size()
+    return means

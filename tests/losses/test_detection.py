@@ -106,6 +106,22 @@ def test_frames_without_a_box_teach_what_is_no_polyp():
     assert pred.grad[:, 3:5].gt(0).all()  # less of each class, everywhere
 
 
+def test_a_batch_without_a_box_weighs_as_much_as_the_batches_before_it_did():
+    pred, box = random_prediction(1), target((20, 20, 90, 70))
+    untaught, taught = DetectionLoss(), DetectionLoss()
+    alone = untaught.terms(pred, [target()])
+    taught.terms(pred, [box])
+    positives = taught.usual_positives.tolist()
+    assert min(positives) > 1
+    after = taught.terms(pred, [target()])
+    assert taught.usual_positives.tolist() == positives
+    for name, usual in zip(("cls", "stft_cls"), positives, strict=True):
+        torch.testing.assert_close(after[name] * usual, alone[name])
+    resumed = DetectionLoss()
+    resumed.load_state_dict(taught.state_dict())
+    assert resumed.terms(pred, [target()]) == after
+
+
 def test_reference_learns_nothing_from_them():
     pred = random_prediction()
     with_box = DetectionLoss(reference_skip_negatives=True)(pred, [target((20, 20, 90, 70)), target()])
