@@ -49,6 +49,34 @@ def test_published_metrics_are_reproduced(expected):
         assert {name: 100 * found[name] for name in published} == pytest.approx(published, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("seed", "ap50", "ap"),
+    [(0, 0.20026558736954778, 0.07313544229309069), (1, 0.16568957126127357, 0.0642228403319994)],
+)
+def test_average_precision_is_that_of_pycocotools(seed, ap50, ap):
+    """The expected values were calculated with pycocotools 2.0.11 from the same boxes."""
+    random = np.random.default_rng(seed)
+
+    def boxes(count: int) -> np.ndarray:
+        corner = random.uniform(0, 80, (count, 2))
+        return np.concatenate([corner, corner + random.uniform(10, 40, (count, 2))], axis=1)
+
+    frames = []
+    for index in range(40):
+        count = random.integers(0, 4)
+        true, label = boxes(count), random.integers(1, 3, count)
+        found = random.random(count) < 0.8
+        near = true[found] + random.normal(0, 4, (found.sum(), 4))
+        near_label = np.where(random.random(found.sum()) < 0.85, label[found], 3 - label[found])
+        false = boxes(count := random.integers(0, 3))
+        detected = np.concatenate([near, false])
+        detected_label = np.concatenate([near_label, random.integers(1, 3, count)])
+        detected[:, 2:] = np.maximum(detected[:, 2:], detected[:, :2] + 1)
+        score = np.round(random.random(len(detected)), 6)
+        frames.append(DetectionFrame("v", index, true, label, detected, detected_label, score))
+    assert average_precision(frames) == pytest.approx({"ap50": ap50, "ap": ap}, abs=1e-12)
+
+
 def test_box_scores_count_each_true_box_once_and_by_class():
     frames = [
         frame([A, B], [(A, 0.9), (HALF_A, 0.8), (FAR, 0.3)]),  # one right, one double, B missed
