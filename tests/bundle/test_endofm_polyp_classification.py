@@ -6,21 +6,19 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, load
+from bundles import BundleUnderTest, root_cause
+from monai.bundle import ckpt_export, load
 from PIL import Image
 
 from endofm_monai.networks.nets import EndoFM, EndoFMClassifier
 
-ROOT = Path(__file__).parents[2]
-BUNDLE = ROOT / "bundle" / "endofm_polyp_classification"
+BUNDLE = BundleUnderTest("endofm_polyp_classification")
 SMALL_NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 2, "network_def::num_heads": 2}
 SMALL = {
     **SMALL_NETWORK,
@@ -31,23 +29,6 @@ SMALL = {
     "sampling_rate": 6,  # 8 frames at 10 frames per second
 }
 SMALL_TRAINING = {**SMALL, "epochs": 2, "batch_size": 2}
-
-
-def config(*names: str) -> list[str]:
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
-def workflow(kind: str, *names: str, **overrides) -> ConfigWorkflow:
-    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
-    made.initialize()
-    return made
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """What a config's run stumbled over; MONAI wraps it once for each level of the config."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def write_video(path: Path, brightness: int, frames: int = 20, size: tuple[int, int] = (40, 48)) -> None:
@@ -91,19 +72,19 @@ def run_training(dataset_dir: Path | str, output: Path, *overlays: str, **overri
         **SMALL_TRAINING,
         **overrides,
     }
-    workflow("train", "train", *overlays, **settings).run()
+    BUNDLE.workflow("train", "train", *overlays, **settings).run()
 
 
 def run_evaluation(dataset_dir: Path, weights: Path, output: Path, *overlays: str, **overrides) -> dict:
     settings = {**SMALL, "dataset_dir": str(dataset_dir), "weights": str(weights), "output_dir": str(output)}
     settings["bootstrap_resamples"] = 20
-    workflow("train", "train", "evaluate", *overlays, **{**settings, **overrides}).run()
+    BUNDLE.workflow("train", "train", "evaluate", *overlays, **{**settings, **overrides}).run()
     return json.loads((output / "metrics.json").read_text())
 
 
 def run_inference(dataset_dir: Path, weights: Path, output: Path, *overlays: str, **overrides) -> None:
     settings = {**SMALL, "dataset_dir": str(dataset_dir), "weights": str(weights), "output_dir": str(output)}
-    workflow("infer", "inference", *overlays, **{**settings, **overrides}).run()
+    BUNDLE.workflow("infer", "inference", *overlays, **{**settings, **overrides}).run()
 
 
 def result(output: Path, video: str) -> dict:
@@ -122,14 +103,14 @@ def result(output: Path, video: str) -> dict:
 )
 def test_has_all_properties(kind, names, dataset_dir, tmp_path):
     overrides = SMALL_TRAINING if kind == "train" else {**SMALL, "output_dir": str(tmp_path)}
-    made = workflow(kind, *names, dataset_dir=str(dataset_dir), **overrides)
+    made = BUNDLE.workflow(kind, *names, dataset_dir=str(dataset_dir), **overrides)
     assert made.check_properties() == []
-    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+    assert made.version == json.loads(Path(BUNDLE.config("metadata")[0]).read_text())["version"]
 
 
 def test_training_and_inference_agree():
     train, inference, tiny, tiny_inference = (
-        json.loads(Path(path).read_text()) for path in config("train", "inference", "tiny", "tiny_inference")
+        json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference", "tiny", "tiny_inference")
     )
     for key in ("preprocessing", "postprocessing"):
         assert inference[key] == train["validate"][key]
@@ -218,7 +199,9 @@ def test_published_file_gives_the_same_probabilities_as_plain_code(dataset_dir, 
     }
     torch.save(content, tmp_path / "polypdiag.pth")
     run_inference(dataset_dir, tmp_path / "polypdiag.pth", tmp_path, datalist=str(dataset_dir / "datalist.json"))
-    made = workflow("infer", "inference", dataset_dir=str(dataset_dir), output_dir=str(tmp_path / "new"), **SMALL)
+    made = BUNDLE.workflow(
+        "infer", "inference", dataset_dir=str(dataset_dir), output_dir=str(tmp_path / "new"), **SMALL
+    )
     preprocess = made.parser.get_parsed_content("preprocessing")
     clips = torch.stack(
         [
@@ -364,9 +347,9 @@ def test_exported_network_gives_the_same(trained, tmp_path):
         net_id="network_def",
         filepath=str(exported),
         ckpt_file=str(model),
-        meta_file=config("metadata")[0],
-        config_file=config("inference")[0],
-        bundle_root=str(BUNDLE),
+        meta_file=BUNDLE.config("metadata")[0],
+        config_file=BUNDLE.config("inference")[0],
+        bundle_root=str(BUNDLE.folder),
         **SMALL_NETWORK,
     )
     network = EndoFMClassifier.from_preset("tiny", embed_dim=16, depth=2, num_heads=2).eval()
@@ -378,24 +361,16 @@ def test_exported_network_gives_the_same(trained, tmp_path):
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
 def test_network_loads_by_monai(trained, tmp_path, kind):
-    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
-    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.name / "models")
+    shutil.copytree(BUNDLE.folder, tmp_path / BUNDLE.folder.name)
+    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.folder.name / "models")
     small = {key.removeprefix("network_def::"): value for key, value in SMALL_NETWORK.items()}
-    network = load(name=BUNDLE.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
+    network = load(name=BUNDLE.folder.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
     saved = torch.load(trained / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
 
 
 def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
-    small = [part for key, value in SMALL_TRAINING.items() for part in (f"--{key}", str(value)) if key != "device"]
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("-m", "monai.bundle", "run", "--config_file", str(config("train", "multi_gpu_train"))),
-        *("--bundle_root", str(BUNDLE), "--dataset_dir", str(dataset_dir), *small, "--batch_size", "1"),
-        *("--ckpt_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "eval")),
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL_TRAINING)
     state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
     assert state["iteration"] == 4  # 4 videos, 2 processes, batches of 1, 2 epochs
     assert (tmp_path / "models" / "model.pt").exists()

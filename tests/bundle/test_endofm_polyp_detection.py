@@ -6,21 +6,19 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, load
+from bundles import BundleUnderTest, root_cause
+from monai.bundle import ckpt_export, load
 from PIL import Image
 
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.weights import WeightsError
 
-ROOT = Path(__file__).parents[2]
-BUNDLE = ROOT / "bundle" / "endofm_polyp_detection"
+BUNDLE = BundleUnderTest("endofm_polyp_detection")
 CLASSES = ["adenoma", "hyperplastic"]
 SMALL_NETWORK = {
     "preset": "tiny",
@@ -39,23 +37,6 @@ SMALL = {
     "key_frame_interval": 4,
     "test_supports": 2,
 }
-
-
-def config(*names: str) -> list[str]:
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
-def workflow(kind: str, *names: str, **overrides) -> ConfigWorkflow:
-    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
-    made.initialize()
-    return made
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """What a config's run stumbled over; MONAI wraps it once for each level of the config."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +66,7 @@ def dataset_dir(tmp_path_factory) -> Path:
 def trained(dataset_dir, tmp_path_factory) -> Path:
     """Output folder of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
-    made = workflow(
+    made = BUNDLE.workflow(
         "train",
         "train",
         dataset_dir=str(dataset_dir),
@@ -108,13 +89,13 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
 )
 def test_has_all_properties(kind, names, dataset_dir):
     overrides = SMALL_NETWORK if kind == "infer" or "reference" in names else SMALL
-    made = workflow(kind, *names, dataset_dir=str(dataset_dir), **overrides)
+    made = BUNDLE.workflow(kind, *names, dataset_dir=str(dataset_dir), **overrides)
     assert made.check_properties() == []
-    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+    assert made.version == json.loads(Path(BUNDLE.config("metadata")[0]).read_text())["version"]
 
 
 def test_training_and_inference_agree():
-    train, inference = (json.loads(Path(path).read_text()) for path in config("train", "inference"))
+    train, inference = (json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference"))
     assert inference["network_def"].items() <= train["network_def"].items()
     for key in ("preset", "class_names", "frame_size", "window", "mode"):
         assert inference[key] == train[key]
@@ -134,7 +115,7 @@ def test_training_keeps_the_best_model_and_a_checkpoint(trained):
 
 
 def test_evaluation_writes_all_scores_with_intervals(trained, dataset_dir, tmp_path):
-    workflow(
+    BUNDLE.workflow(
         "train",
         "train",
         "evaluate",
@@ -157,7 +138,7 @@ def test_evaluation_writes_all_scores_with_intervals(trained, dataset_dir, tmp_p
 def test_inference_writes_every_format_for_videos_and_single_images(trained, dataset_dir, tmp_path, mode):
     listed = {"test": [{"image": [f"4/{frame}.png" for frame in range(8)]}, {"image": "0/3.png"}]}
     (tmp_path / "list.json").write_text(json.dumps(listed))
-    workflow(
+    BUNDLE.workflow(
         "infer",
         "inference",
         dataset_dir=str(dataset_dir),
@@ -192,18 +173,18 @@ def with_a_broken_video(dataset_dir, tmp_path_factory) -> Path:
 def test_evaluation_reports_and_skips_a_video_that_breaks_off(trained, with_a_broken_video, tmp_path, caplog):
     settings = {"dataset_dir": str(with_a_broken_video), "output_dir": str(tmp_path), "resamples": 0, **SMALL}
     settings["weights"] = str(trained / "models" / "model.pt")
-    workflow("train", "train", "evaluate", **settings).run()
+    BUNDLE.workflow("train", "train", "evaluate", **settings).run()
     report = json.loads((tmp_path / "detection.json").read_text())
     assert (report["videos"], report["frames"]) == (1, 8)
     assert str(with_a_broken_video / "3" / "5.png") in caplog.text
     assert "1 of 2 clips were broken and skipped" in caplog.text
     with pytest.raises(RuntimeError) as caught:
-        workflow("train", "train", "evaluate", **settings, on_error="raise").run()
+        BUNDLE.workflow("train", "train", "evaluate", **settings, on_error="raise").run()
     assert "5.png" in str(root_cause(caught.value))
 
 
 def test_inference_goes_on_after_a_video_that_breaks_off(trained, with_a_broken_video, tmp_path):
-    workflow(
+    BUNDLE.workflow(
         "infer",
         "inference",
         dataset_dir=str(with_a_broken_video),
@@ -219,7 +200,7 @@ def test_inference_goes_on_after_a_video_that_breaks_off(trained, with_a_broken_
 
 
 def test_detector_answers_as_monai_label_asks(trained, dataset_dir):
-    made = workflow("infer", "inference", dataset_dir=str(dataset_dir), **SMALL_NETWORK)
+    made = BUNDLE.workflow("infer", "inference", dataset_dir=str(dataset_dir), **SMALL_NETWORK)
     detector = made.parser.get_parsed_content("detector")
     assert made.parser.get_parsed_content("detector_ops") == []
     assert detector.network is made.parser.get_parsed_content("network")
@@ -228,7 +209,7 @@ def test_detector_answers_as_monai_label_asks(trained, dataset_dir):
 
 
 def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
-    made = workflow(
+    made = BUNDLE.workflow(
         "train",
         "train",
         "reference",
@@ -249,7 +230,7 @@ def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
 
 def test_published_weights_of_another_task_are_refused_by_name(dataset_dir, tmp_path):
     torch.save({"model": {"backbone.body.cls_token": torch.zeros(1, 1, 32)}}, tmp_path / "kumc.pth")
-    made = workflow(
+    made = BUNDLE.workflow(
         "infer", "inference", dataset_dir=str(dataset_dir), weights=str(tmp_path / "kumc.pth"), **SMALL_NETWORK
     )
     with pytest.raises(RuntimeError) as caught:
@@ -271,7 +252,7 @@ def test_published_weights_of_another_task_are_refused_by_name(dataset_dir, tmp_
 def test_wrong_settings_are_named(dataset_dir, tmp_path, overrides, message):
     settings = {**SMALL, "dataset_dir": str(dataset_dir), "epochs": 1, **overrides}
     with pytest.raises(RuntimeError) as caught:
-        workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
+        BUNDLE.workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
     assert message in str(root_cause(caught.value))
 
 
@@ -281,9 +262,9 @@ def test_exported_network_gives_the_same(trained, tmp_path):
         net_id="network_def",
         filepath=str(tmp_path / "model.ts"),
         ckpt_file=str(trained / "models" / "model.pt"),
-        meta_file=config("metadata")[0],
-        config_file=config("inference")[0],
-        bundle_root=str(BUNDLE),
+        meta_file=BUNDLE.config("metadata")[0],
+        config_file=BUNDLE.config("inference")[0],
+        bundle_root=str(BUNDLE.folder),
         **small,
     )
     network = EndoFMDetector.from_preset("tiny", embed_dim=32, depth=2, num_heads=2).eval()
@@ -295,24 +276,16 @@ def test_exported_network_gives_the_same(trained, tmp_path):
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
 def test_network_loads_by_monai(trained, tmp_path, kind):
-    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
-    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.name / "models")
+    shutil.copytree(BUNDLE.folder, tmp_path / BUNDLE.folder.name)
+    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.folder.name / "models")
     small = {"preset": "tiny", "num_classes": 2, "embed_dim": 32, "depth": 2, "num_heads": 2}
-    network = load(name=BUNDLE.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
+    network = load(name=BUNDLE.folder.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
     saved = torch.load(trained / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
 
 
 def test_two_processes_train_and_validate_each_video_once(dataset_dir, tmp_path):
-    small = [part for key, value in SMALL.items() for part in (f"--{key}", str(value)) if key != "device"]
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("-m", "monai.bundle", "run", "--config_file", str(config("train", "multi_gpu_train"))),
-        *("--bundle_root", str(BUNDLE), "--dataset_dir", str(dataset_dir), *small, "--batch_size", "1"),
-        *("--ckpt_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "eval")),
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL)
     state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
     assert state["iteration"] == 4  # 4 key frames, 2 processes, batches of 1, 2 epochs
     assert not any(key.startswith("module.") for key in state["network"])

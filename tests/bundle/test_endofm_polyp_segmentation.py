@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from bundles import BundleUnderTest, root_cause
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.networks.nets import EndoFM, EndoFMSegmenter
 
-ROOT = Path(__file__).parents[2]
-BUNDLE = ROOT / "bundle" / "endofm_polyp_segmentation"
+BUNDLE = BundleUnderTest("endofm_polyp_segmentation")
 SMALL_NETWORK = {
     "network_def::embed_dim": 16,
     "network_def::depth": 2,
@@ -30,23 +30,7 @@ SMALL_NETWORK = {
     "num_workers": 0,
 }
 SMALL = {**SMALL_NETWORK, "epochs": 2, "clips_per_video": 2, "num_frames": 3, "window": 4, "stride": 2}
-GOLDEN = json.loads((ROOT / "tests" / "data" / "golden_segmentation.json").read_text())
-
-
-def config(*names: str) -> list[str]:
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
-def workflow(kind: str, *names: str, **overrides: Any) -> ConfigWorkflow:
-    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
-    made.initialize()
-    return made
-
-
-def root_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_segmentation.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +60,7 @@ def dataset_dir(tmp_path_factory) -> Path:
 def trained(dataset_dir, tmp_path_factory) -> Path:
     """Output folder of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
-    workflow(
+    BUNDLE.workflow(
         "train",
         "train",
         dataset_dir=str(dataset_dir),
@@ -101,17 +85,17 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
 )
 def test_has_all_properties(kind, names, dataset_dir, tmp_path):
     small = SMALL if kind == "train" else SMALL_NETWORK
-    made = workflow(
+    made = BUNDLE.workflow(
         kind, *names, dataset_dir=str(dataset_dir), ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **small
     )
     assert made.check_properties() == []
-    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+    assert made.version == json.loads(Path(BUNDLE.config("metadata")[0]).read_text())["version"]
 
 
 @pytest.mark.parametrize("case", ["a", "b", "empty_target"])
 def test_loss_is_the_published_one(case, arr):
     parser = ConfigParser()
-    parser.read_config(config("train")[0])
+    parser.read_config(BUNDLE.config("train")[0])
     loss_function = parser.get_parsed_content("loss_function")
     expected = GOLDEN["loss"][case]
     logits, target = (
@@ -140,7 +124,7 @@ def test_training_writes_the_best_model_a_checkpoint_and_pictures(trained):
 
 
 def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, dataset_dir, tmp_path):
-    workflow(
+    BUNDLE.workflow(
         "train",
         "train",
         "evaluate",
@@ -158,7 +142,7 @@ def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, da
 
 
 def test_inference_writes_masks_of_the_frames_size(trained, dataset_dir, tmp_path):
-    workflow(
+    BUNDLE.workflow(
         "infer",
         "inference",
         dataset_dir=str(dataset_dir / "frames"),
@@ -173,14 +157,14 @@ def test_inference_writes_masks_of_the_frames_size(trained, dataset_dir, tmp_pat
 
 
 def test_training_and_inference_agree():
-    train, inference = (json.loads(Path(path).read_text()) for path in config("train", "inference"))
+    train, inference = (json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference"))
     assert inference["network_def"].items() <= train["network_def"].items()
     for key in ("preset", "decoder", "num_classes", "frame_size", "window", "stride"):
         assert inference[key] == train[key]
 
 
 def test_reference_protocol_trains_on_whole_clips_without_clipping(dataset_dir, tmp_path):
-    made = workflow(
+    made = BUNDLE.workflow(
         "train",
         "train",
         "reference",
@@ -209,7 +193,7 @@ def test_bad_masks_are_named(dataset_dir, tmp_path, spoil, message):
     spoil(datalist["training"])
     (tmp_path / "datalist.json").write_text(json.dumps(datalist))
     with pytest.raises(RuntimeError) as caught:
-        workflow(
+        BUNDLE.workflow(
             "train",
             "train",
             dataset_dir=str(dataset_dir),
@@ -222,3 +206,10 @@ def test_bad_masks_are_named(dataset_dir, tmp_path, spoil, message):
     cause = root_cause(caught.value)
     assert isinstance(cause, ClipReadError | ValueError)
     assert re.search(message, str(cause))
+
+
+def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
+    BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL)
+    state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
+    assert not any(key.startswith("module.") for key in state["network"])
+    assert (tmp_path / "models" / "model.pt").exists()

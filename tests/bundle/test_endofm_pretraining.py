@@ -6,21 +6,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, ckpt_export, load
+from bundles import BundleUnderTest, root_cause
+from monai.bundle import ckpt_export, load
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.networks.nets import EndoFM
 
-ROOT = Path(__file__).parents[2]
-BUNDLE = ROOT / "bundle" / "endofm_pretraining"
+BUNDLE = BundleUnderTest("endofm_pretraining")
 SMALL_NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 2, "network_def::num_heads": 2}
 SMALL = {
     **SMALL_NETWORK,
@@ -35,23 +33,6 @@ SMALL = {
     "views::local_frames": [2, 4],
     "frame_size": 32,
 }
-
-
-def config(*names: str) -> list[str]:
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
-def workflow(kind: str, *names: str, **overrides) -> ConfigWorkflow:
-    made = ConfigWorkflow(config(*names), workflow_type=kind, bundle_root=str(BUNDLE), logging_file=False, **overrides)
-    made.initialize()
-    return made
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """What a config's run stumbled over; MONAI wraps it once for each level of the config."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +59,7 @@ def dataset_dir(tmp_path_factory) -> Path:
 def trained(dataset_dir, tmp_path_factory) -> Path:
     """Output folder of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
-    workflow(
+    BUNDLE.workflow(
         "train",
         "train",
         "knn_probe",
@@ -96,15 +77,15 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
 )
 def test_has_all_properties(kind, names, dataset_dir, tmp_path):
     overrides = SMALL if kind == "train" else SMALL_NETWORK
-    made = workflow(
+    made = BUNDLE.workflow(
         kind, *names, dataset_dir=str(dataset_dir), datalist=str(dataset_dir / "datalist.json"), **overrides
     )
     assert made.check_properties() == []
-    assert made.version == json.loads(Path(config("metadata")[0]).read_text())["version"]
+    assert made.version == json.loads(Path(BUNDLE.config("metadata")[0]).read_text())["version"]
 
 
 def test_training_and_inference_agree():
-    train, inference = (json.loads(Path(path).read_text()) for path in config("train", "inference"))
+    train, inference = (json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference"))
     assert inference["preprocessing"] == train["validate"]["preprocessing"]
     assert inference["network_def"].items() <= train["network_def"].items()
     for key in ("preset", "num_frames", "frame_size"):
@@ -123,7 +104,7 @@ def test_training_writes_checkpoints_pictures_and_tensorboard(trained):
 
 
 def test_inference_writes_one_embedding_a_clip(trained, dataset_dir, tmp_path):
-    workflow(
+    BUNDLE.workflow(
         "infer",
         "inference",
         dataset_dir=str(dataset_dir),
@@ -143,7 +124,7 @@ def test_inference_writes_one_embedding_a_clip(trained, dataset_dir, tmp_path):
 
 
 def test_evaluation_probes_the_training_on_the_validation_clips(trained, dataset_dir, tmp_path):
-    workflow(
+    BUNDLE.workflow(
         "train",
         "train",
         "evaluate",
@@ -159,7 +140,7 @@ def test_evaluation_probes_the_training_on_the_validation_clips(trained, dataset
 
 
 def test_weights_of_another_architecture_are_refused_by_name(trained, dataset_dir, tmp_path):
-    made = workflow(
+    made = BUNDLE.workflow(
         "infer",
         "inference",
         dataset_dir=str(dataset_dir),
@@ -178,7 +159,7 @@ def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, ca
         data = (dataset_dir / f"{number}.mp4").read_bytes()
         (tmp_path / f"{number}.mp4").write_bytes(data if number else data[: len(data) // 3])
     settings = {"dataset_dir": str(tmp_path), **SMALL, "epochs": 1}
-    skipping = workflow(
+    skipping = BUNDLE.workflow(
         "train",
         "train",
         max_broken_share=0.3,
@@ -188,7 +169,7 @@ def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, ca
     )
     skipping.run()
     assert "1 of 4 clips were broken and skipped" in caplog.text
-    raising = workflow(
+    raising = BUNDLE.workflow(
         "train",
         "train",
         on_error="raise",
@@ -216,7 +197,7 @@ def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, ca
 def test_wrong_settings_are_named_before_the_training(dataset_dir, tmp_path, overrides, message):
     settings = {**SMALL, "dataset_dir": str(dataset_dir), **overrides}
     with pytest.raises(RuntimeError) as caught:
-        workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
+        BUNDLE.workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
     assert message in str(root_cause(caught.value))
     assert list(tmp_path.iterdir()) == []
 
@@ -227,9 +208,9 @@ def test_exported_network_gives_the_same(trained, tmp_path):
         net_id="network_def",
         filepath=str(exported),
         ckpt_file=str(trained / "models" / "model.pt"),
-        meta_file=config("metadata")[0],
-        config_file=config("inference")[0],
-        bundle_root=str(BUNDLE),
+        meta_file=BUNDLE.config("metadata")[0],
+        config_file=BUNDLE.config("inference")[0],
+        bundle_root=str(BUNDLE.folder),
         **SMALL_NETWORK,
     )
     backbone = EndoFM(embed_dim=16, depth=2, num_heads=2).eval()
@@ -241,24 +222,16 @@ def test_exported_network_gives_the_same(trained, tmp_path):
 
 @pytest.mark.parametrize("kind", ["train", "inference"])
 def test_network_loads_by_monai(trained, tmp_path, kind):
-    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
-    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.name / "models")
+    shutil.copytree(BUNDLE.folder, tmp_path / BUNDLE.folder.name)
+    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.folder.name / "models")
     small = {key.removeprefix("network_def::"): value for key, value in SMALL_NETWORK.items()}
-    network = load(name=BUNDLE.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
+    network = load(name=BUNDLE.folder.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
     saved = torch.load(trained / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
 
 
 def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
-    small = [part for key, value in SMALL.items() for part in (f"--{key}", str(value)) if key != "device"]
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("-m", "monai.bundle", "run", "--config_file", str(config("train", "multi_gpu_train"))),
-        *("--bundle_root", str(BUNDLE), "--dataset_dir", str(dataset_dir), *small, "--batch_size", "1"),
-        *("--ckpt_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "eval")),
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL)
     state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
     assert state["iteration"] == 6  # 6 clips, 2 processes, batches of 1, 2 epochs
     assert len(state["random_states"]) == 2
