@@ -14,7 +14,8 @@ from monai.utils import ensure_tuple
 from endofm_monai.data import ClipReadError, load_datalist, split_frames
 from endofm_monai.data.clip_files import frame_images
 from endofm_monai.data.preparation import run_command, run_parallel
-from endofm_monai.data.preparation.leakage import ClipHashes, find_matches, hash_clip
+from endofm_monai.data.preparation.clip_hashes import ClipHashes, hash_clip
+from endofm_monai.data.preparation.leakage import Match, confirm_match, find_matches
 from endofm_monai.data.preparation.leakage_report import write_leakage_report
 from endofm_monai.utils import sha256
 
@@ -34,7 +35,8 @@ class Clip(NamedTuple):
 def check_leakage(
     *datalists: str,
     output: str = "leakage.html",
-    max_distance: int = 44,
+    max_distance: int = 52,
+    min_likeness: float = 0.65,
     min_frames: int = 1,
     strict: bool = False,
     workers: int = -1,
@@ -47,6 +49,7 @@ def check_leakage(
         datalists: JSON files of prepared datasets; of another one, whose clips lie beside the file.
         output: HTML page to write.
         max_distance: number of bits, of 256, in which the perceptual hashes of frames that look alike may differ.
+        min_likeness: correlation of the details of one of the closest frames, at most 1, that makes a pair.
         min_frames: number of such frames that make a pair of clips.
         strict: end with an error when there is a pair.
         workers: number of processes on this machine; -1 for one a processor core.
@@ -82,7 +85,15 @@ def check_leakage(
                 shared[first[1], second[1]] += 1
     exact = [(first, second, files) for (first, second), files in shared.most_common()]
     hashes.sort(key=lambda clip: clip.clip)
-    matches = find_matches(hashes, max_distance, min_frames)
+    candidates = [(match,) for match in find_matches(hashes, max_distance, min_frames)]
+    looked_at = run_parallel(confirm_or_tell, candidates, workers, backend, scheduler, "looking at pairs")
+    matches = []
+    for match in looked_at:
+        if isinstance(match, str):
+            problems.append(match)
+        elif match.likeness >= min_likeness:
+            matches.append(match)
+    matches.sort(key=lambda match: (-match.likeness, match.first.clip, match.second.clip))
     write_leakage_report(Path(output), dict(groups), exact, matches, sorted(problems))
     summary = f"{len(exact)} pairs of clips share files, {len(matches)} have frames that look alike: see {output}"
     print(summary)
@@ -104,6 +115,14 @@ def read_clips(datalist: Path) -> list[Clip]:
             name = f"{datalist.parent.name}/{section}: {path.relative_to(folder.resolve())}"
             clips.append(Clip(name, f"{datalist.parent.name}/{section}", item["image"]))
     return clips
+
+
+def confirm_or_tell(match: Match) -> Match | str:
+    """Look at a pair of clips; or say why that cannot be done."""
+    try:
+        return confirm_match(match)
+    except ClipReadError as error:
+        return str(error)
 
 
 def hash_all(clip: Clip) -> tuple[Clip, list[str], ClipHashes | str]:

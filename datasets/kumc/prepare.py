@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from endofm_monai.data import ClipReadError
-from endofm_monai.data.clip_files import frame_images
 from endofm_monai.data.preparation import (
+    FrameBoxes,
     SourceDataset,
     SourceVideo,
     check_layout,
     prepare_dataset,
+    read_boxed_video,
     read_videos,
     run_command,
     subfolders,
@@ -51,34 +51,31 @@ def prepare(source: str, output: str, **options: Any) -> str:
 
 def read_video(part: Path, name: str) -> SourceVideo:
     """Read a video: ``Image/<name>/<frame>.jpg`` with ``Annotation/<name>/<frame>.xml``."""
-    frames = frame_images(part / "Image" / name)
-    found = [read_boxes(part / "Annotation" / name / f"{frame.stem}.xml") for frame in frames]
-    return SourceVideo(
-        name=f"{part.name}/{name}",
-        image=frames,
+    return read_boxed_video(
+        f"{part.name}/{name}",
+        part / "Image" / name,
+        part / "Annotation" / name,
+        ".xml",
+        read_boxes,
         section=SECTIONS[part.name],
-        frame_labels={"box": [boxes for boxes, _ in found], "box_label": [labels for _, labels in found]},
     )
 
 
-def read_boxes(path: Path) -> tuple[list[list[int]], list[int]]:
-    """Read a Pascal-VOC file, whose boxes are clamped to the frame; those that are then empty are left out."""
+def read_boxes(path: Path) -> FrameBoxes:
+    """Read a Pascal-VOC file."""
     try:
         tree = ElementTree.parse(path).getroot()
-        size = [int(tree.findtext(f"size/{side}", "")) for side in ("width", "height")]
-        boxes, labels = [], []
-        for item in tree.iter("object"):
-            corners = [float(item.findtext(f"bndbox/{corner}", "")) for corner in ("xmin", "ymin", "xmax", "ymax")]
-            box = [round(min(max(value, 0), size[axis % 2] - 1)) for axis, value in enumerate(corners)]
-            label = item.findtext("name", "").strip().lower()
-            if label not in CLASSES:
-                raise ValueError(f"expected a class of {', '.join(CLASSES)}, found '{label}'")
-            if box[0] < box[2] and box[1] < box[3]:
-                boxes.append(box)
-                labels.append(CLASSES[label])
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise ClipReadError(f"{path}: holds no readable boxes ({error})") from error
-    return boxes, labels
+    except ElementTree.ParseError as error:
+        raise ValueError(f"no XML: {error}") from error
+    width, height = (int(tree.findtext(f"size/{side}", "")) for side in ("width", "height"))
+    boxes, labels = [], []
+    for item in tree.iter("object"):
+        label = item.findtext("name", "").strip().lower()
+        if label not in CLASSES:
+            raise ValueError(f"expected a class of {', '.join(CLASSES)}, found '{label}'")
+        boxes.append([float(item.findtext(f"bndbox/{corner}", "")) for corner in ("xmin", "ymin", "xmax", "ymax")])
+        labels.append(CLASSES[label])
+    return FrameBoxes(boxes, labels, (width, height))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import ClipReadError
-from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data import find_clips
+from endofm_monai.data.clip_files import VIDEO_SUFFIXES, has_suffix
 from endofm_monai.data.preparation import (
+    FrameBoxes,
     SourceDataset,
     SourceVideo,
     check_layout,
+    clean_name,
     prepare_dataset,
+    read_boxed_video,
     read_videos,
     run_command,
     subfolders,
@@ -20,55 +23,71 @@ from endofm_monai.data.preparation import (
 
 __all__ = ["prepare"]
 
-DATASET = SourceDataset(
-    name="LDPolypVideo",
-    licence="none stated: ask the owners before any other use than research",
-    labels={1: "polyp"},
-    published={"videos": 160, "frames": 40266},
+LICENCE = "none stated: ask the owners before any other use than research"
+FRAMES = SourceDataset("LDPolypVideo", LICENCE, labels={1: "polyp"}, published={"videos": 160, "frames": 40266})
+VIDEOS = SourceDataset(
+    name="LDPolypVideo videos",
+    licence=LICENCE,
+    labels={0: "without polyps", 1: "with polyps"},
+    published={"videos": 103, "frames": 861400},
+    clip_seconds=5,
 )
 SECTIONS = {"TrainValid": "training", "Test": "test"}
 
 
-def prepare(source: str, output: str, **options: Any) -> str:
-    """Prepare the annotated videos of LDPolypVideo: frames with boxes, in the published training and test part.
+def prepare(source: str, output: str, part: str = "frames", **options: Any) -> str:
+    """Prepare LDPolypVideo: frames with boxes, in the published training and test part; or the videos without boxes.
 
     Args:
-        source: folder with ``TrainValid`` and ``Test``, or one of them.
+        source: folder with ``TrainValid`` and ``Test``, or ``videos with polyps`` and ``videos without polyps``, or
+            some of them.
         output: folder to write to.
+        part: ``"frames"``, with boxes; or ``"videos"``, which state only whether they show polyps somewhere, cut into
+            clips of 5 s for pre-training.
         options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.
+
+    Raises:
+        ValueError: when there is no such part.
     """
-    root = check_layout(DATASET.name, source)
-    folders = [(root / part, name) for part in SECTIONS for name in subfolders(root / part / "Images")]
-    videos, problems = read_videos(read_video, folders)
-    return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
+    if part not in ("frames", "videos"):
+        raise ValueError(f'part: expected "frames" or "videos", found "{part}"')
+    root = check_layout(FRAMES.name, source)
+    if part == "frames":
+        folders = [(root / split, name) for split in SECTIONS for name in subfolders(root / split / "Images")]
+        videos, problems = read_videos(read_video, folders)
+        return prepare_dataset(FRAMES, videos, root, output, problems=problems, **options)
+    videos = [
+        SourceVideo(clean_name(path.relative_to(root).with_suffix("").as_posix()), path, labels={"label": label})
+        for label, kind in VIDEOS.labels.items()
+        for path in find_clips(root / f"videos {kind}")
+        if has_suffix(path, VIDEO_SUFFIXES)
+    ]
+    return prepare_dataset(VIDEOS, videos, root, output, **options)
 
 
 def read_video(part: Path, name: str) -> SourceVideo:
     """Read a video: ``Images/<name>/<frame>.jpg`` with ``Annotations/<name>/<frame>.txt``."""
-    frames = frame_images(part / "Images" / name)
-    boxes = [read_boxes(part / "Annotations" / name / f"{frame.stem}.txt") for frame in frames]
-    return SourceVideo(
-        name=f"{part.name}/{name}",
-        image=frames,
+    return read_boxed_video(
+        f"{part.name}/{name}",
+        part / "Images" / name,
+        part / "Annotations" / name,
+        ".txt",
+        read_boxes,
         section=SECTIONS[part.name],
         fps=25,
-        frame_labels={"box": boxes, "box_label": [[1] * len(frame) for frame in boxes]},
     )
 
 
-def read_boxes(path: Path) -> list[list[int]]:
+def read_boxes(path: Path) -> FrameBoxes:
     """Read the boxes of a frame: a line with their number, then a line ``x1 y1 x2 y2`` for each."""
-    try:
-        count, *lines = path.read_text(encoding="utf-8-sig").split("\n")
-        boxes = [[int(number) for number in line.split()] for line in lines if line.strip()]
-        if len(boxes) != int(count) or any(len(box) != 4 or box[0] >= box[2] or box[1] >= box[3] for box in boxes):
-            raise ValueError(f"expected their number, then x1 y1 x2 y2 a line, found {count} and {boxes}")
-    except (OSError, ValueError) as error:
-        raise ClipReadError(f"{path}: holds no readable boxes ({error})") from error
-    return boxes
+    count, *lines = path.read_text(encoding="utf-8-sig").split("\n")
+    boxes = [[float(number) for number in line.split()] for line in lines if line.strip()]
+    if len(boxes) != int(count) or any(len(box) != 4 for box in boxes):
+        raise ValueError(f"expected their number, then x1 y1 x2 y2 a line, found {count} and {boxes}")
+    return FrameBoxes(boxes, [1] * len(boxes))
 
 
 if __name__ == "__main__":

@@ -23,18 +23,20 @@ DATASET = SourceDataset(
     name="PolypGen",
     licence="see the owners' page; no commercial use without permission",
     labels={1: "polyp"},
-    published={"frames": 1537 + 2225},
+    published={"frames": 1537 + 2225},  # 4,275 more with the negative sequences
     mode="copy",
 )
 
 
-def prepare(source: str, output: str, test_center: int = 6, **options: Any) -> str:
+def prepare(source: str, output: str, test_center: int = 6, negatives: bool = False, **options: Any) -> str:
     """Prepare PolypGen: stills of six centers and sequences, with masks.
 
     Args:
         source: folder with ``data_C1`` ... ``data_C6`` and ``sequenceData``.
         output: folder to write to.
         test_center: center whose stills are the test; the sequences are the validation, the other stills training.
+        negatives: also take the sequences without a polyp, for training. They have no masks, only empty lists of boxes:
+            a set for detection or pre-training.
         options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
 
     Returns:
@@ -59,12 +61,16 @@ def prepare(source: str, output: str, test_center: int = 6, **options: Any) -> s
         frames = frame_images(root / "sequenceData" / "positive" / name / f"images_{name}")
         masks = [mask_of(frame, f"masks_{name}") for frame in frames]
         videos.append(SourceVideo(name, frames, masks=masks, mask_label=1, section="validation"))
+    for name in subfolders(root / "sequenceData" / "negativeOnly") if negatives else []:
+        frames = frame_images(root / "sequenceData" / "negativeOnly" / name)
+        nothing: list[list[Any]] = [[] for _ in frames]
+        videos.append(SourceVideo(name, frames, frame_labels={"box": nothing, "box_label": nothing}))
     return prepare_dataset(DATASET, videos, root, output, **options)
 
 
 def mask_of(image: Path, folder: str) -> Path:
     """Name the mask of an image: in the folder beside it, with ``_mask`` at the end of its name."""
-    return image.parents[1] / folder / f"{image.stem}_mask.jpg"
+    return image.parents[1] / folder / f"{image.stem.removesuffix('_')}_mask.jpg"  # one image's name ends in _
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data.clip_files import frame_images, natural_key
 from endofm_monai.data.preparation import (
     SourceDataset,
     SourceVideo,
@@ -57,9 +57,10 @@ def prepare(source: str, output: str, negatives: bool = False, validation_share:
                     section = "validation"
                 videos.append(read_case(folder, case, section, folder.relative_to(root).as_posix()))
     if negatives:
-        for case in subfolders(root / "SUN-Negative"):
-            frames = frame_images(root / "SUN-Negative" / case)
-            videos.append(SourceVideo(name=f"SUN-Negative/{case}", image=frames, labels={"label": 0}))
+        cases = [path for form in ("case*", "*/case*") for path in (root / "SUN-Negative").glob(form) if path.is_dir()]
+        for path in sorted(cases, key=lambda path: natural_key(path.name)):
+            name = path.relative_to(root).as_posix()
+            videos.append(SourceVideo(name=name, image=frame_images(path), labels={"label": 0}))
         options = {"clip_seconds": 5, **options}
     return prepare_dataset(DATASET, videos, root, output, **options)
 

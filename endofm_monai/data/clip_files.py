@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from pydicom.misc import is_dicom
+
 __all__ = [
     "DICOM_SUFFIXES",
     "IMAGE_SUFFIXES",
@@ -22,6 +24,7 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DICOM_SUFFIXES = (".dcm", ".dicom")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_CLIP_SUFFIXES = VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
 
 def has_suffix(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> bool:
@@ -37,10 +40,11 @@ def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
-    """Find the clips in a folder and below it, by their names.
+    """Find the clips in a folder and below it.
 
     A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
-    video are taken for thumbnails). Hidden files and folders are left out, and links to folders are not followed.
+    video are taken for thumbnails). DICOM files are often named by a number: a file without a suffix of letters is one
+    if it begins as such. Hidden files and folders are left out, and links to folders are not followed.
 
     Returns:
         the paths of the clips in natural order.
@@ -48,11 +52,18 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
     clips: list[Path] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files = [name for name in names if has_suffix(name, VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES)]
-        clips += [Path(parent, name) for name in files if not name.startswith(".")]
+        names = [name for name in names if not name.startswith(".")]
+        files = [name for name in names if has_suffix(name, _CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
+        clips += [Path(parent, name) for name in files]
         if not files and frame_images(parent):
             clips.append(Path(parent))
     return sorted(clips, key=lambda clip: natural_key(str(clip)))
+
+
+def _is_nameless_dicom(path: Path) -> bool:
+    """Say whether a file whose name tells nothing is a DICOM image; ``DICOMDIR`` lists others and holds none."""
+    suffix = path.suffix[1:]
+    return (not suffix or suffix.isdecimal()) and path.name != "DICOMDIR" and path.is_file() and is_dicom(path)
 
 
 def natural_key(name: str) -> list[str | int]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+from benchmarks.leakage import measure_leakage
 from skimage.transform import resize
 
 from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
@@ -73,6 +74,19 @@ class Preparation:
             paths = [first, *(Path(shutil.copy(first, Path(folder) / f"{number}.mp4")) for number in range(1, videos))]
             took = seconds(lambda: prepare(paths, Path(folder) / "index", mode="index", clip_seconds=SECONDS))
         return {"videos_per_second": videos / took}
+
+    def leakage(self, folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> dict[str, Any]:
+        """See which planted copies of the videos in a folder are found, and how quiet it is on unrelated ones.
+
+        Args:
+            folder: videos of which no two show the same.
+            max_distance: see ``datasets/check_leakage.py``.
+            min_likeness: see ``datasets/check_leakage.py``.
+
+        Returns:
+            see :func:`benchmarks.leakage.measure_leakage`.
+        """
+        return measure_leakage(folder, max_distance, min_likeness)
 
 
 def seconds(function: Callable[[], object]) -> float:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+from pydicom.examples import get_path
 
 from endofm_monai.data import find_clips
 from endofm_monai.data.clip_files import frame_images
@@ -30,6 +33,15 @@ def test_clips_below_a_folder(tmp_path: Path) -> None:
     found = [path.relative_to(tmp_path).as_posix() for path in find_clips(tmp_path)]
     expected = ["b/case2.MKV", "b/case10.mp4", "cine.dcm", "frames", "frames/more/video.avi", "scan.nii", "scan.nii.gz"]
     assert found == expected
+
+
+def test_dicom_files_without_a_suffix(tmp_path: Path) -> None:
+    make(tmp_path, "notes", "1.2.3.txt", "1.2.840.10008", "study/frames/1.png")
+    for name in ("IM_0001", "study/1.2.840.113619.7", "study/DICOMDIR", "study/.hidden", "report.pdf"):
+        shutil.copy(get_path("rgb_color"), tmp_path / name)
+    (tmp_path / "study" / "broken").symlink_to(tmp_path / "absent")
+    found = [path.relative_to(tmp_path).as_posix() for path in find_clips(tmp_path)]
+    assert found == ["IM_0001", "study/1.2.840.113619.7", "study/frames"]
 
 
 def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from dataset_miniatures import miniature, prepared
 from PIL import Image
+
+__all__ = ["miniature", "prepared"]  # fixtures of the tests below
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 HEIGHT, WIDTH = 48, 64
@@ -78,3 +82,31 @@ def write_clip() -> Callable[..., Path]:
         return path
 
     return write
+
+
+def read_json(output: Path, name: str = "datalist.json") -> dict[str, Any]:
+    return json.loads((output / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[..., dict[str, Any]]:
+    return read_json
+
+
+@pytest.fixture(scope="session")
+def items_of() -> Callable[[Path], dict[str, list[dict[str, Any]]]]:
+    """Gives the items of each section of a prepared set."""
+
+    def sections(output: Path) -> dict[str, list[dict[str, Any]]]:
+        datalist = read_json(output)
+        return {key: datalist[key] for key in ("training", "validation", "test") if key in datalist}
+
+    return sections
+
+
+@pytest.fixture(scope="session")
+def content() -> Callable[[Path], dict[str, bytes]]:
+    """Gives all files in a folder."""
+    return lambda folder: {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }

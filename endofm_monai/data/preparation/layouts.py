@@ -10,15 +10,19 @@ __all__ = ["check_layout"]
 # What a folder holds that no other dataset's folder does, as patterns that must all match; several for several forms.
 _SIGNATURES: dict[str, list[tuple[str, ...]]] = {
     "CVC-ClinicDB": [("Original/*.*", "Ground Truth/*.*")],
-    "LDPolypVideo": [("TrainValid/Images/*", "TrainValid/Annotations/*"), ("Test/Images/*", "Test/Annotations/*")],
+    "LDPolypVideo": [
+        ("TrainValid/Images/*", "TrainValid/Annotations/*"),
+        ("Test/Images/*", "Test/Annotations/*"),
+        ("videos with* polyps/*",),
+    ],
     "PolypDiag": [("videos/*", "splits/train.txt", "splits/val.txt")],
     "KUMC": [("train2019/Image/*", "train2019/Annotation/*"), ("val2019/Image/*", "val2019/Annotation/*")],
     "Kvasir-SEG": [("images/*.*", "masks/*.*", "kavsir_bboxes.json")],
     "SUN-SEG": [("TrainDataset/Frame/*", "TrainDataset/GT/*"), ("TestEasyDataset/*",), ("SUN-Negative/*",)],
-    "HyperKvasir": [("labeled-videos/*",), ("unlabeled-videos/*",), ("labeled-images/*",)],
-    "Kvasir-Capsule": [("*labelled_videos/*",), ("*kvasir-capsule*videos*/*",)],
+    "HyperKvasir": [("labeled-videos/*",), ("unlabeled-videos/*",), ("labeled-images/*",), ("unlabeled-images/*",)],
+    "Kvasir-Capsule": [("*labelled_videos/*",), ("*kvasir-capsule*videos*/*",), ("labelled_images/*",)],
     "CholecT45": [("data/VID*/*", "triplet/VID*.txt")],
-    "PolypGen": [("data_C1/images_C1/*",), ("sequenceData/positive/*",)],
+    "PolypGen": [("data_C1/images_C1/*",), ("sequenceData/positive/*",), ("sequenceData/negativeOnly/*",)],
     "Colonoscopic": [("*[Aa]denoma*/**/*.*", "*[Hh]yperplas*/**/*.*"), ("**/*[Aa]denoma*.*", "**/*[Hh]yperplas*.*")],
 }
 

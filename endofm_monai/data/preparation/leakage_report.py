@@ -30,10 +30,11 @@ img {{ display: block }}</style>
 <h2>The same files</h2>
 <table><tr><th>clip<th>is also<th>files{exact}</table>
 <h2>Frames that look alike</h2>
-<p>Frames are compared by perceptual hashes: 0 of 256 bits differ in equal frames, about 128 in unrelated ones. Copies
-that are re-encoded, resized, mirrored, cut in time or slightly cropped are found; strongly cropped or edited ones may
-not be. Look at each pair: neighbors in one examination may be as alike as copies.</p>
-<table><tr><th>clip<th>is like<th>bits<th>frames<th>mirrored{pairs}</table>
+<p>Frames are found by perceptual hashes: 0 of 256 bits differ in equal frames, about 128 in unrelated ones. The closest
+ones are then laid over each other at several sizes: 1 is the correlation of equal pictures. Copies that are re-encoded,
+resized, mirrored, cut in time or cropped are found; rotated, strongly cropped or edited ones may not be. Look at each
+pair: neighbors in one examination may be as alike as copies.</p>
+<table><tr><th>clip<th>is like<th>likeness<th>bits<th>frames<th>mirrored{pairs}</table>
 <h2>Not compared</h2>
 <ul>{problems}</ul>
 </html>
@@ -71,11 +72,10 @@ def write_leakage_report(
 
 
 def _pair(match: Match) -> str:
-    numbers = str(match.distance), str(match.frames), "yes" if match.is_mirrored else ""
-    names = _row(
-        f"{match.first.clip}, frame {match.frame}", f"{match.second.clip}, frame {match.second_frame}", *numbers
-    )
-    pictures = _thumbnail(match.first.image, match.frame), _thumbnail(match.second.image, match.second_frame)
+    bits, frame, second_frame = match.pairs[0]
+    numbers = f"{match.likeness:.2f}", str(bits), str(match.frames), "yes" if match.flip else ""
+    names = _row(f"{match.first.clip}, frame {frame}", f"{match.second.clip}, frame {second_frame}", *numbers)
+    pictures = _thumbnail(match.first.image, frame), _thumbnail(match.second.image, second_frame)
     return names + "<tr>" + "".join(f'<td><img src="data:image/jpeg;base64,{picture}" alt="">' for picture in pictures)
 
 

@@ -53,6 +53,7 @@ def build_manifest(
             "clips": len(clips),
             "frames": sum(clip["source"][1] - clip["source"][0] + 1 for clip in clips),
             "seconds": round(sum(entry["duration"] for entry in entries), 3),
+            "modes": dict(sorted(Counter(entry["mode"] for entry in entries).items())),
             "sections": dict(sorted(Counter(entry["section"] for entry in entries for _ in entry["clips"]).items())),
         },
         "published": dict(dataset.published),

@@ -55,5 +55,9 @@ def run_parallel(
             ray.init(address=scheduler, ignore_reinit_error=True)
             register_ray()
         stack.enter_context(parallel_config(backend, n_jobs=workers))
-        results = Parallel(return_as="generator_unordered")(delayed(function)(*each) for each in arguments)
+        calls = (delayed(function)(*each) for each in arguments)
+        if backend == "ray":  # whose results come all at once in the end: joblib itself shows the time left
+            yield from Parallel(verbose=5)(calls)
+            return
+        results = Parallel(return_as="generator_unordered")(calls)
         yield from tqdm(results, description, total=finished + len(arguments), initial=finished, unit="video")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -106,7 +107,12 @@ def prepare_dataset(
     failed = {name: record["problem"] for name, record in records.items() if record and "problem" in record}
     if not entries:
         raise ValueError(f"{source}: no video could be used: {next(iter(failed.values()), 'there is none')}")
-    data = output if chosen.mode != "index" else source
+    modes = {entry["mode"] for entry in entries}
+    data = source if modes == {"index"} else output
+    if len(modes) > 1:  # some clips stay in the source, others are in the output: paths begin where both lie
+        data = Path(os.path.commonpath([source.resolve(), output.resolve()]))
+        for entry in entries:
+            _rebase(entry, source if entry["mode"] == "index" else output, data)
     about = {
         "name": dataset.name,
         "licence": dataset.licence,
@@ -116,7 +122,8 @@ def prepare_dataset(
     for file, sections in lists.items():
         write_json(output / file, {**about, **sections})
     manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
-    found = [*failed.values(), *problems, *_duplicates(entries)]
+    notes = [note for video in videos for note in video.notes]
+    found = [*failed.values(), *problems, *notes, *_duplicates(entries)]
     manifest["problems"] = [f"{name}: could not be used" for name in failed] if private else found
     write_json(output / "manifest.json", manifest)
     if stats and is_new:
@@ -140,6 +147,15 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
         was, now = ({key: each.get(key) for key in different} for each in (found, settings))
         raise ValueError(f"{path.parent}: was prepared with {was}, not {now}; choose another output or remove it")
     write_json(path, settings)
+
+
+def _rebase(entry: dict[str, Any], folder: Path, data: Path) -> None:
+    """Make the paths of a video's clips, which are relative to ``folder``, relative to ``data``."""
+    for clip in entry["clips"]:
+        for key in clip["item"].keys() & {"image", "mask"}:
+            value = clip["item"][key]
+            paths = [relative(folder / path, data) for path in ([value] if isinstance(value, str) else value)]
+            clip["item"][key] = paths[0] if isinstance(value, str) else paths
 
 
 def _by_section(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -184,4 +200,5 @@ def _report(manifest: dict[str, Any], problems: list[str], data: Path, datalist:
         for what, count in manifest["totals"].items()
         if isinstance(count, int)
     )
+    counts += "".join(f", {mode} {count}" for mode, count in manifest["totals"]["modes"].items())
     print(f"{manifest['name']}: {counts}; use it with --dataset_dir {data} --datalist {datalist}")

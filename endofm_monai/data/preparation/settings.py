@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["Settings"]
 
-_MODES = ("index", "copy", "encode")
+_MODES = ("auto", "index", "copy", "encode")
 _BORDERS = ("keep", "crop", "mask")
 
 
@@ -17,8 +17,9 @@ class Settings:
 
     Args:
         mode: ``"index"`` leaves the sources where they are and lists (file, first frame, last frame), which takes
-            seconds and no disk; ``"copy"`` copies frame images and writes clean masks, so that the output stands for
-            itself; ``"encode"`` writes each clip as an H.264 file.
+            seconds and no disk; ``"encode"`` writes each clip as an H.264 file; ``"auto"`` takes index for each video
+            whose frames can be reached quickly, see :func:`endofm_monai.data.preparation.choose_mode`, else encode;
+            ``"copy"`` copies frame images and writes clean masks, so that the output stands for itself.
         clip_seconds: length of the clips; ``None`` keeps videos whole.
         remainder: what happens to the frames left over, see :func:`endofm_monai.data.preparation.clip_ranges`.
         fps: frames a second of encoded clips: frames are repeated or left out; ``None`` keeps the source's.
@@ -32,7 +33,7 @@ class Settings:
         ValueError: when an argument is out of its range; the message names it.
     """
 
-    mode: str = "index"
+    mode: str = "auto"
     clip_seconds: float | None = None
     remainder: str = "merge"
     fps: float | None = 30.0

@@ -33,7 +33,7 @@ class SourceDataset:
     licence: str
     labels: Mapping[int, str] = field(default_factory=dict)
     published: Mapping[str, int] = field(default_factory=dict)
-    mode: str = "index"
+    mode: str = "auto"
     clip_seconds: float | None = None
 
 
@@ -50,6 +50,7 @@ class SourceVideo:
         frame_labels: keys with one value a frame, which are cut as the frames are.
         masks: one mask image a frame, for ``mask``.
         mask_label: class of what the masks show, for ``box`` and ``box_label`` around each of its regions.
+        notes: what is wrong with its annotations, although it can be used.
 
     Raises:
         ValueError: when the name has other characters, or there are not as many masks or frame labels as frames.
@@ -63,6 +64,7 @@ class SourceVideo:
     frame_labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     masks: Sequence[Path] = ()
     mask_label: int | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

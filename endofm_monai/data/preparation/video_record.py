@@ -18,11 +18,14 @@ from endofm_monai.data.preparation.cutting import clip_ranges
 from endofm_monai.data.preparation.encoding import encode_clips
 from endofm_monai.data.preparation.files import relative, write_json
 from endofm_monai.data.preparation.masks import mask_boxes, read_mask
+from endofm_monai.data.preparation.seekability import choose_mode
 from endofm_monai.data.preparation.settings import Settings
 from endofm_monai.data.preparation.source_video import SourceVideo
 from endofm_monai.utils import atomic_path, sha256
 
 __all__ = ["prepare_video", "read_record", "record_path"]
+
+_FORMAT = 2  # of records: those of another one are made again
 
 
 def record_path(output: Path, name: str) -> Path:
@@ -55,20 +58,22 @@ def prepare_video(
 
     Returns:
         the record: ``stamp`` of the sources, the files that were ``written``, and the ``video``'s entry in the
-        manifest; or ``problem``, why there is none.
+        manifest, with paths relative to ``source`` in mode index, else to ``output``; or ``problem``, why there is
+        none.
 
     Raises:
         OSError: when the output cannot be written.
     """
     try:
         frame_labels = {**video.frame_labels, **_check_files(video)}
+        mode, reason = choose_mode(video) if settings.mode == "auto" else (settings.mode, "as asked for")
         info, brightness = _look_at(video)
         length = None if settings.clip_seconds is None else max(1, round(settings.clip_seconds * info.fps))
         ranges = clip_ranges(info.frames, length, settings.remainder)
-        if settings.mode == "encode":
+        if mode == "encode":
             images = encode_clips(video, ranges, output, settings)
             items: list[dict[str, Any]] = [{"image": image} for image in images]
-        elif settings.mode == "copy":
+        elif mode == "copy":
             items = _cut_frames(_copy_frames(video, output), ranges)
         elif video.frames:
             keys = {"image": video.frames, **({"mask": video.masks} if video.masks else {})}
@@ -87,7 +92,7 @@ def prepare_video(
             "item": {**item, **video.labels, **labels, "video": video.name},
             "source": [first, last],
         }
-        if settings.mode != "index":
+        if mode != "index":
             files = [file for value in item.values() for file in ([value] if isinstance(value, str) else value)]
             clip["sha256"] = sha256(output / file for file in files)
             written += files
@@ -99,6 +104,8 @@ def prepare_video(
         "sha256": digest,
         **vars(info),
         "brightness": brightness,
+        "mode": mode,
+        "reason": reason,
         "clips": clips,
     }
     record = {"stamp": _stamp(video), "written": written, "video": entry}
@@ -109,7 +116,7 @@ def prepare_video(
 def _stamp(video: SourceVideo) -> str:
     """Digest everything that a video's record depends on but the settings, without reading the files."""
     sources = [(path.stat().st_size, path.stat().st_mtime_ns) for path in video.files if path.exists()]
-    return hashlib.sha256(repr((video, sources)).encode()).hexdigest()
+    return hashlib.sha256(repr((_FORMAT, video, sources)).encode()).hexdigest()
 
 
 def _check_files(video: SourceVideo) -> dict[str, list[Any]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
+
 HEIGHT, WIDTH = 72, 96
+DATASET = SourceDataset(
+    name="test set", licence="none", labels={0: "even", 1: "odd"}, published={"videos": 6, "frames": 240}
+)
 
 
 def scene(seed: int, shift: float = 0.0) -> np.ndarray:
@@ -53,3 +59,24 @@ def videos(tmp_path_factory: Any) -> Path:
     for seed in range(6):
         write_video(folder / f"{seed}.mp4", [scene(seed, shift / 4) for shift in range(40)], rate=20, title="Doe, Jane")
     return folder
+
+
+def prepare_folder(folder: Path, output: Path, **options: Any) -> dict[str, Any]:
+    """Prepare the numbered videos in a folder in this process, and give the manifest."""
+    paths = sorted(folder.glob("*.mp4"))
+    sources = [SourceVideo(path.stem, path, labels={"label": int(path.stem) % 2}) for path in paths]
+    prepare_dataset(DATASET, sources, folder, output, **{"workers": 1, "stats": False, **options})
+    return json.loads((output / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def prepare() -> Callable[..., dict[str, Any]]:
+    return prepare_folder
+
+
+@pytest.fixture(scope="session")
+def content() -> Callable[[Path], dict[str, bytes]]:
+    """Gives all files in a folder."""
+    return lambda folder: {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }

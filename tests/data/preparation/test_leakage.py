@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.data.preparation.leakage import ClipHashes, find_matches, hash_clip
+from endofm_monai.data.preparation.clip_hashes import ClipHashes, hash_clip
+from endofm_monai.data.preparation.leakage import Match, confirm_match, find_matches
+
+
+def find(clips: list[ClipHashes]) -> list[Match]:
+    return [match for match in map(confirm_match, find_matches(clips)) if match.likeness >= 0.65]
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +36,16 @@ def clips(original: Any, make_scene: Any, write_frames: Any, tmp_path_factory: A
     videos: dict[str, tuple[list[np.ndarray], int]] = {
         "original": (original, 20),
         "reencoded": (original, 36),
-        "resized": ([resize(frame, 64, 48) for frame in original], 20),
+        "half the size": ([resize(frame, 48, 36) for frame in original], 20),
         "squeezed": ([resize(frame, 96, 96) for frame in original], 20),
         "mirrored": ([frame[:, ::-1] for frame in original], 20),
         "upside down": ([frame[::-1] for frame in original], 20),
         "cut": (original[11:16], 20),
         "framed": (framed, 20),
-        "cropped": ([frame[2:-2, 2:-2] for frame in original], 20),
+        "without a twentieth": ([frame[4:-4, 5:-5] for frame in original], 20),
+        "without a tenth": ([frame[8:-8, 10:-10] for frame in original], 20),
+        "without a corner": ([frame[8:, 10:] for frame in original], 20),
+        "all of it": ([resize(frame[8:-8, -10:10:-1], 48, 36) for frame in original[11:16]], 30),
         **{f"unrelated {seed}": ([make_scene(seed, shift) for shift in range(20)], 20) for seed in range(6)},
     }
     folder = tmp_path_factory.mktemp("leakage")
@@ -47,24 +55,44 @@ def clips(original: Any, make_scene: Any, write_frames: Any, tmp_path_factory: A
     }
 
 
-@pytest.mark.parametrize("name", ["reencoded", "resized", "squeezed", "cut", "framed", "cropped"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reencoded",
+        "half the size",
+        "squeezed",
+        "cut",
+        "framed",
+        "without a twentieth",
+        "without a tenth",
+        "without a corner",
+        "all of it",
+    ],
+)
 def test_copies_are_found(clips, name):
-    (match,) = find_matches([clips["original"], clips[name]])
-    assert not match.is_mirrored
-    by_name = {match.first.clip: match.frame, match.second.clip: match.second_frame}
-    assert abs(by_name["original"] - by_name[name] - (11 if name == "cut" else 0)) <= 1
-    assert match.frames >= 5
+    (match,) = find([clips["original"], clips[name]])
+    assert match.flip == (name == "all of it")
+    _, frame, second_frame = match.pairs[0]
+    by_name = {match.first.clip: frame, match.second.clip: second_frame}
+    tolerance = 5 if name == "without a corner" else 1  # the scene moves sideways, as the crop does
+    assert abs(by_name["original"] - by_name[name] - (11 if name in ("cut", "all of it") else 0)) <= tolerance
+    assert match.frames >= 3
 
 
-@pytest.mark.parametrize("name", ["mirrored", "upside down"])
-def test_mirror_images_are_found(clips, name):
-    (match,) = find_matches([clips["original"], clips[name]])
-    assert match.is_mirrored
-    assert match.distance < 20
+@pytest.mark.parametrize(("name", "flip"), [("mirrored", 1), ("upside down", 2)])
+def test_mirror_images_are_found(clips, name, flip):
+    (match,) = find([clips["original"], clips[name]])
+    assert match.flip == flip
+    assert match.pairs[0][0] < 20
+    assert match.likeness > 0.9
 
 
 def test_unrelated_videos_are_not_reported(clips):
-    assert find_matches([hashes for name, hashes in clips.items() if "unrelated" in name] + [clips["original"]]) == []
+    unrelated = [hashes for name, hashes in clips.items() if "unrelated" in name] + [clips["original"]]
+    assert find(unrelated) == []
+    candidates = find_matches(unrelated, max_distance=100)  # they are told apart also where hashes are close by chance
+    assert candidates
+    assert max(confirm_match(match).likeness for match in candidates) < 0.65
 
 
 def test_clips_of_one_group_are_not_compared(clips):
@@ -74,7 +102,7 @@ def test_clips_of_one_group_are_not_compared(clips):
 
 def test_pairs_can_be_asked_to_have_several_frames_in_common(clips):
     cut = clips["cut"]
-    one = ClipHashes(cut.clip, cut.group, cut.image, cut.frames[:1], cut.bits[:1], cut.mirrored[:, :1])
+    one = ClipHashes(cut.clip, cut.group, cut.image, cut.area, cut.frames[:1], cut.bits[:, :, :1])
     assert len(find_matches([clips["original"], one], min_frames=3)) == 1  # its only frame
     assert find_matches([clips["original"], clips["unrelated 0"]], min_frames=3) == []
 

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from endofm_monai.data.clip_files import frame_images, natural_key
+from endofm_monai.data.clip_reader import ClipReadError
+from endofm_monai.data.preparation.source_video import SourceVideo
+
+__all__ = ["FrameBoxes", "read_boxed_video"]
+
+
+class FrameBoxes(NamedTuple):
+    """What is annotated in a frame.
+
+    Args:
+        boxes: ``x1, y1, x2, y2`` of each box in pixels, exactly as the file states them.
+        labels: the class of each.
+        size: width and height of the frame, which boxes are clamped to; ``None`` where the file does not state them.
+    """
+
+    boxes: list[list[float]]
+    labels: list[int]
+    size: tuple[int, int] | None = None
+
+
+def read_boxed_video(
+    name: str, images: Path, annotations: Path, suffix: str, read: Callable[[Path], FrameBoxes], **fields: Any
+) -> SourceVideo:
+    """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
+
+    Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
+    noted, and so are annotations without a frame.
+
+    Args:
+        name: see :class:`endofm_monai.data.preparation.SourceVideo`.
+        images: folder of the frames.
+        annotations: folder of the boxes.
+        suffix: of the files with boxes.
+        read: reads one; what it raises of ``OSError`` and ``ValueError`` says why it cannot be used.
+        fields: further arguments of the video.
+
+    Raises:
+        ClipReadError: when the file of a frame is missing or cannot be used.
+    """
+    frames = frame_images(images)
+    notes, boxes, labels = [], [], []
+    for frame in frames:
+        path = annotations / f"{frame.stem}{suffix}"
+        try:
+            found = read(path)
+        except (OSError, ValueError) as error:
+            raise ClipReadError(f"{path}: holds no readable boxes ({error})") from error
+        clamped = [_clamp(box, found.size) for box in found.boxes]
+        kept = [place for place, box in enumerate(clamped) if box[0] < box[2] and box[1] < box[3]]
+        notes += [
+            f"{path}: the box {box} is left out, as nothing of it is in the frame"
+            for place, box in enumerate(found.boxes)
+            if place not in kept
+        ]
+        boxes.append([clamped[place] for place in kept])
+        labels.append([found.labels[place] for place in kept])
+    stems = {frame.stem for frame in frames}
+    for path in sorted(annotations.glob(f"*{suffix}"), key=lambda path: natural_key(path.name)):
+        if path.stem not in stems:
+            notes.append(f"{path}: belongs to no image in {images}")
+    return SourceVideo(name, frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields)
+
+
+def _clamp(box: list[float], size: tuple[int, int] | None) -> list[float]:
+    if size is not None:
+        box = [min(max(value, 0), size[axis % 2] - 1) for axis, value in enumerate(box)]
+    return [int(value) if float(value).is_integer() else value for value in box]

@@ -1,0 +1,20 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The same work in processes and clusters."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_processes_and_a_dask_cluster_give_the_same(prepare, content, videos, tmp_path):
+    options = {"mode": "encode", "workers": 2}
+    alone = prepare(videos, tmp_path / "alone", mode="encode")
+    prepare(videos, tmp_path / "processes", **options)
+    assert content(tmp_path / "processes") == content(tmp_path / "alone")
+    distributed = pytest.importorskip("dask.distributed")
+    with distributed.LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        prepare(videos, tmp_path / "cluster", backend="dask", scheduler=cluster.scheduler_address, **options)
+    assert content(tmp_path / "cluster") == content(tmp_path / "alone")
+    assert alone["totals"]["videos"] == 6

@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Datasets of single images and of sequences of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def test_cvc_sequences_keep_their_order_and_are_split_apart(read, items_of, prepared, script):
+    source, output, _ = prepared("cvc_clinicdb")
+    lists = items_of(output)
+    names = {section: {item["video"] for item in items} for section, items in lists.items()}
+    assert {section: len(videos) for section, videos in names.items()} == {"training": 19, "validation": 4, "test": 5}
+    assert not names["training"] & names["test"] | names["training"] & names["validation"]
+    second = next(item for item in lists["training"] if item["video"] == "sequence_02")
+    assert [Path(path).stem for path in second["image"]] == [str(number) for number in range(26, 51)]
+    assert all(box == [[2, 4, 10, 14]] for box in second["box"])
+    mask = np.asarray(Image.open(output / second["mask"][0]))
+    assert set(np.unique(mask)) == {0, 255}
+    with Image.open(source / "Original/26.tif") as original, Image.open(output / second["image"][0]) as copied:
+        np.testing.assert_array_equal(np.asarray(original), np.asarray(copied))
+    assert "Ground Truth/612.tif: is missing" in read(output, "manifest.json")["problems"][0]
+
+    module = script("cvc_clinicdb/prepare.py")
+    assert sum(module.LENGTHS) == 612
+    assert len(set(module.PUBLISHED_TRAINING) & set(module.PUBLISHED_TEST)) == 7
+    published = read(output, "datalist_published.json")
+    assert [item["image"][0] for item in published["test"]][:3] == [
+        "frames/sequence_03/51.png",
+        "frames/sequence_16/318.png",
+        "frames/sequence_21/429.png",
+    ]
+
+
+def test_ldpolyp_boxes_belong_to_their_frames(read, items_of, prepared):
+    _, output, _ = prepared("ldpolypvideo")
+    item = items_of(output)["training"][0]
+    assert [Path(path).stem for path in item["image"]] == [str(number) for number in range(1, 13)]
+    assert item["box"][:3] == [[], [[10, 8, 30, 24], [1, 1, 5, 5]], [[10, 8, 30, 24]]]
+    problems = read(output, "manifest.json")["problems"]
+    assert "Annotations/10/2.txt: holds no readable boxes" in problems[0]
+    assert "Test/Annotations/2/99.txt: belongs to no image" in problems[1]
+
+
+def test_kumc_boxes_are_exact_and_what_is_left_out_is_reported(read, items_of, prepared):
+    source, output, _ = prepared("kumc")
+    lists = items_of(output)
+    for section, label in (("training", 1), ("validation", 2), ("test", 1)):
+        item = lists[section][0]
+        assert [Path(path).stem for path in item["image"]] == ["1", "2", "10", "11"]
+        assert item["box"] == [[], [[0, 8, 63, 24]], [[0, 8, 63, 24.5]], []]
+        assert item["box_label"] == [[], [label], [label], []]
+    problems = read(output, "manifest.json")["problems"]
+    empty = "the box [-2.0, 8.0, 70.0, 8.0] is left out, as nothing of it is in the frame"
+    assert problems == [
+        f"{source / 'train2019/Annotation/3/11.xml'}: {empty}",
+        f"{source / 'val2019/Annotation/3/11.xml'}: {empty}",
+        f"{source / 'val2019/Annotation/3/12.xml'}: belongs to no image in {source / 'val2019/Image/3'}",
+        f"{source / 'test2019/Annotation/3/11.xml'}: {empty}",
+    ]
+
+
+def test_kvasir_seg_splits_by_name(items_of, prepared):
+    _, output, _ = prepared("kvasir_seg")
+    lists = items_of(output)
+    assert sum(len(items) for items in lists.values()) == 30
+    assert len(lists["training"]) > 15
+    item = lists["training"][0]
+    assert item["box"] == [[[9, 7, 30, 24]]]
+    mask = np.asarray(Image.open(output / item["mask"][0]))
+    assert set(np.unique(mask)) == {0, 255}
+    assert 280 < (mask > 0).sum() < 360
+
+
+def test_sun_seg_frames_are_in_natural_order(items_of, prepared):
+    _, output, _ = prepared("sun_seg")
+    lists = items_of(output)
+    assert len(lists["test"]) == 2
+    item = lists["test"][0]
+    for key in ("image", "mask"):
+        assert [path.rpartition("image")[2].split(".")[0] for path in item[key]] == ["1", "2", "10"]
+    assert item["box"] == [[[10, 8, 30, 24]], [[10, 8, 30, 24]], []]
+
+
+def test_sun_negatives_do_not_overlap(items_of, miniature, script, write_image, tmp_path):
+    source = tmp_path / "source"
+    miniature("sun_seg", source)
+    for frame in range(310):
+        write_image(source / "SUN-Negative" / "case1" / f"image{frame}.jpg", 5, frame)
+    script("sun_seg/prepare.py").prepare(str(source), str(tmp_path / "output"), negatives=True, workers=1)
+    clips = [item["image"] for item in items_of(tmp_path / "output")["training"] if item["label"] == 0]
+    assert [len(clip) for clip in clips] == [150, 160]
+    assert not set(clips[0]) & set(clips[1])
+
+
+def test_cholect45_has_the_actions_of_each_frame(read, items_of, prepared):
+    _, output, _ = prepared("cholect45")
+    item = items_of(output)["training"][0]
+    assert item["triplet"] == item["verb"] == [[0], [1], [2], [3], [4]]
+    assert "verb/VID02.txt: is no readable table" in read(output, "manifest.json")["problems"][0]
+
+
+def test_polypgen_centers_are_split_apart(items_of, prepared):
+    _, output, _ = prepared("polypgen")
+    lists = items_of(output)
+    assert {section: [item.get("center") for item in items] for section, items in lists.items()} == {
+        "training": [1, 2, 3],
+        "validation": [None],
+        "test": [6],
+    }
+    assert [Path(path).stem for path in lists["validation"][0]["image"]] == ["C4_1", "C4_2", "C4_10"]
+
+
+def test_polypgen_negatives_have_no_boxes(prepared, items_of, script, tmp_path):
+    source, _, _ = prepared("polypgen")
+    options = {"negatives": True, "mode": "index", "workers": 1, "stats": False}
+    script("polypgen/prepare.py").prepare(str(source), str(tmp_path), **options)
+    (item,) = [item for item in items_of(tmp_path)["training"] if item["video"] == "seq1_neg"]
+    assert [Path(path).name for path in item["image"]] == ["1.jpg", "2.jpg"]
+    assert item["box"] == item["box_label"] == [[], []]
+    assert "mask" not in item
+
+
+def test_hyperkvasir_images(prepared, read, items_of, script, write_image, tmp_path):
+    for number in range(20):
+        write_image(tmp_path / "source/labeled-images/lower-gi-tract/findings" / f"polyp/{number}.jpg", number)
+    prepare = script("hyperkvasir/prepare.py").prepare
+    prepare(str(tmp_path / "source"), str(tmp_path / "labeled"), part="images", workers=1, stats=False)
+    assert read(tmp_path / "labeled")["labels"] == {"0": "polyp"}
+    assert sum(len(items) for items in items_of(tmp_path / "labeled").values()) == 20
+    source, _, _ = prepared("hyperkvasir")
+    prepare(str(source), str(tmp_path / "unlabeled"), part="unlabeled-images", workers=1, stats=False)
+    assert items_of(tmp_path / "unlabeled") == {
+        "training": [{"image": ["unlabeled-images/images/d.jpg"], "video": "unlabeled-images/images/d"}]
+    }
+    with pytest.raises(ValueError, match="part: expected one of videos, images, unlabeled-images, found all"):
+        prepare(str(source), str(tmp_path / "all"), part="all")
+
+
+def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(read, items_of, script, write_image, tmp_path):
+    images = tmp_path / "source" / "labelled_images"
+    for folder, frame in (("Blood - fresh", 5), ("Blood - fresh", 10), ("normal_clean_mucosa", 7)):
+        write_image(images / folder / f"04a78ef00c5245e0_{frame}.jpg", frame)
+    prepare = script("kvasir_capsule/prepare.py").prepare
+    prepare(str(tmp_path / "source"), str(tmp_path / "plain"), part="images", workers=1, stats=False)
+    (items,) = items_of(tmp_path / "plain").values()  # of one video, so in one section
+    assert [item["label"] for item in items] == [2, 2, 9]
+    assert "box" not in items[0]
+    header = "filename;video_id;frame_number;finding_category;finding_class;x1;y1;x2;y2;x3;y3;x4;y4"
+    name = "04a78ef00c5245e0_10.jpg;04a78ef00c5245e0;10;Luminal;Blood - fresh"
+    table = tmp_path / "source" / "metadata.csv"
+    table.write_text(f"{header}\n{name};12;4;30;4;30;20;12;20\n{name.replace('10', '5')};;;;;;;;\n")
+    prepare(str(tmp_path / "source"), str(tmp_path / "boxes"), part="images", workers=1, stats=False)
+    (items,) = items_of(tmp_path / "boxes").values()
+    assert [item["box"] for item in items] == [[[]], [[[12, 4, 30, 20]]], [[]]]
+    assert [item["box_label"] for item in items] == [[[]], [[2]], [[]]]
+    table.write_text(f"{header}\n{name};12;4;30;4\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv:2: holds no readable box"):
+        prepare(str(tmp_path / "source"), str(tmp_path / "bad"), part="images", workers=1)
+    (images / "Blood - fresh").rename(images / "bubbles")
+    table.unlink()
+    with pytest.raises(ValueError, match="bubbles: expected a folder of one of the classes ampulla of vater"):
+        prepare(str(tmp_path / "source"), str(tmp_path / "bad"), part="images", workers=1)
