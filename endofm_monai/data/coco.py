@@ -11,24 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data.clip_files import natural_key
+from endofm_monai.data.mask_runs import decode_runs, mask_points
 from endofm_monai.utils import atomic_path
 
 __all__ = ["datalist_from_coco"]
 
 
 def datalist_from_coco(
-    files: Mapping[str, str | os.PathLike], class_names: Sequence[str], output: str | os.PathLike
+    files: Mapping[str, str | os.PathLike],
+    class_names: Sequence[str],
+    output: str | os.PathLike,
+    outlines: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
     """Write a datalist from annotations in COCO's format.
 
     The images of one folder are the frames of one video, in natural order of their names; of an image in no folder the
-    whole file is one video.
+    whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video.
 
     Args:
         files: annotation file by section, e.g. ``{"training": "train.json", "validation": "val.json"}``; their
             ``file_name`` are relative to the dataset's folder.
         class_names: names of the classes in the order of their labels, which count from 1.
         output: datalist to write.
+        outlines: read masks and polygons too: an annotation with a ``segmentation`` becomes an ``outline`` of its frame
+            and no box, and what else is known goes to ``box_info`` and ``tag``; see
+            :func:`endofm_monai.apps.cvat.items_from_annotations`. By default every annotation is a box.
 
     Returns:
         what was written; check it with :func:`endofm_monai.data.load_box_datalist`.
@@ -37,41 +44,77 @@ def datalist_from_coco(
         ValueError: when a file is no such JSON, a box is of an unknown image, or of a class that is not in
             ``class_names``; the message names the file.
     """
-    datalist = {section: _read_videos(Path(path), class_names) for section, path in files.items()}
+    datalist = {section: _read_videos(Path(path), class_names, outlines) for section, path in files.items()}
     with atomic_path(output) as temporary:
         temporary.write_text(json.dumps(datalist), encoding="utf-8")
     return datalist
 
 
-def _read_videos(path: Path, class_names: Sequence[str]) -> list[dict[str, Any]]:
+def _read_videos(path: Path, class_names: Sequence[str], outlines: bool) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         names = {category["id"]: category["name"] for category in content["categories"]}
-        images = {image["id"]: image["file_name"] for image in content["images"]}
+        images = {image["id"]: image for image in content["images"]}
+        videos = _group(content, path)
         annotations = [
-            (a["image_id"], a["category_id"], [float(side) for side in a["bbox"]]) for a in content["annotations"]
+            (a["image_id"], a["category_id"], [float(side) for side in a["bbox"]], a.get("segmentation"), a)
+            for a in content["annotations"]
         ]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: is no JSON in COCO's format ({type(error).__name__}: {error}).") from error
-    boxes: dict[str, list] = defaultdict(list)
-    labels: dict[str, list] = defaultdict(list)
-    for image, category, (x, y, width, height) in annotations:
+    found: dict[str, dict[Any, list]] = {key: defaultdict(list) for key in ("box", "box_label", "box_info", "outline")}
+    for image, category, (x, y, width, height), segmentation, annotation in annotations:
         if image not in images:
             raise ValueError(f"{path}: has a box of the image {image!r}, which it does not list.")
         if names.get(category) not in class_names:
             expected = ", ".join(class_names)
             raise ValueError(f"{path}: has a box of the class {names.get(category)!r}; expected one of {expected}.")
-        boxes[images[image]].append([x, y, x + width, y + height])
-        labels[images[image]].append(list(class_names).index(names[category]) + 1)
-    videos: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(images.values(), key=natural_key):
-        videos[os.path.dirname(name)].append(name)
+        label = list(class_names).index(names[category]) + 1
+        if outlines and segmentation:
+            found["outline"][image] += _outlines(segmentation, label, annotation.get("attributes", {}), path)
+        else:  # rounded, so that far sides have no more digits than they were written with
+            found["box"][image].append([x, y, round(x + width, 6), round(y + height, 6)])
+            found["box_label"][image].append(label)
+            found["box_info"][image].append(annotation.get("attributes", {}))
+    items = []
+    for video, frames in videos:
+        keys = found if outlines else ("box", "box_label")
+        items.append({**video, **{key: [found[key][frame] for frame in frames] for key in keys}})
+        if outlines:
+            items[-1]["tag"] = [images[frame].get("tags", []) for frame in frames]
+    return items
+
+
+def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any], list[Any]]]:
+    """Head of the item of each video, and the ids of its images in order."""
+    images = {image["id"]: image["file_name"] for image in content["images"]}
+    frames: dict[Any, list[Any]] = defaultdict(list)
+    if "videos" in content:
+        for image in sorted(content["images"], key=lambda image: image["frame_index"]):
+            frames[image["video_id"]].append(image["id"])
+        return [
+            (
+                {
+                    "image": video.get("file_name", [images[frame] for frame in frames[video["id"]]]),
+                    "video": video["name"],
+                },
+                frames[video["id"]],
+            )
+            for video in content["videos"]
+        ]
+    for image in sorted(images, key=lambda image: natural_key(images[image])):
+        frames[os.path.dirname(images[image])].append(image)
     return [
-        {
-            "image": frames,
-            "box": [boxes[frame] for frame in frames],
-            "box_label": [labels[frame] for frame in frames],
-            "video": video or path.stem,
-        }
-        for video, frames in videos.items()
+        ({"image": [images[frame] for frame in ids], "video": folder or path.stem}, ids)
+        for folder, ids in frames.items()
     ]
+
+
+def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    if isinstance(segmentation, list):
+        return [{"label": label, "polygon": polygon, **info} for polygon in segmentation]
+    height, width = segmentation["size"]
+    if not isinstance(segmentation["counts"], list):
+        raise ValueError(f"{path}: has a mask of compressed runs; write them as lists of numbers.")
+    mask = decode_runs(segmentation["counts"]).reshape(width, height).T
+    return [{"label": label, "mask": mask_points(mask), **info}] if mask.any() else []

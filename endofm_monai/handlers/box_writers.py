@@ -6,22 +6,20 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import torch
-from monai.data.box_utils import box_iou
 
 from endofm_monai.apps import Detections, read_blocks
+from endofm_monai.apps.cvat import Annotations, track_from_boxes, write_cvat_xml
+from endofm_monai.apps.linking import link_boxes
 from endofm_monai.data import open_clip
 from endofm_monai.utils import atomic_path
 from endofm_monai.visualize import draw_boxes, open_video
 
-__all__ = ["BOX_WRITERS", "VideoDetections", "link_boxes", "write_coco", "write_csv", "write_cvat", "write_overlay"]
-
-LINK_IOU = 0.3  # of boxes in neighbouring frames that are of one track
+__all__ = ["BOX_WRITERS", "VideoDetections", "write_coco", "write_csv", "write_cvat", "write_overlay"]
 
 
 @dataclass(frozen=True)
@@ -85,26 +83,12 @@ def write_cvat(video: VideoDetections) -> None:
     """Write ``annotations.xml``, CVAT's format "CVAT for video 1.1": a track for each polyp, to be corrected there."""
     with open_clip(video.source) as reader:
         info = reader.probe()
-    root = ElementTree.Element("annotations")
-    ElementTree.SubElement(root, "version").text = "1.1"
-    task = ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task")
-    size = ElementTree.SubElement(task, "original_size")
-    texts = [(task, "name", video.name), (task, "size", str(len(video.frames))), (task, "mode", "interpolation")]
-    for parent, tag, text in [*texts, (size, "width", str(info.width)), (size, "height", str(info.height))]:
-        ElementTree.SubElement(parent, tag).text = text
-    labels = ElementTree.SubElement(task, "labels")
-    for name in video.class_names:
-        ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
-    for number, track in enumerate(link_boxes(video.likely())):
-        name = video.class_names[track.label - 1]
-        element = ElementTree.SubElement(root, "track", id=str(number), label=name, source="auto")
-        for frame, box in track.boxes.items():
-            _add_box(element, frame, box, outside=False)
-        if frame + 1 < len(video.frames):
-            _add_box(element, frame + 1, box, outside=True)
-    ElementTree.indent(root)
-    with atomic_path(video.folder / "annotations.xml") as temporary:
-        ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+    tracks = [
+        track_from_boxes(track, number, video.class_names, len(video.frames))
+        for number, track in enumerate(link_boxes(video.likely()))
+    ]
+    annotations = Annotations(video.name, len(video.frames), info.width, info.height, video.class_names, tracks)
+    write_cvat_xml(annotations, video.folder / "annotations.xml")
 
 
 def write_overlay(video: VideoDetections) -> None:
@@ -126,45 +110,5 @@ BOX_WRITERS: dict[str, Callable[[VideoDetections], None]] = {
 }
 
 
-@dataclass
-class Track:
-    """A polyp in consecutive frames."""
-
-    label: int
-    boxes: dict[int, torch.Tensor] = field(default_factory=dict)  # by frame, in order
-
-
-def link_boxes(frames: Sequence[Detections]) -> list[Track]:
-    """Link detections of one class to tracks: each box goes on with the track whose last box it overlaps most.
-
-    Args:
-        frames: detections of each frame, best first.
-
-    Returns:
-        tracks without gaps, in the order in which they begin.
-    """
-    tracks: list[Track] = []
-    for index, frame in enumerate(frames):
-        open_tracks = [track for track in tracks if index - 1 in track.boxes]
-        for box, label, _ in zip(*_parts(frame), strict=True):
-            overlap = [
-                float(box_iou(box[None], track.boxes[index - 1][None])) if track.label == label else 0.0
-                for track in open_tracks
-            ]
-            if overlap and max(overlap) >= LINK_IOU:
-                track = open_tracks.pop(overlap.index(max(overlap)))
-            else:
-                track = Track(int(label))
-                tracks.append(track)
-            track.boxes[index] = box
-    return tracks
-
-
 def _parts(frame: Detections) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return frame["box"], frame["label"], frame["label_scores"]
-
-
-def _add_box(track: ElementTree.Element, frame: int, box: torch.Tensor, outside: bool) -> None:
-    sides = {side: f"{value:.2f}" for side, value in zip(("xtl", "ytl", "xbr", "ybr"), box.tolist(), strict=True)}
-    flags = {"outside": str(int(outside)), "occluded": "0", "keyframe": "1", "z_order": "0"}
-    ElementTree.SubElement(track, "box", {"frame": str(frame), **sides, **flags})

@@ -15,7 +15,6 @@ from PIL import Image
 
 from endofm_monai.data import open_clip
 from endofm_monai.handlers import DetectionSaver
-from endofm_monai.handlers.box_writers import link_boxes
 
 HERE, MOVED, FAR = [10.0, 20.0, 40.0, 50.0], [12.0, 20.0, 42.0, 52.0], [60.0, 5.0, 75.0, 20.0]
 
@@ -109,11 +108,6 @@ def test_videos_with_frames_of_the_same_name_stay_apart(tmp_path):
     two = save(tmp_path, [detections()] * 2, video="2/seq")
     assert len(json.loads((one / "detections.json").read_text())) == 5
     assert json.loads((two / "detections.json").read_text()) == []
-
-
-def test_links_follow_class_and_overlap():
-    tracks = link_boxes([detections((HERE, 1, 0.9)), detections((MOVED, 2, 0.9), (MOVED, 1, 0.8))])
-    assert [(track.label, list(track.boxes)) for track in tracks] == [(1, [0, 1]), (2, [1])]
 
 
 def test_unknown_format_is_named(tmp_path):

@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from endofm_monai.apps.cvat import Shape, Track, join_tracks, track_from_boxes, track_from_shapes
+from endofm_monai.apps.linking import BoxTrack
+
+POLYGON = Shape("polygon", (0.0, 0.0, 4.0, 0.0, 4.0, 4.0))
+
+
+def test_a_track_ends_after_its_last_box_and_bridges_gaps():
+    boxes = {1: torch.tensor([0.0, 0, 10, 10]), 3: torch.tensor([4.0, 0, 14.123456, 10])}
+    track = track_from_boxes(BoxTrack(2, boxes), 5, ("adenoma", "hyperplastic"), 8)
+    assert (track.label, track.number, track.source) == ("hyperplastic", 5, "auto")
+    assert [(frame, shape.outside) for frame, shape in track.shapes.items()] == [(1, False), (3, False), (4, True)]
+    assert track.shapes[3].points == (4.0, 0.0, 14.12, 10.0)
+    assert list(track.visible(8)) == [1, 2, 3]
+    assert track.visible(8)[2].points == (2.0, 0.0, 12.06, 10.0)
+    assert 4 not in track_from_boxes(BoxTrack(1, boxes), 0, ("adenoma",), 4).shapes  # the video ends with it
+
+
+def test_polygons_are_outside_in_gaps():
+    track = track_from_shapes({0: POLYGON, 1: POLYGON, 4: POLYGON}, "polyp", 0, 6)
+    assert list(track.visible(6)) == [0, 1, 4]
+    assert [frame for frame, shape in track.shapes.items() if shape.outside] == [2, 5]
+
+
+def test_single_shapes_of_a_number_become_a_track(video_task):
+    parts = [
+        Track(
+            "adenoma", {frame: Shape("box", (frame, 0.0, frame + 9.0, 9.0), attributes={"track": "7", "Paris": "Is"})}
+        )
+        for frame in (5, 4, 7)
+    ]
+    alone = Track("adenoma", {2: Shape("box", (0.0, 0.0, 5.0, 5.0))})
+    joined = join_tracks(replace(video_task, tracks=[*video_task.tracks, *parts, alone]))
+    assert joined.tracks[:2] == list(video_task.tracks)
+    assert joined.tracks[2] == alone
+    track = joined.tracks[3]
+    assert track.number == 2
+    assert list(track.visible(8)) == [4, 5, 6, 7]
+    assert track.shapes[5].attributes == {"Paris": "Is"}
+    assert join_tracks(video_task) == video_task
+    with pytest.raises(ValueError, match="a: frame 5 has two shapes of track 7"):
+        join_tracks(replace(video_task, tracks=[*parts, parts[0]]))

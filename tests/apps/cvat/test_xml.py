@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import zipfile
+from xml.etree import ElementTree
+
+import pytest
+
+from endofm_monai.apps.cvat import merge_tags, read_cvat_xml, write_cvat_xml
+
+# As CVAT writes them (formats "CVAT for video 1.1" and "CVAT for images 1.1"), shortened
+VIDEO = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+<meta><task><id>7</id><name>case 3</name><size>4</size><mode>interpolation</mode><overlap>5</overlap>
+<start_frame>10</start_frame><stop_frame>13</stop_frame><frame_filter></frame_filter>
+<labels><label><name>polyp</name><color>#ff0000</color><type>any</type><attributes></attributes></label></labels>
+<original_size><width>384</width><height>288</height></original_size><source>case3.mp4</source></task>
+<dumped>2026-01-01</dumped></meta>
+<track id="0" label="polyp" source="manual" group_id="3">
+<box frame="10" keyframe="1" outside="0" occluded="0" xtl="1.00" ytl="2.50" xbr="30.00" ybr="40.25" z_order="0">
+<attribute name="Paris">Is</attribute></box>
+<box frame="11" keyframe="0" outside="0" occluded="0" xtl="2.00" ytl="2.50" xbr="31.00" ybr="40.25" z_order="0"/>
+<box frame="12" keyframe="1" outside="1" occluded="0" xtl="2.00" ytl="2.50" xbr="31.00" ybr="40.25" z_order="0"/>
+</track>
+<track id="1" label="polyp" source="manual">
+<mask frame="11" keyframe="1" outside="0" occluded="0" rle="1, 2, 1" left="5" top="6" width="2" height="2" z_order="0"/>
+<mask frame="12" keyframe="1" outside="1" occluded="0" rle="1, 2, 1" left="5" top="6" width="2" height="2" z_order="0"/>
+</track>
+</annotations>"""
+IMAGES = """<annotations><version>1.1</version>
+<meta><task><name>frames</name><size>3</size><mode>annotation</mode></task></meta>
+<image id="0" name="a/0.png" width="384" height="288">
+<polygon label="polyp" source="manual" occluded="1" points="1.00,2.00;3.50,2.00;3.50,9.00" z_order="1"/>
+<tag label="abnormal" source="manual"/></image>
+<image id="2" name="a/2.png" width="384" height="288"/>
+</annotations>"""
+
+
+def read(folder, text):
+    (folder / "a.xml").write_text(text)
+    return read_cvat_xml(folder / "a.xml")
+
+
+def test_an_export_for_video(tmp_path):
+    task = read(tmp_path, VIDEO)
+    assert (task.name, task.frames, task.start, task.source) == ("case 3", 4, 10, "case3.mp4")
+    assert (task.width, task.height, task.labels) == (384, 288, ["polyp"])
+    box, mask = task.tracks
+    assert list(box.shapes) == [0, 1, 2]
+    assert box.shapes[0].points == (1.0, 2.5, 30.0, 40.25)
+    assert box.shapes[0].attributes == {"Paris": "Is"}
+    assert [shape.keyframe for shape in box.shapes.values()] == [True, False, True]
+    assert (box.group, list(box.visible(4))) == (3, [0, 1])
+    assert (mask.number, mask.shapes[1].points) == (None, (5, 6, 2, 2, 1, 2, 1))
+
+
+def test_an_export_for_images_in_which_one_was_deleted(tmp_path):
+    task = read(tmp_path, IMAGES)
+    assert (task.frames, task.images) == (2, ["a/0.png", "a/2.png"])
+    (polygon,) = task.tracks
+    assert polygon.number is None
+    assert polygon.shapes[0].points == (1.0, 2.0, 3.5, 2.0, 3.5, 9.0)
+    assert (polygon.shapes[0].occluded, polygon.shapes[0].z_order) == (True, 1)
+    assert [tag.label for tag in task.tags[0]] == ["abnormal"]
+
+
+def test_tags_come_from_another_export(tmp_path):
+    video, images = read(tmp_path, VIDEO), read(tmp_path, IMAGES)
+    with pytest.raises(ValueError, match="case 3: has 4 frames, but 2 where the tags are"):
+        merge_tags(video, images)
+    images = read(tmp_path, IMAGES.replace('id="2"', 'id="1"').replace("</annotations>", "") + "</annotations>")
+    two = read(tmp_path, VIDEO.replace("<size>4<", "<size>3<"))
+    more = IMAGES.replace("</annotations>", '<image id="3" name="a/3.png" width="384" height="288"/></annotations>')
+    merged = merge_tags(two, read(tmp_path, more))
+    assert merged.tracks == two.tracks
+    assert list(merged.tags) == [0]
+    assert len(images.images) == 2
+
+
+def test_the_zip_that_cvat_exports(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("annotations.xml", VIDEO)
+        archive.writestr("images/0.png", b"")
+    assert read_cvat_xml(tmp_path / "a.zip") == read(tmp_path, VIDEO)
+
+
+def test_what_is_written_is_what_cvat_imports(video_task, tmp_path):
+    write_cvat_xml(video_task, tmp_path / "a.xml")
+    root = ElementTree.parse(tmp_path / "a.xml").getroot()
+    # its importer needs these of every shape of a track, and takes the rest for granted
+    for shape in (*root.iterfind("track/box"), *root.iterfind("track/polygon")):
+        assert {"frame", "keyframe", "outside", "occluded", "z_order"} <= set(shape.attrib)
+    assert root.find("track/box").get("xtl") == "10.00"
+    assert root.find("track/polygon").get("points") == "5.00,5.00;15.00,5.00;15.00,20.00"
+    assert [(image.get("id"), image[0].get("label")) for image in root.iterfind("image")] == [
+        ("0", "normal"),
+        ("3", "abnormal"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<annotations>", "<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><annotations>", "a document type"),
+        ("</annotations>", "", "is not valid XML"),
+        ("<version>1.1", "<version>1.0", "needs <annotations> of version 1.1"),
+        ("<frame_filter>", "<frame_filter>step=5", "the task leaves out frames"),
+        ('frame="12" keyframe="1" outside="1" occluded="0" xtl', 'frame="14" occluded="0" xtl', "in frame 14, but the"),
+        ("rle=", 'rl="" xrle=', "misses 'rle'"),
+        ('rle="1, 2, 1"', 'rle="1, 2, 3"', "a mask whose runs do not fill its 2x2 pixels"),
+        ('xtl="1.00"', 'xtl="nan"', "a <box> that is not finite"),
+        ('xtl="1.00"', 'xtl="1.00" rotation="30.0"', "a rotated box"),
+        ("mask", "ellipse", "holds a <ellipse>"),
+        ("task>", "project>", "export a task, not a project"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, old, new, message):
+    text = VIDEO.replace(old, new)
+    assert text != VIDEO
+    with pytest.raises(ValueError, match=message) as caught:
+        read(tmp_path, text)
+    assert "a.xml: " in str(caught.value)
