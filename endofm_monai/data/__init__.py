@@ -8,7 +8,7 @@ from endofm_monai.data.clip_dataset import ClipDataset, ClipKey
 from endofm_monai.data.clip_files import find_clips
 from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
 from endofm_monai.data.coco import datalist_from_coco
-from endofm_monai.data.collate import collate_clips, collate_views
+from endofm_monai.data.collate import collate_clips, collate_views, split_clips
 from endofm_monai.data.datalist import load_datalist
 from endofm_monai.data.dicom_reader import DicomReader, open_dicom
 from endofm_monai.data.epoch_sampler import EpochSampler
@@ -63,6 +63,7 @@ __all__ = [
     "register_readers",
     "result_path",
     "sample_videos",
+    "split_clips",
     "split_frames",
     "survive_first_sigterm",
 ]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.data import list_data_collate
+from monai.data import decollate_batch, list_data_collate
 from monai.utils import CommonKeys
 
-__all__ = ["collate_clips", "collate_views"]
+__all__ = ["collate_clips", "collate_views", "split_clips"]
 
 
 def collate_views(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -57,3 +57,14 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         is_ragged = isinstance(values[0], (list, str))  # frame paths, boxes: as many as they like
         batch[key] = values if is_ragged else list_data_collate(values)
     return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}
+
+
+def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """Undo ``collate_clips``: the items of a batch without its ``broken``.
+
+    MONAI's ``decollate_batch`` looks into lists as well, and drops items when one of them holds an empty one.
+    """
+    lists = {key: value for key, value in batch.items() if isinstance(value, list)}
+    items = decollate_batch({key: value for key, value in batch.items() if key not in lists})
+    lists.pop("broken", None)
+    return [{**item, **{key: values[index] for key, values in lists.items()}} for index, item in enumerate(items)]

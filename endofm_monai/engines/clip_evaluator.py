@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 
-from endofm_monai.data import ClipReadError
+from endofm_monai.data import ClipReadError, split_clips
 
 __all__ = ["ClipEvaluator"]
 
@@ -23,6 +25,14 @@ class ClipEvaluator(SupervisedEvaluator):
     off, its batch is broken (let them come one a batch). ``amp`` works on every device, with the ``dtype`` of
     ``amp_kwargs``, bfloat16 by default.
     """
+
+    def _register_decollate(self) -> None:
+        """Split batches into items; see :func:`endofm_monai.data.split_clips`."""
+
+        @self.on(IterationEvents.MODEL_COMPLETED)
+        def decollate(engine: ClipEvaluator) -> None:
+            engine.state.batch = split_clips(engine.state.batch)
+            engine.state.output = decollate_batch(engine.state.output)
 
     def _iteration(self, engine: ClipEvaluator, batchdata: dict[str, Any]) -> Any:
         """Evaluate the readable clips of one batch; see the class."""

@@ -12,7 +12,7 @@ from endofm_monai.handlers.detection_saver import DetectionSaver
 from endofm_monai.handlers.embedding_saver import EmbeddingSaver
 from endofm_monai.handlers.gradients import GradientHandler
 from endofm_monai.handlers.health import HealthHandler
-from endofm_monai.handlers.load_weights import LoadWeightsHandler
+from endofm_monai.handlers.load_weights import LoadWeightsHandler, WeightsCheckpointLoader
 from endofm_monai.handlers.mask_picture import MaskPictureHandler
 from endofm_monai.handlers.mask_saver import MaskSaver
 from endofm_monai.handlers.picture_handlers import AttentionPictureHandler, ViewsPictureHandler
@@ -52,6 +52,7 @@ __all__ = [
     "UnhealthyTrainingError",
     "VideoResults",
     "ViewsPictureHandler",
+    "WeightsCheckpointLoader",
     "clip_name",
     "embed_clips",
     "frames_from_engine",

@@ -10,10 +10,12 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor, decollate_batch
+from monai.data import MetaTensor
 from monai.networks import eval_mode
 from monai.utils import CommonKeys, ImageMetaKey, convert_to_tensor
 from torch import nn
+
+from endofm_monai.data import split_clips
 
 __all__ = ["ClipEmbeddings", "embed_clips"]
 
@@ -143,10 +145,9 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
         eval_mode(network),
     ):
         for batch in loader:
-            batch = {key: value for key, value in batch.items() if key != "broken"}
             if len(batch[CommonKeys.IMAGE]) > 0:
                 embeddings = network(convert_to_tensor(batch[CommonKeys.IMAGE], device=device, track_meta=False))
-                table.add(decollate_batch(batch), embeddings)
+                table.add(split_clips(batch), embeddings)
     return table.gather()
 
 

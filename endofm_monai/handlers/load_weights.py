@@ -10,7 +10,7 @@ from torch import nn
 
 from endofm_monai.weights import load_published
 
-__all__ = ["LoadWeightsHandler"]
+__all__ = ["LoadWeightsHandler", "WeightsCheckpointLoader"]
 
 
 class LoadWeightsHandler:
@@ -30,3 +30,11 @@ class LoadWeightsHandler:
     def attach(self, engine: Engine) -> None:
         """Register the handler with an evaluator; loading raises what ``load_published`` raises."""
         engine.add_event_handler(Events.STARTED, lambda: load_published(self.network, self.weights, which=self.which))
+
+
+class WeightsCheckpointLoader(LoadWeightsHandler):
+    """The handler of evaluations, which MONAI's federated client switches off by its name.
+
+    The client (``monai.fl.client.MonaiAlgo``) puts the global weights into the network and disables handlers whose
+    target contains ``CheckpointLoader``; any other would put the local file in their place.
+    """

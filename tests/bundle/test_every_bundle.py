@@ -1,48 +1,174 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
-from monai.bundle import verify_net_in_out
+import torch
+from bundles import BundleUnderTest
+from monai.bundle import ConfigParser, ckpt_export, create_workflow, load, verify_metadata, verify_net_in_out
+
+from endofm_monai.apps.sharing.trial import TRIAL_INFERENCE, TRIAL_TRAINING
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundle/*/configs/metadata.json"))
-in_every_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=[bundle.name for bundle in BUNDLES])
+SCHEMA = ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json"
+NAMES = sorted(path.parents[1].name for path in ROOT.glob("bundle/*/configs/metadata.json"))
+ONLY_IN_TRAINING = {"activation_checkpointing", "frames", "last_blocks", "mode"}
+NOT_OF_THE_CLIP = {"LoadMasksd", "CopyItemsd", "SelectItemsd"}
+
+
+@pytest.fixture(params=NAMES)
+def bundle(request) -> BundleUnderTest:
+    return BundleUnderTest(request.param)
+
+
+def read(bundle: BundleUnderTest, name: str) -> dict[str, Any]:
+    return json.loads(Path(bundle.config(name)[0]).read_text())
 
 
 def test_there_are_four() -> None:
     tasks = ["endofm_polyp_classification", "endofm_polyp_detection", "endofm_polyp_segmentation", "endofm_pretraining"]
-    assert [bundle.name for bundle in BUNDLES] == tasks
+    assert tasks == NAMES
 
 
-@in_every_bundle
-def test_is_complete(bundle: Path) -> None:
-    configs = ("metadata", "train", "multi_gpu_train", "evaluate", "inference")
-    for name in (*(f"configs/{config}.json" for config in configs), "configs/logging.conf", "docs/README.md"):
-        assert (bundle / name).is_file()
-    assert (bundle / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+def test_is_complete(bundle) -> None:
+    configs = ("metadata", "train", "multi_gpu_train", "evaluate", "inference", "inference_ts", "inference_onnx")
+    documents = ("docs/README.md", "docs/model_card.md", "docs/data_license.txt")
+    for name in (*(f"configs/{config}.json" for config in configs), "configs/logging.conf", *documents):
+        assert (bundle.folder / name).is_file()
+    assert (bundle.folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert max(path.stat().st_size for path in (bundle.folder / "configs").iterdir()) < 25_000_000
 
 
-@in_every_bundle
-def test_metadata_follows_the_schema(bundle: Path) -> None:
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
-    schema = json.loads((ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json").read_text())
-    jsonschema.validate(metadata, schema)
+def test_metadata_follows_the_schema(bundle) -> None:
+    metadata = read(bundle, "metadata")
+    jsonschema.validate(metadata, json.loads(SCHEMA.read_text()))
     assert metadata["version"] in metadata["changelog"]
+    verify_metadata(meta_file=bundle.config("metadata")[0], filepath=str(SCHEMA))
+
+
+@pytest.mark.parametrize("names", [["train"], ["train", "evaluate"], ["inference"]], ids="+".join)
+def test_has_all_properties_without_weights(bundle, trial_datalist, names, tmp_path) -> None:
+    kind, settings = ("infer", TRIAL_INFERENCE) if names == ["inference"] else ("train", TRIAL_TRAINING)
+    made = create_workflow(
+        config_file=bundle.config(*names),
+        workflow_type=kind,
+        logging_file=False,
+        dataset_dir=str(trial_datalist.parent),
+        datalist=str(trial_datalist),
+        ckpt_dir=str(tmp_path),
+        output_dir=str(tmp_path),
+        **settings[bundle.folder.name],
+    )
+    assert made.check_properties() == []
+    assert made.version == read(bundle, "metadata")["version"]
 
 
 @pytest.mark.full_size
-@in_every_bundle
-def test_network_takes_and_gives_what_the_metadata_say(bundle: Path) -> None:
+def test_network_takes_and_gives_what_the_metadata_say(bundle) -> None:
     verify_net_in_out(
         net_id="network_def",
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=str(bundle / "configs" / "inference.json"),
+        meta_file=bundle.config("metadata")[0],
+        config_file=bundle.config("inference")[0],
         device="cpu",
     )
+
+
+def test_torchscript_file_gives_the_same_at_any_shape(bundle, with_model, trial_network) -> None:
+    ckpt_export(
+        config_file=str(with_model / "configs" / "inference.json"),
+        bundle_root=str(with_model),
+        **TRIAL_INFERENCE[bundle.folder.name],
+    )
+    network = trial_network(bundle, "inference", TRIAL_INFERENCE[bundle.folder.name]).eval()
+    network.load_state_dict(torch.load(with_model / "models" / "model.pt", weights_only=True))
+    exported, metadata, _ = load(
+        bundle.folder.name, bundle_dir=str(with_model.parent), load_ts_module=True, device="cpu"
+    )
+    assert metadata["version"] == read(bundle, "metadata")["version"]
+    with torch.no_grad():
+        for shape in ((1, 3, 2, 64, 96), (2, 3, 3, 96, 64)):
+            clip = torch.randn(shape)
+            torch.testing.assert_close(exported.eval()(clip), network(clip), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_loads_by_monai(bundle, with_model, kind) -> None:
+    settings = TRIAL_INFERENCE[bundle.folder.name]
+    override = {key.removeprefix("network_def::"): value for key, value in settings.items() if "network_def" in key}
+    override |= {key: settings[key] for key in ("preset", "decoder") if key in settings}
+    saved = torch.load(with_model / "models" / "model.pt", weights_only=True)
+    network = load(
+        bundle.folder.name,
+        bundle_dir=str(with_model.parent),
+        workflow_type=kind,
+        device="cpu",
+        net_override=override,
+    )
+    state = network.state_dict()
+    assert state.keys() == saved.keys()
+    assert all(torch.equal(value, saved[name]) for name, value in state.items())
+
+
+def test_training_and_inference_have_the_same_network(bundle, trial_network) -> None:
+    train, inference = read(bundle, "train"), read(bundle, "inference")
+    in_training = {key: value for key, value in train["network_def"].items() if key not in ONLY_IN_TRAINING}
+    assert in_training == inference["network_def"]
+    referenced = {value[1:] for value in inference["network_def"].values() if str(value).startswith("@")}
+    assert all(train[key] == inference[key] for key in referenced)
+    states = [
+        trial_network(bundle, config, settings[bundle.folder.name]).state_dict()
+        for config, settings in (("train", TRIAL_TRAINING), ("inference", TRIAL_INFERENCE))
+    ]
+    assert len({tuple((name, value.shape) for name, value in state.items()) for state in states}) == 1
+
+
+def test_training_and_inference_prepare_clips_alike(bundle) -> None:
+    """The validation of the training is the inference, save for what belongs to labels and results."""
+    train, inference = read(bundle, "train"), read(bundle, "inference")
+    steps = []
+    for preprocessing in (train["validate"]["preprocessing"], inference["preprocessing"]):
+        steps.append([step for step in preprocessing["transforms"] if names_a_step_of_the_clip(step)])
+    assert steps[0] == steps[1]
+    validating, inferring = train["validate"]["inferer"], inference["inferer"]
+    assert validating["_target_"] == inferring["_target_"]
+    for key in ("fit", "normalize"):  # which the detector's inferer does by itself
+        if key in validating:
+            assert validating[key] == inference[key]
+            assert inferring[key] == f"@{key}"
+    shared = {"class_names", "frame_size", "num_frames", "sampling_rate", "window", "stride", "mode", "mean", "std"}
+    for key in shared & train.keys() & inference.keys():
+        assert train[key] == inference[key], key
+    if "normalize" in train:
+        assert train["normalize"] == inference["normalize"]
+
+
+def names_a_step_of_the_clip(step: Any) -> bool:
+    return not isinstance(step, dict) or step["_target_"] not in NOT_OF_THE_CLIP
+
+
+@pytest.mark.skipif("MODEL_ZOO_ROOT" not in os.environ, reason="needs a checkout of the Model Zoo at MODEL_ZOO_ROOT")
+@pytest.mark.full_size
+def test_passes_the_checks_of_the_model_zoo(bundle, tmp_path) -> None:
+    copy = tmp_path / bundle.folder.name
+    shutil.copytree(bundle.folder, copy, ignore=shutil.ignore_patterns("eval", "models"))
+    (copy / "models").mkdir()
+    (copy / "eval").mkdir()
+    parser = ConfigParser()
+    parser.read_config(bundle.config("inference")[0])
+    torch.save(parser.get_parsed_content("network_def").state_dict(), copy / "models" / "model.pt")
+    shutil.copy(SCHEMA, copy / "eval" / "schema.json")
+    (tmp_path / "model_info.json").write_text("{}")
+    zoo = Path(os.environ["MODEL_ZOO_ROOT"])
+    command = [sys.executable, str(zoo / "ci" / "verify_bundle.py"), "-b", copy.name, "-p", str(tmp_path), "-m", "full"]
+    done = subprocess.run(command, cwd=zoo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

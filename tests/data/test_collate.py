@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from endofm_monai.data import collate_clips, collate_views
+from endofm_monai.data import collate_clips, collate_views, split_clips
 
 
 def views_item(value, **others):
@@ -67,3 +67,16 @@ def test_whole_clips_become_a_batch_of_the_keys_that_all_have():
     assert batch["broken"] == ["lost.mp4: no"]
     assert "extra" not in batch
     assert collate_clips([{"broken": "lost.mp4: no"}]) == {"image": [], "broken": ["lost.mp4: no"]}
+
+
+def test_items_of_a_batch_keep_their_own_lists():
+    items = [
+        {"image": torch.zeros(3, 2, 4, 4), "label": 0, "box": [[], []], "path": "a"},
+        {"image": torch.ones(3, 2, 4, 4), "label": 1, "box": [[[0, 0, 2, 2]], []], "path": "b"},
+    ]
+    split = split_clips(collate_clips([*items, {"broken": "c: cannot be read"}]))
+    assert [(item["label"], item["box"], item["path"]) for item in split] == [
+        (0, [[], []], "a"),
+        (1, [[[0, 0, 2, 2]], []], "b"),
+    ]
+    assert torch.equal(split[1]["image"], items[1]["image"])

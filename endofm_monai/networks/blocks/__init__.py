@@ -13,7 +13,11 @@ from endofm_monai.networks.blocks.detection_head import (
 from endofm_monai.networks.blocks.detection_pyramid import DetectionPyramid
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
-from endofm_monai.networks.blocks.positional_encoding import resample_spatial_encoding, resample_temporal_encoding
+from endofm_monai.networks.blocks.positional_encoding import (
+    resample_grid,
+    resample_spatial_encoding,
+    resample_temporal_encoding,
+)
 from endofm_monai.networks.blocks.projection_head import ProjectionHead
 from endofm_monai.networks.blocks.residual_stem import ResidualStem, StandardizedConv2d
 from endofm_monai.networks.blocks.self_attention import SelfAttention
@@ -32,6 +36,7 @@ __all__ = [
     "SelfAttention",
     "SpatialTemporalTransformation",
     "StandardizedConv2d",
+    "resample_grid",
     "resample_spatial_encoding",
     "resample_temporal_encoding",
     "split_predictions",

@@ -4,9 +4,15 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
-__all__ = ["resample_spatial_encoding", "resample_temporal_encoding"]
+__all__ = ["resample_grid", "resample_spatial_encoding", "resample_temporal_encoding"]
+
+
+def resample_grid(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
+    """Nearest entry of a learned table ``(1, N, D)``, row by row, for each patch: ``(1, rows * columns, D)``."""
+    row = _nearest(table_size[0], grid_size[0], table.device)
+    column = _nearest(table_size[1], grid_size[1], table.device)
+    return table.index_select(1, (row.unsqueeze(1) * table_size[1] + column).flatten())
 
 
 def resample_spatial_encoding(
@@ -22,11 +28,7 @@ def resample_spatial_encoding(
     Returns:
         ``(1, 1 + rows * columns, D)``, the class token's entry unchanged.
     """
-    if grid_size == table_size:
-        return table
-    grid = table[:, 1:].transpose(1, 2).reshape(1, -1, table_size[0], table_size[1])
-    grid = F.interpolate(grid, size=[grid_size[0], grid_size[1]], mode="nearest")
-    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+    return torch.cat([table[:, :1], resample_grid(table[:, 1:], table_size, grid_size)], dim=1)
 
 
 def resample_temporal_encoding(table: torch.Tensor, num_frames: int) -> torch.Tensor:
@@ -35,6 +37,9 @@ def resample_temporal_encoding(table: torch.Tensor, num_frames: int) -> torch.Te
     Returns:
         ``(1, num_frames, D)``.
     """
-    if num_frames == table.shape[1]:
-        return table
-    return F.interpolate(table.transpose(1, 2), size=[num_frames], mode="nearest").transpose(1, 2)
+    return table.index_select(1, _nearest(table.shape[1], num_frames, table.device))
+
+
+def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
+    """Indices that ``F.interpolate(mode="nearest")`` takes; written out, as ONNX rounds them otherwise."""
+    return (torch.arange(new_size, device=device, dtype=torch.float32) * (size / new_size)).long()

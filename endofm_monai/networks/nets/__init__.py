@@ -5,7 +5,7 @@ from endofm_monai.networks.nets.classifier import EndoFMClassifier
 from endofm_monai.networks.nets.detector import EndoFMDetector
 from endofm_monai.networks.nets.endofm import EndoFM, EndoFMFeatures
 from endofm_monai.networks.nets.segmenter import EndoFMSegmenter
-from endofm_monai.networks.nets.student_teacher import ProjectionNetwork, StudentTeacher
+from endofm_monai.networks.nets.student_teacher import ProjectionNetwork, StudentTeacher, TeacherBackbone
 
 __all__ = [
     "EndoFM",
@@ -15,4 +15,5 @@ __all__ = [
     "EndoFMSegmenter",
     "ProjectionNetwork",
     "StudentTeacher",
+    "TeacherBackbone",
 ]

@@ -4,11 +4,10 @@
 from typing import Any  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, ResidualStem
+from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, ResidualStem, resample_grid
 from endofm_monai.networks.nets.endofm import EndoFM
 
 __all__ = ["EndoFMSegmenter"]
@@ -70,10 +69,8 @@ class HybridEncoder(nn.Module):
         """Embedded tokens ``(B, D, H/16, W/16)`` of frames ``(B, 3, H, W)``, and the stem's skips."""
         features, skips = self.stem(frames)
         grid = self.projection(features)
-        table = self.position_embeddings.transpose(1, 2).unflatten(2, self.grid_size)
-        if grid.shape[2:] != table.shape[2:]:
-            table = F.interpolate(table, size=[grid.shape[2], grid.shape[3]], mode="nearest")
-        return self.dropout(grid + table), skips
+        table = resample_grid(self.position_embeddings, self.grid_size, (grid.shape[2], grid.shape[3]))
+        return self.dropout(grid + table.transpose(1, 2).unflatten(2, [grid.shape[2], grid.shape[3]])), skips
 
 
 class EndoFMSegmenter(nn.Module):

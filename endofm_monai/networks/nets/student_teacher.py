@@ -12,7 +12,7 @@ from torch import nn
 from endofm_monai.networks.blocks import ProjectionHead
 from endofm_monai.networks.nets.endofm import EndoFM
 
-__all__ = ["ProjectionNetwork", "StudentTeacher"]
+__all__ = ["ProjectionNetwork", "StudentTeacher", "TeacherBackbone"]
 
 
 class ProjectionNetwork(nn.Module):
@@ -102,3 +102,22 @@ class StudentTeacher(nn.Module):
         student = [parameter.data for parameter in self.student.parameters()]
         torch._foreach_mul_(teacher, self.teacher_momentum)
         torch._foreach_add_(teacher, student, alpha=1 - self.teacher_momentum)
+
+
+class TeacherBackbone(nn.Module):
+    """A backbone under the names that it has as the teacher's in :class:`StudentTeacher`, and nothing else of that.
+
+    So an evaluation of the backbone takes its part of the weights of a whole pre-training, as federated learning
+    hands them out, without the memory for student and heads.
+
+    Args:
+        backbone: network from clips ``(B, C, T, H, W)`` to class tokens ``(B, D)``.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.teacher = nn.ModuleDict({"backbone": backbone})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class tokens ``(B, D)`` of normalized clips ``(B, C, T, H, W)``."""
+        return self.teacher["backbone"](x)

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-
 from __future__ import annotations
 
 import json
@@ -17,26 +16,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from endofm_monai.apps.sharing import build_bundle
-from endofm_monai.networks.nets import EndoFM
+from endofm_monai.apps.sharing import build_bundle, bundle_versions, check_large_files
 from endofm_monai.weights import WeightsError
 
-BUNDLE = Path(__file__).parents[2] / "bundle" / "endofm_pretraining"
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("shared")
-    torch.manual_seed(0)
-    torch.save(EndoFM.from_preset("tiny").state_dict(), folder / "trained.pt")
-    build_bundle(BUNDLE, folder / "trained.pt", folder / "out", preset="tiny", frame_size=32)
-    return folder
+BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"
+CONFIG = "configs/inference.json"
 
 
 def test_zip_is_complete_and_holds_the_weights(shared: Path) -> None:
     with zipfile.ZipFile(shared / "out" / "endofm_pretraining.zip") as archive:
         names = archive.namelist()
-    for name in ("configs/metadata.json", "LICENSE", "docs/README.md", "models/model.pt", "endofm_monai/registry.py"):
+    documents = ("LICENSE", "docs/README.md", "docs/model_card.md", "docs/data_license.txt", "large_files.yml")
+    for name in ("configs/metadata.json", *documents, "models/model.pt", "endofm_monai/registry.py"):
         assert f"endofm_pretraining/{name}" in names
     assert not [name for name in names if "__pycache__" in name or "/eval/" in name]
     models = shared / "out" / "endofm_pretraining" / "models"
@@ -54,7 +45,7 @@ def test_unpacked_zip_runs_on_its_own(shared: Path, tmp_path: Path) -> None:
     for number in range(3):
         Image.fromarray(np.full((40, 48, 3), 60 * number, np.uint8)).save(frames / f"{number}.png")
     root = tmp_path / "endofm_pretraining"
-    settings = {"config_file": "configs/inference.json", "dataset_dir": str(tmp_path / "data"), "plot": False}
+    settings = {"config_file": CONFIG, "dataset_dir": str(tmp_path / "data"), "plot": False}
     script = "import endofm_monai, monai.bundle; print(endofm_monai.__file__); "
     script += f"monai.bundle.run(**{settings}, num_workers=0)"
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
@@ -73,14 +64,19 @@ def test_same_content_gives_the_same_bytes_and_replaces_the_former(shared: Path)
     assert archive.read_bytes() == before
 
 
-def test_large_files_name_their_place(shared: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("endofm_monai.apps.sharing.LARGE_FILE_BYTES", 1000)
+def test_safetensors_alone_are_what_the_configs_load(shared: Path, tmp_path: Path) -> None:
     url = "https://example.org/weights/"
-    build_bundle(BUNDLE, shared / "trained.pt", tmp_path, weights_url=url, preset="tiny")
-    listed = json.loads((tmp_path / "endofm_pretraining" / "large_files.yml").read_text())["large_files"]
-    assert [entry["path"] for entry in listed] == ["models/model.pt", "models/model.safetensors"]
-    assert listed[0]["url"] == "https://example.org/weights/model.pt"
-    assert len(listed[0]["hash_val"]) == 64
+    data = {"weights_url": url, "trained_on": "Two made-up videos.", "preset": "tiny", "formats": "safetensors"}
+    build_bundle(BUNDLE, shared / "trained.pt", tmp_path, **data)
+    folder = tmp_path / "endofm_pretraining"
+    assert [path.name for path in (folder / "models").iterdir()] == ["model.safetensors"]
+    for name in (CONFIG, "configs/evaluate.json"):
+        assert json.loads((folder / name).read_text())["weights"].endswith("/models/model.safetensors'")
+    (listed,) = json.loads((folder / "large_files.yml").read_text())["large_files"]
+    assert listed["url"] == "https://example.org/weights/model.safetensors"
+    assert check_large_files(folder) == [folder / "models" / "model.safetensors"]
+    assert "Trained on: Two made-up videos." in (folder / "docs" / "model_card.md").read_text()
+    assert bundle_versions(tmp_path)["endofm_pretraining"]["latest_version"] == "0.1.0"
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path: Path) -> None:
@@ -90,4 +86,6 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path:
         build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", presett="tiny")
     with pytest.raises(FileNotFoundError, match="inference.json: is missing"):
         build_bundle(tmp_path, shared / "trained.pt", tmp_path / "out")
+    with pytest.raises(ValueError, match="with pt or safetensors among them"):
+        build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", formats="onnx", preset="tiny")
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,17 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+
+"""Push a bundle to Hugging Face; with ``--dry_run`` only tell what would go.
+
+``python scripts/push_bundle.py shared/endofm_pretraining --repo USER/endofm_pretraining --dry_run``
+"""
+
+from __future__ import annotations
+
+import fire
+
+from endofm_monai.apps.sharing import push_bundle
+
+if __name__ == "__main__":
+    fire.Fire(lambda folder, repo, **options: push_bundle(folder, repo, **options) and None)

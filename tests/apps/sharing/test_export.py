@@ -1,0 +1,27 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from endofm_monai.apps.sharing import export, export_network
+
+BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"
+
+
+def test_what_a_format_needs_is_told_before_anything_is_loaded(monkeypatch, tmp_path):
+    missing = {"onnxscript", "torch_tensorrt"}
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name in missing else name)
+    for format, package in (("onnx", "onnxscript"), ("trt", "torch_tensorrt")):
+        with pytest.raises(RuntimeError, match=f"The format '{format}' needs {package}: install"):
+            export_network(BUNDLE, tmp_path / "no such file", format)
+    monkeypatch.setattr(export, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="The format 'trt' needs an NVIDIA GPU"):
+        export_network(BUNDLE, tmp_path / "no such file", "trt")
+    with pytest.raises(ValueError, match="`format` must be one of ts, onnx, trt, but got 'tflite'"):
+        export_network(BUNDLE, tmp_path / "no such file", "tflite")

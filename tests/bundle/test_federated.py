@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundles import BundleUnderTest
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType, WeightType
+from monai.fl.utils.exchange_object import ExchangeObject
+
+from endofm_monai.apps.sharing.trial import TRIAL_TRAINING
+
+METRICS = {
+    "endofm_pretraining": "knn_accuracy",
+    "endofm_polyp_classification": "score",
+    "endofm_polyp_segmentation": "dice",
+    "endofm_polyp_detection": "ap50",
+}
+Weights = dict[str, torch.Tensor]
+
+
+def make_client(name: str, datalist: Path, folder: Path, **overrides: Any) -> MonaiAlgo:
+    """A client of MONAI's, with its default configs."""
+    settings = {
+        **TRIAL_TRAINING[name],
+        "dataset_dir": str(datalist.parent),
+        "datalist": str(datalist),
+        "ckpt_dir": str(folder / "models"),
+        "output_dir": str(folder / "eval"),
+        "epochs": 2,
+        **overrides,
+    }
+    client = MonaiAlgo(
+        bundle_root=str(BundleUnderTest(name).folder), train_kwargs=dict(settings), eval_kwargs=dict(settings)
+    )
+    client.initialize({ExtraItems.CLIENT_NAME: folder.name})
+    return client
+
+
+def weights_of(client: MonaiAlgo) -> Weights:
+    return {name: value.clone() for name, value in client.trainer.network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_client_trains_two_rounds_and_evaluates_the_global_weights(name, trial_datalist, tmp_path):
+    client = make_client(name, trial_datalist, tmp_path)
+    first = client.trainer
+    client.initialize({ExtraItems.CLIENT_NAME: "again"})
+    assert type(client.trainer) is type(first)
+    weights = weights_of(client)
+    for number in (1, 2):
+        client.train(ExchangeObject(weights=weights))
+        update = client.get_weights()
+        assert update.weight_type == WeightType.WEIGHT_DIFF
+        assert update.statistics[FlStatistics.NUM_EXECUTED_ITERATIONS] > 0
+        assert client.trainer.state.epoch == number
+        assert any(difference.abs().max() > 0 for difference in update.weights.values())
+        for key, value in client.trainer.network.state_dict().items():
+            torch.testing.assert_close(weights[key] + update.weights[key], value)
+        weights = {key: value + update.weights[key] for key, value in weights.items()}
+
+    marked = {key: value + 0.5 if value.is_floating_point() else value for key, value in weights.items()}
+    metrics = client.evaluate(ExchangeObject(weights=marked)).metrics
+    assert 0 <= metrics[METRICS[name]] <= 1
+    for key, value in client.evaluator.network.state_dict().items():
+        assert torch.equal(value, marked[key]), f"{key} was not what the server sent"
+    client.finalize()
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "endofm_pretraining"])
+def test_client_gives_its_best_model(name, trial_datalist, tmp_path):
+    client = make_client(name, trial_datalist, tmp_path)
+    client.model_filepaths[ModelType.BEST_MODEL] = str(tmp_path / "models" / "model.pt")
+    client.train(ExchangeObject(weights=weights_of(client)))
+    best = client.get_weights({ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL})
+    assert best.weight_type == WeightType.WEIGHTS
+    assert best.weights.keys() == client.trainer.network.state_dict().keys()
+
+
+def test_pretraining_aggregates_student_and_teacher(trial_datalist, tmp_path):
+    """The mean of the clients' teachers is what one update by the mean of their students would have given."""
+    momentum = 0.5
+    name = "endofm_pretraining"
+    still = {"train::handlers::2::_disabled_": True, "student_teacher::teacher_momentum": momentum}
+    clients = [make_client(name, trial_datalist, tmp_path / str(n), seed=n, **still) for n in (0, 1)]
+    start = weights_of(clients[0])
+    for client in clients:
+        client.train(ExchangeObject(weights=dict(start)))
+    results = [client.get_weights().weights for client in clients]
+    assert not torch.equal(results[0]["student.backbone.norm.weight"], results[1]["student.backbone.norm.weight"])
+    mean = {key: start[key] + (results[0][key] + results[1][key]) / 2 for key in start}
+    assert clients[0].trainer.state.iteration == 1  # two clips, a batch of two: one update of the teacher
+    parameters = {key for key, _ in clients[0].trainer.network.named_parameters()}
+    for key in (key for key in parameters if key.startswith("teacher.")):
+        student = key.replace("teacher.", "student.", 1)
+        torch.testing.assert_close(mean[key], momentum * start[key] + (1 - momentum) * mean[student])
+
+    clients[0].evaluate(ExchangeObject(weights=mean))
+    for key, value in clients[0].evaluator.network.state_dict().items():
+        assert key.startswith("teacher.backbone.")
+        assert torch.equal(value, mean[key])
