@@ -1,0 +1,146 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from monai.apps.utils import check_hash
+from monai.bundle import ConfigParser
+from torch import nn
+
+import endofm_monai
+from endofm_monai.weights import LoadReport, WeightsError, load_published
+
+__all__ = ["Bundle", "BundleError", "find_bundles"]
+
+TASKS = ("segmentation", "detection", "classification")
+
+
+class BundleError(ValueError):
+    """A bundle that the app cannot use; the message names the file, what was expected and what was found."""
+
+
+class Bundle:
+    """A bundle of the project for one of the tasks of :data:`TASKS`, which the name of its folder ends in.
+
+    Its configurations are programs: open bundles only from people you trust. Its weights are not: they are read
+    without running anything, and shared ones are compared with their hash in ``large_files.yml`` before.
+
+    Args:
+        path: the bundle's folder.
+
+    Raises:
+        BundleError: when a file is missing or not readable, the task is unknown, the bundle is of another version than
+            the package, or it has no weights.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path).resolve()
+        self.name = self.path.name
+        self.task = self.name.rpartition("_")[2]
+        if self.task not in TASKS:
+            raise BundleError(f"{self.path}: the folder's name must end in one of {', '.join(TASKS)}.")
+        metadata = self._read("metadata.json")
+        self.version = str(metadata.get("version"))
+        if self.version.split(".")[0] != endofm_monai.__version__.split(".")[0]:
+            raise BundleError(
+                f"{self.path / 'configs' / 'metadata.json'}: `version` is {self.version}, but the installed package "
+                f"is {endofm_monai.__version__}, which reads bundles of the same first number only."
+            )
+        self.description = str(metadata.get("description", self.name))
+        self.train_config = self.path / "configs" / "train.json"
+        self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path)})
+        self.labels = self._labels(metadata)
+        self.shared_weights = [self.path / "models" / name for name in ("model.safetensors", "model.pt")]
+        self.trained_weights = self.path / "models" / "monai_label" / "model.pt"
+        if self.weights is None:
+            raise BundleError(f"{self.shared_weights[-1]}: is missing; a bundle without weights is left out.")
+
+    @property
+    def weights(self) -> Path | None:
+        """The file in use: what was trained here, else what came with the bundle, if anything did."""
+        return next((file for file in (self.trained_weights, *self.shared_weights) if file.is_file()), None)
+
+    def get(self, key: str) -> Any:
+        """Build what stands under a key of ``inference.json``, once.
+
+        Raises:
+            BundleError: when there is no such key, or it cannot be built.
+        """
+        try:
+            return self._parser.get_parsed_content(key)
+        except Exception as error:  # a configuration may raise anything
+            reason = " ".join(str(error).split())
+            raise BundleError(
+                f"{self.path / 'configs' / 'inference.json'}: `{key}` cannot be built ({reason})."
+            ) from error
+
+    def load_weights(self, network: nn.Module) -> LoadReport:
+        """Check the weights in use and fill the network with them.
+
+        Raises:
+            WeightsError: when there are none, they are not those that were shared, or they do not fit.
+        """
+        if self.weights is None:
+            raise WeightsError(f"{self.shared_weights[-1]}: there is no such file of weights.")
+        self.check_weights(self.weights)
+        return load_published(network, self.weights)
+
+    def check_weights(self, weights: Path) -> None:
+        """Compare a file with the bundle's ``large_files.yml``, if it is listed there.
+
+        Raises:
+            WeightsError: when it is another file than the listed one.
+        """
+        listing = self.path / "large_files.yml"
+        if not listing.is_file():
+            return
+        for entry in ConfigParser.load_config_file(str(listing))["large_files"]:
+            expected, kind = entry.get("hash_val"), entry.get("hash_type", "md5")
+            if self.path / entry["path"] == weights and not check_hash(str(weights), expected, kind):
+                raise WeightsError(
+                    f"{weights}: is not the file that was shared: its {kind} is not {expected}, as in {listing.name}. "
+                    "Nothing was loaded."
+                )
+
+    def _labels(self, metadata: dict[str, Any]) -> dict[str, int]:
+        """Number of each class: a pixel's value, a box's label, or the place among the probabilities."""
+        if self.task == "segmentation":
+            channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+            return {name: int(index) for index, name in channels.items() if name != "background"}
+        first = 1 if self.task == "detection" else 0
+        return {name: index for index, name in enumerate(self.get("class_names"), start=first)}
+
+    def _read(self, name: str) -> dict[str, Any]:
+        file = self.path / "configs" / name
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{file}: is not a readable configuration ({error}).") from error
+
+
+def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
+    """Find bundles by their names.
+
+    Args:
+        folder: the folder that holds them.
+        names: names separated by commas, or ``"all"`` for those whose name ends in one of :data:`TASKS`.
+
+    Raises:
+        BundleError: when ``folder`` or a named bundle does not exist.
+    """
+    root = Path(folder).resolve()
+    if not root.is_dir():
+        raise BundleError(f"{root}: `bundles_dir` is not an existing folder.")
+    if names.strip() == "all":
+        return sorted(
+            path.parents[1] for path in root.glob("*/configs/inference.json") if path.parents[1].name.endswith(TASKS)
+        )
+    wanted = [root / name.strip() for name in names.split(",") if name.strip()]
+    if missing := [path for path in wanted if path.parent != root or not path.is_dir()]:
+        raise BundleError(f"`models`: {missing[0].name} is no folder in {root}.")
+    return wanted

@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from endofm_monai.apps.active_learning import select_frames
+from endofm_monai.apps.monai_label.lib.clip_context import frame_number
+from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
+
+__all__ = ["UncertainFrames", "Uncertainty"]
+
+logger = logging.getLogger(__name__)
+
+INFO_KEY = "uncertainty"  # in the datastore's information on an image: of each model the score, and by which weights
+
+
+class Uncertainty(ScoringMethod):
+    """Scores all images without label by how uncertain a model is about them, from 0 to 1.
+
+    Images that were scored by the present weights are not scored again. ``max_samples`` in a request limits the number.
+
+    Args:
+        name: name of the model.
+        task: its infer task.
+    """
+
+    def __init__(self, name: str, task: EndoInferTask) -> None:
+        super().__init__(f"Uncertainty of {name} about images without label")
+        self.name = name
+        self.task = task
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score; the result counts images, and says which ones could not be scored."""
+        weights = self.task.bundle.weights
+        version = str(weights and weights.stat().st_mtime_ns)
+        due = [image for image in datastore.get_unlabeled_images() if _score(datastore, image, self.name)[1] != version]
+        failed = {}
+        due = due[: int(request.get("max_samples", 0)) or None]
+        for image in due:
+            try:
+                score = self.task.score(datastore.get_image_uri(image))
+            except HTTPException as error:
+                failed[image] = error.detail
+                continue
+            scores = datastore.get_image_info(image).get(INFO_KEY, {})
+            datastore.update_image_info(image, {INFO_KEY: {**scores, self.name: [round(score, 6), version]}})
+        logger.info(f"{self.name}: scored {len(due) - len(failed)} images, failed on {len(failed)}.")
+        return {"scored": len(due) - len(failed), "failed": failed}
+
+
+class UncertainFrames(Strategy):
+    """Gives the image that the model is most uncertain about, in a part of a video where nothing is annotated yet.
+
+    ``window`` in a request is the length of such a part, by default 8 frames; when each has an annotation, any image
+    without label is given. It needs the scores of :class:`Uncertainty`.
+
+    Args:
+        name: name of the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Image that {name} is most uncertain about, one a part of a video")
+        self.name = name
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose.
+
+        Raises:
+            HTTPException: when images are left, but none of them has a score.
+        """
+        unlabeled = set(datastore.get_unlabeled_images())
+        scored = {image: score for image in unlabeled if (score := _score(datastore, image, self.name)[0]) is not None}
+        if unlabeled and not scored:
+            raise HTTPException(400, f"No image has a score yet: POST /scoring/{self.name} before.")
+        images = [image for image in datastore.list_images() if image in scored or image not in unlabeled]
+        scores = [scored.get(image, 0.0) for image in images]
+        labeled = [index for index, image in enumerate(images) if image not in unlabeled]
+        parts = [_part(image, int(request.get("window", 8))) for image in images]
+        chosen = select_frames(scores, None, 1, parts, labeled) or select_frames(scores, None, 1, images, labeled)
+        if not chosen:
+            return None
+        return {"id": images[chosen[0]], "weight": scores[chosen[0]]}
+
+
+def _score(datastore: Datastore, image: str, model: str) -> tuple[float | None, str | None]:
+    score, version = datastore.get_image_info(image).get(INFO_KEY, {}).get(model, (None, None))
+    return score, version
+
+
+def _part(image: str, window: int) -> Any:
+    place = frame_number(image)
+    return image if place is None else (place[0], place[1] // window)

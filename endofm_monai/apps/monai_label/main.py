@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.others.generic import strtobool
+
+import endofm_monai
+from endofm_monai.apps.monai_label.lib.bundle import Bundle, BundleError, find_bundles
+from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore
+from endofm_monai.apps.monai_label.lib.infers import EndoInferTask, infer_task
+from endofm_monai.apps.monai_label.lib.strategies import UncertainFrames, Uncertainty
+from endofm_monai.apps.monai_label.lib.trainers import EndoTrainTask
+
+__all__ = ["EndoFMApp"]
+
+logger = logging.getLogger(__name__)
+
+
+class EndoFMApp(MONAILabelApp):
+    """Annotation of endoscopy frames and videos with the project's bundles; it uses no network.
+
+    Settings, ``--conf KEY VALUE``:
+
+    * ``bundles_dir``: folder with the bundles; by default ``model`` in the app's folder.
+    * ``models``: names of bundles separated by commas; by default all for segmentation, detection and classification.
+    * ``auto_update_scoring``: score all images after each training, in the background; by default only when asked to.
+
+    Args:
+        app_dir: the app's folder.
+        studies: folder with images, videos and labels.
+        conf: the settings.
+
+    Raises:
+        BundleError: when a folder or a named bundle does not exist, or no bundle is usable.
+        PermissionError: when ``studies`` cannot be written to.
+        ValueError: when ``studies`` is no folder but an address.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        os.environ.setdefault("PYTHONPATH", "")  # MONAI Label's background tasks fail silently without it
+        self._tasks = load_tasks(conf.get("bundles_dir") or os.path.join(app_dir, "model"), conf.get("models", "all"))
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="Endo-FM",
+            description="Segmentation, detection and classification of polyps in endoscopy video",
+            version=endofm_monai.__version__,
+        )
+        self._auto_update_scoring = strtobool(conf.get("auto_update_scoring", "false"))
+
+    def init_datastore(self) -> Datastore:
+        """The folder of studies."""
+        if "://" in self.studies:
+            raise ValueError(f"`studies` must be a folder, found {self.studies}: this app uses no network.")
+        return CheckedDatastore(self.studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """One infer task a bundle."""
+        return dict(self._tasks)
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """One trainer a bundle."""
+        return {name: EndoTrainTask(task.bundle) for name, task in self._tasks.items()}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """By chance, in order, and for each bundle by its uncertainty."""
+        uncertain = {f"uncertainty_{name}": UncertainFrames(name) for name in self._tasks}
+        return {"random": Random(), "first": First(), **uncertain}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """For each bundle its uncertainty."""
+        return {name: Uncertainty(name, task) for name, task in self._tasks.items()}
+
+    def _load_sessions(self, load: bool = False) -> None:
+        """No sessions: their names reach the file system unchecked, and frames do not need them."""
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Answer a request about an image of the datastore, or one that came with it.
+
+        Raises:
+            HTTPException: when there is no such model or image, or as :class:`EndoInferTask`.
+        """
+        _check_known(request.get("model"), self._infers, "model")
+        image = str(request.get("image"))
+        if not (datastore or self.datastore()).get_image_uri(image):
+            if not _is_upload(image):
+                raise HTTPException(404, f"There is no image {image!r}.")
+            request = {**request, "context": False}  # the files beside it are other people's
+        return super().infer(request, datastore)
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Train a model; raises an ``HTTPException`` when there is no such one, or as :class:`EndoTrainTask`."""
+        _check_known(request.get("model"), self._trainers, "model")
+        return super().train(request)
+
+    def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Score images; raises an ``HTTPException`` when there is no such method."""
+        _check_known(request.get("method"), self._scoring_methods, "method")
+        return super().scoring(request, datastore)
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Give the next image to annotate; raises an ``HTTPException`` when there is no such strategy."""
+        _check_known(request.get("strategy"), self._strategies, "strategy")
+        return super().next_sample(request)
+
+
+def load_tasks(folder: str, names: str) -> dict[str, EndoInferTask]:
+    """Make the infer task of each bundle; one that cannot be used is left out with a warning."""
+    tasks = {}
+    for path in find_bundles(folder, names):
+        try:
+            tasks[path.name] = infer_task(Bundle(path))
+        except BundleError as error:
+            logger.warning(f"Left out: {error}")
+    if not tasks:
+        raise BundleError(f"{folder}: none of its bundles ({names}) is usable; the log says why.")
+    return tasks
+
+
+def _check_known(name: Any, known: Mapping[str, Any], what: str) -> None:
+    if name not in known:
+        raise HTTPException(404, f"There is no {what} {name!r}; there are {', '.join(known)}.")
+
+
+def _is_upload(path: str) -> bool:
+    """Whether a path is of a file that the server has just written, under a name that nobody can guess."""
+    folder = os.path.realpath(tempfile.gettempdir())
+    real = os.path.realpath(path)
+    return (
+        os.path.isfile(real)
+        and os.path.dirname(real) == folder
+        and Path(real).name.startswith(tempfile.gettempprefix())
+    )

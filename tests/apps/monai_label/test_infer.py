@@ -1,0 +1,208 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from blob_scene import (
+    CLASSIFICATION,
+    DETECTION,
+    FRAMES,
+    HEIGHT,
+    SEGMENTATION,
+    STEP,
+    WIDTH,
+    box,
+    draw,
+    infer,
+    mask,
+    overlap,
+    truth,
+)
+from monai.bundle import ConfigWorkflow
+from monailabel.interfaces.utils.app import app_instance
+from PIL import Image
+
+
+def png(image: Image.Image) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+def test_info_names_three_models_and_what_they_tell(client):
+    info = client.get("/info/").json()
+    assert {name: (model["type"], model["dimension"]) for name, model in info["models"].items()} == {
+        SEGMENTATION: ("segmentation", 2),
+        DETECTION: ("detection", 2),
+        CLASSIFICATION: ("classification", 2),
+    }
+    assert info["models"][CLASSIFICATION]["labels"] == {"normal": 0, "abnormal": 1}
+    assert info["models"][SEGMENTATION]["labels"] == info["models"][DETECTION]["labels"] == {"polyp": 1}
+    assert set(info["trainers"]) == set(info["scoring"]) == set(info["models"])
+    assert {"random", "first", f"uncertainty_{DETECTION}"} <= set(info["strategies"])
+    assert info["datastore"]["total"] == FRAMES + 2
+
+
+@pytest.mark.parametrize("index", [4, 5])  # PNG, JPEG
+def test_mask_lies_on_the_ellipse_and_knows_the_next_frame(client, index):
+    found = mask(infer(client, SEGMENTATION, "image", f"case_{index:04d}"))
+    assert set(np.unique(found)) == {0, 1}
+    assert overlap(found > 0, truth(index) | truth(index + 1)) > 0.9
+    alone = mask(infer(client, SEGMENTATION, "image", f"case_{index:04d}", context=False))
+    assert overlap(alone > 0, truth(index)) > 0.9
+
+
+def test_mask_of_a_video_frame_an_upload_and_an_image_alone(client, studies):
+    assert overlap(mask(infer(client, SEGMENTATION, "image", "case", frame=6)) > 0, truth(6) | truth(7)) > 0.85
+    upload = infer(client, SEGMENTATION, "image", file=("frame_0003.png", png(draw(3)), "image/png"))
+    assert overlap(mask(upload) > 0, truth(3)) > 0.9
+    with (studies / "case.mp4").open("rb") as video:
+        upload = infer(client, SEGMENTATION, "image", file=("other.mp4", video, "video/mp4"), frame=2)
+    assert overlap(mask(upload) > 0, truth(2) | truth(3)) > 0.85
+    assert overlap(mask(infer(client, SEGMENTATION, "image", "single")) > 0, truth(0)) > 0.9
+
+
+def test_mask_equals_that_of_the_bundle(client, studies, bundles, tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for path in studies.glob("case_*"):
+        shutil.copy(path, frames)
+    bundle = bundles / SEGMENTATION
+    workflow = ConfigWorkflow(
+        str(bundle / "configs" / "inference.json"),
+        workflow_type="infer",
+        logging_file=False,
+        bundle_root=str(bundle),
+        dataset_dir=str(frames),
+        output_dir=str(tmp_path / "eval"),
+        formats=["png"],
+    )
+    workflow.initialize()
+    workflow.run()
+    written = sorted((tmp_path / "eval").rglob("*.png"))
+    assert len(written) == FRAMES
+    for path in written:
+        found = mask(infer(client, SEGMENTATION, "image", path.stem))
+        np.testing.assert_array_equal(found > 0, np.asarray(Image.open(path)) > 0)
+
+
+def test_polygon_has_the_corners_of_the_mask_and_goes_to_qupath(client):
+    answer = infer(client, SEGMENTATION, image="case_0004", context=False).json()
+    (element,) = answer["annotations"][0]["annotation"]["elements"]
+    points = np.array([point for contour in element["contours"] for point in contour])
+    assert element["label"] == "polyp"
+    np.testing.assert_allclose([*points.min(0), *points.max(0)], box(4), atol=3)
+    asap = infer(client, SEGMENTATION, "image", "case_0004", output="asap")
+    assert b"<Coordinate " in asap.content
+
+
+@pytest.mark.parametrize(("image", "params"), [("case_0004", {}), ("case_0005", {}), ("case", {"frame": 5})])
+def test_box_lies_about_the_ellipse(client, image, params):
+    index = params.get("frame", int(image[-1]) if image[-1].isdigit() else 0)
+    answer = infer(client, DETECTION, image=image, **params).json()
+    best = answer["detections"][0]
+    assert best["label"] == "polyp"
+    assert best["score"] > 0.9
+    np.testing.assert_allclose(best["box"], box(index), atol=3)
+    (x1, y1), (x2, y2) = (
+        answer["annotations"][0]["annotation"]["elements"][0]["contours"][0][place] for place in (0, 2)
+    )
+    assert [x1, y1, x2, y2] == best["box"]
+    assert infer(client, DETECTION, image=image, score_threshold=1.01, **params).json()["detections"] == []
+
+
+def test_probabilities_of_a_frame_and_of_a_whole_video(client, studies):
+    gray = Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90))
+    for image, params, expected in (("case_0004", {}, 1), ("case", {"frame": 3}, 1), ("case", {}, 1)):
+        answer = infer(client, CLASSIFICATION, image=image, **params).json()
+        scores = {item["label"]: item["score"] for item in answer["prediction"]}
+        assert sum(scores.values()) == pytest.approx(1)
+        assert scores["abnormal"] == pytest.approx(expected, abs=0.1)
+    answer = infer(client, CLASSIFICATION, file=("gray.png", png(gray), "image/png")).json()
+    assert answer["prediction"][0] == pytest.approx({"idx": 0, "label": "normal", "score": 1}, abs=0.1)
+
+
+def test_four_threads_at_once_get_the_answers_of_one(client):
+    app = app_instance()
+    requests = [
+        {"model": model, "image": f"case_{index:04d}"} for index in (0, 4, 9) for model in (SEGMENTATION, DETECTION)
+    ]
+
+    def ask(request: dict[str, Any]) -> Any:
+        answer = app.infer(dict(request))
+        if answer["file"] is None:
+            return answer["params"]["detections"]
+        with Image.open(answer["file"]) as image:
+            pixels = np.asarray(image).tolist()
+        Path(answer["file"]).unlink()
+        return pixels
+
+    alone = [ask(request) for request in requests]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(ask, requests * 4)) == alone * 4
+
+
+def test_stock_app_reads_the_segmentation_bundle(bundles, studies):
+    """MONAI Label's own task for bundles, which its sample app uses, gives the mask of a frame alone."""
+    from monailabel.tasks.infer.bundle import BundleInferTask
+
+    task = BundleInferTask(str(bundles / SEGMENTATION), {})
+    file, result = task({"image": str(studies / "case_0005.jpg"), "device": "cpu"})
+    found = np.asarray(Image.open(file))
+    Path(file).unlink()
+    assert file.endswith(".png")
+    assert overlap(found > 0, truth(5)) > 0.9
+    assert result["label_names"] == {"polyp": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "params", "status", "message"),
+    [
+        (SEGMENTATION, "unknown", {}, 404, "no image 'unknown'"),
+        (SEGMENTATION, "/etc/hostname", {}, 404, "no image '/etc/hostname'"),
+        (SEGMENTATION, "../bundles/endofm_polyp_segmentation/configs/train.json", {}, 404, "no image"),
+        (SEGMENTATION, "case", {}, 400, "say which `frame`, from 0 to 10"),
+        (DETECTION, "case", {"frame": FRAMES}, 400, "has no frame 11; its 11 frames count from 0"),
+        (SEGMENTATION, "case", {"frame": -1}, 400, "has no frame -1"),
+        (SEGMENTATION, "case", {"frame": "last"}, 400, "`frame` must be a number"),
+        (SEGMENTATION, "case_0001", {"frame": 3}, 400, "single image"),
+        (SEGMENTATION, "case_0001", {"device": "$__import__('os').abort()"}, 400, "`device`"),
+        ("endofm_pretraining", "case_0001", {}, 404, "no model 'endofm_pretraining'; there are endofm_polyp_"),
+    ],
+)
+def test_wrong_questions_get_a_message(client, model, image, params, status, message):
+    answer = infer(client, model, image=image, **params)
+    assert (answer.status_code, message in answer.json()["detail"]) == (status, True), answer.text
+
+
+def test_parameters_cannot_name_a_file_either(client):
+    params = {"params": json.dumps({"image": "/etc/hostname"})}
+    answer = client.post(f"/infer/{SEGMENTATION}?image=case_0001", data=params)
+    assert (answer.status_code, answer.json()["detail"]) == (404, "There is no image '/etc/hostname'.")
+
+
+@pytest.mark.parametrize("name", ["broken.png", "broken.jpg", "broken.mp4", "notes.txt"])
+def test_corrupt_upload_gets_a_message(client, name):
+    answer = infer(client, SEGMENTATION, file=(name, io.BytesIO(b"no image"), "image/png"), frame=0)
+    assert answer.status_code == 400, answer.text
+    assert "not" in answer.json()["detail"]
+
+
+def test_neighbors_of_another_size_are_named(client, studies):
+    strange = studies / "case_0011.png"
+    draw(0).resize((WIDTH + STEP, HEIGHT)).save(strange)
+    answer = infer(client, SEGMENTATION, image="case_0010")
+    strange.unlink()
+    assert answer.status_code == 400
+    assert "case_0011.png" in answer.json()["detail"]
+    assert infer(client, SEGMENTATION, image="case_0010").status_code == 200

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from blob_scene import APP, FOLDER, SEGMENTATION, infer, make_bundle, make_studies, mask, overlap, truth
+
+SECONDS = 240  # more than enough on a machine that does other things as well
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[tuple[httpx.Client, subprocess.Popen, Path]]:
+    """A server as a user starts it."""
+    bundle = make_bundle(tmp_path / "bundles", "segmentation")
+    studies = make_studies(tmp_path / "studies")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(APP), "--studies", str(studies)]
+    command += ["--conf", "bundles_dir", str(bundle.parent), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER), "MONAI_LABEL_APP_CONF": "{}"}
+    with (
+        (tmp_path / "log").open("wb") as log,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as http,
+    ):
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
+
+        def answers() -> bool:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            try:
+                return http.get("/info/").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            wait(answers)
+            yield http, process, bundle
+        finally:
+            process.kill()
+
+
+def test_server_is_started_used_trained_and_stopped(server, tmp_path):
+    http, process, bundle = server
+    found = mask(infer(http, SEGMENTATION, "image", "case_0004"))
+    assert overlap(found > 0, truth(4) | truth(5)) > 0.9
+
+    def train() -> str:
+        assert http.post(f"/train/{SEGMENTATION}", json={"max_epochs": 1, "device": "cpu"}).status_code == 200
+        wait(lambda: http.get("/train/").json()["status"] in ("DONE", "ERROR"))
+        return http.get("/train/").json()["status"]
+
+    assert train() == "ERROR"
+    assert any("there is nothing to train with" in line for line in http.get("/train/").json()["details"])
+    for index in range(3):
+        answer = infer(http, SEGMENTATION, "image", f"case_{index:04d}")
+        label = {"label": ("mask.png", answer.content)}
+        assert http.put("/datastore/label", params={"image": f"case_{index:04d}"}, files=label).status_code == 200
+    assert train() == "DONE"
+    assert (bundle / "models" / "monai_label" / "model.pt").is_file()
+    assert mask(infer(http, SEGMENTATION, "image", "case_0004")).shape == found.shape
+
+    process.terminate()
+    assert process.wait(SECONDS) is not None
+    assert "Traceback" not in (tmp_path / "log").read_text().partition("nothing to train with")[0]

@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from blob_scene import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, WIDTH
+from monailabel.interfaces.utils.app import app_instance
+from PIL import Image
+
+STRATEGY = f"uncertainty_{SEGMENTATION}"
+
+
+def next_image(client: Any, strategy: str = STRATEGY, **params: Any) -> Any:
+    return client.post(f"/activelearning/{strategy}", json=params)
+
+
+def score(client: Any, method: str) -> Any:
+    return client.post(f"/scoring/{method}", params={"run_sync": True}, json={})
+
+
+def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client, studies):
+    assert (next_image(client).status_code, "POST /scoring" in next_image(client).text) == (400, True)
+    store = app_instance().datastore()
+
+    result = score(client, SEGMENTATION).json()
+    assert result["scored"] == FRAMES + 1
+    assert list(result["failed"]) == ["case"]  # a video, of which no frame was named
+    images = [image for image in store.list_images() if image != "case"]
+    values = {image: store.get_image_info(image)["uncertainty"][SEGMENTATION][0] for image in images}
+    assert all(0 < value < 1 for value in values.values())
+    assert len(set(values.values())) > FRAMES // 2
+    assert score(client, SEGMENTATION).json()["scored"] == 0  # by the same weights nothing is scored twice
+
+    most = max(values, key=values.__getitem__)
+    answer = next_image(client).json()
+    assert answer["id"] == most
+    assert answer["path"] == store.get_image_uri(most)
+    mask = studies.parent / "mask.png"
+    Image.new("L", (WIDTH, HEIGHT)).save(mask)
+    for image in ("case_0001", "case_0009", "single"):
+        with mask.open("rb") as file:
+            assert client.put(f"/datastore/label?image={image}", files={"label": ("a.png", file)}).status_code == 200
+    # frames 0 to 7 and 8 to 10 have a label each, and so does the single image: the whole of parts is used up
+    left = {image: value for image, value in values.items() if image not in ("case_0001", "case_0009", "single")}
+    assert next_image(client).json()["id"] == max(left, key=left.__getitem__)
+    of_parts_of_two = {image: value for image, value in left.items() if image not in ("case_0000", "case_0008")}
+    assert next_image(client, window=2).json()["id"] == max(of_parts_of_two, key=of_parts_of_two.__getitem__)
+
+
+@pytest.mark.parametrize("method", [DETECTION, CLASSIFICATION])
+def test_each_task_has_its_uncertainty(client, method):
+    result = score(client, method).json()
+    assert result["scored"] > 5
+    store = app_instance().datastore()
+    for image in store.get_unlabeled_images():
+        if image != "case" or method == CLASSIFICATION:
+            assert 0 <= store.get_image_info(image)["uncertainty"][method][0] <= 1
+
+
+def test_chance_and_order_give_images_without_label(client):
+    unlabeled = app_instance().datastore().get_unlabeled_images()
+    assert next_image(client, "random").json()["id"] in unlabeled
+    assert next_image(client, "first").json()["id"] in unlabeled
+
+
+def test_unknown_names_are_answered(client):
+    answer = next_image(client, "best")
+    assert (answer.status_code, "no strategy 'best'; there are random, first" in answer.text) == (404, True)
+    assert score(client, "dice").status_code == 404
+    assert client.post("/train/dice?run_sync=true", json={}).status_code == 404

@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from blob_scene import CLASSIFICATION, DETECTION, FRAMES, SEGMENTATION, box, infer, truth
+from monailabel.interfaces.utils.app import app_instance
+from PIL import Image
+
+from endofm_monai.apps.monai_label.lib.labels import join_frames_of_clips, labeled_frames
+
+
+def train(client: Any, model: str, **params: Any) -> Any:
+    request = {"max_epochs": 1, "val_split": 0.25, "device": "cpu", **params}
+    return client.post(f"/train/{model}", params={"run_sync": True}, json=request)
+
+
+def put_label(client: Any, image: str, name: str, content: bytes) -> None:
+    answer = client.put("/datastore/label", params={"image": image}, files={"label": (name, content)})
+    assert answer.status_code == 200, answer.text
+
+
+def label_frames(client: Any, task: str) -> None:
+    for index in range(FRAMES):
+        if task == "segmentation":
+            file = io.BytesIO()
+            Image.fromarray(truth(index)).save(file, "PNG")
+            put_label(client, f"case_{index:04d}", "mask.png", file.getvalue())
+        else:
+            found = {"detections": [{"label": "polyp", "box": box(index)}]}
+            label = {"label": "abnormal" if index % 2 else "normal"}
+            put_label(client, f"case_{index:04d}", "notes.json", json.dumps({**found, **label}).encode())
+
+
+@pytest.mark.parametrize("model", [SEGMENTATION, DETECTION, CLASSIFICATION])
+def test_without_labels_there_is_a_message(client, model):
+    answer = train(client, model)
+    assert answer.status_code == 400
+    assert (
+        f"there is nothing to train with. It learns from {'masks' if model == SEGMENTATION else 'notes'}" in answer.text
+    )
+
+
+@pytest.mark.parametrize("model", [SEGMENTATION, DETECTION, CLASSIFICATION])
+def test_next_answer_uses_the_new_weights(client, bundles, model):
+    label_frames(client, model.rpartition("_")[2])
+    stop = signal.getsignal(signal.SIGTERM)
+    params = {"frame": 4} if model != SEGMENTATION else {}
+
+    def answer() -> Any:
+        content = infer(client, model, image="case" if params else "case_0004", **params).json()
+        return content.get("detections") or content.get("prediction") or content["annotations"]
+
+    first = answer()
+    trained = bundles / model / "models" / "monai_label" / "model.pt"
+    shared = (bundles / model / "models" / "model.pt").read_bytes()
+    result = train(client, model)
+    assert result.status_code == 200, result.text
+    assert result.json()["labels"] + result.json()["validation_labels"] == FRAMES
+    assert result.json()["epochs"] == result.json()["best_epoch"] == 1
+    assert signal.getsignal(signal.SIGTERM) is stop
+    app = app_instance()
+    app._infers[model].score(app.datastore().get_image_uri("case_0004"))
+    weights = torch.load(trained, weights_only=True)
+    assert all(torch.equal(weights[name], value) for name, value in app._infers[model].network.state_dict().items())
+
+    torch.save({name: value * 0 for name, value in weights.items()}, trained)  # a network that knows nothing
+    assert answer() != first
+    trained.unlink()
+    assert answer() == first
+    assert (bundles / model / "models" / "model.pt").read_bytes() == shared
+
+
+def test_requests_cannot_bring_code_into_a_configuration(client, tmp_path):
+    label_frames(client, "segmentation")
+    for key in ("max_epochs", "val_split", "num_workers", "device"):
+        answer = train(client, SEGMENTATION, **{key: f"$open('{tmp_path}/{key}', 'w')"})
+        assert answer.status_code == 400, answer.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_that_is_unknown_or_has_no_label_is_named(client):
+    for index in range(FRAMES):
+        put_label(client, f"case_{index:04d}", "notes.json", json.dumps({"label": "abnormal"}).encode())
+    answer = train(client, CLASSIFICATION)
+    assert (answer.status_code, "is of the class normal" in answer.text) == (400, True), answer.text
+    put_label(client, "case_0003", "notes.json", json.dumps({"label": "strange"}).encode())
+    answer = train(client, CLASSIFICATION)
+    assert (answer.status_code, "'strange' is none of the classes normal, abnormal" in answer.text) == (400, True)
+
+
+def test_a_bundle_that_cannot_be_written_to_is_named(client, bundles):
+    label_frames(client, "segmentation")
+    folder = bundles / SEGMENTATION / "models" / "monai_label"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.write_text("a file where the folder should be")
+    answer = train(client, SEGMENTATION)
+    folder.unlink()
+    assert (answer.status_code, "could not write" in answer.text and "datalist.json" in answer.text) == (400, True)
+
+
+def test_neighbors_become_clips(tmp_path):
+    labels = {"normal": 0, "abnormal": 1}
+    datalist = []
+    for name, label in (("a_2.png", "normal"), ("a_1.jpg", "normal"), ("a_3.png", "abnormal"), ("a_5.png", "normal")):
+        notes = Path(tmp_path, name).with_suffix(".json")
+        notes.write_text(json.dumps({"label": label}))
+        datalist.append({"image": str(tmp_path / name), "label": str(notes)})
+    clips = join_frames_of_clips(labeled_frames("classification", datalist, labels))
+    assert [([Path(path).name for path in clip["image"]], clip["label"]) for clip in clips] == [
+        (["a_1.jpg", "a_2.png"], 0),
+        (["a_5.png"], 0),
+        (["a_3.png"], 1),
+    ]
