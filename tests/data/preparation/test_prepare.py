@@ -98,7 +98,7 @@ def test_other_settings_are_not_mixed_in(prepare, videos, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "cut"}, "mode: expected one of index, copy, encode, found cut"),
+        ({"mode": "cut"}, "mode: expected one of auto, index, copy, encode, found cut"),
         ({"clip_seconds": 0}, "clip_seconds: expected a positive number"),
         ({"mode": "encode", "crf": 60}, "crf: expected 0 to 51, found 60"),
         ({"mode": "encode", "blank": (0, 0, 2, 1)}, "blank: expected x1,y1,x2,y2 as fractions"),
