@@ -47,7 +47,8 @@ def items_from_annotations(
             names in CVAT are relative to.
 
     Returns:
-        one item for a video, or one for each folder of images, with ``image`` and ``video``.
+        one item for a video, or one for each folder of images, with ``image`` and ``video`` (the task's name, or that
+        of the folder where there are several).
 
     Raises:
         ValueError: when an object is of another class, or cannot be interpolated.
@@ -88,7 +89,11 @@ def items_from_annotations(
     for frame, name in enumerate(annotations.images):
         folders[os.path.dirname(name)].append(frame)
     return [
-        item([os.path.join(image or "", annotations.images[frame]) for frame in frames], folder, frames)
+        item(
+            [os.path.join(image or "", annotations.images[frame]) for frame in frames],
+            annotations.name if len(folders) == 1 and annotations.name else folder,
+            frames,
+        )
         for folder, frames in folders.items()
     ]
 

@@ -35,8 +35,10 @@ def write_masks(
         the item with ``mask``, a path for each frame.
 
     Raises:
-        ValueError: when two frame images have one name.
+        ValueError: when two frame images have one name, or ``folder`` lies outside ``dataset_dir``.
     """
+    if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
+        raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")
     frames = item["outline"]
     names = [f"{frame:06d}" for frame in range(len(frames))]
     if not isinstance(item["image"], str):

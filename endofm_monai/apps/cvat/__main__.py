@@ -1,0 +1,205 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Commands between CVAT and the project; see docs/cvat.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+from monai.utils import ensure_tuple
+
+from endofm_monai.apps.cvat.annotations import Annotations, Shape, Tag
+from endofm_monai.apps.cvat.answers import FrameAnnotator
+from endofm_monai.apps.cvat.coco import write_coco
+from endofm_monai.apps.cvat.datalist import (
+    annotations_from_item,
+    items_from_annotations,
+    merge_tags,
+    tagged_clips,
+)
+from endofm_monai.apps.cvat.masks import outlines_from_masks, write_masks
+from endofm_monai.apps.cvat.tracks import join_tracks, track_from_shapes
+from endofm_monai.apps.cvat.xml_reader import read_cvat_xml
+from endofm_monai.apps.cvat.xml_writer import write_cvat_xml
+from endofm_monai.apps.frame_models import open_frame_model
+from endofm_monai.data import load_datalist, open_clip
+from endofm_monai.utils import atomic_path
+
+__all__ = ["annotate", "from_cvat", "to_coco", "to_cvat"]
+
+
+def annotate(
+    video: str, bundle: str, output: str, threshold: float | None = None, device: str = "cpu", **options: Any
+) -> None:
+    """Annotate a video for CVAT: tracks of boxes or polygons, or tags where the class changes.
+
+    Args:
+        video: a video file or a folder of frame images.
+        bundle: folder of a bundle, with weights.
+        output: XML file to write, for ``cvat-cli task import-dataset``.
+        threshold: smallest score; by default the bundle's.
+        device: where to compute.
+        options: see :class:`endofm_monai.apps.cvat.answers.FrameAnnotator`.
+    """
+    with open_clip(video) as reader:
+        info = reader.probe()
+    model = open_frame_model(bundle, device, info.fps)
+    annotator = FrameAnnotator(model, **options)
+    tracks: dict[tuple[str, int], dict[int, Shape]] = defaultdict(dict)
+    tags: dict[int, list[Tag]] = {}
+    last: list[str] = []
+    for frame, answer in enumerate(model.answers(video)):
+        found = annotator.draw(answer, threshold)
+        for each in found:
+            if each.track is not None:
+                kind = "box" if annotator.kind == "rectangle" else annotator.kind
+                tracks[each.label, each.track][frame] = Shape(kind, each.points)
+        names = [each.label for each in found if each.track is None]
+        if names and names != last:
+            tags[frame] = [Tag(name, source="auto") for name in names]
+            last = names
+    numbered = [
+        track_from_shapes(shapes, label, number, info.frames)
+        for number, ((label, _), shapes) in enumerate(sorted(tracks.items(), key=lambda entry: min(entry[1])))
+    ]
+    name = Path(video).name
+    annotations = Annotations(
+        name, info.frames, info.width, info.height, list(annotator.numbers), numbered, tags, source=name
+    )
+    write_cvat_xml(annotations, output)
+    print(f"{output}: {len(numbered)} tracks and {len(tags)} tags in {info.frames} frames")
+
+
+def from_cvat(
+    *files: str,
+    dataset_dir: str,
+    output: str,
+    class_names: Sequence[str] = ("polyp",),
+    image: str | None = None,
+    section: str = "training",
+    tags: str | None = None,
+    masks: str | None = "masks",
+) -> None:
+    """Make a datalist of CVAT's exports, with the mask files for its outlines.
+
+    Writes ``output`` for detection and segmentation, and for classification ``<output>_tags.json``, if there are tags.
+
+    Args:
+        files: XML files or zips of CVAT, one a task.
+        dataset_dir: folder with the videos or images.
+        output: datalist to write.
+        class_names: names of the classes of boxes and outlines, in the order of their labels.
+        image: path of the video in the folder, or of the folder of the images; by default their names in CVAT.
+        section: section of the datalist.
+        tags: for one file that was exported "for video": an export "for images" of the same task, with the tags.
+        masks: folder in ``dataset_dir`` for mask files; None writes none.
+
+    Raises:
+        ValueError: when a file is not usable; see :func:`endofm_monai.apps.cvat.read_cvat_xml`.
+    """
+    if tags and len(files) != 1:
+        raise ValueError(f"`tags` belongs to one file, but there are {len(files)}.")
+    names = ensure_tuple(class_names)
+    items: list[dict[str, Any]] = []
+    for file in files:
+        annotations = join_tracks(read_cvat_xml(file))
+        if tags:
+            annotations = merge_tags(annotations, read_cvat_xml(tags))
+        for item in items_from_annotations(annotations, names, image):
+            if item["video"] in [other["video"] for other in items]:
+                raise ValueError(
+                    f"{file}: is another task named {item['video']!r}; their masks would be the same files."
+                )
+            if masks and any(item["outline"]):
+                folder = f"{masks}/{item['video']}"
+                item = write_masks(item, dataset_dir, folder, annotations.height, annotations.width)
+            items.append(item)
+    _write(Path(output), {"labels": dict(enumerate(names, start=1)), section: items})
+    load_datalist(dataset_dir, output, section, label_key="mask")
+    clips = tagged_clips(items)
+    if clips:
+        _write(Path(output).with_name(f"{Path(output).stem}_tags.json"), {section: clips})
+    boxes, outlines = (sum(len(frame) for item in items for frame in item[key]) for key in ("box", "outline"))
+    print(f"{output}: {len(items)} videos, {boxes} boxes, {outlines} outlines, {len(clips)} clips with a tag")
+
+
+def to_cvat(
+    dataset_dir: str,
+    datalist: str,
+    output: str,
+    class_names: Sequence[str] = ("polyp",),
+    section: str = "training",
+    masks: bool = True,
+) -> None:
+    """Write a datalist as CVAT's XML: ``<output>/<video>.xml`` for each item.
+
+    Args:
+        dataset_dir: folder with the data.
+        datalist: JSON file; see :func:`endofm_monai.apps.cvat.items_from_annotations` for what is written.
+        output: folder for the files.
+        class_names: names of the classes, in the order of their labels.
+        section: section of the datalist.
+        masks: write the mask files of items that have no ``outline`` as masks of the first class.
+    """
+    for item, (height, width) in _with_sizes(dataset_dir, datalist, section):
+        if masks and "mask" in item and "outline" not in item:
+            item["outline"] = outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
+        path = Path(output, f"{item['video']}.xml")
+        if not path.resolve().is_relative_to(Path(output).resolve()):
+            raise ValueError(f"{datalist}: the video {item['video']!r} would be written outside of {output}.")
+        write_cvat_xml(annotations_from_item(item, ensure_tuple(class_names), width, height), path)
+        print(path)
+
+
+def to_coco(
+    dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
+) -> None:
+    """Write a datalist in COCO's format; see :func:`endofm_monai.apps.cvat.coco.write_coco`.
+
+    Args:
+        dataset_dir: folder with the data.
+        datalist: JSON file.
+        output: the file to write.
+        class_names: names of the classes, in the order of their labels.
+        section: section of the datalist.
+    """
+    found = _with_sizes(dataset_dir, datalist, section)
+    write_coco([item for item, _ in found], ensure_tuple(class_names), [size for _, size in found], output)
+    print(output)
+
+
+def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dict[str, Any], tuple[int, int]]]:
+    """Items with paths as they are listed, and height and width of their frames."""
+    root = os.path.realpath(dataset_dir)
+    found = []
+    for item in load_datalist(dataset_dir, datalist, section, label_key=""):
+        with open_clip(item["image"]) as reader:
+            info = reader.probe()
+        if isinstance(item["image"], str):
+            item["image"] = os.path.relpath(item["image"], root)
+            item.setdefault("video", item["image"])
+        else:
+            item["image"] = [os.path.relpath(path, root) for path in item["image"]]
+            item.setdefault("video", os.path.dirname(item["image"][0]))
+        found.append((item, (info.height, info.width)))
+    return found
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        fire.Fire({"annotate": annotate, "from_cvat": from_cvat, "to_cvat": to_cvat, "to_coco": to_coco})
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

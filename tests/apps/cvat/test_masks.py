@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from endofm_monai.apps.cvat import outlines_from_masks, write_masks
+from endofm_monai.apps.cvat.__main__ import from_cvat, to_cvat
+from endofm_monai.data import load_datalist
+from endofm_monai.transforms import LoadClip, LoadMasks
+
+MASKS = np.zeros((3, 20, 30), np.uint8)
+MASKS[0, 2:9, 3:12] = 255
+MASKS[0, 4, 5] = 0  # a hole
+MASKS[0, 15:18, 20:29] = 255
+MASKS[2, 5, 5] = 255
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Three frames with masks, and a datalist of them."""
+    for folder in ("frames/a", "masks"):
+        (tmp_path / folder).mkdir(parents=True)
+    for index, mask in enumerate(MASKS):
+        Image.new("RGB", (30, 20)).save(tmp_path / f"frames/a/{index}.png")
+        Image.fromarray(mask).save(tmp_path / f"masks/{index}.png")
+    item = {"image": [f"frames/a/{i}.png" for i in range(3)], "mask": [f"masks/{i}.png" for i in range(3)]}
+    (tmp_path / "list.json").write_text(json.dumps({"training": [{**item, "video": "a"}]}))
+    return tmp_path
+
+
+def test_masks_come_back_from_cvat_pixel_by_pixel(dataset):
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    new = str(dataset / "new.json")
+    from_cvat(str(dataset / "xml" / "a.xml"), dataset_dir=str(dataset), output=new, masks="corrected")
+    (item,) = load_datalist(dataset, new, label_key="mask")
+    masks = LoadMasks()(item["mask"], LoadClip(num_frames=3)(item["image"]))
+    np.testing.assert_array_equal(masks[0].numpy() * 255, MASKS)
+    assert [len(frame) for frame in item["outline"]] == [2, 0, 1]
+    assert item["mask"][0].endswith("corrected/a/0.png")
+
+
+def test_outlines_of_masks_are_their_regions(dataset):
+    first, second, third = outlines_from_masks([dataset / f"masks/{index}.png" for index in range(3)], label=2)
+    assert [outline["mask"][:4] for outline in first] == [[3, 2, 9, 7], [20, 15, 9, 3]]
+    assert second == []
+    assert third == [{"label": 2, "mask": [5, 5, 1, 1, 0, 1]}]
+
+
+def test_polygons_and_masks_become_one_mask(tmp_path):
+    outlines = [
+        {"label": 1, "polygon": [2, 1, 6, 1, 6, 4, 2, 4]},
+        {"label": 2, "mask": [0, 0, 2, 1, 0, 2]},
+    ]
+    item = write_masks({"image": "a.mp4", "video": "a", "outline": [outlines, []]}, tmp_path, "m", 6, 8)
+    assert item["mask"] == ["m/000000.png", "m/000001.png"]
+    expected = np.zeros((6, 8), np.uint8)
+    expected[1:4, 2:6] = expected[0, :2] = 255
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "m/000000.png")), expected)
+    assert not np.asarray(Image.open(tmp_path / "m/000001.png")).any()
+
+
+def test_frames_of_one_name_are_refused(tmp_path):
+    item = {"image": ["a/1.png", "b/1.png"], "video": "v", "outline": [[], []]}
+    with pytest.raises(ValueError, match="v: has two frames of one name"):
+        write_masks(item, tmp_path, "m", 6, 8)
+    assert not (tmp_path / "m").exists()
+
+
+def test_names_from_a_file_do_not_lead_out_of_the_folder(dataset):
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    text = (dataset / "xml" / "a.xml").read_text()
+    (dataset / "bad.xml").write_text(text.replace("<name>a<", "<name>../../../a<"))
+    with pytest.raises(ValueError, match="lies outside the dataset's folder"):
+        from_cvat(str(dataset / "bad.xml"), dataset_dir=str(dataset), output=str(dataset / "new.json"))
+    (dataset / "bad.xml").write_text(text.replace("frames/a/0.png", "../../0.png"))
+    with pytest.raises((ValueError, FileNotFoundError), match="does not exist|lies outside"):
+        from_cvat(str(dataset / "bad.xml"), dataset_dir=str(dataset), output=str(dataset / "new.json"))
+    (dataset / "list.json").write_text((dataset / "list.json").read_text().replace('"video": "a"', '"video": "../a"'))
+    with pytest.raises(ValueError, match="would be written outside of"):
+        to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+
+
+def test_tasks_of_one_name_are_refused(dataset):
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    file = str(dataset / "xml" / "a.xml")
+    with pytest.raises(ValueError, match="a.xml: is another task named 'a'"):
+        from_cvat(file, file, dataset_dir=str(dataset), output=str(dataset / "new.json"))
