@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +137,7 @@ def test_training_and_inference_have_the_same_network(bundle, trial_network) -> 
 def test_training_and_inference_prepare_clips_alike(bundle) -> None:
     """The validation of the training is the inference, save for what belongs to labels and results."""
     train, inference = read(bundle, "train"), read(bundle, "inference")
-    steps = []
-    for preprocessing in (train["validate"]["preprocessing"], inference["preprocessing"]):
-        steps.append([step for step in preprocessing["transforms"] if names_a_step_of_the_clip(step)])
-    assert steps[0] == steps[1]
+    assert clip_steps(train, train["validate"]["preprocessing"]) == clip_steps(inference, inference["preprocessing"])
     validating, inferring = train["validate"]["inferer"], inference["inferer"]
     assert validating["_target_"] == inferring["_target_"]
     for key in ("fit", "normalize"):  # which the detector's inferer does by itself
@@ -148,12 +147,17 @@ def test_training_and_inference_prepare_clips_alike(bundle) -> None:
     shared = {"class_names", "frame_size", "num_frames", "sampling_rate", "window", "stride", "mode", "mean", "std"}
     for key in shared & train.keys() & inference.keys():
         assert train[key] == inference[key], key
-    if "normalize" in train:
-        assert train["normalize"] == inference["normalize"]
 
 
-def names_a_step_of_the_clip(step: Any) -> bool:
-    return not isinstance(step, dict) or step["_target_"] not in NOT_OF_THE_CLIP
+def clip_steps(config: dict[str, Any], step: Any) -> list[dict[str, Any]]:
+    """What a transform of a config does to the clip, one by one, with references followed."""
+    if isinstance(step, str):
+        return clip_steps(config, config[step.removeprefix("@")])
+    if isinstance(step, list):
+        return [found for part in step for found in clip_steps(config, part)]
+    if step["_target_"] == "Compose":
+        return clip_steps(config, step["transforms"])
+    return [] if step["_target_"] in NOT_OF_THE_CLIP else [step]
 
 
 @pytest.mark.skipif("MODEL_ZOO_ROOT" not in os.environ, reason="needs a checkout of the Model Zoo at MODEL_ZOO_ROOT")
@@ -172,3 +176,23 @@ def test_passes_the_checks_of_the_model_zoo(bundle, tmp_path) -> None:
     command = [sys.executable, str(zoo / "ci" / "verify_bundle.py"), "-b", copy.name, "-p", str(tmp_path), "-m", "full"]
     done = subprocess.run(command, cwd=zoo, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_metadata_name_every_package_that_the_project_imports(bundle) -> None:
+    """Beside those of apps that a bundle does without."""
+    without = ("apps/monai_label", "apps/cvat", "apps/active_learning", "data/preparation")
+    imported = set()
+    for path in (ROOT / "endofm_monai").rglob("*.py"):
+        if not path.relative_to(ROOT / "endofm_monai").as_posix().startswith(without):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(str(node.module).partition(".")[0])
+    imported -= {*sys.stdlib_module_names, "endofm_monai"}
+    distributions = packages_distributions()
+    metadata = read(bundle, "metadata")
+    named = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
+    missing = {name for name in imported if not named & {found.lower() for found in distributions[name]}}
+    assert missing == set()
+    assert "fire" in named  # which the commands of monai.bundle need

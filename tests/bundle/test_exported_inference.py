@@ -32,6 +32,9 @@ def bundle(request) -> BundleUnderTest:
 
 def outputs_of(folder: Path, datalist: Path, output_dir: Path, *configs: str) -> list[torch.Tensor]:
     """Every tensor that the evaluator of a bundle's inference gives."""
+    settings = {**TRIAL_INFERENCE[folder.name], **FEW_FILES.get(folder.name, {})}
+    if len(configs) > 1:  # what is exported has its size
+        settings = {key: value for key, value in settings.items() if not key.startswith("network_def")}
     made = create_workflow(
         config_file=[str(folder / "configs" / f"{name}.json") for name in configs],
         workflow_type="infer",
@@ -41,8 +44,7 @@ def outputs_of(folder: Path, datalist: Path, output_dir: Path, *configs: str) ->
         datalist=str(datalist),
         output_dir=str(output_dir),
         device="$torch.device('cpu')",
-        **TRIAL_INFERENCE[folder.name],
-        **FEW_FILES.get(folder.name, {}),
+        **settings,
     )
     outputs: list[torch.Tensor] = []
     made.evaluator.add_event_handler(

@@ -22,7 +22,8 @@ def test_versions_are_those_that_monai_reads_from_the_same_listing(tmp_path, mon
     assert entries["endofm_pretraining_v0.2.0"]["checksum"] == hashlib.sha1(b"0.2.0").hexdigest()
 
     answer = SimpleNamespace(text=listing.read_text(), raise_for_status=lambda: None)
-    monkeypatch.setattr(scripts.requests, "get", lambda url: answer)
+    monkeypatch.setattr(scripts, "requests", SimpleNamespace(get=lambda url: answer))
+    monkeypatch.setattr(scripts, "has_requests", True)
     assert bundle_versions(tmp_path)["endofm_pretraining"] == get_bundle_versions("endofm_pretraining")
 
 
