@@ -7,12 +7,22 @@ set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
 PYTHON="${PYTHON:-python}"
 pip() { "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@"; }
+versions() {
+    "$PYTHON" -c '
+from importlib.metadata import version
+print(*(f"{name} {version(name)}" for name in ("numpy", "torch", "torchvision", "monai", "pydicom")), sep=", ")'
+}
 
 case "${1:-}" in
     slim)
-        # MONAI Label's and pydicom-seg's own requirements forbid numpy 2, and pip would obey
-        pip --no-deps monailabel==0.8.5 pydicom-seg==0.4.1 2> /dev/null
+        # the requirements of MONAI Label and pydicom-seg forbid numpy 2: pip is told to pass over them, and says so
+        before="$(versions)"
+        pip --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
         pip --requirement "$here/requirements-slim.txt"
+        if [ "$(versions)" != "$before" ]; then
+            echo "The installation of MONAI Label changed $before to $(versions)." >&2
+            exit 1
+        fi
         ;;
     full)
         pip --requirement "$here/requirements-full.txt"

@@ -68,7 +68,7 @@ def neighbors(path: str) -> list[str]:
     if place is None:
         return [path]
     clip, number = place
-    found = {}
+    found: dict[int, str] = {}
     for image in frame_images(os.path.dirname(path)):
         other = frame_number(image)
         if other is not None and other[0] == clip:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,17 +121,13 @@ def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
 
 
 def _check_box(box: Any, height: int, width: int, name: str) -> None:
-    sides = box.get("box") if isinstance(box, dict) else None
-    is_box = (
-        isinstance(sides, list)
-        and len(sides) == 4
-        and all(isinstance(s, (int, float)) and math.isfinite(s) for s in sides)
-    )
-    if not is_box or not isinstance(box.get("label"), str):
+    sides: Any = box.get("box") if isinstance(box, dict) else None
+    numbers = [side for side in sides if isinstance(side, (int, float))] if isinstance(sides, list) else []
+    if len(numbers) != 4 or len(sides) != 4 or not isinstance(box.get("label"), str):
         raise LabelError(
             f'The notes on {name}: a detection is {{"label": class, "box": [x1, y1, x2, y2]}}, found {box}.'
         )
-    x1, y1, x2, y2 = sides
+    x1, y1, x2, y2 = numbers
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
         raise LabelError(f"The notes on {name}: the box {sides} is not inside the image of {width} x {height} pixels.")
 
