@@ -60,8 +60,8 @@ def test_ldpolypvideos_without_boxes(read, items_of, script, write_clip, tmp_pat
         prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="all")
 
 
-def test_own_videos_do_not_tell_who_they_are_of(items_of, content, prepared, script):
-    source, output, _ = prepared("own_videos")
+def test_own_videos_do_not_tell_who_they_are_of(content, prepared):
+    _, output, _ = prepared("own_videos")
     for name, data in content(output).items():
         if not name.startswith("private"):
             assert b"Doe" not in data
@@ -70,8 +70,13 @@ def test_own_videos_do_not_tell_who_they_are_of(items_of, content, prepared, scr
     with open(output / "private/sources.csv", encoding="utf-8") as file:
         table = file.read()
     assert "ward 3/Doe_Jane_1960.mp4" in table
+
+
+def test_own_videos_keep_their_numbers(items_of, prepared, script, tmp_path):
+    source, _, _ = prepared("own_videos")
+    shutil.copytree(source.parent, tmp_path / "copy")
+    source, output = tmp_path / "copy" / "source", tmp_path / "copy" / "output"
     videos = [item["video"] for item in items_of(output)["training"]]
     shutil.copy(source / "broken.mp4", source / "a_new_one.mp4")
-    script("own_videos/prepare.py").prepare(str(source), str(output), workers=1)
+    script("own_videos/prepare.py").prepare(str(source), str(output), workers=1, stats=False)
     assert [item["video"] for item in items_of(output)["training"]] == videos
-    (source / "a_new_one.mp4").unlink()
