@@ -38,7 +38,7 @@ TASK: dict[str, dict[str, Any]] = {
 TRAIN_ONLY: dict[str, dict[str, Any]] = {
     "segmentation": {"clips_per_video": 1, "num_frames": 2},
     "detection": {"test_supports": 2},
-    "classification": {"batch_size": 2},
+    "classification": {"batch_size": 4},
 }
 
 

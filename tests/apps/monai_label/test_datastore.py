@@ -99,6 +99,16 @@ def test_names_cannot_leave_the_folder(client, studies, name):
     assert set(studies.parent.rglob("*")) == before
 
 
+def test_images_that_are_not_there_are_answered(client):
+    for answer in (
+        client.delete("/datastore/image", params={"id": "unknown"}),
+        client.put("/datastore/image/info", params={"image": "unknown"}, data={"info": "{}"}),
+        client.get("/datastore/image", params={"image": "../studies/single"}),
+        put_label(client, "unknown", encoded(MASK)),
+    ):
+        assert answer.status_code == 404
+
+
 def test_files_that_are_no_image_are_refused(client, studies):
     for name, content in (("a.png", b"no image"), ("a.mp4", b"no video"), ("a.py", b"print()"), ("a", b"")):
         answer = client.put("/datastore/image", params={"image": "strange"}, files={"file": (name, content)})

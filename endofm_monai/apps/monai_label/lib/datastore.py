@@ -67,15 +67,27 @@ class CheckedDatastore(LocalDatastore):
         Raises:
             HTTPException: when there is no such image, the tag is no plain name, or the label does not fit the image.
         """
-        image = self.get_image_uri(image_id)
-        if not image:
-            raise HTTPException(404, f"There is no image {image_id!r}.")
+        self._check_known(image_id)
         _check_name(label_tag)
         try:
-            check_label(label_filename, image)
+            check_label(label_filename, self.get_image_uri(image_id))
         except LabelError as error:
             raise HTTPException(400, str(error)) from error
         return super().save_label(image_id, label_filename, label_tag, label_info)
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image and its labels; raises an ``HTTPException`` when there is no such image."""
+        self._check_known(image_id)
+        super().remove_image(image_id)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to what is known of an image; raises an ``HTTPException`` when there is no such image."""
+        self._check_known(image_id)
+        super().update_image_info(image_id, info)
+
+    def _check_known(self, image_id: str) -> None:
+        if not self.get_image_uri(image_id):
+            raise HTTPException(404, f"There is no image {image_id!r}.")
 
 
 def _check_name(name: str) -> None:

@@ -18,6 +18,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.basic_infer import BasicInferTask
 from monailabel.transform.post import FindContoursd
 from monailabel.transform.writer import PolygonWriter
+from monailabel.utils.others.generic import strtobool
 from PIL import Image
 from torch import nn
 
@@ -75,7 +76,7 @@ class EndoInferTask(BasicInferTask):
             raise HTTPException(400, f"`frame` must be a number and `device` a device: {error}") from error
         with self._lock:
             try:
-                clip = find_clip(request["image"], frame, request.get("context", True))
+                clip = find_clip(request["image"], frame, strtobool(request.get("context", True)))
                 return self._answer(clip, {**request, "device": device})
             except (ClipReadError, WeightsError) as error:
                 raise HTTPException(400, str(error)) from error

@@ -90,13 +90,16 @@ class EndoTrainTask(TrainTask):
 
     def _options(self, request: dict[str, Any]) -> dict[str, Any]:
         """Of the request only numbers and a device: what else it says must not reach a configuration, which is code."""
-        return {
-            "device": f"$torch.device('{requested_device(request)}')",
-            "epochs": int(request.get("max_epochs", 50)),
-            "num_workers": int(request.get("num_workers", 0)),
-            "val_split": float(request.get("val_split", 0.2)),
-            "pretrained": bool(request.get("pretrained", True)),
-        }
+        try:
+            return {
+                "device": f"$torch.device('{requested_device(request)}')",
+                "epochs": int(request.get("max_epochs", 50)),
+                "num_workers": int(request.get("num_workers", 0)),
+                "val_split": float(request.get("val_split", 0.2)),
+                "pretrained": bool(request.get("pretrained", True)),
+            }
+        except TypeError as error:
+            raise ValueError(f"`max_epochs`, `num_workers` and `val_split` must be numbers: {error}") from error
 
     def _train(self, items: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
         training, validation = _split(items, options.pop("val_split"))
@@ -104,12 +107,12 @@ class EndoTrainTask(TrainTask):
         shutil.rmtree(folder, ignore_errors=True)
         root = os.path.commonpath([os.path.dirname(path) for item in items for path in _paths(item)])
         datalist = folder / "datalist.json"
-        sections = {"training": training, "validation": validation or training}
+        parts = {"training": training, "validation": validation or training}
+        sections = {
+            name: [_relative(clip, root) for clip in join_frames_of_clips(part)] for name, part in parts.items()
+        }
         with atomic_path(datalist) as temporary:
-            relative = {
-                name: [_relative(clip, root) for clip in join_frames_of_clips(part)] for name, part in sections.items()
-            }
-            temporary.write_text(json.dumps(relative, indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(sections, indent=1), encoding="utf-8")
         weights = self.bundle.weights if options.pop("pretrained") else None
         if weights is not None:
             self.bundle.check_weights(weights)
@@ -126,7 +129,8 @@ class EndoTrainTask(TrainTask):
             val_interval=1,
             **options,
         )
-        workflow.parser["batch_size"] = min(workflow.parser["batch_size"], len(training))
+        examples = training if self.bundle.task == "detection" else sections["training"]  # key frames, or clips
+        workflow.parser["batch_size"] = min(workflow.parser["batch_size"], len(examples))
         with _own_sigterm():
             workflow.initialize()
             workflow.run()
