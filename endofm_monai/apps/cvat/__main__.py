@@ -18,7 +18,7 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.apps.cvat.annotations import Annotations, Shape, Tag
 from endofm_monai.apps.cvat.answers import FrameAnnotator
-from endofm_monai.apps.cvat.coco import write_coco
+from endofm_monai.apps.cvat.coco import write_coco_annotations
 from endofm_monai.apps.cvat.datalist import (
     annotations_from_item,
     items_from_annotations,
@@ -162,7 +162,7 @@ def to_cvat(
 def to_coco(
     dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
 ) -> None:
-    """Write a datalist in COCO's format; see :func:`endofm_monai.apps.cvat.coco.write_coco`.
+    """Write a datalist in COCO's format; see :func:`endofm_monai.apps.cvat.coco.write_coco_annotations`.
 
     Args:
         dataset_dir: folder with the data.
@@ -172,7 +172,7 @@ def to_coco(
         section: section of the datalist.
     """
     found = _with_sizes(dataset_dir, datalist, section)
-    write_coco([item for item, _ in found], ensure_tuple(class_names), [size for _, size in found], output)
+    write_coco_annotations([item for item, _ in found], ensure_tuple(class_names), [size for _, size in found], output)
     print(output)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from endofm_monai.data.mask_runs import encode_runs, mask_from_points
 from endofm_monai.utils import atomic_path
 
-__all__ = ["write_coco"]
+__all__ = ["write_coco_annotations"]
 
 
-def write_coco(
+def write_coco_annotations(
     items: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
     frame_sizes: Sequence[tuple[int, int]],

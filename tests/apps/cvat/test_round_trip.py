@@ -16,7 +16,7 @@ from endofm_monai.apps.cvat import (
     read_cvat_xml,
     write_cvat_xml,
 )
-from endofm_monai.apps.cvat.coco import write_coco
+from endofm_monai.apps.cvat.coco import write_coco_annotations
 from endofm_monai.data import datalist_from_coco
 
 from .conftest import HEIGHT, LABELS, WIDTH, tasks
@@ -87,7 +87,7 @@ def test_coco_of_a_datalist_loses_nothing(images):
         for item in items:  # COCO gives width and height instead of the far corner: exact for a few decimals
             item["box"] = [[[round(side, 4) for side in box] for box in frame] for frame in item["box"]]
         with tempfile.TemporaryDirectory() as folder:
-            write_coco(items, LABELS, [(HEIGHT, WIDTH)] * len(items), Path(folder, "coco.json"))
+            write_coco_annotations(items, LABELS, [(HEIGHT, WIDTH)] * len(items), Path(folder, "coco.json"))
             files = {"training": Path(folder, "coco.json")}
             read = datalist_from_coco(files, LABELS, Path(folder, "list.json"), outlines=True)["training"]
         assert [item["image"] for item in read] == [item["image"] for item in items]
