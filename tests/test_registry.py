@@ -17,6 +17,8 @@ from monai.transforms.io.array import SUPPORTED_READERS
 
 import endofm_monai
 
+OPTIONAL = ("cvat_sdk", "fastapi", "monailabel")  # what some apps need that is no requirement of the package
+
 
 def public_components() -> dict[str, list[str]]:
     """Modules that define each public class or function of the package."""
@@ -24,7 +26,12 @@ def public_components() -> dict[str, list[str]]:
     for found in pkgutil.walk_packages(endofm_monai.__path__, "endofm_monai."):
         if found.name.endswith("__main__"):
             continue
-        module = import_module(found.name)
+        try:
+            module = import_module(found.name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in OPTIONAL:
+                raise
+            continue
         for name in getattr(module, "__all__", []):
             value = getattr(module, name)
             if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == found.name:
