@@ -97,6 +97,7 @@ def export_network(
     if format == "trt" and not torch.cuda.is_available():
         raise RuntimeError("The format 'trt' needs an NVIDIA GPU, as an engine is made for one: found none.")
     bundle = Path(bundle)
+    path = Path(output or bundle / "models" / EXPORTED_NAMES[format])
     state = load_network(bundle, weights, **overrides).state_dict()
     configs = bundle / "configs"
     common: dict[str, Any] = {
@@ -106,10 +107,7 @@ def export_network(
         "bundle_root": str(bundle),
         **overrides,
     }
-    with (
-        tempfile.TemporaryDirectory(prefix="endofm-") as folder,
-        atomic_path(output or bundle / "models" / EXPORTED_NAMES[format]) as temporary,
-    ):
+    with tempfile.TemporaryDirectory(prefix="endofm-") as folder, atomic_path(path) as temporary:
         common |= {"ckpt_file": f"{folder}/model.pt", "filepath": str(temporary)}
         torch.save(state, common["ckpt_file"])
         if format == "ts":
@@ -118,7 +116,7 @@ def export_network(
             onnx_export(**common, **_onnx_settings(configs, overrides))
         else:
             trt_export(**common, precision=precision)
-    return Path(output or bundle / "models" / EXPORTED_NAMES[format])
+    return path
 
 
 def _onnx_settings(configs: Path, overrides: dict[str, Any]) -> dict[str, Any]:
