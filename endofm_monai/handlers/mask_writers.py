@@ -14,6 +14,7 @@ import numpy as np
 from monai.data import NibabelWriter
 from PIL import Image
 
+from endofm_monai.data.mask_runs import encode_runs
 from endofm_monai.utils import atomic_path
 from endofm_monai.visualize import open_video, overlay_mask
 
@@ -108,16 +109,11 @@ def write_coco_masks(clip: MaskOutput) -> Iterator[WriteMask]:
         if not mask.any():
             return
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        flat = np.concatenate([[0], mask.ravel(order="F") > 0, [0]]).astype(np.int8)
-        edges = np.flatnonzero(np.diff(flat))
-        runs = np.diff(edges, prepend=0).tolist()
-        if rest := mask.size - int(edges[-1]):
-            runs.append(rest)
         annotation = {
             "id": len(annotations) + 1,
             "image_id": written,
             "category_id": 1,
-            "segmentation": {"size": [clip.height, clip.width], "counts": runs},
+            "segmentation": {"size": [clip.height, clip.width], "counts": encode_runs(mask.ravel(order="F"))},
             "area": int(np.count_nonzero(mask)),
             "bbox": [int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1],
             "iscrowd": 1,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from endofm_monai.apps.cvat import outlines_from_masks, write_masks
-from endofm_monai.apps.cvat.__main__ import from_cvat, to_cvat
-from endofm_monai.data import load_datalist
+from endofm_monai.apps.cvat.__main__ import from_cvat, to_coco, to_cvat
+from endofm_monai.data import datalist_from_coco, load_datalist
 from endofm_monai.transforms import LoadClip, LoadMasks
 
 MASKS = np.zeros((3, 20, 30), np.uint8)
@@ -43,6 +43,27 @@ def test_masks_come_back_from_cvat_pixel_by_pixel(dataset):
     np.testing.assert_array_equal(masks[0].numpy() * 255, MASKS)
     assert [len(frame) for frame in item["outline"]] == [2, 0, 1]
     assert item["mask"][0].endswith("corrected/a/0.png")
+
+
+def test_coco_by_command(dataset):
+    content = json.loads((dataset / "list.json").read_text())
+    (item,) = content["training"]
+    outline = {"label": 1, "polygon": [1, 1, 5, 1, 5, 4]}
+    item.update(box=[[[1, 2, 9, 7.5]], [], []], box_label=[[2], [], []], outline=[[], [outline], []])
+    (dataset / "list.json").write_text(json.dumps(content))
+    to_coco(str(dataset), str(dataset / "list.json"), str(dataset / "coco.json"), class_names=("adenoma", "other"))
+    coco = json.loads((dataset / "coco.json").read_text())
+    assert [(a["image_id"], a["category_id"], a["bbox"]) for a in coco["annotations"]] == [
+        (1, 2, [1, 2, 8, 5.5]),
+        (2, 1, [1, 1, 4, 3]),
+    ]
+    assert coco["images"][1]["file_name"] == "frames/a/1.png"
+    assert (coco["images"][0]["height"], coco["images"][0]["width"]) == (20, 30)
+    files, names = {"training": dataset / "coco.json"}, ("adenoma", "other")
+    (read,) = datalist_from_coco(files, names, dataset / "new.json", outlines=True)["training"]
+    assert (read["box"], read["box_label"], read["outline"]) == (item["box"], item["box_label"], item["outline"])
+    (plain,) = datalist_from_coco(files, names, dataset / "new.json")["training"]
+    assert plain["box"][1] == [[1, 1, 5, 4]]  # by default every annotation is a box
 
 
 def test_outlines_of_masks_are_their_regions(dataset):
