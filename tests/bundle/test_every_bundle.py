@@ -178,8 +178,9 @@ def test_passes_the_checks_of_the_model_zoo(bundle, tmp_path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-def test_metadata_name_every_package_that_the_project_imports(bundle) -> None:
-    """Beside those of apps that a bundle does without."""
+@pytest.fixture(scope="module")
+def needed() -> list[set[str]]:
+    """Distributions of the packages that the project imports, beside those of apps that a bundle does without."""
     without = ("apps/monai_label", "apps/cvat", "apps/active_learning", "data/preparation")
     imported = set()
     for path in (ROOT / "endofm_monai").rglob("*.py"):
@@ -189,10 +190,13 @@ def test_metadata_name_every_package_that_the_project_imports(bundle) -> None:
                     imported |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom):
                     imported.add(str(node.module).partition(".")[0])
-    imported -= {*sys.stdlib_module_names, "endofm_monai"}
     distributions = packages_distributions()
-    metadata = read(bundle, "metadata")
-    named = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
-    missing = {name for name in imported if not named & {found.lower() for found in distributions[name]}}
-    assert missing == set()
+    return [
+        {found.lower() for found in distributions[n]} for n in imported - {*sys.stdlib_module_names, "endofm_monai"}
+    ]
+
+
+def test_metadata_name_every_package_that_the_project_imports(bundle, needed) -> None:
+    named = {"monai", "torch", "numpy", *read(bundle, "metadata")["required_packages_version"]}
+    assert [found for found in needed if not found & named] == []
     assert "fire" in named  # which the commands of monai.bundle need

@@ -25,7 +25,13 @@ OTHER_SHAPES = {  # than that of the export
 FEW_FILES = {"endofm_polyp_segmentation": {"formats": ["png"]}, "endofm_polyp_detection": {"formats": ["csv"]}}
 
 
-@pytest.fixture(params=OTHER_SHAPES)
+SLOW = {("endofm_polyp_detection", "onnx"): pytest.mark.full_size}  # a minute of symbolic shapes
+CASES = [
+    pytest.param(name, format, marks=SLOW.get((name, format), ())) for name in OTHER_SHAPES for format in ("ts", "onnx")
+]
+
+
+@pytest.fixture
 def bundle(request) -> BundleUnderTest:
     return BundleUnderTest(request.param)
 
@@ -63,7 +69,7 @@ def tensors(output: Any) -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("format", ["ts", "onnx"])
+@pytest.mark.parametrize(("bundle", "format"), CASES, indirect=["bundle"])
 def test_overlay_gives_what_the_network_gives(bundle, with_model, trial_datalist, trial_network, tmp_path, format):
     if format == "onnx":
         pytest.importorskip("onnxruntime")
