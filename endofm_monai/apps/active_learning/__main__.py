@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.utils import ensure_tuple
 
 from endofm_monai.apps.active_learning.selection import clip_windows, select_frames
 from endofm_monai.apps.active_learning.token_cache import encode_frames
@@ -34,7 +33,7 @@ def choose_frames(
     backbone_weights: str | None = None,
     datalist: str | None = None,
     section: str = "training",
-    labeled: str | tuple[str, ...] = (),
+    labeled: str = "",
     window: int = 8,
     preset: str = "base",
     patch_size: int = 16,
@@ -56,7 +55,7 @@ def choose_frames(
         backbone_weights: weights of the pre-trained backbone, whose class tokens tell how much frames differ.
         datalist: JSON file, see ``endofm_monai.data.load_datalist``; by default all clips below ``dataset_dir``.
         section: section of the datalist.
-        labeled: files that this command wrote before, whose frames have been annotated.
+        labeled: files that this command wrote before, separated by commas, whose frames have been annotated.
         window: frames of a window, of which one at most is annotated.
         preset: size of the backbone.
         patch_size: pixels of a patch of the backbone.
@@ -81,7 +80,9 @@ def choose_frames(
         lengths[name] = length
         frames += [(name, index) for index in range(length)]
     done = [
-        _place(entry, frames, file) for file in ensure_tuple(labeled) for entry in json.loads(Path(file).read_text())
+        _place(entry, frames, file)
+        for file in filter(None, labeled.split(","))
+        for entry in json.loads(Path(file).read_text())
     ]
     scores = embeddings = None
     if bundle is not None:
