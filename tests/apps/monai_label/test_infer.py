@@ -96,6 +96,16 @@ def test_mask_equals_that_of_the_bundle(client, studies, bundles, tmp_path):
         np.testing.assert_array_equal(found > 0, np.asarray(Image.open(path)) > 0)
 
 
+def test_where_nothing_is_red_mask_polygons_and_boxes_are_empty(client):
+    gray = Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90))
+    found = mask(infer(client, SEGMENTATION, "image", file=("gray.png", png(gray), "image/png")))
+    np.testing.assert_array_equal(found, np.zeros((HEIGHT, WIDTH)))
+    answer = infer(client, SEGMENTATION, file=("gray.png", png(gray), "image/png")).json()
+    assert answer["annotations"] == [{"annotation": {"elements": []}}]
+    answer = infer(client, DETECTION, file=("gray.png", png(gray), "image/png")).json()
+    assert answer["detections"] == answer["annotations"][0]["annotation"]["elements"] == []
+
+
 def test_polygon_has_the_corners_of_the_mask_and_goes_to_qupath(client):
     answer = infer(client, SEGMENTATION, image="case_0004", context=False).json()
     (element,) = answer["annotations"][0]["annotation"]["elements"]

@@ -133,6 +133,7 @@ class Segmentation(EndoInferTask):
     def writer(self, data: Any, extension: Any = None, dtype: Any = None) -> tuple[str | None, dict[str, Any]]:
         """Write what ``output`` asks for, by default the mask."""
         data.setdefault("output", "mask")
+        data.setdefault(self.output_json_key, {"annotation": {"elements": []}})  # where nothing is found
         file, result = PolygonWriter(self.output_label_key, self.output_json_key)(data)
         if file is None:
             handle, file = tempfile.mkstemp(".png")
