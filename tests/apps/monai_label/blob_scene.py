@@ -95,7 +95,9 @@ def start_app(studies: Path, **conf: str) -> TestClient:
     settings.MONAI_LABEL_APP_CONF = conf
     settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD = False
     clear_cache()
-    return TestClient(app)  # not as a context: that would start threads that never end
+    client = TestClient(app)  # not as a context: that would start threads that never end
+    assert client.get("/info/").status_code == 200
+    return client
 
 
 def infer(client: Any, model: str, result: str = "json", image: str = "", file: Any = None, **params: Any) -> Any:
