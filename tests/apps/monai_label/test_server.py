@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,10 +31,11 @@ def server(tmp_path) -> Iterator[tuple[httpx.Client, subprocess.Popen, Path]]:
     """A server as a user starts it."""
     bundle = make_bundle(tmp_path / "bundles", "segmentation")
     studies = make_studies(tmp_path / "studies")
+    app = shutil.copytree(APP, tmp_path / "app")  # the server writes logs there
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(APP), "--studies", str(studies)]
+    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
     command += ["--conf", "bundles_dir", str(bundle.parent), "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(FOLDER), "MONAI_LABEL_APP_CONF": "{}"}
     with (
