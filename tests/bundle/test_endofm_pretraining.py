@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import av
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from bundles import BundleUnderTest, root_cause
-from monai.bundle import ckpt_export, load
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.networks.nets import EndoFM
@@ -70,18 +68,6 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
         **SMALL,
     ).run()
     return output
-
-
-@pytest.mark.parametrize(
-    ("kind", "names"), [("train", ["train"]), ("train", ["train", "evaluate"]), ("infer", ["inference"])]
-)
-def test_has_all_properties(kind, names, dataset_dir, tmp_path):
-    overrides = SMALL if kind == "train" else SMALL_NETWORK
-    made = BUNDLE.workflow(
-        kind, *names, dataset_dir=str(dataset_dir), datalist=str(dataset_dir / "datalist.json"), **overrides
-    )
-    assert made.check_properties() == []
-    assert made.version == json.loads(Path(BUNDLE.config("metadata")[0]).read_text())["version"]
 
 
 def test_training_and_inference_agree():
@@ -200,34 +186,6 @@ def test_wrong_settings_are_named_before_the_training(dataset_dir, tmp_path, ove
         BUNDLE.workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
     assert message in str(root_cause(caught.value))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_exported_network_gives_the_same(trained, tmp_path):
-    exported = tmp_path / "model.ts"
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(exported),
-        ckpt_file=str(trained / "models" / "model.pt"),
-        meta_file=BUNDLE.config("metadata")[0],
-        config_file=BUNDLE.config("inference")[0],
-        bundle_root=str(BUNDLE.folder),
-        **SMALL_NETWORK,
-    )
-    backbone = EndoFM(embed_dim=16, depth=2, num_heads=2).eval()
-    backbone.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
-    clip = torch.randn(1, 3, 4, 32, 48)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.jit.load(str(exported)).eval()(clip), backbone(clip))
-
-
-@pytest.mark.parametrize("kind", ["train", "inference"])
-def test_network_loads_by_monai(trained, tmp_path, kind):
-    shutil.copytree(BUNDLE.folder, tmp_path / BUNDLE.folder.name)
-    shutil.copy(trained / "models" / "model.pt", tmp_path / BUNDLE.folder.name / "models")
-    small = {key.removeprefix("network_def::"): value for key, value in SMALL_NETWORK.items()}
-    network = load(name=BUNDLE.folder.name, bundle_dir=str(tmp_path), workflow_type=kind, net_override=small)
-    saved = torch.load(trained / "models" / "model.pt", weights_only=True)
-    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
 
 
 def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
