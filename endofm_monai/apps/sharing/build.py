@@ -25,7 +25,7 @@ from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
 __all__ = ["build_bundle"]
 
 WEIGHT_FORMATS = ("pt", "safetensors")
-NOT_SHARED = shutil.ignore_patterns("__pycache__", "*.pyc", "eval", "models", ".*")
+NOT_SHARED = shutil.ignore_patterns("__pycache__", "*.pyc", "eval", "models", "logs", "bin", "model", ".*")
 
 
 def build_bundle(
