@@ -31,9 +31,9 @@ class DetectionLoss(nn.Module):
     ``stft_reg``            smooth L1 loss of its corrections                        positives of the second stage
     ======================= ======================================================== ==================================
 
-    Sums and divisors (at least 1) run over the batch; divisors are averaged over processes. A batch without any positive
-    has the mean divisors of former batches: divided by 1, one frame without a polyp would weigh as much as the tens of
-    locations of all polyps together. The state dict holds this mean, in ``usual_positives``.
+    Sums and divisors (at least 1) run over the batch; divisors are averaged over processes. A batch without any
+    positive has the mean divisors of former batches: divided by 1, one frame without a polyp would weigh as much as the
+    tens of locations of all polyps together. The state dict holds this mean, in ``usual_positives``.
 
     Args:
         reference_skip_negatives: learn nothing from frames without a box, as the published training does; by default
