@@ -110,11 +110,20 @@ def build_bundle(
 
 
 def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> None:
-    """Make the values the defaults of all configurations with these keys at their top, and name the weights' file."""
+    """Make the values the defaults of all configurations with these keys, and name the weights' file.
+
+    A key at the top must be there; one below it, such as ``network_def::img_size``, may be new.
+    """
     for path in configs.glob("*.json"):
         if path.name != "metadata.json":
             content = json.loads(path.read_text(encoding="utf-8"))
-            content |= {key: value for key, value in overrides.items() if key in content}
+            for key, value in overrides.items():
+                *parents, last = key.split("::")
+                section = content
+                for parent in parents:
+                    section = section.get(parent, {})
+                if isinstance(section, dict) and (last in section or (parents and section)):
+                    section[last] = value
             if isinstance(content.get("weights"), str):
                 content["weights"] = f"$@bundle_root + '/models/model.{weights_format}'"
             path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

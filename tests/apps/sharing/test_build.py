@@ -67,11 +67,13 @@ def test_same_content_gives_the_same_bytes_and_replaces_the_former(shared: Path)
 def test_safetensors_alone_are_what_the_configs_load(shared: Path, tmp_path: Path) -> None:
     url = "https://example.org/weights/"
     data = {"weights_url": url, "trained_on": "Two made-up videos.", "preset": "tiny", "formats": "safetensors"}
+    data["network_def::drop_path_rate"] = 0.0
     build_bundle(BUNDLE, shared / "trained.pt", tmp_path, **data)
     folder = tmp_path / "endofm_pretraining"
     assert [path.name for path in (folder / "models").iterdir()] == ["model.safetensors"]
     for name in (CONFIG, "configs/evaluate.json"):
         assert json.loads((folder / name).read_text())["weights"].endswith("/models/model.safetensors'")
+    assert json.loads((folder / CONFIG).read_text())["network_def"]["drop_path_rate"] == 0
     (listed,) = json.loads((folder / "large_files.yml").read_text())["large_files"]
     assert listed["url"] == "https://example.org/weights/model.safetensors"
     assert check_large_files(folder) == [folder / "models" / "model.safetensors"]
