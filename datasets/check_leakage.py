@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.data import ClipReadError, load_datalist, split_frames
 from endofm_monai.data.clip_files import frame_images
-from endofm_monai.data.preparation import run_command, run_parallel
+from endofm_monai.data.preparation import run_from_command_line, run_parallel
 from endofm_monai.data.preparation.clip_hashes import ClipHashes, hash_clip
 from endofm_monai.data.preparation.leakage import Match, confirm_match, find_matches
 from endofm_monai.data.preparation.leakage_report import write_leakage_report
@@ -140,4 +140,4 @@ def hash_all(clip: Clip) -> tuple[Clip, list[str], ClipHashes | str]:
 
 
 if __name__ == "__main__":
-    run_command(check_leakage)
+    run_from_command_line(check_leakage)

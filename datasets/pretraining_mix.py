@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.preparation import run_command
+from endofm_monai.data.preparation import run_from_command_line
 from endofm_monai.data.preparation.files import relative, write_json
 
 __all__ = ["merge_datalists"]
@@ -76,4 +76,4 @@ def merge_datalists(
 
 
 if __name__ == "__main__":
-    run_command(merge_datalists)
+    run_from_command_line(merge_datalists)

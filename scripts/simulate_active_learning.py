@@ -16,7 +16,7 @@ from endofm_monai.apps.active_learning import clip_windows
 from endofm_monai.apps.active_learning.simulation import STRATEGIES, Frames, simulate
 from endofm_monai.apps.active_learning.token_cache import cached_tokens
 from endofm_monai.data import load_datalist
-from endofm_monai.data.preparation.command import run_command
+from endofm_monai.data.preparation.command import run_from_command_line
 from endofm_monai.data.preparation.masks import read_mask
 from endofm_monai.networks.nets import EndoFM
 from endofm_monai.utils import atomic_path
@@ -104,4 +104,4 @@ def plot(rows: list[tuple[str, int, int, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(simulate_active_learning)
+    run_from_command_line(simulate_active_learning)

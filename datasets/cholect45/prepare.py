@@ -14,7 +14,7 @@ from endofm_monai.data.preparation import (
     check_layout,
     prepare_dataset,
     read_videos,
-    run_command,
+    run_from_command_line,
     subfolders,
 )
 
@@ -69,4 +69,4 @@ def read_labels(path: Path) -> dict[int, list[int]]:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

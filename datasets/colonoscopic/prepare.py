@@ -12,7 +12,7 @@ from endofm_monai.data.preparation import (
     check_layout,
     clean_name,
     prepare_dataset,
-    run_command,
+    run_from_command_line,
 )
 
 __all__ = ["prepare"]
@@ -49,4 +49,4 @@ def prepare(source: str, output: str, **options: Any) -> str:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

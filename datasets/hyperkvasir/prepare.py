@@ -15,7 +15,7 @@ from endofm_monai.data.preparation import (
     clean_name,
     name_share,
     prepare_dataset,
-    run_command,
+    run_from_command_line,
 )
 
 __all__ = ["prepare"]
@@ -76,4 +76,4 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

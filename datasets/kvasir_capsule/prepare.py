@@ -18,7 +18,7 @@ from endofm_monai.data.preparation import (
     clean_name,
     name_share,
     prepare_dataset,
-    run_command,
+    run_from_command_line,
     subfolders,
 )
 
@@ -119,4 +119,4 @@ def read_boxes(table: Path) -> dict[str, list[list[int]]]:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

@@ -13,7 +13,7 @@ from endofm_monai.data.preparation import (
     images_by_stem,
     name_share,
     prepare_dataset,
-    run_command,
+    run_from_command_line,
 )
 
 __all__ = ["prepare"]
@@ -66,4 +66,4 @@ def prepare(source: str, output: str, **options: Any) -> str:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

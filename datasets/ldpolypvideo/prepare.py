@@ -17,7 +17,7 @@ from endofm_monai.data.preparation import (
     prepare_dataset,
     read_boxed_video,
     read_videos,
-    run_command,
+    run_from_command_line,
     subfolders,
 )
 
@@ -91,4 +91,4 @@ def read_boxes(path: Path) -> FrameBoxes:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

@@ -9,7 +9,7 @@ from typing import Any
 
 from endofm_monai.data import find_clips
 from endofm_monai.data.clip_files import frame_images
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset, run_command
+from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.utils import atomic_path
 
 __all__ = ["prepare"]
@@ -74,4 +74,4 @@ def number_sources(table: Path, sources: list[str]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

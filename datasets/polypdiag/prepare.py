@@ -14,7 +14,7 @@ from endofm_monai.data.preparation import (
     clean_name,
     name_share,
     prepare_dataset,
-    run_command,
+    run_from_command_line,
 )
 
 __all__ = ["prepare"]
@@ -90,4 +90,4 @@ def video_name(path: str, part: str) -> str:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

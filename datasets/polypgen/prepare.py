@@ -13,7 +13,7 @@ from endofm_monai.data.preparation import (
     check_layout,
     clean_name,
     prepare_dataset,
-    run_command,
+    run_from_command_line,
     subfolders,
 )
 
@@ -74,4 +74,4 @@ def mask_of(image: Path, folder: str) -> Path:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

@@ -14,7 +14,7 @@ from endofm_monai.data.preparation import (
     images_by_stem,
     name_share,
     prepare_dataset,
-    run_command,
+    run_from_command_line,
     subfolders,
 )
 
@@ -80,4 +80,4 @@ def read_case(folder: Path, case: str, section: str, name: str) -> SourceVideo:
 
 
 if __name__ == "__main__":
-    run_command(prepare)
+    run_from_command_line(prepare)

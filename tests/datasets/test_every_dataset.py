@@ -103,4 +103,4 @@ def test_a_mistake_ends_the_command_with_one_line(script, monkeypatch, tmp_path)
     module = script("kvasir_seg/prepare.py")
     monkeypatch.setattr("sys.argv", ["prepare.py", "--source", str(tmp_path / "absent"), "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match="^error: .*absent: is not an existing folder$"):
-        module.run_command(module.prepare)
+        module.run_from_command_line(module.prepare)

@@ -17,7 +17,7 @@ from endofm_monai.apps.active_learning.selection import clip_windows, select_fra
 from endofm_monai.apps.active_learning.token_cache import encode_frames
 from endofm_monai.apps.frame_models import open_frame_model
 from endofm_monai.data import join_frames, load_datalist, open_clip
-from endofm_monai.data.preparation.command import run_command
+from endofm_monai.data.preparation.command import run_from_command_line
 from endofm_monai.networks.nets import EndoFM
 from endofm_monai.utils import atomic_path
 from endofm_monai.weights import initialize_backbone
@@ -115,4 +115,4 @@ def _place(entry: dict[str, Any], frames: list[tuple[str, int]], file: str) -> i
 
 
 if __name__ == "__main__":
-    run_command(choose_frames)
+    run_from_command_line(choose_frames)

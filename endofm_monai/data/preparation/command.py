@@ -9,10 +9,10 @@ from typing import Any
 
 import fire
 
-__all__ = ["run_command"]
+__all__ = ["run_from_command_line"]
 
 
-def run_command(function: Callable[..., Any]) -> None:
+def run_from_command_line(function: Callable[..., Any]) -> None:
     """Make a function the command of a script.
 
     What is wrong with files or arguments ends it with one line instead of a traceback.

@@ -17,7 +17,7 @@ from endofm_monai.data.clip_files import VIDEO_SUFFIXES, has_suffix
 from endofm_monai.data.clip_reader import ClipReader, ClipReadError
 from endofm_monai.data.opener import open_clip
 from endofm_monai.data.preparation.content_area import ContentArea, find_content_area
-from endofm_monai.data.preparation.settings import Settings
+from endofm_monai.data.preparation.settings import PreparationSettings
 from endofm_monai.data.preparation.source_video import SourceVideo
 from endofm_monai.utils import atomic_path
 
@@ -28,7 +28,9 @@ _X264 = {"preset": "medium", "mbtree": "0", "threads": "1", "g": "30"}
 _CHUNK = 32  # frames read at a time from what is no video file
 
 
-def encode_clips(video: SourceVideo, ranges: list[tuple[int, int]], output: Path, settings: Settings) -> list[str]:
+def encode_clips(
+    video: SourceVideo, ranges: list[tuple[int, int]], output: Path, settings: PreparationSettings
+) -> list[str]:
     """Encode clips of a video with H.264, without any metadata of the source.
 
     Args:
@@ -85,7 +87,11 @@ def _decode(reader: ClipReader, video: SourceVideo) -> Iterator[av.VideoFrame]:
 
 
 def _encode(
-    frames: Iterator[av.VideoFrame], path: Path, source_fps: float, area: ContentArea | None, settings: Settings
+    frames: Iterator[av.VideoFrame],
+    path: Path,
+    source_fps: float,
+    area: ContentArea | None,
+    settings: PreparationSettings,
 ) -> int:
     """Write a clip, and give the number of source frames that it was made of."""
     rate = Fraction(settings.fps or source_fps).limit_denominator(1001)
@@ -123,7 +129,9 @@ def _encode(
     return count
 
 
-def _filters(frame: av.VideoFrame, area: ContentArea | None, settings: Settings) -> tuple[Graph, tuple[int, int]]:
+def _filters(
+    frame: av.VideoFrame, area: ContentArea | None, settings: PreparationSettings
+) -> tuple[Graph, tuple[int, int]]:
     """Make the filters that paint zones black, crop and scale frames, and give the width and height that come out."""
     left, top, right, bottom = (0, 0, frame.width, frame.height) if area is None else area.box
     short = settings.short_side or min(right - left, bottom - top)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from endofm_monai.data.preparation.settings import Settings
+from endofm_monai.data.preparation.settings import PreparationSettings
 from endofm_monai.data.preparation.source_video import SourceDataset
 from endofm_monai.utils import sha256
 
@@ -25,7 +25,7 @@ _PACKAGES = ("endofm-monai", "av", "numpy", "pillow", "scikit-image")
 
 
 def build_manifest(
-    dataset: SourceDataset, entries: list[dict[str, Any]], dataset_dir: str, source: str, settings: Settings
+    dataset: SourceDataset, entries: list[dict[str, Any]], dataset_dir: str, source: str, settings: PreparationSettings
 ) -> dict[str, Any]:
     """Describe a prepared dataset, so that a paper can cite it and somebody else can check it.
 

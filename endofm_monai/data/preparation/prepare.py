@@ -13,7 +13,7 @@ from typing import Any
 from endofm_monai.data.preparation.files import relative, remove_leftovers, write_json
 from endofm_monai.data.preparation.manifest import build_manifest, verify_manifest
 from endofm_monai.data.preparation.parallel import run_parallel
-from endofm_monai.data.preparation.settings import Settings
+from endofm_monai.data.preparation.settings import PreparationSettings
 from endofm_monai.data.preparation.source_video import SourceDataset, SourceVideo
 from endofm_monai.data.preparation.stats import draw_stats
 from endofm_monai.data.preparation.video_record import prepare_video, read_record
@@ -59,8 +59,8 @@ def prepare_dataset(
         backend: where to work: see :func:`endofm_monai.data.preparation.run_parallel`.
         scheduler: address of a cluster.
         stats: draw pictures of the set.
-        settings: how to make clips, see :class:`endofm_monai.data.preparation.Settings`; those of the dataset by
-            default.
+        settings: how to make clips, see :class:`endofm_monai.data.preparation.PreparationSettings`; those of the
+            dataset by default.
 
     Returns:
         the path of the datalist.
@@ -76,11 +76,11 @@ def prepare_dataset(
         verify_manifest(output)
         return str(datalist)
 
-    if unknown := settings.keys() - {field.name for field in fields(Settings)}:
+    if unknown := settings.keys() - {field.name for field in fields(PreparationSettings)}:
         raise ValueError(f"{', '.join(sorted(unknown))}: no such option")
     if output.resolve() == source.resolve():
         raise ValueError(f"output: needs another folder than the source {source}")
-    chosen = Settings(**{"mode": dataset.mode, "clip_seconds": dataset.clip_seconds, **settings})
+    chosen = PreparationSettings(**{"mode": dataset.mode, "clip_seconds": dataset.clip_seconds, **settings})
     named: dict[str, SourceVideo] = {}
     for video in videos:
         if named.setdefault(video.name, video) is not video:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Settings"]
+__all__ = ["PreparationSettings"]
 
 _MODES = ("auto", "index", "copy", "encode")
 _BORDERS = ("keep", "crop", "mask")
 
 
 @dataclass(frozen=True)
-class Settings:
+class PreparationSettings:
     """How videos are made into clips.
 
     Args:

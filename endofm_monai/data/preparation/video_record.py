@@ -19,7 +19,7 @@ from endofm_monai.data.preparation.encoding import encode_clips
 from endofm_monai.data.preparation.files import relative, write_json
 from endofm_monai.data.preparation.masks import mask_boxes, read_mask
 from endofm_monai.data.preparation.seekability import choose_mode
-from endofm_monai.data.preparation.settings import Settings
+from endofm_monai.data.preparation.settings import PreparationSettings
 from endofm_monai.data.preparation.source_video import SourceVideo
 from endofm_monai.utils import atomic_path, sha256
 
@@ -45,7 +45,7 @@ def read_record(video: SourceVideo, output: Path) -> dict[str, Any] | None:
 
 
 def prepare_video(
-    video: SourceVideo, source: Path, output: Path, settings: Settings, private: bool = False
+    video: SourceVideo, source: Path, output: Path, settings: PreparationSettings, private: bool = False
 ) -> dict[str, Any]:
     """Check one video, make its clips, and note that it is finished.
 

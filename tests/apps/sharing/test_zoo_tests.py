@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from endofm_monai.apps.sharing.zoo_tests import SingleBundleTest
+from endofm_monai.apps.sharing import zoo_tests  # not its test cases, which pytest would run
 
 BUNDLES = Path(__file__).parents[3] / "bundle"
 
@@ -28,7 +28,9 @@ def test_artifact_comes_with_tests_that_pass_in_the_zoos_layout(shared, tmp_path
 
 @pytest.mark.parametrize("name", ["endofm_polyp_classification", "endofm_polyp_detection", "endofm_polyp_segmentation"])
 def test_the_other_bundles_train_evaluate_and_infer(name):
-    case = type("Case", (SingleBundleTest,), {"bundle_root": str(BUNDLES / name)})("test_train_evaluate_infer")
+    case = type("Case", (zoo_tests.SingleBundleTest,), {"bundle_root": str(BUNDLES / name)})(
+        "test_train_evaluate_infer"
+    )
     result = unittest.TestResult()
     case.run(result)
     assert result.testsRun == 1
