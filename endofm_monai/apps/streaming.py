@@ -134,7 +134,12 @@ class StreamingDetector:
     def refine(
         self, key: list[FrameFeatures], supports: list[list[FrameFeatures]], frame_size: Sequence[int]
     ) -> Detections:
-        """Second stage of a key frame of height and width ``frame_size``, and what is chosen, in its pixels."""
+        """Second stage of a key frame of height and width ``frame_size``, and what is chosen, in its pixels.
+
+        A frame without any support is its own, as at the ends of a video in the published code: the network has never
+        seen the features of a frame without those of a support added.
+        """
+        supports = supports or [key]
         levels = [
             FrameFeatures(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
             for frames in zip(key, *supports, strict=True)

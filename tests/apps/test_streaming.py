@@ -56,7 +56,7 @@ def test_detections_are_those_of_the_network_on_key_frame_and_supports(network, 
             assert len(supports) == min(index, 3)
         else:
             assert len(supports) == min(4, 3 + min(index, 11 - index))
-        clip = NormalizeClip()(fit(video[:, [index, *supports]]))[None]
+        clip = NormalizeClip()(fit(video[:, [index, *(supports or [index])]]))[None]
         with torch.no_grad():
             (expected,) = select(network(clip))
         box = fit.frame_map(60, 100).restore(expected["box"])
@@ -122,11 +122,13 @@ def test_no_frame_is_lost_where_the_size_changes(network, video, mode):
     same(found[:5], alone)
 
 
-def test_one_image_needs_no_support(network, video):
+def test_one_image_supports_itself(network, video):
     ((index, detections),) = StreamingDetector(network, **SETTINGS).detect([video[:, :1]])
     assert index == 0
     (found,) = ClipDetector(network, SETTINGS["fit"])(video[None, :, 0])
     torch.testing.assert_close(found["box"], detections["box"])
+    (twice,) = ClipDetector(network, SETTINGS["fit"])(video[None, :, [0, 0]])
+    torch.testing.assert_close(found["label_scores"], twice["label_scores"])
     with_supports = ClipDetector(network, SETTINGS["fit"])(video[None, :, :4], use_inferer=True)[0]
     assert with_supports["label_scores"].sum() != found["label_scores"].sum()
 
