@@ -66,6 +66,7 @@ class ClipTrainer(SupervisedTrainer):
         epoch_length = kwargs.get("epoch_length")
         if epoch_length == 0 or (epoch_length is None and len(train_data_loader) == 0):
             raise ValueError("An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips.")
+        self.further_checkpoint_parts: dict[str, Any] = {}
         super().__init__(
             torch.device(device),
             max_epochs,
@@ -91,8 +92,12 @@ class ClipTrainer(SupervisedTrainer):
         super(Trainer, self).run()
 
     def checkpoint_parts(self) -> dict[str, Any]:
-        """What a checkpoint holds, by name, each with ``state_dict`` and ``load_state_dict``."""
+        """What a checkpoint holds, by name, each with ``state_dict`` and ``load_state_dict``.
+
+        Handlers add theirs to ``further_checkpoint_parts``.
+        """
         parts = {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
+        parts.update(self.further_checkpoint_parts)
         if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict():
             parts["loss"] = self.loss_function
         return parts

@@ -24,6 +24,7 @@ from endofm_monai.handlers.teacher_update import TeacherUpdateHandler
 from endofm_monai.handlers.training_checkpoint import TrainingCheckpointHandler
 from endofm_monai.handlers.training_log import TrainingLogHandler, UnhealthyTrainingError
 from endofm_monai.handlers.video_results import VideoResults
+from endofm_monai.handlers.weight_average import WeightAverageHandler
 
 __all__ = [
     "AttentionPictureHandler",
@@ -52,6 +53,7 @@ __all__ = [
     "UnhealthyTrainingError",
     "VideoResults",
     "ViewsPictureHandler",
+    "WeightAverageHandler",
     "WeightsCheckpointLoader",
     "clip_name",
     "embed_clips",

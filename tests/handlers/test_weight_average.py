@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.engines.utils import IterationEvents
+from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
+from torch import nn
+
+from endofm_monai.data import ClipDataset, EpochSampler, collate_clips
+from endofm_monai.engines import ClipEvaluator, ClipTrainer
+from endofm_monai.handlers import BestModelHandler, TrainingCheckpointHandler, WeightAverageHandler
+
+
+def make_trainer(folder: Path, epochs: int, decay: float = 0.6, resume: bool = False) -> ClipTrainer:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(8, 1), nn.BatchNorm1d(1), nn.Flatten(0))
+    generator = torch.Generator().manual_seed(1)
+    items = [{"image": torch.randn(1, 2, 2, 2, generator=generator), "label": float(i)} for i in range(8)]
+    dataset = ClipDataset(items, lambda item: item)
+    loader = DataLoader(
+        dataset, batch_size=2, sampler=EpochSampler(dataset, seed=0), drop_last=True, collate_fn=collate_clips
+    )
+    evaluator = ClipEvaluator(
+        torch.device("cpu"),
+        loader,
+        network,
+        key_val_metric={"error": MeanSquaredError(output_transform=from_engine(["pred", "label"]))},
+        metric_cmp_fn=lambda now, best: True,
+        val_handlers=[BestModelHandler(network, str(folder))],
+        postprocessing=lambda item: {**item, **{key: torch.tensor([item[key]]) for key in ("pred", "label")}},
+    )
+    return ClipTrainer(
+        "cpu",
+        epochs,
+        loader,
+        network,
+        torch.optim.SGD(network.parameters(), lr=1e-2),
+        nn.MSELoss(),
+        train_handlers=[
+            WeightAverageHandler(network, evaluator, decay),
+            ValidationHandler(1, evaluator),
+            TrainingCheckpointHandler(str(folder), resume, evaluator=evaluator),
+        ],
+    )
+
+
+def weights(trainer: ClipTrainer) -> torch.Tensor:
+    return trainer.network[1].weight.detach().clone()
+
+
+def test_the_average_is_kept_and_the_training_goes_on_with_its_own_weights(tmp_path: Path) -> None:
+    steps: list[torch.Tensor] = []
+    trainer = make_trainer(tmp_path, 2)
+    trainer.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda engine: steps.append(weights(engine)))
+    trainer.run()
+
+    expected = steps[0]
+    for number, step in enumerate(steps[1:], start=2):
+        decay = min(0.6, number / (9 + number))
+        expected = decay * expected + (1 - decay) * step
+    model = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.testing.assert_close(model["1.weight"], expected)
+    torch.testing.assert_close(model["2.running_mean"], trainer.network[2].running_mean)
+    assert torch.equal(weights(trainer), steps[-1])
+    assert not torch.allclose(expected, steps[-1], rtol=1e-3)
+
+
+def test_a_decay_of_0_keeps_the_last_weights(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 1, decay=0.0)
+    trainer.run()
+    assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=True)["1.weight"], weights(trainer))
+
+
+def test_a_resumed_training_goes_on_with_its_average(tmp_path: Path) -> None:
+    make_trainer(tmp_path / "whole", 3).run()
+    make_trainer(tmp_path / "parts", 1).run()
+    make_trainer(tmp_path / "parts", 3, resume=True).run()
+    models = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts")]
+    for name, value in models[0].items():
+        assert torch.equal(value, models[1][name]), name
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_decay_out_of_range(tmp_path: Path, decay: float) -> None:
+    with pytest.raises(ValueError, match="`decay` must be from 0 to below 1"):
+        make_trainer(tmp_path, 1, decay=decay)
