@@ -13,4 +13,5 @@ fi
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "$@"
+# files go to processes in their order, as the slow ones come first; fixtures of a file are made once
+python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
