@@ -18,6 +18,7 @@ from endofm_monai.losses import DetectionLoss
 from endofm_monai.networks.blocks import split_predictions
 from endofm_monai.networks.blocks.feature_transformation import box_extent
 from endofm_monai.networks.nets import EndoFMDetector
+from endofm_monai.optimizers import StepSchedule, double_bias_groups
 from endofm_monai.transforms import SelectDetections
 from endofm_monai.weights import load_published
 
@@ -188,3 +189,16 @@ def test_training_step_gives_the_published_losses_and_gradients(checkpoint, arr,
             assert not gradients[name].any(), name
         else:
             assert deviation(gradients[name], probe) < 1e-5, name
+
+    if sample is GOLDEN["train_step"]["samples"][-1]:
+        expected = GOLDEN["train_step"]["update_after_last_sample"]
+        groups = double_bias_groups(network, StepSchedule(0.0025)(0))
+        parameters = dict(network.named_parameters())
+        own = {published: name for name, published in names.items()}
+        for name, (learning_rate, weight_decay) in expected["lr_and_wd_of"].items():
+            (group,) = [g for g in groups if any(p is parameters[own[name]] for p in g["params"])]
+            assert group["lr"] == pytest.approx(learning_rate, rel=1e-7)
+            assert group["weight_decay"] == weight_decay
+        torch.optim.SGD(groups, lr=0.0025, momentum=expected["momentum"]).step()
+        for name, probe in expected["params_after"].items():
+            assert deviation(parameters[own[name]], probe) < 1e-5, name
