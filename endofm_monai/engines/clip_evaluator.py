@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
+from torch import nn
+from torch.utils.data import DataLoader
 
 from endofm_monai.data import ClipReadError, split_clips
+from endofm_monai.networks import unwrap
 
 __all__ = ["ClipEvaluator"]
 
@@ -24,7 +28,22 @@ class ClipEvaluator(SupervisedEvaluator):
     :class:`endofm_monai.handlers.BrokenClipsHandler`. So it is with videos that only the inferer reads: when one breaks
     off, its batch is broken (let them come one a batch). ``amp`` works on every device, with the ``dtype`` of
     ``amp_kwargs``, bfloat16 by default.
+
+    With several processes each evaluates its own clips. It runs the network without its ``DistributedDataParallel``,
+    whose forward would wait for processes that have fewer clips, or clips of fewer windows.
+
+    Args:
+        device: where to run.
+        val_data_loader: loader of the batches.
+        network: the network, perhaps in ``DistributedDataParallel``.
+        kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: ``inferer``, ``postprocessing``,
+            ``key_val_metric``, ``val_handlers``, ``amp``, ...
     """
+
+    def __init__(
+        self, device: torch.device, val_data_loader: Iterable[Any] | DataLoader, network: nn.Module, **kwargs: Any
+    ) -> None:
+        super().__init__(device, val_data_loader, unwrap(network), **kwargs)
 
     def _register_decollate(self) -> None:
         """Split batches into items; see :func:`endofm_monai.data.split_clips`."""

@@ -15,11 +15,12 @@ from endofm_monai.handlers.health import HealthHandler
 from endofm_monai.handlers.load_weights import LoadWeightsHandler, WeightsCheckpointLoader
 from endofm_monai.handlers.mask_picture import MaskPictureHandler
 from endofm_monai.handlers.mask_saver import MaskSaver
+from endofm_monai.handlers.mean_frame_dice import MeanFrameDice
 from endofm_monai.handlers.picture_handlers import AttentionPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.probe_handler import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.progress import ProgressHandler
 from endofm_monai.handlers.schedule import ScheduleHandler
-from endofm_monai.handlers.segmentation_evaluation import SegmentationEvaluation, clip_name, frames_from_engine
+from endofm_monai.handlers.segmentation_evaluation import SegmentationEvaluation, clip_name
 from endofm_monai.handlers.teacher_update import TeacherUpdateHandler
 from endofm_monai.handlers.training_checkpoint import TrainingCheckpointHandler
 from endofm_monai.handlers.training_log import TrainingLogHandler, UnhealthyTrainingError
@@ -43,6 +44,7 @@ __all__ = [
     "LoadWeightsHandler",
     "MaskPictureHandler",
     "MaskSaver",
+    "MeanFrameDice",
     "ProbeEvaluation",
     "ProgressHandler",
     "ScheduleHandler",
@@ -57,6 +59,5 @@ __all__ = [
     "WeightsCheckpointLoader",
     "clip_name",
     "embed_clips",
-    "frames_from_engine",
     "videos_from_engine",
 ]

@@ -13,7 +13,6 @@ from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys, ensure_tuple
 from PIL import Image
@@ -21,15 +20,9 @@ from PIL import Image
 from endofm_monai.metrics import SegmentationScores, reference_clip_scores
 from endofm_monai.utils import atomic_path
 
-__all__ = ["SegmentationEvaluation", "clip_name", "frames_from_engine"]
+__all__ = ["SegmentationEvaluation", "clip_name"]
 
 logger = logging.getLogger(__name__)
-
-
-def frames_from_engine(output: Sequence[dict[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Predicted and true masks ``(1, H, W)`` of all frames of an evaluator's output, for MONAI's metrics."""
-    predicted, true = ([mask for item in output for mask in item[key].unbind(1)] for key in ("pred", "label"))
-    return predicted, true
 
 
 def clip_name(clip: Any, root: str | os.PathLike = ".") -> str:
@@ -80,47 +73,55 @@ class SegmentationEvaluation:
 
     def start(self) -> None:
         """Forget former results."""
-        self.clean = SegmentationScores()
-        self.processed = SegmentationScores()
-        self.published: list[dict[str, Any]] = []
+        self.clips: dict[int, dict[str, Any]] = {}  # by index, so that one seen by several processes counts once
 
     def score(self, engine: Engine) -> None:
         """Score the clips of one batch."""
         for inputs, outputs in zip(engine.state.batch, engine.state.output, strict=True):
             item = {**inputs, **outputs}
-            clip = engine.data_loader.dataset.data[int(item["index"])][CommonKeys.IMAGE]
+            index = int(item["index"])
+            clip = engine.data_loader.dataset.data[index][CommonKeys.IMAGE]
             name = clip_name(clip, self.dataset_dir)
             shared = not self.training_files.isdisjoint(ensure_tuple(clip))
             truth = item[CommonKeys.LABEL][0]
+            clean, processed = SegmentationScores(), SegmentationScores()
             if not shared:
-                self.clean.add(name, item[CommonKeys.PRED][0], item["probability"][0], truth)
+                clean.add(name, item[CommonKeys.PRED][0], item["probability"][0], truth)
                 if "processed" in item:
-                    self.processed.add(name, item["processed"][0], item["probability"][0], truth)
+                    processed.add(name, item["processed"][0], item["probability"][0], truth)
             predicted = item["logits"].argmax(dim=0).cpu().numpy() > 0
             frames = [Image.fromarray(mask) for mask in truth.cpu().numpy()]
             width_height = predicted.shape[:0:-1]
             resized = [np.asarray(frame.resize(width_height, Image.Resampling.NEAREST)) > 0 for frame in frames]
             scores = reference_clip_scores(predicted, np.stack(resized))
-            self.published.append({"clip": name, **scores, "in_training": shared})
+            published = {"clip": name, **scores, "in_training": shared}
+            self.clips[index] = {"clean": clean.rows, "processed": processed.rows, "published": published}
 
     def write(self, engine: Engine) -> None:
-        """Write the results."""
-        if idist.get_rank() > 0 or not self.published:
+        """Write the results; all processes must call it."""
+        tables = idist.all_gather(self.clips) if idist.get_world_size() > 1 else [self.clips]
+        merged = {index: clip for table in tables for index, clip in table.items()}
+        if idist.get_rank() > 0 or not merged:
             return
-        report: dict[str, Any] = {"clean": self.clean.report() if self.clean.rows else None}
-        if self.processed.rows:
-            report["post_processed"] = self.processed.report()
+        clips = [merged[index] for index in sorted(merged)]
+        clean, processed = (
+            SegmentationScores([row for clip in clips for row in clip[key]]) for key in ("clean", "processed")
+        )
+        published = [clip["published"] for clip in clips]
+        report: dict[str, Any] = {"clean": clean.report() if clean.rows else None}
+        if processed.rows:
+            report["post_processed"] = processed.report()
         report["published"] = {
-            **{name: float(np.mean([clip[name] for clip in self.published])) for name in ("dice", "hd95")},
-            "clips_in_training": [clip["clip"] for clip in self.published if clip["in_training"]],
-            "clips": self.published,
+            **{name: float(np.mean([clip[name] for clip in published])) for name in ("dice", "hd95")},
+            "clips_in_training": [clip["clip"] for clip in published if clip["in_training"]],
+            "clips": published,
         }
         with atomic_path(self.output_dir / "segmentation.json") as temporary:
             temporary.write_text(json.dumps(report, indent=4))
-        if not self.clean.rows:
+        if not clean.rows:
             logger.warning("All evaluated clips were in training too: there is no clean result.")
             return
-        rows = [{key: value for key, value in row.items() if key != "alignment"} for row in self.clean.rows]
+        rows = [{key: value for key, value in row.items() if key != "alignment"} for row in clean.rows]
         with (
             atomic_path(self.output_dir / "segmentation_frames.csv") as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -84,10 +84,13 @@ class SegmentationScores:
 
     Neighboring frames are alike, so the bootstrap intervals draw whole sequences. ``e_measure`` is the E-measure at
     the threshold that is best on average, as usual in the field.
+
+    Args:
+        rows: ``rows`` of others to go on from, perhaps of other processes.
     """
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
+        self.rows = list(rows)
 
     def add(self, sequence: str, prediction: torch.Tensor, probability: torch.Tensor, truth: torch.Tensor) -> None:
         """Score the frames of a sequence.

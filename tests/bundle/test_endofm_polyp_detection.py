@@ -244,7 +244,7 @@ def test_wrong_settings_are_named(dataset_dir, tmp_path, overrides, message):
     assert message in str(root_cause(caught.value))
 
 
-def test_two_processes_train_and_validate_each_video_once(dataset_dir, tmp_path):
+def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
     BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL)
     state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
     assert state["iteration"] == 4  # 4 key frames, 2 processes, batches of 1, 2 epochs

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
+import ignite.distributed as idist
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 from ignite.engine import Engine
-from monai.metrics import DiceMetric
 
-from endofm_monai.handlers import MaskPictureHandler, SegmentationEvaluation, clip_name, frames_from_engine
+from endofm_monai.handlers import MaskPictureHandler, MeanFrameDice, SegmentationEvaluation, clip_name
 
-DATA = [{"image": [f"/data/{clip}/{frame}.png" for frame in range(3)]} for clip in ("a", "b")]
+DATA = [{"image": [f"/data/{clip}/{frame}.png" for frame in range(3)]} for clip in ("a", "b", "c")]
 
 
 def square(top: int) -> torch.Tensor:
@@ -24,8 +27,8 @@ def square(top: int) -> torch.Tensor:
     return masks
 
 
-def run(handler: object, tops: list[int], processed: bool = False) -> None:
-    """An evaluator's run over clips with a true square at 4 and predicted ones at ``tops``."""
+def run(handler: object, tops: list[int], processed: bool = False, clips: list[int] | None = None) -> Engine:
+    """An evaluator after its run over clips with a true square at 4 and predicted ones at ``tops``."""
 
     def step(engine: Engine, index: int) -> list[dict]:
         prediction = square(tops[index])
@@ -42,7 +45,9 @@ def run(handler: object, tops: list[int], processed: bool = False) -> None:
     engine = Engine(step)
     engine.data_loader = SimpleNamespace(dataset=SimpleNamespace(data=DATA))
     handler.attach(engine)
-    engine.run(range(len(tops)))
+    MeanFrameDice().attach(engine, "dice")
+    engine.run(range(len(tops)) if clips is None else clips)
+    return engine
 
 
 def test_both_protocols_stand_side_by_side_and_shared_clips_are_flagged(tmp_path):
@@ -75,13 +80,42 @@ def test_all_clips_shared_leaves_no_clean_result(tmp_path, caplog):
 
 
 def test_key_metric_takes_each_frame_for_itself():
-    output = [
-        {"pred": square(8), "label": square(4)},
-        {"pred": torch.zeros(1, 2, 6, 6), "label": torch.zeros(1, 2, 6, 6)},
-    ]
-    metric = DiceMetric(ignore_empty=False)
-    metric(*frames_from_engine(output))
-    assert metric.aggregate().item() == pytest.approx((3 * 0.5 + 2 * 1) / 5)
+    empty = torch.zeros(1, 2, 6, 6, dtype=torch.uint8)
+    outputs = [{"pred": square(8), "label": square(4)}, {"pred": empty, "label": empty}]
+
+    def step(engine: Engine, index: int) -> list[dict]:
+        engine.state.batch = [{"index": index}]
+        return [outputs[index]]
+
+    engine = Engine(step)
+    MeanFrameDice().attach(engine, "dice")
+    engine.run(range(2))
+    assert engine.state.metrics["dice"] == pytest.approx((3 * 0.5 + 2 * 1) / 5)
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        MeanFrameDice()._compute(engine, "dice")
+
+
+def evaluate_rank(rank: int, port: int, folder: str) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
+    )
+    idist.initialize("gloo")
+    clips = [[0, 1], [2, 0]][rank]  # the first is seen twice, as a sampler fills up
+    engine = run(SegmentationEvaluation(folder, dataset_dir="/data"), [8, 4, 6], clips=clips)
+    Path(folder, f"{rank}.json").write_text(json.dumps(engine.state.metrics))
+    idist.finalize()
+
+
+def test_processes_give_together_what_one_gives(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.start_processes(evaluate_rank, (port, str(tmp_path / "two")), nprocs=2, start_method="fork")
+    engine = run(SegmentationEvaluation(tmp_path / "one", dataset_dir="/data"), [8, 4, 6])
+    for name in ("segmentation.json", "segmentation_frames.csv"):
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
+    for rank in range(2):
+        assert json.loads((tmp_path / "two" / f"{rank}.json").read_text()) == engine.state.metrics
 
 
 @pytest.mark.parametrize(
