@@ -21,7 +21,7 @@ def merge_datalists(
     sections: tuple[str, ...] = ("training",),
     keep_labels: bool = False,
 ) -> str:
-    """Merge prepared datasets into one list for pre-training.
+    """Merge prepared datasets into one list for pre-training, or for a task if labels are kept.
 
     Its paths are relative to the folder that all of them lie in, which is printed.
 
@@ -32,7 +32,7 @@ def merge_datalists(
             epoch sees half of them, the next one the other half; with 2 it sees all of them twice. The list holds all
             clips, with their ``weight`` for :class:`endofm_monai.data.EpochSampler`.
         sections: sections to take. Leave out those that anything is tested on.
-        keep_labels: keep the labels of the clips, which pre-training does not need.
+        keep_labels: keep the labels, boxes and masks of the clips, which pre-training does not need.
 
     Returns:
         the path of the list.
@@ -61,18 +61,25 @@ def merge_datalists(
         name = manifests[folder]["name"]
         shares[name] = {"clips": len(clips), "weight": weights[folder]}
         for item in clips:
-            image = item["image"]
-            paths = [relative(data[folder] / path, root) for path in ([image] if isinstance(image, str) else image)]
             merged = {**(item if keep_labels else {}), "source": name}
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
-            items.append({**merged, "image": paths[0] if isinstance(image, str) else paths})
+            for key in ("image", *({"mask"} & merged.keys())):
+                merged[key] = _moved(item[key], data[folder], root)
+            items.append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
     write_json(Path(output), {"name": "pre-training", "sources": shares, "training": items})
     counts = ", ".join(f"{name}: {each['clips']} x {each['weight']:g}" for name, each in shares.items())
     print(f"{len(items)} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
     return output
+
+
+def _moved(paths: Any, folder: Path, root: Path) -> Any:
+    """A path relative to ``folder``, or a list of them (None where a frame has none), relative to ``root``."""
+    if isinstance(paths, list):
+        return [_moved(path, folder, root) for path in paths]
+    return None if paths is None else relative(folder / paths, root)
 
 
 if __name__ == "__main__":

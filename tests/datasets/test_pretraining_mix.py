@@ -54,6 +54,18 @@ def test_the_training_parts_are_merged(merge):
     assert len(merge(sections=("training", "test"))["training"]) == 8
 
 
+def test_masks_move_with_their_frames_where_labels_are_kept(merge, sets):
+    path = sets / "small" / "datalist.json"
+    content = path.read_text()
+    labelled = json.loads(content)
+    labelled["training"][0]["mask"] = ["masks/0.png", None]
+    path.write_text(json.dumps(labelled))
+    merged = merge(keep_labels=True)["training"][4]
+    path.write_text(content)
+    assert merged["image"] == ["small/0_0.png", "small/0_1.png"]
+    assert merged["mask"] == ["small/masks/0.png", None]
+
+
 def test_weights_reach_the_sampler_and_drop_no_clip(merge, sets, tmp_path):
     merged = merge(weight={"large": 0.5, "small": 2})
     assert merged["sources"] == {"large": {"clips": 4, "weight": 0.5}, "small": {"clips": 2, "weight": 2.0}}
