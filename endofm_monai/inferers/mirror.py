@@ -47,4 +47,5 @@ class MirrorInferer(Inferer):
         for axes in MIRRORED_AXES:
             logits = self.inferer(inputs.flip(axes), network, *args, **kwargs)
             total = total.to(logits) + logits.flip(axes).softmax(dim=1)
-        return (total / len(MIRRORED_AXES)).log()
+        mean = total / len(MIRRORED_AXES)
+        return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()  # finite, so that they can be resized

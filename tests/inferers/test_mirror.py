@@ -29,6 +29,12 @@ def test_what_mirror_images_agree_on_stays() -> None:
     torch.testing.assert_close(found.softmax(1), CLIP.softmax(1))
 
 
+def test_a_certain_network_gives_finite_logits() -> None:
+    found = MirrorInferer(SimpleInferer())(CLIP, lambda x: 1e4 * x)
+    assert found.isfinite().all()
+    assert torch.equal(found.argmax(1), CLIP.argmax(1))
+
+
 def test_without_mirror_it_is_the_other_inferer() -> None:
     inferer = MirrorInferer(SimpleInferer(), mirror=False)
     assert torch.equal(inferer(CLIP, place_matters), place_matters(CLIP))
