@@ -73,7 +73,8 @@ def write_nifti_masks(clip: MaskOutput) -> Iterator[WriteMask]:
     """Write ``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1 that 3D Slicer and ITK-SNAP open, by MONAI.
 
     Pixels are square with a side of 1, and frames are 1 apart; x runs to the right and y down on the screen, as ITK
-    has it. The volume is collected on disk, so that a long video needs no memory for it.
+    has it. The volume is collected in a file on disk, but compressing it in the end takes memory that grows with the
+    video: the process peaked at 2.7 GiB for 9,916 frames of 160 x 192.
     """
     with atomic_path(clip.folder / "masks.nii.gz") as temporary, TemporaryDirectory(dir=clip.folder) as folder:
         shape = (clip.width, clip.height, len(clip.names))
