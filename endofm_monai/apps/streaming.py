@@ -39,9 +39,12 @@ class StreamingDetector:
         mode: ``"offline"`` or ``"online"``.
         seed: seed of the choice of neighbours.
         device: where to compute; by default where the network is.
+        reference_clamped_supports: draw half of the supports from the places of the ``window`` frames before, half from
+            those of the frames after; beyond an end of the video its first or last frame takes their place, so that a
+            frame may support another twice, or itself, as published (10 of 9 + 9 places). Only ``"offline"``.
 
     Raises:
-        ValueError: when ``mode`` is neither.
+        ValueError: when ``mode`` is neither, or does not go with ``reference_clamped_supports``.
 
     Example::
 
@@ -61,9 +64,12 @@ class StreamingDetector:
         mode: str = "offline",
         seed: int = 0,
         device: str | torch.device | None = None,
+        reference_clamped_supports: bool = False,
     ) -> None:
         if mode not in ("offline", "online"):
             raise ValueError(f'`mode` must be "offline" or "online", but got {mode!r}.')
+        if reference_clamped_supports and mode == "online":
+            raise ValueError('`reference_clamped_supports` goes only with `mode` "offline".')
         self.network = unwrap(network)
         self.fit = fit
         self.normalize = normalize or NormalizeClip()
@@ -72,6 +78,7 @@ class StreamingDetector:
         self.window = window
         self.mode = mode
         self.seed = seed
+        self.reference_clamped_supports = reference_clamped_supports
         self.device = device or next(network.parameters()).device
         self.reset()
 
@@ -151,9 +158,14 @@ class StreamingDetector:
 
     def supports(self, index: int) -> list[int]:
         """Numbers of the frames that support frame ``index``, of those in memory."""
+        random = np.random.default_rng([self.seed, index])
+        if self.reference_clamped_supports:
+            distances, half = np.arange(1, self.window + 1), self.num_supports // 2
+            left, right = random.permutation(index - distances), random.permutation(index + distances)
+            places = np.concatenate([left[:half], right[: self.num_supports - half]])
+            return places.clip(min(self._memory), self._seen - 1).tolist()
         before = [frame for frame in self._memory if index - self.window <= frame < index]
         after = [frame for frame in self._memory if index < frame <= index + self.window and self.mode == "offline"]
-        random = np.random.default_rng([self.seed, index])
         share = min(len(before), max(self.num_supports // 2, self.num_supports - len(after)))
         drawn = [*random.permutation(before)[:share], *random.permutation(after)[: self.num_supports - share]]
         return [int(frame) for frame in drawn]

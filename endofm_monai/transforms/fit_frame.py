@@ -31,21 +31,26 @@ class FrameMap:
         shift: pixels to the right and down.
         size: width and height of the new frame.
         flips: axes along which it was mirrored: 0 for left to right, 1 for top to bottom.
+        flip_offset: pixels by which mirrored boxes lie too far to the left and to the top.
     """
 
     zoom: tuple[float, float]
     shift: tuple[float, float]
     size: tuple[int, int]
     flips: tuple[int, ...] = ()
+    flip_offset: int = 0
 
     def apply(self, box: torch.Tensor) -> torch.Tensor:
         """Move boxes ``(N, 4)``, xyxy in pixels, with the frame; they may then lie beyond it."""
-        return flip_boxes(zoom_boxes(box, self.zoom) + box.new_tensor(self.shift * 2), self.size, self.flips)
+        return self._flip(zoom_boxes(box, self.zoom) + box.new_tensor(self.shift * 2))
 
     def restore(self, box: torch.Tensor) -> torch.Tensor:
         """Move boxes back: the inverse of ``apply``."""
-        box = flip_boxes(box, self.size, self.flips) - box.new_tensor(self.shift * 2)
+        box = self._flip(box) - box.new_tensor(self.shift * 2)
         return zoom_boxes(box, (1 / self.zoom[0], 1 / self.zoom[1]))
+
+    def _flip(self, box: torch.Tensor) -> torch.Tensor:
+        return flip_boxes(box, [side - self.flip_offset for side in self.size], self.flips)
 
 
 class FitClip(Transform):
@@ -87,6 +92,7 @@ class RandFitClip(RandClipTransform):
         flip_prob: probability that the clip is mirrored from left to right.
         vertical_flip_prob: probability that it is mirrored from top to bottom.
         reference_squeeze: see :class:`FitClip`.
+        reference_flip: mirror boxes by x' = width - 1 - x, one pixel off, as the published code does.
     """
 
     def __init__(
@@ -96,8 +102,10 @@ class RandFitClip(RandClipTransform):
         flip_prob: float = 0.5,
         vertical_flip_prob: float = 0.5,
         reference_squeeze: bool = False,
+        reference_flip: bool = False,
     ) -> None:
         super().__init__(prob=1.0)
+        self.flip_offset = int(reference_flip)
         self.fit = FitClip(size, reference_squeeze)
         self.zoom = zoom
         self.flip_probs = (flip_prob, vertical_flip_prob)
@@ -115,7 +123,8 @@ class RandFitClip(RandClipTransform):
             for size, side in zip(fitting.size, (columns, rows), strict=True)
         )
         flips = tuple(axis for axis, prob in enumerate(self.flip_probs) if self.R.uniform() < prob)
-        self.frame_map = FrameMap((columns / width, rows / height), (left, top), fitting.size, flips)
+        zoom = (columns / width, rows / height)
+        self.frame_map = FrameMap(zoom, (left, top), fitting.size, flips, self.flip_offset)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Resize, place and mirror."""

@@ -139,6 +139,26 @@ def test_one_image_supports_itself(network, video):
     assert with_supports["label_scores"].sum() != found["label_scores"].sum()
 
 
+def test_published_rule_clamps_places_beyond_the_ends(network, video):
+    settings = {**SETTINGS, "num_supports": 5, "reference_clamped_supports": True}
+    detector = StreamingDetector(network, **settings)
+    chosen: dict[int, list[int]] = {}
+    choose = detector.supports
+    detector.supports = lambda index: chosen.setdefault(index, choose(index))
+    assert len(list(detector.detect(video.split(5, dim=1)))) == 12
+    assert chosen[0][:2] == [0, 0]
+    assert chosen[11][2:] == [11, 11, 11]
+    for index, supports in chosen.items():
+        left, right = supports[:2], supports[2:]
+        assert set(left) <= {max(0, index - distance) for distance in (1, 2, 3)}
+        assert set(right) <= {min(11, index + distance) for distance in (1, 2, 3)}
+        assert len(supports) == 5
+        if 3 <= index <= 8:
+            assert len(set(supports)) == 5
+    with pytest.raises(ValueError, match="reference_clamped_supports"):
+        StreamingDetector(network, mode="online", **settings)
+
+
 def test_wrong_mode_is_named(network):
     with pytest.raises(ValueError, match="`mode` must be"):
         StreamingDetector(network, mode="live", **SETTINGS)

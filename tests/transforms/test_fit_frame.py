@@ -83,6 +83,14 @@ def test_reference_squeezes():
     torch.testing.assert_close(box, torch.tensor([[6.4, 6.4, 32.0, 32.0]]))
 
 
+def test_published_flip_is_one_pixel_off():
+    transform = RandFitClip((50, 100), zoom=(1, 1), flip_prob=1, vertical_flip_prob=0, reference_flip=True)
+    transform(torch.zeros(3, 1, 50, 100))
+    box = torch.tensor([[10.0, 5.0, 30.0, 25.0]])
+    torch.testing.assert_close(transform.frame_map.apply(box), torch.tensor([[69.0, 5.0, 89.0, 25.0]]))
+    torch.testing.assert_close(transform.frame_map.restore(transform.frame_map.apply(box)), box)
+
+
 def test_dictionary_moves_the_boxes_of_each_frame():
     set_determinism(0)
     item = {
