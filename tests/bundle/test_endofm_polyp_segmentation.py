@@ -176,6 +176,29 @@ def test_reference_protocol_trains_on_whole_clips_without_clipping(dataset_dir, 
     assert math.isfinite(float(trainer.state.output["loss"]))
 
 
+@pytest.mark.parametrize("overlays", [[], ["reference"]])
+def test_constant_frames_without_a_polyp_keep_all_numbers_finite(overlays, tmp_path):
+    item = {"image": [], "mask": []}
+    for frame in range(6):
+        for key, value in (("image", np.full((40, 48, 3), 128)), ("mask", np.zeros((40, 48)))):
+            item[key].append(f"{key}_{frame}.png")
+            Image.fromarray(value.astype(np.uint8)).save(tmp_path / item[key][-1])
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": [item], "validation": [item]}))
+    made = BUNDLE.workflow(
+        "train",
+        "train",
+        *overlays,
+        dataset_dir=str(tmp_path),
+        ckpt_dir=str(tmp_path),
+        output_dir=str(tmp_path / "eval"),
+        **{**SMALL, "epochs": 1, "val_interval": 1},
+    )
+    made.run()
+    assert math.isfinite(float(made.parser.get_parsed_content("train::trainer").state.output["loss"]))
+    assert all(value.isfinite().all() for value in made.parser.get_parsed_content("network").state_dict().values())
+    assert all(map(math.isfinite, made.parser.get_parsed_content("validate::evaluator").state.metrics.values()))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
