@@ -17,6 +17,7 @@ from endofm_monai.data.frame_indices import linspace_indices
 from endofm_monai.data.frame_range import FrameRangeReader, join_frames, split_frames
 from endofm_monai.data.frames_reader import FramesReader
 from endofm_monai.data.monai_reader import EndoFMClipReader, clip_metadata, register_readers
+from endofm_monai.data.naming import clip_names, name_clips
 from endofm_monai.data.nifti_reader import NiftiReader
 from endofm_monai.data.opener import open_clip
 from endofm_monai.data.video_list import list_videos, name_videos, result_path
@@ -45,6 +46,7 @@ __all__ = [
     "chunk_frames",
     "class_weights",
     "clip_metadata",
+    "clip_names",
     "collate_clips",
     "collate_views",
     "cover_videos",
@@ -57,6 +59,7 @@ __all__ = [
     "load_box_datalist",
     "load_datalist",
     "load_labeled_clips",
+    "name_clips",
     "name_videos",
     "open_clip",
     "open_dicom",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from endofm_monai.data.datalist import load_datalist
+from endofm_monai.data.naming import name_clips
 
 __all__ = ["key_frames", "load_box_datalist"]
 
@@ -32,18 +33,16 @@ def load_box_datalist(
         num_classes: number K of classes.
 
     Returns:
-        the items, with absolute paths, and ``video``, the video's name: its path in ``dataset_dir`` if it has none.
+        the items, with absolute paths, ``name`` and ``video``, see :func:`endofm_monai.data.name_clips`.
 
     Raises:
         FileNotFoundError: as ``load_datalist``.
         ValueError: as ``load_datalist``, and when a frame's boxes and labels differ in number, a box is not finite, is
             inverted or has no area, or a label is no class. The message names datalist, video, frame and box.
     """
-    items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
+    items = name_clips(load_datalist(dataset_dir, datalist, section, required=("box", "box_label")), dataset_dir)
     for index, item in enumerate(items):
-        image = item["image"] if isinstance(item["image"], str) else os.path.dirname(item["image"][0])
-        item.setdefault("video", os.path.relpath(image, os.path.realpath(dataset_dir)))
-        where = f"{datalist}: {section}[{index}] ({item['video']})"
+        where = f"{datalist}: {section}[{index}] ({item['name']})"
         frames = len(item["box"])
         if len(item["box_label"]) != frames or (not isinstance(item["image"], str) and len(item["image"]) != frames):
             raise ValueError(f"{where}: needs a list of boxes and of labels for each frame, found {frames} and others.")

@@ -60,9 +60,16 @@ def list_videos(
 
 
 def name_videos(items: Sequence[dict[str, Any]], dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """Give each item without one a ``video``, its name: the path in the folder of its ``image``, or its first frame."""
+    """Give each item without one a ``video``: the path in the folder of its ``image``, or its first frame.
+
+    The folder itself has its own name.
+    """
     root = os.path.realpath(dataset_dir)
-    return [{"video": os.path.relpath(ensure_tuple(item["image"])[0], root), **item} for item in items]
+    paths = [os.path.relpath(ensure_tuple(item["image"])[0], root) for item in items]
+    return [
+        {"video": os.path.basename(root) if path == "." else path, **item}
+        for path, item in zip(paths, items, strict=True)
+    ]
 
 
 def result_path(results_dir: str | os.PathLike, video: str) -> Path:

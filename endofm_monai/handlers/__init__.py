@@ -20,7 +20,7 @@ from endofm_monai.handlers.picture_handlers import AttentionPictureHandler, View
 from endofm_monai.handlers.probe_handler import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.progress import ProgressHandler
 from endofm_monai.handlers.schedule import ScheduleHandler
-from endofm_monai.handlers.segmentation_evaluation import SegmentationEvaluation, clip_name
+from endofm_monai.handlers.segmentation_evaluation import SegmentationEvaluation
 from endofm_monai.handlers.teacher_update import TeacherUpdateHandler
 from endofm_monai.handlers.training_checkpoint import TrainingCheckpointHandler
 from endofm_monai.handlers.training_log import TrainingLogHandler, UnhealthyTrainingError
@@ -57,7 +57,6 @@ __all__ = [
     "ViewsPictureHandler",
     "WeightAverageHandler",
     "WeightsCheckpointLoader",
-    "clip_name",
     "embed_clips",
     "videos_from_engine",
 ]

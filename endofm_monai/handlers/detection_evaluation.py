@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 from ignite.engine import Engine, Events
+from monai.data.box_utils import clip_boxes_to_image
 from monai.utils import CommonKeys
 
+from endofm_monai.data import open_clip
 from endofm_monai.metrics import DetectionMetric
 from endofm_monai.utils import atomic_path
 
@@ -23,12 +26,35 @@ logger = logging.getLogger(__name__)
 
 
 def videos_from_engine(output: dict[str, Any]) -> tuple[list, list]:
-    """Detections and items of the videos in an evaluator's output, for ``IgniteMetricHandler``; none if it is empty."""
-    return (output[CommonKeys.PRED], output[CommonKeys.LABEL]) if output else ([], [])
+    """Detections and items of the videos in an evaluator's output, for ``IgniteMetricHandler``; none if it is empty.
+
+    Of true boxes there is only what lies in the frame, as of detected ones.
+    """
+    if not output:
+        return [], []
+    items = zip(output[CommonKeys.IMAGE], output[CommonKeys.LABEL], strict=True)
+    return output[CommonKeys.PRED], [_within_frames(source, item) for source, item in items]
+
+
+def _within_frames(source: Any, item: dict[str, Any]) -> dict[str, Any]:
+    with open_clip(source) as reader:
+        size = (reader.probe().width, reader.probe().height)
+    frames = [
+        (np.asarray(box, np.float32).reshape(-1, 4), np.asarray(label, np.int64))
+        for box, label in zip(item["box"], item["box_label"], strict=True)
+    ]
+    clipped = [(*clip_boxes_to_image(box, size), label) for box, label in frames]
+    return {
+        **item,
+        "box": [box for box, _, _ in clipped],
+        "box_label": [label[kept] for _, kept, label in clipped],
+    }
 
 
 class DetectionEvaluation:
     """Writes all that a metric says of an evaluator's detections to ``<output_dir>/detection.json``.
+
+    ``skipped`` in it are the names of videos that could not be read.
 
     Args:
         metric: the metric of the evaluator, see :meth:`endofm_monai.metrics.DetectionMetric.report`.
@@ -50,6 +76,9 @@ class DetectionEvaluation:
         if idist.get_rank() > 0:
             return
         report = self.metric.report(self.resamples)
+        evaluated = {frame.video for frame in self.metric.frames}
+        names = [item["name"] for item in engine.data_loader.dataset.data]
+        report["skipped"] = [name for name in names if name not in evaluated]
         intervals = report.get("intervals", {})
         for name, value in report["scores"].items():
             low, high = intervals.get(name, (math.nan, math.nan))

@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 class DetectionSaver:
     """Writes the detections of each video, as soon as the video is done.
 
-    A video gets a folder ``<output_dir>/<name of the video>`` with the ``formats``: ``"coco"`` (``detections.json``),
-    ``"csv"`` (``detections.csv``), ``"cvat"`` (``annotations.xml``), ``"overlay"`` (``overlay.mp4``); see
-    :mod:`endofm_monai.handlers.box_writers`. Videos without any detection get them too.
+    A video gets a folder ``<output_dir>/<name>``, by the ``name`` of its item, with the ``formats``: ``"coco"``
+    (``detections.json``), ``"csv"`` (``detections.csv``), ``"cvat"`` (``annotations.xml``), ``"overlay"``
+    (``overlay.mp4``); see :mod:`endofm_monai.handlers.box_writers`. Videos without any detection get them too.
 
     Args:
         output_dir: the folder to write to.
@@ -60,9 +60,9 @@ class DetectionSaver:
             return
         parts = (output[key] for key in (CommonKeys.IMAGE, CommonKeys.LABEL, CommonKeys.PRED))
         for source, item, frames in zip(*parts, strict=True):
-            folder = self.output_dir / Path(item["video"]).with_suffix("")
-            video = VideoDetections(folder, item["video"], source, frames, self.class_names, self.threshold)
+            folder = self.output_dir / item["name"]
+            video = VideoDetections(folder, item["name"], source, frames, self.class_names, self.threshold)
             for name in self.formats:
                 BOX_WRITERS[name](video)
             count = sum(len(frame["box"]) for frame in video.likely())
-            logger.info(f"{item['video']}: {count} detections in {len(frames)} frames, written to {folder}.")
+            logger.info(f"{item['name']}: {count} detections in {len(frames)} frames, written to {folder}.")

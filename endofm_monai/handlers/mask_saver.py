@@ -7,14 +7,15 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys, ensure_tuple
 
+from endofm_monai.data import clip_names
 from endofm_monai.handlers.mask_writers import MASK_WRITERS, MaskOutput, WriteMask
-from endofm_monai.handlers.segmentation_evaluation import clip_name
 
 __all__ = ["MaskSaver"]
 
@@ -60,9 +61,17 @@ class MaskSaver:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a MONAI evaluator."""
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
         engine.add_event_handler(Events.COMPLETED, self.finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.stop)
+
+    def start(self, engine: Engine) -> None:
+        """Name the clips."""
+        data = engine.data_loader.dataset.data
+        first_chunks = [item["core"][0] == 0 for item in data]
+        names = clip_names([item["source"] for item in compress(data, first_chunks)], self.dataset_dir)
+        self._names = [names[number - 1] for number in accumulate(first_chunks)]
 
     def save(self, engine: Engine) -> None:
         """Write the cores of the chunks of one batch."""
@@ -73,7 +82,7 @@ class MaskSaver:
             masks = output[CommonKeys.PRED][0, start:stop].cpu().numpy() > 0
             if first == 0:
                 self.finish()
-                self._open(item, *masks.shape[1:])
+                self._open(self._names[int(chunk["index"])], item, *masks.shape[1:])
             if item["source"] != self._source or first != self._written:
                 continue  # a chunk before this one is missing; `finish` says so
             for frame, mask in zip(frames, masks, strict=True):
@@ -83,28 +92,28 @@ class MaskSaver:
             if last == item["num_frames"]:
                 self._close()
 
-    def _open(self, item: dict[str, Any], height: int, width: int) -> None:
+    def _open(self, name: str, item: dict[str, Any], height: int, width: int) -> None:
         source, frames = item["source"], item["num_frames"]
-        name = clip_name(source, self.dataset_dir)
         names = [Path(path).stem for path in ensure_tuple(source)]
         if len(set(names)) != frames:  # no image files with a name each
             digits = max(5, len(str(frames - 1)))
             names = [f"{index:0{digits}d}" for index in range(frames)]
         clip = MaskOutput(self.output_dir / name, names, item["fps"], height, width)
-        self._source, self._written = source, 0
+        self._source, self._name, self._written = source, name, 0
         self._writers = [self._stack.enter_context(MASK_WRITERS[format](clip)) for format in self.formats]
 
     def _close(self) -> None:
         self._stack.close()
-        logger.info(f"Wrote the masks of {self._written} frames of {clip_name(self._source, self.dataset_dir)}.")
+        logger.info(f"Wrote the masks of {self._written} frames of {self._name}.")
         self._source = None
 
     def finish(self) -> None:
         """Give up the clip that is under way, if there is one."""
         if self._source is not None:
-            name = clip_name(self._source, self.dataset_dir)
-            logger.error(f"{name}: only the first {self._written} frames could be read; there are masks of no more.")
-            self._give_up(RuntimeError(name))
+            logger.error(
+                f"{self._name}: only the first {self._written} frames could be read; there are masks of no more."
+            )
+            self._give_up(RuntimeError(self._name))
 
     def stop(self, engine: Engine, error: BaseException) -> None:
         """Leave nothing half written, and raise the error again."""

@@ -17,20 +17,13 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys, ensure_tuple
 from PIL import Image
 
+from endofm_monai.data import clip_names
 from endofm_monai.metrics import SegmentationScores, reference_clip_scores
 from endofm_monai.utils import atomic_path
 
-__all__ = ["SegmentationEvaluation", "clip_name"]
+__all__ = ["SegmentationEvaluation"]
 
 logger = logging.getLogger(__name__)
-
-
-def clip_name(clip: Any, root: str | os.PathLike = ".") -> str:
-    """A name for the results of a clip: its path from ``root`` on without suffix, for images with first and last."""
-    paths = [Path(os.path.relpath(path, root)) for path in ensure_tuple(clip)]
-    paths = [Path(*(part for part in path.parts if part != "..")) for path in paths]
-    first = paths[0].with_suffix("")
-    return first.as_posix() if len(paths) == 1 else f"{first.as_posix()}-{paths[-1].stem}"
 
 
 class SegmentationEvaluation:
@@ -42,7 +35,8 @@ class SegmentationEvaluation:
       clips that share no file with the training;
     * ``post_processed``: the same of the masks at ``processed``, if the items have them;
     * ``published``: the published protocol, see :func:`endofm_monai.metrics.reference_clip_scores`, at the size of the
-      network's output, of all clips; its own split shares clips between training and test, which are flagged.
+      network's output, of all clips; its own split shares clips between training and test, which are flagged;
+    * ``skipped``: the names of clips that could not be read.
 
     ``<output_dir>/segmentation_frames.csv`` has the scores of each frame.
 
@@ -71,8 +65,10 @@ class SegmentationEvaluation:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
 
-    def start(self) -> None:
-        """Forget former results."""
+    def start(self, engine: Engine) -> None:
+        """Forget former results, and name the clips."""
+        data = engine.data_loader.dataset.data
+        self.names = clip_names([item[CommonKeys.IMAGE] for item in data], self.dataset_dir)
         self.clips: dict[int, dict[str, Any]] = {}  # by index, so that one seen by several processes counts once
 
     def score(self, engine: Engine) -> None:
@@ -81,7 +77,7 @@ class SegmentationEvaluation:
             item = {**inputs, **outputs}
             index = int(item["index"])
             clip = engine.data_loader.dataset.data[index][CommonKeys.IMAGE]
-            name = clip_name(clip, self.dataset_dir)
+            name = self.names[index]
             shared = not self.training_files.isdisjoint(ensure_tuple(clip))
             truth = item[CommonKeys.LABEL][0]
             clean, processed = SegmentationScores(), SegmentationScores()
@@ -116,6 +112,7 @@ class SegmentationEvaluation:
             "clips_in_training": [clip["clip"] for clip in published if clip["in_training"]],
             "clips": published,
         }
+        report["skipped"] = [name for index, name in enumerate(self.names) if index not in merged]
         with atomic_path(self.output_dir / "segmentation.json") as temporary:
             temporary.write_text(json.dumps(report, indent=4))
         if not clean.rows:

@@ -32,13 +32,14 @@ class DetectionFrame:
     """A frame of a video: its true boxes and what was detected in it. Boxes are xyxy in pixels, classes count from 1.
 
     Args:
-        video: name of the video.
+        video: name of the video, or of a part of one that stands for itself; no other one has it.
         index: number of the frame in it.
         box: true boxes ``(G, 4)``.
         label: their classes ``(G,)``.
         pred_box: detected boxes ``(D, 4)``.
         pred_label: their classes ``(D,)``.
         pred_score: their scores ``(D,)``.
+        group: what intervals draw as a whole: by default the video.
     """
 
     video: str
@@ -48,10 +49,12 @@ class DetectionFrame:
     pred_box: np.ndarray
     pred_label: np.ndarray
     pred_score: np.ndarray
+    group: str = ""
     matches: dict[int, dict[str, np.ndarray]] = field(init=False, repr=False)
     """By class, what MONAI's ``matching_batch`` says of the 100 best detections."""
 
     def __post_init__(self) -> None:
+        self.group = self.group or self.video
         self.box, self.pred_box = (np.asarray(box, np.float32).reshape(-1, 4) for box in (self.box, self.pred_box))
         self.label, self.pred_label = (np.asarray(label, np.int64) for label in (self.label, self.pred_label))
         self.pred_score = np.asarray(self.pred_score, np.float32)

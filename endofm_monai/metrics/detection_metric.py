@@ -43,19 +43,34 @@ class DetectionMetric:
         self.frames: list[DetectionFrame] = []
 
     def __call__(self, predictions: Sequence[Sequence[dict[str, torch.Tensor]]], videos: Sequence[dict]) -> None:
-        """Take the detections in each frame of videos, and the videos' items with ``video``, ``box``, ``box_label``."""
+        """Take the detections in each frame of videos, and the videos' items.
+
+        Those have ``name``, which no other one has, ``video``, what intervals draw as a whole, and ``box`` and
+        ``box_label`` of each frame, see :func:`endofm_monai.data.load_box_datalist`.
+
+        Raises:
+            ValueError: when a video has another number of frames than boxes.
+        """
         for frames, item in zip(predictions, videos, strict=True):
             if len(frames) != len(item["box"]):
                 raise ValueError(
-                    f"{item['video']}: has {len(frames)} frames, but boxes are given for {len(item['box'])} frames."
+                    f"{item['name']}: has {len(frames)} frames, but boxes are given for {len(item['box'])} frames."
                 )
             for index, (found, box, label) in enumerate(zip(frames, item["box"], item["box_label"], strict=True)):
-                detected = [found[key].cpu().numpy() for key in ("box", "label", "label_scores")]
-                self.frames.append(DetectionFrame(item["video"], index, np.array(box), np.array(label), *detected))
+                truth = np.array(box), np.array(label)
+                found_box, found_label, score = (found[key].cpu().numpy() for key in ("box", "label", "label_scores"))
+                frame = DetectionFrame(item["name"], index, *truth, found_box, found_label, score, item["video"])
+                self.frames.append(frame)
 
     def aggregate(self) -> float:
-        """The AP50 of the videos of all processes, the key metric."""
+        """The AP50 of the videos of all processes, the key metric.
+
+        Raises:
+            ValueError: when there is no frame.
+        """
         self._gather()
+        if not self.frames:
+            raise ValueError("There is nothing to evaluate: no video could be read.")
         return average_precision(self.frames)["ap50"]
 
     def get_buffer(self) -> dict[str, Any]:
@@ -95,10 +110,11 @@ class DetectionMetric:
             "polyps": polyps,
         }
         if resamples and self.frames:
-            groups = [frame.video for frame in self.frames]
+            groups = [frame.group for frame in self.frames]
             report["intervals"] = bootstrap_intervals(of_frames, groups, resamples=resamples, seed=seed)
             if polyps:
-                groups = [str(polyp["video"]) for polyp in polyps]
+                group_of = {frame.video: frame.group for frame in self.frames}
+                groups = [group_of[str(polyp["video"])] for polyp in polyps]
                 report["intervals"] |= bootstrap_intervals(of_polyps, groups, resamples=resamples, seed=seed)
         return report
 

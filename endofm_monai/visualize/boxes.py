@@ -41,8 +41,6 @@ def draw_boxes(
     colors = [TRUTH if score is None else COLORS[(int(index) - 1) % len(COLORS)] for index in label]
     image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
     width = max(1, round(min(frame.shape[:2]) / 150))
-    # the last row and column of a box are inside it
-    drawn = draw_bounding_boxes(
-        image, torch.cat([box[:, :2], box[:, 2:] - 1], 1).clamp(min=0), texts, colors, width=width
-    )
+    last = torch.maximum(box[:, 2:] - 1, box[:, :2])  # the last row and column of a box are inside it
+    drawn = draw_bounding_boxes(image, torch.cat([box[:, :2], last], 1).clamp(min=0), texts, colors, width=width)
     return drawn.permute(1, 2, 0).numpy()

@@ -65,15 +65,8 @@ def dataset_dir(tmp_path_factory) -> Path:
 def trained(dataset_dir, tmp_path_factory) -> Path:
     """Output folder of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
-    made = BUNDLE.workflow(
-        "train",
-        "train",
-        dataset_dir=str(dataset_dir),
-        ckpt_dir=str(output / "models"),
-        output_dir=str(output / "eval"),
-        **SMALL,
-    )
-    made.run()
+    folders = {"ckpt_dir": str(output / "models"), "output_dir": str(output / "eval")}
+    BUNDLE.workflow("train", "train", dataset_dir=str(dataset_dir), **folders, **SMALL).run()
     return output
 
 
@@ -119,7 +112,7 @@ def test_evaluation_writes_all_scores_with_intervals(trained, dataset_dir, tmp_p
     expected = {"ap50", "ap", "presence_f1", "center_f1", "box_f1", "box_adenoma_f1", "polyp_detection_rate"}
     assert expected <= set(report["scores"])
     assert set(report["intervals"]) == set(report["scores"])
-    assert {path.name for path in (tmp_path / "videos" / "2").iterdir()} == {"detections.csv", "overlay.mp4"}
+    assert {path.name for path in (tmp_path / "videos" / "2" / "0-7").iterdir()} == {"detections.csv", "overlay.mp4"}
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
@@ -137,10 +130,10 @@ def test_inference_writes_every_format_for_videos_and_single_images(trained, dat
         mode=mode,
         **SMALL_NETWORK,
     ).run()
-    for name in ("4/0", "0/3"):
+    for name in ("4/0-7", "0/3"):
         files = {path.name for path in (tmp_path / "out" / name).iterdir()}
         assert files == {"detections.json", "detections.csv", "annotations.xml", "overlay.mp4"}
-    with open(tmp_path / "out" / "4" / "0" / "detections.csv", newline="") as file:
+    with open(tmp_path / "out" / "4" / "0-7" / "detections.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(0 <= float(row["x1"]) < float(row["x2"]) <= 80 for row in rows)
     assert all(0 <= float(row["y1"]) < float(row["y2"]) <= 60 for row in rows)
@@ -163,7 +156,7 @@ def test_evaluation_reports_and_skips_a_video_that_breaks_off(trained, with_a_br
     settings["weights"] = str(trained / "models" / "model.pt")
     BUNDLE.workflow("train", "train", "evaluate", **settings).run()
     report = json.loads((tmp_path / "detection.json").read_text())
-    assert (report["videos"], report["frames"]) == (1, 8)
+    assert (report["videos"], report["frames"], report["skipped"]) == (1, 8, ["3/0-7"])
     assert str(with_a_broken_video / "3" / "5.png") in caplog.text
     assert "1 of 2 clips were broken and skipped" in caplog.text
     with pytest.raises(RuntimeError) as caught:

@@ -23,9 +23,10 @@ def write(folder, box, box_label, **others):
 
 def test_videos_get_a_name(tmp_path):
     (item,) = write(tmp_path, [[GOOD], []], [[2], []])
-    assert item["video"] == "a"
+    assert item["video"] == item["name"] == "a/0-1"
     assert item["box"] == [[GOOD], []]
-    assert write(tmp_path, [[], []], [[], []], video="mine")[0]["video"] == "mine"
+    (item,) = write(tmp_path, [[], []], [[], []], video="mine")
+    assert (item["video"], item["name"]) == ("mine", "a/0-1")
 
 
 @pytest.mark.parametrize(
@@ -45,11 +46,11 @@ def test_videos_get_a_name(tmp_path):
 def test_bad_boxes_are_named(tmp_path, box, label, message):
     with pytest.raises(ValueError, match=message) as caught:
         write(tmp_path, [[GOOD], box], [[1], label])
-    assert "list.json: training[0] (a), frame 1" in str(caught.value)
+    assert "list.json: training[0] (a/0-1), frame 1" in str(caught.value)
 
 
 def test_missing_annotations_are_named(tmp_path):
     with pytest.raises(ValueError, match="has no box_label"):
         write(tmp_path, [[], []], None)
-    with pytest.raises(ValueError, match=r"training\[0\] \(a\): needs a list of boxes"):
+    with pytest.raises(ValueError, match=r"training\[0\] \(a/0-1\): needs a list of boxes"):
         write(tmp_path, [[]], [[]])

@@ -16,7 +16,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 from ignite.engine import Engine
 
-from endofm_monai.handlers import MaskPictureHandler, MeanFrameDice, SegmentationEvaluation, clip_name
+from endofm_monai.handlers import MaskPictureHandler, MeanFrameDice, SegmentationEvaluation
 
 DATA = [{"image": [f"/data/{clip}/{frame}.png" for frame in range(3)]} for clip in ("a", "b", "c")]
 
@@ -54,7 +54,8 @@ def test_both_protocols_stand_side_by_side_and_shared_clips_are_flagged(tmp_path
     training = [{"image": ["/data/b/1.png"]}, {"image": "/data/video.mp4"}]
     run(SegmentationEvaluation(tmp_path, training, "/data"), [8, 4])
     report = json.loads((tmp_path / "segmentation.json").read_text())
-    assert set(report) == {"clean", "published"}
+    assert set(report) == {"clean", "published", "skipped"}
+    assert report["skipped"] == ["c/0-2"]
     assert (report["clean"]["sequences"], report["clean"]["frames"]) == (1, 3)
     assert report["clean"]["per_frame"]["dice"]["value"] == pytest.approx(0.5)
     assert report["published"]["clips_in_training"] == ["b/0-2"]
@@ -116,19 +117,6 @@ def test_processes_give_together_what_one_gives(tmp_path):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
     for rank in range(2):
         assert json.loads((tmp_path / "two" / f"{rank}.json").read_text()) == engine.state.metrics
-
-
-@pytest.mark.parametrize(
-    ("clip", "name"),
-    [
-        ("/data/sub/clip.mp4", "sub/clip"),
-        (["/data/a/1.png"], "a/1"),
-        (["/data/a/1.png", "/data/a/2.png"], "a/1-2"),
-        ("/other/clip.mp4", "other/clip"),
-    ],
-)
-def test_names_of_results(clip, name):
-    assert clip_name(clip, "/data") == name
 
 
 def test_picture_of_the_chosen_clip_is_drawn(tmp_path):

@@ -148,7 +148,10 @@ def test_metric_reports_all_of_whole_videos():
 
     metric = DetectionMetric(threshold=0.5)
     same_frames = {"box": [[A], []], "box_label": [[1], []]}
-    metric([[detections(A), detections()], [detections(), detections()]], [{"video": v, **same_frames} for v in "ab"])
+    metric(
+        [[detections(A), detections()], [detections(), detections()]],
+        [{"name": v, "video": v, **same_frames} for v in "ab"],
+    )
     assert metric.aggregate() == pytest.approx(51 / 101)
     report = metric.report(resamples=50)
     assert (report["videos"], report["frames"], report["negative_frames"], report["boxes"]) == (2, 4, 2, 2)
@@ -158,6 +161,19 @@ def test_metric_reports_all_of_whole_videos():
     assert report["intervals"]["box_recall"] == (0.0, 1.0)
     assert report["intervals"]["polyp_detection_rate"] == (0.0, 1.0)
     with pytest.raises(ValueError, match="b: has 1 frames, but boxes are given for 2"):
-        metric([[detections()]], [{"video": "b", **same_frames}])
+        metric([[detections()]], [{"name": "b", "video": "b", **same_frames}])
     metric.reset()
     assert metric.frames == []
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        metric.aggregate()
+
+
+def test_parts_of_a_video_stand_for_themselves_but_are_drawn_together():
+    found = {"box": torch.zeros(0, 4), "label": torch.zeros(0, dtype=torch.long), "label_scores": torch.zeros(0)}
+    metric = DetectionMetric(threshold=0.5)
+    for name in ("v_0-1", "v_2-3"):
+        metric([[found, found]], [{"name": name, "video": "v", "box": [[A], [A]], "box_label": [[1], [1]]}])
+    report = metric.report(resamples=20)
+    assert (report["videos"], report["frames"]) == (2, 4)
+    assert [polyp["video"] for polyp in report["polyps"]] == ["v_0-1", "v_2-3"]
+    assert {frame.group for frame in metric.frames} == {"v"}

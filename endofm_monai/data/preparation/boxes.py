@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 from endofm_monai.data.clip_files import frame_images, natural_key
 from endofm_monai.data.clip_reader import ClipReadError
@@ -20,7 +23,7 @@ class FrameBoxes(NamedTuple):
     Args:
         boxes: ``x1, y1, x2, y2`` of each box in pixels, exactly as the file states them.
         labels: the class of each.
-        size: width and height of the frame, which boxes are clamped to; ``None`` where the file does not state them.
+        size: width and height of the frame as the file states them; ``None`` where it does not.
     """
 
     boxes: list[list[float]]
@@ -34,7 +37,7 @@ def read_boxed_video(
     """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
 
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
-    noted, and so are annotations without a frame.
+    noted, and so are annotations without a frame, and files that state another size than their image has.
 
     Args:
         name: see :class:`endofm_monai.data.preparation.SourceVideo`.
@@ -45,7 +48,8 @@ def read_boxed_video(
         fields: further arguments of the video.
 
     Raises:
-        ClipReadError: when the file of a frame is missing or cannot be used.
+        ClipReadError: when the image or the boxes of a frame are missing or cannot be read, or a box is not finite or
+            inverted: left out, it would make a frame with a polyp one without.
     """
     frames = frame_images(images)
     notes, boxes, labels = [], [], []
@@ -53,9 +57,18 @@ def read_boxed_video(
         path = annotations / f"{frame.stem}{suffix}"
         try:
             found = read(path)
+            if wrong := [box for box in found.boxes if not _is_possible(box)]:
+                raise ValueError(f"{wrong[0]} is not finite or inverted; expected x1 <= x2 and y1 <= y2")
         except (OSError, ValueError) as error:
             raise ClipReadError(f"{path}: holds no readable boxes ({error})") from error
-        clamped = [_clamp(box, found.size) for box in found.boxes]
+        try:
+            with Image.open(frame) as image:
+                size = image.size
+        except OSError as error:
+            raise ClipReadError(f"{frame}: is no readable image ({error})") from error
+        if found.size not in (None, size):
+            notes.append(f"{path}: states a size of {found.size}, but the image has {size}; that counts")
+        clamped = [_clamp(box, size) for box in found.boxes]
         kept = [place for place, box in enumerate(clamped) if box[0] < box[2] and box[1] < box[3]]
         notes += [
             f"{path}: the box {box} is left out, as nothing of it is in the frame"
@@ -71,7 +84,10 @@ def read_boxed_video(
     return SourceVideo(name, frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields)
 
 
-def _clamp(box: list[float], size: tuple[int, int] | None) -> list[float]:
-    if size is not None:
-        box = [min(max(value, 0), size[axis % 2] - 1) for axis, value in enumerate(box)]
+def _is_possible(box: list[float]) -> bool:
+    return all(map(math.isfinite, box)) and box[0] <= box[2] and box[1] <= box[3]
+
+
+def _clamp(box: list[float], size: tuple[int, int]) -> list[float]:
+    box = [min(max(value, 0), size[axis % 2] - 1) for axis, value in enumerate(box)]
     return [int(value) if float(value).is_integer() else value for value in box]

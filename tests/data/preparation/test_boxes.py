@@ -1,0 +1,58 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.data.preparation import SourceVideo
+from endofm_monai.data.preparation.boxes import FrameBoxes, read_boxed_video
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Give a function that reads a frame of 64 x 48 pixels with these boxes."""
+
+    def read(boxes: list[list[float]], size: tuple[int, int] | None = None) -> SourceVideo:
+        Image.new("RGB", (64, 48)).save(tmp_path / "1.png")
+        (tmp_path / "1.json").write_text(json.dumps(boxes))
+
+        def read_boxes(path: Path) -> FrameBoxes:
+            return FrameBoxes(json.loads(path.read_text()), [1] * len(boxes), size)
+
+        return read_boxed_video("v", tmp_path, tmp_path, ".json", read_boxes)
+
+    return read
+
+
+def test_boxes_are_clamped_to_the_image(video):
+    read = video([[-5, 10, 70, 40.5], [70, 0, 80, 10]])
+    assert read.frame_labels == {"box": [[[0, 10, 63, 40.5]]], "box_label": [[1]]}
+    (note,) = read.notes
+    assert "[70, 0, 80, 10] is left out, as nothing of it is in the frame" in note
+
+
+def test_the_size_of_the_image_counts_and_not_the_stated_one(video):
+    read = video([[5, 5, 40, 40]], size=(32, 24))
+    assert read.frame_labels["box"] == [[[5, 5, 40, 40]]]
+    assert "states a size of (32, 24), but the image has (64, 48)" in read.notes[0]
+    assert not video([[5, 5, 40, 40]], size=(64, 48)).notes
+
+
+@pytest.mark.parametrize("box", [[float("nan"), 1, 5, 5], [1, 1, float("inf"), 5], [9, 1, 5, 5], [1, 9, 5, 5]])
+def test_impossible_boxes_do_not_make_a_frame_a_negative(video, box):
+    with pytest.raises(ClipReadError, match=r"1\.json: holds no readable boxes .* is not finite or inverted"):
+        video([[5, 5, 40, 40], box])
+
+
+def test_a_broken_image_is_named(video, tmp_path):
+    video([])
+    (tmp_path / "1.jpg").write_bytes(b"nothing")
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(ClipReadError, match=r"1\.jpg: is no readable image"):
+        read_boxed_video("v", tmp_path, tmp_path, ".json", lambda path: FrameBoxes([], []))
