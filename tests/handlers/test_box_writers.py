@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from endofm_monai.data import open_clip
-from endofm_monai.handlers import DetectionSaver
+from endofm_monai.handlers import DetectionSaver, videos_from_engine
+from endofm_monai.visualize import draw_boxes, write_video
 
 HERE, MOVED, FAR = [10.0, 20.0, 40.0, 50.0], [12.0, 20.0, 42.0, 52.0], [60.0, 5.0, 75.0, 20.0]
 
@@ -36,15 +37,15 @@ FRAMES = [
 ]
 
 
-def save(folder, frames, video="colon/a.mp4", **options):
+def save(folder, frames, video="colon/a", **options):
     paths = [str(folder / "frames" / video.replace("/", "_") / f"{index}.png") for index in range(len(frames))]
     for path in paths:
         (folder / "frames" / video.replace("/", "_")).mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(path)
-    output = {"image": [paths], "label": [{"video": video}], "pred": [frames]}
+    output = {"image": [paths], "label": [{"name": video}], "pred": [frames]}
     saver = DetectionSaver(folder / "out", ("adenoma", "hyperplastic"), threshold=0.5, **options)
     saver.save(SimpleNamespace(state=SimpleNamespace(output=output)))
-    return folder / "out" / video.removesuffix(".mp4")
+    return folder / "out" / video
 
 
 def test_tables_hold_every_detection(tmp_path):
@@ -58,7 +59,7 @@ def test_tables_hold_every_detection(tmp_path):
     assert len(rows) == 5
     assert rows[1]["class"] == "hyperplastic"
     assert [float(rows[2][side]) for side in ("x1", "y1", "x2", "y2")] == MOVED
-    assert {row["video"] for row in rows} == {"colon/a.mp4"}
+    assert {row["video"] for row in rows} == {"colon/a"}
 
 
 def test_cvat_gets_a_track_a_polyp(tmp_path):
@@ -108,6 +109,22 @@ def test_videos_with_frames_of_the_same_name_stay_apart(tmp_path):
     two = save(tmp_path, [detections()] * 2, video="2/seq")
     assert len(json.loads((one / "detections.json").read_text())) == 5
     assert json.loads((two / "detections.json").read_text()) == []
+
+
+def test_a_box_of_one_pixel_is_drawn(tmp_path):
+    box = torch.tensor([[0.3, 0.3, 1.3, 1.3]])  # in float32 its width is less than 1
+    drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), box, torch.tensor([1]))
+    assert drawn[:2, :2].any()
+
+
+def test_true_boxes_end_at_the_frame(tmp_path):
+    write_video(tmp_path / "v.mp4", np.zeros((2, 48, 64, 3), np.uint8), 25)
+    item = {"name": "v", "video": "v", "box": [[[-50, 10, 50, 40], [70, 5, 80, 9]], []], "box_label": [[2, 1], []]}
+    pred, (clipped,) = videos_from_engine({"image": [str(tmp_path / "v.mp4")], "label": [item], "pred": ["found"]})
+    assert pred == ["found"]
+    assert [box.tolist() for box in clipped["box"]] == [[[0, 10, 50, 40]], []]
+    assert [label.tolist() for label in clipped["box_label"]] == [[2], []]
+    assert len(item["box"][0]) == 2
 
 
 def test_unknown_format_is_named(tmp_path):
