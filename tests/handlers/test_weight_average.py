@@ -17,7 +17,9 @@ from endofm_monai.engines import ClipEvaluator, ClipTrainer
 from endofm_monai.handlers import BestModelHandler, TrainingCheckpointHandler, WeightAverageHandler
 
 
-def make_trainer(folder: Path, epochs: int, decay: float = 0.6, resume: bool = False) -> ClipTrainer:
+def make_trainer(
+    folder: Path, epochs: int, decay: float = 0.6, resume: bool = False, evaluators: list[ClipEvaluator] | None = None
+) -> ClipTrainer:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(8, 1), nn.BatchNorm1d(1), nn.Flatten(0))
     generator = torch.Generator().manual_seed(1)
@@ -35,6 +37,8 @@ def make_trainer(folder: Path, epochs: int, decay: float = 0.6, resume: bool = F
         val_handlers=[BestModelHandler(network, str(folder))],
         postprocessing=lambda item: {**item, **{key: torch.tensor([item[key]]) for key in ("pred", "label")}},
     )
+    if evaluators is not None:
+        evaluators.append(evaluator)
     return ClipTrainer(
         "cpu",
         epochs,
@@ -84,6 +88,19 @@ def test_a_resumed_training_goes_on_with_its_average(tmp_path: Path) -> None:
     models = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts")]
     for name, value in models[0].items():
         assert torch.equal(value, models[1][name]), name
+
+
+def test_an_evaluation_after_the_training_is_of_the_weights_that_are_there(tmp_path: Path) -> None:
+    evaluators: list[ClipEvaluator] = []
+    trainer = make_trainer(tmp_path, 1, evaluators=evaluators)
+    trainer.run()
+    averaged = torch.load(tmp_path / "model.pt", weights_only=True)["1.weight"]
+    with torch.no_grad():
+        trainer.network[1].weight.fill_(0.25)
+    evaluators[0].run()
+    used = torch.load(tmp_path / "model.pt", weights_only=True)["1.weight"]
+    assert torch.equal(used, torch.full_like(used, 0.25))
+    assert not torch.equal(used, averaged)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
