@@ -105,6 +105,6 @@ def _resolve(value: Any, root: str, where: str) -> Any:
         real = os.path.realpath(split_frames(path)[0], strict=True)
     except OSError as error:
         raise FileNotFoundError(f"{where}: {path} does not exist.") from error
-    if not f"{real}{os.sep}".startswith(f"{root}{os.sep}"):
+    if os.path.commonpath([real, root]) != root:
         raise ValueError(f"{where}: {value} lies outside the dataset's folder {root}.")
     return path

@@ -130,6 +130,12 @@ def test_folder_whose_name_begins_like_the_dataset_is_outside(dataset: Path, wri
         load_datalist(dataset, write(["../dataset2/1.mp4"]))
 
 
+def test_the_root_of_all_files_holds_every_file(dataset: Path, write: Any) -> None:
+    root = dataset.resolve().anchor
+    (item,) = load_datalist(root, write([{"image": str(dataset / "a/1.mp4")}]))
+    assert item["image"] == str((dataset / "a/1.mp4").resolve())
+
+
 def test_thousands_of_clips_take_a_moment(tmp_path: Path, write: Any) -> None:
     names = [f"{number}.mp4" for number in range(3_300)]
     for name in names:
