@@ -17,10 +17,10 @@ from endofm_monai.data.frame_indices import linspace_indices
 from endofm_monai.data.frame_range import FrameRangeReader, join_frames, split_frames
 from endofm_monai.data.frames_reader import FramesReader
 from endofm_monai.data.monai_reader import EndoFMClipReader, clip_metadata, register_readers
-from endofm_monai.data.naming import clip_names, name_clips
+from endofm_monai.data.naming import clip_names, name_clips, name_videos
 from endofm_monai.data.nifti_reader import NiftiReader
 from endofm_monai.data.opener import open_clip
-from endofm_monai.data.video_list import list_videos, name_videos, result_path
+from endofm_monai.data.video_list import list_videos, result_path
 from endofm_monai.data.video_reader import VideoReader
 from endofm_monai.data.video_windows import VideoWindows, cover_videos, sample_videos
 from endofm_monai.data.window_plan import WindowPlan

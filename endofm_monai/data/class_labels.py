@@ -12,7 +12,7 @@ import torch
 
 from endofm_monai.data.clip_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.data.datalist import load_datalist
-from endofm_monai.data.video_list import name_videos
+from endofm_monai.data.naming import name_videos
 
 __all__ = ["class_weights", "load_labeled_clips"]
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from monai.utils import ensure_tuple
 from endofm_monai.data.clip_files import DICOM_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES
 from endofm_monai.data.frame_range import split_frames
 
-__all__ = ["clip_names", "name_clips"]
+__all__ = ["clip_names", "name_clips", "name_videos"]
 
 _SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
@@ -32,17 +32,7 @@ def clip_names(clips: Sequence[Any], root: str | os.PathLike) -> list[str]:
     Returns:
         names in the form of relative paths, with ``/`` between their parts.
     """
-    names: list[str] = []
-    taken: set[str] = set()
-    for clip in clips:
-        base = _name(clip, root)
-        name, count = base, 1
-        while name in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(name)
-        names.append(name)
-    return names
+    return _unique(_name(clip, root) for clip in clips)
 
 
 def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list[dict[str, Any]]:
@@ -52,6 +42,28 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
     """
     names = clip_names([item["image"] for item in items], root)
     return [{"video": name, **item, "name": name} for item, name in zip(items, names, strict=True)]
+
+
+def name_videos(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list[dict[str, Any]]:
+    """Give each item without one a ``video``: the path in ``root`` of its ``image``, or of its first frame.
+
+    The root itself has its own name, and a list of frames that begins as a former one gets ``_2`` and so on.
+    """
+    root = os.path.realpath(root)
+    paths = (os.path.relpath(ensure_tuple(item["image"])[0], root) for item in items)
+    names = _unique(os.path.basename(root) if path == "." else path for path in paths)
+    return [{"video": name, **item} for item, name in zip(items, names, strict=True)]
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    made: dict[str, None] = {}
+    for base in names:
+        name, count = base, 1
+        while name in made:
+            count += 1
+            name = f"{base}_{count}"
+        made[name] = None
+    return list(made)
 
 
 def _name(clip: Any, root: str | os.PathLike) -> str:

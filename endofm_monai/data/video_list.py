@@ -6,16 +6,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.utils import ensure_tuple
-
 from endofm_monai.data.clip_files import IMAGE_SUFFIXES, has_suffix
 from endofm_monai.data.datalist import load_datalist
+from endofm_monai.data.naming import name_videos
 
-__all__ = ["list_videos", "name_videos", "result_path"]
+__all__ = ["list_videos", "result_path"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ def list_videos(
         results_dir: folder with the results of a former run; a video whose result says that it could be read is done.
 
     Returns:
-        items with ``image`` and ``video``, see :func:`name_videos`.
+        items with ``image`` and ``video``, see :func:`endofm_monai.data.name_videos`.
 
     Raises:
         FileNotFoundError: when a folder or file does not exist.
@@ -57,19 +55,6 @@ def list_videos(
     if len(left) < len(videos):
         logger.info(f"{len(videos) - len(left)} of {len(videos)} videos are done already, {len(left)} are left.")
     return left
-
-
-def name_videos(items: Sequence[dict[str, Any]], dataset_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """Give each item without one a ``video``: the path in the folder of its ``image``, or its first frame.
-
-    The folder itself has its own name.
-    """
-    root = os.path.realpath(dataset_dir)
-    paths = [os.path.relpath(ensure_tuple(item["image"])[0], root) for item in items]
-    return [
-        {"video": os.path.basename(root) if path == "." else path, **item}
-        for path, item in zip(paths, items, strict=True)
-    ]
 
 
 def result_path(results_dir: str | os.PathLike, video: str) -> Path:

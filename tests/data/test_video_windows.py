@@ -75,6 +75,8 @@ def test_videos_with_a_good_result_are_done(folder, tmp_path):
 
 def test_frames_of_one_folder_have_names_of_their_own(folder):
     datalist = folder / "datalist.json"
-    clips = [{"image": ["long/00.png", "long/01.png"]}, {"image": ["long/02.png"]}, {"image": "long", "video": "x"}]
+    lists = [["long/00.png", "long/01.png"], ["long/02.png"], ["long/00.png"]]
+    clips = [*({"image": frames} for frames in lists), {"image": "long", "video": "x"}]
     datalist.write_text(json.dumps({"test": clips}))
-    assert [item["video"] for item in list_videos(folder, datalist)] == ["long/00.png", "long/02.png", "x"]
+    names = [item["video"] for item in list_videos(folder, datalist)]
+    assert names == ["long/00.png", "long/02.png", "long/00.png_2", "x"]
