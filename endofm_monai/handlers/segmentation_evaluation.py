@@ -32,7 +32,7 @@ class SegmentationEvaluation:
     ``<output_dir>/segmentation.json`` holds
 
     * ``clean``: the scores of :class:`endofm_monai.metrics.SegmentationScores`, at the size of the frames, of the
-      clips that share no file with the training;
+      clips that share no file with the training; clips of one ``video`` are one sequence;
     * ``post_processed``: the same of the masks at ``processed``, if the items have them;
     * ``published``: the published protocol, see :func:`endofm_monai.metrics.reference_clip_scores`, at the size of the
       network's output, of all clips; its own split shares clips between training and test, which are flagged;
@@ -76,15 +76,16 @@ class SegmentationEvaluation:
         for inputs, outputs in zip(engine.state.batch, engine.state.output, strict=True):
             item = {**inputs, **outputs}
             index = int(item["index"])
-            clip = engine.data_loader.dataset.data[index][CommonKeys.IMAGE]
+            source = engine.data_loader.dataset.data[index]
             name = self.names[index]
-            shared = not self.training_files.isdisjoint(ensure_tuple(clip))
+            video = str(source.get("video", name))
+            shared = not self.training_files.isdisjoint(ensure_tuple(source[CommonKeys.IMAGE]))
             truth = item[CommonKeys.LABEL][0]
             clean, processed = SegmentationScores(), SegmentationScores()
             if not shared:
-                clean.add(name, item[CommonKeys.PRED][0], item["probability"][0], truth)
+                clean.add(name, item[CommonKeys.PRED][0], item["probability"][0], truth, video)
                 if "processed" in item:
-                    processed.add(name, item["processed"][0], item["probability"][0], truth)
+                    processed.add(name, item["processed"][0], item["probability"][0], truth, video)
             predicted = item["logits"].argmax(dim=0).cpu().numpy() > 0
             frames = [Image.fromarray(mask) for mask in truth.cpu().numpy()]
             width_height = predicted.shape[:0:-1]
@@ -128,7 +129,7 @@ class SegmentationEvaluation:
             writer.writerows(rows)
         dice = report["clean"]["per_frame"]["dice"]
         logger.info(
-            f"Dice of {report['clean']['frames']} frames of {report['clean']['sequences']} clips: {dice['value']:.3f} "
-            f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]; by the published protocol "
+            f"Dice of {report['clean']['frames']} frames of {report['clean']['sequences']} sequences: "
+            f"{dice['value']:.3f} [{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]; by the published protocol "
             f"{report['published']['dice']:.3f}. See {self.output_dir / 'segmentation.json'}."
         )

@@ -82,8 +82,8 @@ class SegmentationScores:
     * ``per_sequence``: mean over sequences of the mean over their frames, so that long ones count no more;
     * ``pooled``: from the pixels of all frames taken together.
 
-    Neighboring frames are alike, so the bootstrap intervals draw whole sequences. ``e_measure`` is the E-measure at
-    the threshold that is best on average, as usual in the field.
+    Neighboring frames are alike, so the bootstrap intervals draw whole sequences, each with all of its clips.
+    ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
 
     Args:
         rows: ``rows`` of others to go on from, perhaps of other processes.
@@ -92,21 +92,28 @@ class SegmentationScores:
     def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
         self.rows = list(rows)
 
-    def add(self, sequence: str, prediction: torch.Tensor, probability: torch.Tensor, truth: torch.Tensor) -> None:
-        """Score the frames of a sequence.
+    def add(
+        self,
+        clip: str,
+        prediction: torch.Tensor,
+        probability: torch.Tensor,
+        truth: torch.Tensor,
+        sequence: str | None = None,
+    ) -> None:
+        """Score the frames of a clip.
 
         Args:
-            sequence: its name.
+            clip: its name.
             prediction: 0/1 masks ``(T, H, W)``.
             probability: probabilities of the foreground ``(T, H, W)``.
             truth: 0/1 masks ``(T, H, W)``.
+            sequence: what the clip is a part of; by default it is one of its own.
         """
+        names = {"sequence": clip if sequence is None else sequence, "clip": clip}
         arrays = (prediction.cpu().numpy() > 0, probability.double().cpu().numpy(), truth.cpu().numpy() > 0)
         for frame, (predicted, map_, true) in enumerate(zip(*arrays, strict=True)):
             scores = frame_scores(predicted, map_, true)
-            self.rows.append(
-                {"sequence": sequence, "frame": frame, **scores, "alignment": enhanced_alignment(map_, true)}
-            )
+            self.rows.append({**names, "frame": frame, **scores, "alignment": enhanced_alignment(map_, true)})
 
     def report(self, level: float = 0.95, resamples: int = 1000) -> dict[str, Any]:
         """Sum up.

@@ -27,7 +27,9 @@ def square(top: int) -> torch.Tensor:
     return masks
 
 
-def run(handler: object, tops: list[int], processed: bool = False, clips: list[int] | None = None) -> Engine:
+def run(
+    handler: object, tops: list[int], processed: bool = False, clips: list[int] | None = None, data: list[dict] = DATA
+) -> Engine:
     """An evaluator after its run over clips with a true square at 4 and predicted ones at ``tops``."""
 
     def step(engine: Engine, index: int) -> list[dict]:
@@ -43,7 +45,7 @@ def run(handler: object, tops: list[int], processed: bool = False, clips: list[i
         return [{**output, **({"processed": square(4)} if processed else {})}]
 
     engine = Engine(step)
-    engine.data_loader = SimpleNamespace(dataset=SimpleNamespace(data=DATA))
+    engine.data_loader = SimpleNamespace(dataset=SimpleNamespace(data=data))
     handler.attach(engine)
     MeanFrameDice().attach(engine, "dice")
     engine.run(range(len(tops)) if clips is None else clips)
@@ -62,9 +64,20 @@ def test_both_protocols_stand_side_by_side_and_shared_clips_are_flagged(tmp_path
     assert report["published"]["dice"] == pytest.approx((0.5 + 1) / 2)
     assert [clip["in_training"] for clip in report["published"]["clips"]] == [False, True]
     rows = list(csv.DictReader((tmp_path / "segmentation_frames.csv").open()))
-    assert [(row["sequence"], row["frame"], float(row["dice"])) for row in rows] == [
-        ("a/0-2", str(t), 0.5) for t in range(3)
+    assert [(row["sequence"], row["clip"], row["frame"], float(row["dice"])) for row in rows] == [
+        ("a/0-2", "a/0-2", str(t), 0.5) for t in range(3)
     ]
+
+
+def test_clips_of_one_video_are_one_sequence(tmp_path):
+    videos = [{**item, "video": video} for item, video in zip(DATA, ("x", "x", "y"), strict=True)]
+    run(SegmentationEvaluation(tmp_path, dataset_dir="/data"), [8, 4, 8], data=videos)
+    clean = json.loads((tmp_path / "segmentation.json").read_text())["clean"]
+    assert (clean["sequences"], clean["frames"]) == (2, 9)
+    assert clean["per_sequence"]["dice"]["value"] == pytest.approx((0.75 + 0.5) / 2)
+    assert clean["per_frame"]["dice"]["interval"] == pytest.approx([0.5, 0.75])  # not 1: clip b is never drawn alone
+    rows = list(csv.DictReader((tmp_path / "segmentation_frames.csv").open()))
+    assert [(row["sequence"], row["clip"]) for row in rows[::3]] == [("x", "a/0-2"), ("x", "b/0-2"), ("y", "c/0-2")]
 
 
 def test_post_processed_masks_are_scored_beside_the_others(tmp_path):
