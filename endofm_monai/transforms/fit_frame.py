@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from monai.apps.detection.transforms.box_ops import flip_boxes, zoom_boxes
+from monai.apps.detection.transforms.box_ops import flip_boxes, swapaxes_boxes, zoom_boxes
 from monai.config import KeysCollection
 from monai.data.box_utils import clip_boxes_to_image
 from monai.transforms import Transform
@@ -24,14 +25,15 @@ MIN_VISIBLE = 0.25  # share of a box's area that must stay in the frame
 
 @dataclass(frozen=True)
 class FrameMap:
-    """How the pixels of a frame were moved: zoomed, then shifted, then mirrored within a new frame.
+    """How the pixels of a frame were moved: turned, zoomed, shifted, then mirrored within a new frame.
 
     Args:
-        zoom: factors of x and y.
+        zoom: factors of x and y, after the turn.
         shift: pixels to the right and down.
         size: width and height of the new frame.
         flips: axes along which it was mirrored: 0 for left to right, 1 for top to bottom.
         flip_offset: pixels by which mirrored boxes lie too far to the left and to the top.
+        swap_axes: whether rows became columns; with ``flips``, all quarter turns can be had.
     """
 
     zoom: tuple[float, float]
@@ -39,15 +41,19 @@ class FrameMap:
     size: tuple[int, int]
     flips: tuple[int, ...] = ()
     flip_offset: int = 0
+    swap_axes: bool = False
 
     def apply(self, box: torch.Tensor) -> torch.Tensor:
         """Move boxes ``(N, 4)``, xyxy in pixels, with the frame; they may then lie beyond it."""
-        return self._flip(zoom_boxes(box, self.zoom) + box.new_tensor(self.shift * 2))
+        return self._flip(zoom_boxes(self._turn(box), self.zoom) + box.new_tensor(self.shift * 2))
 
     def restore(self, box: torch.Tensor) -> torch.Tensor:
         """Move boxes back: the inverse of ``apply``."""
         box = self._flip(box) - box.new_tensor(self.shift * 2)
-        return zoom_boxes(box, (1 / self.zoom[0], 1 / self.zoom[1]))
+        return self._turn(zoom_boxes(box, (1 / self.zoom[0], 1 / self.zoom[1])))
+
+    def _turn(self, box: torch.Tensor) -> torch.Tensor:
+        return swapaxes_boxes(box, 0, 1) if self.swap_axes else box
 
     def _flip(self, box: torch.Tensor) -> torch.Tensor:
         return flip_boxes(box, [side - self.flip_offset for side in self.size], self.flips)
@@ -84,11 +90,15 @@ class FitClip(Transform):
 
 
 class RandFitClip(RandClipTransform):
-    """Fit a clip as :class:`FitClip` does, but zoomed, shifted and mirrored at random, alike in all frames.
+    """Fit a clip as :class:`FitClip` does, but turned, stretched, zoomed, shifted and mirrored, alike in all frames.
+
+    An endoscope has no upright: polyps that are wide in the videos of one hospital are tall in another's.
 
     Args:
         size: height and width of the result in pixels, or one number for both.
         zoom: smallest and largest factor to the size that fits.
+        stretch: largest factor by which the ratio of the sides changes, to either direction.
+        turn_prob: probability of a quarter turn; with the flips, to the left or right.
         flip_prob: probability that the clip is mirrored from left to right.
         vertical_flip_prob: probability that it is mirrored from top to bottom.
         reference_squeeze: see :class:`FitClip`.
@@ -99,6 +109,8 @@ class RandFitClip(RandClipTransform):
         self,
         size: int | Sequence[int],
         zoom: tuple[float, float] = (0.75, 1.5),
+        stretch: float = 1.0,
+        turn_prob: float = 0.0,
         flip_prob: float = 0.5,
         vertical_flip_prob: float = 0.5,
         reference_squeeze: bool = False,
@@ -108,15 +120,18 @@ class RandFitClip(RandClipTransform):
         self.flip_offset = int(reference_flip)
         self.fit = FitClip(size, reference_squeeze)
         self.zoom = zoom
+        self.log_stretch = math.log(stretch)
+        self.turn_prob = turn_prob
         self.flip_probs = (flip_prob, vertical_flip_prob)
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw how the frames of ``data`` are moved."""
-        height, width = data.shape[-2:]
+        swap_axes = self.R.uniform() < self.turn_prob
+        height, width = reversed(data.shape[-2:]) if swap_axes else data.shape[-2:]
         fitting, factor = self.fit.frame_map(height, width), self.R.uniform(*self.zoom)
-        columns, rows = (
-            max(1, round(side * zoom * factor)) for side, zoom in zip((width, height), fitting.zoom, strict=True)
-        )
+        stretch = math.exp(self.R.uniform(-self.log_stretch, self.log_stretch) / 2)
+        columns = max(1, round(width * fitting.zoom[0] * factor * stretch))
+        rows = max(1, round(height * fitting.zoom[1] * factor / stretch))
         # the frame lies within the result where it is smaller, and covers it where it is larger
         left, top = (
             float(round(self.R.uniform() * (size - side)))
@@ -124,15 +139,17 @@ class RandFitClip(RandClipTransform):
         )
         flips = tuple(axis for axis, prob in enumerate(self.flip_probs) if self.R.uniform() < prob)
         zoom = (columns / width, rows / height)
-        self.frame_map = FrameMap(zoom, (left, top), fitting.size, flips, self.flip_offset)
+        self.frame_map = FrameMap(zoom, (left, top), fitting.size, flips, self.flip_offset, swap_axes)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Resize, place and mirror."""
+        """Turn, resize, place and mirror."""
         return place(clip, self.frame_map)
 
 
 def place(clip: torch.Tensor, frame_map: FrameMap) -> torch.Tensor:
     """Move the pixels of a clip ``(..., T, H, W)``; what it does not cover is 0."""
+    if frame_map.swap_axes:
+        clip = clip.transpose(-2, -1)
     height, width = clip.shape[-2:]
     resized = [round(height * frame_map.zoom[1]), round(width * frame_map.zoom[0])]
     left, top = (-round(shift) for shift in frame_map.shift)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data.box_utils import clip_boxes_to_image
 from monai.utils import set_determinism
 
 from endofm_monai.transforms import FitClip, RandFitClip, RandFitClipd
@@ -42,10 +43,14 @@ def extent(clip: torch.Tensor) -> list[float]:
 def test_boxes_follow_the_pixels(height, width, rows, columns, data):
     x1, y1 = data.draw(st.integers(0, width - 12)), data.draw(st.integers(0, height - 12))
     box = (x1, y1, data.draw(st.integers(x1 + 10, width)), data.draw(st.integers(y1 + 10, height)))
-    transform = RandFitClip((rows, columns), zoom=(0.9, 0.9)).set_random_state(data.draw(st.integers(0, 99)))
+    transform = RandFitClip((rows, columns), zoom=(0.9, 0.9), stretch=1.5, turn_prob=0.5)
+    transform.set_random_state(data.draw(st.integers(0, 99)))
     clip = transform(block_clip(height, width, box))
     assert clip.shape == (3, 1, rows, columns)
-    moved = transform.frame_map.apply(torch.tensor([box], dtype=torch.float32))[0]
+    moved, _ = clip_boxes_to_image(
+        transform.frame_map.apply(torch.tensor([box], dtype=torch.float32)), (columns, rows), remove_empty=False
+    )
+    moved = moved[0]
     if (moved[2:] - moved[:2]).min() > 4:
         np.testing.assert_allclose(extent(clip), moved.numpy(), atol=1.0)
 
@@ -56,9 +61,10 @@ def test_boxes_follow_the_pixels(height, width, rows, columns, data):
     shift=st.tuples(st.integers(-50, 50), st.integers(-50, 50)),
     size=st.tuples(SIDE, SIDE),
     flips=st.sampled_from([(), (0,), (1,), (0, 1)]),
+    swap_axes=st.booleans(),
 )
-def test_restore_is_the_inverse_of_apply(zoom, shift, size, flips):
-    frame_map = FrameMap(zoom, shift, size, flips)
+def test_restore_is_the_inverse_of_apply(zoom, shift, size, flips, swap_axes):
+    frame_map = FrameMap(zoom, shift, size, flips, swap_axes=swap_axes)
     boxes = torch.tensor([[1.0, 2.0, 30.5, 40.25], [-5.0, 3.0, 7.0, 9.0]])
     torch.testing.assert_close(frame_map.restore(frame_map.apply(boxes)), boxes, rtol=1e-4, atol=1e-3)
     assert (frame_map.apply(boxes)[:, 2:] > frame_map.apply(boxes)[:, :2]).all()
@@ -81,6 +87,25 @@ def test_reference_squeezes():
     torch.testing.assert_close(fit(torch.ones(3, 1, 30, 90)), torch.ones(3, 1, 64, 64))
     box = fit.frame_map(30, 90).apply(torch.tensor([[9.0, 3.0, 45.0, 15.0]]))
     torch.testing.assert_close(box, torch.tensor([[6.4, 6.4, 32.0, 32.0]]))
+
+
+def test_turned_wide_boxes_are_tall():
+    transform = RandFitClip((50, 100), zoom=(1, 1), turn_prob=1, flip_prob=0, vertical_flip_prob=0)
+    clip = transform.set_random_state(0)(block_clip(50, 100, (20, 10, 60, 20)))
+    (left, top), scale = transform.frame_map.shift, 0.5  # 100 rows fit into 50
+    box = transform.frame_map.apply(torch.tensor([[20.0, 10.0, 60.0, 20.0]]))
+    torch.testing.assert_close(box[0], torch.tensor([10.0, 20.0, 20.0, 60.0]) * scale + torch.tensor([left, top] * 2))
+    np.testing.assert_allclose(extent(clip), box[0].numpy(), atol=1.0)
+
+
+def test_stretch_changes_the_ratio_within_its_limits_to_both_sides():
+    transform = RandFitClip(100, zoom=(1, 1), stretch=1.5)
+    ratios = []
+    for seed in range(40):
+        transform.set_random_state(seed).randomize(torch.zeros(3, 1, 100, 100))
+        ratios.append(transform.frame_map.zoom[0] / transform.frame_map.zoom[1])
+    assert 1 / 1.52 < min(ratios) < 0.75
+    assert 1.33 < max(ratios) < 1.52
 
 
 def test_published_flip_is_one_pixel_off():
