@@ -103,6 +103,9 @@ class RandFitClip(RandClipTransform):
         vertical_flip_prob: probability that it is mirrored from top to bottom.
         reference_squeeze: see :class:`FitClip`.
         reference_flip: mirror boxes by x' = width - 1 - x, one pixel off, as the published code does.
+
+    Raises:
+        ValueError: when ``stretch`` is below 1.
     """
 
     def __init__(
@@ -117,6 +120,8 @@ class RandFitClip(RandClipTransform):
         reference_flip: bool = False,
     ) -> None:
         super().__init__(prob=1.0)
+        if stretch < 1:
+            raise ValueError(f"`stretch` must be at least 1, found {stretch}.")
         self.flip_offset = int(reference_flip)
         self.fit = FitClip(size, reference_squeeze)
         self.zoom = zoom

@@ -106,6 +106,8 @@ def test_stretch_changes_the_ratio_within_its_limits_to_both_sides():
         ratios.append(transform.frame_map.zoom[0] / transform.frame_map.zoom[1])
     assert 1 / 1.52 < min(ratios) < 0.75
     assert 1.33 < max(ratios) < 1.52
+    with pytest.raises(ValueError, match=r"`stretch` must be at least 1, found 0\.5"):
+        RandFitClip(100, stretch=0.5)
 
 
 def test_published_flip_is_one_pixel_off():
