@@ -45,7 +45,7 @@ class WeightAverageHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer; the validator already has its own handlers."""
-        self.average = AveragedModel(self.network, avg_fn=self._move)
+        self.average = AveragedModel(self.network, multi_avg_fn=self._move)
         engine.further_checkpoint_parts["average"] = self.average
         engine.add_event_handler(Events.STARTED, self._note_training, True)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._note_training, False)
@@ -53,10 +53,10 @@ class WeightAverageHandler:
         self.validator.add_event_handler(Events.STARTED, self.use_average)
         self.validator.add_event_handler(Events.COMPLETED, self.use_weights_of_training)
 
-    def _move(self, average: torch.Tensor, weight: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
-        """The average after one step more; torch takes over the first step's weights itself."""
+    def _move(self, average: list[torch.Tensor], weights: list[torch.Tensor], steps: torch.Tensor | int) -> None:
+        """Move the average on by one step; torch takes over the first step's weights itself."""
         count = int(steps) + 1
-        return average.lerp(weight, 1 - min(self.decay, count / (9 + count)))
+        torch._foreach_lerp_(average, weights, 1 - min(self.decay, count / (9 + count)))
 
     def _note_training(self, engine: Engine, training: bool) -> None:
         self._training = training

@@ -48,7 +48,7 @@ def first_stage_targets(
 
     area = (box[:, 2:] - box[:, :2] + 1).prod(dim=1).expand(inside.shape)
     smallest, index = area.masked_fill(~(inside & in_range), torch.inf).min(dim=1)
-    return label[index] * (smallest < torch.inf), ltrb[torch.arange(len(index)), index]
+    return label[index] * (smallest < torch.inf), ltrb[torch.arange(len(index), device=index.device), index]
 
 
 def second_stage_targets(

@@ -43,19 +43,26 @@ def compile_blocks(network: torch.nn.Module) -> None:
             module.compile()
 
 
-def make_step(dtype: torch.dtype = torch.float32, compiled: bool = False, checkpointing: bool = False) -> Callable:
-    """A whole pre-training step of the published size on one clip."""
+def make_step(
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
+    device: str = "cpu",
+    clips: int = 1,
+    checkpointing: bool = False,
+) -> Callable[[], None]:
+    """A whole pre-training step of the published size."""
     torch.manual_seed(0)
-    network = StudentTeacher(EndoFM(activation_checkpointing=checkpointing))
+    with torch.device(device):
+        network = StudentTeacher(EndoFM(activation_checkpointing=checkpointing))
+        loss = SpatialTemporalMatchingLoss()
+        views = [torch.randn(clips, 3, view.frames, view.size, view.size) for view in ViewPlan()]
     if compiled:
         compile_blocks(network)
-    loss = SpatialTemporalMatchingLoss()
     optimizer = torch.optim.AdamW(weight_decay_groups(network.student), lr=1e-5)
-    views = [torch.randn(1, 3, view.frames, view.size, view.size) for view in ViewPlan()]
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
             student, teacher = network(views)
         loss(student, teacher).backward()
         optimizer.step()
@@ -64,39 +71,49 @@ def make_step(dtype: torch.dtype = torch.float32, compiled: bool = False, checkp
     return step
 
 
-def compare(make: Callable[[torch.dtype, bool], Callable], tflop: float, repeat: int, settings: list[str]) -> dict:
+def compare(
+    make: Callable[[torch.dtype, bool], Callable], tflop: float, repeat: int, settings: list[str] | None, device: str
+) -> dict:
     """Each setting's time next to its limit, and next to the first setting."""
-    result = {}
-    for name in settings:
+    result: dict[str, dict[str, float]] = {}
+    for name in settings or list(SETTINGS):
         dtype, compiled = SETTINGS[name]
-        result[name] = next_to_limit(make(dtype, compiled), tflop, repeat, dtype)
-        result[name]["speed_to_fp32"] = result["fp32"]["seconds"] / result[name]["seconds"]
+        result[name] = next_to_limit(make(dtype, compiled), tflop, repeat, dtype, device)
+        result[name]["speed_to_first"] = next(iter(result.values()))["seconds"] / result[name]["seconds"]
     return result
 
 
 class Pretraining:
     """Each public method is a part that can be run alone."""
 
-    def forward(self, repeat: int = 5, settings: list[str] | None = None) -> dict[str, object]:
-        """The ViT-B forward pass for 8 frames of 224x224 against the matrix-multiply rate."""
-        clip = torch.randn(1, 3, 8, 224, 224)
+    def forward(
+        self, repeat: int = 5, settings: list[str] | None = None, device: str = "cpu", clips: int = 1
+    ) -> dict[str, object]:
+        """The ViT-B forward pass for clips of 8 frames of 224x224 against the matrix-multiply rate."""
+        clip = torch.randn(clips, 3, 8, 224, 224, device=device)
 
         def make(dtype: torch.dtype, compiled: bool) -> Callable[[], object]:
-            backbone = EndoFM().eval()
+            backbone = EndoFM().to(device).eval()
             if compiled:
                 compile_blocks(backbone)
 
             def run() -> None:
-                with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
                     backbone(clip)
 
             return run
 
-        return compare(make, FORWARD_TFLOP, repeat, settings or list(SETTINGS))
+        return compare(make, clips * FORWARD_TFLOP, repeat, settings, device)
 
-    def step(self, repeat: int = 3, settings: list[str] | None = None) -> dict[str, object]:
-        """The whole pre-training step, ViT-B with ten views of one clip, against the matrix-multiply rate."""
-        return compare(make_step, STEP_TFLOP, repeat, settings or list(SETTINGS))
+    def step(
+        self, repeat: int = 3, settings: list[str] | None = None, device: str = "cpu", clips: int = 1
+    ) -> dict[str, object]:
+        """The whole pre-training step, ViT-B with ten views of each clip, against the matrix-multiply rate."""
+
+        def make(dtype: torch.dtype, compiled: bool) -> Callable[[], None]:
+            return make_step(dtype, compiled, device, clips)
+
+        return compare(make, clips * STEP_TFLOP, repeat, settings, device)
 
     def memory(self) -> dict[str, float]:
         """Peak memory in GiB of the step with and without activation checkpointing, each in a process of its own."""

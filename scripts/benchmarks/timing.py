@@ -14,38 +14,40 @@ from statistics import median
 
 import torch
 
-__all__ = ["multiply_rate", "next_to_limit", "peak_memory", "seconds_of"]
+__all__ = ["multiply_rate", "next_to_limit", "peak_memory", "seconds_of", "seconds_of_call"]
+
+
+def seconds_of_call(function: Callable[[], object]) -> float:
+    """Time of one call, to the end of what it started on a GPU."""
+    _finish_gpu_work()
+    start = time.perf_counter()
+    function()
+    _finish_gpu_work()
+    return time.perf_counter() - start
 
 
 def seconds_of(function: Callable[[], object], repeat: int) -> float:
     """Median time of a call, after one that warms up."""
     function()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return median(times)
+    return median(seconds_of_call(function) for _ in range(repeat))
 
 
-def multiply_rate(dtype: torch.dtype) -> float:
+def multiply_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     """TFLOP/s of a large matrix multiplication."""
-    size = 2048
-    left, right = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+    size = 2048 if device == "cpu" else 8192
+    left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     return 2 * size**3 / seconds_of(lambda: left @ right, 15) / 1e12
 
 
 def next_to_limit(
-    function: Callable[[], object], tflop: float, repeat: int, dtype: torch.dtype = torch.float32
+    function: Callable[[], object], tflop: float, repeat: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> dict[str, float]:
     """Median time of a computation, and median share of the multiplication rate measured before and after each call."""
     function()
-    rates, times = [multiply_rate(dtype)], []
+    rates, times = [multiply_rate(dtype, device)], []
     for _ in range(repeat):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-        rates.append(multiply_rate(dtype))
+        times.append(seconds_of_call(function))
+        rates.append(multiply_rate(dtype, device))
     shares = [tflop / seconds / ((rates[i] + rates[i + 1]) / 2) for i, seconds in enumerate(times)]
     return {"seconds": median(times), "multiply_tflops": median(rates), "share_of_multiply_rate": median(shares)}
 
@@ -61,3 +63,8 @@ def peak_memory() -> float:
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(peak) / 2**20
+
+
+def _finish_gpu_work() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -43,7 +43,7 @@ def make_client(name: str, datalist: Path, folder: Path, **overrides: Any) -> Mo
 
 
 def weights_of(client: MonaiAlgo) -> Weights:
-    return {name: value.clone() for name, value in client.trainer.network.state_dict().items()}
+    return {name: value.cpu().clone() for name, value in client.trainer.network.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -61,7 +61,7 @@ def test_client_trains_two_rounds_and_evaluates_the_global_weights(name, trial_d
         assert client.trainer.state.epoch == number
         assert any(difference.abs().max() > 0 for difference in update.weights.values())
         for key, value in client.trainer.network.state_dict().items():
-            torch.testing.assert_close(weights[key] + update.weights[key], value)
+            torch.testing.assert_close(weights[key] + update.weights[key], value.cpu())
         weights = {key: value + update.weights[key] for key, value in weights.items()}
 
     marked = {key: value + 0.5 if value.is_floating_point() else value for key, value in weights.items()}
@@ -103,4 +103,4 @@ def test_pretraining_aggregates_student_and_teacher(trial_datalist, tmp_path):
     clients[0].evaluate(ExchangeObject(weights=mean))
     for key, value in clients[0].evaluator.network.state_dict().items():
         assert key.startswith("teacher.backbone.")
-        assert torch.equal(value, mean[key])
+        assert torch.equal(value.cpu(), mean[key])

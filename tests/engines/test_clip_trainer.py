@@ -4,19 +4,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import Any
 
-import ignite.distributed as idist
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from ignite.engine import Events
 from monai.data import DataLoader
 from monai.engines.utils import IterationEvents
 from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
 from monai.transforms import Randomizable, Transform
+from processes import run_two_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -206,25 +203,16 @@ def test_compiled_blocks_train_as_eager_ones() -> None:
     assert len(graphs) >= 2  # all tokens, and the last block's class token
 
 
-def run_rank(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(  # as torchrun does
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
-    )
-    idist.initialize("gloo")
+def run_rank(rank: int, folder: str) -> None:
     trainer = make_trainer([*LABELS, None, 3.0], epochs=1, wrap=DistributedDataParallel, accumulation_steps=2)
     for block in trainer.network.module.backbone.blocks:
         block.drop_path.p = 0.0
     trainer.run()
     torch.save(weights_of(trainer), f"{folder}/{rank}.pt")
-    idist.finalize()
 
 
 def test_two_processes_stay_equal_also_with_a_broken_clip(tmp_path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.start_processes(run_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    run_two_processes(run_rank, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert_equal(first, second)
 

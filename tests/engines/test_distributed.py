@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
-import ignite.distributed as idist
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
+from processes import run_two_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from endofm_monai.losses import SpatialTemporalMatchingLoss
@@ -39,23 +36,14 @@ def make_views(clips: int) -> list[torch.Tensor]:
     return [torch.randn(clips, 3, frames, size, size, generator=generator) for frames, size in SHAPES]
 
 
-def run_rank(rank: int, port: int, folder: str, sizes: list[int]) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(  # as torchrun does
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
-    )
-    idist.initialize("gloo")
+def run_rank(rank: int, folder: str, sizes: list[int]) -> None:
     shares = [view.split(sizes)[rank] for view in make_views(sum(sizes))]
     torch.save(one_step(shares, DistributedDataParallel), f"{folder}/{rank}.pt")
-    idist.finalize()
 
 
 @pytest.mark.parametrize("sizes", [[2, 2], [3, 1], [4, 0]])
 def test_two_gloo_processes_equal_one_with_the_whole_batch(tmp_path, sizes):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.start_processes(run_rank, (port, str(tmp_path), sizes), nprocs=2, start_method="fork")
+    run_two_processes(run_rank, str(tmp_path), sizes)
     whole = one_step(make_views(4))
     for rank in range(2):
         part = torch.load(Path(tmp_path) / f"{rank}.pt", weights_only=True)

@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from ignite.engine import Events
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.handlers import StatsHandler
+from processes import run_two_processes
 from torch import nn
 
 from endofm_monai.data import ClipDataset, EpochSampler
@@ -137,26 +134,17 @@ def load_number(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "image": torch.full((3,), float(item["index"]))}
 
 
-def run_rank(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(  # as torchrun does
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
-    )
-    idist.initialize("gloo")
+def run_rank(rank: int, folder: str) -> None:
     dataset = ClipDataset([{"path": f"clip{number}.mp4", "label": number % 2} for number in range(5)], load_number)
     loader = DataLoader(dataset, batch_size=2, sampler=EpochSampler(dataset, shuffle=False))
     evaluator = SupervisedEvaluator(
         torch.device("cpu"), loader, nn.Identity(), val_handlers=[EmbeddingSaver(Path(folder) / str(rank))]
     )
     evaluator.run()
-    idist.finalize()
 
 
 def test_two_processes_write_one_table_in_the_order_of_the_datalist(tmp_path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.start_processes(run_rank, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    run_two_processes(run_rank, str(tmp_path))
     saved = read(tmp_path / "0")
     assert saved["paths"].tolist() == [f"clip{number}.mp4" for number in range(5)]  # without the padding
     assert saved["labels"].tolist() == [0, 1, 0, 1, 0]

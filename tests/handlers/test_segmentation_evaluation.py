@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import socket
 from pathlib import Path
 from types import SimpleNamespace
 
-import ignite.distributed as idist
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from ignite.engine import Engine
+from processes import run_two_processes
 
 from endofm_monai.handlers import MaskPictureHandler, MeanFrameDice, SegmentationEvaluation
 
@@ -109,22 +106,14 @@ def test_key_metric_takes_each_frame_for_itself():
         MeanFrameDice()._compute(engine, "dice")
 
 
-def evaluate_rank(rank: int, port: int, folder: str) -> None:
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"
-    )
-    idist.initialize("gloo")
+def evaluate_rank(rank: int, folder: str) -> None:
     clips = [[0, 1], [2, 0]][rank]  # the first is seen twice, as a sampler fills up
     engine = run(SegmentationEvaluation(folder, dataset_dir="/data"), [8, 4, 6], clips=clips)
     Path(folder, f"{rank}.json").write_text(json.dumps(engine.state.metrics))
-    idist.finalize()
 
 
 def test_processes_give_together_what_one_gives(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.start_processes(evaluate_rank, (port, str(tmp_path / "two")), nprocs=2, start_method="fork")
+    run_two_processes(evaluate_rank, str(tmp_path / "two"))
     engine = run(SegmentationEvaluation(tmp_path / "one", dataset_dir="/data"), [8, 4, 6])
     for name in ("segmentation.json", "segmentation_frames.csv"):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
