@@ -21,6 +21,7 @@ class ClipDetector:
         network: an :class:`endofm_monai.networks.nets.EndoFMDetector`.
         fit: brings frames to the network's size.
         normalize: brings pixels to the network's range.
+        close_up: see :class:`StreamingDetector`.
 
     Example::
 
@@ -28,10 +29,17 @@ class ClipDetector:
         detector(torch.zeros(1, 3, 480, 640, dtype=torch.uint8))[0]["box"]  # (D, 4)
     """
 
-    def __init__(self, network: nn.Module, fit: FitClip, normalize: NormalizeClip | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        fit: FitClip,
+        normalize: NormalizeClip | None = None,
+        close_up: float | None = None,
+    ) -> None:
         self.network = network
         self.fit = fit
         self.normalize = normalize
+        self.close_up = close_up
 
     def __call__(self, inputs: torch.Tensor | Sequence[torch.Tensor], use_inferer: bool = True) -> list[Detections]:
         """Detect.
@@ -45,9 +53,10 @@ class ClipDetector:
             ``box``, ``label`` and ``label_scores`` of each image, boxes xyxy in its pixels.
         """
         self.network.eval()
-        detector = StreamingDetector(self.network, self.fit, self.normalize)
+        detector = StreamingDetector(self.network, self.fit, self.normalize, close_up=self.close_up)
         found = []
-        for clip in inputs:
-            key, *supports = detector.encode(clip.unsqueeze(1) if clip.ndim == 3 else clip)
-            found.append(detector.refine(key, supports, clip.shape[-2:]))
+        for clip in (image.unsqueeze(1) if image.ndim == 3 else image for image in inputs):
+            key, *supports = detector.encode(clip)
+            detections = detector.refine(key, supports, clip.shape[-2:])
+            found.append(detections if detector.close_up is None else detector.close_up(clip[:, :1], detections))
         return found

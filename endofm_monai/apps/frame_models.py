@@ -76,7 +76,7 @@ class DetectionModel(FrameModel):
 
     def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", fps: float = 30.0) -> None:
         super().__init__(bundle, device, fps)
-        settings = {key: bundle.get(key) for key in ("fit", "normalize", "num_supports", "window", "seed")}
+        settings = {key: bundle.get(key) for key in ("fit", "normalize", "num_supports", "window", "seed", "close_up")}
         self._make: Callable[[str], StreamingDetector] = lambda mode: StreamingDetector(
             self.network, mode=mode, **settings
         )

@@ -11,6 +11,7 @@ import torch
 from monai.data.box_utils import clip_boxes_to_image
 from torch import nn
 
+from endofm_monai.apps.close_up import CloseUp
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import FrameFeatures
 from endofm_monai.transforms import FitClip, NormalizeClip, SelectDetections
@@ -39,12 +40,15 @@ class StreamingDetector:
         mode: ``"offline"`` or ``"online"``.
         seed: seed of the choice of neighbours.
         device: where to compute; by default where the network is.
+        close_up: look again at small polyps, enlarged to this share of the frame; see
+            :class:`endofm_monai.apps.close_up.CloseUp`.
         reference_clamped_supports: draw half of the supports from the places of the ``window`` frames before, half from
             those of the frames after; beyond an end of the video its first or last frame takes their place, so that a
             frame may support another twice, or itself, as published (10 of 9 + 9 places). Only ``"offline"``.
 
     Raises:
-        ValueError: when ``mode`` is neither, or does not go with ``reference_clamped_supports``.
+        ValueError: when ``mode`` is neither, or does not go with ``reference_clamped_supports``, or ``close_up`` is no
+            share.
 
     Example::
 
@@ -64,6 +68,7 @@ class StreamingDetector:
         mode: str = "offline",
         seed: int = 0,
         device: str | torch.device | None = None,
+        close_up: float | None = None,
         reference_clamped_supports: bool = False,
     ) -> None:
         if mode not in ("offline", "online"):
@@ -80,20 +85,23 @@ class StreamingDetector:
         self.seed = seed
         self.reference_clamped_supports = reference_clamped_supports
         self.device = device or next(network.parameters()).device
+        self.close_up = None if close_up is None else CloseUp(self, close_up)
         self.reset()
 
     def reset(self, video: object = None) -> None:
         """Forget all frames, and begin ``video``."""
         self.video = video
         self._memory: OrderedDict[int, list[FrameFeatures]] = OrderedDict()
+        self._due_frames: dict[int, torch.Tensor] = {}  # for close-ups
         self._frame_size: Sequence[int] = (0, 0)
         self._seen = 0  # frames of the video
         self._done = 0  # frames whose detections were given
 
     @property
     def memory_bytes(self) -> int:
-        """Size of what is kept of former frames; bounded by the window, whatever the length of the video."""
-        return sum(part.nbytes for levels in self._memory.values() for level in levels for part in level)
+        """Size of what is kept of frames; bounded by the window, whatever the length of the video."""
+        features = sum(part.nbytes for levels in self._memory.values() for level in levels for part in level)
+        return features + sum(frame.nbytes for frame in self._due_frames.values())
 
     def detect(self, blocks: Iterable[torch.Tensor], video: object = None) -> Iterator[tuple[int, Detections]]:
         """Detect in a whole video, given in blocks of frames; see ``push``."""
@@ -121,8 +129,10 @@ class StreamingDetector:
             due = self.flush()
             self._memory.clear()
         self._frame_size = frames.shape[-2:]
-        for levels in self.encode(frames):
+        for levels, frame in zip(self.encode(frames), frames.split(1, dim=1), strict=True):
             self._memory[self._seen] = levels
+            if self.close_up is not None:
+                self._due_frames[self._seen] = frame
             self._seen += 1
         return due + self._give(self._seen - (self.window if self.mode == "offline" else 0))
 
@@ -175,7 +185,10 @@ class StreamingDetector:
         due = []
         for index in range(self._done, stop):
             supports = [self._memory[frame] for frame in self.supports(index)]
-            due.append((index, self.refine(self._memory[index], supports, self._frame_size)))
+            detections = self.refine(self._memory[index], supports, self._frame_size)
+            if self.close_up is not None:
+                detections = self.close_up(self._due_frames.pop(index), detections)
+            due.append((index, detections))
             self._done = index + 1
             while next(iter(self._memory)) < self._done - self.window:
                 self._memory.popitem(last=False)

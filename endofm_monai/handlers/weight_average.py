@@ -16,6 +16,8 @@ from endofm_monai.networks import unwrap
 
 __all__ = ["WeightAverageHandler"]
 
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
 
 class WeightAverageHandler:
     """Validates, and so keeps as ``model.pt``, a moving average of the weights instead of the last ones.
@@ -53,7 +55,7 @@ class WeightAverageHandler:
         self.validator.add_event_handler(Events.STARTED, self.use_average)
         self.validator.add_event_handler(Events.COMPLETED, self.use_weights_of_training)
 
-    def _move(self, average: list[torch.Tensor], weights: list[torch.Tensor], steps: torch.Tensor | int) -> None:
+    def _move(self, average: Tensors, weights: Tensors, steps: torch.Tensor | int) -> None:
         """Move the average on by one step; torch takes over the first step's weights itself."""
         count = int(steps) + 1
         torch._foreach_lerp_(average, weights, 1 - min(self.decay, count / (9 + count)))
