@@ -23,10 +23,14 @@ class VideoDetectionInferer(Inferer):
     Args:
         block: frames that are read and encoded at a time.
         streaming: arguments of :class:`StreamingDetector`.
+
+    Raises:
+        ValueError: when that refuses them.
     """
 
     def __init__(self, block: int = 8, **streaming: Any) -> None:
         super().__init__()
+        StreamingDetector(nn.Linear(1, 1), **streaming)  # what it refuses shall not come after an epoch of training
         self.block = block
         self.streaming = streaming
 

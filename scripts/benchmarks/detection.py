@@ -16,6 +16,7 @@ from benchmarks.timing import seconds_of, seconds_of_call
 from monai.bundle import ConfigWorkflow
 
 from endofm_monai.apps import StreamingDetector, read_blocks
+from endofm_monai.apps.close_up import CloseUp
 from endofm_monai.data import load_datalist
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.transforms import FitClip
@@ -63,12 +64,15 @@ class Detection:
 
         clip = detector.normalize(detector.fit(torch.cat(frames[:11], dim=1).to(device))).unsqueeze(0)
         levels, pred = network.encode(clip), network(clip)
+        polyp = {"box": torch.tensor([[20.0, 20, 60, 60]]), "label": torch.ones(1), "label_scores": torch.ones(1)}
+        polyp = {name: value.to(device) for name, value in polyp.items()}
         stages = {
             "decode": seconds_of(lambda: list(read_blocks(video, 1)), 3) / len(frames),
             "resize": seconds_of(lambda: detector.normalize(detector.fit(frames[0].to(device))), repeat),
             "encode": seconds_of(lambda: network.encode(clip[:, :, :1]), repeat),
             "head": seconds_of(lambda: network.head.refine(levels), repeat),
             "post_processing": seconds_of(lambda: detector.select(pred), repeat),
+            "close_up_of_one_polyp": seconds_of(lambda: CloseUp(detector, 0.5)(frames[0], polyp), repeat),
         }
         return {
             "milliseconds": {name: round(1000 * seconds, 2) for name, seconds in stages.items()},

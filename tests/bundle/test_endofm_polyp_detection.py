@@ -78,7 +78,7 @@ def test_reference_overlay_has_all_properties(dataset_dir):
 def test_training_and_inference_agree():
     train, inference = (json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference"))
     assert inference["network_def"].items() <= train["network_def"].items()
-    for key in ("preset", "class_names", "frame_size", "window", "mode"):
+    for key in ("preset", "class_names", "frame_size", "window", "mode", "close_up"):
         assert inference[key] == train[key]
     assert inference["num_supports"] == train["test_supports"]
     validated = train["validate"]["inferer"]
@@ -115,8 +115,8 @@ def test_evaluation_writes_all_scores_with_intervals(trained, dataset_dir, tmp_p
     assert {path.name for path in (tmp_path / "videos" / "2" / "0-7").iterdir()} == {"detections.csv", "overlay.mp4"}
 
 
-@pytest.mark.parametrize("mode", ["offline", "online"])
-def test_inference_writes_every_format_for_videos_and_single_images(trained, dataset_dir, tmp_path, mode):
+@pytest.mark.parametrize(("mode", "close_up"), [("offline", None), ("online", 0.6)])
+def test_inference_writes_every_format_for_videos_and_single_images(trained, dataset_dir, tmp_path, mode, close_up):
     listed = {"test": [{"image": [f"4/{frame}.png" for frame in range(8)]}, {"image": "0/3.png"}]}
     (tmp_path / "list.json").write_text(json.dumps(listed))
     BUNDLE.workflow(
@@ -128,6 +128,7 @@ def test_inference_writes_every_format_for_videos_and_single_images(trained, dat
         output_dir=str(tmp_path / "out"),
         frame_size=[64, 96],
         mode=mode,
+        close_up=close_up,
         **SMALL_NETWORK,
     ).run()
     for name in ("4/0-7", "0/3"):
@@ -228,6 +229,7 @@ def test_published_weights_of_another_task_are_refused_by_name(dataset_dir, tmp_
         ({"datalist": "no/such/list.json"}, "no/such/list.json"),
         ({"frames": "both"}, "`frames` must be"),
         ({"mode": "live"}, "`mode` must be"),
+        ({"close_up": 150}, "above 0 and below 1, but got 150"),
     ],
 )
 def test_wrong_settings_are_named(dataset_dir, tmp_path, overrides, message):

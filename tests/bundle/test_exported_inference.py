@@ -22,7 +22,10 @@ OTHER_SHAPES = {  # than that of the export
     "endofm_polyp_segmentation": [(1, 3, 1, 32, 48), (3, 3, 5, 224, 128)],
     "endofm_polyp_detection": [(1, 3, 4, 64, 96), (3, 3, 2, 64, 96)],
 }
-FEW_FILES = {"endofm_polyp_segmentation": {"formats": ["png"]}, "endofm_polyp_detection": {"formats": ["csv"]}}
+FEW_FILES = {
+    "endofm_polyp_segmentation": {"formats": ["png"]},
+    "endofm_polyp_detection": {"formats": ["csv"], "close_up": 0.6},
+}
 
 
 SLOW = {("endofm_polyp_detection", "onnx"): pytest.mark.full_size}  # a minute of symbolic shapes
