@@ -65,11 +65,11 @@ class CloseUp:
         fitting = min(self.detector.fit.frame_map(height, width).zoom)
         target = self.share * math.sqrt(math.prod(self.detector.fit.size))
         side = (detections["box"][:, 2:] - detections["box"][:, :2]).prod(dim=1).sqrt()
-        zooms = (target / side / fitting).clamp(max=self.max_zoom)
-        small = [index for index, zoom in enumerate(zooms.tolist()) if zoom > 1][: self.count]
+        zooms = (target / side / fitting).clamp(max=self.max_zoom).tolist()
+        small = [index for index, zoom in enumerate(zooms) if zoom > 1][: self.count]
         if not small:
             return detections
-        maps = [self.part_around(detections["box"][i], (width, height), fitting * float(zooms[i])) for i in small]
+        maps = [self.part_around(detections["box"][i], (width, height), fitting * zooms[i]) for i in small]
         seen = [
             self._find_again(found, frame_map, {name: value[index] for name, value in detections.items()})
             for index, frame_map, found in zip(small, maps, self._detect(frame, maps), strict=True)
