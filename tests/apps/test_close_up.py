@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from endofm_monai.apps import ClipDetector, StreamingDetector
 from endofm_monai.apps.close_up import CloseUp
 from endofm_monai.networks.blocks import FrameFeatures
-from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.transforms import FitClip
 
 INPUT = (64, 96)
@@ -141,24 +140,12 @@ def test_a_share_that_is_none_is_an_error(share):
         CloseUp(BrightBoxes(), share)
 
 
-@pytest.fixture(scope="module")
-def network() -> EndoFMDetector:
-    torch.manual_seed(0)
-    made = EndoFMDetector.from_preset("tiny", num_classes=2, embed_dim=32, depth=2, num_heads=2)
-    for parameter in made.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.1)
-    for layer in (made.head.classification.cls_logits, made.head.refined_class):
-        torch.nn.init.zeros_(layer.bias)  # so that there are detections
-    return made.eval()
-
-
 @pytest.mark.parametrize("mode", ["online", "offline"])
 @pytest.mark.parametrize("block", [1, 5])
-def test_streams_look_again_at_each_frame(network, mode, block):
+def test_streams_look_again_at_each_frame(detector_network, mode, block):
     video = torch.randint(0, 256, (3, 12, 60, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    plain = StreamingDetector(network, FitClip(INPUT), window=3, mode=mode)
-    looking = StreamingDetector(network, FitClip(INPUT), window=3, mode=mode, close_up=0.6)
+    plain = StreamingDetector(detector_network, FitClip(INPUT), window=3, mode=mode)
+    looking = StreamingDetector(detector_network, FitClip(INPUT), window=3, mode=mode, close_up=0.6)
     before, after = (dict(detector.detect(video.split(block, dim=1), "a")) for detector in (plain, looking))
     assert before.keys() == after.keys() == set(range(12))
     changed = 0
@@ -171,7 +158,9 @@ def test_streams_look_again_at_each_frame(network, mode, block):
     assert not looking._due_frames
 
 
-def test_an_image_is_looked_at_again(network):
+def test_an_image_is_looked_at_again(detector_network):
     image = torch.randint(0, 256, (3, 60, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    (plain,), (looked,) = (ClipDetector(network, FitClip(INPUT), close_up=share)([image]) for share in (None, 0.6))
+    (plain,), (looked,) = (
+        ClipDetector(detector_network, FitClip(INPUT), close_up=share)([image]) for share in (None, 0.6)
+    )
     assert not torch.equal(plain["box"][:3], looked["box"][:3])

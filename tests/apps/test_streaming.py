@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -20,15 +22,8 @@ SETTINGS = {"fit": FitClip((64, 96)), "normalize": normalize, "num_supports": 4,
 
 
 @pytest.fixture(scope="module")
-def network() -> EndoFMDetector:
-    torch.manual_seed(0)
-    made = EndoFMDetector.from_preset("tiny", num_classes=2, embed_dim=32, depth=2, num_heads=2)
-    for parameter in made.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.1)
-    for layer in (made.head.classification.cls_logits, made.head.refined_class):
-        torch.nn.init.zeros_(layer.bias)  # so that there are detections
-    return made.double().eval()
+def network(detector_network) -> EndoFMDetector:
+    return copy.deepcopy(detector_network).double()
 
 
 @pytest.fixture
