@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from monai.utils import ensure_tuple
 
 from endofm_monai.data import ClipReadError, load_datalist, split_frames
-from endofm_monai.data.clip_files import frame_images
-from endofm_monai.data.preparation import run_from_command_line, run_parallel
-from endofm_monai.data.preparation.clip_hashes import ClipHashes, hash_clip
-from endofm_monai.data.preparation.leakage import Match, confirm_match, find_matches
-from endofm_monai.data.preparation.leakage_report import write_leakage_report
+from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.preparation.hashes import ClipHashes, hash_clip
+from endofm_monai.preparation.leakage import Match, confirm_match, find_matches, write_leakage_report
+from endofm_monai.preparation.parallel import run_parallel
+from endofm_monai.preparation.prepare import run_from_command_line
 from endofm_monai.utils import sha256
 
 __all__ = ["check_leakage"]
@@ -53,7 +53,7 @@ def check_leakage(
         min_frames: number of such frames that make a pair of clips.
         strict: end with an error when there is a pair.
         workers: number of processes on this machine; -1 for one a processor core.
-        backend: where to work: see :func:`endofm_monai.data.preparation.run_parallel`.
+        backend: where to work: see :func:`endofm_monai.preparation.run_parallel`.
         scheduler: address of a cluster.
 
     Returns:

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.preparation import run_from_command_line
-from endofm_monai.data.preparation.files import relative, write_json
+from endofm_monai.preparation.prepare import run_from_command_line
+from endofm_monai.preparation.record import relative, write_json
 
 __all__ = ["merge_datalists"]
 

@@ -24,6 +24,7 @@ __all__ = [
     "apps",
     "data",
     "engines",
+    "formats",
     "handlers",
     "inferers",
     "losses",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fire
 
-from endofm_monai.apps.sharing import build_bundle
+from endofm_monai.apps.sharing.build import build_bundle
 
 if __name__ == "__main__":
     fire.Fire(build_bundle)

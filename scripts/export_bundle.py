@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fire
 
-from endofm_monai.apps.sharing import export_network
+from endofm_monai.apps.sharing.export import export_network
 
 if __name__ == "__main__":
     fire.Fire(export_network)

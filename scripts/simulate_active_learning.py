@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from endofm_monai.apps.active_learning import clip_windows
+from endofm_monai.apps.active_learning.selection import clip_windows
 from endofm_monai.apps.active_learning.simulation import STRATEGIES, Frames, simulate
 from endofm_monai.apps.active_learning.token_cache import cached_tokens
 from endofm_monai.data import load_datalist
-from endofm_monai.data.preparation.command import run_from_command_line
-from endofm_monai.data.preparation.masks import read_mask
+from endofm_monai.data.masks import read_mask
 from endofm_monai.networks.nets import EndoFM
+from endofm_monai.preparation.prepare import run_from_command_line
 from endofm_monai.utils import atomic_path
 from endofm_monai.visualize.figure import new_figure, save_figure
 from endofm_monai.weights import initialize_backbone

@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import ClipReadError
-from endofm_monai.data.clip_files import frame_images
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    prepare_dataset,
-    read_videos,
-    run_from_command_line,
-    subfolders,
-)
+from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import subfolders
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout, read_videos
 
 __all__ = ["prepare"]
 
@@ -35,7 +29,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with ``data``, ``triplet``, ``instrument``, ``verb`` and ``target``.
         output: folder to write to.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist, whose items have, for each kind of label, the list of those present in each frame.

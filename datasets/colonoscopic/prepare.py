@@ -6,14 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    clean_name,
-    prepare_dataset,
-    run_from_command_line,
-)
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import clean_name
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
 
 __all__ = ["prepare"]
 
@@ -34,7 +29,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with the videos, in folders whose names tell the class of the lesion.
         output: folder to write to.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

@@ -6,14 +6,9 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import Any
 
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    images_by_stem,
-    prepare_dataset,
-    run_from_command_line,
-)
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import images_by_stem
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
 
 __all__ = ["prepare"]
 
@@ -43,7 +38,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with ``Original`` and ``Ground Truth``.
         output: folder to write to.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

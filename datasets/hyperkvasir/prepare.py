@@ -7,16 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.clip_files import VIDEO_SUFFIXES, frame_images, has_suffix
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    clean_name,
-    name_share,
-    prepare_dataset,
-    run_from_command_line,
-)
+from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import clean_name, name_share
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
 
 __all__ = ["prepare"]
 
@@ -36,7 +30,7 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
         output: folder to write to.
         part: ``"videos"``, with and without label; ``"images"``, the labeled ones, of which a tenth each is set aside
             for validation and test, chosen by their names; or ``"unlabeled-images"``, for pre-training.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from endofm_monai.data.preparation import (
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import subfolders
+from endofm_monai.preparation.sources import (
     FrameBoxes,
     SourceDataset,
     SourceVideo,
     check_layout,
-    prepare_dataset,
     read_boxed_video,
     read_videos,
-    run_from_command_line,
-    subfolders,
 )
 
 __all__ = ["prepare"]
@@ -38,7 +37,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with ``train2019``, ``val2019`` and ``test2019``.
         output: folder to write to.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

@@ -10,17 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.clip_files import VIDEO_SUFFIXES, frame_images, has_suffix
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    clean_name,
-    name_share,
-    prepare_dataset,
-    run_from_command_line,
-    subfolders,
-)
+from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import clean_name, name_share, subfolders
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
 
 __all__ = ["prepare"]
 
@@ -57,7 +50,7 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
         output: folder to write to.
         part: ``"videos"``, which have no label; or ``"images"``, of which all those of a tenth of the videos are set
             aside for validation, and of another tenth for the test, chosen by the names of the videos.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

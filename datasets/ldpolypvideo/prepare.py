@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.clip_files import VIDEO_SUFFIXES, has_suffix
-from endofm_monai.data.preparation import (
+from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, has_suffix
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import clean_name, subfolders
+from endofm_monai.preparation.sources import (
     FrameBoxes,
     SourceDataset,
     SourceVideo,
     check_layout,
-    clean_name,
-    prepare_dataset,
     read_boxed_video,
     read_videos,
-    run_from_command_line,
-    subfolders,
 )
 
 __all__ = ["prepare"]
@@ -44,7 +42,7 @@ def prepare(source: str, output: str, part: str = "frames", **options: Any) -> s
         output: folder to write to.
         part: ``"frames"``, with boxes; or ``"videos"``, which state only whether they show polyps somewhere, cut into
             clips of 5 s for pre-training.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

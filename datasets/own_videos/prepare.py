@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.clip_files import frame_images
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo
 from endofm_monai.utils import atomic_path
 
 __all__ = ["prepare"]
@@ -28,7 +29,7 @@ def prepare(source: str, output: str, border: str = "crop", **options: Any) -> s
         output: folder to write to.
         border: what to do with what is black around the picture: ``"crop"``, ``"mask"`` (also what remains in the
             corners) or ``"keep"``.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
+        options: see :func:`endofm_monai.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
             text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
 
     Returns:

@@ -7,15 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    clean_name,
-    name_share,
-    prepare_dataset,
-    run_from_command_line,
-)
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import clean_name, name_share
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
 
 __all__ = ["prepare"]
 
@@ -37,7 +31,7 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
         source: folder with ``videos`` and ``splits``.
         output: folder to write to.
         validation_share: share of the training list, of each class, that becomes the validation part.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

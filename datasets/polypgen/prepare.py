@@ -6,16 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.clip_files import frame_images
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    clean_name,
-    prepare_dataset,
-    run_from_command_line,
-    subfolders,
-)
+from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import clean_name, subfolders
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
 
 __all__ = ["prepare"]
 
@@ -37,7 +31,7 @@ def prepare(source: str, output: str, test_center: int = 6, negatives: bool = Fa
         test_center: center whose stills are the test; the sequences are the validation, the other stills training.
         negatives: also take the sequences without a polyp, for training. They have no masks, only empty lists of boxes:
             a set for detection or pre-training.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

@@ -6,17 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.clip_files import frame_images, natural_key
-from endofm_monai.data.preparation import (
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    images_by_stem,
-    name_share,
-    prepare_dataset,
-    run_from_command_line,
-    subfolders,
-)
+from endofm_monai.data.readers.paths import frame_images, natural_key
+from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
+from endofm_monai.preparation.record import images_by_stem, name_share, subfolders
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
 
 __all__ = ["prepare"]
 
@@ -42,7 +35,7 @@ def prepare(source: str, output: str, negatives: bool = False, validation_share:
         negatives: also take ``SUN-Negative``, cut into clips of 5 s that do not overlap. These have no masks: a set
             for pre-training or classification.
         validation_share: share of the cases of the training part that become the validation part.
-        options: see :func:`endofm_monai.data.preparation.prepare_dataset`.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
 
     Returns:
         the path of the datalist.

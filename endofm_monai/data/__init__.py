@@ -1,30 +1,54 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.data.box_datalist import key_frames, load_box_datalist
-from endofm_monai.data.chunks import chunk_clips, chunk_frames
-from endofm_monai.data.class_labels import class_weights, load_labeled_clips
-from endofm_monai.data.clip_dataset import ClipDataset, ClipKey
-from endofm_monai.data.clip_files import find_clips
-from endofm_monai.data.clip_reader import ClipInfo, ClipReader, ClipReadError
-from endofm_monai.data.coco import datalist_from_coco
-from endofm_monai.data.collate import collate_clips, collate_views, split_clips
-from endofm_monai.data.datalist import load_datalist
-from endofm_monai.data.dicom_reader import DicomReader, open_dicom
-from endofm_monai.data.epoch_sampler import EpochSampler
-from endofm_monai.data.feature_cache import FeatureCache
-from endofm_monai.data.frame_indices import linspace_indices
-from endofm_monai.data.frame_range import FrameRangeReader, join_frames, split_frames
-from endofm_monai.data.frames_reader import FramesReader
-from endofm_monai.data.monai_reader import EndoFMClipReader, clip_metadata, register_readers
+from endofm_monai.data.datalist import (
+    class_weights,
+    key_frames,
+    list_videos,
+    load_box_datalist,
+    load_datalist,
+    load_labeled_clips,
+    result_path,
+)
+from endofm_monai.data.dataset import (
+    ClipDataset,
+    ClipKey,
+    EpochSampler,
+    FeatureCache,
+    collate_clips,
+    collate_views,
+    split_clips,
+    survive_first_sigterm,
+)
+from endofm_monai.data.masks import mask_boxes, read_mask
 from endofm_monai.data.naming import clip_names, name_clips, name_videos
-from endofm_monai.data.nifti_reader import NiftiReader
-from endofm_monai.data.opener import open_clip
-from endofm_monai.data.video_list import list_videos, result_path
-from endofm_monai.data.video_reader import VideoReader
-from endofm_monai.data.video_windows import VideoWindows, cover_videos, sample_videos
-from endofm_monai.data.window_plan import WindowPlan
-from endofm_monai.data.worker import survive_first_sigterm
+from endofm_monai.data.readers import (
+    ClipInfo,
+    ClipReader,
+    ClipReadError,
+    DicomReader,
+    EndoFMClipReader,
+    FrameRangeReader,
+    FramesReader,
+    NiftiReader,
+    VideoReader,
+    clip_metadata,
+    find_clips,
+    join_frames,
+    open_clip,
+    open_dicom,
+    register_readers,
+    split_frames,
+)
+from endofm_monai.data.sampling import (
+    VideoWindows,
+    WindowPlan,
+    chunk_clips,
+    chunk_frames,
+    cover_videos,
+    linspace_indices,
+    sample_videos,
+)
 
 __all__ = [
     "ClipDataset",
@@ -50,7 +74,6 @@ __all__ = [
     "collate_clips",
     "collate_views",
     "cover_videos",
-    "datalist_from_coco",
     "find_clips",
     "join_frames",
     "key_frames",
@@ -59,10 +82,12 @@ __all__ = [
     "load_box_datalist",
     "load_datalist",
     "load_labeled_clips",
+    "mask_boxes",
     "name_clips",
     "name_videos",
     "open_clip",
     "open_dicom",
+    "read_mask",
     "register_readers",
     "result_path",
     "sample_videos",

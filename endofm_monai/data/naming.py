@@ -10,8 +10,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data.clip_files import DICOM_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES
-from endofm_monai.data.frame_range import split_frames
+from endofm_monai.data.readers.base import split_frames
+from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES
 
 __all__ = ["clip_names", "name_clips", "name_videos"]
 

@@ -5,8 +5,4 @@ from endofm_monai.losses.classification import ClassificationLoss
 from endofm_monai.losses.detection import DetectionLoss
 from endofm_monai.losses.spatial_temporal_matching import SpatialTemporalMatchingLoss
 
-__all__ = [
-    "ClassificationLoss",
-    "DetectionLoss",
-    "SpatialTemporalMatchingLoss",
-]
+__all__ = ["ClassificationLoss", "DetectionLoss", "SpatialTemporalMatchingLoss"]

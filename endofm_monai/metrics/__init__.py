@@ -5,6 +5,7 @@ from endofm_monai.metrics.bootstrap import bootstrap_interval, bootstrap_interva
 from endofm_monai.metrics.classification import calibration_error, classification_scores
 from endofm_monai.metrics.detection import (
     DetectionFrame,
+    DetectionMetric,
     average_precision,
     best_threshold,
     box_scores,
@@ -12,11 +13,14 @@ from endofm_monai.metrics.detection import (
     polyp_scores,
     presence_scores,
 )
-from endofm_monai.metrics.detection_metric import DetectionMetric
 from endofm_monai.metrics.probe import knn_probe, linear_probe
-from endofm_monai.metrics.reference_segmentation import reference_clip_scores
-from endofm_monai.metrics.saliency import enhanced_alignment, structure_measure, weighted_f_measure
-from endofm_monai.metrics.segmentation import SegmentationScores, frame_scores
+from endofm_monai.metrics.segmentation import (
+    SegmentationScores,
+    enhanced_alignment,
+    frame_scores,
+    structure_measure,
+    weighted_f_measure,
+)
 
 __all__ = [
     "DetectionFrame",
@@ -36,7 +40,6 @@ __all__ = [
     "linear_probe",
     "polyp_scores",
     "presence_scores",
-    "reference_clip_scores",
     "structure_measure",
     "weighted_f_measure",
 ]

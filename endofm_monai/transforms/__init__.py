@@ -1,40 +1,57 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.transforms.affine import RandAffineClip, RandAffineClipd
-from endofm_monai.transforms.augment_views import RandAugmentViews, RandAugmentViewsd
-from endofm_monai.transforms.blur import RandGaussianBlurClip, RandGaussianBlurClipd
 from endofm_monai.transforms.color import (
-    RandColorJitterClip,
-    RandColorJitterClipd,
-    RandGrayscaleClip,
-    RandGrayscaleClipd,
-)
-from endofm_monai.transforms.fit_frame import FitClip, RandFitClip, RandFitClipd
-from endofm_monai.transforms.flip import RandFlipClip, RandFlipClipd
-from endofm_monai.transforms.load_clip import LoadClip, LoadClipd
-from endofm_monai.transforms.load_key_frame import RandLoadKeyFramed
-from endofm_monai.transforms.load_masks import LoadMasks, LoadMasksd
-from endofm_monai.transforms.load_views import RandLoadViews, RandLoadViewsd
-from endofm_monai.transforms.load_window import LoadWindow, LoadWindowd, RandLoadClip, RandLoadClipd
-from endofm_monai.transforms.mask_from_logits import MaskFromLogits, MaskFromLogitsd
-from endofm_monai.transforms.normalization import (
     PRETRAINING_MEAN,
     PRETRAINING_STD,
     REFERENCE_FINETUNING_MEAN,
     REFERENCE_FINETUNING_STD,
     NormalizeClip,
     NormalizeClipd,
+    RandColorJitterClip,
+    RandColorJitterClipd,
+    RandGaussianBlurClip,
+    RandGaussianBlurClipd,
+    RandGrayscaleClip,
+    RandGrayscaleClipd,
+    RandSolarizeClip,
+    RandSolarizeClipd,
 )
-from endofm_monai.transforms.per_frame import PerFrame, PerFramed
-from endofm_monai.transforms.reference_bgr import ReferenceBGRClip, ReferenceBGRClipd
-from endofm_monai.transforms.reference_input import RandReferenceInput, RandReferenceInputd
-from endofm_monai.transforms.resize import ResizeClip, ResizeClipd
-from endofm_monai.transforms.resized_crop import RandResizedCropClip, RandResizedCropClipd
-from endofm_monai.transforms.scale_crop import RandScaleCropClip, RandScaleCropClipd, ScaleCropClip, ScaleCropClipd
-from endofm_monai.transforms.select_detections import SelectDetections
-from endofm_monai.transforms.solarize import RandSolarizeClip, RandSolarizeClipd
-from endofm_monai.transforms.view_plan import View, ViewPlan
+from endofm_monai.transforms.fit_frame import FitClip, RandFitClip, RandFitClipd
+from endofm_monai.transforms.geometry import (
+    RandAffineClip,
+    RandAffineClipd,
+    RandFlipClip,
+    RandFlipClipd,
+    RandResizedCropClip,
+    RandResizedCropClipd,
+    RandScaleCropClip,
+    RandScaleCropClipd,
+    ResizeClip,
+    ResizeClipd,
+    ScaleCropClip,
+    ScaleCropClipd,
+)
+from endofm_monai.transforms.load import (
+    LoadClip,
+    LoadClipd,
+    LoadMasks,
+    LoadMasksd,
+    LoadWindow,
+    LoadWindowd,
+    RandLoadClip,
+    RandLoadClipd,
+    RandLoadKeyFramed,
+)
+from endofm_monai.transforms.predictions import MaskFromLogits, MaskFromLogitsd, PerFrame, PerFramed
+from endofm_monai.transforms.views import (
+    RandAugmentViews,
+    RandAugmentViewsd,
+    RandLoadViews,
+    RandLoadViewsd,
+    View,
+    ViewPlan,
+)
 
 __all__ = [
     "PRETRAINING_MEAN",
@@ -73,21 +90,16 @@ __all__ = [
     "RandLoadKeyFramed",
     "RandLoadViews",
     "RandLoadViewsd",
-    "RandReferenceInput",
-    "RandReferenceInputd",
     "RandResizedCropClip",
     "RandResizedCropClipd",
     "RandScaleCropClip",
     "RandScaleCropClipd",
     "RandSolarizeClip",
     "RandSolarizeClipd",
-    "ReferenceBGRClip",
-    "ReferenceBGRClipd",
     "ResizeClip",
     "ResizeClipd",
     "ScaleCropClip",
     "ScaleCropClipd",
-    "SelectDetections",
     "View",
     "ViewPlan",
 ]

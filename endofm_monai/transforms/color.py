@@ -3,21 +3,82 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
+from monai.transforms import Transform
+from monai.utils import TransformBackends
 from torchvision.transforms.v2 import functional as TF
 
-from endofm_monai.transforms.clip_transform import RandClipTransform, RandClipTransformd
-from endofm_monai.transforms.functional import (
+from endofm_monai.transforms.base import (
     BGR_LUMA,
     RGB_LUMA,
+    ClipTransformd,
+    RandClipTransform,
+    RandClipTransformd,
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,
+    blur_clip,
     to_float,
     to_grayscale,
 )
 
-__all__ = ["RandColorJitterClip", "RandColorJitterClipd", "RandGrayscaleClip", "RandGrayscaleClipd"]
+__all__ = [
+    "PRETRAINING_MEAN",
+    "PRETRAINING_STD",
+    "REFERENCE_FINETUNING_MEAN",
+    "REFERENCE_FINETUNING_STD",
+    "NormalizeClip",
+    "NormalizeClipd",
+    "RandColorJitterClip",
+    "RandColorJitterClipd",
+    "RandGaussianBlurClip",
+    "RandGaussianBlurClipd",
+    "RandGrayscaleClip",
+    "RandGrayscaleClipd",
+    "RandSolarizeClip",
+    "RandSolarizeClipd",
+]
+
+# RGB statistics for clips in [0, 1]: those of ImageNet, with which the published backbone was pre-trained
+PRETRAINING_MEAN = (0.485, 0.456, 0.406)
+PRETRAINING_STD = (0.229, 0.224, 0.225)
+
+# the published classification fine-tunes and tests that backbone with these instead, which shifts its input
+REFERENCE_FINETUNING_MEAN = (0.45, 0.45, 0.45)
+REFERENCE_FINETUNING_STD = (0.225, 0.225, 0.225)
+
+
+class NormalizeClip(Transform):
+    """Subtract a mean from each channel of a clip in ``[0, 1]`` and divide by a standard deviation.
+
+    Args:
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        mean: tuple[float, float, float] = PRETRAINING_MEAN,
+        std: tuple[float, float, float] = PRETRAINING_STD,
+    ) -> None:
+        self.mean = mean
+        self.std = std
+
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        """Normalize ``(..., C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, to floating point."""
+        clip = to_float(clip)
+        mean, std = (clip.new_tensor(value).view(-1, 1, 1, 1) for value in (self.mean, self.std))
+        return (clip - mean).div_(std)
+
+
+class NormalizeClipd(ClipTransformd):
+    """Dictionary version of :class:`NormalizeClip`."""
+
+    array_transform = NormalizeClip
 
 
 class RandColorJitterClip(RandClipTransform):
@@ -106,3 +167,58 @@ class RandGrayscaleClipd(RandClipTransformd):
     """Dictionary version of :class:`RandGrayscaleClip`."""
 
     array_transform = RandGrayscaleClip
+
+
+class RandGaussianBlurClip(RandClipTransform):
+    """Blur all frames of a clip with the same Gaussian.
+
+    Args:
+        sigma: smallest and largest standard deviation in pixels, drawn uniformly; the default is that of DINO.
+        prob: probability that a clip is blurred.
+
+    Raises:
+        ValueError: when ``sigma`` is not ascending and positive.
+    """
+
+    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5) -> None:
+        super().__init__(prob)
+        if not 0 < sigma[0] <= sigma[1]:
+            raise ValueError(f"RandGaussianBlurClip: `sigma` must be (low, high) with 0 < low <= high, found {sigma}.")
+        self.sigma = sigma
+
+    def randomize(self, data: torch.Tensor) -> None:
+        """Draw whether and how much to blur."""
+        super().randomize(data)
+        self.drawn_sigma = self.R.uniform(*self.sigma)
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Blur."""
+        return blur_clip(to_float(clip), self.drawn_sigma)
+
+
+class RandGaussianBlurClipd(RandClipTransformd):
+    """Dictionary version of :class:`RandGaussianBlurClip`."""
+
+    array_transform = RandGaussianBlurClip
+
+
+class RandSolarizeClip(RandClipTransform):
+    """Invert the bright half of a clip's range: ``x`` becomes ``min(x, 1 - x)``.
+
+    Args:
+        prob: probability that a clip is solarized.
+    """
+
+    def __init__(self, prob: float = 0.2) -> None:
+        super().__init__(prob)
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Invert what is bright."""
+        clip = to_float(clip)
+        return torch.minimum(clip, 1 - clip)
+
+
+class RandSolarizeClipd(RandClipTransformd):
+    """Dictionary version of :class:`RandSolarizeClip`."""
+
+    array_transform = RandSolarizeClip

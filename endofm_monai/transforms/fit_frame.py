@@ -16,7 +16,7 @@ from monai.transforms import Transform
 from monai.utils import TransformBackends, ensure_tuple_rep
 from torchvision.transforms.v2 import functional as TF
 
-from endofm_monai.transforms.clip_transform import RandClipTransform, RandClipTransformd
+from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
 
 __all__ = ["FitClip", "FrameMap", "RandFitClip", "RandFitClipd"]
 

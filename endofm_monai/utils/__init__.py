@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.utils.atomic import TEMPORARY_PREFIX, atomic_path
-from endofm_monai.utils.checksum import sha256
+from endofm_monai.utils.files import TEMPORARY_PREFIX, atomic_path, sha256, write_csv, write_json
 
-__all__ = ["TEMPORARY_PREFIX", "atomic_path", "sha256"]
+__all__ = ["TEMPORARY_PREFIX", "atomic_path", "sha256", "write_csv", "write_json"]

@@ -11,9 +11,14 @@ import safetensors
 import safetensors.torch
 
 from endofm_monai.utils import atomic_path, sha256
-from endofm_monai.weights.architecture import describe_architecture, is_backbone_key, is_image_vit
-from endofm_monai.weights.layouts import PublishedWeights, read_weights
-from endofm_monai.weights.safe_load import WeightsError
+from endofm_monai.weights.layouts import (
+    PublishedWeights,
+    WeightsError,
+    describe_architecture,
+    is_backbone_key,
+    is_image_vit,
+    read_weights,
+)
 
 __all__ = ["convert", "inspect"]
 

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from endofm_monai.networks.nets import EndoFM
-from endofm_monai.weights.architecture import is_backbone_key
-from endofm_monai.weights.layouts import PublishedWeights
-from endofm_monai.weights.safe_load import WeightsError
+from endofm_monai.weights.layouts import PublishedWeights, WeightsError, is_backbone_key
 
 __all__ = ["resample_patch_kernel", "resample_position_table", "video_from_image"]
 

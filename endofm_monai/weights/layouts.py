@@ -3,18 +3,116 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors.torch
 import torch
 
-from endofm_monai.weights.safe_load import WeightsError, read_checkpoint
+__all__ = [
+    "PublishedWeights",
+    "WeightsError",
+    "clean_key",
+    "clean_names",
+    "describe_architecture",
+    "is_backbone_key",
+    "is_image_vit",
+    "read_checkpoint",
+    "read_weights",
+]
 
-__all__ = ["PublishedWeights", "clean_key", "clean_names", "read_weights"]
+# The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
+_SCALAR = np.float64(0).__reduce__()[0]  # named numpy.core.multiarray.scalar up to numpy 1
+_ALLOWED: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    type(np.dtype(np.float64)),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
+
+
+class WeightsError(ValueError):
+    """A file of weights that cannot be read safely, or that does not fit the network; the message names the file."""
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a file of weights without running anything that it contains.
+
+    Args:
+        path: a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote.
+
+    Returns:
+        the top level of the file, tensors on the CPU; those of a large ``torch.save`` file are mapped, not read.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, holds no dictionary, or needs Python objects other than
+            tensors, plain containers, ``argparse.Namespace`` and numpy's float64 scalars.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: there is no such file of weights.")
+    try:
+        content = _read(path)
+    except Exception as error:  # a damaged file makes the parsers raise nearly anything
+        if match := re.search(r"GLOBAL (\S+)", str(error)):
+            raise WeightsError(
+                f"{path}: needs the Python object {match[1]}, which a file of weights may not run; nothing was loaded. "
+                "Ask its author for the plain tensors (`torch.save(network.state_dict(), ...)` or safetensors)."
+            ) from error
+        raise WeightsError(
+            f"{path}: cannot be read: damaged, incomplete or no weights ({type(error).__name__})."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: must hold a dictionary of weights, but holds a {type(content).__name__}.")
+    return {str(key): value for key, value in content.items()}
+
+
+def _read(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    with torch.serialization.safe_globals(_ALLOWED):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+_BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "blocks", "norm"}
+
+
+def is_backbone_key(key: str) -> bool:
+    """Whether the clean ``key`` names a tensor of the video or image transformer, not of a head or a decoder."""
+    return key.partition(".")[0] in _BACKBONE_ROOTS
+
+
+def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether ``state`` (clean keys) is a transformer without temporal attention."""
+    return "blocks.0.attn.qkv.weight" in state and not any(".temporal_attn." in key for key in state)
+
+
+def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
+    """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``.
+
+    The number of heads leaves no trace in the shapes. ``positions`` counts the entries of the position table, with the
+    class token's.
+    """
+    dimensions = {"embed_dim": ("cls_token", 2), "positions": ("pos_embed", 1), "num_frames": ("time_embed", 1)}
+    sizes = {name: state[key].shape[axis] for name, (key, axis) in dimensions.items() if key in state}
+    if "patch_embed.proj.weight" in state:
+        sizes["patch_size"] = state["patch_embed.proj.weight"].shape[-1]
+    if depth := len({key.split(".")[1] for key in state if key.startswith("blocks.")}):
+        sizes["depth"] = depth
+    order = ("embed_dim", "depth", "patch_size", "positions", "num_frames")
+    return ", ".join(f"{name} {sizes[name]}" for name in order if name in sizes) or "no transformer"
+
 
 _WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
 _WEIGHT_NORM = {
@@ -88,7 +186,7 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     ================================== ===========================================================================
 
     Args:
-        path: the file, see :func:`~endofm_monai.weights.safe_load.read_checkpoint`.
+        path: the file, see :func:`~endofm_monai.weights.layouts.read_checkpoint`.
         which: ``"teacher"`` or ``"student"`` of a training checkpoint; other layouts hold one network, the teacher.
 
     Raises:

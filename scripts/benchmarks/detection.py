@@ -15,9 +15,9 @@ import torch
 from benchmarks.timing import seconds_of, seconds_of_call
 from monai.bundle import ConfigWorkflow
 
-from endofm_monai.apps import StreamingDetector, read_blocks
-from endofm_monai.apps.close_up import CloseUp
 from endofm_monai.data import load_datalist
+from endofm_monai.inferers.close_up import CloseUp
+from endofm_monai.inferers.detection import StreamingDetector, read_blocks
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.transforms import FitClip
 

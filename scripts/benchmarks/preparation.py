@@ -22,7 +22,8 @@ import numpy as np
 from benchmarks.leakage import measure_leakage
 from skimage.transform import resize
 
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
+from endofm_monai.preparation.prepare import prepare_dataset
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo
 
 __all__ = ["Preparation"]
 

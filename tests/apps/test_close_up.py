@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endofm_monai.apps import ClipDetector, StreamingDetector
-from endofm_monai.apps.close_up import CloseUp
+from endofm_monai.inferers.close_up import CloseUp
+from endofm_monai.inferers.detection import ClipDetector, StreamingDetector
 from endofm_monai.networks.blocks import FrameFeatures
 from endofm_monai.transforms import FitClip
 

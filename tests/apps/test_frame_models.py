@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from endofm_monai.apps.active_learning.__main__ import choose_frames
-from endofm_monai.apps.frame_models import open_frame_model
-from endofm_monai.apps.monai_label.lib.bundle import Bundle
+from endofm_monai.inferers.bundle import Bundle
+from endofm_monai.inferers.frame_models import open_frame_model
 
 BUNDLES = Path(__file__).parents[2] / "bundle"
 SMALL = {"embed_dim": 32, "depth": 1, "num_heads": 2}

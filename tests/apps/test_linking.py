@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from endofm_monai.apps.linking import BoxLinker, link_boxes
+from endofm_monai.inferers.linking import BoxLinker, link_boxes
 
 HERE, MOVED, FAR = [10.0, 20.0, 40.0, 50.0], [12.0, 20.0, 42.0, 52.0], [60.0, 5.0, 75.0, 20.0]
 

@@ -8,9 +8,9 @@ import copy
 import pytest
 import torch
 
-from endofm_monai.apps import ClipDetector, StreamingDetector
+from endofm_monai.inferers.detection import ClipDetector, SelectDetections, StreamingDetector
 from endofm_monai.networks.nets import EndoFMDetector
-from endofm_monai.transforms import FitClip, NormalizeClip, SelectDetections
+from endofm_monai.transforms import FitClip, NormalizeClip
 
 
 def normalize(clip: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,9 @@ from bundles import BundleUnderTest
 from ignite.engine import Events
 from monai.bundle import create_workflow
 
-from endofm_monai.apps.sharing import EXPORTED_NAMES, OnnxNetwork, export_network
+from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network
 from endofm_monai.apps.sharing.trial import TRIAL_INFERENCE
+from endofm_monai.inferers.exported import OnnxNetwork
 
 OTHER_SHAPES = {  # than that of the export
     "endofm_pretraining": [(1, 3, 1, 32, 48), (3, 3, 5, 224, 128)],

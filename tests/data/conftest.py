@@ -108,4 +108,4 @@ def assert_random_access() -> Any:
 
 @pytest.fixture(params=["seek", "walk"])
 def always_seek(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("endofm_monai.data.video_reader._SEEK_DISTANCE", 0 if request.param == "seek" else 1000)
+    monkeypatch.setattr("endofm_monai.data.readers.video._SEEK_DISTANCE", 0 if request.param == "seek" else 1000)

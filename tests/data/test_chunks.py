@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from endofm_monai.data import chunk_clips, chunk_frames, open_clip
+from endofm_monai.formats.video import write_video
 from endofm_monai.inferers import TemporalWindowInferer
-from endofm_monai.visualize import write_video
 
 
 def whole_window_network(clip: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydicom.examples import get_path
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.clip_files import frame_images
+from endofm_monai.data.readers.paths import frame_images
 
 
 def make(folder: Path, *names: str) -> None:

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from endofm_monai.data import datalist_from_coco, load_box_datalist
+from endofm_monai.data import load_box_datalist
+from endofm_monai.formats.coco import datalist_from_coco
 
 CLASSES = ("adenoma", "hyperplastic")
 

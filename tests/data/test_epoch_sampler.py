@@ -40,7 +40,7 @@ def ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
         samplers = []
         for rank in range(size):
             world = SimpleNamespace(get_world_size=lambda: size, get_rank=lambda rank=rank: rank)
-            monkeypatch.setattr("endofm_monai.data.epoch_sampler.idist", world)
+            monkeypatch.setattr("endofm_monai.data.dataset.idist", world)
             samplers.append(EpochSampler(dataset, **options))
         return samplers
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_fill_holes
 
-from endofm_monai.data.mask_runs import (
+from endofm_monai.formats.masks import (
     decode_runs,
     draw_polygon,
     encode_runs,

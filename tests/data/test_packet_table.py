@@ -6,7 +6,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from endofm_monai.data.packet_table import PacketTable
+from endofm_monai.data.readers.packets import PacketTable
 
 
 def make_table(*, reorders: bool = True, damaged: int = -1, **columns: list[Any]) -> PacketTable:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from endofm_monai.data.recent_cache import RecentCache, file_key
+from endofm_monai.data.readers.packets import RecentCache, file_key
 
 
 def test_what_was_not_used_for_the_longest_time_goes() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
+from endofm_monai.preparation.prepare import prepare_dataset
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo
 
 
 @pytest.fixture(scope="module")

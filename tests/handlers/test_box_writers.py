@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from endofm_monai.data import open_clip
+from endofm_monai.formats.video import write_video
 from endofm_monai.handlers import DetectionSaver, videos_from_engine
-from endofm_monai.visualize import draw_boxes, write_video
+from endofm_monai.visualize import draw_boxes
 
 HERE, MOVED, FAR = [10.0, 20.0, 40.0, 50.0], [12.0, 20.0, 42.0, 52.0], [60.0, 5.0, 75.0, 20.0]
 

@@ -81,7 +81,7 @@ def test_broken_clips_are_listed_and_the_list_goes_with_them(
     make_clip_loader, make_evaluator, tmp_path, caplog, batch_size: int
 ) -> None:
     handlers = [BrokenClipsHandler("skip", max_share=0.5), EmbeddingSaver(tmp_path)]
-    with caplog.at_level(logging.INFO, "endofm_monai.handlers.embedding_saver"):
+    with caplog.at_level(logging.INFO, "endofm_monai.handlers.embeddings"):
         evaluator = make_evaluator(make_clip_loader(LABELS, unreadable=[1, 4], batch_size=batch_size), handlers)
         evaluator.run()
     assert read(tmp_path)["paths"].tolist() == ["clip0.mp4", "clip2.mp4", "clip3.mp4"]

@@ -20,10 +20,10 @@ from PIL import Image
 
 from endofm_monai.data import ClipDataset, chunk_clips, collate_clips, open_clip
 from endofm_monai.engines import ClipEvaluator
+from endofm_monai.formats.masks import MASK_WRITERS, MaskOutput, write_nifti_masks
+from endofm_monai.formats.video import write_video
 from endofm_monai.handlers import MaskSaver
-from endofm_monai.handlers.mask_writers import MASK_WRITERS, MaskOutput, write_nifti_masks
 from endofm_monai.transforms import LoadClipd, MaskFromLogitsd, NormalizeClipd
-from endofm_monai.visualize import write_video
 
 HEIGHT, WIDTH, FRAMES = 32, 48, 40
 

@@ -48,7 +48,7 @@ def test_the_training_is_the_same_with_and_without(make_trainer, tmp_path, handl
 def test_the_views_are_those_of_the_batch(make_trainer, tmp_path, monkeypatch) -> None:
     drawn = []
     monkeypatch.setattr(
-        "endofm_monai.handlers.picture_handlers.plot_views",
+        "endofm_monai.handlers.pictures.plot_views",
         lambda views, path, num_global_views: drawn.append((views, num_global_views)),
     )
     handler = ViewsPictureHandler(tmp_path)
@@ -65,7 +65,7 @@ def test_the_views_are_those_of_the_batch(make_trainer, tmp_path, monkeypatch) -
 def test_the_attention_is_the_teacher_s_without_drop_path(make_trainer, tmp_path, monkeypatch) -> None:
     drawn = []
     monkeypatch.setattr(
-        "endofm_monai.handlers.picture_handlers.plot_attention",
+        "endofm_monai.handlers.pictures.plot_attention",
         lambda frames, attention, path: drawn.append((frames, attention)),
     )
     trainer = make_trainer(epochs=1, clips=2)

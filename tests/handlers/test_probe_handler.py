@@ -35,7 +35,7 @@ def test_the_teacher_is_probed_every_interval(make_trainer, loaders, tmp_path, c
         epochs=5, clips=2, handlers=[KNNProbeHandler(*loaders, interval=2, k=3, output_dir=tmp_path)]
     )
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: measured.append(KNN & e.state.metrics.keys()))
-    with caplog.at_level(logging.INFO, "endofm_monai.handlers.probe_handler"):
+    with caplog.at_level(logging.INFO, "endofm_monai.handlers.probes"):
         trainer.run()
     assert measured == [set(), KNN, set(), KNN, set()]
     assert [message.split(" | ")[0] for message in own_messages(caplog)] == ["epoch 2", "epoch 4"]
@@ -67,7 +67,7 @@ def test_the_training_is_the_same_with_and_without(make_trainer, loaders) -> Non
 )
 def test_without_labels_it_says_so_once(make_trainer, make_clip_loader, tmp_path, caplog, train, val) -> None:
     handler = KNNProbeHandler(make_clip_loader(train), make_clip_loader(val), output_dir=tmp_path)
-    with caplog.at_level(logging.INFO, "endofm_monai.handlers.probe_handler"):
+    with caplog.at_level(logging.INFO, "endofm_monai.handlers.probes"):
         trainer = make_trainer(epochs=2, clips=2, handlers=[handler])
         trainer.run()
     assert own_messages(caplog) == [
@@ -85,7 +85,7 @@ def test_bad_interval(loaders) -> None:
 def test_evaluation_writes_and_returns_both_probes(make_evaluator, loaders, backbone, tmp_path, caplog) -> None:
     train_loader, val_loader = loaders
     evaluator = make_evaluator(val_loader, [ProbeEvaluation(train_loader, tmp_path, k=3, temperature=0.1)])
-    with caplog.at_level(logging.INFO, "endofm_monai.handlers.probe_handler"):
+    with caplog.at_level(logging.INFO, "endofm_monai.handlers.probes"):
         evaluator.run()
     train, val = (embed_clips(backbone, loader, "cpu") for loader in loaders)
     arrays = train.embeddings, train.labels, val.embeddings, val.labels

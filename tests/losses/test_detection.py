@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from endofm_monai.losses import DetectionLoss
-from endofm_monai.losses.detection_targets import first_stage_targets, second_stage_targets
+from endofm_monai.losses.detection import first_stage_targets, second_stage_targets
 from endofm_monai.networks.blocks import split_predictions
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from endofm_monai.metrics import SegmentationScores, frame_scores, reference_clip_scores
+from endofm_monai.metrics import SegmentationScores, frame_scores
+from endofm_monai.reference.metrics import reference_clip_scores
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_segmentation.json").read_text())["metrics"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from endofm_monai.optimizers import StepSchedule, double_bias_groups
+from endofm_monai.reference.optimizers import StepSchedule, double_bias_groups
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())["lr"]
 

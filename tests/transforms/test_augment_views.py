@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from endofm_monai.transforms import NormalizeClip, RandAugmentViews, RandAugmentViewsd, ViewPlan
-from endofm_monai.transforms.functional import resize_to_square
+from endofm_monai.transforms.base import resize_to_square
 
 PLAN = ViewPlan((3, 5), (2, 4), global_size=24, local_size=16)
 NO_CHANGE = {
@@ -130,7 +130,7 @@ def test_reference_color_does_not_clip(clip, view_frames):
 
 
 def test_reference_crop_loses_the_ratio(clip, view_frames, monkeypatch):
-    from endofm_monai.transforms import augment_views
+    from endofm_monai.transforms import views as augment_views
 
     draws = []
     draw_crop = augment_views.draw_crop

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from endofm_monai.transforms.functional import (
+from endofm_monai.transforms.base import (
     BGR_LUMA,
     adjust_brightness,
     adjust_contrast,

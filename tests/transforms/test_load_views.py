@@ -9,9 +9,9 @@ import torch
 from monai.transforms import Compose
 from PIL import Image
 
-from endofm_monai.data.clip_reader import ClipInfo, ClipReader
+from endofm_monai.data.readers.base import ClipInfo, ClipReader
 from endofm_monai.transforms import RandLoadViews, RandLoadViewsd, ViewPlan
-from endofm_monai.transforms import load_views as module
+from endofm_monai.transforms import views as module
 
 
 class CountedClip(ClipReader):

@@ -59,7 +59,7 @@ def test_windows_are_those_that_the_item_names(clip):
 
 def test_video_stays_open_between_its_windows(clip, monkeypatch):
     opened = []
-    from endofm_monai.transforms import load_window
+    from endofm_monai.transforms import load as load_window
 
     original = load_window.open_clip
     monkeypatch.setattr(load_window, "open_clip", lambda source, **kwargs: opened.append(source) or original(source))

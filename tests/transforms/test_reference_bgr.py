@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from endofm_monai.transforms import FitClip, ReferenceBGRClip
+from endofm_monai.reference.transforms import ReferenceBGRClip
+from endofm_monai.transforms import FitClip
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())["data"]
 

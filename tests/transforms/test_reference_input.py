@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from endofm_monai.transforms import RandReferenceInput, RandReferenceInputd
+from endofm_monai.reference.transforms import RandReferenceInput, RandReferenceInputd
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_segmentation.json").read_text())["data"]
 

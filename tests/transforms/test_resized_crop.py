@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from endofm_monai.transforms import RandResizedCropClip
-from endofm_monai.transforms.functional import resize_to_square
-from endofm_monai.transforms.resized_crop import draw_crop
+from endofm_monai.transforms.base import resize_to_square
+from endofm_monai.transforms.geometry import draw_crop
 
 RATIO = (3 / 4, 4 / 3)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from endofm_monai.transforms import SelectDetections
+from endofm_monai.inferers.detection import SelectDetections
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())
 NAMES = {"cls": (2, 2.5, -2.5), "ctr": (1, 1, 0), "ltrb": (4, 1.5, 2.5), "scls": (2, 1.5, -0.5), "sreg": (4, 0.3, 0)}

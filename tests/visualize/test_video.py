@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from endofm_monai.data import open_clip
-from endofm_monai.visualize import write_video
+from endofm_monai.formats.video import write_video
 
 
 def ramp(frames: int, height: int, width: int) -> np.ndarray:

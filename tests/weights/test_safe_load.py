@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from endofm_monai.weights import WeightsError
-from endofm_monai.weights.safe_load import read_checkpoint
+from endofm_monai.weights.layouts import read_checkpoint
 
 
 class Command:

@@ -15,10 +15,10 @@ import torch
 
 from endofm_monai.apps.active_learning.selection import clip_windows, select_frames
 from endofm_monai.apps.active_learning.token_cache import encode_frames
-from endofm_monai.apps.frame_models import open_frame_model
 from endofm_monai.data import join_frames, load_datalist, open_clip
-from endofm_monai.data.preparation.command import run_from_command_line
+from endofm_monai.inferers.frame_models import open_frame_model
 from endofm_monai.networks.nets import EndoFM
+from endofm_monai.preparation.prepare import run_from_command_line
 from endofm_monai.utils import atomic_path
 from endofm_monai.weights import initialize_backbone
 

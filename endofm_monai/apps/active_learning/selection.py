@@ -31,7 +31,7 @@ def select_frames(
     * both: of the most uncertain frame of each window those that differ most, among four times as many as are wanted.
 
     Args:
-        scores: uncertainty of each of N frames, ``(N,)``, see :mod:`endofm_monai.apps.active_learning.uncertainty`.
+        scores: uncertainty of each of N frames, ``(N,)``, see :mod:`endofm_monai.inferers.uncertainty`.
         embeddings: ``(N, D)``, for instance class tokens of the pre-trained backbone; compared by their angle.
         count: how many frames.
         windows: name of each frame's window, see :func:`clip_windows`.

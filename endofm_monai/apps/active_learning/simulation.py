@@ -13,7 +13,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from endofm_monai.apps.active_learning.selection import select_frames
-from endofm_monai.apps.active_learning.uncertainty import mask_entropy
+from endofm_monai.inferers.uncertainty import mask_entropy
 
 __all__ = ["STRATEGIES", "Frames", "TokenDecoder", "simulate"]
 

@@ -13,7 +13,7 @@ from monai.networks import eval_mode
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from endofm_monai.apps.video_inferer import read_blocks
+from endofm_monai.inferers.detection import read_blocks
 from endofm_monai.networks.nets import EndoFM
 from endofm_monai.networks.nets.endofm import EndoFMFeatures
 from endofm_monai.transforms import NormalizeClip, ResizeClip

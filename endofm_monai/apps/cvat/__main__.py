@@ -16,21 +16,14 @@ from typing import Any
 import fire
 from monai.utils import ensure_tuple
 
-from endofm_monai.apps.cvat.annotations import Annotations, Shape, Tag
 from endofm_monai.apps.cvat.answers import FrameAnnotator
-from endofm_monai.apps.cvat.coco import write_coco_annotations
-from endofm_monai.apps.cvat.datalist import (
-    annotations_from_item,
-    items_from_annotations,
-    merge_tags,
-    tagged_clips,
-)
-from endofm_monai.apps.cvat.masks import outlines_from_masks, write_masks
-from endofm_monai.apps.cvat.tracks import join_tracks, track_from_shapes
-from endofm_monai.apps.cvat.xml_reader import read_cvat_xml
-from endofm_monai.apps.cvat.xml_writer import write_cvat_xml
-from endofm_monai.apps.frame_models import open_frame_model
 from endofm_monai.data import load_datalist, open_clip
+from endofm_monai.formats.annotations import Annotations, Shape, Tag, join_tracks, track_from_shapes
+from endofm_monai.formats.coco import write_coco_annotations
+from endofm_monai.formats.cvat_xml import read_cvat_xml, write_cvat_xml
+from endofm_monai.formats.items import annotations_from_item, items_from_annotations, merge_tags, tagged_clips
+from endofm_monai.formats.masks import outlines_from_masks, write_masks
+from endofm_monai.inferers.frame_models import open_frame_model
 from endofm_monai.utils import atomic_path
 
 __all__ = ["annotate", "from_cvat", "to_coco", "to_cvat"]
@@ -162,7 +155,7 @@ def to_cvat(
 def to_coco(
     dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
 ) -> None:
-    """Write a datalist in COCO's format; see :func:`endofm_monai.apps.cvat.coco.write_coco_annotations`.
+    """Write a datalist in COCO's format; see :func:`endofm_monai.formats.coco.write_coco_annotations`.
 
     Args:
         dataset_dir: folder with the data.

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from endofm_monai.apps.frame_models import FrameModel
-from endofm_monai.apps.linking import BoxLinker
-from endofm_monai.data.mask_runs import mask_polygons
+from endofm_monai.formats.masks import mask_polygons
+from endofm_monai.inferers.frame_models import FrameModel
+from endofm_monai.inferers.linking import BoxLinker
 
 __all__ = ["KINDS", "Found", "FrameAnnotator"]
 
@@ -39,7 +39,7 @@ class FrameAnnotator:
     """Turns what a model says of the frames of a video into what is drawn in CVAT, and numbers the polyps.
 
     Args:
-        model: see :func:`endofm_monai.apps.frame_models.open_frame_model`.
+        model: see :func:`endofm_monai.inferers.frame_models.open_frame_model`.
         iou: smallest IoU of a polyp's boxes in two frames; polygons are linked by the boxes around them.
         max_gap: frames in a row in which a polyp may be missed.
         tolerance: how far a polygon may be from the outline of the mask, in pixels; more gives fewer corners to move.
@@ -66,7 +66,7 @@ class FrameAnnotator:
         """Say what to draw of the model's answer for the next frame.
 
         Args:
-            answer: see the models in :mod:`endofm_monai.apps.frame_models`.
+            answer: see the models in :mod:`endofm_monai.inferers.frame_models`.
             threshold: smallest score; by default the bundle's ``threshold``, else 0.5.
         """
         if self.kind == "tag":

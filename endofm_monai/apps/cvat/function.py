@@ -22,9 +22,9 @@ import torch
 from cvat_sdk import models
 
 from endofm_monai.apps.cvat.answers import FrameAnnotator
-from endofm_monai.apps.cvat.tracks import TRACK
-from endofm_monai.apps.frame_models import open_frame_model
-from endofm_monai.data.clip_files import natural_key
+from endofm_monai.data.readers.paths import natural_key
+from endofm_monai.formats.annotations import TRACK
+from endofm_monai.inferers.frame_models import open_frame_model
 
 __all__ = ["VideoFunction", "create"]
 

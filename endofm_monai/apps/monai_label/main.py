@@ -23,11 +23,11 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.others.generic import strtobool
 
 import endofm_monai
-from endofm_monai.apps.monai_label.lib.bundle import Bundle, BundleError, find_bundles
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore
 from endofm_monai.apps.monai_label.lib.infers import EndoInferTask, infer_task
 from endofm_monai.apps.monai_label.lib.strategies import UncertainFrames, Uncertainty
 from endofm_monai.apps.monai_label.lib.trainers import EndoTrainTask
+from endofm_monai.inferers.bundle import Bundle, BundleError, find_bundles
 
 __all__ = ["EndoFMApp"]
 

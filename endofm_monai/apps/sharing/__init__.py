@@ -3,16 +3,12 @@
 
 from endofm_monai.apps.sharing.build import build_bundle
 from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network, load_network
-from endofm_monai.apps.sharing.exported_network import OnnxDetector, OnnxNetwork
-from endofm_monai.apps.sharing.large_files import check_large_files, write_large_files
-from endofm_monai.apps.sharing.listing import add_to_listing, bundle_versions
+from endofm_monai.apps.sharing.listing import add_to_listing, bundle_versions, check_large_files, write_large_files
 from endofm_monai.apps.sharing.model_card import fill_model_card
 from endofm_monai.apps.sharing.push import push_bundle
 
 __all__ = [
     "EXPORTED_NAMES",
-    "OnnxDetector",
-    "OnnxNetwork",
     "add_to_listing",
     "build_bundle",
     "bundle_versions",

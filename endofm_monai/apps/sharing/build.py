@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 
 import endofm_monai
 from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network, load_network
-from endofm_monai.apps.sharing.large_files import write_large_files
-from endofm_monai.apps.sharing.listing import add_to_listing
+from endofm_monai.apps.sharing.listing import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.model_card import fill_model_card
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
 

@@ -11,7 +11,7 @@ from typing import Any
 from monai.bundle import push_to_hf_hub
 from monai.utils import optional_import
 
-from endofm_monai.apps.sharing.large_files import check_large_files
+from endofm_monai.apps.sharing.listing import check_large_files
 
 __all__ = ["push_bundle"]
 

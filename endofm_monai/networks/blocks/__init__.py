@@ -1,26 +1,28 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.networks.blocks.attentive_head import AttentiveHead
-from endofm_monai.networks.blocks.cascaded_upsampler import CascadedUpsampler
-from endofm_monai.networks.blocks.detail_stem import DetailStem
 from endofm_monai.networks.blocks.detection_head import (
     DetectionHead,
+    DetectionPyramid,
     FrameFeatures,
     LocationPredictions,
     split_predictions,
 )
-from endofm_monai.networks.blocks.detection_pyramid import DetectionPyramid
-from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock
-from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
-from endofm_monai.networks.blocks.positional_encoding import (
+from endofm_monai.networks.blocks.divided_space_time import (
+    DividedSpaceTimeBlock,
+    SelfAttention,
     resample_grid,
     resample_spatial_encoding,
     resample_temporal_encoding,
 )
-from endofm_monai.networks.blocks.projection_head import ProjectionHead
-from endofm_monai.networks.blocks.residual_stem import ResidualStem, StandardizedConv2d
-from endofm_monai.networks.blocks.self_attention import SelfAttention
+from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
+from endofm_monai.networks.blocks.heads import AttentiveHead, ProjectionHead
+from endofm_monai.networks.blocks.segmentation_decoder import (
+    CascadedUpsampler,
+    DetailStem,
+    ResidualStem,
+    StandardizedConv2d,
+)
 
 __all__ = [
     "AttentiveHead",

@@ -6,12 +6,108 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from endofm_monai.networks.blocks.self_attention import SelfAttention
+__all__ = [
+    "DividedSpaceTimeBlock",
+    "SelfAttention",
+    "resample_grid",
+    "resample_spatial_encoding",
+    "resample_temporal_encoding",
+]
 
-__all__ = ["DividedSpaceTimeBlock"]
+
+def resample_grid(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
+    """Nearest entry of a learned table ``(1, N, D)``, row by row, for each patch: ``(1, rows * columns, D)``."""
+    row = _nearest(table_size[0], grid_size[0], table.device)
+    column = _nearest(table_size[1], grid_size[1], table.device)
+    return table.index_select(1, (row.unsqueeze(1) * table_size[1] + column).flatten())
+
+
+def resample_spatial_encoding(
+    table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]
+) -> torch.Tensor:
+    """Spatial part of the dynamic positional encoding: each patch takes the nearest entry of the learned table.
+
+    Args:
+        table: ``(1, 1 + N, D)``, the class token's entry first, then ``table_size`` row by row.
+        table_size: patches (rows, columns) that the table was learned for.
+        grid_size: patches (rows, columns) of the frames.
+
+    Returns:
+        ``(1, 1 + rows * columns, D)``, the class token's entry unchanged.
+    """
+    return torch.cat([table[:, :1], resample_grid(table[:, 1:], table_size, grid_size)], dim=1)
+
+
+def resample_temporal_encoding(table: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Temporal part of the dynamic positional encoding: each frame takes the nearest entry of ``table`` ``(1, T, D)``.
+
+    Returns:
+        ``(1, num_frames, D)``.
+    """
+    return table.index_select(1, _nearest(table.shape[1], num_frames, table.device))
+
+
+def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
+    """Indices that ``F.interpolate(mode="nearest")`` takes; written out, as ONNX rounds them otherwise."""
+    return (torch.arange(new_size, device=device, dtype=torch.float32) * (size / new_size)).long()
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one packed projection, in the published parameter names.
+
+    The mathematics is that of ``torch.nn.MultiheadAttention``; ``qkv`` and ``proj`` keep the released weights loadable.
+
+    Args:
+        embed_dim: width D of a token.
+        num_heads: number of heads; must divide ``embed_dim``.
+
+    Raises:
+        ValueError: when ``num_heads`` does not divide ``embed_dim``.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"`embed_dim` must be a multiple of `num_heads`, but got {embed_dim} and {num_heads}.")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values of tokens ``(B, L, D)``, each ``(B, heads, L, D / heads)``."""
+        batch, length, width = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend among the tokens ``(B, L, D)`` of each sequence; returns ``(B, L, D)``."""
+        if x.shape[1] == 1:  # the softmax of one weight is 1
+            weight, bias = self.qkv.weight, self.qkv.bias
+            first = 2 * x.shape[2]
+            return self.proj(F.linear(x, weight[first:], bias[first:]))
+        query, key, value = self.project(x)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(attended.transpose(1, 2).reshape(x.shape))
+
+    def attend_from_first(self, x: torch.Tensor) -> torch.Tensor:
+        """What ``forward`` gives for the first token of each sequence, alone: ``(B, 1, D)`` for ``(B, L, D)``."""
+        batch, length, width = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(x[:, :1], weight[:width], bias[:width]).reshape(batch, 1, self.num_heads, -1)
+        key_value = F.linear(x, weight[width:], bias[width:]).reshape(batch, length, 2, self.num_heads, -1)
+        key, value = key_value.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        return self.proj(attended.transpose(1, 2).reshape(batch, 1, width))
+
+    def attention_map(self, x: torch.Tensor) -> torch.Tensor:
+        """Softmax weights among the tokens ``(B, L, D)``; returns ``(B, heads, L, L)``, rows summing to 1."""
+        query, key, _ = self.project(x)
+        return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
 
 
 class DividedSpaceTimeBlock(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from endofm_monai.apps.active_learning import clip_windows, k_center, select_frames
+from endofm_monai.apps.active_learning.selection import clip_windows, k_center, select_frames
 
 WINDOWS = clip_windows({"a": 6, "b": 5}, 3)  # a: 0-2, 3-5; b: 6-8, 9-10
 SCORES = [0.1, 0.9, 0.8, 0.3, 0.2, 0.1, 0.7, 0.7, 0.0, 0.4, 0.6]

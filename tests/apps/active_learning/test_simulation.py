@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from endofm_monai.apps.active_learning import clip_windows
+from endofm_monai.apps.active_learning.selection import clip_windows
 from endofm_monai.apps.active_learning.simulation import STRATEGIES, Frames, simulate
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from endofm_monai.apps.active_learning import class_entropy, mask_entropy, score_margin
+from endofm_monai.inferers.uncertainty import class_entropy, mask_entropy, score_margin
 
 
 def test_entropy_of_classes():

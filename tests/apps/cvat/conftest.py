@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from endofm_monai.apps.cvat import Annotations, Shape, Tag, Track
-from endofm_monai.data.mask_runs import mask_points
+from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track
+from endofm_monai.formats.masks import mask_points
 
 WIDTH, HEIGHT, LABELS = 96, 64, ("adenoma", "hyperplastic <&>")
 TEXT = st.text(

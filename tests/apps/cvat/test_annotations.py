@@ -8,8 +8,9 @@ import json
 import pytest
 from PIL import Image
 
-from endofm_monai.apps.cvat import Shape, Track, annotations_from_item, items_from_annotations, tagged_clips
 from endofm_monai.data import load_box_datalist, load_labeled_clips
+from endofm_monai.formats.annotations import Shape, Track
+from endofm_monai.formats.items import annotations_from_item, items_from_annotations, tagged_clips
 
 CLASSES = ("adenoma", "hyperplastic")
 

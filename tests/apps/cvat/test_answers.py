@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from endofm_monai.apps.cvat import read_cvat_xml
 from endofm_monai.apps.cvat.__main__ import annotate
 from endofm_monai.apps.cvat.answers import FrameAnnotator
 from endofm_monai.apps.cvat.nuclio import main as nuclio
-from endofm_monai.apps.frame_models import FrameModel
+from endofm_monai.formats.cvat_xml import read_cvat_xml
+from endofm_monai.inferers.frame_models import FrameModel
 
 HEIGHT, WIDTH = 60, 90
 LABELS: dict[str, dict[str, int]] = {

@@ -96,7 +96,7 @@ def test_the_client_loads_the_file(monkeypatch):
 
     opened = []
     monkeypatch.setattr(
-        "endofm_monai.apps.frame_models.open_frame_model",
+        "endofm_monai.inferers.frame_models.open_frame_model",
         lambda *arguments: opened.append(arguments) or SpotModel("detection"),
     )
     loader = common.FunctionLoader(None, Path(module.__file__), {"bundle": "folder", "max_gap": 2})

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.apps.cvat import outlines_from_masks, write_masks
 from endofm_monai.apps.cvat.__main__ import from_cvat, to_coco, to_cvat
-from endofm_monai.data import datalist_from_coco, load_datalist
+from endofm_monai.data import load_datalist
+from endofm_monai.formats.coco import datalist_from_coco
+from endofm_monai.formats.masks import outlines_from_masks, write_masks
 from endofm_monai.transforms import LoadClip, LoadMasks
 
 MASKS = np.zeros((3, 20, 30), np.uint8)

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from endofm_monai.apps.cvat import (
-    annotations_from_item,
-    items_from_annotations,
-    read_cvat_xml,
-    write_cvat_xml,
-)
-from endofm_monai.apps.cvat.coco import write_coco_annotations
-from endofm_monai.data import datalist_from_coco
+from endofm_monai.formats.coco import datalist_from_coco, write_coco_annotations
+from endofm_monai.formats.cvat_xml import read_cvat_xml, write_cvat_xml
+from endofm_monai.formats.items import annotations_from_item, items_from_annotations
 
 from .conftest import HEIGHT, LABELS, WIDTH, tasks
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from endofm_monai.apps.cvat import Shape, Track, join_tracks, track_from_boxes, track_from_shapes
-from endofm_monai.apps.linking import BoxTrack
+from endofm_monai.formats.annotations import Shape, Track, join_tracks, track_from_boxes, track_from_shapes
+from endofm_monai.inferers.linking import BoxTrack
 
 POLYGON = Shape("polygon", (0.0, 0.0, 4.0, 0.0, 4.0, 4.0))
 

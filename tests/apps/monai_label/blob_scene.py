@@ -20,7 +20,7 @@ from monailabel.config import settings
 from monailabel.interfaces.utils.app import clear_cache
 from PIL import Image, ImageDraw
 
-from endofm_monai.visualize import write_video
+from endofm_monai.formats.video import write_video
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[2]

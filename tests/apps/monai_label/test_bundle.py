@@ -13,9 +13,9 @@ import pytest
 import torch
 from blob_scene import DETECTION, SEGMENTATION, infer, make_bundle, make_studies, start_app
 
-from endofm_monai.apps.monai_label.lib.bundle import Bundle, BundleError, find_bundles
 from endofm_monai.apps.monai_label.lib.clip_context import find_clip, neighbors
 from endofm_monai.apps.monai_label.main import EndoFMApp, load_tasks
+from endofm_monai.inferers.bundle import Bundle, BundleError, find_bundles
 
 
 def edit(bundle: Path, name: str, **changes: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from endofm_monai.apps.sharing import build_bundle
+from endofm_monai.apps.sharing.build import build_bundle
 from endofm_monai.networks.nets import EndoFM
 
 BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"

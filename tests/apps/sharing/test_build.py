@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from endofm_monai.apps.sharing import build_bundle, bundle_versions, check_large_files
+from endofm_monai.apps.sharing.build import build_bundle
+from endofm_monai.apps.sharing.listing import bundle_versions, check_large_files
 from endofm_monai.weights import WeightsError
 
 BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from endofm_monai.apps.sharing import export, export_network
+from endofm_monai.apps.sharing import export
+from endofm_monai.apps.sharing.export import export_network
 
 BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from endofm_monai.apps.sharing import OnnxDetector, OnnxNetwork
+from endofm_monai.inferers.exported import OnnxDetector, OnnxNetwork
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import download_large_files
 
-from endofm_monai.apps.sharing import check_large_files, write_large_files
+from endofm_monai.apps.sharing.listing import check_large_files, write_large_files
 
 
 @pytest.fixture

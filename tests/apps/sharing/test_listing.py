@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from monai.bundle import get_bundle_versions, scripts
 
-from endofm_monai.apps.sharing import add_to_listing, bundle_versions
+from endofm_monai.apps.sharing.listing import add_to_listing, bundle_versions
 
 
 def test_versions_are_those_that_monai_reads_from_the_same_listing(tmp_path, monkeypatch):

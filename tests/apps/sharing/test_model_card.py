@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from endofm_monai.apps.sharing import fill_model_card
+from endofm_monai.apps.sharing.model_card import fill_model_card
 
 BUNDLES = Path(__file__).parents[3] / "bundle"
 REPORTS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from endofm_monai.apps.sharing import push, push_bundle
+from endofm_monai.apps.sharing import push
+from endofm_monai.apps.sharing.push import push_bundle
 
 
 def test_dry_run_tells_what_would_go_and_sends_nothing(shared, capsys, monkeypatch):

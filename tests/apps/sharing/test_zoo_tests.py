@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from endofm_monai.apps.sharing import zoo_tests  # not its test cases, which pytest would run
+from endofm_monai.apps.sharing import zoo_tests
 
 BUNDLES = Path(__file__).parents[3] / "bundle"
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
+from endofm_monai.preparation.prepare import prepare_dataset
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo
 
 HEIGHT, WIDTH = 72, 96
 DATASET = SourceDataset(

@@ -54,7 +54,7 @@ def test_no_space_left(prepare, videos, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("endofm_monai.utils.atomic.os.fsync", fail)
+        patch.setattr("endofm_monai.utils.files.os.fsync", fail)
         with pytest.raises(OSError, match=r"could not write: No space left on device: .*out/settings\.json"):
             prepare(videos, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import ClipReadError
-from endofm_monai.data.preparation import SourceVideo
-from endofm_monai.data.preparation.boxes import FrameBoxes, read_boxed_video
+from endofm_monai.preparation.sources import FrameBoxes, SourceVideo, read_boxed_video
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from endofm_monai.data import open_clip
-from endofm_monai.data.preparation.content_area import find_content_area
+from endofm_monai.preparation.content_area import find_content_area
 
 HEIGHT, WIDTH = 240, 320
 Y, X = np.mgrid[:HEIGHT, :WIDTH]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import open_clip
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
+from endofm_monai.preparation.prepare import prepare_dataset
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo
 
 
 def test_encoded_clips_are_resized_resampled_and_without_metadata(prepare, videos, tmp_path):

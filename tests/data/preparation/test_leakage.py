@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.data.preparation.clip_hashes import ClipHashes, hash_clip
-from endofm_monai.data.preparation.leakage import Match, confirm_match, find_matches
+from endofm_monai.preparation.hashes import ClipHashes, hash_clip
+from endofm_monai.preparation.leakage import Match, confirm_match, find_matches
 
 
 def find(clips: list[ClipHashes]) -> list[Match]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import ClipReadError
-from endofm_monai.data.preparation import mask_boxes, read_mask
+from endofm_monai.data.masks import mask_boxes, read_mask
 
 
 def square(value: int) -> np.ndarray:

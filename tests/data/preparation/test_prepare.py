@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import load_datalist
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, prepare_dataset
+from endofm_monai.preparation.prepare import prepare_dataset
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo
 
 
 def test_the_manifest_tells_what_there_is(prepare, videos, tmp_path):

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from endofm_monai.data import load_datalist, open_clip
-from endofm_monai.data.preparation import SourceDataset, SourceVideo, choose_mode, prepare_dataset
+from endofm_monai.preparation.encode import choose_mode
+from endofm_monai.preparation.prepare import prepare_dataset
+from endofm_monai.preparation.sources import SourceDataset, SourceVideo
 
 SLOW = {
     "apart.mp4": ({"options": {"g": "48"}}, "keyframes are up to 48 frames apart"),
@@ -29,7 +31,7 @@ SLOW = {
 
 @pytest.fixture(autouse=True)
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("endofm_monai.data.preparation.seekability._MAX_KEYFRAME_DISTANCE", 24)
+    monkeypatch.setattr("endofm_monai.preparation.encode._MAX_KEYFRAME_DISTANCE", 24)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -49,7 +51,7 @@ def test_what_is_slow_to_seek_is_encoded(write_video: Any, tmp_path: Path, name:
 
 def test_a_container_without_index(write_video: Any, tmp_path: Path, monkeypatch: Any) -> None:
     path = write_video(tmp_path / "a.mp4", options={"g": "12"})
-    monkeypatch.setattr("endofm_monai.data.packet_table.PacketTable.position", lambda self, packet: None)
+    monkeypatch.setattr("endofm_monai.data.readers.packets.PacketTable.position", lambda self, packet: None)
     assert choose_mode(SourceVideo("a", path)) == ("encode", "its container has no index to seek by")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from endofm_monai.networks.blocks.deformable_convolution import deformable_convolution
+from endofm_monai.networks.blocks.feature_transformation import deformable_convolution
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 9), (1, 1)])

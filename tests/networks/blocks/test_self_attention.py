@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
-from endofm_monai.networks.blocks.self_attention import SelfAttention
+from endofm_monai.networks.blocks.divided_space_time import SelfAttention
 
 
 def attend(attention: SelfAttention, tokens: torch.Tensor) -> torch.Tensor:

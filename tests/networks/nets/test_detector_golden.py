@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from endofm_monai.inferers.detection import SelectDetections
 from endofm_monai.losses import DetectionLoss
 from endofm_monai.networks.blocks import split_predictions
 from endofm_monai.networks.blocks.feature_transformation import box_extent
 from endofm_monai.networks.nets import EndoFMDetector
-from endofm_monai.optimizers import StepSchedule, double_bias_groups
-from endofm_monai.transforms import SelectDetections
+from endofm_monai.reference.optimizers import StepSchedule, double_bias_groups
 from endofm_monai.weights import load_published
 
 pytestmark = pytest.mark.full_size

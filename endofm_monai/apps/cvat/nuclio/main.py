@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from endofm_monai.apps.cvat.answers import FrameAnnotator
-from endofm_monai.apps.frame_models import open_frame_model
+from endofm_monai.inferers.frame_models import open_frame_model
 
 __all__ = ["handler", "init_context"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from endofm_monai.data import ClipReadError, join_frames, open_clip
-from endofm_monai.data.clip_files import IMAGE_SUFFIXES, frame_images, has_suffix
+from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, frame_images, has_suffix
 
 __all__ = ["Clip", "find_clip", "frame_number", "neighbors", "runs"]
 

@@ -13,7 +13,7 @@ from monailabel.datastore.local import LocalDatastore
 
 from endofm_monai.apps.monai_label.lib.labels import LabelError, check_label
 from endofm_monai.data import ClipReadError, open_clip
-from endofm_monai.data.clip_files import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 
 __all__ = ["CheckedDatastore"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from endofm_monai.apps.monai_label.lib.clip_context import runs
 from endofm_monai.data import ClipReadError, open_clip
-from endofm_monai.data.clip_files import IMAGE_SUFFIXES, has_suffix
+from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, has_suffix
 from endofm_monai.transforms import LoadClip, LoadMasks
 
 __all__ = ["LabelError", "check_label", "join_frames_of_clips", "labeled_frames"]

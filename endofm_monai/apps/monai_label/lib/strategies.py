@@ -11,7 +11,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from endofm_monai.apps.active_learning import select_frames
+from endofm_monai.apps.active_learning.selection import select_frames
 from endofm_monai.apps.monai_label.lib.clip_context import frame_number
 from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
 

@@ -20,10 +20,10 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list
 
-from endofm_monai.apps.monai_label.lib.bundle import Bundle
-from endofm_monai.apps.monai_label.lib.device import requested_device
+from endofm_monai.apps.monai_label.lib.infers import requested_device
 from endofm_monai.apps.monai_label.lib.labels import LabelError, join_frames_of_clips, labeled_frames
-from endofm_monai.data.clip_files import natural_key
+from endofm_monai.data.readers.paths import natural_key
+from endofm_monai.inferers.bundle import Bundle
 from endofm_monai.utils import atomic_path
 
 __all__ = ["EndoTrainTask"]

@@ -1,0 +1,281 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence, Sized
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+import ignite.distributed as idist
+import torch
+from monai.data import DataLoader, Dataset, decollate_batch, list_data_collate
+from monai.networks import eval_mode
+from monai.transforms import Compose
+from monai.utils import CommonKeys, convert_to_tensor
+from torch.utils.data import DistributedSampler
+from tqdm import tqdm
+
+from endofm_monai.data.readers.base import ClipReadError
+
+__all__ = [
+    "ClipDataset",
+    "ClipKey",
+    "EpochSampler",
+    "FeatureCache",
+    "collate_clips",
+    "collate_views",
+    "split_clips",
+    "survive_first_sigterm",
+]
+
+
+class ClipKey(NamedTuple):
+    """What an :class:`EpochSampler` asks a :class:`ClipDataset` for: a clip, as it is seen in one epoch.
+
+    Args:
+        clip: index of the clip.
+        epoch: number of the epoch.
+        repeat: how often this epoch has seen the clip before, where clips are weighted.
+    """
+
+    clip: int
+    epoch: int
+    repeat: int = 0
+
+
+class ClipDataset(Dataset):
+    """Clips whose random transforms depend on nothing but the seed and the key: clip, epoch, repetition.
+
+    So an item is the same with any number of workers, on any rank, and after a resume. A clip that cannot be read
+    becomes the item ``{"broken": message}``, the message starting with the file's name: what to do about it is the
+    policy of :class:`endofm_monai.handlers.BrokenClipsHandler`, in the main process, where it is counted.
+
+    Args:
+        data: datalist items, for example from :func:`endofm_monai.data.load_datalist`.
+        transform: transforms that load and prepare an item.
+        seed: seed of all random transforms.
+    """
+
+    def __init__(self, data: Sequence[dict[str, Any]], transform: Callable, seed: int = 0) -> None:
+        super().__init__(data, transform if isinstance(transform, Compose) else Compose([transform]))
+        self.seed = seed
+
+    def __getitem__(self, key: Any) -> Any:
+        """Load one clip.
+
+        Args:
+            key: an index (epoch 0), or the ``ClipKey`` of an ``EpochSampler``; slices are those of MONAI's ``Dataset``.
+
+        Returns:
+            the transformed item, which also has its ``index`` in ``data`` and its ``seed``; or ``{"broken": message}``.
+        """
+        if isinstance(key, int):
+            key = ClipKey(key, 0)
+        if not isinstance(key, ClipKey):
+            return super().__getitem__(key)
+        # multiplicative hashes keep the seeds of neighbouring epochs and clips apart, within numpy's 32 bits
+        seed = self.seed + 2654435761 * (key.epoch * len(self.data) + key.clip + 1) + 2246822519 * key.repeat
+        seed %= 2**32
+        self.transform.set_random_state(seed=seed)
+        try:
+            return self.transform({**self.data[key.clip], "index": key.clip, "seed": seed})
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ClipReadError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            return {"broken": str(cause)}
+
+
+def collate_views(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of items that hold views, or clips of which the views are still to be made.
+
+    Args:
+        items: dictionaries with ``image``: a list of V views ``(3, T, S, S)``, or beside ``view_frames`` a clip
+            ``(3, U, H, W)`` of any size; or with ``broken``: why the clip could not be read.
+
+    Returns:
+        a dictionary of those that could be read: ``image`` is a list of V tensors ``(B, 3, T, S, S)``, or of B clips;
+        ``label`` a tensor, when all have one; any other key that all have a list of B values. ``broken`` is the list
+        of messages. With no item left ``image`` is an empty list.
+    """
+    read = [item for item in items if "broken" not in item]
+    batch: dict[str, Any] = {CommonKeys.IMAGE: []}
+    for key in set.intersection(*(set(item) for item in read)) if read else ():
+        values = [item[key] for item in read]
+        if key == CommonKeys.LABEL:
+            batch[key] = torch.as_tensor(values)
+        elif key == CommonKeys.IMAGE and "view_frames" not in read[0]:
+            batch[key] = [torch.stack(views) for views in zip(*values, strict=True)]
+        else:
+            batch[key] = values
+    batch["broken"] = [item["broken"] for item in items if "broken" in item]
+    return batch
+
+
+def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of whole clips of equal shape, as MONAI's ``list_data_collate``, without those that are broken.
+
+    Args:
+        items: dictionaries with ``image`` ``(3, T, H, W)``, or with ``broken``: why the clip could not be read.
+
+    Returns:
+        the batch of those that could be read, with the keys that all of them have; lists and strings stay a list of B.
+        ``broken`` is the list of messages. With no item left ``image`` is an empty list.
+    """
+    read = [item for item in items if "broken" not in item]
+    keys = set.intersection(*(set(item) for item in read)) if read else set()
+    batch: dict[str, Any] = {CommonKeys.IMAGE: []}
+    for key in keys:
+        values = [item[key] for item in read]
+        is_ragged = isinstance(values[0], (list, str))  # frame paths, boxes: as many as they like
+        batch[key] = values if is_ragged else list_data_collate(values)
+    return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}
+
+
+def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """Undo ``collate_clips``: the items of a batch without its ``broken``.
+
+    MONAI's ``decollate_batch`` looks into lists as well, and drops items when one of them holds an empty one.
+    """
+    lists = {key: value for key, value in batch.items() if isinstance(value, list)}
+    items = decollate_batch({key: value for key, value in batch.items() if key not in lists})
+    lists.pop("broken", None)
+    return [{**item, **{key: values[index] for key, values in lists.items()}} for index, item in enumerate(items)]
+
+
+class EpochSampler(DistributedSampler):
+    """Order of the clips of each epoch, for one process or many.
+
+    MONAI's and ignite's engines call ``set_epoch`` when an epoch starts. Each rank gets an equal share; where the
+    clips do not divide evenly, the first ones of the order are seen twice.
+
+    Items of a :class:`ClipDataset` may have a ``weight``: how often they are seen in an epoch, 1 without. Clips of one
+    weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next 25, so after four epochs all
+    have been seen once; with weight 2.5, 50 of them three times and the others twice. All epochs have the same length,
+    and what an epoch sees depends on nothing but the seed and its number.
+
+    Args:
+        dataset: the dataset to draw from.
+        shuffle: draw a new order each epoch.
+        seed: seed of the orders.
+
+    Raises:
+        ValueError: when a weight is no positive number, or so small that no clip of this weight would ever be seen.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0) -> None:
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            num_replicas=idist.get_world_size(),
+            rank=idist.get_rank(),
+            shuffle=shuffle,
+            seed=seed,
+        )
+        self._done = 0
+        self._decks = _make_decks(dataset, seed)
+        self.num_samples = -(-sum(count for _, count in self._decks) // self.num_replicas)
+        self.total_size = self.num_samples * self.num_replicas
+
+    def skip(self, clips: int) -> None:
+        """Leave out the first ``clips`` of this rank's next epoch: what a run did before it was interrupted."""
+        self._done = clips
+
+    def __iter__(self) -> Iterator[ClipKey]:
+        """Yield this rank's keys of the epoch set by ``set_epoch``."""
+        done, self._done = self._done, 0
+        dealt = [deck[(torch.arange(count) + self.epoch * count) % len(deck)] for deck, count in self._decks]
+        clips = torch.cat(dealt).sort().values
+        repeats = torch.arange(len(clips)) - torch.searchsorted(clips, clips)  # the how manieth time it is seen
+        keys = [
+            ClipKey(clip, self.epoch, repeat) for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)
+        ]
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            keys = [keys[place] for place in torch.randperm(len(keys), generator=generator).tolist()]
+        mine = islice(cycle(keys), self.rank, self.total_size, self.num_replicas)
+        return islice(mine, done, None)
+
+
+def _make_decks(dataset: Sized, seed: int) -> list[tuple[torch.Tensor, int]]:
+    """Give the clips of each weight in a random order, and how many of them an epoch sees."""
+    items = dataset.data if isinstance(dataset, ClipDataset) else [{}] * len(dataset)
+    indices: dict[float, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        weight = item.get("weight", 1)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+            raise ValueError(f"weight: expected a positive number, found {weight!r} in {item}")
+        indices[float(weight)].append(index)
+    decks = []
+    for weight, clips in sorted(indices.items()):
+        count = round(weight * len(clips))
+        if count == 0:
+            raise ValueError(f"weight: {len(clips)} clips of weight {weight} are less than one clip an epoch")
+        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed))
+        decks.append((torch.tensor(clips)[order], count))
+    return decks
+
+
+class FeatureCache(ClipDataset):
+    """What a frozen network makes of the clips of a dataset, computed once, in memory.
+
+    The items are those of a :class:`ClipDataset` with the features in the place of ``image``, so a head is trained and
+    evaluated on them by the same loaders and engines as a whole network, in seconds. The clips have to be the same in
+    every epoch: no random transforms. A clip that cannot be read stays ``{"broken": message}``.
+
+    Args:
+        data: items, see :class:`ClipDataset`.
+        transform: transforms that load and prepare an item.
+        network: a network whose ``features`` takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
+            :class:`endofm_monai.networks.nets.EndoFMClassifier`.
+        device: where the network is.
+        batch_size: clips that are computed at once.
+        num_workers: processes that read clips.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Callable,
+        network: Any,
+        device: str | torch.device,
+        batch_size: int = 4,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(data, transform)
+        clips = ClipDataset(data, transform)
+        loader = DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
+        self._items: list[dict[str, Any]] = []
+        with eval_mode(network):  # which also turns gradients off
+            for items in tqdm(loader, "Computing features", unit="batch", disable=None):
+                read = [item for item in items if "broken" not in item]
+                if read:
+                    batch = torch.stack([convert_to_tensor(item[CommonKeys.IMAGE], track_meta=False) for item in read])
+                    features = network.features(batch.to(device)).float().cpu()
+                    for item, feature in zip(read, features, strict=True):
+                        item[CommonKeys.IMAGE] = feature
+                self._items += items
+
+    def __getitem__(self, key: Any) -> Any:
+        """The item of a clip, asked for by its index or by the key of an ``EpochSampler``."""
+        return dict(self._items[key.clip if isinstance(key, ClipKey) else key])
+
+
+def survive_first_sigterm(worker_id: int) -> None:
+    """Initialize a ``DataLoader`` worker so that a SIGTERM for the whole process group does not end it.
+
+    A job scheduler or container sends SIGTERM to all processes at once. The training then wants to finish its step
+    and save, for which it needs its workers; when it ends, it ends them itself.
+
+    Args:
+        worker_id: number of the worker.
+    """
+
+    def survive(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, survive)

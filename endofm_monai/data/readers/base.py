@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+__all__ = ["ClipInfo", "ClipReadError", "ClipReader", "FrameRangeReader", "join_frames", "split_frames"]
+
+Reader = TypeVar("Reader", bound="ClipReader")
+
+
+class ClipReadError(ValueError):
+    """A clip, or a frame of it, cannot be read. The message is one line and starts with the clip's path."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is known about a clip before its frames are decoded.
+
+    Args:
+        frames: number of frames that the clip should hold, at least 1.
+        fps: mean number of frames a second.
+        height: rows of a frame as it is shown (after rotation), in pixels.
+        width: columns of a frame as it is shown, in pixels.
+        duration: length in seconds.
+    """
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+    duration: float
+
+
+class ClipReader(ABC):
+    """Random access to the frames of one clip, whatever it is stored in.
+
+    A subclass says what the clip holds (``_probe``) and decodes the frames that are asked for (``_decode``).
+
+    Args:
+        path: names the clip in error messages: its file, its folder, or its first frame.
+
+    Example::
+
+        with open_clip("colonoscopy.mp4") as reader:
+            frames = reader.read([0, 10, 20])  # (3, 3, H, W), uint8
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._info: ClipInfo | None = None
+
+    def probe(self) -> ClipInfo:
+        """Give the number, rate and size of the frames, at the cost of at most one decoded frame.
+
+        Raises:
+            ClipReadError: when the clip is not what its name says, or holds no frame.
+        """
+        if self._info is None:
+            self._info = self._probe()
+        return self._info
+
+    def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
+        """Read frames.
+
+        Args:
+            indices: frames in presentation order, counted from 0; in any order, and with repetitions. Each frame is
+                decoded once.
+
+        Returns:
+            uint8 RGB tensor ``(3, T, H, W)`` with ``T = len(indices)``. Its memory is laid out ``(T, H, W, 3)``, as
+            frames are decoded: call ``contiguous()`` where the layout matters.
+
+        Raises:
+            ClipReadError: when a frame is outside the clip, cannot be decoded, or differs in size from the first one.
+        """
+        info = self.probe()
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(int(index) for index in indices):
+            if not 0 <= index < info.frames:
+                raise ClipReadError(f"{self.path}: frame {index} is outside the clip, which has {info.frames} frames")
+            places.setdefault(index, []).append(place)
+
+        clip = np.empty((len(indices), info.height, info.width, 3), np.uint8)
+        for index, frame in self._decode(sorted(places)):
+            if frame.shape != clip.shape[1:]:
+                raise ClipReadError(
+                    f"{self.path}: frame {index} has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), "
+                    f"but the first frame has {info.height}x{info.width}"
+                )
+            for place in places[index]:
+                clip[place] = frame
+        return torch.from_numpy(clip).permute(3, 0, 1, 2)
+
+    def close(self) -> None:  # noqa: B027 (most readers hold nothing open)
+        """Release what the reader holds open."""
+
+    def __enter__(self: Reader) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _probe(self) -> ClipInfo:
+        """Find out what the clip holds; called once."""
+
+    @abstractmethod
+    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode the frames ``wanted`` (sorted, distinct, inside the clip), each once and in any order.
+
+        Yields:
+            the index of a frame and its pixels, uint8 RGB ``(H, W, 3)``.
+        """
+
+
+_RANGE = re.compile(r"#frames=(\d+)-(\d+)$")
+
+
+def join_frames(path: str, first: int, last: int) -> str:
+    """Name the frames ``first`` to ``last`` (both included, counted from 0) of a clip: ``video.mp4#frames=150-299``.
+
+    It is the notation of web addresses, so that a part of a video is one string like any other clip: in datalists, in
+    messages, and as the name of a result.
+    """
+    return f"{path}#frames={first}-{last}"
+
+
+def split_frames(name: str) -> tuple[str, tuple[int, int] | None]:
+    """Take a name made by :func:`join_frames` apart.
+
+    Returns:
+        the path, and the first and last frame; ``None`` for a whole clip, or a file that really has such a name.
+    """
+    found = _RANGE.search(name)
+    if found is None or os.path.exists(name):
+        return name, None
+    return name[: found.start()], (int(found[1]), int(found[2]))
+
+
+class FrameRangeReader(ClipReader):
+    """Reads a range of the frames of another reader, as if it were a whole clip.
+
+    Args:
+        reader: the whole clip's reader, which is closed with this one.
+        first: first frame of the range, counted from 0.
+        last: last frame of the range, included.
+    """
+
+    def __init__(self, reader: ClipReader, first: int, last: int) -> None:
+        super().__init__(join_frames(reader.path, first, last))
+        self._reader = reader
+        self._first = first
+        self._last = last
+
+    def close(self) -> None:
+        """Close the whole clip's reader."""
+        self._reader.close()
+
+    def _probe(self) -> ClipInfo:
+        whole = self._reader.probe()
+        if not self._first <= self._last < whole.frames:
+            raise ClipReadError(f"{self.path}: is no range of frames of the clip, which has {whole.frames} frames")
+        frames = self._last - self._first + 1
+        return ClipInfo(frames, whole.fps, whole.height, whole.width, duration=frames / whole.fps)
+
+    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        for index, frame in self._reader._decode([self._first + index for index in wanted]):
+            yield index - self._first, frame

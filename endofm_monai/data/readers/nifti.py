@@ -1,0 +1,95 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError
+
+__all__ = ["NiftiReader"]
+
+_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+
+
+class NiftiReader(ClipReader):
+    """Reads a clip that is stored as a NIfTI image with nibabel.
+
+    The array's first axis (x) runs along the columns of a frame, its second one (y) along the rows, as NIfTI and
+    MONAI's writers have it; the frames come rows first. Their axes are not flipped, whatever the affine. Gray clips
+    have the shape ``(X, Y, T)``, ``(X, Y, 1, T)``, or ``(X, Y)`` for a single frame; color clips have RGB pixels, or a
+    last axis of 3.
+
+    uint8 values are kept. Others are scaled from the display range of the header (``cal_min`` to ``cal_max``) or, if
+    there is none, from the range that the whole clip spans, to 0..255.
+
+    Args:
+        path: the file, ``.nii`` or ``.nii.gz``.
+        fps: frames per second, unless the header states the time between frames with its unit.
+
+    Raises:
+        ClipReadError: when the file cannot be read, or its shape is none of these.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, fps: float = 30.0) -> None:
+        super().__init__(os.fspath(path))
+        self._fps = fps
+        try:
+            self._image = nibabel.load(self.path)
+        except (OSError, ValueError, ImageFileError) as error:
+            raise ClipReadError(f"{self.path}: is not a readable NIfTI image ({error})") from error
+        shape = self._image.shape
+        self._depth = len(shape) > 3 and shape[2] == 1  # (X, Y, 1, T): the third axis is no time
+        times = shape[2 + self._depth :]
+        if len(shape) < 2 or 0 in shape or times[1:] not in ((), (3,)):
+            raise ClipReadError(
+                f"{self.path}: has shape {shape}, but a clip has shape (X, Y, T) or (X, Y, 1, T), "
+                "and 3 as a further axis for color"
+            )
+        self._frames = times[0] if times else 1
+        self._range: tuple[float, float] | None = None
+
+    def _probe(self) -> ClipInfo:
+        width, height = self._image.shape[:2]
+        second = _SECONDS.get(self._image.header.get_xyzt_units()[1])
+        step = self._image.header.get_zooms()[3] if self._depth else 0
+        fps = 1 / (float(step) * second) if step and second else self._fps
+        return ClipInfo(self._frames, fps, height, width, duration=self._frames / fps)
+
+    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        for index in wanted:
+            if self._image.ndim == 2:
+                frame = self._load(())
+            else:
+                frame = self._load((slice(None), slice(None)) + (0,) * self._depth + (index,))
+            if frame.dtype != np.uint8:
+                low, high = self._display_range()
+                scaled = (frame.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)
+                frame = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
+            if frame.ndim == 2:
+                frame = np.broadcast_to(frame[..., None], (*frame.shape, 3))
+            yield index, frame.swapaxes(0, 1)
+
+    def _display_range(self) -> tuple[float, float]:
+        if self._range is None:
+            low, high = float(self._image.header["cal_min"]), float(self._image.header["cal_max"])
+            if low >= high:
+                values = self._load(())
+                low, high = float(np.nanmin(values)), float(np.nanmax(values))
+            self._range = low, high
+        return self._range
+
+    def _load(self, part: tuple) -> np.ndarray:
+        """Read a part of the array; colors, if any, are its last axis."""
+        try:
+            values = np.asarray(self._image.dataobj[part])
+        except (OSError, EOFError, ValueError) as error:
+            raise ClipReadError(f"{self.path}: cannot be read to its end ({error})") from error
+        if values.dtype.names:  # RGB pixels are records of three or four bytes
+            values = np.stack([values[name] for name in "RGB"], axis=-1)
+        return values

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import ImageReader
+from monai.transforms.io.array import SUPPORTED_READERS
+from monai.utils import MetaKeys, ensure_tuple
+from pydicom.misc import is_dicom
+
+from endofm_monai.data.readers.base import ClipReader, ClipReadError, FrameRangeReader, split_frames
+from endofm_monai.data.readers.dicom import open_dicom
+from endofm_monai.data.readers.images import FramesReader
+from endofm_monai.data.readers.nifti import NiftiReader
+from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from endofm_monai.data.readers.video import VideoReader
+
+__all__ = ["EndoFMClipReader", "clip_metadata", "open_clip", "register_readers"]
+
+
+def open_clip(
+    source: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0, threads: int = 1
+) -> ClipReader:
+    """Open a clip with the reader for what it is.
+
+    Args:
+        source: a video file, a folder of frame images, a list of frame images, a DICOM file (with any name), a NIfTI
+            file, or an image file, which is a clip of one frame. ``"video.mp4#frames=150-299"`` is a part of a clip,
+            frames counted from 0, both included.
+        fps: frames per second of a clip that does not state them, as frame images.
+        threads: decoding threads for videos; see :class:`endofm_monai.data.VideoReader`.
+
+    Returns:
+        an open reader, to be closed after use, best by ``with``.
+
+    Raises:
+        ClipReadError: when there is no such file, or it is no clip.
+
+    Example::
+
+        with open_clip("colonoscopy.mp4") as reader:
+            print(reader.probe())  # ClipInfo(frames=250, fps=25.0, height=288, width=384, duration=10.0)
+            frames = reader.read([0, 10, 20])  # (3, 3, 288, 384), uint8
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return FramesReader(source, fps=fps)
+    whole, frames = split_frames(os.fspath(source))
+    if frames is not None:
+        return FrameRangeReader(open_clip(whole, fps=fps, threads=threads), *frames)
+    if not os.path.exists(source):
+        raise ClipReadError(f"{os.fspath(source)}: does not exist")
+    if os.path.isdir(source):
+        return FramesReader(source, fps=fps)
+    if has_suffix(source, IMAGE_SUFFIXES):
+        return FramesReader([source], fps=fps)
+    if has_suffix(source, NIFTI_SUFFIXES):
+        return NiftiReader(source, fps=fps)
+    if has_suffix(source, DICOM_SUFFIXES) or (not has_suffix(source, VIDEO_SUFFIXES) and is_dicom(source)):
+        return open_dicom(source, fps=fps, threads=threads)
+    return VideoReader(source, threads=threads)
+
+
+def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:
+    """Describe frames of a clip in MONAI's terms.
+
+    Args:
+        reader: the clip's reader.
+        indices: int64 tensor ``(T,)``, the frames that are read.
+
+    Returns:
+        the metadata of a clip ``(3, T, H, W)``: ``filename_or_obj``, ``spatial_shape`` (of what is read, T, H, W) and
+        the channel's dimension, which MONAI knows, and ``frame_indices``, ``frames`` (in the whole clip) and ``fps``.
+    """
+    info = reader.probe()
+    return {
+        "filename_or_obj": reader.path,
+        MetaKeys.SPATIAL_SHAPE: np.array([len(indices), info.height, info.width]),
+        MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
+        "frame_indices": indices,
+        "frames": info.frames,
+        "fps": info.fps,
+    }
+
+
+class EndoFMClipReader(ImageReader):
+    """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``.
+
+    After :func:`register_readers` it is chosen by itself for video files. By name, as in
+    ``LoadImage(reader="EndoFMClipReader")``, it reads whatever :func:`endofm_monai.data.open_clip` opens.
+
+    Args:
+        reader_options: arguments of :func:`endofm_monai.data.open_clip`.
+    """
+
+    def __init__(self, **reader_options: Any) -> None:
+        self.reader_options = reader_options
+
+    def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
+        """Say whether all files are videos by their names: other files are left to MONAI's own readers."""
+        return all(has_suffix(name, VIDEO_SUFFIXES) for name in ensure_tuple(filename))
+
+    def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> ClipReader:
+        """Open one clip.
+
+        Args:
+            data: a file or folder, or a list of frame images.
+            kwargs: arguments of :func:`endofm_monai.data.open_clip`, which go before those of the constructor.
+
+        Raises:
+            ClipReadError: when it cannot be opened.
+        """
+        paths = ensure_tuple(data)
+        return open_clip(paths[0] if len(paths) == 1 else paths, **{**self.reader_options, **kwargs})
+
+    def get_data(self, img: ClipReader) -> tuple[np.ndarray, dict[str, Any]]:
+        """Read all frames of a clip and close it.
+
+        Args:
+            img: what ``read`` gave.
+
+        Returns:
+            uint8 RGB array ``(3, T, H, W)`` and its metadata, see :func:`clip_metadata`.
+
+        Raises:
+            ClipReadError: when a frame cannot be read.
+        """
+        with img as reader:
+            indices = torch.arange(reader.probe().frames)
+            return reader.read(indices).numpy(), clip_metadata(reader, indices)
+
+
+def register_readers() -> None:
+    """Add :class:`EndoFMClipReader` to the readers of MONAI's ``LoadImage``; calling it again changes nothing."""
+    SUPPORTED_READERS[EndoFMClipReader.__name__.lower()] = EndoFMClipReader

@@ -1,0 +1,163 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+__all__ = ["PacketTable", "RecentCache", "file_key"]
+
+
+class PacketTable:
+    """Which packet of a video file holds which frame, learnt from the packets alone, without decoding.
+
+    A container stores one compressed frame a packet, in decoding order, and states when each one is shown. The table
+    puts the frames in presentation order and says which packets have to be decoded to get some of them. A *position*
+    counts packets in decoding order, from 0. A table takes about 40 bytes a packet.
+
+    Args:
+        packets: the packets (``av.Packet``) of one video stream, from the first to the last.
+        reorders: whether the decoder shows frames in another order than it decodes them (B-frames).
+
+    Attributes:
+        count: number of packets.
+        times: int64 array, presentation time of each packet, in the stream's time base (decoding time, or 0, where not
+            stated).
+        end: when the last frame ends, in the stream's time base.
+        shown: int32 array, positions of the frames that are shown (an edit list hides some), in presentation order
+            where ``ordered``, else in decoding order.
+        keyframes: int32 array, positions of the keyframes.
+        damaged: positions of packets that are known to be incomplete, as the last one of a file that is cut off.
+        ordered: whether the packets state the presentation order. They do not in AVI, which has no presentation times:
+            FFmpeg invents some that rise in decoding order, whatever the stream.
+    """
+
+    def __init__(self, packets: Iterable[Any], *, reorders: bool) -> None:
+        self.end = 0
+        self.ordered = True
+        self.damaged: set[int] = set()
+        times, places, sizes, shown, keyframes = (array(kind) for kind in "qqiii")
+        for position, packet in enumerate(packets):
+            self.ordered &= packet.pts is not None
+            time = packet.pts if packet.pts is not None else packet.dts or 0
+            times.append(time)
+            places.append(-1 if packet.pos is None else packet.pos)
+            sizes.append(packet.size)
+            if packet.is_keyframe:
+                keyframes.append(position)
+            if packet.is_corrupt:
+                self.damaged.add(position)
+            if not packet.is_discard:
+                shown.append(position)
+                self.end = max(self.end, time + (packet.duration or 0))
+        self.count = len(times)
+        self.times, self.shown, self.keyframes = (np.array(values) for values in (times, shown, keyframes))
+
+        moments = self.times[self.shown]
+        rising = bool((np.diff(moments) > 0).all())
+        self.ordered &= len(np.unique(moments)) == len(moments) and not (reorders and rising)
+        if self.ordered:
+            self.shown = self.shown[np.argsort(moments)]
+        self.hide(0)
+        self._by_place = np.argsort(np.array(places), kind="stable").astype(np.int32)
+        self._places, self._sizes = (np.array(values)[self._by_place] for values in (places, sizes))
+
+    def hide(self, count: int) -> None:
+        """Take the first ``count`` frames out of those that are shown."""
+        self.shown = self.shown[count:]
+        self._index = np.full(self.count, -1, np.int32)
+        self._index[self.shown] = np.arange(len(self.shown))
+
+    def index(self, position: int | None) -> int | None:
+        """Give the place in ``shown`` of a position; ``None`` where the frame is not shown, or nobody knows which."""
+        found = -1 if position is None else int(self._index[position])
+        return found if found >= 0 else None
+
+    def position(self, packet: Any) -> int | None:
+        """Recognize a packet after a seek, by its place and size in the file: ``None`` where these are ambiguous."""
+        place = -1 if packet.pos is None else packet.pos
+        first, last = np.searchsorted(self._places, place), np.searchsorted(self._places, place, "right")
+        found = self._by_place[first:last][self._sizes[first:last] == packet.size]
+        return int(found[0]) if len(found) == 1 else None
+
+    def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
+        """Give the packets that have to be decoded to get the frames at ``positions``.
+
+        Returns:
+            ranges ``(start, stop)`` of positions in decoding order that neither touch nor overlap. Each starts at a
+            keyframe.
+        """
+        spans: list[tuple[int, int]] = []
+        for start, stop in sorted((self._start(position), position + 1) for position in positions):
+            if spans and start <= spans[-1][1]:
+                spans[-1] = spans[-1][0], max(spans[-1][1], stop)
+            else:
+                spans.append((start, stop))
+        return spans
+
+    def _start(self, position: int) -> int:
+        """Give the last keyframe from which the frame at ``position`` can be decoded.
+
+        In an open group of pictures, frames that follow a keyframe in the file but are shown before it lean on the
+        group before it.
+        """
+        for rank in range(int(np.searchsorted(self.keyframes, position, "right")) - 1, -1, -1):
+            if self.times[self.keyframes[rank]] <= self.times[position]:
+                return int(self.keyframes[rank])
+        return 0
+
+
+Value = TypeVar("Value")
+
+
+class RecentCache(Generic[Value]):
+    """Keeps what was used most recently, up to a total size; for one process, and safe with threads.
+
+    Args:
+        limit: the total size, in any unit. What is larger on its own is not kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._entries: OrderedDict[object, tuple[Value, int]] = OrderedDict()
+        self._size = 0
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)  # another thread may hold it while a worker is forked
+
+    def _renew_lock(self) -> None:
+        self._lock = Lock()
+
+    def get(self, key: object) -> Value | None:
+        """Give what is kept under a key; ``None`` where there is nothing."""
+        with self._lock:
+            if key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
+
+    def put(self, key: object, value: Value, size: int) -> None:
+        """Keep a value, and let those go that were not used for the longest time."""
+        if size > self.limit:
+            return
+        with self._lock:
+            self._size += size - self._entries.pop(key, (None, 0))[1]
+            self._entries[key] = value, size
+            while self._size > self.limit:
+                self._size -= self._entries.popitem(last=False)[1][1]
+
+
+def file_key(path: str) -> tuple[str, int, int]:
+    """Give what tells one state of a file from another: its path, size and time of change.
+
+    Raises:
+        OSError: when there is no such file.
+    """
+    state = os.stat(path)
+    return os.path.abspath(path), state.st_size, state.st_mtime_ns

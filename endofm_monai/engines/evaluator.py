@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.data import decollate_batch
+from monai.engines import PrepareBatch, SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+from torch import nn
+from torch.utils.data import DataLoader
+
+from endofm_monai.data import ClipReadError, split_clips
+from endofm_monai.networks import unwrap
+
+__all__ = ["ClipEvaluator", "PrepareKeyFrames", "PrepareVideos"]
+
+
+class ClipEvaluator(SupervisedEvaluator):
+    """MONAI's ``SupervisedEvaluator`` for batches of :func:`endofm_monai.data.collate_clips`.
+
+    A batch without a readable clip has no output and is gone on from; what broken clips mean is up to a
+    :class:`endofm_monai.handlers.BrokenClipsHandler`. So it is with videos that only the inferer reads: when one breaks
+    off, its batch is broken (let them come one a batch). ``amp`` works on every device, with the ``dtype`` of
+    ``amp_kwargs``, bfloat16 by default.
+
+    With several processes each evaluates its own clips. It runs the network without its ``DistributedDataParallel``,
+    whose forward would wait for processes that have fewer clips, or clips of fewer windows.
+
+    Args:
+        device: where to run.
+        val_data_loader: loader of the batches.
+        network: the network, perhaps in ``DistributedDataParallel``.
+        kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: ``inferer``, ``postprocessing``,
+            ``key_val_metric``, ``val_handlers``, ``amp``, ...
+    """
+
+    def __init__(
+        self, device: torch.device, val_data_loader: Iterable[Any] | DataLoader, network: nn.Module, **kwargs: Any
+    ) -> None:
+        super().__init__(device, val_data_loader, unwrap(network), **kwargs)
+
+    def _register_decollate(self) -> None:
+        """Split batches into items; see :func:`endofm_monai.data.split_clips`."""
+
+        @self.on(IterationEvents.MODEL_COMPLETED)
+        def decollate(engine: ClipEvaluator) -> None:
+            engine.state.batch = split_clips(engine.state.batch)
+            engine.state.output = decollate_batch(engine.state.output)
+
+    def _iteration(self, engine: ClipEvaluator, batchdata: dict[str, Any]) -> Any:
+        """Evaluate the readable clips of one batch; see the class."""
+        engine.state.batch = batchdata = {key: value for key, value in batchdata.items() if key != "broken"}
+        if len(batchdata[CommonKeys.IMAGE]) == 0:
+            engine.state.batch = []
+            return []
+        amp, engine.amp = engine.amp, False  # MONAI's own is for CUDA only
+        try:
+            with torch.autocast(
+                engine.state.device.type, enabled=amp, **{"dtype": torch.bfloat16, **engine.amp_kwargs}
+            ):
+                return super()._iteration(engine, batchdata)
+        except ClipReadError as error:
+            engine.state.batch = {"broken": [str(error)]}
+            engine.fire_event(Events.GET_BATCH_COMPLETED)  # those who ask what was read hear of it now
+            engine.state.batch = []
+            return []
+        finally:
+            engine.amp = amp
+
+
+Targets = list[dict[str, torch.Tensor]]
+
+
+class PrepareKeyFrames(PrepareBatch):
+    """Bring a batch of key frames with their supports and boxes to the device, to train a detector.
+
+    Args:
+        every_frame: learn from each frame of a clip as key frame with the others as supports, so that each frame that
+            was encoded is used; otherwise from the first frame alone, as the published training does.
+    """
+
+    def __init__(self, every_frame: bool = True) -> None:
+        self.every_frame = every_frame
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, Targets, tuple, dict[str, bool]]:
+        """Prepare a batch.
+
+        Args:
+            batchdata: batch of :func:`endofm_monai.data.collate_clips` with ``image`` ``(B, 3, T, H, W)``, and ``box``
+                and ``box_label``, of each clip a list of T tensors.
+            device: where the data shall be.
+            non_blocking: let copies to the device overlap with computation.
+            kwargs: further arguments of ``Tensor.to`` for the clips.
+
+        Returns:
+            clips; ``box`` and ``label`` of each key frame; and the further arguments of the network.
+        """
+        images = batchdata[CommonKeys.IMAGE].to(device=device, non_blocking=non_blocking, **kwargs)
+        targets = [
+            {"box": box.to(device, non_blocking=non_blocking), "label": label.to(device, non_blocking=non_blocking)}
+            for boxes, labels in zip(batchdata["box"], batchdata["box_label"], strict=True)
+            for box, label in list(zip(boxes, labels, strict=True))[: None if self.every_frame else 1]
+        ]
+        return images, targets, (), {"every_frame": self.every_frame}
+
+
+class PrepareVideos(PrepareBatch):
+    """Hand the videos of a batch on as they are listed, with the boxes of their frames, to evaluate a detector."""
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[list[Any], list[dict[str, Any]]]:
+        """Prepare a batch; returns the sources of the videos, and their items without them."""
+        sources = batchdata[CommonKeys.IMAGE]
+        keys = [key for key in batchdata if key != CommonKeys.IMAGE]
+        return sources, [{key: batchdata[key][index] for key in keys} for index in range(len(sources))]

@@ -1,0 +1,241 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from torch import nn
+
+from endofm_monai.handlers.log import UnhealthyTrainingError
+from endofm_monai.networks import unwrap
+from endofm_monai.utils import atomic_path
+
+__all__ = ["BestModelHandler", "TrainingCheckpointHandler", "write_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingCheckpointHandler:
+    """Saves and resumes the whole state of a :class:`ClipTrainer`, atomically.
+
+    ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts`` (network, optimizer, gradient scaler, in
+    pre-training also the centre), the iteration, the best metric so far, and the random states of all ranks, and loads
+    with ``weights_only=True``. Without an ``evaluator``, ``<ckpt_dir>/model.pt`` holds the trainer's
+    ``network_to_share``: in pre-training the bare backbone of the teacher, which the other bundles start from; with
+    one, a :class:`BestModelHandler` writes it. They are written every ``interval`` epochs, at the end, and when the
+    process gets SIGTERM: the run then stops after the present optimizer step. A training that stops because it is not
+    healthy is saved beside them as ``checkpoint_unhealthy.pt``.
+
+    A resumed run goes on in the middle of an epoch where need be, and gives bit for bit (on the CPU) what the
+    uninterrupted run would have given. If saving fails (a full disk), the former files stay as they are and a
+    warning is logged; at the end of the training it is an error.
+
+    Args:
+        ckpt_dir: folder for the files.
+        resume: False starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from
+            that checkpoint, or starts where there is none; a path goes on from that file.
+        interval: epochs between two checkpoints.
+        evaluator: the validation's engine, whose best metric the checkpoint keeps.
+    """
+
+    def __init__(
+        self, ckpt_dir: str, resume: bool | str = False, interval: int = 1, evaluator: Evaluator | None = None
+    ) -> None:
+        self.path = Path(ckpt_dir) / "checkpoint.pt"
+        self.resume = resume
+        self.interval = interval
+        self.evaluator = evaluator
+        self._started = False
+        self._stop_requested = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer; attach it after all others."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_requested)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_unhealthy)
+
+    def start(self, engine: Engine) -> None:
+        """Load the checkpoint to resume from, and listen to SIGTERM.
+
+        Raises:
+            FileExistsError: when the training would overwrite a former one.
+            FileNotFoundError: when ``resume`` is a path to no file.
+            ValueError: when the checkpoint does not fit; the message names the file and the part.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._request_stop)
+        if self._started:  # a federated client runs its trainer again and again
+            return
+        self._started = True
+        path = self.path if isinstance(self.resume, bool) else Path(self.resume)
+        if self.resume and (path.exists() or path != self.path):
+            self.load(engine, path)
+        elif self.path.exists():
+            raise FileExistsError(
+                f"{self.path} holds a former training. Go on with it by `resume=True`, or choose another `ckpt_dir`."
+            )
+
+    def _request_stop(self, signum: int, frame: object) -> None:
+        self._stop_requested = True
+
+    def stop_if_requested(self, engine: Engine) -> None:
+        """After the last iteration of an optimizer step, save and stop if a rank got SIGTERM."""
+        group_start, group_size = engine.accumulation_group()
+        if engine.state.iteration < group_start + group_size:
+            return
+        requested = float(self._stop_requested)
+        if idist.get_world_size() > 1:
+            requested = idist.all_reduce(requested, op="MAX")
+        if requested:
+            self.save(engine)
+            logger.warning(f"Stopped by SIGTERM; go on with `resume=True` (saved in {self.path.parent}).")
+            engine.terminate(skip_completed=True)
+
+    def finish(self, engine: Engine) -> None:
+        """Save at the end of the training; here a failure is an error."""
+        write_checkpoint(self.path, self.state(engine))
+        if self.evaluator is None:
+            write_checkpoint(self.path.with_name("model.pt"), engine.network_to_share().state_dict())
+
+    def save(self, engine: Engine) -> None:
+        """Write both files; a failure is a warning."""
+        try:
+            self.finish(engine)
+        except OSError as error:
+            logger.warning(f"{error}. The former checkpoint is kept; training goes on.")
+
+    def save_unhealthy(self, engine: Engine, error: BaseException) -> None:
+        """Keep the state of a training that is not healthy, for inspection; every error is raised again."""
+        if isinstance(error, UnhealthyTrainingError):
+            write_checkpoint(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
+        raise error
+
+    def state(self, engine: Engine) -> dict[str, Any]:
+        """Everything that a resumed run needs, in types that load with ``weights_only=True``."""
+        best = self.evaluator.state if self.evaluator is not None else None
+        return {
+            **{name: part.state_dict() for name, part in engine.checkpoint_parts().items()},
+            "best": None if best is None else {"metric": best.best_metric, "epoch": best.best_metric_epoch},
+            "iteration": engine.state.iteration,
+            "epoch_length": engine.state.epoch_length,
+            "random_states": idist.all_gather(_random_state()) if idist.get_world_size() > 1 else [_random_state()],
+        }
+
+    def load(self, engine: Engine, path: Path) -> None:
+        """Take over the state saved in ``path``; raises as ``start`` does."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no checkpoint to resume from.")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}).") from error
+        parts = engine.checkpoint_parts()
+        missing = [name for name in (*parts, "best", "iteration", "epoch_length", "random_states") if name not in state]
+        if missing:
+            raise ValueError(f"{path}: not a training checkpoint, {', '.join(missing)} missing.")
+        if state["epoch_length"] != engine.state.epoch_length:
+            raise ValueError(
+                f"{path}: made with {state['epoch_length']} iterations an epoch, but this training has "
+                f"{engine.state.epoch_length}; resume with the same clips, batch size and number of processes."
+            )
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(state[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{path}: `{name}` does not fit this training: {reason}") from error
+
+        if self.evaluator is not None and state["best"] is not None:
+            self.evaluator.state.best_metric = state["best"]["metric"]
+            self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
+        engine.state.iteration = state["iteration"]
+        engine.state.epoch, done = divmod(state["iteration"], state["epoch_length"])
+        loader = engine.data_loader
+        loader.sampler.skip(done * loader.batch_size)
+        if len(state["random_states"]) == idist.get_world_size():
+            _set_random_state(state["random_states"][idist.get_rank()])
+        else:
+            logger.warning(f"{path} was made by another number of processes: its random states are not taken over.")
+        logger.info(f"Resumed from {path} after iteration {state['iteration']}.")
+
+
+def write_checkpoint(path: Path, state: Any) -> None:
+    """Save ``state`` atomically, on the first process only.
+
+    Raises:
+        OSError: when the file cannot be written; a former one stays.
+    """
+    if idist.get_rank() != 0:
+        return
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch reports that the disk is full
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+
+
+def _random_state() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - MONAI and augmentations of users draw from it
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "python": [version, list(words), gauss],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+
+
+class BestModelHandler:
+    """Writes ``<ckpt_dir>/model.pt``, the network alone, whenever an evaluator's key metric is the best so far.
+
+    The file is written atomically and loads with ``weights_only=True``. If saving fails (a full disk), the former file
+    stays as it is and a warning is logged.
+
+    Args:
+        network: the network, perhaps in ``DistributedDataParallel``.
+        ckpt_dir: folder for the file.
+    """
+
+    def __init__(self, network: nn.Module, ckpt_dir: str) -> None:
+        self.network = network
+        self.path = Path(ckpt_dir) / "model.pt"
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with an evaluator that has a key metric."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save the network if this evaluation was the best."""
+        state = engine.state
+        if state.best_metric_epoch != state.epoch:
+            return
+        if idist.get_rank() == 0:
+            logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
+        try:
+            write_checkpoint(self.path, unwrap(self.network).state_dict())
+        except OSError as error:
+            logger.warning(f"{error}. The former model is kept; training goes on.")

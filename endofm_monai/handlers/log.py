@@ -1,0 +1,239 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+
+import ignite.distributed as idist
+import torch
+import torch.nn.functional as F
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from monai.metrics import compute_embedding_collapse
+from monai.utils import CommonKeys, evenly_divisible_all_gather
+from torch.utils.hooks import RemovableHandle
+from torch.utils.tensorboard import SummaryWriter
+
+from endofm_monai.networks import unwrap
+
+__all__ = ["HealthHandler", "TrainingLogHandler", "UnhealthyTrainingError"]
+
+logger = logging.getLogger(__name__)
+
+
+class UnhealthyTrainingError(RuntimeError):
+    """The training cannot come to a good end; the message says what to look at."""
+
+
+class TrainingLogHandler:
+    """Says how a :class:`ClipTrainer` gets on: to TensorBoard, in one line an epoch; stops a loss that is not finite.
+
+    Each optimizer step logs the loss, the norm of the gradients (where a :class:`GradientHandler` measures it) and the
+    learning rate (the largest of all parameter groups). Each epoch logs their means, ``clips_per_second`` of all
+    processes and ``waiting``, the share of time spent waiting for data. The means are also in
+    ``engine.state.metrics``.
+
+    Args:
+        log_dir: folder of the TensorBoard log; None writes none.
+    """
+
+    def __init__(self, log_dir: str | None = None) -> None:
+        self.log_dir = log_dir
+        self._writer: SummaryWriter | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._steps = 0
+        self._clips = 0
+        self._waited = 0.0
+        self._epoch_started = self._fetch_started = time.perf_counter()
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._fetch)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._fetched)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
+
+    def _start(self, engine: Engine) -> None:
+        # a federated client runs its trainer again and again
+        if self._writer is None and self.log_dir is not None and idist.get_rank() == 0:
+            self._writer = SummaryWriter(self.log_dir)
+
+    def _fetch(self) -> None:
+        self._fetch_started = time.perf_counter()
+
+    def _fetched(self) -> None:
+        self._waited += time.perf_counter() - self._fetch_started
+
+    def _count(self, engine: Engine) -> None:
+        images = engine.state.output[CommonKeys.IMAGE]
+        self._clips += len(images) if isinstance(images, torch.Tensor) else len(images[0])  # clips, or a list of views
+
+    def check_loss(self, engine: Engine) -> None:
+        """Stop before a non-finite loss reaches the weights.
+
+        Raises:
+            UnhealthyTrainingError: when the loss is NaN or infinite.
+        """
+        loss = engine.state.output.get(CommonKeys.LOSS)
+        if loss is not None and not math.isfinite(loss):
+            raise UnhealthyTrainingError(
+                f"The loss is {float(loss)} in iteration {engine.state.iteration} (epoch {engine.state.epoch}). "
+                "Look at `gradient_norm` and `lr` in TensorBoard: a smaller learning rate, a longer warm-up, or `amp` "
+                "with bfloat16 instead of float16 are the usual remedies."
+            )
+
+    def step_values(self, engine: Engine) -> dict[str, torch.Tensor | float]:
+        """What is logged of an optimizer step, by name."""
+        values = {"lr": max(group["lr"] for group in engine.optimizer.param_groups)}
+        if CommonKeys.LOSS in engine.state.output:
+            values["loss"] = engine.state.output[CommonKeys.LOSS]
+        if hasattr(engine.state, "gradient_norm"):
+            values["gradient_norm"] = engine.state.gradient_norm
+        return values
+
+    def log_step(self, engine: Engine) -> None:
+        """Log the numbers of one optimizer step."""
+        self._steps += 1
+        for name, value in self.step_values(engine).items():
+            self._sums[name] += float(value)
+            if self._writer is not None:
+                self._writer.add_scalar(f"step/{name}", float(value), engine.state.iteration)
+
+    def epoch_values(self, engine: Engine) -> dict[str, float]:
+        """Means of the steps of an epoch, clips per second and share of waiting, by name."""
+        seconds = time.perf_counter() - self._epoch_started
+        means = {name: total / max(self._steps, 1) for name, total in self._sums.items()}
+        clips_per_second = self._clips * idist.get_world_size() / seconds
+        return {**means, "clips_per_second": clips_per_second, "waiting": self._waited / seconds}
+
+    def log_epoch(self, engine: Engine) -> None:
+        """Log the means of one epoch."""
+        means = self.epoch_values(engine)
+        engine.state.metrics.update(means)
+        if idist.get_rank() == 0:
+            values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items()]
+            logger.info(" | ".join([f"epoch {engine.state.epoch}/{engine.state.max_epochs}", *values]))
+        if self._writer is not None:
+            for name, value in means.items():
+                self._writer.add_scalar(f"epoch/{name}", value, engine.state.epoch)
+            self._writer.flush()
+
+
+UNIFORM_ADVICE = (
+    "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from pre-trained "
+    "weights (`backbone_weights`)."
+)
+CONSTANT_ADVICE = (
+    "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller learning rate, a higher "
+    "teacher momentum, and whether the clips differ at all."
+)
+
+
+class HealthHandler(TrainingLogHandler):
+    """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
+
+    Adds to what a :class:`TrainingLogHandler` logs of each optimizer step: the loss's shares ``cross_view`` (L_cv) and
+    ``dynamic_motion`` (L_dm), the teacher's entropy in nats, the norm of the centre, the weight decay and the teacher's
+    momentum; and of each epoch:
+
+    * ``collapse``: dimensional collapse of the teacher's class tokens in [0, 1] by effective rank (MONAI's
+      ``EmbeddingCollapseMetric``), 1 being a single direction;
+    * ``spread``: standard deviation of the L2-normalized class tokens over clips, times the root of their width; 1
+      if they fill the sphere, 0 if all clips look the same to the teacher.
+
+    Args:
+        log_dir: folder of the TensorBoard log; None writes none.
+        collapse_patience: stop after so many epochs in a row that look collapsed (targets uniform and the loss at
+            ``ln K``, or targets one-hot and the loss at 0, or no spread); None never stops. A start from random
+            weights passes through such a state, and needs some epochs to leave it.
+    """
+
+    max_embeddings = 1024  # of an epoch, for ``collapse`` and ``spread``
+
+    def __init__(self, log_dir: str | None = None, collapse_patience: int | None = 20) -> None:
+        super().__init__(log_dir)
+        self.collapse_patience = collapse_patience
+        self._collapsed_epochs = 0
+        self._hook: RemovableHandle | None = None
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._embeddings: list[torch.Tensor] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a :class:`StudentTeacherTrainer`."""
+        super().attach(engine)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_collapse)
+
+    def _start(self, engine: Engine) -> None:
+        super()._start(engine)
+        if self._hook is None:
+            self._hook = unwrap(engine.network).teacher.backbone.register_forward_hook(self._remember)
+
+    def _remember(self, module: torch.nn.Module, inputs: object, class_tokens: torch.Tensor) -> None:
+        self._class_tokens = class_tokens.detach()
+
+    def _collect(self, engine: Engine) -> None:
+        if sum(map(len, self._embeddings)) < self.max_embeddings:
+            clips = engine.state.output[CommonKeys.IMAGE][0].shape[0]
+            self._embeddings.append(self._class_tokens[:clips].float())
+
+    def step_values(self, engine: Engine) -> dict[str, torch.Tensor | float]:
+        """What is logged of an optimizer step, by name."""
+        loss = engine.loss_function
+        return {
+            "loss": loss.total,
+            "cross_view": loss.cross_view,
+            "dynamic_motion": loss.dynamic_motion,
+            "teacher_entropy": loss.teacher_entropy,
+            "center_norm": loss.center.norm(),
+            **super().step_values(engine),
+            "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
+            "teacher_momentum": unwrap(engine.network).teacher_momentum,
+        }
+
+    def epoch_values(self, engine: Engine) -> dict[str, float]:
+        """Means of the steps of an epoch, collapse and spread of the embeddings, and the pace, by name."""
+        values = super().epoch_values(engine)
+        width = unwrap(engine.network).teacher.backbone.embed_dim
+        local = torch.cat([torch.empty(0, width, device=engine.state.device), *self._embeddings])
+        embeddings = evenly_divisible_all_gather(local)
+        if len(embeddings) > 1:
+            values["collapse"] = float(
+                compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])["aggregate"]
+            )
+            values["spread"] = float(F.normalize(embeddings, dim=1).std(dim=0).mean() * width**0.5)
+        return values
+
+    def check_collapse(self, engine: Engine) -> None:
+        """Stop a collapsed training.
+
+        Raises:
+            UnhealthyTrainingError: after ``collapse_patience`` collapsed epochs in a row.
+        """
+        if not self._steps:
+            return
+        means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())
+        loss, entropy = means["loss"] / uniform, means["teacher_entropy"] / uniform
+        is_uniform = loss > 0.999 and entropy > 0.999
+        is_constant = (loss < 0.001 and entropy < 0.001) or means.get("spread", 1.0) < 0.001
+        self._collapsed_epochs = self._collapsed_epochs + 1 if is_uniform or is_constant else 0
+        if self.collapse_patience is not None and self._collapsed_epochs >= self.collapse_patience:
+            raise UnhealthyTrainingError(
+                f"The representation has collapsed for {self._collapsed_epochs} epochs: loss {means['loss']:.4f}, "
+                f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), "
+                f"spread {means.get('spread', 0):.3f}. "
+                f"{UNIFORM_ADVICE if is_uniform else CONSTANT_ADVICE}"
+            )

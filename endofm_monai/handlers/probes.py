@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import numpy as np
+from ignite.engine import Engine, Events
+from monai.data import DataLoader
+from monai.utils import CommonKeys
+from torch.utils.tensorboard import SummaryWriter
+
+from endofm_monai.handlers.embeddings import ClipEmbeddings, embed_clips
+from endofm_monai.metrics import knn_probe, linear_probe
+from endofm_monai.networks import unwrap
+from endofm_monai.utils import atomic_path
+
+__all__ = ["KNNProbeHandler", "ProbeEvaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+class KNNProbeHandler:
+    """Follows during the pre-training how well the nearest training clips predict a clip's class.
+
+    Every ``interval`` epochs the teacher's backbone embeds the labeled clips, and the scores of
+    :func:`endofm_monai.metrics.knn_probe` are logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so
+    on; after other epochs they are absent there. The training itself does not change. A datalist without two classes
+    in training and a label in validation is said once, and there is no probe.
+
+    Args:
+        train_loader: loader of the training clips, transformed as for validation; see :func:`embed_clips`.
+        val_loader: loader of the clips whose classes are predicted.
+        interval: epochs between two probes.
+        k: number of neighbors.
+        temperature: see :func:`endofm_monai.metrics.knn_probe`.
+        output_dir: folder of a TensorBoard log, in its subfolder ``knn``; None writes none.
+
+    Raises:
+        ValueError: when ``interval`` is not positive.
+    """
+
+    def __init__(
+        self,
+        train_loader: DataLoader,
+        val_loader: DataLoader,
+        interval: int = 1,
+        k: int = 20,
+        temperature: float = 0.07,
+        output_dir: str | os.PathLike | None = None,
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f"`interval` must be at least 1 epoch, but got {interval}.")
+        self.train_loader = train_loader
+        self.val_loader = val_loader
+        self.interval = interval
+        self.k = k
+        self.temperature = temperature
+        self.output_dir = output_dir
+        self._writer: SummaryWriter | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a :class:`StudentTeacherTrainer`, ahead of handlers that show its metrics."""
+        if len(_classes(self.train_loader)) < 2 or not _classes(self.val_loader):
+            if idist.get_rank() == 0:
+                logger.info("No k-NN probe: it needs class indices as `label`, of two classes or more in training.")
+            return
+        if self.output_dir is not None and idist.get_rank() == 0:
+            self._writer = SummaryWriter(str(Path(self.output_dir) / "knn"))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Probe, if this is an epoch to do so."""
+        metrics = engine.state.metrics
+        for name in [name for name in metrics if name.startswith("knn_")]:
+            del metrics[name]
+        if engine.state.epoch % self.interval:
+            return
+        network: Any = unwrap(engine.network)
+        train = embed_clips(network.teacher.backbone, self.train_loader, engine.state.device).labeled("training")
+        val = embed_clips(network.teacher.backbone, self.val_loader, engine.state.device).labeled("validation")
+        scores = _prefixed("knn", knn_probe(*train, *val, self.k, self.temperature))
+        metrics.update(scores)
+        if idist.get_rank() == 0:
+            logger.info(f"epoch {engine.state.epoch} | " + _text(scores))
+        if self._writer is not None:
+            for name, score in scores.items():
+                self._writer.add_scalar(f"epoch/{name}", score, engine.state.epoch)
+            self._writer.flush()
+
+
+class ProbeEvaluation:
+    """Judges a backbone by a k-NN and a linear probe on labeled clips.
+
+    Attach it to a MONAI ``SupervisedEvaluator`` whose network is the backbone and whose loader gives the clips to
+    classify. When that is done, the training clips are embedded, and the scores of
+    :func:`endofm_monai.metrics.knn_probe` and :func:`endofm_monai.metrics.linear_probe` are logged, set in
+    ``evaluator.state.metrics`` as ``knn_accuracy``, ``linear_accuracy`` and so on, and written with the number of
+    clips and of those of each class to ``<output_dir>/<filename>``.
+
+    Args:
+        train_loader: loader of the training clips; see :func:`embed_clips`.
+        output_dir: the folder to write to.
+        filename: name of the JSON file.
+        k: number of neighbors.
+        temperature: see :func:`endofm_monai.metrics.knn_probe`.
+    """
+
+    def __init__(
+        self,
+        train_loader: DataLoader,
+        output_dir: str | os.PathLike,
+        filename: str = "probe.json",
+        k: int = 20,
+        temperature: float = 0.07,
+    ) -> None:
+        self.train_loader = train_loader
+        self.path = Path(output_dir) / filename
+        self.k = k
+        self.temperature = temperature
+        self._clips = ClipEmbeddings()
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a MONAI evaluator, ahead of handlers that show its metrics."""
+        self._clips.attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Run both probes; with several processes, on all of them.
+
+        Raises:
+            ValueError: when there are no labels, or what the probes raise.
+        """
+        evaluated = self._clips.gather().labeled("evaluated")
+        train = embed_clips(unwrap(engine.network), self.train_loader, engine.state.device).labeled("training")
+        knn = knn_probe(*train, *evaluated, self.k, self.temperature)
+        linear = linear_probe(*train, *evaluated)
+        scores = _prefixed("knn", knn) | _prefixed("linear", linear)
+        engine.state.metrics.update(scores)
+        if idist.get_rank() > 0:
+            return
+        logger.info(_text(scores))
+        report = {
+            "training_clips": _count(train[1]),
+            "evaluated_clips": _count(evaluated[1]),
+            "knn": {"k": min(self.k, len(train[1])), "temperature": self.temperature, **knn},
+            "linear": linear,
+        }
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(json.dumps(report, indent=4) + "\n", encoding="utf-8")
+
+
+def _classes(loader: DataLoader) -> set[int]:
+    labels = (item.get(CommonKeys.LABEL) for item in loader.dataset.data)
+    return {label for label in labels if isinstance(label, int)}
+
+
+def _count(labels: np.ndarray) -> dict[str, int]:
+    """Number of clips of each class, by class index."""
+    return {str(label): int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+
+
+def _prefixed(prefix: str, scores: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": score for name, score in scores.items()}
+
+
+def _text(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in scores.items())

@@ -1,0 +1,295 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.engines import Evaluator
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.networks import unwrap
+from endofm_monai.optimizers import CosineSchedule
+from endofm_monai.weights import load_published
+
+__all__ = [
+    "BrokenClipsHandler",
+    "GradientHandler",
+    "LoadWeightsHandler",
+    "ProgressHandler",
+    "ScheduleHandler",
+    "TeacherUpdateHandler",
+    "WeightAverageHandler",
+    "WeightsCheckpointLoader",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class LoadWeightsHandler:
+    """Loads weights of any layout when an engine starts; see :func:`endofm_monai.weights.load_published`.
+
+    Args:
+        network: the network to fill.
+        weights: the file.
+        which: ``"teacher"`` or ``"student"`` of a training checkpoint.
+    """
+
+    def __init__(self, network: nn.Module, weights: str | os.PathLike, which: str = "teacher") -> None:
+        self.network = network
+        self.weights = weights
+        self.which = which
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with an evaluator; loading raises what ``load_published`` raises."""
+        engine.add_event_handler(Events.STARTED, lambda: load_published(self.network, self.weights, which=self.which))
+
+
+class WeightsCheckpointLoader(LoadWeightsHandler):
+    """The handler of evaluations, which MONAI's federated client switches off by its name.
+
+    The client (``monai.fl.client.MonaiAlgo``) puts the global weights into the network and disables handlers whose
+    target contains ``CheckpointLoader``; any other would put the local file in their place.
+    """
+
+
+class BrokenClipsHandler:
+    """Decides what happens when clips of a :class:`endofm_monai.data.ClipDataset` cannot be read.
+
+    Works with every trainer and evaluator whose batches list the messages of broken clips under ``broken``. Each
+    broken clip is reported once, left out of its batch, and counted; another clip never takes its place.
+
+    Args:
+        on_error: ``"raise"`` stops at the first broken clip, ``"skip"`` goes on without it.
+        max_share: with ``"skip"``, the run stops when more than this share of the clips is broken.
+
+    Raises:
+        ValueError: when ``on_error`` is neither.
+    """
+
+    def __init__(self, on_error: str = "raise", max_share: float = 0.05) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'`on_error` must be "raise" or "skip", but got {on_error!r}.')
+        self.on_error = on_error
+        self.max_share = max_share
+        self.broken: set[str] = set()
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a MONAI trainer or evaluator."""
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.inspect)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.summarize)
+
+    def inspect(self, engine: Engine) -> None:
+        """Report the broken clips of the present batch.
+
+        Raises:
+            ClipReadError: by the policy; the message names the file, or counts them.
+        """
+        for message in engine.state.batch.get("broken", []):
+            if self.on_error == "raise":
+                raise ClipReadError(f'{message} (use `on_error="skip"` to leave broken clips out)')
+            if message not in self.broken:
+                self.broken.add(message)
+                logger.warning(f"Skipping a broken clip: {message}")
+        clips = len(engine.data_loader.dataset)
+        if len(self.broken) > self.max_share * clips:
+            raise ClipReadError(
+                f"{len(self.broken)} of {clips} clips are broken, more than `max_share`={self.max_share:.0%}: "
+                + "; ".join(sorted(self.broken)[:3])
+                + ("; ..." if len(self.broken) > 3 else "")
+            )
+
+    def summarize(self, engine: Engine) -> None:
+        """Log how many clips were left out."""
+        if self.broken:
+            logger.warning(f"{len(self.broken)} of {len(engine.data_loader.dataset)} clips were broken and skipped.")
+
+
+class ScheduleHandler:
+    """Sets one number by a schedule before each optimizer step of a :class:`ClipTrainer`.
+
+    The value depends on nothing but the step, so a resumed run goes on with the schedule where it stopped.
+
+    Args:
+        target: an optimizer, whose parameter groups get the value (``lr`` times the group's ``lr_scale`` where it has
+            one, ``weight_decay`` only where ``decay`` is set), or any object, which gets it as an attribute.
+        name: name of the number, for example ``"lr"``.
+        schedule: the schedule.
+        epochs: length of the schedule; ``max_epochs`` of the trainer by default. Give it where a run is made in
+            pieces, so that each piece follows the schedule of the whole.
+    """
+
+    def __init__(self, target: Any, name: str, schedule: CosineSchedule, epochs: int | None = None) -> None:
+        self.target = target
+        self.name = name
+        self.schedule = schedule
+        self.epochs = epochs
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Set the value for the present iteration."""
+        steps_per_epoch = math.ceil(engine.state.epoch_length / engine.accumulation_steps)
+        epoch, iteration = divmod(engine.state.iteration - 1, engine.state.epoch_length)
+        step = epoch * steps_per_epoch + iteration // engine.accumulation_steps
+        value = self.schedule(step, steps_per_epoch, self.epochs or engine.state.max_epochs)
+        if not isinstance(self.target, torch.optim.Optimizer):
+            setattr(self.target, self.name, value)
+            return
+        for group in self.target.param_groups:
+            if self.name == "lr":
+                group["lr"] = value * group.get("lr_scale", 1.0)
+            elif self.name != "weight_decay" or group.get("decay", True):
+                group[self.name] = value
+
+
+class GradientHandler:
+    """Treats the gradients between backward pass and optimizer step of a :class:`ClipTrainer`.
+
+    In pre-training these are the student's, and its projection head's last layer gets none in the first
+    ``freeze_last_layer_epochs``; then gradients are clipped. The norm before clipping is left in
+    ``engine.state.gradient_norm``.
+
+    Args:
+        max_norm: largest L2 norm of all gradients together; None leaves them.
+        freeze_last_layer_epochs: epochs in which the last layer keeps its initial directions.
+        reference_clip_per_tensor: clip each tensor's norm on its own, as the published code does.
+    """
+
+    def __init__(
+        self,
+        max_norm: float | None = 3.0,
+        freeze_last_layer_epochs: int = 0,
+        reference_clip_per_tensor: bool = False,
+    ) -> None:
+        self.max_norm = max_norm
+        self.freeze_last_layer_epochs = freeze_last_layer_epochs
+        self.reference_clip_per_tensor = reference_clip_per_tensor
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Freeze, measure and clip."""
+        network = unwrap(engine.network)
+        if engine.state.epoch <= self.freeze_last_layer_epochs:
+            for parameter in network.student.head.last_layer.parameters():
+                parameter.grad = None
+        parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
+        gradients: list[torch.Tensor] = [parameter.grad for parameter in parameters]
+        engine.state.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        if self.max_norm is None:
+            return
+        if self.reference_clip_per_tensor:
+            for gradient in gradients:
+                gradient.mul_((self.max_norm / (gradient.norm() + 1e-6)).clamp(max=1))
+        else:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, engine.state.gradient_norm)
+
+
+class TeacherUpdateHandler:
+    """Moves the teacher towards the student after each optimizer step (paper, section 2.2).
+
+    The momentum is the network's ``teacher_momentum``, usually driven by a :class:`ScheduleHandler`.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a :class:`StudentTeacherTrainer`."""
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda: unwrap(engine.network).update_teacher())
+
+
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
+
+class WeightAverageHandler:
+    """Validates, and so keeps as ``model.pt``, a moving average of the weights instead of the last ones.
+
+    The training itself goes on with its own weights. After optimizer step n the average moves towards them by
+    ``1 - min(decay, n / (9 + n))``, so that the first steps are soon forgotten; buffers are those of the last step. It
+    is part of the :class:`ClipTrainer`'s checkpoint. An evaluation by the validator outside of the training, as of a
+    server's weights by a federated client, is of the weights that the network has.
+
+    Args:
+        network: the network, perhaps in ``DistributedDataParallel``.
+        validator: its evaluator during the training.
+        decay: share of the former average that stays, from 0 (none) to below 1.
+
+    Raises:
+        ValueError: when ``decay`` is not in that range.
+    """
+
+    def __init__(self, network: nn.Module, validator: Evaluator, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"`decay` must be from 0 to below 1, but got {decay}.")
+        self.network = unwrap(network)
+        self.validator = validator
+        self.decay = decay
+        self._training = False
+        self._weights_of_training: dict[str, Any] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer; the validator already has its own handlers."""
+        self.average = AveragedModel(self.network, multi_avg_fn=self._move)
+        engine.further_checkpoint_parts["average"] = self.average
+        engine.add_event_handler(Events.STARTED, self._note_training, True)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._note_training, False)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda: self.average.update_parameters(self.network))
+        self.validator.add_event_handler(Events.STARTED, self.use_average)
+        self.validator.add_event_handler(Events.COMPLETED, self.use_weights_of_training)
+
+    def _move(self, average: Tensors, weights: Tensors, steps: torch.Tensor | int) -> None:
+        """Move the average on by one step; torch takes over the first step's weights itself."""
+        count = int(steps) + 1
+        torch._foreach_lerp_(average, weights, 1 - min(self.decay, count / (9 + count)))
+
+    def _note_training(self, engine: Engine, training: bool) -> None:
+        self._training = training
+
+    def use_average(self) -> None:
+        """Put the average into the network, if this is a validation of the training."""
+        if not self._training:
+            return
+        self._weights_of_training = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average.module.state_dict())
+
+    def use_weights_of_training(self) -> None:
+        """Put the weights of the training back into the network."""
+        if self._weights_of_training:
+            self.network.load_state_dict(self._weights_of_training)
+        self._weights_of_training = {}
+
+
+class ProgressHandler:
+    """A progress bar with the time left and, while training, the loss; on the first process only.
+
+    Args:
+        description: what is under way.
+    """
+
+    def __init__(self, description: str = "Epoch") -> None:
+        self.description = description
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer or evaluator."""
+        if idist.get_rank() == 0:
+            bar = ProgressBar(persist=True, desc=self.description)
+            bar.attach(engine, output_transform=_loss_of)
+
+
+def _loss_of(output: object) -> dict[str, float]:
+    has_loss = isinstance(output, dict) and CommonKeys.LOSS in output
+    return {"loss": float(output[CommonKeys.LOSS])} if has_loss else {}  # type: ignore[index]

@@ -1,0 +1,385 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.transforms import Transform
+from monai.utils import TransformBackends, ensure_tuple, ensure_tuple_rep
+from torchvision.transforms.v2 import functional as TF
+
+from endofm_monai.transforms.base import (
+    ClipTransformd,
+    RandClipTransform,
+    RandClipTransformd,
+    resize_to_square,
+    to_float,
+)
+
+__all__ = [
+    "RandAffineClip",
+    "RandAffineClipd",
+    "RandFlipClip",
+    "RandFlipClipd",
+    "RandResizedCropClip",
+    "RandResizedCropClipd",
+    "RandScaleCropClip",
+    "RandScaleCropClipd",
+    "ResizeClip",
+    "ResizeClipd",
+    "ScaleCropClip",
+    "ScaleCropClipd",
+    "draw_crop",
+]
+
+
+class RandFlipClip(RandClipTransform):
+    """Mirror a clip from left to right.
+
+    Unlike MONAI's ``RandFlip(spatial_axis=2)`` it draws for each clip of a batch and leaves a tensor a plain tensor.
+
+    Args:
+        prob: probability of a mirrored clip.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        super().__init__(prob)
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Mirror."""
+        return to_float(clip).flip(-1)
+
+
+class RandFlipClipd(RandClipTransformd):
+    """Dictionary version of :class:`RandFlipClip`."""
+
+    array_transform = RandFlipClip
+
+
+class ResizeClip(Transform):
+    """Resize the frames of a clip to a given short side, keeping the ratio of the sides, or to a given size.
+
+    Bilinear and antialiased. Followed by MONAI's ``CenterSpatialCrop`` with ``roi_size=(-1, 224, 224)`` it is the usual
+    preparation for evaluation.
+
+    Args:
+        size: length of the short side in pixels, or height and width.
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(self, size: int | Sequence[int]) -> None:
+        self.size = list(ensure_tuple(size))
+
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize ``(..., T, H, W)``, uint8 or floating point; the type stays."""
+        return TF.resize(clip, self.size, antialias=True)
+
+
+class ResizeClipd(ClipTransformd):
+    """Dictionary version of :class:`ResizeClip`."""
+
+    array_transform = ResizeClip
+
+
+def draw_crop(
+    frame_size: Sequence[int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    random_state: np.random.RandomState,
+    reference: bool = False,
+) -> tuple[int, int, int, int]:
+    """Draw a box whose area is uniform in ``scale`` and whose width-to-height ratio is log-uniform in ``ratio``.
+
+    Ten tries are made to fit one into the frame; after them comes the largest central box with an allowed ratio.
+
+    Args:
+        frame_size: height and width of the frame in pixels.
+        scale: smallest and largest share of the frame's area.
+        ratio: smallest and largest ratio of width to height.
+        random_state: where random numbers are drawn from.
+        reference: make all ten tries, as the published code does. The corner is then that of the last box that fits
+            but height and width are those of the tenth try, so that the box may be cut at the border and lose its
+            ratio (21 % of boxes at scale (0.4, 1) in square frames, more in wider ones).
+
+    Returns:
+        top, left, height and width in pixels, inside the frame.
+    """
+    height, width = frame_size
+    corner = None
+    for _ in range(10):
+        area = height * width * random_state.uniform(*scale)
+        aspect = math.exp(random_state.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        box_height, box_width = (max(1, round(math.sqrt(x))) for x in (area / aspect, area * aspect))
+        if box_height <= height and box_width <= width:
+            corner = random_state.randint(height - box_height + 1), random_state.randint(width - box_width + 1)
+            if not reference:
+                break
+    if corner is None:
+        box_height = min(height, max(1, round(width / ratio[0])))
+        box_width = min(width, max(1, round(height * ratio[1])))
+        corner = (height - box_height) // 2, (width - box_width) // 2
+    top, left = corner
+    return top, left, min(box_height, height - top), min(box_width, width - left)
+
+
+class RandResizedCropClip(RandClipTransform):
+    """Cut a random box out of a clip, the same from all frames, and resize it to a square.
+
+    Args:
+        size: height and width of the result in pixels.
+        scale: smallest and largest share of the frame's area in the box.
+        ratio: smallest and largest ratio of the box's width to its height.
+        reference_crop: crop as the published code does: boxes that may be cut at the border (see :func:`draw_crop`),
+            resized without antialiasing and without clipping to ``[0, 1]``.
+
+    Example::
+
+        crop = RandResizedCropClip(96, scale=(0.05, 0.4)).set_random_state(seed=0)
+        crop(torch.zeros(3, 8, 256, 320, dtype=torch.uint8)).shape  # (3, 8, 96, 96), float32
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: tuple[float, float] = (0.4, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        reference_crop: bool = False,
+    ) -> None:
+        super().__init__(prob=1.0)
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+        self.reference_crop = reference_crop
+
+    def randomize(self, data: torch.Tensor) -> None:
+        """Draw the box for the frames of ``data``."""
+        self.box = draw_crop(data.shape[-2:], self.scale, self.ratio, self.R, self.reference_crop)
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Cut and resize."""
+        top, left, height, width = self.box
+        return resize_to_square(clip[..., top : top + height, left : left + width], self.size, self.reference_crop)
+
+
+class RandResizedCropClipd(RandClipTransformd):
+    """Dictionary version of :class:`RandResizedCropClip`; the clips must be equally large."""
+
+    array_transform = RandResizedCropClip
+
+
+class RandScaleCropClip(RandClipTransform):
+    """Resize a clip to a random size and cut a square out of it at a random place, as published for fine-tuning.
+
+    Args:
+        size: height and width of the square in pixels.
+        short_side: smallest and largest length of the resized short side in pixels; the ratio of the sides is kept.
+        reference_crop: resize without antialiasing and never take the last row or column, as the published code does.
+
+    Raises:
+        ValueError: when a short side may be smaller than ``size``.
+    """
+
+    def __init__(self, size: int = 224, short_side: tuple[int, int] = (256, 320), reference_crop: bool = False) -> None:
+        super().__init__(prob=1.0)
+        if not size <= short_side[0] <= short_side[1]:
+            raise ValueError(f"`short_side` must rise from `size`={size} on, found {short_side}.")
+        self.size = size
+        self.short_side = short_side
+        self.reference_crop = reference_crop
+
+    def randomize(self, data: torch.Tensor) -> None:
+        """Draw the size, and the corner as shares of the room that is left."""
+        self.length = round(self.R.uniform(*self.short_side))
+        self.corner = self.R.uniform(size=2)
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize and cut."""
+        clip = _scale(clip, self.length, antialias=not self.reference_crop)
+        room = [side - self.size + (not self.reference_crop) for side in clip.shape[-2:]]
+        top, left = (int(share * length) for share, length in zip(self.corner, room, strict=True))
+        return clip[..., top : top + self.size, left : left + self.size]
+
+
+class RandScaleCropClipd(RandClipTransformd):
+    """Dictionary version of :class:`RandScaleCropClip`; the clips must be equally large."""
+
+    array_transform = RandScaleCropClip
+
+
+class ScaleCropClip(Transform):
+    """Resize a clip and cut one of several squares out of it, which are evenly spread along the long side.
+
+    Args:
+        size: height and width of the square in pixels.
+        short_side: length of the resized short side in pixels; the ratio of the sides is kept.
+        reference_crop: cut as the published validation does, by a slip in its configuration: from a clip that is
+            resized to the short side ``size`` without antialiasing, the leftmost or topmost square.
+
+    Raises:
+        ValueError: when the short side is smaller than ``size``.
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(self, size: int = 224, short_side: int = 256, reference_crop: bool = False) -> None:
+        if short_side < size:
+            raise ValueError(f"`short_side` must be at least `size`={size}, found {short_side}.")
+        self.size = size
+        self.short_side = short_side
+        self.reference_crop = reference_crop
+
+    def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
+        """Resize and cut.
+
+        Args:
+            clip: ``(C, T, H, W)``, uint8 or floating point in ``[0, 1]``.
+            crop: number of the square, from 0 at the left or top.
+            num_crops: number of squares; a single one is in the center.
+
+        Returns:
+            floating-point clip ``(C, T, size, size)``.
+        """
+        if self.reference_crop:
+            return _scale(clip, self.size, antialias=False)[..., : self.size, : self.size]
+        clip = _scale(clip, self.short_side, antialias=True)
+        share = crop / (num_crops - 1) if num_crops > 1 else 0.5
+        height, width = clip.shape[-2:]
+        top = round((height - self.size) * (share if height > width else 0.5))
+        left = round((width - self.size) * (share if width >= height else 0.5))
+        return clip[..., top : top + self.size, left : left + self.size]
+
+
+class ScaleCropClipd(ClipTransformd):
+    """Dictionary version of :class:`ScaleCropClip`; the item tells ``crop`` and ``num_crops``, by default 0 and 1."""
+
+    array_transform = ScaleCropClip
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Cut the clips at ``keys``; all else stays."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.transform(d[key], d.get("crop", 0), d.get("num_crops", 1))
+        return d
+
+
+def _scale(clip: torch.Tensor, short_side: int, antialias: bool) -> torch.Tensor:
+    """Resize bilinearly so that the short side has a given length; the long one is rounded down."""
+    height, width = clip.shape[-2:]
+    size = [side * short_side // min(height, width) for side in (height, width)]
+    return F.interpolate(to_float(clip), size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+class RandAffineClip(RandClipTransform):
+    """Crop, rotate, mirror and resize a clip, alike in all frames, in one resampling.
+
+    A crop is drawn as in :class:`RandResizedCropClip` and turned about its center. What lies outside the frame
+    becomes black, like the border of an endoscope's picture.
+
+    Args:
+        size: height and width of the result in pixels, or one number for both.
+        scale: smallest and largest share of the frame's area in the crop.
+        ratio: smallest and largest change of the crop's ratio of width to height, relative to that of the frame; the
+            crop is stretched to ``size``.
+        degrees: largest angle of rotation, drawn uniformly to both sides.
+        flip_prob: probability that the clip is mirrored from left to right.
+        vertical_flip_prob: probability that it is mirrored from top to bottom.
+
+    Example::
+
+        affine = RandAffineClip(224).set_random_state(seed=0)
+        clip = affine(torch.zeros(3, 8, 288, 384, dtype=torch.uint8))  # (3, 8, 224, 224), float32
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        scale: tuple[float, float] = (0.6, 1.0),
+        ratio: tuple[float, float] = (0.8, 1.25),
+        degrees: float = 15.0,
+        flip_prob: float = 0.5,
+        vertical_flip_prob: float = 0.0,
+    ) -> None:
+        super().__init__(prob=1.0)
+        self.size = ensure_tuple_rep(size, 2)
+        self.scale = scale
+        self.ratio = ratio
+        self.degrees = degrees
+        self.flip_prob = flip_prob
+        self.vertical_flip_prob = vertical_flip_prob
+
+    def randomize(self, data: torch.Tensor) -> None:
+        """Draw crop, angle and mirroring for the frames of ``data``."""
+        height, width = data.shape[-2:]
+        ratio = (self.ratio[0] * width / height, self.ratio[1] * width / height)
+        self.box = draw_crop((height, width), self.scale, ratio, self.R)
+        self.angle = math.radians(self.R.uniform(-self.degrees, self.degrees))
+        self.flips = tuple(-1 if self.R.random() < prob else 1 for prob in (self.flip_prob, self.vertical_flip_prob))
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resample a clip bilinearly, antialiased where it shrinks."""
+        frames = to_float(clip).transpose(0, 1)
+        height, width = (  # of the whole frame, such that the crop gets the size of the result
+            round(full * min(1.0, new / old))
+            for full, new, old in zip(clip.shape[-2:], self.size, self.box[2:], strict=True)
+        )
+        frames = F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+        return self._sample(frames, clip.shape[-2:], "bilinear").transpose(0, 1)
+
+    def apply_to_masks(self, masks: torch.Tensor) -> torch.Tensor:
+        """Resample masks ``(1, T, H, W)`` of the clip by the same draws; the nearest value counts, the type stays."""
+        return self._sample(masks.transpose(0, 1).float(), masks.shape[-2:], "nearest").transpose(0, 1).to(masks.dtype)
+
+    def _sample(self, frames: torch.Tensor, frame_size: Sequence[int], mode: str) -> torch.Tensor:
+        """Take the crop out of frames ``(T, C, H, W)``, whose crop was drawn for ``frame_size``."""
+        full_height, full_width = frame_size
+        top, left, height, width = self.box
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        half_width, half_height = self.flips[0] * width, self.flips[1] * height
+        center = (2 * left + width) / full_width - 1, (2 * top + height) / full_height - 1
+        matrix = [  # from a place in the result to one in the frame, both in [-1, 1]
+            [half_width * cos / full_width, -half_height * sin / full_width, center[0]],
+            [half_width * sin / full_height, half_height * cos / full_height, center[1]],
+        ]
+        grid = F.affine_grid(frames.new_tensor([matrix]), [1, 1, *self.size], align_corners=False)
+        return F.grid_sample(frames, grid.expand(len(frames), -1, -1, -1), mode=mode, align_corners=False)
+
+
+class RandAffineClipd(RandClipTransformd):
+    """Dictionary version of :class:`RandAffineClip`: clips and their masks together.
+
+    Args:
+        keys: keys of the clips; all of equal size, as are the masks.
+        mask_keys: keys of the masks; items without them are fine.
+        args: arguments of :class:`RandAffineClip`.
+        allow_missing_keys: do not fail when a clip is missing.
+        kwargs: keyword arguments of :class:`RandAffineClip`.
+    """
+
+    array_transform = RandAffineClip
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_keys: KeysCollection = (),
+        *args: Any,
+        allow_missing_keys: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(keys, *args, allow_missing_keys=allow_missing_keys, **kwargs)
+        self.mask_keys = (mask_keys,) if isinstance(mask_keys, str) else tuple(mask_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Transform clips and masks; all else stays."""
+        d = super().__call__(data)
+        for key in self.mask_keys:
+            if key in d:
+                d[key] = self.transform.apply_to_masks(d[key])
+        return d

@@ -1,0 +1,369 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import Randomizable, Transform
+from monai.utils import MAX_SEED, TransformBackends
+
+from endofm_monai.data import open_clip
+from endofm_monai.data.sampling import linspace_indices
+from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd, resize_to_square
+from endofm_monai.transforms.color import (
+    PRETRAINING_MEAN,
+    PRETRAINING_STD,
+    NormalizeClip,
+    RandColorJitterClip,
+    RandGaussianBlurClip,
+    RandGrayscaleClip,
+    RandSolarizeClip,
+)
+from endofm_monai.transforms.geometry import RandFlipClip, draw_crop
+
+__all__ = ["RandAugmentViews", "RandAugmentViewsd", "RandLoadViews", "RandLoadViewsd", "View", "ViewPlan"]
+
+GLOBAL_SHIFT = 5  # frames by which the last global view starts and ends later than the first
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of a clip.
+
+    Args:
+        name: ``g1``, ``g2``, … for global views, ``l1``, ``l2``, … for local ones.
+        frames: number of frames T.
+        size: height and width in pixels.
+        scale: smallest and largest share of the frame's area that its crop covers.
+        is_global: whether the teacher sees it.
+    """
+
+    name: str
+    frames: int
+    size: int
+    scale: tuple[float, float]
+    is_global: bool
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """How many views are taken of a clip, how long and how large; iterating gives each :class:`View`, global first.
+
+    The defaults are the ten views of the published pre-training. Sequences may be lists, as in a JSON config.
+
+    Args:
+        global_frames: number of frames of each global view.
+        local_frames: number of frames of each local view.
+        global_size: height and width of the global views in pixels.
+        local_size: height and width of the local views in pixels.
+        global_scale: smallest and largest share of the frame's area in a crop of a global view.
+        local_scale: the same of a local view.
+        ratio: smallest and largest width-to-height ratio of a crop.
+        local_span: share of the clip's duration that a local view covers.
+
+    Raises:
+        ValueError: when a value is outside its range; the message names it.
+
+    Example::
+
+        plan = ViewPlan(local_frames=[2, 4])
+        [(view.name, view.frames, view.size) for view in plan]
+        # [('g1', 8, 224), ('g2', 16, 224), ('l1', 2, 96), ('l2', 4, 96)]
+    """
+
+    global_frames: tuple[int, ...] = (8, 16)
+    local_frames: tuple[int, ...] = (2, 2, 4, 4, 8, 8, 16, 16)
+    global_size: int = 224
+    local_size: int = 96
+    global_scale: tuple[float, float] = (0.4, 1.0)
+    local_scale: tuple[float, float] = (0.05, 0.4)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    local_span: float = 1 / 8
+
+    def __post_init__(self) -> None:
+        for name in ("global_frames", "local_frames", "global_scale", "local_scale", "ratio"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.global_frames:
+            raise ValueError("ViewPlan: `global_frames` must name at least one view, found none.")
+        for name in ("global_frames", "local_frames", "global_size", "local_size"):
+            value = getattr(self, name)
+            if not all(isinstance(n, int) and n > 0 for n in (value if isinstance(value, tuple) else (value,))):
+                raise ValueError(f"ViewPlan: `{name}` must hold positive integers, found {value}.")
+        for name, largest in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", float("inf"))):
+            value = getattr(self, name)
+            if len(value) != 2 or not 0 < value[0] <= value[1] <= largest:
+                raise ValueError(
+                    f"ViewPlan: `{name}` must be (low, high), 0 < low <= high <= {largest}, found {value}."
+                )
+        if not 0 < self.local_span <= 1:
+            raise ValueError(f"ViewPlan: `local_span` must be above 0 and at most 1, found {self.local_span}.")
+
+    def __iter__(self) -> Iterator[View]:
+        for number, frames in enumerate(self.global_frames, start=1):
+            yield View(f"g{number}", frames, self.global_size, self.global_scale, is_global=True)
+        for number, frames in enumerate(self.local_frames, start=1):
+            yield View(f"l{number}", frames, self.local_size, self.local_scale, is_global=False)
+
+    def __len__(self) -> int:
+        return len(self.global_frames) + len(self.local_frames)
+
+    @property
+    def longest(self) -> int:
+        """Number of frames of the longest view."""
+        return max(self.global_frames + self.local_frames)
+
+    def draw_frames(self, clip_frames: int, random_state: np.random.RandomState) -> list[torch.Tensor]:
+        """Draw the frames of all views of a clip.
+
+        A global view spans the clip but for five frames: the first view leaves them out at the end, the last one at
+        the start, and those between lie evenly between (a single one spans the whole clip; below ten frames half of
+        the clip is left out). A local view spans ``local_span`` of the clip from a random frame. For the default plan
+        this is the published sampling. A span with fewer frames than its view repeats frames, so one frame is enough.
+
+        Args:
+            clip_frames: number of frames M of the clip, at least 1.
+            random_state: where the starts of the local views are drawn from.
+
+        Returns:
+            for each view, global ones first, an int64 tensor ``(T,)`` of ascending indices in ``[0, M - 1]``.
+        """
+        shift = min(GLOBAL_SHIFT, clip_frames // 2) if len(self.global_frames) > 1 else 0
+        starts = np.linspace(0, shift, len(self.global_frames))
+        width = int(clip_frames * self.local_span)
+        indices = []
+        for number, frames in enumerate(self.global_frames):
+            start = float(starts[number])
+            indices.append(linspace_indices(start, clip_frames - shift + start, frames, clip_frames))
+        for frames in self.local_frames:
+            start = random_state.randint(max(clip_frames - width, 1))
+            indices.append(linspace_indices(start, start + width, frames, clip_frames))
+        return indices
+
+
+class RandLoadViews(Randomizable, Transform):
+    """Draw the frames of all views of a clip and read each of them once.
+
+    Of a longer video the views lie in a window at a random place, as in the published pre-training, which spreads 8
+    frames over 32 frames each at 30 frames per second; a shorter one is used whole.
+
+    Args:
+        views: the views to take.
+        window: duration of the window in seconds.
+        reader_options: arguments of :func:`endofm_monai.data.open_clip`.
+
+    Raises:
+        ValueError: when ``window`` is not positive.
+
+    Example::
+
+        clip, view_frames = RandLoadViews(ViewPlan())("video.mp4")
+        first_view = clip[:, view_frames[0]]  # (3, 8, H, W)
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(self, views: ViewPlan, window: float = 8 * 32 / 30, **reader_options: Any) -> None:
+        if not window > 0:
+            raise ValueError(f"RandLoadViews: `window` must be a positive number of seconds, found {window}.")
+        self.views = views
+        self.window = window
+        self.reader_options = reader_options
+
+    def __call__(self, source: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Read the frames that the views need.
+
+        Args:
+            source: what :func:`endofm_monai.data.open_clip` opens.
+
+        Returns:
+            the U distinct frames in order, uint8 ``(3, U, H, W)``, and for each view an int64 tensor ``(T,)`` of
+            indices into them.
+
+        Raises:
+            ClipReadError: when the clip cannot be read.
+        """
+        with open_clip(source, **self.reader_options) as reader:
+            info = reader.probe()
+            self.randomize((info.frames, info.fps))
+            frames, index = torch.cat(self.frames).unique(return_inverse=True)
+            clip = reader.read(frames.tolist())
+        return clip, list(index.split([len(view) for view in self.frames]))
+
+    def randomize(self, data: tuple[int, float]) -> None:
+        """Draw the frames of each view of a clip with ``data = (frames, frames per second)``."""
+        clip_frames, fps = data
+        window_frames = min(clip_frames, max(1, round(self.window * fps)))
+        start = self.R.randint(clip_frames - window_frames + 1)
+        self.frames = [start + frames for frames in self.views.draw_frames(window_frames, self.R)]
+
+
+class RandLoadViewsd(RandClipTransformd):
+    """Dictionary version of :class:`RandLoadViews`.
+
+    The item gets ``view_frames`` (for each view its indices into the frames of the clip) and, unless it has one, the
+    ``seed`` that :class:`RandAugmentViewsd` draws from, wherever that runs.
+
+    Args:
+        keys: key of the clip, only one.
+        args: arguments of :class:`RandLoadViews`.
+        allow_missing_keys: do not fail when the key is missing.
+        kwargs: keyword arguments of :class:`RandLoadViews`.
+
+    Raises:
+        ValueError: when there are several keys.
+    """
+
+    array_transform = RandLoadViews
+
+    def __init__(self, keys: KeysCollection, *args: Any, allow_missing_keys: bool = False, **kwargs: Any) -> None:
+        super().__init__(keys, *args, allow_missing_keys=allow_missing_keys, **kwargs)
+        if len(self.keys) != 1:
+            raise ValueError(f"RandLoadViewsd: `keys` must be one key, as an item has one `view_frames`, found {keys}.")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read the clip at the key; all else stays."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key], d["view_frames"] = self.transform(d[key])
+            d.setdefault("seed", int(self.transform.R.randint(MAX_SEED, dtype=np.uint32)))
+        return d
+
+
+class RandAugmentViews(Randomizable, Transform):
+    """Make the views of a clip: crop and resize, mirror, jitter the colors, gray, blur, solarize, normalize.
+
+    Each view has its own draws, the same for all its frames. They are made on the CPU, so that with the same seed the
+    views are the same whether they are made in a worker or on a GPU. The defaults are those of the published
+    pre-training, with the blur and the solarization of DINO that it meant to apply; where its code does something
+    else than it means, a ``reference_*`` option reproduces that.
+
+    Args:
+        views: the views to make.
+        flip_prob: probability of a mirrored view.
+        jitter_prob: probability of jittered colors.
+        brightness: strength of the jitter, see :class:`RandColorJitterClip`.
+        contrast: likewise.
+        saturation: likewise.
+        hue: likewise.
+        gray_prob: probability of a gray view.
+        global_blur_prob: probability of blur in each global view; further views start again with the first value.
+        local_blur_prob: probability of blur in a local view.
+        global_solarize_prob: probability of solarization in each global view, like ``global_blur_prob``; local views
+            are never solarized.
+        mean: mean of each channel for clips in ``[0, 1]``, see :class:`NormalizeClip`.
+        std: standard deviation of each channel.
+        reference_crop: crop as the published code does, see :func:`draw_crop` and
+            :func:`resize_to_square`.
+        reference_color: compute colors as the published code does, see :class:`RandColorJitterClip`.
+        reference_no_blur_solarize: neither blur nor solarize; the published code calls for both, but its functions
+            return their input.
+
+    Example::
+
+        augment = RandAugmentViews(ViewPlan()).set_random_state(seed=0)
+        views = augment(*RandLoadViews(ViewPlan())("video.mp4"))  # [(3, 8, 224, 224), (3, 16, 224, 224), …]
+    """
+
+    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+
+    def __init__(
+        self,
+        views: ViewPlan,
+        flip_prob: float = 0.5,
+        jitter_prob: float = 0.8,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.0,
+        gray_prob: float = 0.2,
+        global_blur_prob: Sequence[float] = (1.0, 0.1),
+        local_blur_prob: float = 0.5,
+        global_solarize_prob: Sequence[float] = (0.0, 0.2),
+        mean: tuple[float, float, float] = PRETRAINING_MEAN,
+        std: tuple[float, float, float] = PRETRAINING_STD,
+        reference_crop: bool = False,
+        reference_color: bool = False,
+        reference_no_blur_solarize: bool = False,
+    ) -> None:
+        def transforms_of(view: View, number: int) -> list[RandClipTransform]:
+            transforms: list[RandClipTransform] = [
+                RandFlipClip(flip_prob),
+                RandColorJitterClip(brightness, contrast, saturation, hue, jitter_prob, reference_color),
+                RandGrayscaleClip(gray_prob, reference_color),
+            ]
+            if reference_no_blur_solarize:
+                return transforms
+            if not view.is_global:
+                return [*transforms, RandGaussianBlurClip(prob=local_blur_prob)]
+            return [
+                *transforms,
+                RandGaussianBlurClip(prob=global_blur_prob[number % len(global_blur_prob)]),
+                RandSolarizeClip(prob=global_solarize_prob[number % len(global_solarize_prob)]),
+            ]
+
+        self.views = views
+        self.transforms = [transforms_of(view, number) for number, view in enumerate(views)]
+        self.reference_crop = reference_crop
+        self.normalize = NormalizeClip(mean, std)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandAugmentViews:
+        """Seed the draws of all views; see MONAI's ``Randomizable``."""
+        super().set_random_state(seed, state)
+        for transform in (transform for transforms in self.transforms for transform in transforms):
+            transform.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, clip: torch.Tensor, view_frames: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Make the views.
+
+        Args:
+            clip: frames ``(3, U, H, W)``, uint8 ``0..255`` or floating point ``0..1``.
+            view_frames: for each view an int64 tensor ``(T,)`` of indices into the frames, from
+                :class:`RandLoadViews`.
+
+        Returns:
+            for each view a normalized floating-point clip ``(3, T, S, S)`` (float32 for uint8) on the clip's device.
+
+        Raises:
+            ValueError: when the number of views is not that of the plan.
+        """
+        if len(view_frames) != len(self.views):
+            raise ValueError(
+                f"`view_frames` must hold {len(self.views)} views, as the plan does, found {len(view_frames)}."
+            )
+        made = []
+        for view, frames, transforms in zip(self.views, view_frames, self.transforms, strict=True):
+            top, left, height, width = draw_crop(
+                clip.shape[-2:], view.scale, self.views.ratio, self.R, self.reference_crop
+            )
+            crop = clip[:, :, top : top + height, left : left + width][:, frames]  # copies no more than the crop
+            augmented = resize_to_square(crop, view.size, self.reference_crop)
+            for transform in transforms:
+                augmented = transform(augmented)
+            made.append(self.normalize(augmented))
+        return made
+
+
+class RandAugmentViewsd(RandClipTransformd):
+    """Dictionary version of :class:`RandAugmentViews`.
+
+    It takes the frames of the views from ``view_frames``, which it removes. An item with a ``seed`` gets the views of
+    that seed, so that they are the same in a worker and later on a GPU.
+    """
+
+    array_transform = RandAugmentViews
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the clip by the list of its views; all else stays."""
+        d = dict(data)
+        if "seed" in d:
+            self.set_random_state(seed=int(d["seed"]))
+        for key in self.key_iterator(d):
+            d[key] = self.transform(d[key], d.pop("view_frames"))
+        return d

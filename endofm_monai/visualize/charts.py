@@ -1,0 +1,181 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import ConfusionMatrixDisplay
+
+from endofm_monai.visualize.figure import attention_heat, new_figure, rgb_frames, save_figure, show_heat
+
+__all__ = ["MIN_CLIPS", "KeyFrame", "plot_confusion", "plot_embeddings", "plot_timeline"]
+
+
+def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: str | os.PathLike) -> Figure:
+    """Draw confusion matrices side by side: counts, colored by the share of their true class.
+
+    Args:
+        matrices: by title, counts ``(C, C)`` with true classes in rows and predicted ones in columns.
+        class_names: names of the classes.
+        path: the picture to write, for example a ``.png``.
+
+    Returns:
+        the figure, as it is written.
+    """
+    side = 1.4 + 0.5 * len(class_names)
+    figure = new_figure(side * len(matrices), side)
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
+        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        display = ConfusionMatrixDisplay(shares, display_labels=class_names)
+        display.plot(ax=axes, cmap="Blues", colorbar=False, include_values=False, im_kw={"vmin": 0, "vmax": 1})
+        for (row, column), share in np.ndenumerate(shares):
+            color = "white" if share > 0.5 else "black"
+            axes.text(column, row, int(matrix[row, column]), ha="center", va="center", color=color, fontsize=8)
+        axes.set_title(f"{title} (n = {int(matrix.sum())})", fontsize=8)
+        axes.set_xlabel("predicted", fontsize=8)
+        axes.set_ylabel("true", fontsize=8)
+        axes.tick_params(labelsize=7)
+    save_figure(figure, path)
+    return figure
+
+
+class KeyFrame(NamedTuple):
+    """A frame to show: when it is in the video, its pixels, and the attention in it."""
+
+    seconds: float
+    frame: torch.Tensor  # (3, H, W), uint8, or normalized as for pre-training
+    attention: torch.Tensor  # (heads, 1 + N, 1 + N)
+
+
+def plot_timeline(
+    spans: Sequence[tuple[float, float]],
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    key_frames: Sequence[KeyFrame],
+    title: str,
+    path: str | os.PathLike,
+) -> Figure:
+    """Draw what a video shows when: class probabilities over time, and below them key frames.
+
+    Key frames are marked in the curves, and drawn as they are and with the attention of the class token over them, in
+    multiples of uniform attention.
+
+    Args:
+        spans: beginning and end of each of N windows in seconds, in order.
+        probabilities: ``(N, C)``.
+        class_names: names of the C classes.
+        key_frames: frames to draw, at least one.
+        title: title of the picture.
+        path: the picture to write, for example a ``.png``.
+
+    Returns:
+        the figure, as it is written.
+    """
+    figure = new_figure(7.0, 5.6)
+    columns = max(len(key_frames), 3)
+    grid = figure.add_gridspec(3, columns, height_ratios=[1.1, 1, 1])
+    curves = figure.add_subplot(grid[0, :])
+    edges = [spans[0][0], *(begin for begin, _ in spans[1:]), spans[-1][1]]  # a later window wins where two overlap
+    for name, values in zip(class_names, probabilities.T, strict=True):
+        curves.stairs(values, edges, baseline=None, label=name, linewidth=1.5)
+    for key_frame in key_frames:
+        curves.axvline(key_frame.seconds, color="0.6", linewidth=0.8, linestyle=":")
+    curves.set(ylim=(-0.03, 1.03), xlim=(edges[0], max(edges[-1], edges[0] + 1e-3)))
+    curves.set_xlabel("seconds", fontsize=7)
+    curves.set_ylabel("probability", fontsize=7)
+    curves.set_title(title, fontsize=8, loc="left")
+    curves.tick_params(labelsize=7)
+    curves.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+    for column, (seconds, frame, attention) in enumerate(key_frames):
+        height, width = frame.shape[1:]
+        heat = attention_heat(attention[None], 1, height, width)[0]
+        pair = [figure.add_subplot(grid[row, column]) for row in (1, 2)]
+        for axes in pair:
+            axes.imshow(rgb_frames(frame[:, None])[0])
+            axes.set_axis_off()
+        pair[0].set_title(f"{seconds:.1f} s", fontsize=8, pad=3)
+        show_heat(pair[1], heat, max(float(np.quantile(heat, 0.995)), 2.0), height, width)
+    save_figure(figure, path)
+    return figure
+
+
+MIN_CLIPS = 3  # two points always lie on a line
+MIN_TSNE_CLIPS = 50  # t-SNE finds groups in any few points
+MARKERS = "osD^vP*X<>"
+
+
+def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike | None, path: str | os.PathLike) -> Figure:
+    """Draw clip embeddings in the plane, colored by label.
+
+    Below 50 clips the plane is that of the first two principal components, else a t-SNE map; the title says which.
+    Both give the same picture each time.
+
+    Args:
+        embeddings: ``(N, D)``, N >= 3, D >= 2.
+        labels: class indices ``(N,)``, negative for a clip without one; None if no clip has one.
+        path: the picture to write, for example a ``.png``.
+
+    Returns:
+        the figure, as it is written.
+
+    Raises:
+        ValueError: when there are fewer than 3 clips or 2 dimensions, or an embedding is not finite.
+    """
+    embeddings = np.asarray(embeddings, dtype=np.float64)
+    labels = np.full(len(embeddings), -1) if labels is None else np.asarray(labels)
+    enough = embeddings.ndim == 2 and len(embeddings) >= MIN_CLIPS and embeddings.shape[1] >= 2
+    if not enough or not np.isfinite(embeddings).all():
+        raise ValueError(
+            f"`embeddings` must be (N, D), finite, with N >= {MIN_CLIPS} and D >= 2, but got shape {embeddings.shape} "
+            f"with {np.count_nonzero(~np.isfinite(embeddings))} values that are not finite."
+        )
+    points, method, axis_names = _project(embeddings)
+    figure = new_figure(5, 3.6)
+    axes = figure.subplots()
+    for label in np.unique(labels):
+        rows = points[labels == label]
+        has_label = label >= 0
+        axes.scatter(
+            rows[:, 0],
+            rows[:, 1],
+            s=26 if has_label else 10,
+            color=colormaps["tab10"](label % 10) if has_label else "0.6",
+            marker=MARKERS[label % len(MARKERS)] if has_label else "o",
+            linewidth=0.4,
+            edgecolor="white",
+            label=f"{f'class {label}' if has_label else 'no label'} (n = {len(rows)})",
+        )
+    axes.set_title(f"{method} of {len(points)} clip embeddings", fontsize=9)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(axis_names[0], fontsize=8)
+    axes.set_ylabel(axis_names[1], fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    save_figure(figure, path)
+    return figure
+
+
+def _project(embeddings: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
+    """Points ``(N, 2)``, the name of the method, and those of the axes."""
+    variance = embeddings.var(axis=0, ddof=1).sum()
+    if len(embeddings) < MIN_TSNE_CLIPS or variance == 0:
+        with np.errstate(invalid="ignore"):  # scikit-learn divides by the variance, which a collapsed network lacks
+            pca = PCA(n_components=2, svd_solver="full").fit(embeddings)
+        shares = (pca.explained_variance_ / (variance or 1)).tolist()
+        names = [f"component {number} ({share:.0%} of variance)" for number, share in enumerate(shares, start=1)]
+        return pca.transform(embeddings), "PCA", names
+    perplexity = min(30.0, len(embeddings) / 4)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(embeddings)
+    return points, f"t-SNE (perplexity {perplexity:g})", ["", ""]
