@@ -98,7 +98,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def push(self, frames: torch.Tensor) -> list[tuple[torch.Tensor, Answer]]:
-        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; returns frames that are due, and their answers."""
+        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers."""
 
     @abstractmethod
     def flush(self) -> list[tuple[torch.Tensor, Answer]]:
