@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types and the whole test suite, in an environment of its own. Arguments go to pytest: scripts/runtests.sh -k views
+# Lint, types, layers and the whole test suite, in an environment of its own. Arguments go to pytest: scripts/runtests.sh -k views
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 # without MONAI Label its app could not be tested, and the run fails
@@ -13,5 +13,6 @@ fi
 ruff check .
 ruff format --check .
 mypy
+lint-imports
 # files go to processes in their order, as the slow ones come first; fixtures of a file are made once
 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -18,7 +18,7 @@ case "${1:-}" in
         # the requirements of MONAI Label and pydicom-seg forbid numpy 2: pip is told to pass over them, and says so
         before="$(versions)"
         pip --no-deps monailabel==0.8.5 pydicom-seg==0.4.1
-        pip --requirement "$here/requirements-slim.txt"
+        pip ${LOCK:+--constraint "$LOCK"} --requirement "$here/requirements-slim.txt"
         if [ "$(versions)" != "$before" ]; then
             echo "The installation of MONAI Label changed $before to $(versions)." >&2
             exit 1
