@@ -41,6 +41,7 @@ from endofm_monai.data.readers import (
     split_frames,
 )
 from endofm_monai.data.sampling import (
+    SupportSampler,
     VideoWindows,
     WindowPlan,
     chunk_clips,
@@ -63,6 +64,7 @@ __all__ = [
     "FrameRangeReader",
     "FramesReader",
     "NiftiReader",
+    "SupportSampler",
     "VideoReader",
     "VideoWindows",
     "WindowPlan",

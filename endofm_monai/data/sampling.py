@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from endofm_monai.data.readers.open_clip import open_clip
 from endofm_monai.data.readers.paths import frame_images
 
 __all__ = [
+    "SupportSampler",
     "VideoWindows",
     "WindowPlan",
     "chunk_clips",
@@ -47,6 +49,47 @@ def linspace_indices(first: float, last: float, count: int, frames: int) -> torc
         linspace_indices(0, 149, 4, frames=150)  # tensor([  0,  49,  99, 149])
     """
     return torch.linspace(first, last, count, dtype=torch.float32).clamp(0, frames - 1).to(torch.int64)
+
+
+class SupportSampler:
+    """Chooses the frames that support a frame of a video: the same in training, in streams, in files and for one frame.
+
+    Offline they are drawn, without replacement, half from the ``window`` frames before and half from those after the
+    frame; where one side has too few, the other gives more. Online all come before it. A frame that has no other in
+    reach is its own support, since a detector has never seen a frame without one.
+
+    Args:
+        num_supports: number of supports; fewer where not so many frames are in reach.
+        window: their largest distance in frames.
+        mode: ``"offline"`` or ``"online"``.
+        seed: seed of the draws.
+
+    Raises:
+        ValueError: when ``mode`` is neither.
+    """
+
+    def __init__(self, num_supports: int = 10, window: int = 9, mode: str = "offline", seed: int = 0) -> None:
+        if mode not in ("offline", "online"):
+            raise ValueError(f'`mode` must be "offline" or "online", but got {mode!r}.')
+        self.num_supports = num_supports
+        self.window = window
+        self.mode = mode
+        self.seed = seed
+
+    def supports(self, index: int, frames: int, random: Any = None) -> list[int]:
+        """Numbers of the frames that support frame ``index``.
+
+        Args:
+            index: the frame.
+            frames: number of frames of the video, or so far of the stream.
+            random: NumPy's random state or generator; by default one that depends on the seed and ``index`` alone.
+        """
+        random = random or np.random.default_rng([self.seed, index])
+        last = min(index + self.window, frames - 1) if self.mode == "offline" else index
+        before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)
+        share = min(len(before), max(self.num_supports // 2, self.num_supports - len(after)))
+        drawn = [*random.permutation(before)[:share], *random.permutation(after)[: self.num_supports - share]]
+        return [int(frame) for frame in drawn] or [index]
 
 
 FRAME_RATE = 30  # frames per second that a sampling rate refers to
