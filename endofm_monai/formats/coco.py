@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from endofm_monai.data.readers.paths import natural_key
-from endofm_monai.formats.masks import decode_runs, encode_runs, mask_from_points, mask_points
+from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_from_points, mask_points
 from endofm_monai.utils import atomic_path
 
 __all__ = ["datalist_from_coco", "write_coco_annotations"]
@@ -115,10 +115,9 @@ def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any],
 def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     if isinstance(segmentation, list):
         return [{"label": label, "polygon": polygon, **info} for polygon in segmentation]
-    height, width = segmentation["size"]
     if not isinstance(segmentation["counts"], list):
         raise ValueError(f"{path}: has a mask of compressed runs; write them as lists of numbers.")
-    mask = decode_runs(segmentation["counts"]).reshape(width, height).T
+    mask = mask_from_coco(segmentation)
     return [{"label": label, "mask": mask_points(mask), **info}] if mask.any() else []
 
 
@@ -186,6 +185,4 @@ def _segmentation(outline: Mapping[str, Any], height: int, width: int) -> dict[s
         points = np.reshape(outline["polygon"], (-1, 2))
         corners = [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
         return {"segmentation": [outline["polygon"]], "bbox": _bbox(corners)}
-    mask = mask_from_points(outline["mask"], height, width)
-    runs = {"size": [height, width], "counts": encode_runs(mask.ravel(order="F"))}
-    return {"segmentation": runs, "bbox": list(outline["mask"][:4]), "area": int(mask.sum()), "iscrowd": 1}
+    return coco_mask(mask_from_points(outline["mask"], height, width), outline["mask"][:4])

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from monai.data.box_utils import clip_boxes_to_image
 from monai.utils import CommonKeys
 
 from endofm_monai.data import open_clip
-from endofm_monai.formats.boxes import BOX_WRITERS, VideoDetections
+from endofm_monai.formats.writers import BOX_WRITERS, VideoOutput
 from endofm_monai.metrics import DetectionMetric
 from endofm_monai.utils import atomic_path
 
@@ -103,7 +104,7 @@ class DetectionSaver:
 
     A video gets a folder ``<output_dir>/<name>``, by the ``name`` of its item, with the ``formats``: ``"coco"``
     (``detections.json``), ``"csv"`` (``detections.csv``), ``"cvat"`` (``annotations.xml``), ``"overlay"``
-    (``overlay.mp4``); see :mod:`endofm_monai.formats.boxes`. Videos without any detection get them too.
+    (``overlay.mp4``); see :mod:`endofm_monai.formats.writers`. Videos without any detection get them too.
 
     Args:
         output_dir: the folder to write to.
@@ -141,8 +142,13 @@ class DetectionSaver:
         parts = (output[key] for key in (CommonKeys.IMAGE, CommonKeys.LABEL, CommonKeys.PRED))
         for source, item, frames in zip(*parts, strict=True):
             folder = self.output_dir / item["name"]
-            video = VideoDetections(folder, item["name"], source, frames, self.class_names, self.threshold)
-            for name in self.formats:
-                BOX_WRITERS[name](video)
-            count = sum(len(frame["box"]) for frame in video.likely())
+            with open_clip(source) as reader, ExitStack() as stack:
+                names = [str(index) for index in range(len(frames))]
+                video = VideoOutput(folder, item["name"], names, reader.probe(), self.class_names, self.threshold)
+                writers = [stack.enter_context(BOX_WRITERS[name](video)) for name in self.formats]
+                for index, answer in enumerate(frames if writers else ()):
+                    frame = reader.read([index])[:, 0].permute(1, 2, 0).numpy()
+                    for write in writers:
+                        write(frame, answer)
+            count = sum(len(video.likely(answer)["box"]) for answer in frames)
             logger.info(f"{item['name']}: {count} detections in {len(frames)} frames, written to {folder}.")

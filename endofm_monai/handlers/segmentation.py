@@ -21,8 +21,8 @@ from monai.metrics import compute_dice
 from monai.utils import CommonKeys, ensure_tuple
 from PIL import Image
 
-from endofm_monai.data import clip_names
-from endofm_monai.formats.masks import MASK_WRITERS, MaskOutput, WriteMask
+from endofm_monai.data import ClipInfo, clip_names
+from endofm_monai.formats.writers import MASK_WRITERS, VideoOutput, WriteFrame
 from endofm_monai.metrics import SegmentationScores
 from endofm_monai.reference.metrics import reference_clip_scores
 from endofm_monai.utils import atomic_path
@@ -207,7 +207,7 @@ class MaskSaver:
         self.formats = formats
         self.dataset_dir = dataset_dir
         self._stack = ExitStack()
-        self._writers: list[WriteMask] = []
+        self._writers: list[WriteFrame] = []
         self._source: Any = None
         self._written = 0
 
@@ -231,7 +231,7 @@ class MaskSaver:
             item = engine.data_loader.dataset.data[int(chunk["index"])]
             first, last, start, stop = item["core"]
             frames = chunk["frames"][:, start:stop].permute(1, 2, 3, 0).cpu().numpy()
-            masks = output[CommonKeys.PRED][0, start:stop].cpu().numpy() > 0
+            masks = (output[CommonKeys.PRED][0, start:stop] > 0).byte().cpu()
             if first == 0:
                 self.finish()
                 self._open(self._names[int(chunk["index"])], item, *masks.shape[1:])
@@ -239,7 +239,7 @@ class MaskSaver:
                 continue  # a chunk before this one is missing; `finish` says so
             for frame, mask in zip(frames, masks, strict=True):
                 for write in self._writers:
-                    write(frame, mask)
+                    write(frame, {"mask": mask[None]})
             self._written = last
             if last == item["num_frames"]:
                 self._close()
@@ -250,7 +250,8 @@ class MaskSaver:
         if len(set(names)) != frames:  # no image files with a name each
             digits = max(5, len(str(frames - 1)))
             names = [f"{index:0{digits}d}" for index in range(frames)]
-        clip = MaskOutput(self.output_dir / name, names, item["fps"], height, width)
+        info = ClipInfo(frames, item["fps"], height, width, frames / item["fps"])
+        clip = VideoOutput(self.output_dir / name, name, names, info)
         self._source, self._name, self._written = source, name, 0
         self._writers = [self._stack.enter_context(MASK_WRITERS[format](clip)) for format in self.formats]
 

@@ -1,0 +1,226 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is written of a video's answers, frame by frame as they come: each format a context manager of one video.
+
+A file takes its name when all frames are written; after an error nothing is left.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from itertools import chain, count, repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from nibabel import Nifti1Header, Nifti2Header
+from PIL import Image
+
+from endofm_monai.data import ClipInfo
+from endofm_monai.formats.annotations import Annotations, track_from_boxes
+from endofm_monai.formats.cvat_xml import write_cvat_xml
+from endofm_monai.formats.masks import coco_mask, mask_rectangle
+from endofm_monai.formats.video import open_video
+from endofm_monai.inferers.linking import BoxLinker
+from endofm_monai.inferers.predictor import Answer
+from endofm_monai.utils import atomic_path
+from endofm_monai.utils.files import TEMPORARY_PREFIX
+from endofm_monai.visualize import draw_boxes, overlay_mask
+
+__all__ = ["BOX_WRITERS", "MASK_WRITERS", "VideoOutput", "WriteFrame"]
+
+WriteFrame = Callable[[np.ndarray, Answer], object]
+"""Takes the next frame, uint8 RGB ``(H, W, 3)``, and the predictor's answer for it."""
+
+
+@dataclass(frozen=True)
+class VideoOutput:
+    """What the writers know of a video before its first frame.
+
+    Args:
+        folder: where to write.
+        name: name of the video.
+        frame_names: a name for each frame.
+        info: number, rate and size of the frames.
+        class_names: names of the classes, from 1 on.
+        threshold: smallest score of a box in pictures and tracks; tables have all.
+    """
+
+    folder: Path
+    name: str
+    frame_names: Sequence[str]
+    info: ClipInfo
+    class_names: Sequence[str] = ("polyp",)
+    threshold: float = 0.5
+
+    def likely(self, answer: Answer) -> Answer:
+        """The boxes of a frame with at least the score ``threshold``."""
+        kept = answer["label_scores"] >= self.threshold
+        return {key: answer[key][kept] for key in ("box", "label", "label_scores")}
+
+
+@contextmanager
+def _png_masks(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``masks/<frame's name>.png``, 0 or 255."""
+    names, folder = iter(output.frame_names), output.folder / "masks"
+    output.folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output.folder) as temporary:
+        made = Path(temporary, "masks")
+        made.mkdir()
+        yield lambda frame, answer: Image.fromarray(_mask(answer) * 255).save(made / f"{next(names)}.png")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(made, folder)
+
+
+@contextmanager
+def _nifti_masks(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1 that 3D Slicer and ITK-SNAP open.
+
+    Pixels are square with a side of 1, and frames are 1 apart; x runs to the right and y down on the screen, as ITK
+    has it. MONAI's ``NibabelWriter``, whose header this is, wants the whole volume in memory. More than 32,767 frames
+    are beyond NIfTI-1 and make a NIfTI-2 file, which nibabel reads, but ITK (5.4) and the viewers on it do not.
+    """
+    shape, affine = (output.info.width, output.info.height, len(output.frame_names)), np.diag([-1.0, -1.0, 1.0, 1.0])
+    header = (Nifti1Header if max(shape) <= np.iinfo(np.int16).max else Nifti2Header)()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header.set_qform(affine, code="scanner")
+    header.set_sform(affine, code="scanner")
+    with atomic_path(output.folder / "masks.nii.gz") as temporary, gzip.open(temporary, "wb", compresslevel=1) as file:
+        header.write_to(file)
+        yield lambda frame, answer: file.write(_mask(answer).tobytes())
+
+
+@contextmanager
+def _coco_masks(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``masks.json``: COCO annotations with run-length encoded masks, one for each frame with a mask.
+
+    Runs are uncompressed: lengths of runs of 0 and 1 in turn, column by column, 0 first, which ``pycocotools`` reads.
+    """
+    size = {"width": output.info.width, "height": output.info.height}
+    images = [{"id": number, "file_name": name, **size} for number, name in enumerate(output.frame_names, start=1)]
+    categories = [{"id": number, "name": name} for number, name in enumerate(output.class_names, start=1)]
+    head = json.dumps({"images": images, "categories": categories})[:-1] + ', "annotations": [\n'
+    frames, annotations = count(1), count(1)
+    with _open_list(output.folder / "masks.json", head, ",\n", "\n]}\n") as append:
+
+        def write(frame: np.ndarray, answer: Answer) -> None:
+            mask, number = _mask(answer), next(frames)
+            if mask.any():
+                ids = {"id": next(annotations), "image_id": number, "category_id": 1}
+                append(json.dumps({**ids, **coco_mask(mask, mask_rectangle(mask))}))
+
+        yield write
+
+
+@contextmanager
+def _mask_overlay(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``overlay.mp4``: the frames with their masks laid over them."""
+    with open_video(output.folder / "overlay.mp4", output.info.fps) as write:
+        yield lambda frame, answer: write(overlay_mask(frame, _mask(answer)))
+
+
+@contextmanager
+def _coco_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``detections.json``, COCO's results format: ``image_id`` is the frame's number, counted from 1."""
+    frames = count(1)
+    with _open_list(output.folder / "detections.json", "[\n ", ",\n ", "\n]") as append:
+
+        def write(frame: np.ndarray, answer: Answer) -> None:
+            number, sizes = next(frames), answer["box"][:, 2:] - answer["box"][:, :2]
+            for size, (box, label, score) in zip(sizes.tolist(), _boxes(answer), strict=True):
+                result = {
+                    "image_id": number,
+                    "category_id": label,
+                    "bbox": [round(side, 2) for side in (*box[:2], *size)],
+                    "score": round(score, 5),
+                }
+                append(json.dumps(result, indent=1).replace("\n", "\n "))
+
+        yield write
+
+
+@contextmanager
+def _csv_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``detections.csv``, a row for each detection; frames count from 0."""
+    with (
+        atomic_path(output.folder / "detections.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["video", "frame", "x1", "y1", "x2", "y2", "label", "class", "score"])
+        frames = count()
+
+        def write(frame: np.ndarray, answer: Answer) -> None:
+            index = next(frames)
+            for box, label, score in _boxes(answer):
+                sides = [f"{side:.2f}" for side in box]
+                writer.writerow([output.name, index, *sides, label, output.class_names[label - 1], f"{score:.5f}"])
+
+        yield write
+
+
+@contextmanager
+def _cvat_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``annotations.xml``, CVAT's format "CVAT for video 1.1": a track for each polyp, to be corrected there."""
+    linker = BoxLinker()
+    yield lambda frame, answer: linker.push(output.likely(answer))
+    info, names = output.info, output.class_names
+    tracks = [track_from_boxes(track, number, names, info.frames) for number, track in enumerate(linker.tracks)]
+    annotations = Annotations(output.name, info.frames, info.width, info.height, names, tracks)
+    write_cvat_xml(annotations, output.folder / "annotations.xml")
+
+
+@contextmanager
+def _box_overlay(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``overlay.mp4``: the frames with their likely detections."""
+    with open_video(output.folder / "overlay.mp4", output.info.fps) as write_frame:
+
+        def write(frame: np.ndarray, answer: Answer) -> None:
+            likely = output.likely(answer)
+            write_frame(draw_boxes(frame, likely["box"], likely["label"], likely["label_scores"], output.class_names))
+
+        yield write
+
+
+Writer = Callable[[VideoOutput], AbstractContextManager[WriteFrame]]
+MASK_WRITERS: dict[str, Writer] = {
+    "png": _png_masks,
+    "nifti": _nifti_masks,
+    "coco": _coco_masks,
+    "overlay": _mask_overlay,
+}
+BOX_WRITERS: dict[str, Writer] = {
+    "coco": _coco_boxes,
+    "csv": _csv_boxes,
+    "cvat": _cvat_boxes,
+    "overlay": _box_overlay,
+}
+
+
+def _mask(answer: Answer) -> np.ndarray:
+    """The mask ``(H, W)``, uint8, 0 or 1."""
+    return answer["mask"][0].numpy()
+
+
+def _boxes(answer: Answer) -> Iterator[tuple[list[float], int, float]]:
+    """Box, class and score of each detection."""
+    return zip(*(answer[key].tolist() for key in ("box", "label", "label_scores")), strict=True)
+
+
+@contextmanager
+def _open_list(path: Path, head: str, separator: str, tail: str) -> Iterator[Callable[[str], object]]:
+    """Write a JSON file with a list whose entries, as text, come one by one."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(head)
+        before = chain([""], repeat(separator))
+        yield lambda text: file.write(next(before) + text)
+        file.write(tail)
