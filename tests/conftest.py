@@ -15,7 +15,7 @@ from monai.data import DataLoader
 from monai.transforms import Randomizable, Transform
 from torch import nn
 
-from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler, collate_views, survive_first_sigterm
+from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler, collate_clips, survive_first_sigterm
 from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers import GradientHandler, ScheduleHandler, TeacherUpdateHandler, TrainingCheckpointHandler
 from endofm_monai.losses import SpatialTemporalMatchingLoss
@@ -119,7 +119,7 @@ def build_trainer(
         sampler=EpochSampler(dataset),
         num_workers=workers,
         generator=torch.Generator(),
-        collate_fn=collate_views,
+        collate_fn=collate_clips,
         worker_init_fn=survive_first_sigterm,
     )
     schedules = [

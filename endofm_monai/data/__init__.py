@@ -13,10 +13,10 @@ from endofm_monai.data.datalist import (
 from endofm_monai.data.dataset import (
     ClipDataset,
     ClipKey,
+    ClipLoader,
     EpochSampler,
     FeatureCache,
     collate_clips,
-    collate_views,
     split_clips,
     survive_first_sigterm,
 )
@@ -41,7 +41,12 @@ from endofm_monai.data.readers import (
     split_frames,
 )
 from endofm_monai.data.sampling import (
+    AllFrames,
+    CenterFrames,
+    FrameSampler,
+    RandomWindow,
     SupportSampler,
+    UniformFrames,
     VideoWindows,
     WindowPlan,
     chunk_clips,
@@ -52,9 +57,12 @@ from endofm_monai.data.sampling import (
 )
 
 __all__ = [
+    "AllFrames",
+    "CenterFrames",
     "ClipDataset",
     "ClipInfo",
     "ClipKey",
+    "ClipLoader",
     "ClipReadError",
     "ClipReader",
     "DicomReader",
@@ -62,9 +70,12 @@ __all__ = [
     "EpochSampler",
     "FeatureCache",
     "FrameRangeReader",
+    "FrameSampler",
     "FramesReader",
     "NiftiReader",
+    "RandomWindow",
     "SupportSampler",
+    "UniformFrames",
     "VideoReader",
     "VideoWindows",
     "WindowPlan",
@@ -74,7 +85,6 @@ __all__ = [
     "clip_metadata",
     "clip_names",
     "collate_clips",
-    "collate_views",
     "cover_videos",
     "find_clips",
     "join_frames",

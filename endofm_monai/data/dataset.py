@@ -10,12 +10,13 @@ from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import ignite.distributed as idist
+import numpy as np
 import torch
-from monai.data import DataLoader, Dataset, decollate_batch, list_data_collate
+from monai.data import Dataset, decollate_batch, list_data_collate
 from monai.networks import eval_mode
 from monai.transforms import Compose
 from monai.utils import CommonKeys, convert_to_tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 from tqdm import tqdm
 
 from endofm_monai.data.readers.base import ClipReadError
@@ -23,10 +24,10 @@ from endofm_monai.data.readers.base import ClipReadError
 __all__ = [
     "ClipDataset",
     "ClipKey",
+    "ClipLoader",
     "EpochSampler",
     "FeatureCache",
     "collate_clips",
-    "collate_views",
     "split_clips",
     "survive_first_sigterm",
 ]
@@ -91,49 +92,34 @@ class ClipDataset(Dataset):
             return {"broken": str(cause)}
 
 
-def collate_views(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of items that hold views, or clips of which the views are still to be made.
+def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of the items that could be read.
 
     Args:
-        items: dictionaries with ``image``: a list of V views ``(3, T, S, S)``, or beside ``view_frames`` a clip
-            ``(3, U, H, W)`` of any size; or with ``broken``: why the clip could not be read.
+        items: dictionaries with ``image``: a clip ``(3, T, H, W)``, a list of V views ``(3, T, S, S)``, or a raw clip,
+            uint8 and of any size, of which views are still to be made; or with ``broken``: why it could not be read.
 
     Returns:
-        a dictionary of those that could be read: ``image`` is a list of V tensors ``(B, 3, T, S, S)``, or of B clips;
-        ``label`` a tensor, when all have one; any other key that all have a list of B values. ``broken`` is the list
-        of messages. With no item left ``image`` is an empty list.
+        a dictionary of the keys that all have: ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors
+        ``(B, 3, T, S, S)``, or of B raw clips; other tensors and numbers are stacked, and anything else is a list of B
+        values. ``broken`` is the list of messages. With no item left ``image`` is an empty list.
+
+    Example::
+
+        collate_clips([{"image": torch.zeros(3, 8, 224, 224), "label": 1}, {"broken": "lost.mp4: does not exist"}])
     """
     read = [item for item in items if "broken" not in item]
     batch: dict[str, Any] = {CommonKeys.IMAGE: []}
     for key in set.intersection(*(set(item) for item in read)) if read else ():
         values = [item[key] for item in read]
-        if key == CommonKeys.LABEL:
-            batch[key] = torch.as_tensor(values)
-        elif key == CommonKeys.IMAGE and "view_frames" not in read[0]:
+        first = values[0]
+        if key == CommonKeys.IMAGE and isinstance(first, list):
             batch[key] = [torch.stack(views) for views in zip(*values, strict=True)]
-        else:
+        elif key == CommonKeys.IMAGE and isinstance(first, torch.Tensor) and first.dtype == torch.uint8:
             batch[key] = values
-    batch["broken"] = [item["broken"] for item in items if "broken" in item]
-    return batch
-
-
-def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of whole clips of equal shape, as MONAI's ``list_data_collate``, without those that are broken.
-
-    Args:
-        items: dictionaries with ``image`` ``(3, T, H, W)``, or with ``broken``: why the clip could not be read.
-
-    Returns:
-        the batch of those that could be read, with the keys that all of them have; lists and strings stay a list of B.
-        ``broken`` is the list of messages. With no item left ``image`` is an empty list.
-    """
-    read = [item for item in items if "broken" not in item]
-    keys = set.intersection(*(set(item) for item in read)) if read else set()
-    batch: dict[str, Any] = {CommonKeys.IMAGE: []}
-    for key in keys:
-        values = [item[key] for item in read]
-        is_ragged = isinstance(values[0], (list, str))  # frame paths, boxes: as many as they like
-        batch[key] = values if is_ragged else list_data_collate(values)
+        else:
+            is_number = isinstance(first, (torch.Tensor, np.ndarray, np.number, int, float))
+            batch[key] = list_data_collate(values) if is_number else values
     return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}
 
 
@@ -220,6 +206,43 @@ def _make_decks(dataset: Sized, seed: int) -> list[tuple[torch.Tensor, int]]:
     return decks
 
 
+class ClipLoader(DataLoader):
+    """Loader of the clips of a :class:`ClipDataset`, in training and validation.
+
+    Batches are those of :func:`collate_clips`. Making a loader draws no random numbers that others depend on, and its
+    workers survive a SIGTERM for the whole process group, so that the training can finish its step and save.
+
+    Args:
+        dataset: the clips.
+        batch_size: clips of a batch.
+        sampler: the order, with which a last batch that is not full is left out; without one the clips come in order.
+        num_workers: processes that load clips.
+        device: where the batches go: for a GPU they are put into memory that is copied from quickly.
+        drop_last: whether to leave out a last batch that is not full; by default with a ``sampler``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 1,
+        sampler: Sampler | None = None,
+        num_workers: int = 0,
+        device: str | torch.device = "cpu",
+        drop_last: bool | None = None,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate_clips,
+            drop_last=sampler is not None if drop_last is None else drop_last,
+            pin_memory=torch.device(device).type == "cuda",
+            generator=torch.Generator(),
+            worker_init_fn=survive_first_sigterm,
+        )
+
+
 class FeatureCache(ClipDataset):
     """What a frozen network makes of the clips of a dataset, computed once, in memory.
 
@@ -248,7 +271,7 @@ class FeatureCache(ClipDataset):
     ) -> None:
         super().__init__(data, transform)
         clips = ClipDataset(data, transform)
-        loader = DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
+        loader: DataLoader = DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
         self._items: list[dict[str, Any]] = []
         with eval_mode(network):  # which also turns gradients off
             for items in tqdm(loader, "Computing features", unit="batch", disable=None):

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,12 @@ from endofm_monai.data.readers.open_clip import open_clip
 from endofm_monai.data.readers.paths import frame_images
 
 __all__ = [
+    "AllFrames",
+    "CenterFrames",
+    "FrameSampler",
+    "RandomWindow",
     "SupportSampler",
+    "UniformFrames",
     "VideoWindows",
     "WindowPlan",
     "chunk_clips",
@@ -28,21 +35,16 @@ __all__ = [
     "sample_videos",
 ]
 
+FRAME_RATE = 30  # frames per second that a sampling rate refers to
+Random = np.random.RandomState | np.random.Generator
+
 
 def linspace_indices(first: float, last: float, count: int, frames: int) -> torch.Tensor:
     """Give ``count`` evenly spaced frame indices from ``first`` to ``last``, inside a clip of ``frames`` frames.
 
     The indices are ``trunc(clamp(linspace(first, last, count), 0, frames - 1))`` in float32, as in the published
-    temporal sampling, so the same frames are chosen. A span that is shorter than ``count`` repeats frames.
-
-    Args:
-        first: the index where the span starts; may lie outside the clip.
-        last: the index where the span ends (included); may lie outside the clip.
-        count: number of indices, at least 1.
-        frames: number of frames in the clip, at least 1.
-
-    Returns:
-        int64 tensor ``(count,)`` of indices in ``[0, frames - 1]``.
+    temporal sampling, so the same frames are chosen. A span that is shorter than ``count`` repeats frames; ``first``
+    and ``last`` (included) may lie outside the clip.
 
     Example::
 
@@ -51,65 +53,66 @@ def linspace_indices(first: float, last: float, count: int, frames: int) -> torc
     return torch.linspace(first, last, count, dtype=torch.float32).clamp(0, frames - 1).to(torch.int64)
 
 
-class SupportSampler:
-    """Chooses the frames that support a frame of a video: the same in training, in streams, in files and for one frame.
+class FrameSampler(ABC):
+    """Says which frames of a clip are read; see :class:`endofm_monai.transforms.LoadClipd`."""
 
-    Offline they are drawn, without replacement, half from the ``window`` frames before and half from those after the
-    frame; where one side has too few, the other gives more. Online all come before it. A frame that has no other in
-    reach is its own support, since a detector has never seen a frame without one.
-
-    Args:
-        num_supports: number of supports; fewer where not so many frames are in reach.
-        window: their largest distance in frames.
-        mode: ``"offline"`` or ``"online"``.
-        seed: seed of the draws.
-
-    Raises:
-        ValueError: when ``mode`` is neither.
-    """
-
-    def __init__(self, num_supports: int = 10, window: int = 9, mode: str = "offline", seed: int = 0) -> None:
-        if mode not in ("offline", "online"):
-            raise ValueError(f'`mode` must be "offline" or "online", but got {mode!r}.')
-        self.num_supports = num_supports
-        self.window = window
-        self.mode = mode
-        self.seed = seed
-
-    def supports(self, index: int, frames: int, random: Any = None) -> list[int]:
-        """Numbers of the frames that support frame ``index``.
+    @abstractmethod
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Choose frames of a clip.
 
         Args:
-            index: the frame.
-            frames: number of frames of the video, or so far of the stream.
-            random: NumPy's random state or generator; by default one that depends on the seed and ``index`` alone.
+            info: what is known about the clip.
+            item: the datalist item that the clip is of.
+            random: where random numbers are drawn from.
+
+        Returns:
+            int64 indices ``(T,)``, in any order and with repetitions.
         """
-        random = random or np.random.default_rng([self.seed, index])
-        last = min(index + self.window, frames - 1) if self.mode == "offline" else index
-        before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)
-        share = min(len(before), max(self.num_supports // 2, self.num_supports - len(after)))
-        drawn = [*random.permutation(before)[:share], *random.permutation(after)[: self.num_supports - share]]
-        return [int(frame) for frame in drawn] or [index]
 
 
-FRAME_RATE = 30  # frames per second that a sampling rate refers to
+class AllFrames(FrameSampler):
+    """Every frame."""
+
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """All indices in order."""
+        return torch.arange(info.frames)
 
 
 @dataclass(frozen=True)
-class WindowPlan:
-    """Which frames of a video make a clip: some, evenly spread over a window of fixed duration.
+class UniformFrames(FrameSampler):
+    """``num_frames`` frames, evenly spread from the first to the last; of a shorter clip some repeat."""
+
+    num_frames: int
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise ValueError(f"{type(self).__name__}: `num_frames` must be positive, found {self.num_frames}.")
+
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Always the same indices."""
+        return linspace_indices(0, info.frames - 1, self.num_frames, info.frames)
+
+
+class CenterFrames(UniformFrames):
+    """``num_frames`` consecutive frames from the middle; of a shorter clip the last one repeats."""
+
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Always the same indices."""
+        first = max(0, (info.frames - self.num_frames) // 2)
+        return torch.arange(first, first + self.num_frames).clamp(max=info.frames - 1)
+
+
+@dataclass(frozen=True)
+class WindowPlan(FrameSampler):
+    """Some frames, evenly spread over a window of fixed duration.
 
     The window lasts ``num_frames * sampling_rate / 30`` seconds, whatever the frame rate of the video: 8.5 s for the
-    published 8 frames at rate 32. Of a video that is shorter the clip is spread over all of it.
+    published 8 frames at rate 32. Of a video that is shorter the clip is spread over all of it. The item says which
+    window: the one of number ``window`` of ``num_windows`` that are evenly spread, by default 0 of 1.
 
     Args:
         num_frames: frames T of a clip.
         sampling_rate: frames at 30 per second that one frame stands for.
-        reference_short_videos: spread the frames over the whole window even where the video is shorter, as the
-            published code does: the last frame of the video is then repeated.
-
-    Raises:
-        ValueError: when a number is not positive.
     """
 
     num_frames: int = 8
@@ -122,14 +125,25 @@ class WindowPlan:
                 f"`num_frames` and `sampling_rate` must be positive, found {self.num_frames} and {self.sampling_rate}."
             )
 
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Indices of the item's window."""
+        return self.indices(info, self.start(info, item.get("window", 0), item.get("num_windows", 1)))
+
+    def span(self, info: ClipInfo) -> float:
+        """Number of frames of the video that a clip is spread over."""
+        return self.window_frames(info) if self.reference_short_videos else min(self.window_frames(info), info.frames)
+
+    def window_frames(self, info: ClipInfo) -> float:
+        """Number of frames in a window, if the video is long enough."""
+        return self.num_frames * self.sampling_rate * info.fps / FRAME_RATE
+
     def length(self, info: ClipInfo) -> int:
         """Number of frames of the video in a window, at most all of them."""
-        return max(1, min(info.frames, int(self._frames(info))))
+        return max(1, min(info.frames, int(self.window_frames(info))))
 
     def indices(self, info: ClipInfo, start: int) -> torch.Tensor:
         """int64 indices ``(T,)`` of the frames of the window that begins at frame ``start``."""
-        span = self._frames(info) if self.reference_short_videos else min(self._frames(info), info.frames)
-        return start + linspace_indices(0, span - 1, self.num_frames, info.frames - start)
+        return start + linspace_indices(0, self.span(info) - 1, self.num_frames, info.frames - start)
 
     def start(self, info: ClipInfo, window: int, num_windows: int) -> int:
         """First frame of one of ``num_windows`` windows that are evenly spread; a single one begins with the video."""
@@ -140,8 +154,56 @@ class WindowPlan:
         length = self.length(info)
         return 1 + -(-(info.frames - length) // max(1, int(length * (1 - overlap))))
 
-    def _frames(self, info: ClipInfo) -> float:
-        return self.num_frames * self.sampling_rate * info.fps / FRAME_RATE
+
+class RandomWindow(WindowPlan):
+    """The frames of a window, see :class:`WindowPlan`, at a random place of the video, as published for training."""
+
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Indices of another window at each call."""
+        return self.indices(info, random.randint(info.frames - self.length(info) + 1))
+
+
+class SupportSampler(FrameSampler):
+    """A key frame, which the item names by ``frame_index``, and frames that support it: one rule for every use.
+
+    Offline supports are drawn, without replacement, half from the ``window`` frames before and half from those after
+    the frame; where one side has too few, the other gives more. Online all come before it. A frame that has no other in
+    reach is its own support, since a detector has never seen a frame without one.
+
+    Args:
+        num_supports: number of supports; fewer where not so many frames are in reach.
+        window: their largest distance in frames.
+        mode: ``"offline"`` or ``"online"``.
+        seed: seed of the draws.
+    """
+
+    def __init__(self, num_supports: int = 10, window: int = 9, mode: str = "offline", seed: int = 0) -> None:
+        if mode not in ("offline", "online"):
+            raise ValueError(f'`mode` must be "offline" or "online", but got {mode!r}.')
+        self.num_supports = num_supports
+        self.window = window
+        self.mode = mode
+        self.seed = seed
+
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Indices ``(1 + num_supports,)``, the key frame first; of a short video supports repeat."""
+        key = item["frame_index"]
+        return torch.tensor([key, *islice(cycle(self.supports(key, info.frames, random)), self.num_supports)])
+
+    def supports(self, index: int, frames: int, random: Random | None = None) -> list[int]:
+        """Numbers of the frames that support frame ``index``.
+
+        Args:
+            index: the frame.
+            frames: number of frames of the video, or so far of the stream.
+            random: where random numbers are drawn from; by default what the seed and ``index`` alone decide.
+        """
+        random = random or np.random.default_rng([self.seed, index])
+        last = min(index + self.window, frames - 1) if self.mode == "offline" else index
+        before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)
+        share = min(len(before), max(self.num_supports // 2, self.num_supports - len(after)))
+        drawn = [*random.permutation(before)[:share], *random.permutation(after)[: self.num_supports - share]]
+        return [int(frame) for frame in drawn] or [index]
 
 
 def sample_videos(items: Sequence[dict[str, Any]], num_windows: int = 1, num_crops: int = 1) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ class StudentTeacherTrainer(ClipTrainer):
 class PrepareViews(PrepareBatch):
     """Bring the views of a batch to the device, and make them there where the batch holds clips.
 
-    What the batch of :func:`endofm_monai.data.collate_views` holds decides: views that were made in the workers are
+    What the batch of :func:`endofm_monai.data.collate_clips` holds decides: views that were made in the workers are
     moved; clips with ``view_frames`` are moved as uint8 and augmented on the device, each with its ``seed``, which
     gives the same views.
 
@@ -109,7 +109,7 @@ class PrepareViews(PrepareBatch):
         """Prepare a batch.
 
         Args:
-            batchdata: batch of :func:`endofm_monai.data.collate_views`.
+            batchdata: batch of :func:`endofm_monai.data.collate_clips`.
             device: where the views shall be.
             non_blocking: let copies to the device overlap with computation.
             kwargs: further arguments of ``Tensor.to`` for the views.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset
 
-from endofm_monai.data import collate_views
+from endofm_monai.data import collate_clips
 from endofm_monai.engines import PrepareViews
 from endofm_monai.transforms import RandAugmentViewsd, ViewPlan
 
@@ -26,9 +26,9 @@ def items():
 def test_views_are_the_same_made_in_a_worker_or_on_the_device(device):
     augment = RandAugmentViewsd("image", PLAN)
     prepare = PrepareViews(augment)
-    loader = DataLoader(Dataset(list(items()), augment), batch_size=2, num_workers=1, collate_fn=collate_views)
+    loader = DataLoader(Dataset(list(items()), augment), batch_size=2, num_workers=1, collate_fn=collate_clips)
     in_worker, labels = prepare(next(iter(loader)), device, non_blocking=True)
-    on_device, _ = prepare(collate_views(list(items())), device, non_blocking=True)
+    on_device, _ = prepare(collate_clips(list(items())), device, non_blocking=True)
     assert labels is None
     assert [view.shape for view in in_worker] == [(2, 3, 3, 16, 16), (2, 3, 2, 8, 8), (2, 3, 2, 8, 8)]
     for view, other in zip(in_worker, on_device, strict=True):
@@ -37,13 +37,13 @@ def test_views_are_the_same_made_in_a_worker_or_on_the_device(device):
 
 
 def test_a_batch_without_clips_gives_empty_views():
-    views, _ = PrepareViews(RandAugmentViewsd("image", PLAN))(collate_views([{"broken": "a.mp4: no"}]), "cpu")
+    views, _ = PrepareViews(RandAugmentViewsd("image", PLAN))(collate_clips([{"broken": "a.mp4: no"}]), "cpu")
     assert [view.shape for view in views] == [(0, 3, 3, 16, 16), (0, 3, 2, 8, 8), (0, 3, 2, 8, 8)]
 
 
 def test_further_arguments_reach_the_views():
     prepare = PrepareViews(RandAugmentViewsd("image", PLAN))
-    assert {view.dtype for view in prepare(collate_views(list(items())), dtype=torch.float64)[0]} == {torch.float64}
+    assert {view.dtype for view in prepare(collate_clips(list(items())), dtype=torch.float64)[0]} == {torch.float64}
 
 
 def test_clips_need_a_seed():
