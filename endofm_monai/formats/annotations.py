@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from endofm_monai.inferers.linking import BoxTrack
 
-__all__ = ["TRACK", "Annotations", "Shape", "Tag", "Track", "join_tracks", "track_from_boxes", "track_from_shapes"]
+__all__ = ["TRACK", "Annotations", "Shape", "Tag", "Track", "end_gaps", "join_tracks", "merge_tags", "track_from_boxes"]
+
+TRACK = "track"
+"""Attribute of single shapes with the number of the polyp that they show, where tracks cannot be uploaded."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,8 @@ class Shape:
 
     Args:
         kind: ``"box"``, ``"polygon"`` or ``"mask"``.
-        points: of a box ``x1, y1, x2, y2``; of a polygon ``x, y`` of each corner; of a mask ``left, top, width,
-            height`` of a rectangle, then the lengths of runs of 0 and 1 in turn, row by row of the rectangle, 0 first.
+        points: of a box ``x1, y1, x2, y2``; of a polygon ``x, y`` of each corner; of a mask see
+            :func:`endofm_monai.formats.masks.mask_points`.
         keyframe: drawn by somebody, and not interpolated.
         outside: the object is not to be seen, from this frame on.
         occluded: something is before it.
@@ -56,27 +59,22 @@ class Track:
     source: str = "manual"
 
     def visible(self, frames: int) -> dict[int, Shape]:
-        """The shapes of all frames in which the object is to be seen.
+        """The shapes of all frames of a video of so many ``frames`` in which the object is to be seen.
 
-        Between listed frames shapes are interpolated linearly, and the last one stays until the end of the video, as
-        CVAT does.
-
-        Args:
-            frames: number of frames of the video.
+        As in CVAT shapes are interpolated linearly between listed frames, and the last one stays until the end.
 
         Raises:
             ValueError: when a mask, or polygons with different numbers of corners, would have to be interpolated.
         """
         found: dict[int, Shape] = {}
         listed = sorted(self.shapes)
-        for place, frame in enumerate(listed):
+        for frame, following in zip(listed, [*listed[1:], frames], strict=True):
             shape = self.shapes[frame]
             if shape.outside:
                 continue
             found[frame] = shape
             if self.number is None:
                 continue
-            following = listed[place + 1] if place + 1 < len(listed) else frames
             target = self.shapes.get(following, shape)
             for between in range(frame + 1, following):
                 share = (between - frame) / (following - frame)
@@ -87,13 +85,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Tag:
-    """A class that a whole frame is given.
-
-    Args:
-        label: name of the class.
-        attributes: whatever else CVAT's label asks for.
-        source: ``"manual"``, ``"auto"``, ...
-    """
+    """A class that a whole frame is given; see :class:`Shape` for the attributes and :class:`Track` for the source."""
 
     label: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -141,77 +133,61 @@ def _interpolate(shape: Shape, target: Shape, share: float) -> tuple[float, ...]
     return tuple(points.round(2).tolist())
 
 
-TRACK = "track"
-"""Attribute of single shapes with the number of the polyp that they show, where tracks cannot be uploaded."""
+def end_gaps(shapes: Mapping[int, Shape], frames: int, bridge: bool = False) -> dict[int, Shape]:
+    """List the frames from which on a track's object is not to be seen.
+
+    Args:
+        shapes: what is to be seen, by frame.
+        frames: number of frames of the video.
+        bridge: boxes are interpolated in gaps; polygons cannot be.
+    """
+    last = max(shapes)
+    ends = {
+        frame + 1: replace(shape, keyframe=True, outside=True)
+        for frame, shape in shapes.items()
+        if frame + 1 < frames and (frame == last or not (bridge and shape.kind == "box"))
+    }
+    return dict(sorted({**ends, **shapes}.items()))
 
 
 def track_from_boxes(track: BoxTrack, number: int, class_names: Sequence[str], frames: int) -> Track:
-    """Make CVAT's track of linked detections; see :func:`track_from_shapes`.
-
-    Args:
-        track: see :func:`endofm_monai.inferers.linking.link_boxes`.
-        number: number of the track.
-        class_names: names of the classes, from 1 on.
-        frames: number of frames of the video.
-    """
-    shapes = {
-        frame: Shape("box", tuple(round(float(side), 2) for side in box.tolist())) for frame, box in track.boxes.items()
-    }
-    return track_from_shapes(shapes, class_names[track.label - 1], number, frames)
-
-
-def track_from_shapes(shapes: Mapping[int, Shape], label: str, number: int, frames: int) -> Track:
-    """Make CVAT's track of a polyp's shapes by frame.
-
-    It ends after its last one. Boxes are interpolated where there is none between; polygons, which cannot be, are
-    outside there.
-
-    Args:
-        shapes: by frame, in order; boxes or polygons.
-        label: name of the class.
-        number: number of the track.
-        frames: number of frames of the video.
-    """
-    listed = dict(shapes)
-    for frame, shape in shapes.items():
-        is_last = frame == max(shapes)
-        if frame + 1 < frames and frame + 1 not in shapes and (is_last or shape.kind != "box"):
-            listed[frame + 1] = replace(shape, outside=True)
-    return Track(label, dict(sorted(listed.items())), number, source="auto")
+    """CVAT's track ``number`` of linked detections in a video of so many ``frames``; boxes in gaps are interpolated."""
+    shapes = {frame: Shape("box", tuple(round(side, 2) for side in box.tolist())) for frame, box in track.boxes.items()}
+    return Track(class_names[track.label - 1], end_gaps(shapes, frames, bridge=True), number, source="auto")
 
 
 def join_tracks(annotations: Annotations) -> Annotations:
-    """Make tracks of single shapes that have the attribute ``track``, as ``function.py`` gives them.
-
-    Args:
-        annotations: see :func:`endofm_monai.apps.cvat.read_cvat_xml`; other objects stay.
-
-    Returns:
-        the annotations, in which shapes of one class and number are a track without the attribute.
+    """Make a track of the single shapes of one class and kind whose attribute :data:`TRACK` has one number.
 
     Raises:
         ValueError: when two of them are in one frame.
     """
-    tracks = [track for track in annotations.tracks if not _is_part(track)]
-    number = 1 + max((track.number for track in tracks if track.number is not None), default=-1)
+    tracks: list[Track] = []
     parts: dict[tuple[str, str, str], dict[int, Shape]] = {}
-    for part in annotations.tracks:
-        if _is_part(part):
-            ((frame, shape),) = part.shapes.items()
-            attributes = {name: value for name, value in shape.attributes.items() if name != TRACK}
-            shapes = parts.setdefault((part.label, shape.attributes[TRACK], shape.kind), {})
-            if frame in shapes:
-                raise ValueError(
-                    f"{annotations.name}: frame {frame} has two shapes of track {shape.attributes[TRACK]}."
-                )
-            shapes[frame] = replace(shape, attributes=attributes)
-    joined: Iterable[Track] = (
-        track_from_shapes(dict(sorted(shapes.items())), label, number + place, annotations.frames)
-        for place, ((label, _, _), shapes) in enumerate(parts.items())
-    )
-    return replace(annotations, tracks=[*tracks, *joined])
+    for track in annotations.tracks:
+        frame, shape = next(iter(track.shapes.items()))
+        if track.number is not None or shape.kind == "mask" or not shape.attributes.get(TRACK):
+            tracks.append(track)
+            continue
+        shapes = parts.setdefault((track.label, shape.attributes[TRACK], shape.kind), {})
+        if frame in shapes:
+            raise ValueError(f"{annotations.name}: frame {frame} has two shapes of track {shape.attributes[TRACK]}.")
+        attributes = {name: value for name, value in shape.attributes.items() if name != TRACK}
+        shapes[frame] = replace(shape, attributes=attributes)
+    first = 1 + max((track.number for track in tracks if track.number is not None), default=-1)
+    for number, ((label, _, _), shapes) in enumerate(parts.items(), start=first):
+        tracks.append(Track(label, end_gaps(shapes, annotations.frames, bridge=True), number, source="auto"))
+    return replace(annotations, tracks=tracks)
 
 
-def _is_part(track: Track) -> bool:
-    (shape, *_) = track.shapes.values()
-    return track.number is None and shape.kind != "mask" and bool(shape.attributes.get(TRACK))
+def merge_tags(annotations: Annotations, tagged: Annotations) -> Annotations:
+    """Add the tags of an export "for images" of the same task, as CVAT leaves them out of one "for video".
+
+    Raises:
+        ValueError: when the numbers of frames differ.
+    """
+    if annotations.frames != tagged.frames:
+        raise ValueError(
+            f"{annotations.name}: has {annotations.frames} frames, but {tagged.frames} where the tags are."
+        )
+    return replace(annotations, tags=tagged.tags)

@@ -14,7 +14,7 @@ import numpy as np
 
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_from_points, mask_points
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import write_json
 
 __all__ = ["datalist_from_coco", "write_coco_annotations"]
 
@@ -25,7 +25,7 @@ def datalist_from_coco(
     output: str | os.PathLike,
     outlines: bool = False,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Write a datalist from annotations in COCO's format.
+    """Write a datalist from annotations in COCO's format; :func:`endofm_monai.data.load_box_datalist` checks it.
 
     The images of one folder are the frames of one video, in natural order of their names; of an image in no folder the
     whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video.
@@ -37,18 +37,17 @@ def datalist_from_coco(
         output: datalist to write.
         outlines: read masks and polygons too: an annotation with a ``segmentation`` becomes an ``outline`` of its frame
             and no box, and what else is known goes to ``box_info`` and ``tag``; see
-            :func:`endofm_monai.apps.cvat.items_from_annotations`. By default every annotation is a box.
+            :func:`endofm_monai.formats.items_from_annotations`. By default every annotation is a box.
 
     Returns:
-        what was written; check it with :func:`endofm_monai.data.load_box_datalist`.
+        what was written.
 
     Raises:
         ValueError: when a file is no such JSON, a box is of an unknown image, or of a class that is not in
             ``class_names``; the message names the file.
     """
     datalist = {section: _read_videos(Path(path), class_names, outlines) for section, path in files.items()}
-    with atomic_path(output) as temporary:
-        temporary.write_text(json.dumps(datalist), encoding="utf-8")
+    write_json(output, datalist, indent=None)
     return datalist
 
 
@@ -59,31 +58,30 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool) -> list
         images = {image["id"]: image for image in content["images"]}
         videos = _group(content, path)
         annotations = [
-            (a["image_id"], a["category_id"], [float(side) for side in a["bbox"]], a.get("segmentation"), a)
-            for a in content["annotations"]
+            (a["image_id"], a["category_id"], [float(side) for side in a["bbox"]], a) for a in content["annotations"]
         ]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: is no JSON in COCO's format ({type(error).__name__}: {error}).") from error
-    found: dict[str, dict[Any, list]] = {key: defaultdict(list) for key in ("box", "box_label", "box_info", "outline")}
-    for image, category, (x, y, width, height), segmentation, annotation in annotations:
+    keys = ("box", "box_label", "box_info", "outline") if outlines else ("box", "box_label")
+    found: dict[Any, dict[str, list]] = defaultdict(lambda: {key: [] for key in keys})
+    for image, category, (x, y, width, height), annotation in annotations:
         if image not in images:
             raise ValueError(f"{path}: has a box of the image {image!r}, which it does not list.")
         if names.get(category) not in class_names:
             expected = ", ".join(class_names)
             raise ValueError(f"{path}: has a box of the class {names.get(category)!r}; expected one of {expected}.")
-        label = list(class_names).index(names[category]) + 1
-        if outlines and segmentation:
-            found["outline"][image] += _outlines(segmentation, label, annotation.get("attributes", {}), path)
-        else:  # rounded, so that far sides have no more digits than they were written with
-            found["box"][image].append([x, y, round(x + width, 6), round(y + height, 6)])
-            found["box_label"][image].append(label)
-            found["box_info"][image].append(annotation.get("attributes", {}))
-    items = []
-    for video, frames in videos:
-        keys = found if outlines else ("box", "box_label")
-        items.append({**video, **{key: [found[key][frame] for frame in frames] for key in keys}})
-        if outlines:
-            items[-1]["tag"] = [images[frame].get("tags", []) for frame in frames]
+        label, info = list(class_names).index(names[category]) + 1, annotation.get("attributes", {})
+        if outlines and annotation.get("segmentation"):
+            found[image]["outline"] += _outlines(annotation["segmentation"], label, info, path)
+            continue
+        # rounded, so that far sides have no more digits than they were written with
+        box = [x, y, round(x + width, 6), round(y + height, 6)]
+        for key, value in zip(keys, (box, label, info), strict=False):
+            found[image][key].append(value)
+    items = [{**video, **{key: [found[frame][key] for frame in frames] for key in keys}} for video, frames in videos]
+    if outlines:
+        for item, (_, frames) in zip(items, videos, strict=True):
+            item["tag"] = [images[frame].get("tags", []) for frame in frames]
     return items
 
 
@@ -91,25 +89,20 @@ def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any],
     """Head of the item of each video, and the ids of its images in order."""
     images = {image["id"]: image["file_name"] for image in content["images"]}
     frames: dict[Any, list[Any]] = defaultdict(list)
-    if "videos" in content:
-        for image in sorted(content["images"], key=lambda image: image["frame_index"]):
-            frames[image["video_id"]].append(image["id"])
+    if "videos" not in content:
+        for image in sorted(images, key=lambda image: natural_key(images[image])):
+            frames[os.path.dirname(images[image])].append(image)
         return [
-            (
-                {
-                    "image": video.get("file_name", [images[frame] for frame in frames[video["id"]]]),
-                    "video": video["name"],
-                },
-                frames[video["id"]],
-            )
-            for video in content["videos"]
+            ({"image": [images[id_] for id_ in ids], "video": folder or path.stem}, ids)
+            for folder, ids in frames.items()
         ]
-    for image in sorted(images, key=lambda image: natural_key(images[image])):
-        frames[os.path.dirname(images[image])].append(image)
-    return [
-        ({"image": [images[frame] for frame in ids], "video": folder or path.stem}, ids)
-        for folder, ids in frames.items()
-    ]
+    for image in sorted(content["images"], key=lambda image: image["frame_index"]):
+        frames[image["video_id"]].append(image["id"])
+    heads = []
+    for video in content["videos"]:
+        ids = frames[video["id"]]
+        heads.append(({"image": video.get("file_name", [images[id_] for id_ in ids]), "video": video["name"]}, ids))
+    return heads
 
 
 def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -133,56 +126,47 @@ def write_coco_annotations(
     ``frame_index``. What COCO has no place for stands in an annotation's ``attributes``, and in an image's ``tags``.
 
     Args:
-        items: see :func:`endofm_monai.apps.cvat.items_from_annotations`.
+        items: see :func:`endofm_monai.formats.items_from_annotations`.
         class_names: names of the classes, from 1 on.
         frame_sizes: height and width of the frames of each item, in pixels.
-        path: the file; :func:`endofm_monai.data.datalist_from_coco` reads it again with ``outlines=True``.
+        path: the file; :func:`datalist_from_coco` reads it again with ``outlines=True``.
     """
     videos: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for item, (height, width) in zip(items, frame_sizes, strict=True):
-        is_file = isinstance(item["image"], str)
-        videos.append(
-            {"id": len(videos) + 1, "name": item["video"], **({"file_name": item["image"]} if is_file else {})}
-        )
+        file = {"file_name": item["image"]} if isinstance(item["image"], str) else {}
+        videos.append({"id": len(videos) + 1, "name": item["video"], **file})
         for frame in range(max(len(item.get(key, ())) for key in ("box", "outline", "tag"))):
-            name = f"{item['image']}/frame_{frame:06d}.png" if is_file else item["image"][frame]
+            boxes, labels, infos, outlines, tags = (
+                item[key][frame] if key in item else [] for key in ("box", "box_label", "box_info", "outline", "tag")
+            )
+            name = f"{item['image']}/frame_{frame:06d}.png" if file else item["image"][frame]
             image = {"id": len(images) + 1, "file_name": name, "width": width, "height": height}
-            images.append({**image, "video_id": len(videos), "frame_index": frame, "tags": _at(item, "tag", frame)})
-            boxes, labels = _at(item, "box", frame), _at(item, "box_label", frame)
-            infos = _at(item, "box_info", frame) or [{}] * len(boxes)
+            images.append({**image, "video_id": len(videos), "frame_index": frame, "tags": tags})
             shapes = [
-                (label, {"bbox": _bbox(box)}, info) for box, label, info in zip(boxes, labels, infos, strict=True)
+                (label, _box(box), info)
+                for box, label, info in zip(boxes, labels, infos or [{}] * len(boxes), strict=True)
             ]
-            for outline in _at(item, "outline", frame):
-                info = {name: value for name, value in outline.items() if name not in ("label", "polygon", "mask")}
-                shapes.append((outline["label"], _segmentation(outline, height, width), info))
+            for outline in outlines:
+                info = {key: value for key, value in outline.items() if key not in ("label", "polygon", "mask")}
+                shapes.append((outline["label"], _outline(outline, height, width), info))
             for label, shape, info in shapes:
-                head = {"id": len(annotations) + 1, "image_id": len(images), "category_id": label, "iscrowd": 0}
-                area = round(shape["bbox"][2] * shape["bbox"][3], 6)
-                annotations.append({**head, "segmentation": [], "area": area, **shape, "attributes": info})
-    content = {
-        "categories": [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)],
-        "videos": videos,
-        "images": images,
-        "annotations": annotations,
-    }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+                head = {"id": len(annotations) + 1, "image_id": len(images), "category_id": label}
+                annotations.append({**head, **shape, "attributes": info})
+    categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]
+    content = {"categories": categories, "videos": videos, "images": images, "annotations": annotations}
+    write_json(path, content, indent=None)
 
 
-def _at(item: Mapping[str, Any], key: str, frame: int) -> list[Any]:
-    return item[key][frame] if key in item else []
+def _box(box: Sequence[float]) -> dict[str, Any]:
+    width, height = round(box[2] - box[0], 6), round(box[3] - box[1], 6)
+    return {"segmentation": [], "area": round(width * height, 6), "bbox": [*box[:2], width, height], "iscrowd": 0}
 
 
-def _bbox(box: Sequence[float]) -> list[float]:
-    return [box[0], box[1], round(box[2] - box[0], 6), round(box[3] - box[1], 6)]
-
-
-def _segmentation(outline: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
-    if "polygon" in outline:
-        points = np.reshape(outline["polygon"], (-1, 2))
-        corners = [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
-        return {"segmentation": [outline["polygon"]], "bbox": _bbox(corners)}
-    return coco_mask(mask_from_points(outline["mask"], height, width), outline["mask"][:4])
+def _outline(outline: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    if "mask" in outline:
+        return coco_mask(mask_from_points(outline["mask"], height, width), outline["mask"][:4])
+    points = np.reshape(outline["polygon"], (-1, 2))
+    corners = [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+    return {**_box(corners), "segmentation": [outline["polygon"]]}

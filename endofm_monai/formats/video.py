@@ -20,8 +20,7 @@ __all__ = ["open_video", "write_video"]
 def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[Callable[[np.ndarray], None]]:
     """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
 
-    Frames are encoded as they come, so that a video of any length needs the memory of a few frames. H.264 wants even
-    sides: an odd one gets its last row or column twice.
+    H.264 wants even sides: an odd one gets its last row or column twice.
 
     Args:
         path: the video to write; it appears when the context is left without an error.
@@ -59,19 +58,8 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
         container.mux(stream.encode())
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> int:
-    """Write all ``frames`` to a video; see :func:`open_video`.
-
-    Returns:
-        number of frames written.
-
-    Example::
-
-        write_video("zeros.mp4", (numpy.zeros((64, 64, 3), numpy.uint8) for _ in range(10)), fps=25)
-    """
-    count = 0
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> None:
+    """Write all ``frames`` to a video; see :func:`open_video`."""
     with open_video(path, fps, crf) as write:
         for frame in frames:
             write(frame)
-            count += 1
-    return count

@@ -122,10 +122,17 @@ def _coco_masks(output: VideoOutput) -> Iterator[WriteFrame]:
 
 
 @contextmanager
-def _mask_overlay(output: VideoOutput) -> Iterator[WriteFrame]:
-    """``overlay.mp4``: the frames with their masks laid over them."""
+def _overlay(output: VideoOutput) -> Iterator[WriteFrame]:
+    """``overlay.mp4``: the frames with their masks laid over them, or with their likely boxes."""
+
+    def draw(frame: np.ndarray, answer: Answer) -> np.ndarray:
+        if "mask" in answer:
+            return overlay_mask(frame, _mask(answer))
+        likely = output.likely(answer)
+        return draw_boxes(frame, likely["box"], likely["label"], likely["label_scores"], output.class_names)
+
     with open_video(output.folder / "overlay.mp4", output.info.fps) as write:
-        yield lambda frame, answer: write(overlay_mask(frame, _mask(answer)))
+        yield lambda frame, answer: write(draw(frame, answer))
 
 
 @contextmanager
@@ -179,31 +186,9 @@ def _cvat_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
     write_cvat_xml(annotations, output.folder / "annotations.xml")
 
 
-@contextmanager
-def _box_overlay(output: VideoOutput) -> Iterator[WriteFrame]:
-    """``overlay.mp4``: the frames with their likely detections."""
-    with open_video(output.folder / "overlay.mp4", output.info.fps) as write_frame:
-
-        def write(frame: np.ndarray, answer: Answer) -> None:
-            likely = output.likely(answer)
-            write_frame(draw_boxes(frame, likely["box"], likely["label"], likely["label_scores"], output.class_names))
-
-        yield write
-
-
 Writer = Callable[[VideoOutput], AbstractContextManager[WriteFrame]]
-MASK_WRITERS: dict[str, Writer] = {
-    "png": _png_masks,
-    "nifti": _nifti_masks,
-    "coco": _coco_masks,
-    "overlay": _mask_overlay,
-}
-BOX_WRITERS: dict[str, Writer] = {
-    "coco": _coco_boxes,
-    "csv": _csv_boxes,
-    "cvat": _cvat_boxes,
-    "overlay": _box_overlay,
-}
+MASK_WRITERS: dict[str, Writer] = {"png": _png_masks, "nifti": _nifti_masks, "coco": _coco_masks, "overlay": _overlay}
+BOX_WRITERS: dict[str, Writer] = {"coco": _coco_boxes, "csv": _csv_boxes, "cvat": _cvat_boxes, "overlay": _overlay}
 
 
 def _mask(answer: Answer) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from endofm_monai.formats.annotations import Shape, Track, join_tracks, track_from_boxes, track_from_shapes
+from endofm_monai.formats.annotations import Shape, Track, end_gaps, join_tracks, track_from_boxes
 from endofm_monai.inferers.linking import BoxTrack
 
 POLYGON = Shape("polygon", (0.0, 0.0, 4.0, 0.0, 4.0, 4.0))
@@ -26,7 +26,7 @@ def test_a_track_ends_after_its_last_box_and_bridges_gaps():
 
 
 def test_polygons_are_outside_in_gaps():
-    track = track_from_shapes({0: POLYGON, 1: POLYGON, 4: POLYGON}, "polyp", 0, 6)
+    track = Track("polyp", end_gaps({0: POLYGON, 1: POLYGON, 4: POLYGON}, 6, bridge=True), 0)
     assert list(track.visible(6)) == [0, 1, 4]
     assert [frame for frame, shape in track.shapes.items() if shape.outside] == [2, 5]
 

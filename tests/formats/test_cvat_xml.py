@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from endofm_monai.formats.annotations import merge_tags
 from endofm_monai.formats.cvat_xml import read_cvat_xml, write_cvat_xml
-from endofm_monai.formats.items import merge_tags
 
 # As CVAT writes them (formats "CVAT for video 1.1" and "CVAT for images 1.1"), shortened
 VIDEO = """<?xml version="1.0" encoding="utf-8"?>

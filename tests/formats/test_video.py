@@ -20,7 +20,7 @@ def ramp(frames: int, height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("fps", [25, 30000 / 1001])
 def test_video_reads_back(tmp_path, height, width, fps):
     frames = ramp(9, height, width)
-    assert write_video(tmp_path / "new" / "clip.mp4", iter(frames), fps) == 9
+    write_video(tmp_path / "new" / "clip.mp4", iter(frames), fps)
     with open_clip(tmp_path / "new" / "clip.mp4") as reader:
         info = reader.probe()
         assert (info.frames, info.height, info.width) == (9, height + height % 2, width + width % 2)

@@ -18,10 +18,10 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.apps.cvat.answers import FrameAnnotator
 from endofm_monai.data import load_datalist, open_clip
-from endofm_monai.formats.annotations import Annotations, Shape, Tag, join_tracks, track_from_shapes
+from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end_gaps, join_tracks, merge_tags
 from endofm_monai.formats.coco import write_coco_annotations
 from endofm_monai.formats.cvat_xml import read_cvat_xml, write_cvat_xml
-from endofm_monai.formats.items import annotations_from_item, items_from_annotations, merge_tags, tagged_clips
+from endofm_monai.formats.items import annotations_from_item, items_from_annotations, tagged_clips
 from endofm_monai.formats.masks import outlines_from_masks, write_masks
 from endofm_monai.inferers.frame_models import open_frame_model
 from endofm_monai.utils import atomic_path
@@ -60,7 +60,7 @@ def annotate(
             tags[frame] = [Tag(name, source="auto") for name in names]
             last = names
     numbered = [
-        track_from_shapes(shapes, label, number, info.frames)
+        Track(label, end_gaps(shapes, info.frames, bridge=True), number, source="auto")
         for number, ((label, _), shapes) in enumerate(sorted(tracks.items(), key=lambda entry: min(entry[1])))
     ]
     name = Path(video).name
