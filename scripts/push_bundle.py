@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fire
 
-from endofm_monai.apps.sharing.push import push_bundle
+from endofm_monai.apps.sharing.publish import push_bundle
 
 if __name__ == "__main__":
     fire.Fire(lambda folder, repo, **options: push_bundle(folder, repo, **options) and None)

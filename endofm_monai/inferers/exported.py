@@ -34,7 +34,7 @@ class OnnxNetwork(nn.Module):
 
     Example::
 
-        {"_target_": "endofm_monai.apps.sharing.OnnxNetwork", "path": "@exported"}
+        {"_target_": "endofm_monai.inferers.OnnxNetwork", "path": "@exported"}
     """
 
     def __init__(self, path: str | os.PathLike, providers: Sequence[str] | None = None) -> None:

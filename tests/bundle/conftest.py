@@ -11,8 +11,9 @@ import pytest
 import torch
 from bundles import BundleUnderTest
 from monai.bundle import ConfigParser
+from trial import TRIAL_INFERENCE
 
-from endofm_monai.apps.sharing.trial import TRIAL_INFERENCE, make_trial_clips
+from endofm_monai.apps.sharing.zoo_tests import make_trial_clips
 
 
 @pytest.fixture(scope="session")

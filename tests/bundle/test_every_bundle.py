@@ -18,8 +18,7 @@ import pytest
 import torch
 from bundles import BundleUnderTest
 from monai.bundle import ConfigParser, ckpt_export, create_workflow, load, verify_metadata, verify_net_in_out
-
-from endofm_monai.apps.sharing.trial import TRIAL_INFERENCE, TRIAL_TRAINING
+from trial import TRIAL_INFERENCE, TRIAL_TRAINING
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json"
@@ -43,7 +42,7 @@ def test_there_are_four() -> None:
 
 
 def test_is_complete(bundle) -> None:
-    configs = ("metadata", "train", "multi_gpu_train", "evaluate", "inference", "inference_ts", "inference_onnx")
+    configs = ("metadata", "train", "multi_gpu_train", "evaluate", "inference")
     documents = ("docs/README.md", "docs/model_card.md", "docs/data_license.txt")
     for name in (*(f"configs/{config}.json" for config in configs), "configs/logging.conf", *documents):
         assert (bundle.folder / name).is_file()

@@ -12,9 +12,9 @@ import torch
 from bundles import BundleUnderTest
 from ignite.engine import Events
 from monai.bundle import create_workflow
+from trial import TRIAL_INFERENCE
 
 from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network
-from endofm_monai.apps.sharing.trial import TRIAL_INFERENCE
 from endofm_monai.inferers.exported import OnnxNetwork
 
 OTHER_SHAPES = {  # than that of the export

@@ -12,8 +12,7 @@ from bundles import BundleUnderTest
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
-
-from endofm_monai.apps.sharing.trial import TRIAL_TRAINING
+from trial import TRIAL_TRAINING
 
 METRICS = {
     "endofm_pretraining": "knn_accuracy",

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 import endofm_monai
-from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network, load_network
-from endofm_monai.apps.sharing.listing import add_to_listing, write_large_files
-from endofm_monai.apps.sharing.model_card import fill_model_card
+from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network, load_network, overlays
+from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
+from endofm_monai.utils import sha256, write_json
 
-__all__ = ["build_bundle"]
+__all__ = ["build_bundle", "fill_model_card"]
 
 WEIGHT_FORMATS = ("pt", "safetensors")
 NOT_SHARED = shutil.ignore_patterns("__pycache__", "*.pyc", "eval", "models", "logs", "bin", "model", ".*")
@@ -40,10 +40,9 @@ def build_bundle(
 ) -> Path:
     """Make of a bundle and trained weights what one shares: a folder and a zip that run on their own.
 
-    Beside what the bundle's folder holds, there are the weights in ``models``, this package (so that nothing of the
-    project needs to be installed), ``large_files.yml`` with the SHA-256 of the weights, and a model card with results.
-    The zip has the same bytes for the same content. Beside it are ``model_info.json``, which lists the bundles of
-    ``output`` (see :func:`bundle_versions`), and in ``ci/unit_tests`` the tests that the Model Zoo asks for.
+    The folder also holds the weights, this package, overlays for exported networks, and ``large_files.yml`` with the
+    SHA-256 of the weights. The zip has the same bytes for the same content. Beside it are ``model_info.json``, the list
+    of the bundles in ``output``, and in ``ci/unit_tests`` the tests of the Model Zoo.
 
     Args:
         bundle: the bundle's folder.
@@ -52,33 +51,21 @@ def build_bundle(
         formats: which files ``models`` holds: ``"pt"`` (what MONAI's ``load`` and exports ask for), ``"safetensors"``,
             and those of :func:`export_network`. Without ``"pt"`` the configurations load the safetensors file.
         weights_url: address of the folder that the weight files will be downloaded from, for ``large_files.yml``.
-        trained_on: the training data, for the model card.
-        results: the report of ``evaluate.json`` for these weights, for the model card.
+        trained_on: the training data and where they come from, for the model card.
+        results: the JSON report of ``evaluate.json`` for these weights, for the model card.
         data_license: the terms of the training data, in the place of the bundle's ``docs/data_license.txt``.
         overrides: values for keys of ``inference.json`` that the weights need, for example ``preset="small"``; they are
             written into the shared configuration.
 
     Returns:
         the zip.
-
-    Raises:
-        ValueError: when ``formats`` has an unknown one, or none of the weights.
-        FileNotFoundError: when ``bundle`` has no ``configs/inference.json``.
-        KeyError: when an override is no key of it.
-        WeightsError: when the weights do not fit the bundle's network.
-
-    Example::
-
-        build_bundle("bundle/endofm_pretraining", "models/model.pt", "shared", preset="small")
     """
     bundle, output = Path(bundle).resolve(), Path(output)
     formats = [formats] if isinstance(formats, str) else list(formats)
     known = (*WEIGHT_FORMATS, *EXPORTED_NAMES)
     if not set(formats) <= set(known) or not set(formats) & set(WEIGHT_FORMATS):
         raise ValueError(f"`formats` must be of {', '.join(known)}, with pt or safetensors among them, got {formats}.")
-    state = {
-        name: value.contiguous() for name, value in load_network(bundle, weights, **overrides).state_dict().items()
-    }
+    state = load_network(bundle, weights, **overrides)[0].state_dict()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as temporary:
         folder = Path(temporary) / bundle.name
@@ -89,7 +76,8 @@ def build_bundle(
         if "pt" in formats:
             torch.save(state, folder / "models" / "model.pt")
         if "safetensors" in formats:
-            save_file(state, folder / "models" / "model.safetensors", metadata={"format": "pt"})
+            contiguous = {name: value.contiguous() for name, value in state.items()}
+            save_file(contiguous, folder / "models" / "model.safetensors", metadata={"format": "pt"})
         for name in set(formats) & set(EXPORTED_NAMES):
             export_network(folder, weights, name, **overrides)
         if data_license is not None:
@@ -102,41 +90,100 @@ def build_bundle(
             if place.is_dir():
                 shutil.rmtree(place)
             os.replace(made, place)
-    metadata = json.loads((output / bundle.name / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    add_to_listing(output / archive.name, metadata["version"])
+    add_to_listing(output / archive.name, _read(output / bundle.name / "configs" / "metadata.json")["version"])
     write_zoo_tests(bundle.name, output / "ci" / "unit_tests")
     return output / archive.name
 
 
+def fill_model_card(
+    folder: str | os.PathLike, trained_on: str | None = None, results: str | os.PathLike | None = None
+) -> Path:
+    """Say in a bundle's ``docs/model_card.md`` what its weights are, what they were trained on, and what they reach.
+
+    The sections "Weights" and "Results" are written anew; all else stays. For arguments see :func:`build_bundle`.
+    """
+    folder = Path(folder)
+    card = folder / "docs" / "model_card.md"
+    lines = [f"Version {_read(folder / 'configs' / 'metadata.json')['version']} of the bundle.", ""]
+    lines += [f"Trained on: {trained_on or 'not stated by those who share these weights'}.".replace("..", "."), ""]
+    lines += ["| file | bytes | SHA-256 |", "| --- | --- | --- |"]
+    for path in sorted((folder / "models").iterdir()):
+        lines.append(f"| `models/{path.name}` | {path.stat().st_size} | `{sha256([path])}` |")
+    text = card.read_text(encoding="utf-8")
+    for title, content in (("Weights", "\n".join(lines)), ("Results", _results(results))):
+        before, heading, after = text.partition(f"## {title}\n")
+        if not heading:
+            raise ValueError(f"{card}: has no section '## {title}'.")
+        _, next_heading, rest = after.partition("\n## ")
+        text = f"{before}{heading}\n{content}\n{next_heading}{rest}"
+    card.write_text(text, encoding="utf-8")
+    return card
+
+
+def _results(report: str | os.PathLike | None) -> str:
+    if report is None:
+        return "These weights came without results: nothing is known of how well they do."
+    content = _read(Path(report))
+    rows = list(_rows(content, ""))
+    if not rows:
+        raise ValueError(f"{report}: has no score; expected the JSON report of the bundle's evaluate.json.")
+    table = [f"Protocol: {content['protocol']}.", ""] if content.get("protocol") else []
+    table += ["| score | value | 95 % interval |", "| --- | --- | --- |"]
+    for name, value, interval in rows:
+        shown = f"{value:.3f}" if isinstance(value, float) else value
+        table.append(f"| {name} | {shown} | {'' if interval is None else '{:.3f} to {:.3f}'.format(*interval)} |")
+    return "\n".join(table)
+
+
+def _rows(report: dict[str, Any], prefix: str) -> Iterator[tuple[str, float, list[float] | None]]:
+    """Name, value and interval of the scores in a report, of any of the bundles, by the path of keys to them."""
+    intervals = report.get("intervals", {})
+    for key, value in report.items():
+        if key == "intervals" or isinstance(value, bool):
+            continue
+        if isinstance(value, dict) and isinstance(value.get("value"), (int, float)):
+            yield f"{prefix}{key}", value["value"], value.get("interval")
+        elif key == "scores" and intervals:
+            yield from ((f"{prefix}{name}", v, intervals.get(name)) for name, v in value.items() if v is not None)
+        elif isinstance(value, dict):
+            yield from _rows(value, f"{prefix}{key} / ")
+        elif isinstance(value, (int, float)):
+            yield f"{prefix}{key}", value, None
+
+
 def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> None:
-    """Make the values the defaults of all configurations with these keys, and name the weights' file.
+    """Make the values the defaults of all configurations with these keys, name the weights' file, add the overlays.
 
     A key at the top must be there; one below it, such as ``network_def::img_size``, may be new.
     """
-    for path in configs.glob("*.json"):
-        if path.name != "metadata.json":
-            content = json.loads(path.read_text(encoding="utf-8"))
-            for key, value in overrides.items():
-                *parents, last = key.split("::")
-                section = content
-                for parent in parents:
-                    section = section.get(parent, {})
-                if isinstance(section, dict) and (last in section or (parents and section)):
-                    section[last] = value
-            if isinstance(content.get("weights"), str):
-                content["weights"] = f"$@bundle_root + '/models/model.{weights_format}'"
-            path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    for path in sorted({*configs.glob("*.json")} - {configs / "metadata.json"}):
+        content = _read(path)
+        for key, value in overrides.items():
+            *parents, last = key.split("::")
+            section = content
+            for parent in parents:
+                section = section.get(parent, {})
+            if isinstance(section, dict) and (last in section or (parents and section)):
+                section[last] = value
+        if isinstance(content.get("weights"), str):
+            content["weights"] = f"$@bundle_root + '/models/model.{weights_format}'"
+        write_json(path, content, indent=4)
+    for name, content in overlays(_read(configs / "inference.json")).items():
+        write_json(configs / f"{name}.json", content, indent=4)
 
 
 def _zip(folder: Path) -> Path:
     archive = folder.with_name(f"{folder.name}.zip")
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), (1980, 1, 1, 0, 0, 0))
-                is_weights = path.parent.name == "models"  # which deflate to nothing less
-                entry.compress_type = zipfile.ZIP_STORED if is_weights else zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                with path.open("rb") as source, file.open(entry, "w", force_zip64=True) as target:
-                    shutil.copyfileobj(source, target)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(folder.parent).as_posix(), (1980, 1, 1, 0, 0, 0))
+            is_weights = path.parent.name == "models"  # which deflate to nothing less
+            entry.compress_type = zipfile.ZIP_STORED if is_weights else zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            with path.open("rb") as source, file.open(entry, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target)
     return archive
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ckpt_export, onnx_export, trt_export
 from monai.utils import ensure_tuple_rep
+from torch import nn
 
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import atomic_path, write_json
 from endofm_monai.weights import load_published
 
-__all__ = ["EXPORTED_NAMES", "export_network", "load_network"]
+__all__ = ["EXPORTED_NAMES", "export_network", "load_network", "overlays"]
 
 EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
 """Format of an exported network, and the name of its file in a bundle's ``models``."""
@@ -25,30 +26,20 @@ EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "trt": ("torch_tensorrt",)}
 
 
-def load_network(bundle: str | os.PathLike, weights: str | os.PathLike, **overrides: Any) -> torch.nn.Module:
-    """The network of a bundle's ``inference.json`` with weights of any layout, in evaluation mode.
-
-    Args:
-        bundle: the bundle's folder.
-        weights: a file that :func:`endofm_monai.weights.load_published` reads.
-        overrides: values for keys of ``inference.json``, for example ``preset="small"``.
-
-    Raises:
-        FileNotFoundError: when ``bundle`` has no ``configs/inference.json``.
-        KeyError: when an override is no key of it.
-        WeightsError: when the weights do not fit the network.
-    """
+def load_network(
+    bundle: str | os.PathLike, weights: str | os.PathLike, **overrides: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a bundle with weights, in evaluation mode, and its ``inference.json`` with the overrides."""
     config = Path(bundle) / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"{config}: is missing; `bundle` must be the folder of a bundle.")
-    parser = ConfigParser()
-    parser.read_config(str(config))
+    parser = ConfigParser(json.loads(config.read_text(encoding="utf-8")))
     if strange := [key for key in overrides if key.split("::")[0] not in parser.get()]:
         raise KeyError(f"{config}: has no key {', '.join(strange)}.")
     parser.update(overrides)
     network = parser.get_parsed_content("network_def")
     load_published(network, weights)
-    return network.eval()
+    return network.eval(), parser.get()
 
 
 def export_network(
@@ -61,34 +52,21 @@ def export_network(
 ) -> Path:
     """Export the network of a bundle to a file that needs none of its Python code, by MONAI's export functions.
 
-    =========  ====================================  ==================================================================
-    format     file                                  shapes ``(B, 3, T, H, W)`` that it takes
-    =========  ====================================  ==================================================================
-    ``ts``     TorchScript                           all that the network takes
-    ``onnx``   ONNX, compared with ONNX Runtime      those that ``configs/onnx_export.json`` leaves open
-    ``trt``    TorchScript with a TensorRT engine    the one of the metadata (needs an NVIDIA GPU and torch_tensorrt)
-    =========  ====================================  ==================================================================
+    TorchScript (``"ts"``) takes clips of any shape that the network takes; so does ONNX (``"onnx"``, compared with ONNX
+    Runtime), but for the detector's, whose frames have the bundle's ``frame_size``. A TensorRT engine (``"trt"``, for
+    an NVIDIA GPU) takes the shape in the metadata. The overlay with which inference runs the file,
+    ``configs/inference_ts.json`` or ``inference_onnx.json``, is written too.
 
     Args:
         bundle: the bundle's folder.
-        weights: see :func:`load_network`.
+        weights: a file that :func:`endofm_monai.weights.load_published` reads.
         format: ``"ts"``, ``"onnx"`` or ``"trt"``.
-        output: the file to write; by default in the bundle's ``models``, where the overlays ``inference_ts.json`` and
-            ``inference_onnx.json`` look for it.
+        output: the file to write; by default in the bundle's ``models``, where the overlays look for it.
         precision: ``"fp32"`` or ``"fp16"``, for ``"trt"``.
-        overrides: see :func:`load_network`.
+        overrides: values for keys of ``inference.json``, for example ``preset="small"``.
 
     Returns:
         the file.
-
-    Raises:
-        ValueError: when there is no such format.
-        RuntimeError: when a package or the GPU that the format needs is missing.
-        AssertionError: when ONNX Runtime gives something else than PyTorch.
-
-    Example::
-
-        export_network("bundle/endofm_pretraining", "models/model.pt", "onnx", preset="small")
     """
     if format not in EXPORTED_NAMES:
         raise ValueError(f"`format` must be one of {', '.join(EXPORTED_NAMES)}, but got {format!r}.")
@@ -97,31 +75,58 @@ def export_network(
     if format == "trt" and not torch.cuda.is_available():
         raise RuntimeError("The format 'trt' needs an NVIDIA GPU, as an engine is made for one: found none.")
     bundle = Path(bundle)
-    path = Path(output or bundle / "models" / EXPORTED_NAMES[format])
-    state = load_network(bundle, weights, **overrides).state_dict()
     configs = bundle / "configs"
-    common: dict[str, Any] = {
-        "net_id": "network_def",
-        "meta_file": str(configs / "metadata.json"),
-        "config_file": str(configs / "inference.json"),
-        "bundle_root": str(bundle),
-        **overrides,
-    }
+    path = Path(output or bundle / "models" / EXPORTED_NAMES[format])
+    network, inference = load_network(bundle, weights, **overrides)
+    written = overlays(inference)
     with tempfile.TemporaryDirectory(prefix="endofm-") as folder, atomic_path(path) as temporary:
-        common |= {"ckpt_file": f"{folder}/model.pt", "filepath": str(temporary)}
-        torch.save(state, common["ckpt_file"])
+        torch.save(network.state_dict(), Path(folder, "model.pt"))
+        common = {
+            "net_id": "network_def",
+            "meta_file": str(configs / "metadata.json"),
+            "config_file": str(configs / "inference.json"),
+            "ckpt_file": f"{folder}/model.pt",
+            "filepath": str(temporary),
+            "bundle_root": str(bundle),
+            **overrides,
+        }
         if format == "ts":
             ckpt_export(**common)
         elif format == "onnx":
-            onnx_export(**common, **_onnx_settings(configs, overrides))
+            onnx_export(**{**common, **written["onnx_export"]})
         else:
             trt_export(**common, precision=precision)
+    if (name := f"inference_{format}") in written:
+        write_json(configs / f"{name}.json", written[name], indent=4)
     return path
 
 
-def _onnx_settings(configs: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The bundle's settings of ``onnx_export``, with the size of the frames where it is fixed."""
-    settings = json.loads((configs / "onnx_export.json").read_text(encoding="utf-8"))
-    if 3 not in settings["converter_kwargs"]["dynamic_axes"]["image"] and "frame_size" in overrides:
-        settings["input_shape"][3:] = ensure_tuple_rep(overrides["frame_size"], 2)
-    return {key: settings[key] for key in ("input_shape", "converter_kwargs")}
+def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Configurations for exported networks: two to put on ``inference.json``, and arguments of MONAI's ``onnx_export``.
+
+    The detector's ONNX file has a fixed height and width, since the exporter makes bounds of the sizes that its pyramid
+    and boxes are computed with.
+    """
+    is_detector = "Detector" in inference["network_def"]["_target_"]
+    adapter = f"endofm_monai.inferers.{'OnnxDetector' if is_detector else 'OnnxNetwork'}"
+    networks = {
+        "ts": "$torch.jit.load(@exported, @device)",
+        "onnx": {"_target_": adapter, "path": "@exported"},
+    }
+    made: dict[str, dict[str, Any]] = {}
+    for format, network in networks.items():
+        exported = f"$@bundle_root + '/models/{EXPORTED_NAMES[format]}'"
+        made[f"inference_{format}"] = {"exported": exported, "load_pretrain": False, "network_def": network}
+        if "amp" in inference:
+            made[f"inference_{format}"]["amp"] = False
+    size, open_axes = (96, 128), [0, 2, 3, 4]
+    if is_detector:
+        size, open_axes = ensure_tuple_rep(inference["frame_size"], 2), [0, 2]
+    names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": open_axes}}
+    checks = {"verify": True, "use_ort": True, "rtol": 0.001, "atol": 0.0001}
+    made["onnx_export"] = {
+        "net_id": "network_def",
+        "input_shape": [2, 3, 3, *size],
+        "converter_kwargs": {**names, **checks},
+    }
+    return made

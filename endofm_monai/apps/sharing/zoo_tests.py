@@ -11,12 +11,17 @@ import unittest
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
+from PIL import Image
 
-from endofm_monai.apps.sharing.trial import TRIAL_INFERENCE, TRIAL_TRAINING, make_trial_clips
+from endofm_monai.utils import write_json
 
-__all__ = ["DistributedBundleTest", "SingleBundleTest", "write_zoo_tests"]
+__all__ = ["BundleTestCase", "make_trial_clips", "write_zoo_tests"]
+
+NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2}
+TRAINING = {**NETWORK, "epochs": 1, "warmup_epochs": 0, "val_interval": 1, "batch_size": 2, "num_workers": 0}
 
 TEST_FILE = """\
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
@@ -29,111 +34,99 @@ import unittest
 BUNDLE = os.environ.get("BUNDLE_ROOT", os.path.join("models", "{name}"))
 sys.path.insert(0, os.path.abspath(BUNDLE))
 
-from endofm_monai.apps.sharing.zoo_tests import {case}  # noqa: E402
+from endofm_monai.apps.sharing import zoo_tests  # noqa: E402
 
 
-class Test{title}({case}):
+class Test{title}(zoo_tests.BundleTestCase):
     bundle_root = BUNDLE
+    test = zoo_tests.BundleTestCase.{method}
 
-
-del {case}  # which unittest would run as well
 
 if __name__ == "__main__":
     unittest.main()
 """
 
 
-def write_zoo_tests(name: str, folder: str | os.PathLike) -> list[Path]:
+def write_zoo_tests(name: str, folder: str | os.PathLike) -> None:
     """Write ``test_<name>.py`` and ``test_<name>_dist.py``, which the Model Zoo keeps in its ``ci/unit_tests``.
 
     They find the bundle in ``models/<name>`` below the present folder, as in the zoo, or where ``BUNDLE_ROOT`` says.
-
-    Args:
-        name: the bundle's name.
-        folder: where the tests go.
-
-    Returns:
-        the two files.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix, case in (("", SingleBundleTest), ("_dist", DistributedBundleTest)):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for suffix, method in (("", "train_evaluate_infer"), ("_dist", "train_in_two_processes")):
         title = f"{name}{suffix}".title().replace("_", "")
-        written.append(folder / f"test_{name}{suffix}.py")
-        written[-1].write_text(TEST_FILE.format(name=name, case=case.__name__, title=title), encoding="utf-8")
-    return written
+        content = TEST_FILE.format(name=name, title=title, method=method)
+        Path(folder, f"test_{name}{suffix}.py").write_text(content, encoding="utf-8")
+
+
+def make_trial_clips(folder: str | os.PathLike) -> Path:
+    """Write a datalist of dark clips, of which every second shows a bright square, with the labels of all tasks."""
+    random = np.random.default_rng(0)
+    datalist: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "test": []}
+    for key in ("image", "mask"):
+        Path(folder, key).mkdir(parents=True, exist_ok=True)
+    for section, items in datalist.items():
+        for shown in (0, 1):
+            names = [f"{section}_{shown}_{frame}.png" for frame in range(4)]
+            boxes = [[10 + 2 * frame, 12, 32 + 2 * frame, 30] for frame in range(4)]
+            for name, (x1, y1, x2, y2) in zip(names, boxes, strict=True):
+                mask = np.zeros((48, 64), np.uint8)
+                mask[y1:y2, x1:x2] = 255 * shown
+                image = random.integers(0, 60, (48, 64, 3)) + 150 * (mask[..., None] > 0)
+                Image.fromarray(image.astype(np.uint8)).save(Path(folder, "image", name))
+                Image.fromarray(mask).save(Path(folder, "mask", name))
+            item: dict[str, Any] = {key: [f"{key}/{name}" for name in names] for key in ("image", "mask")}
+            box = {"box": [[box] * shown for box in boxes], "box_label": [[1] * shown] * 4}
+            items.append({**item, **box, "label": shown})
+    write_json(Path(folder, "datalist.json"), datalist)
+    return Path(folder, "datalist.json")
 
 
 class BundleTestCase(unittest.TestCase):
-    """A bundle in ``bundle_root``, a folder of trial clips, and one for what is written."""
+    """Runs the bundle in ``bundle_root`` with its settings for trying and a smaller network, on trial clips."""
 
     bundle_root: ClassVar[str]
 
     def setUp(self) -> None:
         """Make the clips."""
-        root = Path(self.bundle_root).resolve()
-        self.name, self.configs = root.name, root / "configs"
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.common: dict[str, Any] = {
-            "bundle_root": str(root),
-            "dataset_dir": str(self.folder),
-            "datalist": str(make_trial_clips(self.folder)),
-            "output_dir": str(self.folder / "eval"),
-        }
+        self.root, self.folder = Path(self.bundle_root).resolve(), Path(folder.name)
+        self.model = self.folder / "models" / "model.pt"
+        self.data = {"dataset_dir": folder.name, "datalist": str(make_trial_clips(folder.name))}
+        self.data |= {"bundle_root": str(self.root), "output_dir": str(self.folder / "eval")}
+        self.training: dict[str, Any] = {**self.data, **TRAINING, "ckpt_dir": str(self.model.parent)}
 
-    def paths(self, *names: str) -> list[str]:
-        """Paths of configs."""
-        return [str(self.configs / f"{name}.json") for name in names]
-
-
-class SingleBundleTest(BundleTestCase):
-    """Trains, evaluates and infers, in one process."""
-
-    def test_train_evaluate_infer(self) -> None:
-        """The model of a training is evaluated and used."""
-        model = self.folder / "models" / "model.pt"
-        training = {**self.common, **TRIAL_TRAINING[self.name], "ckpt_dir": str(model.parent)}
-        self.run_workflow("train", self.paths("train"), **training)
-        state = torch.load(model, weights_only=True)
+    def train_evaluate_infer(self) -> None:
+        """The model of a training is evaluated and used, in one process."""
+        self._run("train", "train", "tiny", **self.training)
+        state = torch.load(self.model, weights_only=True)
         assert all(bool(value.isfinite().all()) for value in state.values())
-        self.run_workflow("train", self.paths("train", "evaluate"), **training, weights=str(model))
-        self.run_workflow(
-            "infer", self.paths("inference"), **self.common, **TRIAL_INFERENCE[self.name], weights=str(model)
-        )
+        self._run("train", "train", "tiny", "evaluate", **self.training, weights=str(self.model))
+        self._run("infer", "inference", "tiny_inference", **self.data, **NETWORK, weights=str(self.model))
         assert any(path.is_file() for path in (self.folder / "eval").rglob("*"))
 
-    def run_workflow(self, kind: str, configs: list[str], **overrides: Any) -> None:
-        """Check a workflow's properties, and run it."""
-        workflow = ConfigWorkflow(configs, workflow_type=kind, logging_file=False, **overrides)
+    def train_in_two_processes(self) -> None:
+        """A training by ``torchrun``, on two GPUs where there are, gives a model without the wrapper's prefix."""
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *("-m", "monai.bundle", "run", "--config_file", str(self._configs("train", "tiny", "multi_gpu_train"))),
+            *(f"--{key}={value}" for key, value in {**self.training, "batch_size": 1}.items()),
+        ]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.root), *sys.path])}
+        if torch.cuda.device_count() == 1:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        state = torch.load(self.model, weights_only=True)
+        assert not [key for key in state if key.startswith("module.")]
+
+    def _run(self, kind: str, *configs: str, **overrides: Any) -> None:
+        workflow = ConfigWorkflow(self._configs(*configs), workflow_type=kind, logging_file=False, **overrides)
         workflow.initialize()
         assert workflow.check_properties() == []
         workflow.run()
         workflow.finalize()
 
-
-class DistributedBundleTest(BundleTestCase):
-    """Trains in two processes, on two GPUs where there are, else on the CPU."""
-
-    def test_train(self) -> None:
-        """A training by ``torchrun`` gives a model without the wrapper's prefix."""
-        overrides = {
-            **self.common,
-            **TRIAL_TRAINING[self.name],
-            "batch_size": 1,
-            "ckpt_dir": str(self.folder / "models"),
-        }
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            *("-m", "monai.bundle", "run", "--config_file", str(self.paths("train", "multi_gpu_train"))),
-            *(part for key, value in overrides.items() for part in (f"--{key}", str(value))),
-        ]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.configs.parent), *sys.path])}
-        if torch.cuda.device_count() == 1:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        state = torch.load(self.folder / "models" / "model.pt", weights_only=True)
-        assert not [key for key in state if key.startswith("module.")]
+    def _configs(self, *names: str) -> list[str]:
+        return [str(self.root / "configs" / f"{name}.json") for name in names]

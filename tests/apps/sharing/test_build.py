@@ -3,25 +3,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import subprocess
-import sys
+import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
-from endofm_monai.apps.sharing.build import build_bundle
-from endofm_monai.apps.sharing.listing import bundle_versions, check_large_files
+from endofm_monai.apps.sharing.build import build_bundle, fill_model_card
+from endofm_monai.apps.sharing.publish import bundle_versions, check_large_files
 from endofm_monai.weights import WeightsError
 
-BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"
+BUNDLES = Path(__file__).parents[3] / "bundle"
+BUNDLE = BUNDLES / "endofm_pretraining"
 CONFIG = "configs/inference.json"
+REPORTS = {
+    "endofm_polyp_classification": {
+        "protocol": "scores of the test section",
+        "video": {"scores": {"f1": {"value": 0.9, "interval": [0.85, 0.95]}, "auc": {"value": None}}},
+    },
+    "endofm_polyp_detection": {"videos": 3, "scores": {"ap50": 0.5, "ap": None}, "intervals": {"ap50": [0.4, 0.6]}},
+    "endofm_polyp_segmentation": {
+        "clean": {"per_frame": {"dice": {"value": 0.8, "interval": [0.7, 0.875]}}},
+        "published": {"dice": 0.75, "clips": [{"dice": 0.1}]},
+    },
+    "endofm_pretraining": {"knn": {"accuracy": 0.625}},
+}
+ROWS = {
+    "endofm_polyp_classification": ["| video / scores / f1 | 0.900 | 0.850 to 0.950 |"],
+    "endofm_polyp_detection": ["| videos | 3 |  |", "| ap50 | 0.500 | 0.400 to 0.600 |"],
+    "endofm_polyp_segmentation": [
+        "| clean / per_frame / dice | 0.800 | 0.700 to 0.875 |",
+        "| published / dice | 0.750 |  |",
+    ],
+    "endofm_pretraining": ["| knn / accuracy | 0.625 |  |"],
+}
 
 
 def test_zip_is_complete_and_holds_the_weights(shared: Path) -> None:
@@ -36,26 +55,6 @@ def test_zip_is_complete_and_holds_the_weights(shared: Path) -> None:
     for state in (torch.load(models / "model.pt", weights_only=True), load_file(models / "model.safetensors")):
         assert state.keys() == trained.keys()
         assert all(torch.equal(state[name], trained[name]) for name in trained)
-
-
-def test_unpacked_zip_runs_on_its_own(shared: Path, tmp_path: Path) -> None:
-    with zipfile.ZipFile(shared / "out" / "endofm_pretraining.zip") as archive:
-        archive.extractall(tmp_path)
-    frames = tmp_path / "data" / "clip"
-    frames.mkdir(parents=True)
-    for number in range(3):
-        Image.fromarray(np.full((40, 48, 3), 60 * number, np.uint8)).save(frames / f"{number}.png")
-    root = tmp_path / "endofm_pretraining"
-    settings = {"config_file": CONFIG, "dataset_dir": str(tmp_path / "data"), "plot": False}
-    script = "import endofm_monai, monai.bundle; print(endofm_monai.__file__); "
-    script += f"monai.bundle.run(**{settings}, num_workers=0)"
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.startswith(str(root))
-    with np.load(root / "eval" / "embeddings.npz") as embeddings:
-        assert embeddings["embeddings"].shape == (1, 192)
 
 
 def test_same_content_gives_the_same_bytes_and_replaces_the_former(shared: Path) -> None:
@@ -92,3 +91,48 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path:
     with pytest.raises(ValueError, match="with pt or safetensors among them"):
         build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", formats="onnx", preset="tiny")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def copy(tmp_path, request) -> Path:
+    folder = tmp_path / request.param
+    shutil.copytree(BUNDLES / request.param, folder, ignore=shutil.ignore_patterns("models", "eval"))
+    (folder / "models").mkdir()
+    (folder / "models" / "model.pt").write_bytes(b"weights")
+    return folder
+
+
+@pytest.mark.parametrize("copy", REPORTS, indirect=True)
+def test_card_tells_weights_and_results_and_keeps_the_rest(copy):
+    report = copy / "report.json"
+    report.write_text(json.dumps(REPORTS[copy.name]))
+    before = (copy / "docs" / "model_card.md").read_text()
+    after = fill_model_card(copy, "Ten videos of one clinic.", report).read_text()
+    table = [
+        line for line in after.splitlines() if line.startswith("|") and "SHA-256" not in line and "---" not in line
+    ]
+    assert table[1:][1:] == ROWS[copy.name]
+    assert f"| `models/model.pt` | 7 | `{hashlib.sha256(b'weights').hexdigest()}` |" in after
+    assert "Trained on: Ten videos of one clinic.\n" in after
+    assert "**Not a medical device.**" in after
+    for title in ("Intended use", "Data", "Protocol", "Limits"):
+        section = before.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        assert len(section) > 50
+        assert section in after
+
+
+@pytest.mark.parametrize("copy", ["endofm_pretraining"], indirect=True)
+def test_what_is_not_known_is_said(copy):
+    text = fill_model_card(copy).read_text()
+    assert "nothing is known of how well they do" in text
+    assert "Trained on: not stated" in text
+
+
+@pytest.mark.parametrize("copy", ["endofm_pretraining"], indirect=True)
+def test_strange_report_and_card_are_named(copy):
+    (copy / "report.json").write_text('{"clips": ["a"]}')
+    with pytest.raises(ValueError, match=r"report.json: has no score"):
+        fill_model_card(copy, results=copy / "report.json")
+    (copy / "docs" / "model_card.md").write_text("# Card\n")
+    with pytest.raises(ValueError, match=r"model_card.md: has no section '## Weights'"):
+        fill_model_card(copy)

@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, push_to_hf_hub
+from monai.utils import optional_import
+
+from endofm_monai.utils import sha256, write_json
+
+__all__ = ["add_to_listing", "bundle_versions", "check_large_files", "push_bundle", "write_large_files"]
+
+_, has_hub = optional_import("huggingface_hub")
+
+LARGE_FILES, LISTING = "large_files.yml", "model_info.json"
+
+
+def write_large_files(folder: str | os.PathLike, weights_url: str | None = None) -> Path:
+    """List the files in a bundle's ``models`` with their SHA-256, as MONAI's ``download_large_files`` reads it.
+
+    Without ``weights_url``, the folder to download them from, the files must be there; hashes are checked all the same.
+    """
+    folder = Path(folder)
+    entries = [
+        {
+            "path": path.relative_to(folder).as_posix(),
+            "url": f"{weights_url.rstrip('/')}/{path.name}" if weights_url else "",
+            "hash_val": sha256([path]),
+            "hash_type": "sha256",
+        }
+        for path in sorted((folder / "models").iterdir())
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    write_json(folder / LARGE_FILES, {"large_files": entries}, indent=4)  # JSON is YAML
+    return folder / LARGE_FILES
+
+
+def check_large_files(folder: str | os.PathLike) -> list[Path]:
+    """Compare the files that a bundle's ``large_files.yml`` lists with their hashes; do so before you load them.
+
+    Raises:
+        FileNotFoundError: when there is no list, or a file of it is missing.
+        ValueError: when a path leads out of the folder, an entry has no SHA-256, or a file is not the listed one.
+    """
+    folder = Path(folder)
+    listed = folder / LARGE_FILES
+    if not listed.is_file():
+        raise FileNotFoundError(f"{listed}: is missing; build_bundle writes it.")
+    checked = []
+    for entry in ConfigParser.load_config_file(listed)["large_files"]:
+        path = folder / entry["path"]
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{listed}: the path {entry['path']} leads out of the bundle.")
+        if entry.get("hash_type") != "sha256":
+            raise ValueError(f"{listed}: {entry['path']} has no hash of the type sha256.")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: is missing; {LARGE_FILES} lists it.")
+        if (found := sha256([path])) != entry["hash_val"]:
+            raise ValueError(f"{path}: is not the listed file: expected SHA-256 {entry['hash_val']}, found {found}.")
+        checked.append(path)
+    return checked
+
+
+def add_to_listing(archive: str | os.PathLike, version: str) -> Path:
+    """Add a bundle's zip, by its name, to ``model_info.json`` beside it, in the form of the Model Zoo's own list."""
+    archive = Path(archive)
+    listing = archive.with_name(LISTING)
+    entries = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else {}
+    checksum = hashlib.sha1(archive.read_bytes()).hexdigest()  # the zoo's choice
+    entries[f"{archive.stem}_v{version}"] = {"checksum": checksum, "source": archive.name}
+    write_json(listing, dict(sorted(entries.items())), indent=4)
+    return listing
+
+
+def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list[str]]]:
+    """Versions in the ``model_info.json`` of a folder, here or of the Model Zoo, without network.
+
+    They are given as by ``monai.bundle.get_bundle_versions``, ``latest_version`` and ``all_versions`` of each bundle,
+    but compared as numbers.
+    """
+    versions: dict[str, list[str]] = {}
+    for entry in json.loads((Path(folder) / LISTING).read_text(encoding="utf-8")):
+        name, _, version = entry.rpartition("_v")
+        versions.setdefault(name, []).append(version)
+    for found in versions.values():
+        found.sort(key=lambda version: [int(part) for part in re.findall(r"\d+", version)])
+    return {name: {"latest_version": found[-1], "all_versions": found} for name, found in versions.items()}
+
+
+def push_bundle(
+    folder: str | os.PathLike, repo: str, dry_run: bool = False, private: bool = True, **arguments: Any
+) -> dict[str, int]:
+    """Push a folder that :func:`build_bundle` made to Hugging Face, by MONAI's ``push_to_hf_hub``.
+
+    MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with the version. The
+    hashes of the weights are checked before.
+
+    Args:
+        folder: the bundle's folder.
+        repo: ``"user/name"`` or ``"organization/name"``; it is made if it is not there.
+        dry_run: only tell what would go; nothing is written or sent, and no token is needed.
+        private: whether a new repository is private.
+        arguments: further arguments of MONAI's function, e.g. ``token`` or ``tag_as_latest_version``.
+
+    Returns:
+        the files that go (or would), and their sizes in bytes.
+    """
+    folder = Path(folder).resolve()
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise ValueError(f"`repo` must be 'owner/name', but got {repo!r}.")
+    check_large_files(folder)
+    version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    verb, kind = "Would push" if dry_run else "Pushing", "private" if private else "public"
+    print(f"{verb} version {version} to {repo} ({kind}):")
+    for name, size in sorted(files.items()):
+        print(f"{size:12,d}  {name}")
+    print(f"{sum(files.values()):12,d}  bytes in {len(files)} files, and README.md made of docs/README.md")
+    if not dry_run:
+        if not has_hub:
+            raise RuntimeError("Pushing needs the package huggingface_hub: install it with pip.")
+        push_to_hf_hub(
+            repo=repo, name=folder.name, bundle_dir=str(folder.parent), private=private, version=version, **arguments
+        )
+    return files
