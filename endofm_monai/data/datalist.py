@@ -323,7 +323,8 @@ def list_videos(
         results_dir: folder with the results of a former run; a video whose result says that it could be read is done.
 
     Returns:
-        items with ``image`` and ``video``, see :func:`endofm_monai.data.name_videos`.
+        items with ``image``, ``video``, see :func:`endofm_monai.data.name_videos`, and ``name``, see
+        :func:`endofm_monai.data.name_clips`.
 
     Raises:
         FileNotFoundError: when a folder or file does not exist.
@@ -336,18 +337,18 @@ def list_videos(
             raise ValueError(f"{dataset_dir}: holds no image.")
     else:
         items = load_datalist(dataset_dir, datalist, section, label_key="")
-    videos = name_videos(items, dataset_dir)
+    videos = name_clips(name_videos(items, dataset_dir), dataset_dir)
     if results_dir is None:
         return videos
-    left = [item for item in videos if not _is_done(result_path(results_dir, item["video"]))]
+    left = [item for item in videos if not _is_done(result_path(results_dir, item["name"]))]
     if len(left) < len(videos):
         logger.info(f"{len(videos) - len(left)} of {len(videos)} videos are done already, {len(left)} are left.")
     return left
 
 
-def result_path(results_dir: str | os.PathLike, video: str) -> Path:
-    """The JSON file with the result for a video of this name."""
-    return Path(results_dir, f"{video}.json")
+def result_path(results_dir: str | os.PathLike, name: str) -> Path:
+    """The JSON file with the result for the item of this ``name``."""
+    return Path(results_dir, f"{name}.json")
 
 
 def _is_done(path: Path) -> bool:

@@ -113,7 +113,7 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for key in set.intersection(*(set(item) for item in read)) if read else ():
         values = [item[key] for item in read]
         first = values[0]
-        if key == CommonKeys.IMAGE and isinstance(first, list):
+        if key == CommonKeys.IMAGE and isinstance(first, list) and isinstance(first[0], torch.Tensor):
             batch[key] = [torch.stack(views) for views in zip(*values, strict=True)]
         elif key == CommonKeys.IMAGE and isinstance(first, torch.Tensor) and first.dtype == torch.uint8:
             batch[key] = values

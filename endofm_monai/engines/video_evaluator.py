@@ -61,7 +61,7 @@ class VideoEvaluator(SupervisedEvaluator):
         if batchdata.get("broken"):
             return {}
         (item,) = ({key: value[0] for key, value in batchdata.items() if key != "broken"},)
-        state.item, state.info, state.piece = item, None, 0
+        state.item, state.info, state.piece, state.problem = item, None, 0, None
         try:
             with open_clip(item["image"]) as reader:
                 state.info = reader.probe()

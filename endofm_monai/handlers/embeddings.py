@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,112 +19,74 @@ from monai.utils import CommonKeys, ImageMetaKey, convert_to_tensor
 from torch import nn
 
 from endofm_monai.data import split_clips
-from endofm_monai.utils import atomic_path
+from endofm_monai.handlers.rows import Rows
+from endofm_monai.utils import atomic_path, write_csv
 from endofm_monai.visualize.charts import MIN_CLIPS, plot_embeddings
 
-__all__ = ["ClipEmbeddings", "EmbeddingSaver", "embed_clips"]
+__all__ = ["ClipEmbeddings", "EmbeddingSaver", "add_embeddings", "embed_clips"]
 
 logger = logging.getLogger(__name__)
 
 
-class Row(NamedTuple):
-    """One clip: its path, its class index (-1 if it has none), and its embedding ``(D,)``."""
+class ClipEmbeddings(NamedTuple):
+    """The embeddings of N clips, in the order of the datalist."""
 
-    path: str
-    label: int
-    embedding: np.ndarray
+    embeddings: np.ndarray
+    """float32 ``(N, D)``; ``(0, 0)`` without clips."""
+    labels: np.ndarray
+    """int64 ``(N,)`` class indices, -1 for a clip without one."""
+    paths: list[str]
 
-
-class ClipEmbeddings:
-    """A table of clip embeddings, one row a clip, in the order of the datalist.
-
-    It is filled by :func:`embed_clips`, or by a MONAI evaluator that it is attached to.
-    """
-
-    def __init__(self) -> None:
-        self._rows: dict[int, Row] = {}  # by the clip's place in the datalist
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def attach(self, engine: Engine) -> None:
-        """Collect ``pred`` ``(D,)`` of each clip of each epoch of a MONAI evaluator, which must decollate."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self.clear)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-
-    def clear(self) -> None:
-        """Remove all rows."""
-        self._rows.clear()
-
-    def _collect(self, engine: Engine) -> None:
-        output = engine.state.output
-        self.add(engine.state.batch[: len(output)], [item[CommonKeys.PRED] for item in output])
-
-    def add(self, items: Sequence[Mapping[str, Any]], embeddings: Iterable[torch.Tensor]) -> None:
-        """Add clips.
-
-        Args:
-            items: a dictionary for each clip, with its path as ``path`` or in the metadata of ``image``, perhaps its
-                class index as an integer ``label``, and ``index``, its place in the datalist. The latter is not
-                needed by a single process that goes through the datalist in order.
-            embeddings: for each clip a tensor ``(D,)``.
-
-        Raises:
-            ValueError: when an embedding is not ``(D,)``, or when there are several processes and no ``index``.
-            KeyError: when an item has no path.
-        """
-        for item, embedding in zip(items, embeddings, strict=True):
-            if embedding.ndim != 1:
-                raise ValueError(f"A clip's embedding must have the shape (D,), but got {tuple(embedding.shape)}.")
-            if "index" not in item and idist.get_world_size() > 1:
-                raise ValueError("To order the clips of several processes, items need `index`, as of a `ClipDataset`.")
-            label = item.get(CommonKeys.LABEL)
-            self._rows[item.get("index", len(self._rows))] = Row(
-                _path(item),
-                label if isinstance(label, int) else -1,  # a `label` may also be the path of a mask
-                embedding.detach().float().cpu().numpy(),
-            )
-
-    def gather(self) -> ClipEmbeddings:
-        """The table of all processes together, on each of them; a clip that several have seen is one row."""
-        gathered = ClipEmbeddings()
-        tables = idist.all_gather(self._rows) if idist.get_world_size() > 1 else [self._rows]
-        for table in tables:
-            gathered._rows.update(table)
-        return gathered
-
-    @property
-    def _sorted(self) -> list[Row]:
-        return [self._rows[index] for index in sorted(self._rows)]
-
-    @property
-    def embeddings(self) -> np.ndarray:
-        """float32 ``(N, D)``; ``(0, 0)`` without clips."""
-        return np.stack([row.embedding for row in self._sorted]) if self._rows else np.empty((0, 0), np.float32)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int64 ``(N,)`` class indices, -1 for a clip without one."""
-        return np.array([row.label for row in self._sorted], dtype=np.int64)
-
-    @property
-    def paths(self) -> list[str]:
-        """Path of each of the N clips."""
-        return [row.path for row in self._sorted]
+    @classmethod
+    def of(cls, rows: Rows) -> ClipEmbeddings:
+        """Make it of the rows of :func:`add_embeddings`."""
+        embeddings, labels, paths = zip(*rows.flat(), strict=True) if rows else ((), (), ())
+        table = np.stack(embeddings) if rows else np.empty((0, 0), np.float32)
+        return cls(table, np.array(labels, dtype=np.int64), list(paths))
 
     def labeled(self, role: str) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings ``(M, D)`` and class indices ``(M,)`` of the clips that have one.
 
         Args:
-            role: what the clips are, for the message of the error.
-
-        Raises:
-            ValueError: when no clip has a class index.
+            role: what the clips are, for the message of the error when none has one.
         """
         has_label = self.labels >= 0
         if not has_label.any():
-            raise ValueError(f"None of the {len(self)} {role} clips has a class index, an integer `label`.")
+            raise ValueError(f"None of the {len(self.paths)} {role} clips has a class index, an integer `label`.")
         return self.embeddings[has_label], self.labels[has_label]
+
+
+def add_embeddings(rows: Rows, items: Sequence[Mapping[str, Any]], embeddings: Iterable[torch.Tensor]) -> None:
+    """Note the embeddings of clips.
+
+    Args:
+        rows: where to.
+        items: a dictionary for each clip, with its path as ``path`` or in the metadata of ``image``, perhaps its class
+            index as an integer ``label``, and ``index``, its place in the datalist, which a single process that goes
+            through it in order does not need.
+        embeddings: of each clip ``(D,)``.
+    """
+    for item, embedding in zip(items, embeddings, strict=True):
+        if embedding.ndim != 1:
+            raise ValueError(f"A clip's embedding must have the shape (D,), but got {tuple(embedding.shape)}.")
+        if "index" not in item and idist.get_world_size() > 1:
+            raise ValueError("To order the clips of several processes, items need `index`, as of a `ClipDataset`.")
+        image, label = item.get(CommonKeys.IMAGE), item.get(CommonKeys.LABEL)
+        has_meta = "path" not in item and isinstance(image, MetaTensor)
+        path = image.meta[ImageMetaKey.FILENAME_OR_OBJ] if has_meta else item["path"]
+        label = label if isinstance(label, int) else -1  # it may also be the path of a mask
+        rows[item.get("index", len(rows))] = [(embedding.detach().float().cpu().numpy(), label, str(path))]
+
+
+def attach_embeddings(rows: Rows, engine: Engine) -> None:
+    """Note the ``pred`` ``(D,)`` of each clip of an evaluator that decollates."""
+
+    def collect(engine: Engine) -> None:
+        output = engine.state.output
+        add_embeddings(rows, engine.state.batch[: len(output)], [item[CommonKeys.PRED] for item in output])
+
+    rows.attach(engine)
+    engine.add_event_handler(Events.ITERATION_COMPLETED, collect)
 
 
 def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: str | torch.device) -> ClipEmbeddings:
@@ -136,8 +97,8 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
 
     Args:
         network: from clips ``(B, C, T, H, W)`` to embeddings ``(B, D)``.
-        loader: batches with ``image`` ``(B, C, T, H, W)`` and what :meth:`ClipEmbeddings.add` needs; their messages
-            under ``broken`` are ignored.
+        loader: batches with ``image`` ``(B, C, T, H, W)`` and what :func:`add_embeddings` needs; broken clips are
+            left out.
         device: where the network is.
 
     Example::
@@ -145,7 +106,7 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
         clips = embed_clips(EndoFM.from_preset("tiny"), loader, "cpu")
         clips.embeddings, clips.labels, clips.paths
     """
-    table = ClipEmbeddings()
+    rows = Rows()
     with (
         torch.random.fork_rng(devices=[]),  # iterating over a DataLoader draws a seed
         torch.compiler.set_stance("force_eager"),
@@ -154,105 +115,69 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
     ):
         for batch in loader:
             if len(batch[CommonKeys.IMAGE]) > 0:
-                embeddings = network(convert_to_tensor(batch[CommonKeys.IMAGE], device=device, track_meta=False))
-                table.add(split_clips(batch), embeddings)
-    return table.gather()
-
-
-def _path(item: Mapping[str, Any]) -> str:
-    image = item.get(CommonKeys.IMAGE)
-    if "path" not in item and isinstance(image, MetaTensor):
-        return str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
-    return str(item["path"])
+                clips = convert_to_tensor(batch[CommonKeys.IMAGE], device=device, track_meta=False)
+                add_embeddings(rows, split_clips(batch), network(clips))
+    return ClipEmbeddings.of(rows.gather())
 
 
 class EmbeddingSaver:
-    """Writes one embedding a clip: the ``pred`` of a MONAI ``SupervisedEvaluator`` whose network is a backbone.
+    """Writes one embedding a clip: the ``pred`` of a MONAI evaluator that decollates and whose network is a backbone.
 
-    When the evaluator is done, the first process writes, each file completely or not at all,
-
-    * ``<filename>.npz`` with ``embeddings`` (float32, ``(N, D)``), ``labels`` (int64, ``(N,)``, -1 for a clip without
-      class index) and ``paths`` (``(N,)`` strings), in the order of the datalist;
-    * ``<filename>.csv`` with the same as columns ``path, label, e0, e1, ...``;
-    * ``<filename>_broken.csv`` with a message for each clip that could not be read, if there are any;
-    * ``<filename>.png``, a map of the embeddings, with ``plot``.
-
-    When it stops with an error, each process writes what it has to ``<filename>.partial<rank>.npz`` and ``.csv``; the
-    next complete run removes them. For that the saver must stand before MONAI's ``StatsHandler`` in the list of
-    handlers, since ignite calls only the first one that raises the error again.
+    When it is done, the first process writes ``<filename>.npz`` with the arrays of :class:`ClipEmbeddings`,
+    ``<filename>.csv`` with the same as ``path, label, e0, e1, ...``, and ``<filename>_broken.csv`` with the messages
+    about clips that could not be read. When it stops with an error, each process writes what it has to
+    ``<filename>.partial<rank>.npz`` and ``.csv``, which the next complete run removes; for that the saver must stand
+    before MONAI's ``StatsHandler`` among the handlers: ignite calls only the first one that raises the error again.
 
     Args:
         output_dir: the folder to write to.
         filename: name of the files without suffix.
-        plot: draw the map, if there are at least three clips.
+        plot: also draw ``<filename>.png``, a map of the embeddings, if there are at least three.
     """
 
     def __init__(self, output_dir: str | os.PathLike, filename: str = "embeddings", plot: bool = False) -> None:
         self.output_dir = Path(output_dir)
         self.filename = filename
         self.plot = plot
-        self._clips = ClipEmbeddings()
-        self._broken: set[str] = set()
+        self._rows, self._broken = Rows(), Rows()
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a MONAI evaluator."""
-        self._clips.attach(engine)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._note_broken)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_partial)
+        """Register with an evaluator."""
+        attach_embeddings(self._rows, engine)
+        self._broken.attach_broken(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_partial)
 
-    def _start(self) -> None:
-        self._broken.clear()
-
-    def _note_broken(self, engine: Engine) -> None:
-        self._broken.update(engine.state.batch.get("broken", []))
-
-    def save(self) -> None:
-        """Write the files; with several processes, all must call it."""
-        clips = self._clips.gather()
-        messages = idist.all_gather(self._broken) if idist.get_world_size() > 1 else [self._broken]
+    def _save(self) -> None:
+        clips, broken = ClipEmbeddings.of(self._rows.gather()), self._broken.gather()
         if idist.get_rank() > 0:
             return
-        broken = sorted(set.union(*messages))
-        self._write(clips, self.filename)
-        for stale in self.output_dir.glob(f"{self.filename}.partial*"):
-            stale.unlink()
         listing = self.output_dir / f"{self.filename}_broken.csv"
-        if broken:
-            _write_csv(listing, ["message"], ([message] for message in broken))
-        else:
-            listing.unlink(missing_ok=True)
-        summary = f"Wrote the embeddings of {len(clips)} clips to {self.output_dir / self.filename}.npz and .csv"
-        if self.plot and len(clips) >= MIN_CLIPS:
+        self._write(clips, self.filename)
+        for stale in (listing, *self.output_dir.glob(f"{self.filename}.partial*")):
+            stale.unlink(missing_ok=True)
+        summary = f"Wrote the embeddings of {len(clips.paths)} clips to {self.output_dir / self.filename}.npz and .csv"
+        if self.plot and len(clips.paths) >= MIN_CLIPS:
             plot_embeddings(clips.embeddings, clips.labels, self.output_dir / f"{self.filename}.png")
             summary += ", and a map to .png"
+        if broken:
+            write_csv(listing, ["message"], broken.values())
         logger.info(f"{summary}; {len(broken)} broken clips" + (f" are listed in {listing}." if broken else "."))
 
-    def save_partial(self, engine: Engine, error: BaseException) -> None:
-        """Write what this process has computed, and raise the error again."""
-        if len(self._clips) > 0:
+    def _save_partial(self, engine: Engine, error: BaseException) -> None:
+        if self._rows:
             name = f"{self.filename}.partial{idist.get_rank()}"
-            self._write(self._clips, name)
-            logger.error(
-                f"Stopped by an error; {len(self._clips)} embeddings are in {self.output_dir / name}.npz and .csv."
-            )
+            self._write(ClipEmbeddings.of(self._rows), name)
+            place = f"{self.output_dir / name}.npz and .csv"
+            logger.error(f"Stopped by an error; {len(self._rows)} embeddings are in {place}.")
         raise error
 
     def _write(self, clips: ClipEmbeddings, name: str) -> None:
-        embeddings, labels, paths = clips.embeddings, clips.labels, clips.paths
         with atomic_path(self.output_dir / f"{name}.npz") as temporary:
-            np.savez(temporary, embeddings=embeddings, labels=labels, paths=np.array(paths, dtype=str))
-        rows = zip(paths, labels, embeddings, strict=True)
-        _write_csv(
-            self.output_dir / f"{name}.csv",
-            ["path", "label", *(f"e{column}" for column in range(embeddings.shape[1]))],
-            ([path, label, *(f"{value:.9g}" for value in embedding)] for path, label, embedding in rows),
-        )
-
-
-def _write_csv(path: Path, header: list[str], rows: Iterable[list]) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+            np.savez(
+                temporary, embeddings=clips.embeddings, labels=clips.labels, paths=np.array(clips.paths, dtype=str)
+            )
+        header = ["path", "label", *(f"e{column}" for column in range(clips.embeddings.shape[1]))]
+        rows = zip(clips.paths, clips.labels, clips.embeddings, strict=True)
+        table = ([path, label, *(f"{value:.9g}" for value in embedding)] for path, label, embedding in rows)
+        write_csv(self.output_dir / f"{name}.csv", header, table)

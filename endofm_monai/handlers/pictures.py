@@ -14,46 +14,61 @@ from ignite.engine import Engine, Events
 from matplotlib.image import imread
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
-from torch.nn.functional import interpolate
 from torch.utils.tensorboard import SummaryWriter
 
+from endofm_monai.engines import VideoEvents
+from endofm_monai.handlers.segmentation import true_mask
 from endofm_monai.networks import unwrap
 from endofm_monai.visualize import plot_attention, plot_masks, plot_views
+from endofm_monai.visualize.figure import pick_frames
 
 __all__ = ["AttentionPictureHandler", "MaskPictureHandler", "ViewsPictureHandler"]
 
 
 class PictureHandler(ABC):
-    """Draws a picture of the first clip of a batch after the first iteration and then at intervals.
+    """Draws pictures of a run, by the first process.
 
-    It is written to ``<output_dir>/<name>/<iteration>.png`` and to a TensorBoard log in the same folder, by the first
-    process. The training does not change.
-
-    Args:
-        output_dir: the folder to write to.
-        interval: iterations between two pictures.
-
-    Raises:
-        ValueError: when ``interval`` is not positive.
+    They are ``<output_dir>/<name>/*.png``, and in a TensorBoard log in the same folder: TensorBoard follows only the
+    newest log of a folder. The run does not change.
     """
 
     name: str
 
+    def __init__(self, output_dir: str | os.PathLike) -> None:
+        self.folder = Path(output_dir) / self.name
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an engine."""
+        if idist.get_rank() == 0:
+            self._writer = SummaryWriter(str(self.folder))
+            self._attach(engine)
+
+    @abstractmethod
+    def _attach(self, engine: Engine) -> None:
+        """Add the handlers."""
+
+    def _show(self, path: Path, step: int) -> None:
+        self._writer.add_image(self.name, imread(path)[..., :3], step, dataformats="HWC")
+        self._writer.flush()
+
+
+class TrainingPictureHandler(PictureHandler):
+    """Draws the first clip of a :class:`StudentTeacherTrainer` after the first iteration and at intervals.
+
+    Args:
+        output_dir: the folder to write to, in a subfolder.
+        interval: iterations between two pictures.
+    """
+
     def __init__(self, output_dir: str | os.PathLike, interval: int = 1000) -> None:
         if interval < 1:
             raise ValueError(f"`interval` must be at least 1 iteration, but got {interval}.")
-        # a folder, and so a TensorBoard run, of its own: TensorBoard follows only the newest log of a folder
-        self.folder = Path(output_dir) / self.name
+        super().__init__(output_dir)
         self.interval = interval
 
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`StudentTeacherTrainer`."""
-        if idist.get_rank() == 0:
-            self._writer = SummaryWriter(str(self.folder))
-            engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=self._is_due), self)
-
-    def _is_due(self, engine: Engine, iteration: int) -> bool:
-        return iteration == 1 or iteration % self.interval == 0
+    def _attach(self, engine: Engine) -> None:
+        is_due = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n == 1 or n % self.interval == 0)
+        engine.add_event_handler(is_due, self)
 
     def __call__(self, engine: Engine) -> None:
         """Draw the picture, if the batch holds a clip that could be read."""
@@ -61,19 +76,15 @@ class PictureHandler(ABC):
         if len(views[0]) > 0:
             path = self.folder / f"{engine.state.iteration:07d}.png"
             self.draw(engine, views, path)
-            self._writer.add_image(self.name, imread(path)[..., :3], engine.state.iteration, dataformats="HWC")
-            self._writer.flush()
+            self._show(path, engine.state.iteration)
 
     @abstractmethod
     def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
         """Draw the views ``(1, 3, T, S, S)`` of one clip to ``path``."""
 
 
-class ViewsPictureHandler(PictureHandler):
-    """Draws the views that student and teacher see of a clip; see :class:`PictureHandler`, whose arguments it takes.
-
-    The subfolder of ``output_dir`` is ``views``.
-    """
+class ViewsPictureHandler(TrainingPictureHandler):
+    """Draws the views that student and teacher see of a clip to ``views``; see :class:`TrainingPictureHandler`."""
 
     name = "views"
 
@@ -83,11 +94,8 @@ class ViewsPictureHandler(PictureHandler):
         plot_views([view[0] for view in views], path, network.num_global_views)
 
 
-class AttentionPictureHandler(PictureHandler):
-    """Draws where the teacher looks in the first global view; see :class:`PictureHandler`, whose arguments it takes.
-
-    The subfolder of ``output_dir`` is ``attention``.
-    """
+class AttentionPictureHandler(TrainingPictureHandler):
+    """Draws where the teacher looks in the first global view to ``attention``; see :class:`TrainingPictureHandler`."""
 
     name = "attention"
 
@@ -100,39 +108,37 @@ class AttentionPictureHandler(PictureHandler):
         plot_attention(views[0][0], attention[0], path)
 
 
-class MaskPictureHandler:
-    """Draws image, truth, prediction and difference of frames of one clip at each evaluation.
-
-    It is written to ``<output_dir>/masks/<epoch>.png`` and to a TensorBoard log in the same folder, by the first
-    process. See :func:`endofm_monai.visualize.plot_masks`.
+class MaskPictureHandler(PictureHandler):
+    """Draws image, truth, prediction and difference of frames of one video at each evaluation, ``masks/<epoch>.png``.
 
     Args:
         output_dir: the folder to write to.
-        batch: number of the batch, from 1, whose first clip is drawn.
+        video: number of the video, from 1, that is drawn.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, batch: int = 1) -> None:
-        self.folder = Path(output_dir) / "masks"
-        self.batch = batch
+    name = "masks"
 
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with an evaluator."""
-        if idist.get_rank() == 0:
-            self._writer = SummaryWriter(str(self.folder))
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+    def __init__(self, output_dir: str | os.PathLike, video: int = 1) -> None:
+        super().__init__(output_dir)
+        self.video = video
+        self._shown: list[tuple[torch.Tensor, ...]] = []
 
-    def __call__(self, engine: Engine) -> None:
-        """Draw the picture, if it is the turn of this batch and the clip could be read."""
+    def _attach(self, engine: Engine) -> None:
+        engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda: self._shown.clear())
+        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._keep)
+        engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._draw)
+
+    def _keep(self, engine: Engine) -> None:
         state = engine.state
-        if (state.iteration - 1) % state.epoch_length + 1 != self.batch or not state.output:
-            return
-        item = state.output[0]
-        size = item[CommonKeys.IMAGE].shape[-2:]
-        prediction, truth = (
-            interpolate(item[key].float().transpose(0, 1), size, mode="nearest-exact")[:, 0]
-            for key in (CommonKeys.PRED, CommonKeys.LABEL)
-        )
-        path = self.folder / f"{state.epoch:04d}.png"
-        plot_masks(item[CommonKeys.IMAGE], prediction, truth, path)
-        self._writer.add_image("masks", imread(path)[..., :3], state.epoch, dataformats="HWC")
-        self._writer.flush()
+        is_due = (state.iteration - 1) % state.epoch_length + 1 == self.video
+        if is_due and state.piece in pick_frames(state.info.frames):
+            truth = torch.from_numpy(true_mask(state))
+            self._shown.append((state.frame, state.answer["probability"][0] > 0.5, truth))
+
+    def _draw(self, engine: Engine) -> None:
+        if self._shown:
+            frames, predictions, truths = zip(*self._shown, strict=True)
+            path = self.folder / f"{engine.state.epoch:04d}.png"
+            numbers = pick_frames(engine.state.info.frames)
+            plot_masks(torch.stack(frames, 1), torch.stack(predictions), torch.stack(truths), path, numbers)
+            self._show(path, engine.state.epoch)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -16,10 +15,11 @@ from monai.data import DataLoader
 from monai.utils import CommonKeys
 from torch.utils.tensorboard import SummaryWriter
 
-from endofm_monai.handlers.embeddings import ClipEmbeddings, embed_clips
+from endofm_monai.handlers.embeddings import ClipEmbeddings, attach_embeddings, embed_clips
+from endofm_monai.handlers.rows import Rows
 from endofm_monai.metrics import knn_probe, linear_probe
 from endofm_monai.networks import unwrap
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import write_json
 
 __all__ = ["KNNProbeHandler", "ProbeEvaluation"]
 
@@ -41,9 +41,6 @@ class KNNProbeHandler:
         k: number of neighbors.
         temperature: see :func:`endofm_monai.metrics.knn_probe`.
         output_dir: folder of a TensorBoard log, in its subfolder ``knn``; None writes none.
-
-    Raises:
-        ValueError: when ``interval`` is not positive.
     """
 
     def __init__(
@@ -57,17 +54,16 @@ class KNNProbeHandler:
     ) -> None:
         if interval < 1:
             raise ValueError(f"`interval` must be at least 1 epoch, but got {interval}.")
-        self.train_loader = train_loader
-        self.val_loader = val_loader
+        self.loaders = {"training": train_loader, "validation": val_loader}
         self.interval = interval
-        self.k = k
-        self.temperature = temperature
+        self.options = (k, temperature)
         self.output_dir = output_dir
         self._writer: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`StudentTeacherTrainer`, ahead of handlers that show its metrics."""
-        if len(_classes(self.train_loader)) < 2 or not _classes(self.val_loader):
+        """Register with a :class:`StudentTeacherTrainer`, ahead of handlers that show its metrics."""
+        train, val = (_classes(loader) for loader in self.loaders.values())
+        if len(train) < 2 or not val:
             if idist.get_rank() == 0:
                 logger.info("No k-NN probe: it needs class indices as `label`, of two classes or more in training.")
             return
@@ -77,32 +73,33 @@ class KNNProbeHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Probe, if this is an epoch to do so."""
-        metrics = engine.state.metrics
+        metrics, epoch = engine.state.metrics, engine.state.epoch
         for name in [name for name in metrics if name.startswith("knn_")]:
             del metrics[name]
-        if engine.state.epoch % self.interval:
+        if epoch % self.interval:
             return
         network: Any = unwrap(engine.network)
-        train = embed_clips(network.teacher.backbone, self.train_loader, engine.state.device).labeled("training")
-        val = embed_clips(network.teacher.backbone, self.val_loader, engine.state.device).labeled("validation")
-        scores = _prefixed("knn", knn_probe(*train, *val, self.k, self.temperature))
+        clips = {
+            k: embed_clips(network.teacher.backbone, loader, engine.state.device) for k, loader in self.loaders.items()
+        }
+        train, val = (part.labeled(role) for role, part in clips.items())
+        scores = _prefixed("knn", knn_probe(*train, *val, *self.options))
         metrics.update(scores)
         if idist.get_rank() == 0:
-            logger.info(f"epoch {engine.state.epoch} | " + _text(scores))
+            logger.info(f"epoch {epoch} | " + _text(scores))
         if self._writer is not None:
             for name, score in scores.items():
-                self._writer.add_scalar(f"epoch/{name}", score, engine.state.epoch)
+                self._writer.add_scalar(f"epoch/{name}", score, epoch)
             self._writer.flush()
 
 
 class ProbeEvaluation:
     """Judges a backbone by a k-NN and a linear probe on labeled clips.
 
-    Attach it to a MONAI ``SupervisedEvaluator`` whose network is the backbone and whose loader gives the clips to
-    classify. When that is done, the training clips are embedded, and the scores of
-    :func:`endofm_monai.metrics.knn_probe` and :func:`endofm_monai.metrics.linear_probe` are logged, set in
-    ``evaluator.state.metrics`` as ``knn_accuracy``, ``linear_accuracy`` and so on, and written with the number of
-    clips and of those of each class to ``<output_dir>/<filename>``.
+    Attach it to a MONAI evaluator whose network is the backbone and whose loader gives the clips to classify. When that
+    is done, the training clips are embedded, and the scores of :func:`endofm_monai.metrics.knn_probe` and
+    :func:`endofm_monai.metrics.linear_probe` are logged, set in the evaluator's metrics as ``knn_accuracy``,
+    ``linear_accuracy`` and so on, and written with the numbers of clips of each class to ``<output_dir>/<filename>``.
 
     Args:
         train_loader: loader of the training clips; see :func:`embed_clips`.
@@ -124,36 +121,25 @@ class ProbeEvaluation:
         self.path = Path(output_dir) / filename
         self.k = k
         self.temperature = temperature
-        self._clips = ClipEmbeddings()
+        self._rows = Rows()
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a MONAI evaluator, ahead of handlers that show its metrics."""
-        self._clips.attach(engine)
+        """Register with a MONAI evaluator, ahead of handlers that show its metrics."""
+        attach_embeddings(self._rows, engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Run both probes; with several processes, on all of them.
-
-        Raises:
-            ValueError: when there are no labels, or what the probes raise.
-        """
-        evaluated = self._clips.gather().labeled("evaluated")
+        """Run both probes; with several processes, on all of them."""
+        evaluated = ClipEmbeddings.of(self._rows.gather()).labeled("evaluated")
         train = embed_clips(unwrap(engine.network), self.train_loader, engine.state.device).labeled("training")
-        knn = knn_probe(*train, *evaluated, self.k, self.temperature)
-        linear = linear_probe(*train, *evaluated)
+        knn, linear = knn_probe(*train, *evaluated, self.k, self.temperature), linear_probe(*train, *evaluated)
         scores = _prefixed("knn", knn) | _prefixed("linear", linear)
         engine.state.metrics.update(scores)
-        if idist.get_rank() > 0:
-            return
-        logger.info(_text(scores))
-        report = {
-            "training_clips": _count(train[1]),
-            "evaluated_clips": _count(evaluated[1]),
-            "knn": {"k": min(self.k, len(train[1])), "temperature": self.temperature, **knn},
-            "linear": linear,
-        }
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(report, indent=4) + "\n", encoding="utf-8")
+        if idist.get_rank() == 0:
+            logger.info(_text(scores))
+            counts = {"training_clips": _count(train[1]), "evaluated_clips": _count(evaluated[1])}
+            neighbors = {"k": min(self.k, len(train[1])), "temperature": self.temperature}
+            write_json(self.path, {**counts, "knn": {**neighbors, **knn}, "linear": linear})
 
 
 def _classes(loader: DataLoader) -> set[int]:

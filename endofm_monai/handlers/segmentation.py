@@ -3,282 +3,152 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
-from itertools import accumulate, compress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
-from monai.metrics import compute_dice
+from ignite.engine import Engine, State
 from monai.utils import CommonKeys, ensure_tuple
 from PIL import Image
 
-from endofm_monai.data import ClipInfo, clip_names
-from endofm_monai.formats.writers import MASK_WRITERS, VideoOutput, WriteFrame
+from endofm_monai.data import ClipReadError, read_mask
+from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.engines import VideoEvents
+from endofm_monai.formats import MASK_WRITERS
+from endofm_monai.handlers.rows import Report, Rows, skipped_names
+from endofm_monai.handlers.savers import FrameSaver
 from endofm_monai.metrics import SegmentationScores
-from endofm_monai.reference.metrics import reference_clip_scores
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import write_csv, write_json
 
-__all__ = ["MaskSaver", "MeanFrameDice", "SegmentationEvaluation"]
+__all__ = ["MaskSaver", "SegmentationReport", "true_mask"]
 
 logger = logging.getLogger(__name__)
+PROTOCOLS = ("clean", "post_processed", "published")
 
 
-class MeanFrameDice:
-    """Key metric of a MONAI evaluator: mean Dice of the frames of all clips, in however many processes.
+def true_mask(state: State) -> np.ndarray:
+    """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; all its handlers share one reading.
 
-    A frame in which neither truth nor prediction has a polyp counts as 1. A clip that several processes have seen
-    counts once, which MONAI's ``DiceMetric`` could not tell.
-
-    The evaluator must decollate and give ``pred`` and ``label``, masks ``(1, T, H, W)``; the batches' items have the
-    ``index`` of :class:`endofm_monai.data.ClipDataset`.
+    It is the item's ``mask``: a file for each frame, or their folder.
     """
-
-    def __init__(self) -> None:
-        self._dice: dict[int, torch.Tensor] = {}  # of the frames of each clip
-
-    def attach(self, engine: Engine, name: str) -> None:
-        """Register with an evaluator, as its metric ``name``."""
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda: self._dice.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._compute, name)
-
-    def _collect(self, engine: Engine) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            frames = (output[key].transpose(0, 1) for key in (CommonKeys.PRED, CommonKeys.LABEL))
-            self._dice[int(item["index"])] = compute_dice(*frames, ignore_empty=False).double().flatten().cpu()
-
-    def _compute(self, engine: Engine, name: str) -> None:
-        """Set the metric; all processes must call it."""
-        tables = idist.all_gather(self._dice) if idist.get_world_size() > 1 else [self._dice]
-        clips = {index: dice for table in tables for index, dice in table.items()}
-        if not clips:
-            raise ValueError("There is nothing to evaluate: no clip could be read.")
-        engine.state.metrics[name] = torch.cat([clips[index] for index in sorted(clips)]).mean().item()
+    if getattr(state, "truth_of", None) is not state.frame:
+        masks, info = state.item["mask"], state.info
+        if isinstance(masks, str):
+            masks = frame_images(masks) if os.path.isdir(masks) else [masks]
+        if len(masks) != info.frames:
+            raise ClipReadError(f"{state.item['name']}: has {info.frames} frames, but masks for {len(masks)} frames")
+        path = Path(masks[state.piece])
+        state.truth, state.truth_of = read_mask(path), state.frame
+        if state.truth.shape != (info.height, info.width):
+            size = "x".join(map(str, state.truth.shape))
+            raise ClipReadError(f"{path}: has {size} pixels, its frame {info.height}x{info.width}")
+    return state.truth
 
 
-class SegmentationEvaluation:
-    """Evaluates masks by two protocols side by side, when an evaluator is done; the first process writes the results.
+class SegmentationReport(Report):
+    """Key metric: the mean Dice of all frames before any post-processing, 1 where neither mask has a polyp.
 
-    ``<output_dir>/segmentation.json`` holds
+    With ``output_dir``, ``segmentation_frames.csv`` has the scores of each frame, and ``segmentation.json``
 
-    * ``clean``: the scores of :class:`endofm_monai.metrics.SegmentationScores`, at the size of the frames, of the
-      clips that share no file with the training; clips of one ``video`` are one sequence;
-    * ``post_processed``: the same of the masks at ``processed``, if the items have them;
-    * ``published``: the published protocol, see :func:`endofm_monai.metrics.reference_clip_scores`, at the size of the
-      network's output, of all clips; its own split shares clips between training and test, which are flagged;
-    * ``skipped``: the names of clips that could not be read.
-
-    ``<output_dir>/segmentation_frames.csv`` has the scores of each frame.
-
-    The evaluator must give ``pred`` and ``label`` (masks ``(1, T, H, W)``), ``probability`` and ``logits`` of
-    :class:`endofm_monai.transforms.MaskFromLogitsd`, and the ``index`` of :class:`endofm_monai.data.ClipDataset`.
+    * ``clean``: the scores of :class:`endofm_monai.metrics.SegmentationScores`, at the size of the frames and before
+      any post-processing, of videos that share no file with the training; those of one ``video`` are one sequence;
+    * ``post_processed``: the same after it;
+    * ``published``: means of ``clip_scores`` of all videos; those shared with the training are flagged;
+    * ``skipped``: the names of videos that could not be read.
 
     Args:
         output_dir: the folder to write to.
-        training_data: the items that the network was trained on, to find shared clips.
-        dataset_dir: folder that clips are named from.
+        training_data: the items that the network was trained on.
+        post_processed: whether the predictor post-processes.
+        clip_scores: scores by name of a whole video's prediction and truth, both bool ``(T, h, w)`` at the size of the
+            network's output; see :mod:`endofm_monai.reference`.
     """
 
     def __init__(
         self,
-        output_dir: str | os.PathLike,
+        output_dir: str | os.PathLike | None = None,
         training_data: Sequence[dict[str, Any]] = (),
-        dataset_dir: str | os.PathLike = ".",
+        post_processed: bool = False,
+        clip_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None,
     ) -> None:
-        self.output_dir = Path(output_dir)
+        super().__init__(output_dir)
         self.training_files = {file for item in training_data for file in ensure_tuple(item[CommonKeys.IMAGE])}
-        self.dataset_dir = dataset_dir
+        self.post_processed = post_processed
+        self.clip_scores = clip_scores
+        self._masks: list[np.ndarray] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with an evaluator."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.score)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+    def collect(self, engine: Engine) -> None:
+        """Note the scores of frames, and those of whole videos."""
+        super().collect(engine)
+        if self.clip_scores is not None:
+            engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda: self._masks.clear())
+            engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip)
 
-    def start(self, engine: Engine) -> None:
-        """Forget former results, and name the clips."""
-        data = engine.data_loader.dataset.data
-        self.names = clip_names([item[CommonKeys.IMAGE] for item in data], self.dataset_dir)
-        self.clips: dict[int, dict[str, Any]] = {}  # by index, so that one seen by several processes counts once
+    def row(self, state: State) -> dict[str, Any]:
+        """The Dice of a frame, and its scores by protocol."""
+        answer, truth = state.answer, true_mask(state)
+        raw = answer["probability"] > 0.5
+        both = np.count_nonzero(raw) + np.count_nonzero(truth)
+        row: dict[str, Any] = {"dice": 2 * np.count_nonzero(raw[0].numpy() & truth) / both if both else 1.0}
+        if self.clip_scores is not None:
+            predicted = (answer["logits"].argmax(dim=0) > 0).numpy()
+            small = Image.fromarray(truth.astype(np.uint8)).resize(predicted.shape[::-1], Image.Resampling.NEAREST)
+            self._masks.append(np.stack([predicted, np.asarray(small) > 0]))
+        if self.output_dir is not None and not self._is_shared(state.item):
+            row["clean"] = _scores(state, raw, truth)
+            if self.post_processed:
+                row["post_processed"] = _scores(state, answer["mask"], truth)
+        return row
 
-    def score(self, engine: Engine) -> None:
-        """Score the clips of one batch."""
-        for inputs, outputs in zip(engine.state.batch, engine.state.output, strict=True):
-            item = {**inputs, **outputs}
-            index = int(item["index"])
-            source = engine.data_loader.dataset.data[index]
-            name = self.names[index]
-            video = str(source.get("video", name))
-            shared = not self.training_files.isdisjoint(ensure_tuple(source[CommonKeys.IMAGE]))
-            truth = item[CommonKeys.LABEL][0]
-            clean, processed = SegmentationScores(), SegmentationScores()
-            if not shared:
-                clean.add(name, item[CommonKeys.PRED][0], item["probability"][0], truth, video)
-                if "processed" in item:
-                    processed.add(name, item["processed"][0], item["probability"][0], truth, video)
-            predicted = item["logits"].argmax(dim=0).cpu().numpy() > 0
-            frames = [Image.fromarray(mask) for mask in truth.cpu().numpy()]
-            width_height = predicted.shape[:0:-1]
-            resized = [np.asarray(frame.resize(width_height, Image.Resampling.NEAREST)) > 0 for frame in frames]
-            scores = reference_clip_scores(predicted, np.stack(resized))
-            published = {"clip": name, **scores, "in_training": shared}
-            self.clips[index] = {"clean": clean.rows, "processed": processed.rows, "published": published}
+    def _is_shared(self, item: dict[str, Any]) -> bool:
+        return not self.training_files.isdisjoint(ensure_tuple(item[CommonKeys.IMAGE]))
 
-    def write(self, engine: Engine) -> None:
-        """Write the results; all processes must call it."""
-        tables = idist.all_gather(self.clips) if idist.get_world_size() > 1 else [self.clips]
-        merged = {index: clip for table in tables for index, clip in table.items()}
-        if idist.get_rank() > 0 or not merged:
+    def _score_clip(self, engine: Engine) -> None:
+        item = engine.state.item
+        scores = {"clip": item["name"], **self.clip_scores(*np.stack(self._masks, axis=1))}
+        self.rows[int(item["index"])][-1]["published"] = {**scores, "in_training": self._is_shared(item)}
+
+    def metrics(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
+        """The mean Dice."""
+        return {name: float(np.mean([row["dice"] for row in rows]))}
+
+    def write(self, engine: Engine, rows: Rows) -> None:
+        """Write the report."""
+        found = {key: [row[key] for row in rows.flat() if key in row] for key in PROTOCOLS}
+        report: dict[str, Any] = {"clean": None}
+        report |= {key: SegmentationScores(found[key]).report() for key in PROTOCOLS[:2] if found[key]}
+        if clips := found["published"]:
+            names = [name for name in clips[0] if name not in ("clip", "in_training")]
+            report["published"] = {name: float(np.mean([clip[name] for clip in clips])) for name in names}
+            shared = [clip["clip"] for clip in clips if clip["in_training"]]
+            report["published"] |= {"clips_in_training": shared, "clips": clips}
+        path = self.output_dir / "segmentation.json"
+        write_json(path, {**report, "skipped": skipped_names(engine, rows)})
+        if not found["clean"]:
+            logger.warning("All evaluated videos were in training too: there is no clean result.")
             return
-        clips = [merged[index] for index in sorted(merged)]
-        clean, processed = (
-            SegmentationScores([row for clip in clips for row in clip[key]]) for key in ("clean", "processed")
-        )
-        published = [clip["published"] for clip in clips]
-        report: dict[str, Any] = {"clean": clean.report() if clean.rows else None}
-        if processed.rows:
-            report["post_processed"] = processed.report()
-        report["published"] = {
-            **{name: float(np.mean([clip[name] for clip in published])) for name in ("dice", "hd95")},
-            "clips_in_training": [clip["clip"] for clip in published if clip["in_training"]],
-            "clips": published,
-        }
-        report["skipped"] = [name for index, name in enumerate(self.names) if index not in merged]
-        with atomic_path(self.output_dir / "segmentation.json") as temporary:
-            temporary.write_text(json.dumps(report, indent=4))
-        if not clean.rows:
-            logger.warning("All evaluated clips were in training too: there is no clean result.")
-            return
-        rows = [{key: value for key, value in row.items() if key != "alignment"} for row in clean.rows]
-        with (
-            atomic_path(self.output_dir / "segmentation_frames.csv") as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        dice = report["clean"]["per_frame"]["dice"]
+        columns = [column for column in found["clean"][0] if column != "alignment"]
+        table = ([row[column] for column in columns] for row in found["clean"])
+        write_csv(self.output_dir / "segmentation_frames.csv", columns, table)
+        clean, dice = report["clean"], report["clean"]["per_frame"]["dice"]
         logger.info(
-            f"Dice of {report['clean']['frames']} frames of {report['clean']['sequences']} sequences: "
-            f"{dice['value']:.3f} [{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]; by the published protocol "
-            f"{report['published']['dice']:.3f}. See {self.output_dir / 'segmentation.json'}."
+            f"Dice of {clean['frames']} frames of {clean['sequences']} sequences: {dice['value']:.3f} "
+            f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]. See {path}."
         )
 
 
-class MaskSaver:
-    """Writes the masks of clips, which an evaluator goes through in chunks, frame by frame as they come.
+def _scores(state: State, mask: torch.Tensor, truth: np.ndarray) -> dict[str, Any]:
+    scores, item = SegmentationScores(), state.item
+    true = torch.from_numpy(truth)[None]
+    scores.add(item["name"], mask, state.answer["probability"], true, str(item.get("video", item["name"])))
+    return {**scores.rows[0], "frame": state.piece}
 
-    Each clip gets a folder ``<output_dir>/<name of the clip>`` with the ``formats``: ``"png"`` (``masks/*.png``),
-    ``"nifti"`` (``masks.nii.gz``), ``"coco"`` (``masks.json``), ``"overlay"`` (``overlay.mp4``); see
-    :mod:`endofm_monai.formats.masks`. A clip of which a chunk could not be read gets only the PNG files of the
-    frames before it, and an error is logged.
 
-    The evaluator must give ``pred`` (masks ``(1, T, H, W)``), ``frames`` (uint8 RGB ``(3, T, H, W)`` of the
-    same size) and the ``index`` of :class:`endofm_monai.data.ClipDataset`, whose data must be those of
-    :func:`endofm_monai.data.chunk_clips`, in order.
+class MaskSaver(FrameSaver):
+    """Writes masks: ``masks/*.png``, ``masks.nii.gz``, ``masks.json`` (COCO) and ``overlay.mp4``."""
 
-    Args:
-        output_dir: the folder to write to.
-        formats: what to write.
-        dataset_dir: folder that clips are named from.
-
-    Raises:
-        ValueError: when a format is unknown.
-    """
-
-    def __init__(
-        self,
-        output_dir: str | os.PathLike,
-        formats: Sequence[str] = ("png", "nifti", "coco", "overlay"),
-        dataset_dir: str | os.PathLike = ".",
-    ) -> None:
-        if unknown := set(formats) - set(MASK_WRITERS):
-            raise ValueError(f"`formats` must be some of {', '.join(MASK_WRITERS)}, but got {', '.join(unknown)}.")
-        self.output_dir = Path(output_dir)
-        self.formats = formats
-        self.dataset_dir = dataset_dir
-        self._stack = ExitStack()
-        self._writers: list[WriteFrame] = []
-        self._source: Any = None
-        self._written = 0
-
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with a MONAI evaluator."""
-        engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self.stop)
-
-    def start(self, engine: Engine) -> None:
-        """Name the clips."""
-        data = engine.data_loader.dataset.data
-        first_chunks = [item["core"][0] == 0 for item in data]
-        names = clip_names([item["source"] for item in compress(data, first_chunks)], self.dataset_dir)
-        self._names = [names[number - 1] for number in accumulate(first_chunks)]
-
-    def save(self, engine: Engine) -> None:
-        """Write the cores of the chunks of one batch."""
-        for chunk, output in zip(engine.state.batch, engine.state.output, strict=True):
-            item = engine.data_loader.dataset.data[int(chunk["index"])]
-            first, last, start, stop = item["core"]
-            frames = chunk["frames"][:, start:stop].permute(1, 2, 3, 0).cpu().numpy()
-            masks = (output[CommonKeys.PRED][0, start:stop] > 0).byte().cpu()
-            if first == 0:
-                self.finish()
-                self._open(self._names[int(chunk["index"])], item, *masks.shape[1:])
-            if item["source"] != self._source or first != self._written:
-                continue  # a chunk before this one is missing; `finish` says so
-            for frame, mask in zip(frames, masks, strict=True):
-                for write in self._writers:
-                    write(frame, {"mask": mask[None]})
-            self._written = last
-            if last == item["num_frames"]:
-                self._close()
-
-    def _open(self, name: str, item: dict[str, Any], height: int, width: int) -> None:
-        source, frames = item["source"], item["num_frames"]
-        names = [Path(path).stem for path in ensure_tuple(source)]
-        if len(set(names)) != frames:  # no image files with a name each
-            digits = max(5, len(str(frames - 1)))
-            names = [f"{index:0{digits}d}" for index in range(frames)]
-        info = ClipInfo(frames, item["fps"], height, width, frames / item["fps"])
-        clip = VideoOutput(self.output_dir / name, name, names, info)
-        self._source, self._name, self._written = source, name, 0
-        self._writers = [self._stack.enter_context(MASK_WRITERS[format](clip)) for format in self.formats]
-
-    def _close(self) -> None:
-        self._stack.close()
-        logger.info(f"Wrote the masks of {self._written} frames of {self._name}.")
-        self._source = None
-
-    def finish(self) -> None:
-        """Give up the clip that is under way, if there is one."""
-        if self._source is not None:
-            logger.error(
-                f"{self._name}: only the first {self._written} frames could be read; there are masks of no more."
-            )
-            self._give_up(RuntimeError(self._name))
-
-    def stop(self, engine: Engine, error: BaseException) -> None:
-        """Leave nothing half written, and raise the error again."""
-        if self._source is not None:
-            self._give_up(error)
-        raise error
-
-    def _give_up(self, error: BaseException) -> None:
-        """Leave the writers with an error, so that they write no file that is not complete."""
-        self._source = None
-        try:
-            self._stack.__exit__(type(error), error, None)
-        except BaseException as raised:
-            if raised is not error:
-                raise
+    writers = MASK_WRITERS

@@ -85,7 +85,11 @@ def overlay_mask(
 
 
 def plot_masks(
-    frames: torch.Tensor, prediction: torch.Tensor, truth: torch.Tensor | None, path: str | os.PathLike
+    frames: torch.Tensor,
+    prediction: torch.Tensor,
+    truth: torch.Tensor | None,
+    path: str | os.PathLike,
+    numbers: Sequence[int] | None = None,
 ) -> Figure:
     """Draw frames of a clip with, below each, its true mask, its predicted mask, and where the two differ.
 
@@ -96,11 +100,13 @@ def plot_masks(
         prediction: boolean or 0/1 ``(T, H, W)``.
         truth: likewise, or None if it is unknown; then only the prediction is drawn.
         path: the picture to write, for example a ``.png``.
+        numbers: those of the frames in their video, from 0, if they are not all of it.
 
     Returns:
         the figure, as it is written.
     """
     shown = pick_frames(frames.shape[1])
+    numbers = range(frames.shape[1]) if numbers is None else numbers
     pictures = (rgb_frames(frames[:, shown]) * 255).round().astype(np.uint8)
     predicted = prediction[shown].cpu().numpy().astype(bool)
     rows = {"image": list(pictures)}
@@ -122,6 +128,6 @@ def plot_masks(
             axis.set(xticks=[], yticks=[])
         panels[0].set_ylabel(name, fontsize=7)
     for axis, index in zip(axes[0], shown, strict=True):
-        axis.set_title(f"frame {index + 1}", fontsize=7, pad=2)
+        axis.set_title(f"frame {numbers[index] + 1}", fontsize=7, pad=2)
     save_figure(figure, path)
     return figure

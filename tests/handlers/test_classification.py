@@ -15,7 +15,7 @@ from torch import nn
 
 from endofm_monai.data import collate_clips
 from endofm_monai.engines import ClipEvaluator
-from endofm_monai.handlers import ClassificationMetric, ClassificationReport
+from endofm_monai.handlers import ClassificationReport
 
 NAMES = ["normal", "abnormal"]
 
@@ -43,16 +43,19 @@ CLIPS = [
 ]
 
 
-def evaluate(clips, *handlers, score="f1", batch_size=3):
-    evaluator = ClipEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(Predicted(clips), batch_size=batch_size, collate_fn=collate_clips),
-        network=nn.Identity(),
-        key_val_metric={"score": ClassificationMetric(score)},
-        val_handlers=handlers,
-    )
+def evaluate(clips, output_dir=None, score="f1", batch_size=3, dataset=Predicted, **options):
+    evaluator = make_evaluator(dataset(clips), ClassificationReport(score, output_dir, NAMES, **options), batch_size)
     evaluator.run()
     return evaluator.state
+
+
+def make_evaluator(dataset, report, batch_size=3):
+    return ClipEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(dataset, batch_size=batch_size, collate_fn=collate_clips),
+        network=nn.Identity(),
+        key_val_metric={"score": report},
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
@@ -74,7 +77,7 @@ def test_undefined_scores_are_left_out_or_named():
 
 def test_report(tmp_path):
     broken = {"broken": "videos/x.mp4: is not a readable video"}
-    evaluate([*CLIPS, broken], ClassificationReport(tmp_path, NAMES, protocol="as the test says", resamples=200))
+    evaluate([*CLIPS, broken], tmp_path, score="accuracy", protocol="as the test says", resamples=200)
     report = json.loads((tmp_path / "metrics.json").read_text())
     assert report["protocol"] == "as the test says"
     assert report["unreadable"] == ["videos/x.mp4: is not a readable video"]
@@ -91,7 +94,7 @@ def test_report(tmp_path):
 
 
 def test_report_says_what_is_undefined(tmp_path):
-    evaluate([clip("a", 0.9, 1), clip("b", 0.4, 1)], ClassificationReport(tmp_path, NAMES, protocol="", resamples=10))
+    evaluate([clip("a", 0.9, 1), clip("b", 0.4, 1)], tmp_path, resamples=10)
     text = (tmp_path / "metrics.json").read_text()
     assert "NaN" not in text
     score = json.loads(text)["video"]["scores"]["roc_auc"]
@@ -104,22 +107,15 @@ def test_report_of_several_labels(tmp_path):
         {"video": name, "image": torch.tensor(probabilities), "label": torch.tensor(label)}
         for name, probabilities, label in (("a", [0.9, 0.8], [1.0, 1.0]), ("b", [0.2, 0.7], [0.0, 0.0]))
     ]
-    state = evaluate(clips, ClassificationReport(tmp_path, NAMES, protocol="", resamples=10), score="macro_f1")
+    state = evaluate(clips, tmp_path, score="macro_f1", resamples=10)
     assert state.metrics["score"] == pytest.approx((1 + 2 / 3) / 2)
     assert "confusion_matrix" not in json.loads((tmp_path / "metrics.json").read_text())["video"]
     assert "b,0 0,0.2" in (tmp_path / "predictions.csv").read_text()
 
 
 def test_only_the_best_evaluation_is_reported(tmp_path):
-    report = ClassificationReport(tmp_path, NAMES, protocol="", resamples=10)
     dataset = Predicted(CLIPS)
-    evaluator = ClipEvaluator(
-        device=torch.device("cpu"),
-        val_data_loader=DataLoader(dataset, batch_size=3, collate_fn=collate_clips),
-        network=nn.Identity(),
-        key_val_metric={"score": ClassificationMetric("accuracy")},
-        val_handlers=[report],
-    )
+    evaluator = make_evaluator(dataset, ClassificationReport("accuracy", tmp_path, NAMES, resamples=10))
     evaluator.run(1)
     dataset.data = [{**item, "label": 1 - item["label"]} for item in CLIPS]
     evaluator.run(2)
@@ -141,15 +137,8 @@ def test_bootstrap_draws_groups(tmp_path):
             return {**super().__getitem__(index), "group": index // 6}
 
     widths = []
-    for dataset in (Predicted(clips), Grouped(clips)):
-        evaluator = ClipEvaluator(
-            device=torch.device("cpu"),
-            val_data_loader=DataLoader(dataset, batch_size=8, collate_fn=collate_clips),
-            network=nn.Identity(),
-            key_val_metric={"score": ClassificationMetric("accuracy")},
-            val_handlers=[ClassificationReport(tmp_path, NAMES, protocol="", resamples=200)],
-        )
-        evaluator.run()
+    for dataset in (Predicted, Grouped):
+        evaluate(clips, tmp_path, score="accuracy", batch_size=8, dataset=dataset, resamples=200)
         scores = json.loads((tmp_path / "metrics.json").read_text())["video"]["scores"]
         widths.append(scores["accuracy"]["interval_95"])
     assert widths[0] != widths[1]

@@ -60,4 +60,4 @@ def run_inference(dataset_dir: Path, weights: Path, output: Path, *overlays: str
 
 
 def result(output: Path, video: str) -> dict:
-    return json.loads((output / "videos" / f"{video}.json").read_text())
+    return json.loads((output / "videos" / f"{video.removesuffix('.mp4').removesuffix('.png')}.json").read_text())

@@ -77,7 +77,7 @@ def test_inference_writes_each_video_and_does_it_once(trained, dataset_dir, tmp_
     assert cut["status"] == "unreadable"
     assert "cut.mp4" in cut["problems"][0]
     assert cut["probabilities"] is None
-    assert (tmp_path / "videos" / "long.mp4.png").stat().st_size > 10_000
+    assert (tmp_path / "videos" / "long.png").stat().st_size > 10_000
     with (tmp_path / "predictions.csv").open() as file:
         rows = {row["video"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"long.mp4", "short.mp4", "cut.mp4"}
@@ -87,7 +87,7 @@ def test_inference_writes_each_video_and_does_it_once(trained, dataset_dir, tmp_
     shutil.copy(dataset_dir / "test_0.mp4", videos / "cut.mp4")
     run_inference(videos, weights, tmp_path)
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
-    assert changed == {"cut.mp4.json"}
+    assert changed == {"cut.json"}
     assert result(tmp_path, "cut.mp4")["status"] == "ok"
     run_inference(videos, weights, tmp_path)  # nothing is left to do
 

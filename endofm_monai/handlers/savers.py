@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys, ensure_tuple
+
+from endofm_monai.data import ClipReadError, result_path
+from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.engines import VideoEvents
+from endofm_monai.formats import VideoOutput, WriteFrame
+from endofm_monai.utils import write_json
+
+__all__ = ["FrameSaver", "ResultSaver"]
+
+logger = logging.getLogger(__name__)
+
+
+class ResultSaver(ABC):
+    """Writes what a :class:`endofm_monai.engines.VideoEvaluator` finds in each video, piece by piece as it comes.
+
+    Last of a video comes ``<results_dir>/<name>.json``, by the ``name`` of its item. Its ``status`` is ``"ok"``,
+    ``"damaged"`` (only the first pieces could be read) or ``"unreadable"``, with the message under ``problems``. A run
+    that is started again leaves out what is ok by the ``results_dir`` of :func:`endofm_monai.data.list_videos`.
+
+    Args:
+        output_dir: the folder to write to, and its ``results_dir`` unless a subclass has another one.
+        settings: all that results depend on besides the weights. Results of other weights or settings are not mixed in
+            a folder, whose ``settings.json`` tells them; None overwrites whatever is there.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike, settings: Mapping[str, Any] | None = None) -> None:
+        self.output_dir = self.results_dir = Path(output_dir)
+        self.settings = settings
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator, after what loads its weights."""
+        if self.settings is not None:
+            engine.add_event_handler(Events.STARTED, self._claim)
+        engine.add_event_handler(VideoEvents.VIDEO_STARTED, self.begin)
+        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self.add)
+        engine.add_event_handler(VideoEvents.VIDEO_COMPLETED | VideoEvents.VIDEO_BROKEN, self._finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
+
+    @abstractmethod
+    def begin(self, engine: Engine) -> None:
+        """Begin a video."""
+
+    @abstractmethod
+    def add(self, engine: Engine) -> None:
+        """Take a piece."""
+
+    @abstractmethod
+    def end(self, engine: Engine) -> dict[str, Any]:
+        """Write the files of a video that is complete, or has a ``state.problem``; gives what its result shall tell."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forget a video after its end or an error, and leave nothing half written."""
+
+    def _claim(self, engine: Engine) -> None:
+        digest = hashlib.sha256()
+        for value in engine.network.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        settings = json.loads(json.dumps({**self.settings, "weights_sha256": digest.hexdigest()}))
+        path = self.output_dir / "settings.json"
+        former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+        if differing := [key for key in {**settings, **former} if settings.get(key) != former.get(key)]:
+            raise FileExistsError(
+                f"{self.output_dir} holds results with other settings ({', '.join(differing)}); "
+                "choose another `output_dir`."
+            )
+        write_json(path, settings)
+
+    def _finish(self, engine: Engine) -> None:
+        state = engine.state
+        name, problems = state.item["name"], [state.problem] if state.problem else []
+        result = {"video": state.item.get("video", name), "status": "ok", "problems": problems}
+        if problems:
+            logger.error(f"{name}: only the first {state.piece} pieces could be read ({state.problem}).")
+            result["status"] = "damaged" if state.piece else "unreadable"
+        result |= {key: getattr(state.info, key, None) for key in ("frames", "fps")} | self.end(engine)
+        self.forget()
+        write_json(result_path(self.results_dir, name), result)
+
+    def _stop(self, engine: Engine, error: BaseException) -> None:
+        self.forget()
+        raise error
+
+
+class FrameSaver(ResultSaver):
+    """Writes the answers for the frames of each video to ``<output_dir>/<name>``, but for one that breaks off.
+
+    Args:
+        output_dir: the folder to write to.
+        class_names: names of the classes, from 1 on.
+        formats: what to write, see :mod:`endofm_monai.formats.writers`; by default all.
+        threshold: smallest score of a box in pictures and tracks.
+        settings: see :class:`ResultSaver`.
+    """
+
+    writers: ClassVar[Mapping[str, Any]]
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        class_names: Sequence[str] = ("polyp",),
+        formats: Sequence[str] | None = None,
+        threshold: float = 0.5,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.formats = list(self.writers if formats is None else formats)
+        if unknown := set(self.formats) - set(self.writers):
+            raise ValueError(f"`formats` must be some of {', '.join(self.writers)}, but got {', '.join(unknown)}.")
+        self.class_names = list(class_names)
+        self.threshold = threshold
+        own = {"class_names": self.class_names, "formats": self.formats, "threshold": threshold}
+        super().__init__(output_dir, None if settings is None else {**own, **settings})
+        self._stack = ExitStack()
+        self._writers: list[WriteFrame] = []
+
+    def begin(self, engine: Engine) -> None:
+        """Open the writers."""
+        item, info = engine.state.item, engine.state.info
+        names = _frame_names(item[CommonKeys.IMAGE], info.frames)
+        folder = self.output_dir / item["name"]
+        output = VideoOutput(folder, item["name"], names, info, self.class_names, self.threshold)
+        self._writers = [self._stack.enter_context(self.writers[format](output)) for format in self.formats]
+
+    def add(self, engine: Engine) -> None:
+        """Write a frame."""
+        frame = engine.state.frame.permute(1, 2, 0).numpy()
+        for write in self._writers:
+            write(frame, engine.state.answer)
+
+    def end(self, engine: Engine) -> dict[str, Any]:
+        """Give the files their names, if they are complete."""
+        if not engine.state.problem:
+            self._stack.close()
+            logger.info(f"Wrote the results of {engine.state.piece} frames of {engine.state.item['name']}.")
+        return {}
+
+    def forget(self) -> None:
+        """Leave writers that are still open with an error, so that they write nothing incomplete."""
+        with suppress(ClipReadError), self._stack:
+            raise ClipReadError("broken off")
+
+
+def _frame_names(clip: Any, frames: int) -> list[str]:
+    """Names of the image files, where each frame has one, else numbers."""
+    is_folder = isinstance(clip, (str, os.PathLike)) and os.path.isdir(clip)
+    names = [Path(path).stem for path in (frame_images(clip) if is_folder else ensure_tuple(clip))]
+    digits = max(5, len(str(frames - 1)))
+    return names if len(set(names)) == frames else [f"{index:0{digits}d}" for index in range(frames)]
