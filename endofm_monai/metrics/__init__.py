@@ -3,43 +3,12 @@
 
 from endofm_monai.metrics.bootstrap import bootstrap_interval, bootstrap_intervals
 from endofm_monai.metrics.classification import calibration_error, classification_scores
-from endofm_monai.metrics.detection import (
-    DetectionFrame,
-    DetectionMetric,
-    average_precision,
-    best_threshold,
-    box_scores,
-    center_scores,
-    polyp_scores,
-    presence_scores,
-)
+from endofm_monai.metrics.detection import DetectionFrame, DetectionMetric, average_precision, detection_report
 from endofm_monai.metrics.probe import knn_probe, linear_probe
-from endofm_monai.metrics.segmentation import (
-    SegmentationScores,
-    enhanced_alignment,
-    frame_scores,
-    structure_measure,
-    weighted_f_measure,
-)
+from endofm_monai.metrics.segmentation import SegmentationScores, frame_scores
 
 __all__ = [
-    "DetectionFrame",
-    "DetectionMetric",
-    "SegmentationScores",
-    "average_precision",
-    "best_threshold",
-    "bootstrap_interval",
-    "bootstrap_intervals",
-    "box_scores",
-    "calibration_error",
-    "center_scores",
-    "classification_scores",
-    "enhanced_alignment",
-    "frame_scores",
-    "knn_probe",
-    "linear_probe",
-    "polyp_scores",
-    "presence_scores",
-    "structure_measure",
-    "weighted_f_measure",
-]
+    "DetectionFrame", "DetectionMetric", "SegmentationScores", "average_precision", "bootstrap_interval",
+    "bootstrap_intervals", "calibration_error", "classification_scores", "detection_report", "frame_scores",
+    "knn_probe", "linear_probe",
+]  # fmt: skip

@@ -35,9 +35,6 @@ def bootstrap_interval(
     Returns:
         the lower and the upper end, of those resamples for which the statistic is defined; NaN when there are none.
 
-    Raises:
-        ValueError: when there is no item, or ``level`` or ``resamples`` is out of range.
-
     Example::
 
         >>> correct = np.array([1, 1, 0, 1])
@@ -61,8 +58,7 @@ def bootstrap_intervals(
     if len(names) == 0:
         raise ValueError("A bootstrap interval needs at least one item.")
     items = [np.flatnonzero(group_of_item == group) for group in range(len(names))]
-    random = np.random.default_rng(seed)
-    draws = random.integers(len(names), size=(resamples, len(names)))
+    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     values = [statistics(np.concatenate([items[group] for group in draw])) for draw in draws]
     return {name: _interval(np.array([value[name] for value in values]), level) for name in values[0]}
 

@@ -67,7 +67,7 @@ def labels_to_one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: how far confidence is from accuracy (Guo et al., ICML 2017, section 2).
+    """Expected calibration error, in 0..1: how far confidence is from accuracy (Guo et al., ICML 2017, section 2).
 
     Confidences are sorted into equally wide bins; the result is the mean over all items of the distance between the
     accuracy and the mean confidence of their bin. The confidence is the probability of the likeliest class; of
@@ -77,9 +77,6 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
         probabilities: ``(N, C)``.
         labels: ``(N,)``, or ``(N, C)`` 0 or 1.
         bins: number of bins.
-
-    Returns:
-        the error, in 0..1.
     """
     if labels.ndim == 2:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()

@@ -17,15 +17,9 @@ from monai.data.box_utils import box_iou
 from endofm_monai.metrics.bootstrap import bootstrap_intervals
 
 __all__ = [
-    "DetectionFrame",
-    "DetectionMetric",
-    "average_precision",
-    "best_threshold",
-    "box_scores",
-    "center_scores",
-    "polyp_scores",
-    "presence_scores",
-]
+    "DetectionFrame", "DetectionMetric", "average_precision", "best_threshold", "box_scores", "center_scores",
+    "detection_report", "polyp_scores", "presence_scores",
+]  # fmt: skip
 
 _COCO = COCOMetric(
     ["polyp"], iou_list=(0.5,), iou_range=(0.5, 0.95, 0.05), max_detection=(100,), per_class=False, verbose=False
@@ -106,14 +100,9 @@ def center_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> d
 def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | None = None) -> dict[str, float]:
     """Boxes found with an IoU of at least 0.5 and the right class; each true box at most once, by the best score.
 
-    Args:
-        frames: the frames.
-        threshold: smallest score of a detection.
-        label: the class to look at; all by default.
-
     Returns:
         ``precision``, ``recall``, ``f1`` and ``f2``, and ``false_positives_per_negative_frame``, the mean number of
-        detections in frames without a true box (of the class); NaN where undefined.
+        detections in frames without a true box, all of the class ``label`` if there is one; NaN where undefined.
     """
     matched, score, total = _detections(frames, label)
     above = score >= threshold
@@ -127,11 +116,7 @@ def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | 
 
 
 def best_threshold(frames: Sequence[DetectionFrame]) -> float:
-    """The score from which on detections have the best F1 at IoU 0.5; choose it on validation data.
-
-    Returns:
-        the score of a detection, or 1 when none is right.
-    """
+    """The score from which on detections have the best F1 at IoU 0.5, 1 when none is right; for validation data."""
     matched, score, total = _detections(frames, None)
     order = np.argsort(-score, kind="stable")
     tp = np.cumsum(matched[order])
@@ -142,8 +127,7 @@ def best_threshold(frames: Sequence[DetectionFrame]) -> float:
 def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
     """COCO's average precision, mean over the classes that have true boxes.
 
-    Returns:
-        ``ap50`` at IoU 0.5, and ``ap``, the mean of IoU 0.5 to 0.95 in steps of 0.05.
+    ``ap50`` is that at IoU 0.5, and ``ap`` the mean of IoU 0.5 to 0.95 in steps of 0.05.
     """
     results = []
     for label in sorted({int(label) for frame in frames for label in frame.label}):
@@ -163,21 +147,74 @@ def polyp_scores(frames: Sequence[DetectionFrame], threshold: float) -> list[dic
     visible: dict[tuple[str, int], int] = {}
     found: dict[tuple[str, int], int] = {}
     for frame in sorted(frames, key=lambda frame: (frame.video, frame.index)):
-        for label in np.unique(frame.label):
-            polyp = (frame.video, int(label))
-            visible.setdefault(polyp, frame.index)
+        for label in np.unique(frame.label).tolist():
+            visible.setdefault((frame.video, label), frame.index)
             match = frame.matches[label]
             if np.any((match["dtScores"] >= threshold) & (match["dtMatches"][_HALF] > 0)):
-                found.setdefault(polyp, frame.index)
+                found.setdefault((frame.video, label), frame.index)
+    delays = {polyp: found[polyp] - first if polyp in found else float("nan") for polyp, first in visible.items()}
     return [
-        {
-            "video": polyp[0],
-            "label": polyp[1],
-            "detected": int(polyp in found),
-            "delay": found[polyp] - first if polyp in found else float("nan"),
-        }
-        for polyp, first in visible.items()
+        {"video": video, "label": label, "detected": int((video, label) in found), "delay": delay}
+        for (video, label), delay in delays.items()
     ]
+
+
+def detection_report(
+    frames: Sequence[DetectionFrame],
+    class_names: Sequence[str] = ("polyp",),
+    threshold: float | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that is measured of a detector on videos.
+
+    Args:
+        frames: all frames of the videos.
+        class_names: names of the classes, from 1 on.
+        threshold: smallest score of a detection, for all but the average precision; by default the one with the best
+            F1 on these videos, which is only fair on validation data.
+        resamples: number of bootstrap resamples of whole videos for 95 % intervals; 0 for none.
+        seed: seed of the resampling.
+
+    Returns:
+        ``threshold``, the numbers of ``videos``, ``frames``, ``negative_frames`` and ``boxes``, ``scores`` by name,
+        ``polyps``, see :func:`polyp_scores`, and with ``resamples`` the ``intervals`` of the scores.
+    """
+    chosen = best_threshold(frames) if threshold is None else threshold
+    polyps = polyp_scores(frames, chosen)
+
+    def of_frames(indices: np.ndarray) -> dict[str, float]:
+        drawn = [frames[index] for index in indices]
+        parts = {"presence": presence_scores(drawn), "center": center_scores(drawn, chosen)}
+        parts["box"] = box_scores(drawn, chosen)
+        if len(class_names) > 1:
+            parts |= {f"box_{name}": box_scores(drawn, chosen, label) for label, name in enumerate(class_names, 1)}
+        named = {f"{part}_{name}": value for part, scores in parts.items() for name, value in scores.items()}
+        return {**average_precision(drawn), **named}
+
+    def of_polyps(indices: np.ndarray) -> dict[str, float]:
+        detected = np.array([polyps[index]["detected"] for index in indices], float)
+        delay = np.array([polyps[index]["delay"] for index in indices], float)[detected > 0]
+        rate = detected.mean() if len(detected) else np.nan
+        return {"polyp_detection_rate": rate, "polyp_delay_frames": delay.mean() if len(delay) else np.nan}
+
+    report: dict[str, Any] = {
+        "threshold": chosen,
+        "videos": len({frame.video for frame in frames}),
+        "frames": len(frames),
+        "negative_frames": sum(len(frame.box) == 0 for frame in frames),
+        "boxes": sum(len(frame.box) for frame in frames),
+        "scores": {**of_frames(np.arange(len(frames))), **of_polyps(np.arange(len(polyps)))},
+        "polyps": polyps,
+    }
+    if resamples and frames:
+        group_of = {frame.video: frame.group for frame in frames}
+        groups = [frame.group for frame in frames]
+        report["intervals"] = bootstrap_intervals(of_frames, groups, resamples=resamples, seed=seed)
+        if polyps:
+            groups = [group_of[str(polyp["video"])] for polyp in polyps]
+            report["intervals"] |= bootstrap_intervals(of_polyps, groups, resamples=resamples, seed=seed)
+    return report
 
 
 def _detections(frames: Sequence[DetectionFrame], label: int | None) -> tuple[np.ndarray, np.ndarray, int]:
@@ -202,13 +239,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 class DetectionMetric:
-    """Everything that is measured of a detector on videos, for MONAI's ``IgniteMetricHandler``.
-
-    Args:
-        class_names: names of the classes, from 1 on.
-        threshold: smallest score of a detection, for all but the average precision; by default the one with the best
-            F1 on these videos, which is only fair on validation data.
-    """
+    """The scores of detections in videos, for MONAI's ``IgniteMetricHandler``; see :func:`detection_report`."""
 
     def __init__(self, class_names: Sequence[str] = ("polyp",), threshold: float | None = None) -> None:
         self.class_names = tuple(class_names)
@@ -234,10 +265,9 @@ class DetectionMetric:
                     f"{item['name']}: has {len(frames)} frames, but boxes are given for {len(item['box'])} frames."
                 )
             for index, (found, box, label) in enumerate(zip(frames, item["box"], item["box_label"], strict=True)):
+                boxes, labels, scores = (found[key].cpu().numpy() for key in ("box", "label", "label_scores"))
                 truth = np.array(box), np.array(label)
-                found_box, found_label, score = (found[key].cpu().numpy() for key in ("box", "label", "label_scores"))
-                frame = DetectionFrame(item["name"], index, *truth, found_box, found_label, score, item["video"])
-                self.frames.append(frame)
+                self.frames.append(DetectionFrame(item["name"], index, *truth, boxes, labels, scores, item["video"]))
 
     def aggregate(self) -> float:
         """The AP50 of the videos of all processes, the key metric.
@@ -245,67 +275,18 @@ class DetectionMetric:
         Raises:
             ValueError: when there is no frame.
         """
-        self._gather()
+        if idist.get_world_size() > 1:
+            gathered = [frame for frames in idist.all_gather(self.frames) for frame in frames]
+            # a distributed sampler may repeat a video to give all processes equally many
+            self.frames = list({(frame.video, frame.index): frame for frame in gathered}.values())
         if not self.frames:
             raise ValueError("There is nothing to evaluate: no video could be read.")
         return average_precision(self.frames)["ap50"]
 
     def get_buffer(self) -> dict[str, Any]:
-        """All results, see ``report``."""
+        """All results, see :func:`detection_report`."""
         return self.report()
 
     def report(self, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
-        """All results by name.
-
-        Args:
-            resamples: number of bootstrap resamples of whole videos for 95 % intervals; 0 for none.
-            seed: seed of the resampling.
-
-        Returns:
-            ``threshold``, the numbers of ``videos``, ``frames``, ``negative_frames`` and ``boxes``, ``scores`` by name,
-            ``intervals`` likewise, and ``polyps``, see :func:`endofm_monai.metrics.polyp_scores`.
-        """
-        threshold = best_threshold(self.frames) if self.threshold is None else self.threshold
-        polyps = polyp_scores(self.frames, threshold)
-
-        def of_frames(indices: np.ndarray) -> dict[str, float]:
-            return self._frame_scores([self.frames[index] for index in indices], threshold)
-
-        def of_polyps(indices: np.ndarray) -> dict[str, float]:
-            detected = np.array([polyps[index]["detected"] for index in indices], float)
-            delay = np.array([polyps[index]["delay"] for index in indices], float)[detected > 0]
-            rate = detected.mean() if len(detected) else np.nan
-            return {"polyp_detection_rate": rate, "polyp_delay_frames": delay.mean() if len(delay) else np.nan}
-
-        report: dict[str, Any] = {
-            "threshold": threshold,
-            "videos": len({frame.video for frame in self.frames}),
-            "frames": len(self.frames),
-            "negative_frames": sum(len(frame.box) == 0 for frame in self.frames),
-            "boxes": sum(len(frame.box) for frame in self.frames),
-            "scores": {**of_frames(np.arange(len(self.frames))), **of_polyps(np.arange(len(polyps)))},
-            "polyps": polyps,
-        }
-        if resamples and self.frames:
-            groups = [frame.group for frame in self.frames]
-            report["intervals"] = bootstrap_intervals(of_frames, groups, resamples=resamples, seed=seed)
-            if polyps:
-                group_of = {frame.video: frame.group for frame in self.frames}
-                groups = [group_of[str(polyp["video"])] for polyp in polyps]
-                report["intervals"] |= bootstrap_intervals(of_polyps, groups, resamples=resamples, seed=seed)
-        return report
-
-    def _frame_scores(self, frames: Sequence[DetectionFrame], threshold: float) -> dict[str, float]:
-        parts = {"presence": presence_scores(frames), "center": center_scores(frames, threshold)}
-        parts["box"] = box_scores(frames, threshold)
-        if len(self.class_names) > 1:
-            for label, name in enumerate(self.class_names, start=1):
-                parts[f"box_{name}"] = box_scores(frames, threshold, label)
-        named = {f"{part}_{name}": value for part, scores in parts.items() for name, value in scores.items()}
-        return {**average_precision(frames), **named}
-
-    def _gather(self) -> None:
-        if idist.get_world_size() > 1:
-            gathered = [frame for frames in idist.all_gather(self.frames) for frame in frames]
-            # a distributed sampler may repeat a video to give all processes equally many
-            self.frames = list({(frame.video, frame.index): frame for frame in gathered}.values())
+        """All results, see :func:`detection_report`."""
+        return detection_report(self.frames, self.class_names, self.threshold, resamples, seed)

@@ -43,10 +43,6 @@ def knn_probe(
         ``accuracy``, ``balanced_accuracy`` (mean recall of the classes in ``labels``), ``macro_f1`` and, when there
         are two training classes and ``labels`` holds both, ``roc_auc`` (area under the ROC curve); all in 0..1.
 
-    Raises:
-        ValueError: when shapes do not match, a feature is not finite, a label is negative (no label), the training
-            clips are of one class, or ``k`` or ``temperature`` is not positive.
-
     Example::
 
         >>> knn_probe([[1, 0], [0, 1]], [0, 1], [[2, 1]], [0], k=1)["accuracy"]
@@ -62,33 +58,20 @@ def knn_probe(
     def vote(distance: np.ndarray) -> np.ndarray:  # relative to the nearest, which no temperature can underflow
         return np.exp((distance.min(axis=1, keepdims=True) - distance) / temperature)
 
-    return _scores(KNeighborsClassifier(k, metric="cosine", weights=vote), *train, *_check(features, labels, "probed"))
+    return _scores(KNeighborsClassifier(k, metric="cosine", weights=vote), train, _check(features, labels, "probed"))
 
 
 def linear_probe(
     train_features: ArrayLike, train_labels: ArrayLike, features: ArrayLike, labels: ArrayLike
 ) -> dict[str, float]:
-    """How well a linear classifier on frozen embeddings predicts the class of a clip.
+    """How well a linear classifier on frozen embeddings predicts the class of a clip; see :func:`knn_probe`.
 
     The classifier is a logistic regression with L2 penalty and ``C = 1``, fitted to convergence on features that are
     standardized by the training clips' mean and deviation. Neither is tuned, so that no split is needed for it, and
     nothing is random.
-
-    Args:
-        train_features: embeddings ``(N, D)`` of the training clips.
-        train_labels: their class indices ``(N,)``, of two classes or more.
-        features: embeddings ``(M, D)`` of the clips to classify.
-        labels: their class indices ``(M,)``.
-
-    Returns:
-        the scores that :func:`knn_probe` returns.
-
-    Raises:
-        ValueError: as :func:`knn_probe`.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
-    train = _check(train_features, train_labels, "training")
-    return _scores(classifier, *train, *_check(features, labels, "probed"))
+    return _scores(classifier, _check(train_features, train_labels, "training"), _check(features, labels, "probed"))
 
 
 def _check(features: ArrayLike, labels: ArrayLike, role: str) -> tuple[np.ndarray, np.ndarray]:
@@ -107,23 +90,18 @@ def _check(features: ArrayLike, labels: ArrayLike, role: str) -> tuple[np.ndarra
 
 
 def _scores(
-    classifier: ClassifierMixin,
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
-    features: np.ndarray,
-    labels: np.ndarray,
+    classifier: ClassifierMixin, train: tuple[np.ndarray, np.ndarray], probed: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, float]:
-    classes = np.unique(train_labels)
+    classes, (features, labels) = np.unique(train[1]), probed
     if len(classes) < 2:
         raise ValueError(f"A probe needs training clips of two classes or more, but all are of class {classes[0]}.")
-    if features.shape[1] != train_features.shape[1]:
+    if features.shape[1] != train[0].shape[1]:
         raise ValueError(
             "Training and probed features must have the same width, "
-            f"but got {train_features.shape[1]} and {features.shape[1]}."
+            f"but got {train[0].shape[1]} and {features.shape[1]}."
         )
-    probability = classifier.fit(train_features, train_labels).predict_proba(features)
-    predicted = classes[probability.argmax(axis=1)]
-    present = np.unique(labels)
+    probability = classifier.fit(*train).predict_proba(features)
+    predicted, present = classes[probability.argmax(axis=1)], np.unique(labels)
     scores = {
         "accuracy": accuracy_score(labels, predicted),
         # balanced_accuracy_score would warn about predicted classes that `labels` lacks

@@ -20,16 +20,10 @@ EPS = np.finfo(np.float64).eps
 
 
 def structure_measure(probability: np.ndarray, truth: np.ndarray) -> float:
-    """S-measure: how alike a map and a mask are as objects and in their four quarters (Fan et al., ICCV 2017).
+    """S-measure, in [0, 1]: how alike a map and a mask are as objects and in their quarters (Fan et al., ICCV 2017).
 
+    Here and below maps are probabilities ``(H, W)`` in [0, 1] of the foreground, masks boolean ``(H, W)``.
     Without foreground in the truth it is one minus the mean probability, without background the mean probability.
-
-    Args:
-        probability: ``(H, W)`` in ``[0, 1]``.
-        truth: boolean ``(H, W)``.
-
-    Returns:
-        a number in ``[0, 1]``.
     """
     share = truth.mean()
     if share in (0, 1):
@@ -67,17 +61,10 @@ def _similarity(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """E-measure of a map at each of 256 thresholds (Fan et al., IJCAI 2018).
+    """E-measure ``(256,)`` of a map, for ``probability >= t / 255`` with t from 0 to 255 (Fan et al., IJCAI 2018).
 
     A pixel's alignment depends only on which of the four cells of the confusion matrix it is in, so that four counts
     a threshold are enough.
-
-    Args:
-        probability: ``(H, W)`` in ``[0, 1]``.
-        truth: boolean ``(H, W)``.
-
-    Returns:
-        ``(256,)``: for a prediction of ``probability >= t / 255`` with t from 0 to 255.
     """
     levels = np.floor(probability * 255).astype(np.int64)
 
@@ -106,12 +93,7 @@ def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray
 def weighted_f_measure(probability: np.ndarray, truth: np.ndarray) -> float:
     """F-measure that weighs errors by where they are (Margolin et al., "How to Evaluate Foreground Maps?", CVPR 2014).
 
-    Args:
-        probability: ``(H, W)`` in ``[0, 1]``.
-        truth: boolean ``(H, W)``.
-
-    Returns:
-        a number in ``[0, 1]``, or NaN when the truth has no foreground, for which it is not defined.
+    In [0, 1], or NaN when the truth has no foreground, for which it is not defined.
     """
     if not truth.any():
         return float("nan")
@@ -148,16 +130,11 @@ def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndar
 
     NaN means undefined; means leave it out and say over how many frames they are taken.
 
-    Args:
-        prediction: boolean ``(H, W)``.
-        probability: probability of the foreground ``(H, W)``, of which ``weighted_f``, ``s_measure`` and ``mae`` are
-            taken.
-        truth: boolean ``(H, W)``.
-
     Returns:
         the scores above, ``s_measure`` and ``mae`` (mean absolute error), and the counts of pixels
-        ``true_positive``, ``false_positive``, ``false_negative``. ``hd95`` is in pixels: the larger of the two
-        95th percentiles of distances from one contour to the other.
+        ``true_positive``, ``false_positive``, ``false_negative``. ``hd95`` is in pixels: the larger of the two 95th
+        percentiles of distances from one contour to the other. ``weighted_f``, ``s_measure`` and ``mae`` are those of
+        the ``probability``.
     """
     hits, predicted, positive = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
     distance = 0.0 if predicted == positive == 0 else float("nan")
@@ -188,7 +165,7 @@ def _overlap(hits: float, predicted: float, positive: float) -> dict[str, float]
 
 
 class SegmentationScores:
-    """Collects the scores of frames, and sums them up for frames, sequences and pixels, with intervals.
+    """Collects the scores of frames, in ``rows``, and sums them up for frames, sequences and pixels, with intervals.
 
     * ``per_frame``: mean over all frames;
     * ``per_sequence``: mean over sequences of the mean over their frames, so that long ones count no more;
@@ -212,15 +189,7 @@ class SegmentationScores:
         truth: torch.Tensor,
         sequence: str | None = None,
     ) -> None:
-        """Score the frames of a clip.
-
-        Args:
-            clip: its name.
-            prediction: 0/1 masks ``(T, H, W)``.
-            probability: probabilities of the foreground ``(T, H, W)``.
-            truth: 0/1 masks ``(T, H, W)``.
-            sequence: what the clip is a part of; by default it is one of its own.
-        """
+        """Score the frames of a clip, of which all tensors are ``(T, H, W)``; by default it is its own sequence."""
         names = {"sequence": clip if sequence is None else sequence, "clip": clip}
         arrays = (prediction.cpu().numpy() > 0, probability.double().cpu().numpy(), truth.cpu().numpy() > 0)
         for frame, (predicted, map_, true) in enumerate(zip(*arrays, strict=True)):
@@ -228,19 +197,12 @@ class SegmentationScores:
             self.rows.append({**names, "frame": frame, **scores, "alignment": enhanced_alignment(map_, true)})
 
     def report(self, level: float = 0.95, resamples: int = 1000) -> dict[str, Any]:
-        """Sum up.
-
-        Args:
-            level: share of the intervals.
-            resamples: draws of the bootstrap.
+        """Sum up, with bootstrap intervals of ``level`` by so many ``resamples``.
 
         Returns:
             number of ``frames`` and ``sequences``, and the summaries ``per_frame``, ``per_sequence`` and ``pooled``,
             each a mapping from score to ``value`` (None where no frame defines it), ``interval`` and, where some are
             left out, how many are ``defined``.
-
-        Raises:
-            ValueError: when no frame was added.
         """
         if not self.rows:
             raise ValueError("No frame was scored.")

@@ -27,10 +27,7 @@ def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str
     Args:
         matrices: by title, counts ``(C, C)`` with true classes in rows and predicted ones in columns.
         class_names: names of the classes.
-        path: the picture to write, for example a ``.png``.
-
-    Returns:
-        the figure, as it is written.
+        path: the picture to write.
     """
     side = 1.4 + 0.5 * len(class_names)
     figure = new_figure(side * len(matrices), side)
@@ -46,8 +43,7 @@ def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str
         axes.set_xlabel("predicted", fontsize=8)
         axes.set_ylabel("true", fontsize=8)
         axes.tick_params(labelsize=7)
-    save_figure(figure, path)
-    return figure
+    return save_figure(figure, path)
 
 
 class KeyFrame(NamedTuple):
@@ -66,21 +62,17 @@ def plot_timeline(
     title: str,
     path: str | os.PathLike,
 ) -> Figure:
-    """Draw what a video shows when: class probabilities over time, and below them key frames.
+    """Draw what a video shows when: class probabilities over time, and below them key frames, without and with heat.
 
-    Key frames are marked in the curves, and drawn as they are and with the attention of the class token over them, in
-    multiples of uniform attention.
+    The heat is the attention of the class token, in multiples of uniform attention.
 
     Args:
         spans: beginning and end of each of N windows in seconds, in order.
         probabilities: ``(N, C)``.
         class_names: names of the C classes.
-        key_frames: frames to draw, at least one.
+        key_frames: frames to draw and to mark in the curves, at least one.
         title: title of the picture.
-        path: the picture to write, for example a ``.png``.
-
-    Returns:
-        the figure, as it is written.
+        path: the picture to write.
     """
     figure = new_figure(7.0, 5.6)
     columns = max(len(key_frames), 3)
@@ -107,8 +99,7 @@ def plot_timeline(
             axes.set_axis_off()
         pair[0].set_title(f"{seconds:.1f} s", fontsize=8, pad=3)
         show_heat(pair[1], heat, max(float(np.quantile(heat, 0.995)), 2.0), height, width)
-    save_figure(figure, path)
-    return figure
+    return save_figure(figure, path)
 
 
 MIN_CLIPS = 3  # two points always lie on a line
@@ -125,13 +116,7 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike | None, path: str |
     Args:
         embeddings: ``(N, D)``, N >= 3, D >= 2.
         labels: class indices ``(N,)``, negative for a clip without one; None if no clip has one.
-        path: the picture to write, for example a ``.png``.
-
-    Returns:
-        the figure, as it is written.
-
-    Raises:
-        ValueError: when there are fewer than 3 clips or 2 dimensions, or an embedding is not finite.
+        path: the picture to write.
     """
     embeddings = np.asarray(embeddings, dtype=np.float64)
     labels = np.full(len(embeddings), -1) if labels is None else np.asarray(labels)
@@ -146,25 +131,20 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike | None, path: str |
     axes = figure.subplots()
     for label in np.unique(labels):
         rows = points[labels == label]
-        has_label = label >= 0
-        axes.scatter(
-            rows[:, 0],
-            rows[:, 1],
-            s=26 if has_label else 10,
-            color=colormaps["tab10"](label % 10) if has_label else "0.6",
-            marker=MARKERS[label % len(MARKERS)] if has_label else "o",
-            linewidth=0.4,
-            edgecolor="white",
-            label=f"{f'class {label}' if has_label else 'no label'} (n = {len(rows)})",
-        )
+        name, size, color, marker = "no label", 10, "0.6", "o"
+        if label >= 0:
+            name, size, color = f"class {label}", 26, colormaps["tab10"](label % 10)
+            marker = MARKERS[label % len(MARKERS)]
+        name = f"{name} (n = {len(rows)})"
+        x, y = rows.T
+        axes.scatter(x, y, s=size, color=color, marker=marker, linewidth=0.4, edgecolor="white", label=name)
     axes.set_title(f"{method} of {len(points)} clip embeddings", fontsize=9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel(axis_names[0], fontsize=8)
     axes.set_ylabel(axis_names[1], fontsize=8)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    save_figure(figure, path)
-    return figure
+    return save_figure(figure, path)
 
 
 def _project(embeddings: np.ndarray) -> tuple[np.ndarray, str, list[str]]:

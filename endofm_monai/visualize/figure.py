@@ -18,16 +18,9 @@ from endofm_monai.transforms.color import PRETRAINING_MEAN, PRETRAINING_STD
 from endofm_monai.utils import atomic_path
 
 __all__ = [
-    "MAX_FRAMES",
-    "attention_heat",
-    "new_figure",
-    "pick_frames",
-    "plot_attention",
-    "plot_views",
-    "rgb_frames",
-    "save_figure",
-    "show_heat",
-]
+    "MAX_FRAMES", "attention_heat", "new_figure", "pick_frames", "plot_attention", "plot_views", "rgb_frames",
+    "save_figure", "show_heat",
+]  # fmt: skip
 
 MAX_FRAMES = 8  # of a clip that a picture shows
 
@@ -38,10 +31,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=200, layout=tight)
 
 
-def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike) -> Figure:
     """Write the figure to ``path``, in the format of its suffix, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
+    return figure
 
 
 def pick_frames(num_frames: int) -> list[int]:
@@ -68,12 +62,9 @@ def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_globa
     whole width, local ones half of it.
 
     Args:
-        views: views ``(3, T, S, S)`` of one clip, global ones first; uint8, or float32 normalized as for pre-training.
-        path: the picture to write, for example a ``.png``.
-        num_global_views: number of global views among them.
-
-    Returns:
-        the figure, as it is written.
+        views: ``(3, T, S, S)`` each, uint8 or normalized as for pre-training; global ones first.
+        path: the picture to write.
+        num_global_views: how many of them are global.
     """
     global_rows, local_rows = num_global_views, -(-(len(views) - num_global_views) // 2)
     heights = [1 + TITLE] * global_rows + [0.5 + TITLE] * local_rows  # of 1 x 1 and 0.5 x 0.5 inch frames
@@ -90,8 +81,7 @@ def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_globa
         length = f"{num_frames} frames" + (f" ({len(shown)} shown)" if len(shown) < num_frames else "")
         axes.set_title(f"{name}: {length}, {height}\u00d7{width} pixels", loc="left", fontsize=8, pad=3)
         axes.imshow(_strip(rgb_frames(view)[shown]))
-    save_figure(figure, path)
-    return figure
+    return save_figure(figure, path)
 
 
 def _strip(frames: np.ndarray) -> np.ndarray:
@@ -109,17 +99,14 @@ def attention_heat(attention: torch.Tensor, num_frames: int, height: int, width:
     """Where the class token looks, as mean over the heads and in multiples of uniform attention.
 
     Args:
-        attention: softmax weights ``(T, heads, 1 + N, 1 + N)`` over N patches in row-major order; row 0 is the class
-            token's.
+        attention: softmax weights ``(T, heads, 1 + N, 1 + N)`` over N patches in row-major order, of
+            :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`; row 0 is the class token's.
         num_frames: number T of frames.
         height: height of the frames in pixels.
         width: width of the frames in pixels.
 
     Returns:
         ``(T, rows, columns)``, a value a patch.
-
-    Raises:
-        ValueError: when the N patches do not tile the T frames.
     """
     tokens = attention.shape[-1]
     patch = max(math.isqrt(height * width // max(tokens - 1, 1)), 1)
@@ -134,38 +121,22 @@ def attention_heat(attention: torch.Tensor, num_frames: int, height: int, width:
 
 def show_heat(axes: Axes, heat: np.ndarray, scale: float, height: int, width: int) -> AxesImage:
     """Lay the heat map ``(rows, columns)`` of a frame of ``height`` x ``width`` pixels over its picture."""
-    return axes.imshow(
-        heat,
-        cmap="inferno",
-        alpha=0.8 * heat.clip(0, scale) / scale,
-        vmin=0,
-        vmax=scale,
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        interpolation="bilinear",
-    )
+    extent, alpha = (-0.5, width - 0.5, height - 0.5, -0.5), 0.8 * heat.clip(0, scale) / scale
+    return axes.imshow(heat, "inferno", alpha=alpha, vmin=0, vmax=scale, extent=extent, interpolation="bilinear")
 
 
 def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
     """Draw where the class token looks: frames above, and below them their attention as a heat map.
 
-    The attention of a patch is the mean over the heads, in multiples of what it would be if the class token looked
-    at all tokens of the frame alike. All frames share one scale, which a few patches may exceed.
+    All frames share one scale, in multiples of uniform attention, which a few patches may exceed.
 
     Args:
-        frames: one clip ``(3, T, H, W)``; uint8, or float32 normalized as for pre-training.
-        attention: its softmax weights ``(T, heads, 1 + N, 1 + N)`` over N patches in row-major order, of
-            :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`; row 0 is the class token's.
-        path: the picture to write, for example a ``.png``.
-
-    Returns:
-        the figure, as it is written.
-
-    Raises:
-        ValueError: when the N patches do not tile the T frames.
+        frames: one clip ``(3, T, H, W)``; uint8, or normalized as for pre-training.
+        attention: see :func:`attention_heat`.
+        path: the picture to write.
     """
     _, num_frames, height, width = frames.shape
     heat = attention_heat(attention, num_frames, height, width)
-
     shown = pick_frames(num_frames)
     # a few patches may exceed the scale, lest one hides the others; uniform attention shall not look like a peak
     scale = max(np.quantile(heat[shown], 0.995), 2.0)
@@ -180,5 +151,4 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
     bar = figure.colorbar(overlay, ax=axes[1], fraction=0.05, pad=0.01, extend="max")
     bar.ax.tick_params(labelsize=6)
     bar.set_label("attention / uniform", fontsize=7)
-    save_figure(figure, path)
-    return figure
+    return save_figure(figure, path)

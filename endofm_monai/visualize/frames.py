@@ -17,6 +17,9 @@ from endofm_monai.visualize.figure import new_figure, pick_frames, rgb_frames, s
 __all__ = ["draw_boxes", "overlay_mask", "plot_masks"]
 
 TRUTH = (80, 220, 100)  # green
+PREDICTION = (60, 160, 255)  # blue
+EXCESS = (255, 90, 60)  # red
+MISSED = (255, 210, 60)  # yellow
 COLORS = ((60, 160, 255), (255, 160, 60), (220, 90, 220), (250, 220, 60))  # of the classes, from 1 on
 
 
@@ -30,14 +33,11 @@ def draw_boxes(
     """Draw boxes with class and score on a frame.
 
     Args:
-        frame: uint8 RGB ``(H, W, 3)``.
+        frame: uint8 RGB ``(H, W, 3)``, which stays as it is.
         box: ``(D, 4)``, xyxy in pixels.
         label: classes ``(D,)``, from 1.
         score: scores ``(D,)``; without them the boxes are drawn as true ones, in green.
         class_names: names of the classes, from 1 on.
-
-    Returns:
-        uint8 RGB ``(H, W, 3)``; the frame stays as it is.
     """
     if len(box) == 0:
         return frame.copy()
@@ -51,27 +51,16 @@ def draw_boxes(
     return drawn.permute(1, 2, 0).numpy()
 
 
-PREDICTION = (60, 160, 255)  # blue
-EXCESS = (255, 90, 60)  # red
-MISSED = (255, 210, 60)  # yellow
-
-
 def overlay_mask(
     frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = PREDICTION, opacity: float = 0.35
 ) -> np.ndarray:
     """Lay a translucent mask with a solid contour over a frame.
 
     Args:
-        frame: uint8 RGB ``(H, W, 3)``.
+        frame: uint8 RGB ``(H, W, 3)``, which stays as it is.
         mask: boolean or 0/1 ``(H, W)``.
         color: RGB of the mask.
         opacity: share of the color inside the contour, 0 to 1.
-
-    Returns:
-        uint8 RGB ``(H, W, 3)``; the frame stays as it is.
-
-    Raises:
-        ValueError: when frame and mask differ in size.
     """
     if frame.shape[:2] != mask.shape:
         raise ValueError(f"`frame` {frame.shape[:2]} and `mask` {mask.shape} must have the same size.")
@@ -99,25 +88,21 @@ def plot_masks(
         frames: ``(3, T, H, W)``; uint8, or float32 normalized as for pre-training.
         prediction: boolean or 0/1 ``(T, H, W)``.
         truth: likewise, or None if it is unknown; then only the prediction is drawn.
-        path: the picture to write, for example a ``.png``.
+        path: the picture to write.
         numbers: those of the frames in their video, from 0, if they are not all of it.
-
-    Returns:
-        the figure, as it is written.
     """
     shown = pick_frames(frames.shape[1])
     numbers = range(frames.shape[1]) if numbers is None else numbers
     pictures = (rgb_frames(frames[:, shown]) * 255).round().astype(np.uint8)
     predicted = prediction[shown].cpu().numpy().astype(bool)
     rows = {"image": list(pictures)}
+    rows["prediction"] = [overlay_mask(*pair) for pair in zip(pictures, predicted, strict=True)]
     if truth is not None:
-        true = truth[shown].cpu().numpy().astype(bool)
-        rows["truth"] = [overlay_mask(*pair, TRUTH) for pair in zip(pictures, true, strict=True)]
-    rows["prediction"] = [overlay_mask(*pair, PREDICTION) for pair in zip(pictures, predicted, strict=True)]
-    if truth is not None:
+        triples = list(zip(pictures, predicted, truth[shown].cpu().numpy().astype(bool), strict=True))
+        rows = {"image": rows["image"], "truth": [overlay_mask(p, t, TRUTH) for p, _, t in triples], **rows}
         rows["difference"] = [
-            overlay_mask(overlay_mask(picture, p & ~t, EXCESS, 0.6), t & ~p, MISSED, 0.6)
-            for picture, p, t in zip(pictures, predicted, true, strict=True)
+            overlay_mask(overlay_mask(picture, found & ~true, EXCESS, 0.6), true & ~found, MISSED, 0.6)
+            for picture, found, true in triples
         ]
     height, width = pictures.shape[1:3]
     figure = new_figure(len(shown) + 0.2, len(rows) * height / width + 0.2)
@@ -129,5 +114,4 @@ def plot_masks(
         panels[0].set_ylabel(name, fontsize=7)
     for axis, index in zip(axes[0], shown, strict=True):
         axis.set_title(f"frame {numbers[index] + 1}", fontsize=7, pad=2)
-    save_figure(figure, path)
-    return figure
+    return save_figure(figure, path)

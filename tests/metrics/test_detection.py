@@ -11,16 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from endofm_monai.metrics import (
-    DetectionFrame,
-    DetectionMetric,
-    average_precision,
-    best_threshold,
-    box_scores,
-    center_scores,
-    polyp_scores,
-    presence_scores,
-)
+from endofm_monai.metrics import DetectionFrame, DetectionMetric, average_precision
+from endofm_monai.metrics.detection import best_threshold, box_scores, center_scores, polyp_scores, presence_scores
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())["metrics"]
 A, B, FAR = [10, 10, 30, 30], [50, 50, 80, 90], [200, 200, 220, 220]
