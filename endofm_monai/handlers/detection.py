@@ -16,7 +16,7 @@ from endofm_monai.data import ClipReadError
 from endofm_monai.formats import BOX_WRITERS
 from endofm_monai.handlers.rows import Report, Rows, skipped_names
 from endofm_monai.handlers.savers import FrameSaver
-from endofm_monai.metrics import DetectionFrame, DetectionMetric, average_precision
+from endofm_monai.metrics import DetectionFrame, average_precision, detection_report
 from endofm_monai.utils import write_json
 
 __all__ = ["DetectionReport", "DetectionSaver"]
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 class DetectionReport(Report):
     """Key metric: the average precision at IoU 0.5.
 
-    With ``output_dir``, ``detection.json`` has all of :meth:`endofm_monai.metrics.DetectionMetric.report`, and as
+    With ``output_dir``, ``detection.json`` has all of :func:`endofm_monai.metrics.detection_report`, and as
     ``skipped`` the names of videos that could not be read. Of true boxes there is only what lies in the frame.
 
     Args:
         output_dir: the folder to write to.
-        class_names: see :class:`endofm_monai.metrics.DetectionMetric`, as the next one.
+        class_names: see there, as the next one.
         threshold: smallest score of a detection.
         resamples: number of bootstrap resamples of whole videos.
     """
@@ -45,7 +45,8 @@ class DetectionReport(Report):
         resamples: int = 1000,
     ) -> None:
         super().__init__(output_dir)
-        self.metric = DetectionMetric(class_names, threshold)
+        self.class_names = class_names
+        self.threshold = threshold
         self.resamples = resamples
 
     def row(self, state: State) -> DetectionFrame:
@@ -65,8 +66,7 @@ class DetectionReport(Report):
 
     def write(self, engine: Engine, rows: Rows) -> None:
         """Write and log the report."""
-        self.metric.frames = rows.flat()
-        report = self.metric.report(self.resamples)
+        report = detection_report(rows.flat(), self.class_names, self.threshold, self.resamples)
         for name, value in report["scores"].items():
             low, high = report.get("intervals", {}).get(name, (math.nan, math.nan))
             logger.info(f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
-import torch
 from monai.apps.detection.metrics.coco import COCOMetric
 from monai.apps.detection.metrics.matching import matching_batch
 from monai.data.box_utils import box_iou
@@ -17,7 +15,7 @@ from monai.data.box_utils import box_iou
 from endofm_monai.metrics.bootstrap import bootstrap_intervals
 
 __all__ = [
-    "DetectionFrame", "DetectionMetric", "average_precision", "best_threshold", "box_scores", "center_scores",
+    "DetectionFrame", "average_precision", "best_threshold", "box_scores", "center_scores",
     "detection_report", "polyp_scores", "presence_scores",
 ]  # fmt: skip
 
@@ -236,57 +234,3 @@ def _scores(tp: int, fp: int, fn: int) -> dict[str, float]:
 
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else float("nan")
-
-
-class DetectionMetric:
-    """The scores of detections in videos, for MONAI's ``IgniteMetricHandler``; see :func:`detection_report`."""
-
-    def __init__(self, class_names: Sequence[str] = ("polyp",), threshold: float | None = None) -> None:
-        self.class_names = tuple(class_names)
-        self.threshold = threshold
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all videos."""
-        self.frames: list[DetectionFrame] = []
-
-    def __call__(self, predictions: Sequence[Sequence[dict[str, torch.Tensor]]], videos: Sequence[dict]) -> None:
-        """Take the detections in each frame of videos, and the videos' items.
-
-        Those have ``name``, which no other one has, ``video``, what intervals draw as a whole, and ``box`` and
-        ``box_label`` of each frame, see :func:`endofm_monai.data.load_box_datalist`.
-
-        Raises:
-            ValueError: when a video has another number of frames than boxes.
-        """
-        for frames, item in zip(predictions, videos, strict=True):
-            if len(frames) != len(item["box"]):
-                raise ValueError(
-                    f"{item['name']}: has {len(frames)} frames, but boxes are given for {len(item['box'])} frames."
-                )
-            for index, (found, box, label) in enumerate(zip(frames, item["box"], item["box_label"], strict=True)):
-                boxes, labels, scores = (found[key].cpu().numpy() for key in ("box", "label", "label_scores"))
-                truth = np.array(box), np.array(label)
-                self.frames.append(DetectionFrame(item["name"], index, *truth, boxes, labels, scores, item["video"]))
-
-    def aggregate(self) -> float:
-        """The AP50 of the videos of all processes, the key metric.
-
-        Raises:
-            ValueError: when there is no frame.
-        """
-        if idist.get_world_size() > 1:
-            gathered = [frame for frames in idist.all_gather(self.frames) for frame in frames]
-            # a distributed sampler may repeat a video to give all processes equally many
-            self.frames = list({(frame.video, frame.index): frame for frame in gathered}.values())
-        if not self.frames:
-            raise ValueError("There is nothing to evaluate: no video could be read.")
-        return average_precision(self.frames)["ap50"]
-
-    def get_buffer(self) -> dict[str, Any]:
-        """All results, see :func:`detection_report`."""
-        return self.report()
-
-    def report(self, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
-        """All results, see :func:`detection_report`."""
-        return detection_report(self.frames, self.class_names, self.threshold, resamples, seed)

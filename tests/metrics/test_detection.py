@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from endofm_monai.metrics import DetectionFrame, DetectionMetric, average_precision
+from endofm_monai.metrics import DetectionFrame, average_precision, detection_report
 from endofm_monai.metrics.detection import best_threshold, box_scores, center_scores, polyp_scores, presence_scores
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())["metrics"]
@@ -130,42 +129,26 @@ def test_nothing_detected_and_nothing_to_detect():
     assert box_scores(missed, 0.5)["recall"] == 0
 
 
-def test_metric_reports_all_of_whole_videos():
-    def detections(*boxes):
-        return {
-            "box": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-            "label": torch.ones(len(boxes), dtype=torch.long),
-            "label_scores": torch.full((len(boxes),), 0.8),
-        }
-
-    metric = DetectionMetric(threshold=0.5)
-    same_frames = {"box": [[A], []], "box_label": [[1], []]}
-    metric(
-        [[detections(A), detections()], [detections(), detections()]],
-        [{"name": v, "video": v, **same_frames} for v in "ab"],
-    )
-    assert metric.aggregate() == pytest.approx(51 / 101)
-    report = metric.report(resamples=50)
+def test_report_has_all_of_whole_videos():
+    frames = [frame([A], [(A, 0.8)], "a"), frame([], [], "a", 1), frame([A], [], "b"), frame([], [], "b", 1)]
+    assert average_precision(frames)["ap50"] == pytest.approx(51 / 101)
+    report = detection_report(frames, threshold=0.5, resamples=50)
     assert (report["videos"], report["frames"], report["negative_frames"], report["boxes"]) == (2, 4, 2, 2)
+    assert report["scores"]["ap50"] == pytest.approx(51 / 101)
     assert report["scores"]["box_recall"] == 0.5
     assert report["scores"]["polyp_detection_rate"] == 0.5
     assert report["scores"]["polyp_delay_frames"] == 0
     assert report["intervals"]["box_recall"] == (0.0, 1.0)
     assert report["intervals"]["polyp_detection_rate"] == (0.0, 1.0)
-    with pytest.raises(ValueError, match="b: has 1 frames, but boxes are given for 2"):
-        metric([[detections()]], [{"name": "b", "video": "b", **same_frames}])
-    metric.reset()
-    assert metric.frames == []
-    with pytest.raises(ValueError, match="nothing to evaluate"):
-        metric.aggregate()
+    assert detection_report(frames)["threshold"] == pytest.approx(0.8)
+    by_class = detection_report(frames, ("adenoma", "other"), 0.5)["scores"]
+    assert (by_class["box_adenoma_recall"], math.isnan(by_class["box_other_recall"])) == (0.5, True)
 
 
 def test_parts_of_a_video_stand_for_themselves_but_are_drawn_together():
-    found = {"box": torch.zeros(0, 4), "label": torch.zeros(0, dtype=torch.long), "label_scores": torch.zeros(0)}
-    metric = DetectionMetric(threshold=0.5)
-    for name in ("v_0-1", "v_2-3"):
-        metric([[found, found]], [{"name": name, "video": "v", "box": [[A], [A]], "box_label": [[1], [1]]}])
-    report = metric.report(resamples=20)
+    frames = [DetectionFrame(n, i, [A], [1], [], [], [], "v") for n in ("v_0-1", "v_2-3") for i in range(2)]
+    report = detection_report(frames, threshold=0.5, resamples=20)
     assert (report["videos"], report["frames"]) == (2, 4)
     assert [polyp["video"] for polyp in report["polyps"]] == ["v_0-1", "v_2-3"]
-    assert {frame.group for frame in metric.frames} == {"v"}
+    assert report["intervals"]["polyp_detection_rate"] == (0.0, 0.0)
+    assert {frame.group for frame in frames} == {"v"}
