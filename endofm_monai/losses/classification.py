@@ -13,9 +13,7 @@ __all__ = ["ClassificationLoss"]
 
 
 class ClassificationLoss(nn.Module):
-    """Cross-entropy of classes that exclude each other, or binary cross-entropy of each class.
-
-    Which one it is, the labels tell.
+    """Cross-entropy of classes that exclude each other, or binary cross-entropy of each class; the labels tell which.
 
     Args:
         class_weights: weight of each class; None for equal ones. Of classes that do not exclude each other it is the
@@ -27,17 +25,11 @@ class ClassificationLoss(nn.Module):
 
     def __init__(self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights)
+        self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights).float())
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean loss, in float32.
-
-        Args:
-            logits: ``(B, C)``.
-            labels: class indices ``(B,)``, or ``(B, C)`` 0 or 1.
-        """
+        """Mean float32 loss of logits ``(B, C)`` for class indices ``(B,)``, or 0 or 1 of each class ``(B, C)``."""
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         logits = logits.float()
         if labels.ndim == 1:

@@ -27,11 +27,9 @@ class SpatialTemporalMatchingLoss(nn.Module):
     view are the cross-view matching L_cv (paper, section 2.2). As in the published code the loss is the mean over
     all pairs (18 for 2 global and 8 local views), and a running centre c of the teacher's logits prevents collapse.
 
-    After a call the terms of that call are found, without gradient and averaged over all ranks, in
-
-    * ``total``: the loss, ``dynamic_motion`` and ``cross_view``: the shares of L_dm and L_cv in it, which add up to it;
-    * ``pairs`` ``(G, V)``: cross-entropy of each pair, NaN where a view would match itself;
-    * ``teacher_entropy``: mean entropy of the targets in nats; ``ln K`` when they are uniform, 0 when one-hot.
+    A call leaves, without gradient and averaged over all ranks, ``total``, the loss, ``dynamic_motion`` and
+    ``cross_view``, the shares of L_dm and L_cv in it; ``pairs`` ``(G, V)``, the cross-entropy of each pair, NaN where a
+    view would match itself; and ``teacher_entropy``, the mean of the targets in nats (uniform: ``ln K``, one-hot: 0).
 
     When ranks hold different numbers of clips, the returned loss is scaled so that the mean of all ranks' gradients,
     as ``DistributedDataParallel`` takes it, is the gradient of the mean over all clips. A rank may hold none;
@@ -43,12 +41,6 @@ class SpatialTemporalMatchingLoss(nn.Module):
         student_temperature: temperature of the predictions.
         teacher_temperature: temperature of the targets; an attribute that a schedule may set.
         center_momentum: share of the old centre that an update keeps.
-
-    Example::
-
-        >>> loss = SpatialTemporalMatchingLoss(num_prototypes=40)
-        >>> loss(torch.randn(10, 2, 40), torch.randn(2, 2, 40)).shape
-        torch.Size([])
     """
 
     center: torch.Tensor
@@ -69,30 +61,24 @@ class SpatialTemporalMatchingLoss(nn.Module):
         self.register_buffer("center", torch.zeros(1, num_prototypes))
         self._pending: list[torch.Tensor] = []  # sum of teacher logits and their number, a call each
 
-    def forward(
-        self, student_logits: torch.Tensor, teacher_logits: torch.Tensor, update_center: bool = True
-    ) -> torch.Tensor:
-        """Compute the loss and, in training mode, move the centre.
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor, update_center: bool = True) -> torch.Tensor:
+        """Float32 loss of the student's logits ``(V, B, K)`` and the teacher's ``(G, B, K)``, in any float type.
 
-        Args:
-            student_logits: ``(V, B, K)``, or ``(V * B, K)`` with all clips of the first view first; any float type.
-            teacher_logits: ``(G, B, K)`` or ``(G * B, K)``, likewise; taken without gradient.
-            update_center: move the centre after this call. With gradient accumulation pass False except at the last
-                call of a step: the centre then moves once by the mean over all calls.
-
-        Returns:
-            the scalar float32 loss.
-
-        Raises:
-            ValueError: when the shapes do not fit together.
+        In training mode the centre moves. With gradient accumulation pass ``update_center=False`` except at the last
+        call of a step: it then moves once, by the mean over all calls.
         """
-        with torch.autocast(student_logits.device.type, enabled=False):
-            return self._match(*self._split(student_logits, teacher_logits), update_center)
+        wanted = (self.num_global_views, student.shape[1], self.center.shape[1])
+        if teacher.shape != wanted or student.shape[2:] != wanted[2:] or len(student) < len(teacher):
+            raise ValueError(
+                f"Expected student logits (V, B, {wanted[2]}) and teacher logits ({wanted[0]}, B, {wanted[2]}) with "
+                f"V >= {wanted[0]}, but got {tuple(student.shape)} and {tuple(teacher.shape)}."
+            )
+        with torch.autocast(student.device.type, enabled=False):
+            return self._match(teacher.detach().float(), student.float(), update_center)
 
     def _match(self, targets: torch.Tensor, predictions: torch.Tensor, update_center: bool) -> torch.Tensor:
         batch = torch.tensor(targets.shape[1], dtype=torch.float32, device=targets.device)
         clips = _sum_over_ranks(batch).clamp(min=1)
-
         q = ((targets - self.center) / self.teacher_temperature).softmax(dim=-1)  # (G, B, K)
         log_p = F.log_softmax(predictions / self.student_temperature, dim=-1)  # (V, B, K)
         matching = -torch.einsum("gbk,vbk->gv", q, log_p)  # cross-entropies, summed over this rank's clips
@@ -102,37 +88,16 @@ class SpatialTemporalMatchingLoss(nn.Module):
 
         with torch.no_grad():
             entropy = torch.special.entr(q).sum() / self.num_global_views
-            pairs, entropy = (_sum_over_ranks(value) / clips for value in (matching.detach(), entropy))
+            pairs, self.teacher_entropy = (_sum_over_ranks(value) / clips for value in (matching.detach(), entropy))
             self.pairs = pairs.masked_fill(same_view, torch.nan)
             self.dynamic_motion = self.pairs[:, : self.num_global_views].nansum() / num_pairs
             self.cross_view = self.pairs[:, self.num_global_views :].sum() / num_pairs
             self.total = self.dynamic_motion + self.cross_view
-            self.teacher_entropy = entropy
             if self.training:
                 self._pending.append(torch.cat([targets.sum(dim=(0, 1)), batch.reshape(1) * self.num_global_views]))
                 if update_center:
                     self._update_center()
         return loss * idist.get_world_size()
-
-    def _split(self, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Teacher ``(G, B, K)`` and student ``(V, B, K)`` logits in float32."""
-        prototypes = self.center.shape[-1]
-        targets, predictions = teacher_logits.detach().float(), student_logits.float()
-        if targets.ndim == 2:
-            targets = targets.unflatten(0, (self.num_global_views, -1))
-        if predictions.ndim == 2:
-            predictions = predictions.unflatten(0, (-1, targets.shape[1]))
-        if (
-            targets.shape != (self.num_global_views, predictions.shape[1], prototypes)
-            or predictions.shape[0] < self.num_global_views
-            or predictions.shape[-1] != prototypes
-        ):
-            raise ValueError(
-                f"Expected student logits (V, B, {prototypes}) and teacher logits ({self.num_global_views}, B, "
-                f"{prototypes}) with V >= {self.num_global_views}, but got {tuple(student_logits.shape)} and "
-                f"{tuple(teacher_logits.shape)}."
-            )
-        return targets, predictions
 
     def _update_center(self) -> None:
         total = _sum_over_ranks(torch.stack(self._pending).sum(dim=0))

@@ -1,7 +1,28 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from __future__ import annotations
 
-from endofm_monai.networks.utils import freeze_blocks, unwrap
+from typing import Any, TypeVar
+
+from torch import nn
 
 __all__ = ["freeze_blocks", "unwrap"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def unwrap(network: nn.Module) -> Any:
+    """The network itself, also when ``DistributedDataParallel`` wraps it."""
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+
+
+def freeze_blocks(network: Network, count: int) -> Network:
+    """Keep the first ``count`` blocks of a network's ``backbone``, and what comes before them, from learning."""
+    backbone: Any = network.backbone
+    if count > 0:
+        for part in (backbone.patch_embed, *backbone.blocks[:count]):
+            part.requires_grad_(False)
+        for table in (backbone.cls_token, backbone.pos_embed, backbone.time_embed):
+            table.requires_grad_(False)
+    return network

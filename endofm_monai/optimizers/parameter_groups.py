@@ -14,15 +14,11 @@ __all__ = ["layer_decay_groups", "weight_decay_groups"]
 POSITIONS_AND_TOKENS = ("cls_token", "pos_embed", "time_embed")
 
 
-def weight_decay_groups(network: nn.Module, reference_decay_tokens: bool = False) -> list[dict[str, Any]]:
+def weight_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Parameter groups of an optimizer: weights with weight decay, the rest without.
 
     Biases, normalization weights, the class token and the positional tables are not decayed. Frozen parameters are
     left out.
-
-    Args:
-        network: the network to train.
-        reference_decay_tokens: decay class token and positional tables too, as the published code does.
 
     Returns:
         two groups; ``decay`` tells which one a weight-decay schedule acts on.
@@ -31,8 +27,8 @@ def weight_decay_groups(network: nn.Module, reference_decay_tokens: bool = False
     free: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            token = name.rsplit(".", 1)[-1] in POSITIONS_AND_TOKENS and not reference_decay_tokens
-            (free if parameter.ndim == 1 or name.endswith(".bias") or token else decayed).append(parameter)
+            is_free = parameter.ndim == 1 or name.rsplit(".", 1)[-1] in ("bias", *POSITIONS_AND_TOKENS)
+            (free if is_free else decayed).append(parameter)
     return [{"params": decayed, "decay": True}, {"params": free, "decay": False, "weight_decay": 0.0}]
 
 
@@ -43,8 +39,7 @@ def layer_decay_groups(
 
     Head, decoder and the final normalization learn at ``learning_rate``, the last block at ``layer_decay`` times that,
     the one before at ``layer_decay ** 2``, and patch embedding, class token and positions at the least (Bao et al.,
-    "BEiT", 2022, appendix). Weights and biases are separated as in :func:`weight_decay_groups`; frozen parameters
-    are left out.
+    "BEiT", 2022, appendix). Weights and biases are separated as in :func:`weight_decay_groups`.
 
     Args:
         network: a network with a ``backbone``, perhaps in ``DistributedDataParallel``.
@@ -55,9 +50,6 @@ def layer_decay_groups(
     Returns:
         groups with ``lr``, ``weight_decay``, ``decay`` (see :func:`weight_decay_groups`) and ``lr_scale``, the factor
         that a schedule of the learning rate keeps.
-
-    Raises:
-        ValueError: when ``layer_decay`` is out of range.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"`layer_decay` must be in (0, 1], but got {layer_decay}.")
@@ -67,18 +59,10 @@ def layer_decay_groups(
     groups = []
     for group in weight_decay_groups(bare):
         for number in range(depth + 2):
-            parameters = [parameter for parameter in group["params"] if layer[parameter] == number]
             scale = layer_decay ** (depth + 1 - number)
-            if parameters:
-                groups.append(
-                    {
-                        "params": parameters,
-                        "decay": group["decay"],
-                        "weight_decay": weight_decay if group["decay"] else 0.0,
-                        "lr": learning_rate * scale,
-                        "lr_scale": scale,
-                    }
-                )
+            rates = {"lr": learning_rate * scale, "lr_scale": scale}
+            if parameters := [parameter for parameter in group["params"] if layer[parameter] == number]:
+                groups.append({"weight_decay": weight_decay, **group, "params": parameters, **rates})
     return groups
 
 
@@ -87,6 +71,4 @@ def _layer(name: str, depth: int) -> int:
     parts = name.split(".")
     if parts[0] == "backbone" and parts[1] in ("patch_embed", *POSITIONS_AND_TOKENS):
         return 0
-    if parts[:2] == ["backbone", "blocks"]:
-        return int(parts[2]) + 1
-    return depth + 1
+    return int(parts[2]) + 1 if parts[:2] == ["backbone", "blocks"] else depth + 1

@@ -21,8 +21,6 @@ class CosineSchedule:
         end: value that the cosine runs to.
         warmup_epochs: length of the warm-up; fractions are allowed.
         warmup_start: first value of the warm-up.
-        reference_by_epoch: keep the value of an epoch's first step for all of the epoch, as the published
-            classification does.
 
     Example::
 
@@ -31,24 +29,14 @@ class CosineSchedule:
         [0.0, 1.0, 1.0, 0.10983377...]
     """
 
-    def __init__(
-        self,
-        start: float,
-        end: float,
-        warmup_epochs: float = 0,
-        warmup_start: float = 0.0,
-        reference_by_epoch: bool = False,
-    ) -> None:
+    def __init__(self, start: float, end: float, warmup_epochs: float = 0, warmup_start: float = 0.0) -> None:
         self.start = start
         self.end = end
         self.warmup_epochs = warmup_epochs
         self.warmup_start = warmup_start
-        self.reference_by_epoch = reference_by_epoch
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
-        if self.reference_by_epoch:
-            step -= step % steps_per_epoch
         total = epochs * steps_per_epoch
         warmup = min(round(self.warmup_epochs * steps_per_epoch), total)
         if step < warmup:
@@ -67,23 +55,12 @@ class PolynomialSchedule:
         start: value after the warm-up.
         power: the power; 0.9 as published.
         warmup_epochs: length of the warm-up; fractions are allowed.
-        reference_late: be one step late, as the published code is, which updates the value after a step: the first two
-            steps have the value ``start``.
-
-    Example::
-
-        >>> schedule = PolynomialSchedule(start=1.0, power=1.0)
-        >>> [schedule(step, steps_per_epoch=2, epochs=2) for step in range(4)]
-        [1.0, 0.75, 0.5, 0.25]
     """
 
-    def __init__(
-        self, start: float, power: float = 0.9, warmup_epochs: float = 0, reference_late: bool = False
-    ) -> None:
+    def __init__(self, start: float, power: float = 0.9, warmup_epochs: float = 0) -> None:
         self.start = start
         self.power = power
         self.warmup_epochs = warmup_epochs
-        self.reference_late = reference_late
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
@@ -91,5 +68,4 @@ class PolynomialSchedule:
         warmup = min(round(self.warmup_epochs * steps_per_epoch), total)
         if step < warmup:
             return self.start * (step + 1) / warmup
-        step = max(step - self.reference_late, warmup)
         return self.start * (1 - min((step - warmup) / max(total - warmup, 1), 1.0)) ** self.power

@@ -1,15 +1,84 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
-
 """Command line: ``python -m endofm_monai.weights convert IN OUT.safetensors`` and ``... inspect FILE``."""
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import fire
+import safetensors
+import safetensors.torch
 
-from endofm_monai.weights.convert import convert, inspect
+from endofm_monai.utils import atomic_path, sha256
+from endofm_monai.weights.layouts import (
+    PublishedWeights,
+    WeightsError,
+    describe_architecture,
+    is_backbone_key,
+    is_image_vit,
+    read_weights,
+)
+
+
+def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "teacher", head: bool = False) -> str:
+    """Write the backbone of a file of weights as safetensors, under clean names, with its origin in the metadata.
+
+    Args:
+        source: the file, in any layout that ``load_published`` understands.
+        target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
+        which: "teacher" or "student" of a training checkpoint.
+        head: also write the tensors outside the backbone; the backbone's names then start with ``backbone.``.
+    """
+    if Path(target).suffix != ".safetensors":
+        raise ValueError(f"{target}: the file to write must end in '.safetensors'.")
+    weights = read_weights(source, which)
+    backbone = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
+    others = {name: tensor for name, tensor in weights.state.items() if not is_backbone_key(name)}
+    if not backbone:
+        raise WeightsError(f"{source}: holds no backbone; its first tensor is {next(iter(weights.state))!r}.")
+    if head and not others:
+        raise WeightsError(f"{source}: holds nothing besides the backbone; convert it without `head`.")
+    tensors = {**{f"backbone.{name}": backbone[name] for name in backbone}, **others} if head else backbone
+    metadata = {
+        "format": "pt",
+        "source_file": weights.file.name,
+        "source_sha256": sha256([weights.file]),
+        "layout": weights.layout,
+        "part": weights.part,
+        "endofm_monai_version": version("endofm-monai"),
+    }
+    # Cloned, because safetensors refuses tensors that share memory.
+    data = safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, metadata)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+    wrote = [f"sha-256: {metadata['source_sha256']}", f"wrote {len(tensors)} tensors to {target}"]
+    return "\n".join([*_describe(weights), *wrote])
+
+
+def inspect(file: str | os.PathLike, which: str = "teacher") -> str:
+    """Say what a file of weights holds: layout, architecture, tensors, and for a converted file its origin."""
+    lines = _describe(read_weights(file, which))
+    if Path(file).suffix == ".safetensors":
+        with safetensors.safe_open(file, framework="pt") as archive:
+            lines += [f"{name}: {value}" for name, value in sorted((archive.metadata() or {}).items())]
+    return "\n".join(lines)
+
+
+def _describe(weights: PublishedWeights) -> list[str]:
+    others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
+    kind = "image ViT" if is_image_vit(weights.state) else "video transformer"
+    return [
+        f"file: {weights.file}",
+        f"layout: {weights.layout}, {weights.part}",
+        f"architecture: {kind}, {describe_architecture(weights.state)}",
+        f"tensors: {len(weights.state)} ({', '.join(sorted({str(t.dtype) for t in weights.state.values()}))})",
+        f"outside the backbone: {', '.join(others) or 'none'}",
+    ]
+
 
 if __name__ == "__main__":
     try:

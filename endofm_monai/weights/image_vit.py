@@ -29,18 +29,11 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
     Spatial tensors are kept. Temporal attention starts as a copy of the spatial one, as in TimeSformer; with
     ``temporal_fc`` and ``time_embed`` at zero it has no effect yet, so that a clip of equal frames gives the image
     model's features. LayerScale is folded into the layers that it scales, which is exact. The position table and the
-    patch kernel are resampled to the network's size.
+    patch kernel are resampled to the size of ``network``; whether width and depth fit is not looked at.
 
     Args:
         weights: an image ViT in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...).
         network: the video transformer to make them for; it is not changed.
-
-    Returns:
-        float32 tensors under the names of :class:`~endofm_monai.networks.nets.EndoFM`. Whether width and depth fit is
-        left to :func:`~endofm_monai.weights.load.copy_weights`.
-
-    Raises:
-        WeightsError: when the ViT is built in another way: a gated MLP, or tensors that are not known here.
     """
     others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
     if unknown := [name for name in others if name not in _DROPPED]:
@@ -80,12 +73,8 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
 def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
     """Resample the position table of an image ViT by antialiased bicubic interpolation.
 
-    Args:
-        table: ``(1, 1 + S*S, D)`` with the class token's entry first, or ``(1, S*S, D)`` without it.
-        grid_size: rows and columns of the new patch grid.
-
-    Returns:
-        ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when the table had none.
+    From ``(1, 1 + S*S, D)`` with the class token's entry first, or ``(1, S*S, D)`` without it, to
+    ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when the table had none.
     """
     side = math.isqrt(table.shape[1])
     class_entry, patches = table[:, : -side * side], table[:, -side * side :]
@@ -99,18 +88,11 @@ def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> 
 
 
 def resample_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Resample the patch embedding to another patch size so that resized patches give the same tokens.
+    """Resample the patch embedding ``(D, C, P, P)`` to another P so that resized patches give the same tokens.
 
     Interpolating the kernel like an image would change the size of the tokens. The pseudo-inverse of the (bicubic)
     resizing of patches gives the kernel w' with <resize(x), w'> = <x, w>: exactly for larger patches, in the least
     squares for smaller ones (Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4).
-
-    Args:
-        kernel: ``(D, C, P, P)``.
-        patch_size: the new P.
-
-    Returns:
-        ``(D, C, patch_size, patch_size)``.
     """
     size = kernel.shape[-1]
     if size == patch_size:

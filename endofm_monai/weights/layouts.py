@@ -17,26 +17,18 @@ import safetensors.torch
 import torch
 
 __all__ = [
-    "PublishedWeights",
-    "WeightsError",
-    "clean_key",
-    "clean_names",
-    "describe_architecture",
-    "is_backbone_key",
-    "is_image_vit",
-    "read_checkpoint",
-    "read_weights",
-]
+    "PublishedWeights", "WeightsError", "clean_key", "clean_names", "describe_architecture", "is_backbone_key",
+    "is_image_vit", "read_checkpoint", "read_weights",
+]  # fmt: skip
 
 # The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
 _SCALAR = np.float64(0).__reduce__()[0]  # named numpy.core.multiarray.scalar up to numpy 1
-_ALLOWED: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    type(np.dtype(np.float64)),
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-]
+_SCALARS = [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+_ALLOWED: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64)), *_SCALARS]
+_BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "blocks", "norm"}
+_WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
+_NORM = ".parametrizations.weight.original"
+_WEIGHT_NORM = {".weight_g": f"{_NORM}0", ".weight_v": f"{_NORM}1"}
 
 
 class WeightsError(ValueError):
@@ -44,13 +36,11 @@ class WeightsError(ValueError):
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a file of weights without running anything that it contains.
+    """The top level of a file of weights, tensors on the CPU, without running anything that the file contains.
 
     Args:
-        path: a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote.
-
-    Returns:
-        the top level of the file, tensors on the CPU; those of a large ``torch.save`` file are mapped, not read.
+        path: a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote, whose
+            tensors are mapped, not read.
 
     Raises:
         WeightsError: when the file is missing, damaged, holds no dictionary, or needs Python objects other than
@@ -67,9 +57,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
                 f"{path}: needs the Python object {match[1]}, which a file of weights may not run; nothing was loaded. "
                 "Ask its author for the plain tensors (`torch.save(network.state_dict(), ...)` or safetensors)."
             ) from error
-        raise WeightsError(
-            f"{path}: cannot be read: damaged, incomplete or no weights ({type(error).__name__})."
-        ) from error
+        kind = type(error).__name__
+        raise WeightsError(f"{path}: cannot be read: damaged, incomplete or no weights ({kind}).") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: must hold a dictionary of weights, but holds a {type(content).__name__}.")
     return {str(key): value for key, value in content.items()}
@@ -85,9 +74,6 @@ def _read(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
-_BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "blocks", "norm"}
-
-
 def is_backbone_key(key: str) -> bool:
     """Whether the clean ``key`` names a tensor of the video or image transformer, not of a head or a decoder."""
     return key.partition(".")[0] in _BACKBONE_ROOTS
@@ -101,64 +87,27 @@ def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
 def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
     """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``.
 
-    The number of heads leaves no trace in the shapes. ``positions`` counts the entries of the position table, with the
-    class token's.
+    ``positions`` counts the entries of the position table, with the class token's; the heads leave no trace.
     """
-    dimensions = {"embed_dim": ("cls_token", 2), "positions": ("pos_embed", 1), "num_frames": ("time_embed", 1)}
-    sizes = {name: state[key].shape[axis] for name, (key, axis) in dimensions.items() if key in state}
-    if "patch_embed.proj.weight" in state:
-        sizes["patch_size"] = state["patch_embed.proj.weight"].shape[-1]
-    if depth := len({key.split(".")[1] for key in state if key.startswith("blocks.")}):
-        sizes["depth"] = depth
-    order = ("embed_dim", "depth", "patch_size", "positions", "num_frames")
-    return ", ".join(f"{name} {sizes[name]}" for name in order if name in sizes) or "no transformer"
-
-
-_WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
-_WEIGHT_NORM = {
-    ".weight_g": ".parametrizations.weight.original0",
-    ".weight_v": ".parametrizations.weight.original1",
-}
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """The tensors of one file under their clean names, and where in the file they were.
-
-    Attributes:
-        file: the file.
-        layout: how the file is organized, in words.
-        part: which part of the file was taken.
-        state: tensor by clean name (see :func:`clean_key`).
-        resized: names of the tensors that were resampled to the network's size.
-        notes: what else was changed on the way.
-    """
-
-    file: Path
-    layout: str
-    part: str
-    state: dict[str, torch.Tensor]
-    resized: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    where = {
+        "embed_dim": ("cls_token", 2),
+        "depth": ("", 0),
+        "patch_size": ("patch_embed.proj.weight", 3),
+        "positions": ("pos_embed", 1),
+        "num_frames": ("time_embed", 1),
+    }
+    sizes = {name: state[key].shape[axis] for name, (key, axis) in where.items() if key in state}
+    sizes["depth"] = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    return ", ".join(f"{name} {sizes[name]}" for name in where if sizes.get(name)) or "no transformer"
 
 
 def clean_key(key: str) -> str:
     """The name of a tensor without its wrappers' prefixes, with weight norm in torch's present names.
 
     Files and networks are compared by clean keys, so that it does not matter on which side a wrapper was.
-
-    Example::
-
-        >>> clean_key("module.backbone.blocks.0.norm1.weight")
-        'blocks.0.norm1.weight'
-        >>> clean_key("head.last_layer.weight_g")
-        'head.last_layer.parametrizations.weight.original0'
     """
     key = _WRAPPERS.sub("", key)
-    for old, new in _WEIGHT_NORM.items():
-        if key.endswith(old):
-            return key.removesuffix(old) + new
-    return key
+    return re.sub(r"\.weight_[gv]$", lambda old: _WEIGHT_NORM[old[0]], key)
 
 
 def clean_names(keys: Iterable[str], owner: object) -> dict[str, str]:
@@ -171,27 +120,35 @@ def clean_names(keys: Iterable[str], owner: object) -> dict[str, str]:
     return names
 
 
+@dataclass(frozen=True)
+class PublishedWeights:
+    """The tensors of one file under their clean names, and where in the file they were."""
+
+    file: Path
+    layout: str  # how the file is organized, in words
+    part: str  # which part of the file was taken
+    state: dict[str, torch.Tensor]  # by clean name, see `clean_key`
+    resized: tuple[str, ...] = ()  # names of the tensors that were resampled to the network's size
+    notes: tuple[str, ...] = ()  # what else was changed on the way
+
+    def __str__(self) -> str:
+        return f"{self.file} ({self.layout}, {self.part})"
+
+
 def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWeights:
     """Read the weights of any published layout, or of this project's own files.
 
-    ================================== ===========================================================================
-    layout                             recognized by
-    ================================== ===========================================================================
-    training checkpoint                ``teacher`` and ``student`` (Endo-FM, SVT, DINO, this project), as dictionaries
-                                       or as the first part of all names (a ``StudentTeacher``'s state dict)
-    fine-tuned classifier              ``backbone_state_dict`` with ``state_dict`` (``polypdiag.pth``)
-    nested state dict                  ``state_dict``, ``model``, ``model_state`` or ``network`` (``kumc.pth``,
-                                       TimeSformer, this project's ``checkpoint.pt`` of a task)
-    state dict                         nothing but tensors (SVT's release, ``cvc.pth``, timm, ``model.pt``)
-    ================================== ===========================================================================
+    * training checkpoint: ``teacher`` and ``student`` (Endo-FM, SVT, DINO, this project), as dictionaries or as the
+      first part of all names (a ``StudentTeacher``'s state dict);
+    * fine-tuned classifier: ``backbone_state_dict`` with ``state_dict`` (``polypdiag.pth``);
+    * nested state dict: ``state_dict``, ``model``, ``model_state`` or ``network`` (``kumc.pth``, TimeSformer, this
+      project's ``checkpoint.pt`` of a task);
+    * state dict: nothing but tensors (SVT's release, ``cvc.pth``, timm, ``model.pt``).
 
-    Args:
-        path: the file, see :func:`~endofm_monai.weights.layouts.read_checkpoint`.
-        which: ``"teacher"`` or ``"student"`` of a training checkpoint; other layouts hold one network, the teacher.
+    ``which`` is ``"teacher"`` or ``"student"`` of a training checkpoint; other layouts hold one network, the teacher.
 
     Raises:
         WeightsError: when the file cannot be read safely, or holds no weights in one of these layouts.
-        ValueError: when ``which`` is neither.
     """
     if which not in ("teacher", "student"):
         raise ValueError(f"`which` must be 'teacher' or 'student', but got {which!r}.")

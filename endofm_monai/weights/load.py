@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -32,36 +31,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a network took from a file of weights; ``str(report)`` is a one-line summary.
+    """What a network took from a file of weights, by clean names; ``str(report)`` is a one-line summary."""
 
-    Attributes:
-        file: the file.
-        layout: how the file is organized.
-        part: which part of the file was taken, e.g. ``"teacher"``.
-        matched: clean names of the tensors that were loaded.
-        missing: those of the network that the file lacks; they keep their values.
-        unexpected: those of the file that the network lacks.
-        resized: those of ``matched`` that were resampled to the network's size.
-        notes: what else was changed on the way.
-    """
-
-    file: Path
-    layout: str
-    part: str
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    resized: tuple[str, ...]
-    notes: tuple[str, ...]
+    source: str  # the file, its layout, and the part that was taken
+    matched: tuple[str, ...]  # what was loaded
+    missing: tuple[str, ...]  # what the file lacks; it keeps its values
+    unexpected: tuple[str, ...]  # what the network lacks
+    resized: tuple[str, ...]  # what of the matched was resampled to the network's size
+    notes: tuple[str, ...]  # what else was changed on the way
 
     def __str__(self) -> str:
         total = len(self.matched) + len(self.missing)
-        parts = [
-            f"{self.file} ({self.layout}, {self.part}): loaded {len(self.matched)} of the network's {total} tensors"
-        ]
         lists = {"missing": self.missing, "not used": self.unexpected, "resampled": self.resized}
-        parts += [f"{name} {_count(keys)}" for name, keys in lists.items() if keys]
-        return "; ".join([*parts, *self.notes])
+        loaded = f"{self.source}: loaded {len(self.matched)} of the network's {total} tensors"
+        return "; ".join([loaded, *_counts(lists), *self.notes])
+
+
+def _counts(lists: Mapping[str, Sequence[str]]) -> list[str]:
+    """How many there are in each of the lists that are not empty, and the first of them."""
+    return [
+        f"{kind} {len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in lists.items()
+        if names
+    ]
 
 
 def load_published(
@@ -69,9 +61,8 @@ def load_published(
 ) -> LoadReport:
     """Load a published or own file of weights into a network, or into a part of one.
 
-    Names and shapes are checked before anything is copied: after an error the network is as it was. Wrappers'
-    prefixes and both namings of weight norm are understood on both sides. To fill only the backbone of a network
-    with a head or a decoder, pass ``network.backbone``; a bare backbone leaves the rest of the file alone.
+    Names and shapes are checked before anything is copied: after an error the network is as it was. To fill only the
+    backbone of a network, pass ``network.backbone``; a bare backbone leaves the rest of the file alone.
 
     A network whose published names differ from its own has an attribute ``published_prefixes``, which maps the
     prefixes of the file's clean names to its own, e.g. ``{"linear.": "head."}``; None stands for tensors that the
@@ -79,22 +70,14 @@ def load_published(
 
     Args:
         network: network to fill in place; its dtype and device stay.
-        path: the file; layouts as in :func:`~endofm_monai.weights.layouts.read_weights`.
-        which: ``"teacher"`` or ``"student"`` of a training checkpoint.
+        path: the file, see :func:`~endofm_monai.weights.layouts.read_weights`.
+        which: see there.
         strict: whether every tensor must be on both sides. If false, only the backbone must be complete: heads and
-            decoders may differ in names, never in shapes. The report lists what did not match.
-
-    Returns:
-        what matched.
+            decoders may differ in names, never in shapes.
 
     Raises:
         WeightsError: when the file cannot be read safely, or does not fit; it names the file and the tensors, and the
             architectures if they are two.
-
-    Example::
-
-        >>> print(load_published(EndoFM.from_preset("base"), "endo_fm.pth"))
-        endo_fm.pth (training checkpoint, teacher): loaded 247 of the network's 247 tensors; not used 8 (head.mlp.0...
     """
     return copy_weights(network, read_weights(path, which), strict)
 
@@ -118,30 +101,16 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
     rest_differs = strict and not is_backbone and (missing or unexpected)
     if not matched or reshaped or backbone_differs or rest_differs:
         problems = {"of another shape": reshaped, "missing": missing, "unexpected": unexpected}
-        raise WeightsError(
-            f"{weights.file} ({weights.layout}, {weights.part}): does not fit {type(unwrap(network)).__name__}: "
-            + "; ".join(f"{name} {_count(keys)}" for name, keys in problems.items() if keys)
-            + "."
-            + _advice(
-                state, {name: own[key] for name, key in names.items()}, backbone_differs or is_backbone, bool(reshaped)
-            )
-        )
+        ours = describe_architecture({name: own[key] for name, key in names.items()})
+        advice = _advice(state, ours, backbone_differs or is_backbone, bool(reshaped))
+        kind = type(unwrap(network)).__name__
+        raise WeightsError(f"{weights}: does not fit {kind}: {'; '.join(_counts(problems))}.{advice}")
     network.load_state_dict({names[name]: state[name] for name in matched}, strict=False)
-    return LoadReport(
-        weights.file,
-        weights.layout,
-        weights.part,
-        tuple(matched),
-        tuple(missing),
-        (*unexpected, *left_out),
-        weights.resized,
-        weights.notes,
-    )
+    unused = (*unexpected, *left_out)
+    return LoadReport(str(weights), tuple(matched), tuple(missing), unused, weights.resized, weights.notes)
 
 
-def _rename(
-    weights: PublishedWeights, prefixes: dict[str, str | None]
-) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+def _rename(weights: PublishedWeights, prefixes: dict[str, str | None]) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The tensors under the network's names, where its published ones differ, and the names of those left out."""
     renamed: dict[str, str] = {}
     left_out = []
@@ -152,15 +121,12 @@ def _rename(
             left_out.append(name)
         elif renamed.setdefault(own + name.removeprefix(prefix), name) != name:
             raise WeightsError(f"{weights.file}: several of its tensors have one name after the renaming {prefixes}.")
-    state = {clean: weights.state[renamed[key]] for clean, key in clean_names(renamed, weights.file).items()}
-    return state, tuple(left_out)
+    return {clean: weights.state[renamed[key]] for clean, key in clean_names(renamed, weights.file).items()}, left_out
 
 
-def _advice(
-    state: dict[str, torch.Tensor], own: dict[str, torch.Tensor], backbone_differs: bool, rest_reshaped: bool
-) -> str:
-    """What to look at, or nothing, when weights ``state`` do not fit a network with the tensors ``own``."""
-    theirs, ours = describe_architecture(state), describe_architecture(own)
+def _advice(state: dict[str, torch.Tensor], ours: str, backbone_differs: bool, rest_reshaped: bool) -> str:
+    """What to look at, or nothing, when weights ``state`` do not fit a network of the architecture ``ours``."""
+    theirs = describe_architecture(state)
     if is_image_vit(state):
         return f" It is an image ViT ({theirs}): start from it with `initialize_backbone`."
     if theirs != ours:
@@ -171,34 +137,16 @@ def _advice(
     return advice + ("." if rest_reshaped else "; or `strict=False`.")
 
 
-def _count(names: Sequence[str], limit: int = 3) -> str:
-    return f"{len(names)} ({', '.join(names[:limit])}{', ...' if len(names) > limit else ''})"
-
-
 def initialize_backbone(
     network: nn.Module, weights: str | os.PathLike | None = None, which: str = "teacher"
 ) -> nn.Module:
-    """Give a network's backbone its starting point: random, published or own weights, or an image ViT.
-
-    The names in the file tell which one it is. What was loaded is logged.
+    """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 
     Args:
-        network: an :class:`~endofm_monai.networks.nets.EndoFM`, or a network with one as its ``backbone``; filled in
-            place, heads and decoders stay.
-        weights: a file that :func:`~endofm_monai.weights.load_published` understands, or an image ViT in timm's layout
-            (see :func:`~endofm_monai.weights.image_vit.video_from_image`). None keeps the random initialization.
+        network: filled in place; heads and decoders stay.
+        weights: a file that :func:`load_published` understands, or an image ViT in timm's layout (see
+            :func:`~endofm_monai.weights.image_vit.video_from_image`). None keeps the random initialization.
         which: ``"teacher"`` or ``"student"`` of a training checkpoint.
-
-    Returns:
-        ``network``, so that a config can go on with it.
-
-    Raises:
-        TypeError: when ``network`` has no such backbone.
-        WeightsError: when the file cannot be read safely or does not fit the backbone.
-
-    Example::
-
-        {"_target_": "initialize_backbone", "network": "@backbone", "weights": "@backbone_weights"}
     """
     if weights is None:
         logger.info("The backbone starts from random weights.")

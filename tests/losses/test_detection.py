@@ -13,6 +13,7 @@ import torch
 from endofm_monai.losses import DetectionLoss
 from endofm_monai.losses.detection import first_stage_targets, second_stage_targets
 from endofm_monai.networks.blocks import split_predictions
+from endofm_monai.reference import ReferenceDetectionLoss
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())
 STRIDES = (8, 16, 32, 64, 128)
@@ -122,11 +123,11 @@ def test_a_batch_without_a_box_weighs_as_much_as_the_batches_before_it_did():
     assert resumed.terms(pred, [target()]) == after
 
 
-def test_reference_learns_nothing_from_them():
+def test_the_published_loss_learns_nothing_from_them():
     pred = random_prediction()
-    with_box = DetectionLoss(reference_skip_negatives=True)(pred, [target((20, 20, 90, 70)), target()])
+    with_box = ReferenceDetectionLoss()(pred, [target((20, 20, 90, 70)), target()])
     torch.testing.assert_close(with_box, DetectionLoss()(pred[:1], [target((20, 20, 90, 70))]))
-    nothing = DetectionLoss(reference_skip_negatives=True)(pred, [target(), target()])
+    nothing = ReferenceDetectionLoss()(pred, [target(), target()])
     assert nothing == 0
     nothing.backward()
     assert not pred.grad.any()

@@ -14,7 +14,7 @@ from endofm_monai.losses import SpatialTemporalMatchingLoss
 
 @pytest.fixture
 def logits(arr):
-    return arr("student_logits", (20, 40)), arr("teacher_logits", (4, 40))
+    return arr("student_logits", (10, 2, 40)), arr("teacher_logits", (2, 2, 40))
 
 
 def test_two_steps_equal_the_published_code(golden, logits):
@@ -40,7 +40,7 @@ def test_equals_the_loop_of_its_definition():
 
 
 def test_accumulated_calls_move_the_center_once_by_the_mean(logits):
-    student, teacher = (value.unflatten(0, (-1, 2)) for value in logits)
+    student, teacher = logits
     whole, parts = SpatialTemporalMatchingLoss(40), SpatialTemporalMatchingLoss(40)
     whole(student, teacher)
     parts(student[:, :1], teacher[:, :1], update_center=False)

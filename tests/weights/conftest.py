@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from endofm_monai.networks.blocks import ProjectionHead
-from endofm_monai.networks.nets import EndoFM, ProjectionNetwork
+from endofm_monai.networks.nets import EndoFM
+from endofm_monai.networks.nets.student_teacher import ProjectionHead, ProjectionNetwork
 
 NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "weight_g")
 

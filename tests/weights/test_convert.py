@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from endofm_monai.weights import WeightsError, load_published
-from endofm_monai.weights.convert import convert, inspect
+from endofm_monai.weights.__main__ import convert, inspect
 
 
 @pytest.fixture
@@ -96,6 +96,8 @@ def test_inspect(source):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run ``python -m endofm_monai.weights`` in this process, and give what it printed."""
+
+    monkeypatch.delitem(sys.modules, "endofm_monai.weights.__main__")
 
     def call(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["weights", *map(str, arguments)])

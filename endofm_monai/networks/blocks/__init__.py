@@ -8,38 +8,11 @@ from endofm_monai.networks.blocks.detection_head import (
     LocationPredictions,
     split_predictions,
 )
-from endofm_monai.networks.blocks.divided_space_time import (
-    DividedSpaceTimeBlock,
-    SelfAttention,
-    resample_grid,
-    resample_spatial_encoding,
-    resample_temporal_encoding,
-)
+from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
-from endofm_monai.networks.blocks.heads import AttentiveHead, ProjectionHead
-from endofm_monai.networks.blocks.segmentation_decoder import (
-    CascadedUpsampler,
-    DetailStem,
-    ResidualStem,
-    StandardizedConv2d,
-)
+from endofm_monai.networks.blocks.segmentation_decoder import CascadedUpsampler, DetailStem, ResidualStem
 
 __all__ = [
-    "AttentiveHead",
-    "CascadedUpsampler",
-    "DetailStem",
-    "DetectionHead",
-    "DetectionPyramid",
-    "DividedSpaceTimeBlock",
-    "FrameFeatures",
-    "LocationPredictions",
-    "ProjectionHead",
-    "ResidualStem",
-    "SelfAttention",
-    "SpatialTemporalTransformation",
-    "StandardizedConv2d",
-    "resample_grid",
-    "resample_spatial_encoding",
-    "resample_temporal_encoding",
-    "split_predictions",
-]
+    "CascadedUpsampler", "DetailStem", "DetectionHead", "DetectionPyramid", "DividedSpaceTimeBlock", "FrameFeatures",
+    "LocationPredictions", "ResidualStem", "SpatialTemporalTransformation", "split_predictions",
+]  # fmt: skip

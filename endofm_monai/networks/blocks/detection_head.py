@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from typing import List, NamedTuple  # noqa: UP035 - TorchScript reads the annotations of this module
+from collections.abc import Sequence
+from typing import NamedTuple  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
 from torch import nn
@@ -13,17 +14,15 @@ from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalT
 
 __all__ = ["BOX_UNIT", "DetectionHead", "DetectionPyramid", "FrameFeatures", "LocationPredictions", "split_predictions"]
 
+BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second stage counts its correction
+
 
 class DetectionPyramid(nn.Module):
     """Feature pyramid of a plain transformer: its one token map becomes five levels.
 
     With patches of 16 pixels the levels P3 to P7 have strides of 8, 16, 32, 64 and 128 pixels: the map itself, twice
     its size by a transposed convolution, half its size by max pooling; then a feature pyramid network (Lin et al.,
-    CVPR 2017), and two strided convolutions on top.
-
-    Args:
-        embed_dim: width D of a token.
-        channels: channels of each level; 256 as published.
+    CVPR 2017), and two strided convolutions on top. ``embed_dim`` is the width D of a token, ``channels`` C of a level.
     """
 
     def __init__(self, embed_dim: int, channels: int = 256) -> None:
@@ -32,17 +31,14 @@ class DetectionPyramid(nn.Module):
         self.downsample = nn.MaxPool2d(2)
         self.fpn = FeaturePyramidNetwork([embed_dim] * 3, channels, LastLevelP6P7(channels, channels))
 
-    def body(self, token_map: torch.Tensor) -> List[torch.Tensor]:  # noqa: UP006
+    def body(self, token_map: torch.Tensor) -> list[torch.Tensor]:
         """The token map ``(F, D, h, w)`` of F frames at double, single and half resolution."""
         return [self.upsample(token_map), token_map, self.downsample(token_map)]
 
-    def forward(self, token_map: torch.Tensor) -> List[torch.Tensor]:  # noqa: UP006
-        """P3 to P7, each ``(F, channels, h_l, w_l)``, of the token map ``(F, D, h, w)`` of F frames."""
+    def forward(self, token_map: torch.Tensor) -> list[torch.Tensor]:
+        """P3 to P7, each ``(F, C, h_l, w_l)``, of the token map ``(F, D, h, w)`` of F frames."""
         fine, middle, coarse = self.body(token_map)
         return list(self.fpn({"0": fine, "1": middle, "2": coarse}).values())
-
-
-BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second stage counts its correction
 
 
 class FrameFeatures(NamedTuple):
@@ -82,17 +78,9 @@ class LocationPredictions(NamedTuple):
 
 def split_predictions(pred: torch.Tensor) -> LocationPredictions:
     """Name the parts of the detector's output ``(B, 2*K + 12, L)``."""
-    num_classes = (pred.shape[1] - 12) // 2
-    parts = pred.transpose(1, 2).split([2, 1, num_classes, 1, 4, num_classes, 4], dim=2)
-    return LocationPredictions(
-        location=parts[0],
-        stride=parts[1].squeeze(2),
-        class_logits=parts[2],
-        centerness=parts[3].squeeze(2),
-        ltrb=parts[4],
-        refined_logits=parts[5],
-        refined_delta=parts[6],
-    )
+    classes = (pred.shape[1] - 12) // 2
+    location, stride, logits, centerness, *boxes = pred.transpose(1, 2).split([2, 1, classes, 1, 4, classes, 4], dim=2)
+    return LocationPredictions(location, stride.squeeze(2), logits, centerness.squeeze(2), *boxes)
 
 
 class Scale(nn.Module):
@@ -103,7 +91,6 @@ class Scale(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply."""
         return x * self.scale
 
 
@@ -119,33 +106,18 @@ class DetectionHead(nn.Module):
         num_classes: number K of classes, without background.
         num_convs: convolutions of each of the two towers.
         strides: pixels a cell at each level.
-        reference_frozen_offsets: see :class:`SpatialTemporalTransformation`.
-        reference_empty_boxes: begin with boxes of no size, as published. Those have no gradient, so by default boxes
-            begin with sides 4 cells away, what the levels are meant for.
     """
 
-    def __init__(
-        self,
-        channels: int = 256,
-        num_classes: int = 2,
-        num_convs: int = 4,
-        strides: tuple[int, ...] = (8, 16, 32, 64, 128),
-        reference_frozen_offsets: bool = False,
-        reference_empty_boxes: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, num_classes: int, num_convs: int, strides: Sequence[int]) -> None:
         super().__init__()
-        self.num_classes = num_classes
         self.strides = list(strides)
         self.classification = FCOSClassificationHead(channels, 1, num_classes, num_convs)
         self.regression = FCOSRegressionHead(channels, 1, num_convs)
+        # Boxes begin with sides 4 cells away, what the levels are meant for; boxes of no size have no gradient.
+        nn.init.constant_(self.regression.bbox_reg.bias, 4.0)
         self.scales = nn.ModuleList(Scale() for _ in strides)
-        self.class_transformation = SpatialTemporalTransformation(
-            channels, reference_frozen_offsets=reference_frozen_offsets
-        )
-        self.box_transformation = SpatialTemporalTransformation(
-            channels, reference_frozen_offsets=reference_frozen_offsets
-        )
-        nn.init.constant_(self.regression.bbox_reg.bias, 0.0 if reference_empty_boxes else 4.0)
+        self.class_transformation = SpatialTemporalTransformation(channels)
+        self.box_transformation = SpatialTemporalTransformation(channels)
         self.refined_class = nn.Conv2d(channels, num_classes, kernel_size=3, padding=1)
         self.refined_box = nn.Conv2d(channels, 4, kernel_size=3, padding=1)
         for layer in (self.refined_class, self.refined_box):
@@ -154,17 +126,9 @@ class DetectionHead(nn.Module):
         self.refined_box.bias = nn.Parameter(torch.zeros(4))
 
     @torch.jit.export
-    def describe(self, pyramid: List[torch.Tensor], num_frames: int) -> List[FrameFeatures]:  # noqa: UP006
-        """First stage.
-
-        Args:
-            pyramid: levels ``(B * N, C, h, w)``.
-            num_frames: N.
-
-        Returns:
-            the features of each level.
-        """
-        levels: List[FrameFeatures] = []  # noqa: UP006
+    def describe(self, pyramid: list[torch.Tensor], num_frames: int) -> list[FrameFeatures]:
+        """First stage, of N = ``num_frames`` frames at the levels ``(B * N, C, h, w)``."""
+        levels: list[FrameFeatures] = []
         for index, scale in enumerate(self.scales):
             class_features = self.classification.conv(pyramid[index])
             box_features = self.regression.conv(pyramid[index])
@@ -180,15 +144,8 @@ class DetectionHead(nn.Module):
         return levels
 
     @torch.jit.export
-    def refine(self, frames: List[FrameFeatures]) -> torch.Tensor:  # noqa: UP006
-        """Second stage.
-
-        Args:
-            frames: features of N frames at each level, the key frame first.
-
-        Returns:
-            ``(B, 2*K + 12, L)``, see :func:`split_predictions`.
-        """
+    def refine(self, frames: list[FrameFeatures]) -> torch.Tensor:
+        """Second stage: ``(B, 2*K + 12, L)`` of N frames, the key frame first; see :func:`split_predictions`."""
         outputs = [self.refine_level(level, self.strides[index]).flatten(2) for index, level in enumerate(frames)]
         return torch.cat(outputs, dim=2)
 
@@ -197,7 +154,7 @@ class DetectionHead(nn.Module):
         extent = box_extent(frames.ltrb.detach(), stride)
         return torch.cat(
             [
-                self.locations(frames.ltrb, stride),
+                _locations(frames.ltrb, stride),
                 frames.class_logits[:, 0],
                 frames.centerness[:, 0],
                 frames.ltrb[:, 0],
@@ -207,11 +164,12 @@ class DetectionHead(nn.Module):
             dim=1,
         )
 
-    def locations(self, like: torch.Tensor, stride: int) -> torch.Tensor:
-        """The x, the y and the stride of each location, ``(B, 3, h, w)``, for ``like`` ``(B, N, 4, h, w)``."""
-        height, width = like.shape[-2:]
-        dtype = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count pixels
-        grid = torch.full((like.shape[0], 3, height, width), float(stride), dtype=dtype, device=like.device)
-        grid[:, 0] = torch.arange(width, device=like.device) * stride + stride // 2
-        grid[:, 1] = torch.arange(height, device=like.device).unsqueeze(1) * stride + stride // 2
-        return grid
+
+def _locations(like: torch.Tensor, stride: int) -> torch.Tensor:
+    """The x, the y and the stride of each location, ``(B, 3, h, w)``, for ``like`` ``(B, N, 4, h, w)``."""
+    height, width = like.shape[-2:]
+    dtype = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count pixels
+    grid = torch.full((like.shape[0], 3, height, width), float(stride), dtype=dtype, device=like.device)
+    grid[:, 0] = torch.arange(width, device=like.device) * stride + stride // 2
+    grid[:, 1] = torch.arange(height, device=like.device).unsqueeze(1) * stride + stride // 2
+    return grid

@@ -10,45 +10,23 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-__all__ = [
-    "DividedSpaceTimeBlock",
-    "SelfAttention",
-    "resample_grid",
-    "resample_spatial_encoding",
-    "resample_temporal_encoding",
-]
+__all__ = ["DividedSpaceTimeBlock", "SelfAttention", "resample_table"]
 
 
-def resample_grid(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
-    """Nearest entry of a learned table ``(1, N, D)``, row by row, for each patch: ``(1, rows * columns, D)``."""
+def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
+    """Dynamic positional encoding: each patch takes the nearest entry of a learned table (paper, section 2.1).
+
+    Args:
+        table: ``(1, N, D)``, row by row.
+        table_size: rows and columns of the table; frames and 1 for a table of time.
+        grid_size: rows and columns of the patches.
+
+    Returns:
+        ``(1, rows * columns, D)``, the entries of ``F.interpolate(mode="nearest")``.
+    """
     row = _nearest(table_size[0], grid_size[0], table.device)
     column = _nearest(table_size[1], grid_size[1], table.device)
     return table.index_select(1, (row.unsqueeze(1) * table_size[1] + column).flatten())
-
-
-def resample_spatial_encoding(
-    table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]
-) -> torch.Tensor:
-    """Spatial part of the dynamic positional encoding: each patch takes the nearest entry of the learned table.
-
-    Args:
-        table: ``(1, 1 + N, D)``, the class token's entry first, then ``table_size`` row by row.
-        table_size: patches (rows, columns) that the table was learned for.
-        grid_size: patches (rows, columns) of the frames.
-
-    Returns:
-        ``(1, 1 + rows * columns, D)``, the class token's entry unchanged.
-    """
-    return torch.cat([table[:, :1], resample_grid(table[:, 1:], table_size, grid_size)], dim=1)
-
-
-def resample_temporal_encoding(table: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Temporal part of the dynamic positional encoding: each frame takes the nearest entry of ``table`` ``(1, T, D)``.
-
-    Returns:
-        ``(1, num_frames, D)``.
-    """
-    return table.index_select(1, _nearest(table.shape[1], num_frames, table.device))
 
 
 def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
@@ -57,17 +35,7 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with one packed projection, in the published parameter names.
-
-    The mathematics is that of ``torch.nn.MultiheadAttention``; ``qkv`` and ``proj`` keep the released weights loadable.
-
-    Args:
-        embed_dim: width D of a token.
-        num_heads: number of heads; must divide ``embed_dim``.
-
-    Raises:
-        ValueError: when ``num_heads`` does not divide ``embed_dim``.
-    """
+    """Multi-head self-attention as ``torch.nn.MultiheadAttention`` has it, in the published parameter names."""
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -77,32 +45,27 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values of tokens ``(B, L, D)``, each ``(B, heads, L, D / heads)``."""
-        batch, length, width = x.shape
-        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    def project(self, x: torch.Tensor, first_only: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries (or the first alone), keys and values of tokens ``(B, L, D)``, each ``(B, heads, L, D / heads)``."""
+        if not first_only:
+            query, key, value = self._part(self.qkv(x), 3).unbind(0)
+            return query, key, value
+        width, weight, bias = x.shape[2], self.qkv.weight, self.qkv.bias
+        query = self._part(F.linear(x[:, :1], weight[:width], bias[:width]), 1)[0]
+        key, value = self._part(F.linear(x, weight[width:], bias[width:]), 2).unbind(0)
         return query, key, value
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Attend among the tokens ``(B, L, D)`` of each sequence; returns ``(B, L, D)``."""
-        if x.shape[1] == 1:  # the softmax of one weight is 1
-            weight, bias = self.qkv.weight, self.qkv.bias
-            first = 2 * x.shape[2]
-            return self.proj(F.linear(x, weight[first:], bias[first:]))
-        query, key, value = self.project(x)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(attended.transpose(1, 2).reshape(x.shape))
+    def _part(self, projected: torch.Tensor, parts: int) -> torch.Tensor:
+        return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def attend_from_first(self, x: torch.Tensor) -> torch.Tensor:
-        """What ``forward`` gives for the first token of each sequence, alone: ``(B, 1, D)`` for ``(B, L, D)``."""
-        batch, length, width = x.shape
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = F.linear(x[:, :1], weight[:width], bias[:width]).reshape(batch, 1, self.num_heads, -1)
-        key_value = F.linear(x, weight[width:], bias[width:]).reshape(batch, length, 2, self.num_heads, -1)
-        key, value = key_value.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
-        return self.proj(attended.transpose(1, 2).reshape(batch, 1, width))
+    def forward(self, x: torch.Tensor, first_only: bool = False) -> torch.Tensor:
+        """Attend among the tokens ``(B, L, D)`` of each sequence: ``(B, L, D)``, or ``(B, 1, D)`` of the first."""
+        if x.shape[1] == 1:  # the softmax of one weight is 1
+            first = 2 * x.shape[2]
+            return self.proj(F.linear(x, self.qkv.weight[first:], self.qkv.bias[first:]))
+        query, key, value = self.project(x, first_only)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
     def attention_map(self, x: torch.Tensor) -> torch.Tensor:
         """Softmax weights among the tokens ``(B, L, D)``; returns ``(B, heads, L, L)``, rows summing to 1."""
@@ -119,7 +82,7 @@ class DividedSpaceTimeBlock(nn.Module):
 
     Args:
         embed_dim: width D of a token.
-        num_heads: number of attention heads.
+        num_heads: number of attention heads; must divide D.
         mlp_ratio: hidden width of the MLP in multiples of D.
         drop_path_rate: probability to drop a row of a residual branch while training.
     """
@@ -147,11 +110,11 @@ class DividedSpaceTimeBlock(nn.Module):
         return patches + self.temporal_fc(attended).reshape(patches.shape)
 
     def frame_sequences(self, class_token: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Tokens ``(B*T, 1 + N, D)`` of each frame from ``class_token`` ``(B, 1, D)``, ``patches`` ``(B, N, T, D)``."""
+        """Normalized tokens ``(B*T, 1 + N, D)`` of each frame of ``(B, 1, D)`` and ``(B, N, T, D)``."""
         batch, num_patches, num_frames, width = patches.shape
         class_tokens = class_token.unsqueeze(1).expand(batch, num_frames, 1, width)
         frames = torch.cat([class_tokens, patches.transpose(1, 2)], dim=2)  # (B, T, 1 + N, D)
-        return frames.reshape(batch * num_frames, 1 + num_patches, width)
+        return self.norm1(frames.reshape(batch * num_frames, 1 + num_patches, width))
 
     def forward(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
         """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``.
@@ -162,20 +125,18 @@ class DividedSpaceTimeBlock(nn.Module):
         class_token = tokens[:, :1]
         patches = self.attend_in_time(tokens, num_frames)
         batch, num_patches, _, width = patches.shape
-        frames = self.norm1(self.frame_sequences(class_token, patches))
+        frames = self.frame_sequences(class_token, patches)
         if class_token_only:
-            attended = self.drop_path(self.attn.attend_from_first(frames))  # (B*T, 1, D)
+            attended = self.drop_path(self.attn(frames, first_only=True))  # (B*T, 1, D)
             class_token = class_token + attended.reshape(batch, num_frames, width).mean(dim=1, keepdim=True)
             return class_token + self.drop_path(self.mlp(self.norm2(class_token)))
 
         attended = self.drop_path(self.attn(frames)).reshape(batch, num_frames, 1 + num_patches, width)
         class_token = class_token + attended[:, :, 0].mean(dim=1, keepdim=True)
         patches = patches + attended[:, :, 1:].transpose(1, 2)
-
         tokens = torch.cat([class_token, patches.reshape(batch, num_patches * num_frames, width)], dim=1)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
     def attention_maps(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Spatial attention weights ``(B*T, heads, 1 + N, 1 + N)`` that the block computes for ``tokens``."""
-        frames = self.frame_sequences(tokens[:, :1], self.attend_in_time(tokens, num_frames))
-        return self.attn.attention_map(self.norm1(frames))
+        return self.attn.attention_map(self.frame_sequences(tokens[:, :1], self.attend_in_time(tokens, num_frames)))

@@ -15,13 +15,13 @@ def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.
     one 1x1 convolution it is several times as fast on a CPU, above all backwards.
 
     Args:
-        x: ``(F, C, h, w)``.
+        x: ``(F, C, h, w)``, zero beyond its borders.
         offset: ``(F, groups * 9 * 2, h, w)``, for each tap of each group of channels its way down and to the right, in
             cells.
         weight: ``(D, C, 3, 3)``.
 
     Returns:
-        ``(F, D, h, w)``; the map is zero beyond its borders.
+        ``(F, D, h, w)``.
     """
     frames, channels, height, width = x.shape
     groups = offset.shape[1] // 18
@@ -35,8 +35,6 @@ def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.
     sampled = F.grid_sample(
         x.reshape(frames * groups, channels // groups, height, width),
         grid.reshape(frames * groups, 9 * height, width, 2),
-        mode="bilinear",
-        padding_mode="zeros",
         align_corners=False,
     )
     return F.conv2d(sampled.reshape(frames, channels * 9, height, width), weight.reshape(-1, channels * 9, 1, 1))
@@ -52,20 +50,13 @@ def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
     Returns:
         ``(..., 4, h, w)``: x1 and y1 (negative to the left and upwards), then x2 and y2, all from the location.
     """
-    height, width = ltrb.shape[-2:]
-    x = torch.arange(width, dtype=ltrb.dtype, device=ltrb.device) + (stride // 2) / stride
-    y = torch.arange(height, dtype=ltrb.dtype, device=ltrb.device).unsqueeze(1) + (stride // 2) / stride
+    last_row, last_column = ltrb.shape[-2] - 1, ltrb.shape[-1] - 1
+    x = torch.arange(last_column + 1, dtype=ltrb.dtype, device=ltrb.device) + (stride // 2) / stride
+    y = torch.arange(last_row + 1, dtype=ltrb.dtype, device=ltrb.device).unsqueeze(1) + (stride // 2) / stride
     left, top, right, bottom = (ltrb / stride).unbind(-3)
-    center_x, center_y = x.clamp(max=width - 1), y.clamp(max=height - 1)
-    return torch.stack(
-        [
-            (x - left).clamp(0, width - 1) - center_x,
-            (y - top).clamp(0, height - 1) - center_y,
-            (x + right).clamp(0, width - 1) - center_x,
-            (y + bottom).clamp(0, height - 1) - center_y,
-        ],
-        dim=-3,
-    )
+    sides_x = torch.stack([x - left, x + right], dim=-3).clamp(0, last_column) - x.clamp(max=last_column)
+    sides_y = torch.stack([y - top, y + bottom], dim=-3).clamp(0, last_row) - y.clamp(max=last_row)
+    return torch.stack([sides_x, sides_y], dim=-3).flatten(-4, -3)
 
 
 class SpatialTemporalTransformation(nn.Module):
@@ -73,23 +64,15 @@ class SpatialTemporalTransformation(nn.Module):
 
     Support features are aligned by a deformable convolution, which is guided by how the boxes that each frame predicts
     differ from the key frame's; then each channel of the key frame takes up that channel of the supports, weighted by
-    their similarity to it.
-
-    Args:
-        channels: channels C of the features.
-        offset_groups: groups of channels with offsets of their own; must divide ``channels``.
-        reference_frozen_offsets: leave the layer that makes the offsets at its random weights, as the published
-            training does.
+    their similarity to it. Each of ``offset_groups`` groups of channels has offsets of its own.
     """
 
-    def __init__(self, channels: int, offset_groups: int = 4, reference_frozen_offsets: bool = False) -> None:
+    def __init__(self, channels: int, offset_groups: int = 4) -> None:
         super().__init__()
         self.conv_offset = nn.Conv2d(4, offset_groups * 2 * 9, kernel_size=1, bias=False)
         self.conv_adaption = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         nn.init.normal_(self.conv_offset.weight, std=0.01)
         nn.init.normal_(self.conv_adaption.weight, std=0.01)
-        if reference_frozen_offsets:
-            self.conv_offset.weight.requires_grad_(False)
 
     def align(self, features: torch.Tensor, shape_difference: torch.Tensor) -> torch.Tensor:
         """Deformable convolution of features ``(F, C, h, w)``, guided by ``shape_difference`` ``(F, 4, h, w)``."""

@@ -4,38 +4,35 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks import Convolution, UpSample
+from monai.networks.blocks import Convolution
 from torch import nn
 
-__all__ = ["CascadedUpsampler", "DetailStem", "ResidualStem", "StandardizedConv2d"]
+__all__ = ["CascadedUpsampler", "DetailStem", "ResidualStem"]
 
 
 class DetailStem(nn.Module):
-    """A small convolutional network beside the transformer, which keeps the edges that patches of 16 pixels lose.
+    """A small convolutional network beside the transformer, which keeps the edges that patches of 16 pixels lose."""
 
-    Args:
-        in_channels: channels of a frame.
-        channels: channels at 1/2, 1/4 and 1/8 of the frame's size.
-    """
-
-    def __init__(self, in_channels: int = 3, channels: tuple[int, int, int] = (32, 48, 64)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        before = (in_channels, *channels[:2])
+        channels = (3, 32, 48, 64)  # of a frame, and at 1/2, 1/4 and 1/8 of its size
+        norm = ("group", {"num_groups": 8})
         self.stages = nn.ModuleList(
             nn.Sequential(
-                Convolution(2, entering, leaving, strides=2, norm=("group", {"num_groups": 8}), act="gelu"),
-                Convolution(2, leaving, leaving, norm=("group", {"num_groups": 8}), act="gelu"),
+                Convolution(2, entering, leaving, strides=2, norm=norm, act="gelu"),
+                Convolution(2, leaving, leaving, norm=norm, act="gelu"),
             )
-            for entering, leaving in zip(before, channels, strict=True)
+            for entering, leaving in pairwise(channels)
         )
-        self.skip_channels = channels[::-1]
+        self.skip_channels = channels[:0:-1]
 
     def forward(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """Maps of frames ``(B, C, H, W)`` at 1/8, 1/4 and 1/2 of their size."""
+        """Maps of frames ``(B, 3, H, W)`` at 1/8, 1/4 and 1/2 of their size."""
         skips = []
         for stage in self.stages:
             frames = stage(frames)
@@ -46,11 +43,6 @@ class DetailStem(nn.Module):
 class StandardizedConv2d(nn.Conv2d):
     """Convolution without bias whose kernels are brought to mean 0 and variance 1 before use."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve ``(B, C, H, W)``."""
         variance, mean = torch.var_mean(self.weight, dim=[1, 2, 3], keepdim=True, unbiased=False)
@@ -59,26 +51,22 @@ class StandardizedConv2d(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """Residual unit of three standardized convolutions, each with group normalization.
-
-    Args:
-        in_channels: channels of the input.
-        channels: channels of the output; a quarter of them inside.
-        stride: stride of the 3x3 convolution.
-    """
+    """Residual unit of three standardized convolutions with group normalization; a quarter of the channels inside."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         inner = channels // 4
-        self.conv1 = StandardizedConv2d(in_channels, inner, 1)
+        self.conv1 = StandardizedConv2d(in_channels, inner, 1, bias=False)
         self.gn1 = nn.GroupNorm(32, inner, eps=1e-6)
-        self.conv2 = StandardizedConv2d(inner, inner, 3, stride, padding=1)
+        self.conv2 = StandardizedConv2d(inner, inner, 3, stride, padding=1, bias=False)
         self.gn2 = nn.GroupNorm(32, inner, eps=1e-6)
-        self.conv3 = StandardizedConv2d(inner, channels, 1)
+        self.conv3 = StandardizedConv2d(inner, channels, 1, bias=False)
         self.gn3 = nn.GroupNorm(32, channels, eps=1e-6)
-        projects = stride != 1 or in_channels != channels
-        self.downsample = StandardizedConv2d(in_channels, channels, 1, stride) if projects else nn.Identity()
-        self.gn_proj = nn.GroupNorm(channels, channels) if projects else nn.Identity()
+        self.downsample: nn.Module = nn.Identity()
+        self.gn_proj: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            self.downsample = StandardizedConv2d(in_channels, channels, 1, stride, bias=False)
+            self.gn_proj = nn.GroupNorm(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transform ``(B, C, H, W)``."""
@@ -94,41 +82,25 @@ class ResidualStem(nn.Module):
     Published as "R50" (Chen et al., "TransUNet", arXiv:2102.04306) and, with these parameter names, in Endo-FM's
     segmentation network. The first pooling has no padding, so that the second stage's maps lack a row and a column;
     as a skip they are padded with zeros.
-
-    Args:
-        in_channels: channels of a frame.
-        width: channels after the first convolution; 64 as published.
-        units: residual units of each stage.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64, units: tuple[int, int, int] = (3, 4, 9)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.root = nn.Sequential(
-            OrderedDict(
-                conv=StandardizedConv2d(in_channels, width, 7, stride=2, padding=3),
-                gn=nn.GroupNorm(32, width, eps=1e-6),
-                relu=nn.ReLU(inplace=True),
-            )
-        )
-        stages: OrderedDict[str, nn.Module] = OrderedDict()
-        before = width
-        for stage, count in enumerate(units, start=1):
-            blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        convolution = StandardizedConv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        layers = {"conv": convolution, "gn": nn.GroupNorm(32, 64, eps=1e-6), "relu": nn.ReLU(inplace=True)}
+        self.root = nn.Sequential(OrderedDict(layers))
+        self.body = nn.Sequential()
+        for stage, (before, after, count) in enumerate([(64, 256, 3), (256, 512, 4), (512, 1024, 9)], start=1):
+            block = nn.Sequential()
             for unit in range(1, count + 1):
                 stride = 2 if stage > 1 and unit == 1 else 1
-                blocks[f"unit{unit}"] = Bottleneck(before, 2 * width * 2**stage, stride)
-                before = 2 * width * 2**stage
-            stages[f"block{stage}"] = nn.Sequential(blocks)
-        self.body = nn.Sequential(stages)
-        self.skip_channels = (8 * width, 4 * width, width)
-        self.out_channels = before
+                block.add_module(f"unit{unit}", Bottleneck(before if unit == 1 else after, after, stride))
+            self.body.add_module(f"block{stage}", block)
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Features of frames ``(B, C, H, W)``, H and W in multiples of 16.
+        """Features ``(B, 1024, H/16, W/16)`` of frames ``(B, 3, H, W)``, H and W in multiples of 16, and the skips.
 
-        Returns:
-            ``(B, 1024, H/16, W/16)``, and the skips ``(B, 512, H/8, W/8)``, ``(B, 256, H/4, W/4)``,
-            ``(B, 64, H/2, W/2)`` (channels at the published width).
+        The skips are ``(B, 512, H/8, W/8)``, ``(B, 256, H/4, W/4)`` and ``(B, 64, H/2, W/2)``.
         """
         half = self.root(frames)
         x = F.max_pool2d(half, 3, stride=2)
@@ -144,18 +116,16 @@ class UpsamplingBlock(nn.Module):
 
     def __init__(self, in_channels: int, skip_channels: int, channels: int, norm: Any, align_corners: bool) -> None:
         super().__init__()
-        self.up = UpSample(
-            2, in_channels, in_channels, 2, mode="nontrainable", interp_mode="bilinear", align_corners=align_corners
-        )
-        self.conv1 = convolution(in_channels + skip_channels, channels, norm)
-        self.conv2 = convolution(channels, channels, norm)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=align_corners)
+        self.conv1 = _convolution(in_channels + skip_channels, channels, norm)
+        self.conv2 = _convolution(channels, channels, norm)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Join ``(B, C, H, W)`` with a skip ``(B, C', 2H, 2W)``, of which C' may be 0."""
         return self.conv2(self.conv1(torch.cat([self.up(x), skip], dim=1)))
 
 
-def convolution(in_channels: int, channels: int, norm: Any) -> Convolution:
+def _convolution(in_channels: int, channels: int, norm: Any) -> Convolution:
     """3x3 convolution, normalization, ReLU."""
     return Convolution(2, in_channels, channels, bias=False, norm=norm, act="relu", adn_ordering="NA")
 
@@ -182,22 +152,14 @@ class CascadedUpsampler(nn.Module):
     ) -> None:
         super().__init__()
         self.out_channels = channels[-1]
-        self.conv_more = convolution(in_channels, channels[0], norm)
+        self.conv_more = _convolution(in_channels, channels[0], norm)
         self.blocks = nn.ModuleList(
             UpsamplingBlock(*widths, norm, align_corners)
             for widths in zip(channels[:-1], (*skip_channels, 0), channels[1:], strict=True)
         )
 
     def forward(self, grid: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
-        """Decode.
-
-        Args:
-            grid: ``(B, C, H/16, W/16)``.
-            skips: ``(B, C', H/8, W/8)``, ``(B, C', H/4, W/4)`` and ``(B, C', H/2, W/2)``.
-
-        Returns:
-            ``(B, channels[-1], H, W)``.
-        """
+        """Decode the ``grid`` ``(B, C, H/16, W/16)`` with three skips, the coarsest first, to ``(B, C', H, W)``."""
         x = self.conv_more(grid)
         no_skip = grid.new_zeros((grid.shape[0], 0, grid.shape[2] * 16, grid.shape[3] * 16))
         for index, block in enumerate(self.blocks):

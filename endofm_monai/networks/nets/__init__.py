@@ -3,17 +3,8 @@
 
 from endofm_monai.networks.nets.classifier import EndoFMClassifier
 from endofm_monai.networks.nets.detector import EndoFMDetector
-from endofm_monai.networks.nets.endofm import EndoFM, EndoFMFeatures
+from endofm_monai.networks.nets.endofm import EndoFM
 from endofm_monai.networks.nets.segmenter import EndoFMSegmenter
-from endofm_monai.networks.nets.student_teacher import ProjectionNetwork, StudentTeacher, TeacherBackbone
+from endofm_monai.networks.nets.student_teacher import StudentTeacher, TeacherBackbone
 
-__all__ = [
-    "EndoFM",
-    "EndoFMClassifier",
-    "EndoFMDetector",
-    "EndoFMFeatures",
-    "EndoFMSegmenter",
-    "ProjectionNetwork",
-    "StudentTeacher",
-    "TeacherBackbone",
-]
+__all__ = ["EndoFM", "EndoFMClassifier", "EndoFMDetector", "EndoFMSegmenter", "StudentTeacher", "TeacherBackbone"]

@@ -6,10 +6,39 @@ from typing import Any, ClassVar  # TorchScript reads the annotations of this mo
 import torch
 from torch import nn
 
-from endofm_monai.networks.blocks import AttentiveHead
 from endofm_monai.networks.nets.endofm import EndoFM
 
-__all__ = ["EndoFMClassifier"]
+__all__ = ["AttentiveHead", "EndoFMClassifier"]
+
+
+class AttentiveHead(nn.Module):
+    """Classification head that looks at all tokens: a learned query attends over them, then a linear layer.
+
+    The attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning Visual Representations
+    from Video", 2024, section 3.3) in its shortest form. It finds a small polyp that the class token may have missed.
+    """
+
+    def __init__(self, embed_dim: int, num_classes: int, num_heads: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+        self.linear = _linear_head(embed_dim, num_classes)
+        nn.init.trunc_normal_(self.query, std=0.02)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, num_classes)`` of tokens ``(B, L, D)``, in any order."""
+        tokens = self.norm(tokens)
+        query = self.query.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
+        attended, _ = self.attention(query, tokens, tokens, need_weights=False)
+        return self.linear(attended[:, 0])
+
+
+def _linear_head(embed_dim: int, num_classes: int) -> nn.Linear:
+    head = nn.Linear(embed_dim, num_classes)
+    nn.init.normal_(head.weight, std=0.01)  # as published
+    nn.init.zeros_(head.bias)
+    return head
 
 
 class EndoFMClassifier(nn.Module):
@@ -18,15 +47,12 @@ class EndoFMClassifier(nn.Module):
     The published fine-tuned file (``polypdiag.pth``) loads with :func:`endofm_monai.weights.load_published`.
 
     Args:
-        backbone: the backbone.
-        head: takes class tokens ``(B, D)``; an :class:`~endofm_monai.networks.blocks.AttentiveHead` takes all tokens.
+        backbone: the video transformer.
+        head: takes class tokens ``(B, D)``, as published; an :class:`AttentiveHead` takes all tokens ``(B, L, D)``.
         mode: what is trained: ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the
             backbone, its final normalization and the head, ``"linear_probe"`` only the head. What is frozen is also
             kept in evaluation mode, so that drop path does not blur it.
         last_blocks: number of blocks that ``"last_blocks"`` trains.
-
-    Raises:
-        ValueError: when ``mode`` is none of these, or the backbone has not as many blocks.
 
     Example::
 
@@ -47,10 +73,8 @@ class EndoFMClassifier(nn.Module):
             raise ValueError(f'`mode` must be "full", "last_blocks" or "linear_probe", but got {mode!r}.')
         if mode == "last_blocks" and not 0 < last_blocks <= depth:
             raise ValueError(f"`last_blocks` must be from 1 to the backbone's depth {depth}, but got {last_blocks}.")
-        frozen: list[str] = []
-        if mode == "linear_probe":
-            frozen = ["backbone"]
-        elif mode == "last_blocks":
+        frozen = ["backbone"] if mode == "linear_probe" else []
+        if mode == "last_blocks":
             frozen = ["backbone.patch_embed", *(f"backbone.blocks.{index}" for index in range(depth - last_blocks))]
             for table in (backbone.cls_token, backbone.pos_embed, backbone.time_embed):
                 table.requires_grad_(False)
@@ -68,30 +92,14 @@ class EndoFMClassifier(nn.Module):
         last_blocks: int = 1,
         **overrides: Any,
     ) -> "EndoFMClassifier":
-        """Make a classifier with a backbone of a named size.
-
-        Args:
-            preset: size of the backbone, see :meth:`EndoFM.from_preset`.
-            num_classes: number of logits.
-            head: ``"linear"``, on the class token as published (weights of std 0.01), or ``"attentive"``.
-            mode: see the class.
-            last_blocks: see the class.
-            overrides: constructor arguments of the backbone, which win over the preset's.
-
-        Raises:
-            ValueError: when there is no such preset, head or mode.
-        """
+        """With a backbone of a named size; ``head`` is ``"linear"``, of the class token, or ``"attentive"``."""
         backbone = EndoFM.from_preset(preset, **overrides)
-        if head == "attentive":
-            block: Any = backbone.blocks[0]
-            attentive = AttentiveHead(backbone.embed_dim, num_classes, block.attn.num_heads)
-            return cls(backbone, attentive, mode, last_blocks)
-        if head != "linear":
+        if head not in ("linear", "attentive"):
             raise ValueError(f'`head` must be "linear" or "attentive", but got {head!r}.')
-        linear = nn.Linear(backbone.embed_dim, num_classes)
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.zeros_(linear.bias)
-        return cls(backbone, linear, mode, last_blocks)
+        if head == "linear":
+            return cls(backbone, _linear_head(backbone.embed_dim, num_classes), mode, last_blocks)
+        block: Any = backbone.blocks[0]
+        return cls(backbone, AttentiveHead(backbone.embed_dim, num_classes, block.attn.num_heads), mode, last_blocks)
 
     def train(self, mode: bool = True) -> "EndoFMClassifier":
         """Set training mode, except of what is frozen."""

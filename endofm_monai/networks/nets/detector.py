@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from typing import Any, ClassVar, List, Optional  # noqa: UP035 - TorchScript reads the annotations of this module
+from typing import Any, ClassVar  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
 from torch import nn
@@ -9,33 +9,24 @@ from torch import nn
 from endofm_monai.networks.blocks import DetectionHead, DetectionPyramid, FrameFeatures
 from endofm_monai.networks.nets.endofm import EndoFM
 
-__all__ = ["DETECTOR_PRESETS", "EndoFMDetector"]
+__all__ = ["EndoFMDetector"]
 
-DETECTOR_PRESETS: dict[str, dict[str, int]] = {
-    "tiny": {"channels": 64, "num_convs": 2},
-    "small": {"channels": 128, "num_convs": 2},
-    "base": {"channels": 256, "num_convs": 4},
-    "large": {"channels": 256, "num_convs": 4},
-}
-"""Sizes of neck and head beside those of the backbone; ``base`` is the published one."""
+# channels of neck and head, and convolutions of each tower; "base" is the published one
+SIZES = {"tiny": (64, 2), "small": (128, 2), "base": (256, 4), "large": (256, 4)}
 
 
 class EndoFMDetector(nn.Module):
     """Polyp detector of Endo-FM: its video transformer, a feature pyramid and a two-stage head (paper, section 3.2).
 
-    A clip is a key frame and the frames that support it. ``frames`` says how they meet: ``"per_frame"`` encodes each
-    frame alone, so that a video is encoded once a frame (see :class:`endofm_monai.apps.StreamingDetector`), and frames
-    meet in the head; ``"joint"`` lets them attend to each other in the transformer as well. The published code trains
-    with ``"joint"`` and tests with ``"per_frame"``.
+    A clip is a key frame and the frames that support it. The published code trains with ``frames="joint"`` and tests
+    with ``"per_frame"``.
 
     Args:
         backbone: the video transformer.
         neck: makes the levels of the pyramid from a token map.
         head: makes predictions from the levels.
-        frames: ``"per_frame"`` or ``"joint"``.
-
-    Raises:
-        ValueError: when ``frames`` is neither.
+        frames: ``"per_frame"`` encodes each frame alone, so that a video is encoded once a frame, and frames meet in
+            the head; ``"joint"`` lets them attend to each other in the transformer as well.
 
     Example::
 
@@ -44,7 +35,7 @@ class EndoFMDetector(nn.Module):
         torch.Size([1, 16, 1049])
     """
 
-    published_prefixes: ClassVar[dict[str, Optional[str]]] = {  # noqa: UP045
+    published_prefixes: ClassVar[dict[str, str | None]] = {
         "body.fpn1.": None,
         "body.fpn2.0.": "neck.upsample.",
         "body.": "",
@@ -74,42 +65,17 @@ class EndoFMDetector(nn.Module):
 
     @classmethod
     def from_preset(
-        cls,
-        preset: str = "base",
-        num_classes: int = 2,
-        frames: str = "per_frame",
-        reference_frozen_offsets: bool = False,
-        reference_empty_boxes: bool = False,
-        **backbone: Any,
+        cls, preset: str = "base", num_classes: int = 2, frames: str = "per_frame", **overrides: Any
     ) -> "EndoFMDetector":
-        """Make a detector of a named size.
-
-        Args:
-            preset: ``"tiny"``, ``"small"``, ``"base"`` (the published model) or ``"large"``.
-            num_classes: number K of classes, without background.
-            frames: see the class.
-            reference_frozen_offsets: see :class:`endofm_monai.networks.blocks.SpatialTemporalTransformation`.
-            reference_empty_boxes: see :class:`endofm_monai.networks.blocks.DetectionHead`.
-            backbone: further arguments of :class:`EndoFM`, which win over the preset's.
-
-        Raises:
-            ValueError: when there is no such preset.
-        """
-        network = EndoFM.from_preset(preset, **backbone)
-        size = DETECTOR_PRESETS[preset]
-        strides = tuple(network.patch_size * 2**level // 2 for level in range(5))
-        head = DetectionHead(
-            size["channels"],
-            num_classes,
-            size["num_convs"],
-            strides,
-            reference_frozen_offsets=reference_frozen_offsets,
-            reference_empty_boxes=reference_empty_boxes,
-        )
-        return cls(network, DetectionPyramid(network.embed_dim, size["channels"]), head, frames)
+        """A detector of a named size for K classes, without background; ``overrides`` are arguments of the backbone."""
+        backbone = EndoFM.from_preset(preset, **overrides)
+        channels, num_convs = SIZES[preset]
+        strides = tuple(backbone.patch_size * 2**level // 2 for level in range(5))
+        head = DetectionHead(channels, num_classes, num_convs, strides)
+        return cls(backbone, DetectionPyramid(backbone.embed_dim, channels), head, frames)
 
     @torch.jit.export
-    def encode(self, x: torch.Tensor) -> List[FrameFeatures]:  # noqa: UP006
+    def encode(self, x: torch.Tensor) -> list[FrameFeatures]:
         """First stage: what each frame of normalized clips ``(B, 3, T, H, W)`` shows, at each level."""
         num_frames = x.shape[2]
         if self.frames == "per_frame":
@@ -133,20 +99,13 @@ class EndoFMDetector(nn.Module):
         return self.head.refine(_each_as_key(levels) if every_frame else levels)
 
 
-def _each_as_key(levels: List[FrameFeatures]) -> List[FrameFeatures]:  # noqa: UP006
+def _each_as_key(levels: list[FrameFeatures]) -> list[FrameFeatures]:
     """Repeat the features ``(B, T, ...)`` as ``(B * T, T, ...)``, in which each frame comes first in turn."""
     num_frames = levels[0].ltrb.shape[1]
     frames = torch.arange(num_frames, device=levels[0].ltrb.device)
     order = (frames.unsqueeze(1) + frames) % num_frames  # (T, T)
-    repeated: List[FrameFeatures] = []  # noqa: UP006
+    repeated: list[FrameFeatures] = []
     for level in levels:
-        repeated.append(
-            FrameFeatures(
-                class_features=level.class_features[:, order].flatten(0, 1),
-                box_features=level.box_features[:, order].flatten(0, 1),
-                class_logits=level.class_logits[:, order].flatten(0, 1),
-                centerness=level.centerness[:, order].flatten(0, 1),
-                ltrb=level.ltrb[:, order].flatten(0, 1),
-            )
-        )
+        parts = [part[:, order].flatten(0, 1) for part in level]
+        repeated.append(FrameFeatures(parts[0], parts[1], parts[2], parts[3], parts[4]))
     return repeated

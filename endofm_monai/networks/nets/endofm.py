@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from collections import OrderedDict
 from typing import NamedTuple  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
@@ -8,17 +9,16 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from endofm_monai.networks.blocks import DividedSpaceTimeBlock, resample_spatial_encoding, resample_temporal_encoding
+from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, resample_table
 
 __all__ = ["ENDOFM_PRESETS", "EndoFM", "EndoFMFeatures"]
 
 ENDOFM_PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
-    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},  # the published one, 121,258,752 parameters
     "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
 }
-"""Sizes of the backbone; ``base`` is the published one (121,258,752 parameters)."""
 
 
 class EndoFMFeatures(NamedTuple):
@@ -28,24 +28,12 @@ class EndoFMFeatures(NamedTuple):
     token_map: torch.Tensor  # (B, D, T, H / patch, W / patch)
 
 
-class PatchEmbedding(nn.Module):
-    """Linear embedding of the patches of each frame; ``proj`` is its published name."""
-
-    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
-
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Embed frames ``(B, C, H, W)`` to ``(B, D, H / patch, W / patch)``."""
-        return self.proj(frames)
-
-
 class EndoFM(nn.Module):
     """Video transformer of Endo-FM: ViT with divided space-time attention and dynamic positional encoding.
 
-    Takes clips of any number of frames and of any size in multiples of the patch; see ``forward_features``.
-    Architecture and parameter names are those of the published model (Wang et al., "Foundation Model for Endoscopy
-    Video Analysis via Large-scale Self-supervised Pre-train", MICCAI 2023, section 2.1), whose weights load with
+    Takes clips of any number of frames and of any size in multiples of the patch. Architecture and parameter names are
+    those of the published model (Wang et al., "Foundation Model for Endoscopy Video Analysis via Large-scale
+    Self-supervised Pre-train", MICCAI 2023, section 2.1), whose weights load with
     :func:`endofm_monai.weights.load_published`.
 
     Args:
@@ -59,9 +47,6 @@ class EndoFM(nn.Module):
         mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
         activation_checkpointing: recompute each block's activations in the backward pass: less memory, more time.
-
-    Raises:
-        ValueError: when ``img_size`` is no multiple of ``patch_size``.
 
     Example::
 
@@ -93,7 +78,7 @@ class EndoFM(nn.Module):
         self.embed_dim = embed_dim
         self.activation_checkpointing = activation_checkpointing
 
-        self.patch_embed = PatchEmbedding(patch_size, in_channels, embed_dim)
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size[0] * self.grid_size[1], embed_dim))
         self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
@@ -104,15 +89,7 @@ class EndoFM(nn.Module):
 
     @classmethod
     def from_preset(cls, preset: str = "base", **overrides: object) -> "EndoFM":
-        """Make a backbone of a named size.
-
-        Args:
-            preset: ``"tiny"``, ``"small"``, ``"base"`` (the published model) or ``"large"``.
-            overrides: constructor arguments, which win over the preset's.
-
-        Raises:
-            ValueError: when there is no such preset.
-        """
+        """A backbone of a named size, see ``ENDOFM_PRESETS``; ``overrides`` are constructor arguments, which win."""
         if preset not in ENDOFM_PRESETS:
             raise ValueError(f"`preset` must be one of {sorted(ENDOFM_PRESETS)}, but got {preset!r}.")
         return cls(**{**ENDOFM_PRESETS[preset], **overrides})  # type: ignore[arg-type]
@@ -133,70 +110,52 @@ class EndoFM(nn.Module):
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens ``(B, 1 + N*T, D)`` of clips ``(B, C, T, H, W)``, with positions, before the first block."""
         batch, _, num_frames, height, width = x.shape
-        if height % self.patch_size != 0 or width % self.patch_size != 0 or height * width * num_frames == 0:
-            raise ValueError(
-                f"Frames must have a height and width in multiples of {self.patch_size} pixels, got {height}x{width}."
-            )
+        patch = self.patch_size
+        if height % patch != 0 or width % patch != 0 or height * width * num_frames == 0:
+            raise ValueError(f"Frames must have sides in multiples of {patch} pixels, got {height}x{width}.")
         grid = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B*T, D, rows, columns)
-        position = resample_spatial_encoding(self.pos_embed, self.grid_size, (grid.shape[2], grid.shape[3]))
-        time = resample_temporal_encoding(self.time_embed, num_frames)
+        position = resample_table(self.pos_embed[:, 1:], self.grid_size, (grid.shape[2], grid.shape[3]))
+        time = resample_table(self.time_embed, (self.time_embed.shape[1], 1), (num_frames, 1))
         patches = grid.reshape(batch, num_frames, self.embed_dim, -1).permute(0, 3, 1, 2)  # (B, N, T, D)
-        patches = patches + position[:, 1:].unsqueeze(2) + time.unsqueeze(1)
-        class_token = (self.cls_token + position[:, :1]).expand(batch, -1, -1)
+        patches = patches + position.unsqueeze(2) + time.unsqueeze(1)
+        class_token = (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
         return torch.cat([class_token.to(patches.dtype), patches.reshape(batch, -1, self.embed_dim)], dim=1)
 
-    def transform(
-        self, tokens: torch.Tensor, num_frames: int, depth: int, class_token_only: bool = False
-    ) -> torch.Tensor:
-        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through the first ``depth`` blocks.
+    def transform(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
+        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through all blocks.
 
         Returns:
-            all tokens, or with ``class_token_only`` the class token ``(B, 1, D)`` alone, of the last of these blocks.
+            normalized tokens, all or with ``class_token_only`` the class token ``(B, 1, D)`` alone.
         """
         for index, block in enumerate(self.blocks):
-            if index < depth:
-                alone = class_token_only and index == depth - 1
-                if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
-                    tokens = block(tokens, num_frames, alone)
-                else:
-                    tokens = checkpoint(block, tokens, num_frames, alone, use_reentrant=False)
-        return tokens
+            alone = class_token_only and index == len(self.blocks) - 1
+            if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
+                tokens = block(tokens, num_frames, alone)
+            else:
+                tokens = checkpoint(block, tokens, num_frames, alone, use_reentrant=False)
+        return self.norm(tokens)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``."""
-        return self.norm(self.transform(self.embed(x), x.shape[2], len(self.blocks), class_token_only=True)[:, 0])
+        """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``, H and W in multiples of the patch size."""
+        return self.transform(self.embed(x), x.shape[2], class_token_only=True)[:, 0]
 
     @torch.jit.export
     def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:
-        """Class token and token map of clips.
-
-        Args:
-            x: normalized clips ``(B, C, T, H, W)``; any T, and H and W in multiples of ``patch_size``.
-
-        Returns:
-            ``class_token`` ``(B, D)`` and ``token_map`` ``(B, D, T, H / patch, W / patch)``.
-
-        Raises:
-            ValueError: when H or W is no multiple of ``patch_size``.
-        """
-        batch, _, num_frames, height, width = x.shape
-        tokens = self.norm(self.transform(self.embed(x), num_frames, len(self.blocks)))
-        grid = tokens[:, 1:].reshape(
-            batch, height // self.patch_size, width // self.patch_size, num_frames, self.embed_dim
-        )
+        """Class token and token map of normalized clips ``(B, C, T, H, W)``."""
+        num_frames, height, width = x.shape[2:]
+        tokens = self.transform(self.embed(x), num_frames)
+        grid = tokens[:, 1:].unflatten(1, (height // self.patch_size, width // self.patch_size, num_frames))
         return EndoFMFeatures(tokens[:, 0], grid.permute(0, 4, 3, 1, 2))
 
     @torch.jit.ignore
     def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Spatial attention of the last block.
-
-        Args:
-            x: normalized clips ``(B, C, T, H, W)``.
+        """Spatial attention of the last block, to the tokens of each frame of clips ``(B, C, T, H, W)``.
 
         Returns:
             softmax weights ``(B, T, heads, 1 + N, 1 + N)``; row 0 is what the class token looks at.
         """
-        num_frames = x.shape[2]
-        tokens = self.transform(self.embed(x), num_frames, len(self.blocks) - 1)
-        attention = self.blocks[-1].attention_maps(tokens, num_frames)  # type: ignore[operator]
-        return attention.unflatten(0, (x.shape[0], num_frames))
+        *blocks, last = self.blocks
+        tokens, num_frames = self.embed(x), x.shape[2]
+        for block in blocks:
+            tokens = block(tokens, num_frames)
+        return last.attention_maps(tokens, num_frames).unflatten(0, (x.shape[0], num_frames))  # type: ignore[operator]

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, ResidualStem, resample_grid
+from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, ResidualStem
+from endofm_monai.networks.blocks.divided_space_time import resample_table
 from endofm_monai.networks.nets.endofm import EndoFM
 
 __all__ = ["EndoFMSegmenter"]
@@ -33,7 +34,6 @@ PUBLISHED_PREFIXES = {
     },
     "segmentation_head.0.": "head.",
 }
-EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")
 
 
 class SimpleEncoder(nn.Module):
@@ -49,18 +49,12 @@ class SimpleEncoder(nn.Module):
 
 
 class HybridEncoder(nn.Module):
-    """TransUNet's convolutional encoder, whose output takes the place of the transformer's patch embedding.
-
-    Args:
-        embed_dim: width D of a token.
-        grid_size: rows and columns of the position table.
-        dropout_rate: dropout of the embedded tokens.
-    """
+    """TransUNet's convolutional encoder, whose output takes the place of the transformer's patch embedding."""
 
     def __init__(self, embed_dim: int, grid_size: tuple[int, int], dropout_rate: float) -> None:
         super().__init__()
         self.stem = ResidualStem()
-        self.projection = nn.Conv2d(self.stem.out_channels, embed_dim, 1)
+        self.projection = nn.Conv2d(1024, embed_dim, 1)
         self.grid_size = grid_size
         self.position_embeddings = nn.Parameter(torch.zeros(1, grid_size[0] * grid_size[1], embed_dim))
         self.dropout = nn.Dropout(dropout_rate)
@@ -69,32 +63,25 @@ class HybridEncoder(nn.Module):
         """Embedded tokens ``(B, D, H/16, W/16)`` of frames ``(B, 3, H, W)``, and the stem's skips."""
         features, skips = self.stem(frames)
         grid = self.projection(features)
-        table = resample_grid(self.position_embeddings, self.grid_size, (grid.shape[2], grid.shape[3]))
+        table = resample_table(self.position_embeddings, self.grid_size, (grid.shape[2], grid.shape[3]))
         return self.dropout(grid + table.transpose(1, 2).unflatten(2, [grid.shape[2], grid.shape[3]])), skips
 
 
 class EndoFMSegmenter(nn.Module):
     """Segments every frame of a clip, with the backbone attending over all its frames.
 
-    ``decoder="transunet"`` is the published network (Endo-FM, MICCAI 2023, section 3.2, after TransUNet,
-    arXiv:2102.04306), with 140,730,786 parameters at base size: a ResNetV2 stem, whose output is embedded and
-    transformed by the backbone's blocks, and a decoder of four doublings with three skips. It leaves out the
-    backbone's own patch embedding and its position and time tables, so clips have no order. Published weights load
-    with :func:`endofm_monai.weights.load_published`.
-
-    ``decoder="simple"`` keeps the whole pre-trained backbone; its token map is decoded likewise, with fewer channels,
-    group normalization (the frames of a clip are too much alike for batch statistics), upsampling that keeps places,
-    and the skips of a small convolutional stem.
-
     Args:
         backbone: the video transformer, with patches of 16 pixels; becomes part of this network. With its
             ``activation_checkpointing`` those of the convolutional stem are recomputed too.
         num_classes: number K of classes, with the background.
-        decoder: ``"transunet"`` or ``"simple"``.
+        decoder: ``"transunet"`` is the published network (Endo-FM, MICCAI 2023, section 3.2, after TransUNet,
+            arXiv:2102.04306), 140,730,786 parameters at base size: a ResNetV2 stem, whose output is embedded and
+            transformed by the backbone's blocks, and a decoder of four doublings with three skips. It leaves out the
+            backbone's own patch embedding and its position and time tables, so clips have no order.
+            ``"simple"`` keeps the whole pre-trained backbone; its token map is decoded likewise, with fewer channels,
+            group normalization (the frames of a clip are too much alike for batch statistics), upsampling that keeps
+            places, and the skips of a small convolutional stem.
         dropout_rate: dropout of the tokens before the first block (``"transunet"`` only).
-
-    Raises:
-        ValueError: when ``decoder`` is neither, or the backbone's patches have another size.
 
     Example::
 
@@ -137,24 +124,14 @@ class EndoFMSegmenter(nn.Module):
         dropout_rate: float = 0.1,
         **overrides: Any,
     ) -> "EndoFMSegmenter":
-        """Make a segmenter with a backbone of a named size; ``overrides`` are arguments of the backbone."""
+        """A segmenter with a backbone of a named size; ``overrides`` are arguments of the backbone."""
         return cls(EndoFM.from_preset(preset, **overrides), num_classes, decoder, dropout_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class logits of every pixel.
-
-        Args:
-            x: normalized clips ``(B, 3, T, H, W)``; any T, and H and W in multiples of 16.
-
-        Returns:
-            ``(B, K, T, H, W)``.
-
-        Raises:
-            ValueError: when H or W is no multiple of 16.
-        """
+        """Class logits ``(B, K, T, H, W)`` of normalized clips ``(B, 3, T, H, W)``, H and W in multiples of 16."""
         batch, _, num_frames, height, width = x.shape
         if height % 16 != 0 or width % 16 != 0:
-            raise ValueError(f"Frames must have a height and width in multiples of 16 pixels, got {height}x{width}.")
+            raise ValueError(f"Frames must have sides in multiples of 16 pixels, got {height}x{width}.")
         frames = x.transpose(1, 2).flatten(0, 1)
         if torch.jit.is_scripting() or not (self.backbone.activation_checkpointing and torch.is_grad_enabled()):
             embedded, skips = self.encoder(frames)
@@ -168,7 +145,8 @@ class EndoFMSegmenter(nn.Module):
 
 def take_out_embedding(backbone: EndoFM) -> None:
     """Turn a backbone into one that takes embedded tokens: clips ``(B, D, T, rows, columns)`` with "patches" of 1."""
-    backbone.published_prefixes = {**PUBLISHED_BACKBONE_PREFIXES, **dict.fromkeys(EMBEDDING)}  # type: ignore[assignment]
+    left_out: dict[str, None] = dict.fromkeys(("patch_embed.", "pos_embed", "time_embed"))
+    backbone.published_prefixes = {**PUBLISHED_BACKBONE_PREFIXES, **left_out}  # type: ignore[assignment]
     backbone.patch_embed = nn.Identity()  # type: ignore[assignment]
     backbone.patch_size = 1
     for name in ("pos_embed", "time_embed"):

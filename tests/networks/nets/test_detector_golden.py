@@ -19,7 +19,7 @@ from endofm_monai.losses import DetectionLoss
 from endofm_monai.networks.blocks import split_predictions
 from endofm_monai.networks.blocks.feature_transformation import box_extent
 from endofm_monai.networks.nets import EndoFMDetector
-from endofm_monai.reference.optimizers import StepSchedule, double_bias_groups
+from endofm_monai.reference import ReferenceDetector, ReferenceStepSchedule, reference_bias_groups
 from endofm_monai.weights import load_published
 
 pytestmark = pytest.mark.full_size
@@ -71,7 +71,7 @@ def checkpoint(arr, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def detector(checkpoint) -> EndoFMDetector:
-    network = EndoFMDetector.from_preset("base", drop_path_rate=0.0, reference_frozen_offsets=True)
+    network = ReferenceDetector.from_preset("base", drop_path_rate=0.0)
     report = load_published(network, checkpoint)
     assert not report.missing
     assert all(name.startswith("body.fpn1.") for name in report.unexpected)
@@ -156,7 +156,7 @@ def test_every_stage_gives_the_published_values(detector, arr, section, case, fr
 
 @pytest.mark.parametrize("sample", GOLDEN["train_step"]["samples"], ids=lambda sample: sample["tag"])
 def test_training_step_gives_the_published_losses_and_gradients(checkpoint, arr, sample):
-    network = EndoFMDetector.from_preset("base", drop_path_rate=0.0, frames="joint", reference_frozen_offsets=True)
+    network = ReferenceDetector.from_preset("base", drop_path_rate=0.0, frames="joint")
     load_published(network, checkpoint)
     network.double().train()
     clip = arr(f"det/train_{sample['tag']}", (3, 3, 192, 192), 60).double().transpose(0, 1)[None]
@@ -192,7 +192,7 @@ def test_training_step_gives_the_published_losses_and_gradients(checkpoint, arr,
 
     if sample is GOLDEN["train_step"]["samples"][-1]:
         expected = GOLDEN["train_step"]["update_after_last_sample"]
-        groups = double_bias_groups(network, StepSchedule(0.0025)(0))
+        groups = reference_bias_groups(network, ReferenceStepSchedule(0.0025)(0))
         parameters = dict(network.named_parameters())
         own = {published: name for name, published in names.items()}
         for name, (learning_rate, weight_decay) in expected["lr_and_wd_of"].items():

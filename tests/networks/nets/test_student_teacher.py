@@ -8,6 +8,7 @@ import torch
 
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
+from endofm_monai.networks.nets.student_teacher import ProjectionHead
 
 SHAPES = [(8, 64), (16, 64), *[(frames, 32) for frames in (2, 2, 4, 4, 8, 8, 16, 16)]]
 
@@ -58,7 +59,6 @@ def test_teacher_has_no_gradient_and_no_drop_path(views):
     pair = make_pair().train()
     assert pair.student.training
     assert not any(module.training for module in pair.teacher.modules())
-    assert make_pair(reference_teacher_drop_path=True).train().teacher.backbone.training
     student, teacher = pair(views)
     assert not teacher.requires_grad
     student.sum().backward()
@@ -75,3 +75,32 @@ def test_teacher_follows_the_student_by_its_momentum():
     pair.update_teacher()
     for name, value in pair.teacher.named_parameters():
         torch.testing.assert_close(value, before[name] + 0.25, atol=1e-6, rtol=0)
+
+
+HEAD = {"embed_dim": 48, "num_prototypes": 40, "hidden_dim": 32, "bottleneck_dim": 16}
+
+
+@torch.no_grad()
+def test_logits_of_the_head_equal_the_published_code(golden, arr, fill):
+    head = fill(ProjectionHead(**HEAD), golden["head"]["cfg"]["std"])
+    expected = torch.tensor(golden["head"]["out"]).reshape(3, 40)
+    torch.testing.assert_close(head(arr("head_in", (3, 48))), expected, atol=1e-5, rtol=0)
+
+
+def test_published_size_of_the_head():
+    with torch.device("meta"):
+        head = ProjectionHead(768, 65_536)
+    assert sum(parameter.numel() for parameter in head.parameters()) == 23_138_560
+    frozen = [parameter.numel() for parameter in head.parameters() if not parameter.requires_grad]
+    assert frozen == [65_536]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_logits_are_cosines_in_float32(dtype):
+    head = ProjectionHead(**HEAD)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        logits = head(torch.randn(64, 48) * 100)
+    assert logits.dtype == torch.float32
+    assert logits.abs().max() <= 1 + 1e-6
+    norms = head.last_layer.weight.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(40))

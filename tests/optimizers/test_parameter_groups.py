@@ -6,12 +6,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from endofm_monai.networks.nets import EndoFMClassifier
-from endofm_monai.optimizers import layer_decay_groups
+from endofm_monai.networks.nets import EndoFM, EndoFMClassifier, StudentTeacher
+from endofm_monai.optimizers import layer_decay_groups, weight_decay_groups
 
 
 def build(**kwargs) -> EndoFMClassifier:
     return EndoFMClassifier.from_preset("tiny", embed_dim=16, depth=3, num_heads=2, **kwargs)
+
+
+def test_biases_norms_tokens_and_positions_do_not_decay():
+    with torch.device("meta"):
+        student = StudentTeacher(EndoFM()).student
+    decayed, free = weight_decay_groups(student)
+    assert (len(decayed["params"]), len(free["params"])) == (89, 165)
+    assert (decayed["decay"], free["decay"], free["weight_decay"]) == (True, False, 0)
 
 
 def test_each_parameter_has_the_rate_of_its_layer_and_the_decay_of_its_kind():

@@ -4,10 +4,27 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
-from endofm_monai.networks.blocks.divided_space_time import SelfAttention
+from endofm_monai.networks.blocks.divided_space_time import SelfAttention, resample_table
+
+
+def test_time_takes_the_entries_of_nearest_interpolation():
+    for size in (1, 3, 8, 14):
+        table = torch.randn(1, size, 2)
+        for frames in range(1, 70):
+            expected = F.interpolate(table.transpose(1, 2), size=[frames], mode="nearest").transpose(1, 2)
+            assert torch.equal(resample_table(table, (size, 1), (frames, 1)), expected)
+
+
+def test_space_takes_the_entries_of_nearest_interpolation():
+    table = torch.randn(1, 14 * 10, 3)
+    grid = table.transpose(1, 2).reshape(1, 3, 14, 10)
+    for size in ((14, 10), (6, 8), (30, 40), (1, 7)):
+        expected = F.interpolate(grid, size=list(size), mode="nearest").flatten(2).transpose(1, 2)
+        assert torch.equal(resample_table(table, (14, 10), size), expected)
 
 
 def attend(attention: SelfAttention, tokens: torch.Tensor) -> torch.Tensor:
@@ -33,4 +50,5 @@ def test_tokens_attend_to_each_other():
     attention = SelfAttention(32, 4)
     tokens = torch.randn(2, 3, 32)
     assert_close(attention(tokens), attend(attention, tokens))
+    assert_close(attention(tokens, first_only=True), attend(attention, tokens)[:, :1])
     assert not torch.allclose(attention(tokens)[:, :1], attention(tokens[:, :1]), atol=1e-3)

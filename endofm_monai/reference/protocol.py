@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+"""How the published code trains and scores otherwise than the corrected defaults, to compare with its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from scipy.ndimage import binary_erosion, distance_transform_edt
+from torch import nn
+
+from endofm_monai.handlers.training import GradientHandler
+from endofm_monai.losses import DetectionLoss
+from endofm_monai.networks import unwrap
+from endofm_monai.networks.blocks import DetectionHead
+from endofm_monai.networks.nets import EndoFM, EndoFMDetector, StudentTeacher
+from endofm_monai.optimizers import CosineSchedule, PolynomialSchedule, weight_decay_groups
+
+__all__ = [
+    "ReferenceCosineSchedule", "ReferenceDetectionLoss", "ReferenceDetector", "ReferenceGradientHandler",
+    "ReferencePolynomialSchedule", "ReferenceStepSchedule", "ReferenceStudentTeacher", "reference_bias_groups",
+    "reference_clip_scores", "reference_decay_groups",
+]  # fmt: skip
+
+
+class ReferenceDetector(EndoFMDetector):
+    """Detector whose layers of offsets stay at their random weights, and which begins with boxes of no size."""
+
+    def __init__(self, backbone: EndoFM, neck: nn.Module, head: DetectionHead, frames: str = "per_frame") -> None:
+        super().__init__(backbone, neck, head, frames)
+        for transformation in (head.class_transformation, head.box_transformation):
+            transformation.conv_offset.requires_grad_(False)
+        nn.init.zeros_(head.regression.bbox_reg.bias)
+
+
+class ReferenceDetectionLoss(DetectionLoss):
+    """Learns nothing from frames without a box."""
+
+    def classified(self, boxes: Sequence[torch.Tensor]) -> list[bool]:
+        """Frames with a box."""
+        return [len(box) > 0 for box in boxes]
+
+
+class ReferenceStudentTeacher(StudentTeacher):
+    """Keeps drop path active in the teacher, so that the targets are noisy."""
+
+    def train(self, mode: bool = True) -> ReferenceStudentTeacher:
+        """Set the mode of both."""
+        super().train(mode)
+        self.teacher.train(mode)
+        return self
+
+
+class ReferenceGradientHandler(GradientHandler):
+    """Pre-training: clips the norm of each tensor to ``max_norm`` on its own."""
+
+    def __init__(self, max_norm: float = 3.0, freeze_last_layer_epochs: int = 0) -> None:
+        super().__init__(None, freeze_last_layer_epochs)
+        self.max_norm_of_each = max_norm
+
+    def __call__(self, engine: Engine) -> None:
+        """Freeze, measure and clip."""
+        super().__call__(engine)
+        for parameter in unwrap(engine.network).parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_((self.max_norm_of_each / (parameter.grad.norm() + 1e-6)).clamp(max=1))
+
+
+def reference_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Pre-training: :func:`weight_decay_groups` in which class token and positional tables decay too."""
+    decayed, free = weight_decay_groups(network)
+    tables = [parameter for parameter in free["params"] if parameter.ndim > 1]
+    vectors = [parameter for parameter in free["params"] if parameter.ndim == 1]
+    return [{**decayed, "params": decayed["params"] + tables}, {**free, "params": vectors}]
+
+
+def reference_bias_groups(network: nn.Module, learning_rate: float, weight_decay: float = 1e-4) -> list[dict[str, Any]]:
+    """Detection: biases learn twice as fast and do not decay, all else decays.
+
+    Returns:
+        groups with ``lr``, ``weight_decay``, and ``lr_scale``, the factor that a schedule of the learning rate keeps.
+    """
+    groups = []
+    for is_bias, scale, decay in ((False, 1.0, weight_decay), (True, 2.0, 0.0)):
+        named = ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
+        parameters = [parameter for name, parameter in named if ("bias" in name) == is_bias]
+        rate = learning_rate * scale
+        groups.append({"params": parameters, "lr": rate, "lr_scale": scale, "weight_decay": decay})
+    return groups
+
+
+class ReferenceCosineSchedule(CosineSchedule):
+    """Classification: keeps the value of an epoch's first step for all of the epoch."""
+
+    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Value at the optimizer step ``step``."""
+        return super().__call__(step - step % steps_per_epoch, steps_per_epoch, epochs)
+
+
+class ReferencePolynomialSchedule(PolynomialSchedule):
+    """Segmentation: updates the value after a step, so that the first two steps have the value ``start``."""
+
+    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Value at the optimizer step ``step``."""
+        return super().__call__(max(step - 1, 0), steps_per_epoch, epochs)
+
+
+class ReferenceStepSchedule:
+    """Detection: linear warm-up, then a factor at each of some steps, whatever the length of an epoch.
+
+    Args:
+        start: value after the warm-up.
+        milestones: steps, counted from 0, from which on the value is multiplied by ``gamma`` once more.
+        gamma: the factor.
+        warmup_steps: length of the warm-up, which begins with ``warmup_factor`` times ``start``.
+        warmup_factor: see ``warmup_steps``.
+    """
+
+    def __init__(
+        self,
+        start: float,
+        milestones: Sequence[int] = (64000, 80000, 88000),
+        gamma: float = 0.5,
+        warmup_steps: int = 8000,
+        warmup_factor: float = 1 / 3,
+    ) -> None:
+        self.start = start
+        self.milestones = milestones
+        self.gamma = gamma
+        self.warmup_steps = warmup_steps
+        self.warmup_factor = warmup_factor
+
+    def __call__(self, step: int, steps_per_epoch: int = 0, epochs: int = 0) -> float:
+        """Value at the optimizer step ``step``, counted from 0."""
+        warm = min(step / max(self.warmup_steps, 1), 1.0)
+        passed = sum(milestone <= step for milestone in self.milestones)
+        return self.start * (self.warmup_factor + (1 - self.warmup_factor) * warm) * self.gamma**passed
+
+
+def reference_clip_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Segmentation: ``dice`` and ``hd95`` of a clip, of boolean masks ``(T, h, w)`` at the network's size.
+
+    The clip is one volume: Dice of the pixels of all frames; HD95 is the 95th percentile of the distances from either
+    surface to the other one in a single list, where one frame is as far as one pixel. With no true foreground a
+    prediction has a Dice of 1, and no prediction has a Dice of 0, also where nothing was to be found; HD95 is then 0.
+    """
+    if not prediction.any() or not truth.any():
+        return {"dice": float(prediction.any()), "hd95": 0.0}
+    dice = 2 * np.count_nonzero(prediction & truth) / (np.count_nonzero(prediction) + np.count_nonzero(truth))
+    surface, true_surface = (mask & ~binary_erosion(mask) for mask in (prediction, truth))
+    distances = distance_transform_edt(~true_surface)[surface], distance_transform_edt(~surface)[true_surface]
+    return {"dice": float(dice), "hd95": float(np.percentile(np.concatenate(distances), 95))}
