@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from itertools import combinations
@@ -13,15 +11,16 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.data import ClipReadError, load_datalist, split_frames
 from endofm_monai.data.readers.paths import frame_images
-from endofm_monai.preparation.hashes import ClipHashes, hash_clip
-from endofm_monai.preparation.leakage import Match, confirm_match, find_matches, write_leakage_report
-from endofm_monai.preparation.parallel import run_parallel
-from endofm_monai.preparation.prepare import run_from_command_line
+from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
+from endofm_monai.preparation.leakage import (
+    ClipHashes,
+    Match,
+    confirm_match,
+    find_matches,
+    hash_clip,
+    write_leakage_report,
+)
 from endofm_monai.utils import sha256
-
-__all__ = ["check_leakage"]
-
-SECTIONS = ("training", "validation", "test")
 
 
 class Clip(NamedTuple):
@@ -39,9 +38,7 @@ def check_leakage(
     min_likeness: float = 0.65,
     min_frames: int = 1,
     strict: bool = False,
-    workers: int = -1,
-    backend: str = "loky",
-    scheduler: str | None = None,
+    **parallel: Any,
 ) -> str:
     """Find clips that are in several datasets, or in several sections of one: copies, and frames that look alike.
 
@@ -52,47 +49,30 @@ def check_leakage(
         min_likeness: correlation of the details of one of the closest frames, at most 1, that makes a pair.
         min_frames: number of such frames that make a pair of clips.
         strict: end with an error when there is a pair.
-        workers: number of processes on this machine; -1 for one a processor core.
-        backend: where to work: see :func:`endofm_monai.preparation.run_parallel`.
-        scheduler: address of a cluster.
+        parallel: ``workers``, ``backend`` and ``scheduler`` of :func:`endofm_monai.preparation.run_parallel`.
 
     Returns:
         the path of the page.
-
-    Raises:
-        ValueError: when there is nothing to compare, or with ``strict`` there is a pair.
     """
     clips = [clip for datalist in datalists for clip in read_clips(Path(datalist))]
     groups = Counter(clip.group for clip in clips)
     if len(groups) < 2:
         raise ValueError(f"{', '.join(datalists)}: need at least two sets or sections to compare, found {len(groups)}")
-    results = run_parallel(hash_all, [(clip,) for clip in clips], workers, backend, scheduler, "hashing")
-    hashes: list[ClipHashes] = []
-    problems: list[str] = []
+    read = list(run_parallel(hash_all, [(clip,) for clip in clips], description="hashing", **parallel))
+    problems = [found for _, _, found in read if isinstance(found, str)]
+    hashes = sorted((found for _, _, found in read if isinstance(found, ClipHashes)), key=lambda clip: clip.clip)
     owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for clip, digests, found in results:
+    for clip, digests, _ in read:
         for digest in digests:
             owners[digest].add((clip.group, clip.name))
-        if isinstance(found, ClipHashes):
-            hashes.append(found)
-        else:
-            problems.append(found)
-
-    shared: Counter[tuple[str, str]] = Counter()
-    for same in owners.values():
-        for first, second in combinations(sorted(same), 2):
-            if first[0] != second[0]:
-                shared[first[1], second[1]] += 1
+    pairs = (pair for same in owners.values() for pair in combinations(sorted(same), 2))
+    shared = Counter((first[1], second[1]) for first, second in pairs if first[0] != second[0])
     exact = [(first, second, files) for (first, second), files in shared.most_common()]
-    hashes.sort(key=lambda clip: clip.clip)
+
     candidates = [(match,) for match in find_matches(hashes, max_distance, min_frames)]
-    looked_at = run_parallel(confirm_or_tell, candidates, workers, backend, scheduler, "looking at pairs")
-    matches = []
-    for match in looked_at:
-        if isinstance(match, str):
-            problems.append(match)
-        elif match.likeness >= min_likeness:
-            matches.append(match)
+    looked_at = list(run_parallel(confirm_or_tell, candidates, description="looking at pairs", **parallel))
+    problems += [match for match in looked_at if isinstance(match, str)]
+    matches = [match for match in looked_at if isinstance(match, Match) and match.likeness >= min_likeness]
     matches.sort(key=lambda match: (-match.likeness, match.first.clip, match.second.clip))
     write_leakage_report(Path(output), dict(groups), exact, matches, sorted(problems))
     summary = f"{len(exact)} pairs of clips share files, {len(matches)} have frames that look alike: see {output}"
@@ -110,11 +90,22 @@ def read_clips(datalist: Path) -> list[Clip]:
     content = json.loads(datalist.read_text(encoding="utf-8"))
     clips = []
     for section in (section for section in SECTIONS if content.get(section)):
+        group = f"{datalist.parent.name}/{section}"
         for item in load_datalist(folder, datalist, section):
             path = Path(ensure_tuple(item["image"])[0])
-            name = f"{datalist.parent.name}/{section}: {path.relative_to(folder.resolve())}"
-            clips.append(Clip(name, f"{datalist.parent.name}/{section}", item["image"]))
+            clips.append(Clip(f"{group}: {path.relative_to(folder.resolve())}", group, item["image"]))
     return clips
+
+
+def hash_all(clip: Clip) -> tuple[Clip, list[str], ClipHashes | str]:
+    """Hash the files of a clip, and its frames; or say why that cannot be done."""
+    path = Path(split_frames(ensure_tuple(clip.image)[0])[0])
+    files = clip.image if isinstance(clip.image, list) else frame_images(path) if path.is_dir() else [path]
+    digests = [sha256([file]) for file in files]
+    try:
+        return clip, digests, hash_clip(clip.name, clip.group, clip.image)
+    except ClipReadError as error:
+        return clip, digests, str(error)
 
 
 def confirm_or_tell(match: Match) -> Match | str:
@@ -123,20 +114,6 @@ def confirm_or_tell(match: Match) -> Match | str:
         return confirm_match(match)
     except ClipReadError as error:
         return str(error)
-
-
-def hash_all(clip: Clip) -> tuple[Clip, list[str], ClipHashes | str]:
-    """Hash the files of a clip, and its frames; or say why that cannot be done."""
-    if isinstance(clip.image, list):
-        files = [Path(path) for path in clip.image]
-    else:
-        path = Path(split_frames(clip.image)[0])
-        files = frame_images(path) if path.is_dir() else [path]
-    digests = [sha256([file]) for file in files]
-    try:
-        return clip, digests, hash_clip(clip.name, clip.group, clip.image)
-    except ClipReadError as error:
-        return clip, digests, str(error)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.preparation.prepare import run_from_command_line
-from endofm_monai.preparation.record import relative, write_json
-
-__all__ = ["merge_datalists"]
+from endofm_monai.preparation import relative, run_from_command_line, write_lists
 
 
 def merge_datalists(
@@ -36,49 +31,48 @@ def merge_datalists(
 
     Returns:
         the path of the list.
-
-    Raises:
-        FileNotFoundError: when a folder holds no prepared dataset.
-        ValueError: when a weight is not positive or belongs to no folder, or no clip is left.
     """
     weights = dict.fromkeys(folders, 1.0)
     for name, value in (weight or {}).items():
         named = [folder for folder in folders if name in (folder, Path(folder).name)]
         if len(named) != 1 or not value > 0:
-            raise ValueError(
-                f"weight: expected a positive number for one of {', '.join(folders)}, found {name}: {value}"
-            )
+            names = ", ".join(folders)
+            raise ValueError(f"weight: expected a positive number for one of {names}, found {name}: {value}")
         weights[named[0]] = float(value)
 
-    manifests = {folder: json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8")) for folder in folders}
-    data = {folder: (Path(folder) / manifests[folder]["dataset_dir"]).resolve() for folder in folders}
+    manifests = {folder: read(Path(folder, "manifest.json")) for folder in folders}
+    data = {folder: Path(folder, manifest["dataset_dir"]).resolve() for folder, manifest in manifests.items()}
     root = Path(os.path.commonpath(list(data.values())))
     items: list[dict[str, Any]] = []
     shares = {}
-    for folder in folders:
-        content = json.loads((Path(folder) / "datalist.json").read_text(encoding="utf-8"))
+    for folder, manifest in manifests.items():
+        content = read(Path(folder, "datalist.json"))
         clips = [item for section in sections for item in content.get(section, [])]
-        name = manifests[folder]["name"]
-        shares[name] = {"clips": len(clips), "weight": weights[folder]}
+        shares[manifest["name"]] = {"clips": len(clips), "weight": weights[folder]}
         for item in clips:
-            merged = {**(item if keep_labels else {}), "source": name}
+            merged = {**(item if keep_labels else {}), "source": manifest["name"]}
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
             for key in ("image", *({"mask"} & merged.keys())):
-                merged[key] = _moved(item[key], data[folder], root)
+                merged[key] = move(item[key], data[folder], root)
             items.append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
-    write_json(Path(output), {"name": "pre-training", "sources": shares, "training": items})
+    write_lists(Path(output), {"name": "pre-training", "sources": shares, "training": items})
     counts = ", ".join(f"{name}: {each['clips']} x {each['weight']:g}" for name, each in shares.items())
     print(f"{len(items)} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
     return output
 
 
-def _moved(paths: Any, folder: Path, root: Path) -> Any:
-    """A path relative to ``folder``, or a list of them (None where a frame has none), relative to ``root``."""
+def read(path: Path) -> dict[str, Any]:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def move(paths: Any, folder: Path, root: Path) -> Any:
+    """Make a path relative to ``folder``, or a list of them (None where a frame has none), relative to ``root``."""
     if isinstance(paths, list):
-        return [_moved(path, folder, root) for path in paths]
+        return [move(path, folder, root) for path in paths]
     return None if paths is None else relative(folder / paths, root)
 
 

@@ -1,18 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.data.readers.paths import frame_images
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import subfolders
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout, read_videos
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import check_layout, read_videos, subfolders
 
 DATASET = SourceDataset(
     name="CholecT45",
@@ -20,19 +15,15 @@ DATASET = SourceDataset(
     published={"videos": 45, "clips": 580, "frames": 90444},
     clip_seconds=150,  # 150 frames, as of the other sets: these are one second apart
 )
-KINDS = ("triplet", "instrument", "verb", "target")
 
 
 def prepare(source: str, output: str, **options: Any) -> str:
-    """Prepare CholecT45: frames at 1 a second, cut into clips of 150, with the actions of each frame.
+    """Prepare CholecT45: frames at 1 a second, cut into clips of 150, with lists of the actions in each frame.
 
     Args:
         source: folder with ``data``, ``triplet``, ``instrument``, ``verb`` and ``target``.
         output: folder to write to.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist, whose items have, for each kind of label, the list of those present in each frame.
     """
     root = check_layout(DATASET.name, source)
     videos, problems = read_videos(read_video, [(root, name) for name in subfolders(root / "data")])
@@ -40,17 +31,16 @@ def prepare(source: str, output: str, **options: Any) -> str:
 
 
 def read_video(root: Path, name: str) -> SourceVideo:
-    """Read a video: ``data/<name>/<index>.png`` with ``<kind>/<name>.txt``."""
+    """Read ``data/<name>/<index>.png`` with ``<kind>/<name>.txt``."""
     frames = frame_images(root / "data" / name)
     labels = {}
-    for kind in KINDS:
+    for kind in ("triplet", "instrument", "verb", "target"):
         path = root / kind / f"{name}.txt"
         present = read_labels(path)
-        missing = [frame.name for frame in frames if int(frame.stem) not in present]
-        if missing:
+        if missing := [frame.name for frame in frames if int(frame.stem) not in present]:
             raise ClipReadError(f"{path}: has no line for {len(missing)} frames, as {missing[0]}")
         labels[kind] = [present[int(frame.stem)] for frame in frames]
-    return SourceVideo(name=name, image=frames, fps=1, frame_labels=labels)
+    return SourceVideo(name, frames, fps=1, frame_labels=labels)
 
 
 def read_labels(path: Path) -> dict[int, list[int]]:

@@ -1,16 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from typing import Any
 
 from endofm_monai.data import find_clips
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import clean_name
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import check_layout, clean_name
 
 DATASET = SourceDataset(
     name="Colonoscopic",
@@ -19,8 +14,7 @@ DATASET = SourceDataset(
     published={"clips": 210, "frames": 36534},
     clip_seconds=5,
 )
-# The lesion's class is in the path of its videos, spelled in several ways.
-CLASSES = {"adenoma": 0, "hyperplas": 1, "serrated": 2}
+CLASSES = {"adenoma": 0, "hyperplas": 1, "serrated": 2}  # the class is in a video's path, spelled in several ways
 
 
 def prepare(source: str, output: str, **options: Any) -> str:
@@ -30,9 +24,6 @@ def prepare(source: str, output: str, **options: Any) -> str:
         source: folder with the videos, in folders whose names tell the class of the lesion.
         output: folder to write to.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
     """
     root = check_layout(DATASET.name, source)
     videos = []

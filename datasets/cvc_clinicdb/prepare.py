@@ -1,16 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from itertools import accumulate
 from typing import Any
 
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import images_by_stem
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import check_layout, images_by_stem
 
 DATASET = SourceDataset(
     name="CVC-ClinicDB",
@@ -28,6 +23,11 @@ VALIDATION = (6, 7, 12, 13)
 TEST = (11, 15, 19, 22, 23)
 PUBLISHED_TRAINING = (6, 26, 22, 2, 17, 9, 21, 10, 7, 13, 18, 29, 12, 4, 23, 11, 5, 24, 3, 28)
 PUBLISHED_TEST = (3, 16, 21, 1, 9, 13, 17, 4, 10)
+PUBLISHED = {
+    "note": "The published evaluation: 7 of the 9 test sequences are also in training. Do not select models on it.",
+    "training": [f"sequence_{number:02d}" for number in PUBLISHED_TRAINING],
+    "test": [f"sequence_{number:02d}" for number in PUBLISHED_TEST],
+}
 
 
 def prepare(source: str, output: str, **options: Any) -> str:
@@ -39,14 +39,11 @@ def prepare(source: str, output: str, **options: Any) -> str:
         source: folder with ``Original`` and ``Ground Truth``.
         output: folder to write to.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
     """
     root = check_layout(DATASET.name, source)
     images, masks = (images_by_stem(root / folder) for folder in ("Original", "Ground Truth"))
-    videos, ends = [], list(accumulate(LENGTHS))
-    for number, (length, end) in enumerate(zip(LENGTHS, ends, strict=True), 1):
+    videos = []
+    for number, (length, end) in enumerate(zip(LENGTHS, accumulate(LENGTHS), strict=True), 1):
         names = [str(index) for index in range(end - length + 1, end + 1)]
         videos.append(
             SourceVideo(
@@ -57,12 +54,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
                 mask_label=1,
             )
         )
-    published = {
-        "note": "The published evaluation: 7 of the 9 test sequences are also in training. Do not select models on it.",
-        "training": [f"sequence_{number:02d}" for number in PUBLISHED_TRAINING],
-        "test": [f"sequence_{number:02d}" for number in PUBLISHED_TEST],
-    }
-    return prepare_dataset(DATASET, videos, root, output, datalists={"datalist_published.json": published}, **options)
+    return prepare_dataset(DATASET, videos, root, output, datalists={"datalist_published.json": PUBLISHED}, **options)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import subfolders
-from endofm_monai.preparation.sources import (
-    FrameBoxes,
-    SourceDataset,
-    SourceVideo,
-    check_layout,
-    read_boxed_video,
-    read_videos,
-)
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import FrameBoxes, check_layout, read_boxed_video, read_videos, subfolders
 
 DATASET = SourceDataset(
     name="KUMC",
@@ -38,9 +26,6 @@ def prepare(source: str, output: str, **options: Any) -> str:
         source: folder with ``train2019``, ``val2019`` and ``test2019``.
         output: folder to write to.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
     """
     root = check_layout(DATASET.name, source)
     folders = [(root / part, name) for part in SECTIONS for name in subfolders(root / part / "Image")]
@@ -49,15 +34,10 @@ def prepare(source: str, output: str, **options: Any) -> str:
 
 
 def read_video(part: Path, name: str) -> SourceVideo:
-    """Read a video: ``Image/<name>/<frame>.jpg`` with ``Annotation/<name>/<frame>.xml``."""
-    return read_boxed_video(
-        f"{part.name}/{name}",
-        part / "Image" / name,
-        part / "Annotation" / name,
-        ".xml",
-        read_boxes,
-        section=SECTIONS[part.name],
-    )
+    """Read ``Image/<name>/<frame>.jpg`` with ``Annotation/<name>/<frame>.xml``."""
+    images, annotations = part / "Image" / name, part / "Annotation" / name
+    section = SECTIONS[part.name]
+    return read_boxed_video(f"{part.name}/{name}", images, annotations, ".xml", read_boxes, section=section)
 
 
 def read_boxes(path: Path) -> FrameBoxes:

@@ -1,42 +1,33 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import find_clips
-from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import clean_name, name_share, subfolders
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
-
-__all__ = ["prepare"]
+from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import (
+    check_layout,
+    choose_part,
+    clean_name,
+    split_by_name,
+    subfolders,
+    video_files,
+)
 
 LICENCE = "research and education; anything else needs the owners' written permission"
-VIDEOS = SourceDataset("Kvasir-Capsule", LICENCE, published={"clips": 1000, "frames": 158892}, clip_seconds=5)
 CLASSES = (
     *("ampulla of vater", "angiectasia", "blood fresh", "blood hematin", "erosion", "erythema", "foreign body"),
-    *(
-        "ileocecal valve",
-        "lymphangiectasia",
-        "normal clean mucosa",
-        "polyp",
-        "pylorus",
-        "reduced mucosal view",
-        "ulcer",
-    ),
+    *("ileocecal valve", "lymphangiectasia", "normal clean mucosa", "polyp", "pylorus", "reduced mucosal view"),
+    "ulcer",
 )
-IMAGES = SourceDataset(
-    name="Kvasir-Capsule images",
-    licence=LICENCE,
-    labels=dict(enumerate(CLASSES)),
-    published={"frames": 47238},
-)
+PARTS = {
+    "videos": SourceDataset("Kvasir-Capsule", LICENCE, published={"clips": 1000, "frames": 158892}, clip_seconds=5),
+    "images": SourceDataset("Kvasir-Capsule images", LICENCE, dict(enumerate(CLASSES)), {"frames": 47238}),
+}
 
 
 def prepare(source: str, output: str, part: str = "videos", **options: Any) -> str:
@@ -51,38 +42,26 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
         part: ``"videos"``, which have no label; or ``"images"``, of which all those of a tenth of the videos are set
             aside for validation, and of another tenth for the test, chosen by the names of the videos.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
-
-    Raises:
-        ValueError: when there is no such part, or a folder of images is of no known class.
     """
-    if part not in ("videos", "images"):
-        raise ValueError(f'part: expected "videos" or "images", found "{part}"')
-    root = check_layout(VIDEOS.name, source)
+    dataset, root = choose_part(PARTS, part), check_layout("Kvasir-Capsule", source)
     if part == "videos":
-        folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and "videos" in folder.name)
-        files = [clip for folder in folders for clip in find_clips(folder) if has_suffix(clip, VIDEO_SUFFIXES)]
-        videos = [SourceVideo(clean_name(file.relative_to(root).with_suffix("").as_posix()), file) for file in files]
-        return prepare_dataset(VIDEOS, videos, root, output, **options)
-    boxes = read_boxes(root / "metadata.csv") if (root / "metadata.csv").exists() else None
-    images = [
-        read_image(image, class_of(root / "labelled_images" / folder), boxes)
-        for folder in subfolders(root / "labelled_images")
-        for image in frame_images(root / "labelled_images" / folder)
-    ]
-    return prepare_dataset(IMAGES, images, root, output, **options)
+        folders = sorted(folder for folder in root.iterdir() if "videos" in folder.name)
+        files = [file for folder in folders for file in video_files(folder)]
+        videos = [SourceVideo(clean_name(file.relative_to(root).with_suffix("")), file) for file in files]
+    else:
+        boxes = read_boxes(root / "metadata.csv") if (root / "metadata.csv").exists() else None
+        classes = [root / "labelled_images" / name for name in subfolders(root / "labelled_images")]
+        videos = [read_image(image, class_of(folder), boxes) for folder in classes for image in frame_images(folder)]
+    return prepare_dataset(dataset, videos, root, output, **options)
 
 
 def read_image(image: Path, label: int, boxes: dict[str, list[list[int]]] | None) -> SourceVideo:
     """Make an item of a labeled frame, ``<video>_<frame>.jpg``."""
-    share = name_share(image.stem.split("_")[0])
     found = [] if boxes is None else boxes.get(image.stem, [])
     return SourceVideo(
         name=clean_name(f"{image.parent.name}/{image.stem}"),
         image=[image],
-        section="training" if share >= 0.2 else "validation" if share >= 0.1 else "test",
+        section=split_by_name(image.stem.split("_")[0]),
         labels={"label": label},
         frame_labels={} if boxes is None else {"box": [found], "box_label": [[label] * len(found)]},
     )

@@ -1,16 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import images_by_stem, name_share
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import check_layout, images_by_stem, split_by_name
 
 DATASET = SourceDataset(
     name="Kvasir-SEG",
@@ -30,13 +25,6 @@ def prepare(source: str, output: str, **options: Any) -> str:
         source: folder with ``images``, ``masks`` and ``kavsir_bboxes.json``.
         output: folder to write to.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
-
-    Raises:
-        FileNotFoundError: when the boxes are missing.
-        ValueError: when they are not those of the images.
     """
     root = check_layout(DATASET.name, source)
     boxes = json.loads((root / "kavsir_bboxes.json").read_text(encoding="utf-8"))
@@ -45,14 +33,13 @@ def prepare(source: str, output: str, **options: Any) -> str:
         raise ValueError(f"{root / 'kavsir_bboxes.json'}: has no boxes for {len(unknown)} images, as {min(unknown)}")
     videos = []
     for name, image in images.items():
-        share = name_share(name)
         found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
         videos.append(
             SourceVideo(
                 name=name,
                 image=[image],
                 masks=[masks.get(name, root / "masks" / image.name)],
-                section="test" if share < 0.1 else "validation" if share < 0.2 else "training",
+                section=split_by_name(name),
                 frame_labels={"box": [found], "box_label": [[1] * len(found)]},
             )
         )

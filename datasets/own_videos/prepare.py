@@ -1,19 +1,14 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import find_clips
 from endofm_monai.data.readers.paths import frame_images
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo
-from endofm_monai.utils import atomic_path
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.utils import write_csv
 
 DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
 
@@ -31,13 +26,6 @@ def prepare(source: str, output: str, border: str = "crop", **options: Any) -> s
             corners) or ``"keep"``.
         options: see :func:`endofm_monai.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
             text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
-
-    Returns:
-        the path of the datalist.
-
-    Raises:
-        FileNotFoundError: when there is no such folder.
-        ValueError: when it holds no videos.
     """
     root = Path(source)
     if not root.is_dir():
@@ -45,14 +33,11 @@ def prepare(source: str, output: str, border: str = "crop", **options: Any) -> s
     clips = [clip for clip in find_clips(root) if not clip.resolve().is_relative_to(Path(output).resolve())]
     if not clips:
         raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")
-    numbers = number_sources(
-        Path(output) / "private" / "sources.csv", [clip.relative_to(root).as_posix() for clip in clips]
-    )
+    names = [clip.relative_to(root).as_posix() for clip in clips]
+    numbers = number_sources(Path(output, "private", "sources.csv"), names)
     videos = [
-        SourceVideo(
-            f"video_{numbers[clip.relative_to(root).as_posix()]:05d}", frame_images(clip) if clip.is_dir() else clip
-        )
-        for clip in clips
+        SourceVideo(f"video_{numbers[name]:05d}", frame_images(clip) if clip.is_dir() else clip)
+        for name, clip in zip(names, clips, strict=True)
     ]
     if options.get("mode", DATASET.mode) == "encode":
         options["border"] = border
@@ -67,10 +52,7 @@ def number_sources(table: Path, sources: list[str]) -> dict[str, int]:
             numbers = {row["source"]: int(row["number"]) for row in csv.DictReader(file)}
     for name in sources:
         numbers.setdefault(name, len(numbers) + 1)
-    with atomic_path(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["number", "source"])
-        writer.writerows((number, name) for name, number in numbers.items())
+    write_csv(table, ["number", "source"], [(number, name) for name, number in numbers.items()])
     return numbers
 
 

@@ -1,17 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import clean_name, name_share
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import check_layout, clean_name, share_of
 
 DATASET = SourceDataset(
     name="PolypDiag",
@@ -19,6 +13,7 @@ DATASET = SourceDataset(
     labels={0: "normal", 1: "abnormal"},
     published={"videos": 253, "frames": 485561},
 )
+NOTE = "The published protocol: the best epoch is selected on this validation list, which is its test."
 
 
 def prepare(source: str, output: str, validation_share: float = 0.2, **options: Any) -> str:
@@ -32,38 +27,28 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
         output: folder to write to.
         validation_share: share of the training list, of each class, that becomes the validation part.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
-
-    Raises:
-        ValueError: when a line of a list is no path and label.
     """
     root = check_layout(DATASET.name, source)
-    training, test = (read_list(root / "splits" / f"{part}.txt") for part in ("train", "val"))
+    lists = {"training": read_list(root / "splits" / "train.txt"), "test": read_list(root / "splits" / "val.txt")}
     validation = set()
     for label in DATASET.labels:
-        names = sorted((name for name in training if training[name] == label), key=name_share)
+        names = sorted((name for name, each in lists["training"].items() if each == label), key=share_of)
         validation |= set(names[: round(validation_share * len(names))])
     videos = [
         SourceVideo(
-            name=video_name(path, part),
+            # a video in both lists is prepared twice, and so reported as a duplicate
+            name=f"{part}/{clean_name(Path(path).with_suffix(''))}",
             image=root / "videos" / path,
-            section="test" if part == "test" else "validation" if path in validation else "training",
+            section="validation" if part == "training" and path in validation else part,
             labels={"label": label},
         )
-        for part, listed in (("training", training), ("test", test))
+        for part, listed in lists.items()
         for path, label in listed.items()
     ]
-    names_of: dict[str, list[str]] = defaultdict(list)
+    published: dict[str, Any] = {"note": NOTE, "training": [], "validation": []}
     for video in videos:
-        names_of["validation" if video.section == "test" else "training"].append(video.name)
-    published = {
-        "note": "The published protocol: the best epoch is selected on this validation list, which is its test."
-    }
-    return prepare_dataset(
-        DATASET, videos, root, output, datalists={"datalist_published.json": {**published, **names_of}}, **options
-    )
+        published["validation" if video.section == "test" else "training"].append(video.name)
+    return prepare_dataset(DATASET, videos, root, output, datalists={"datalist_published.json": published}, **options)
 
 
 def read_list(path: Path) -> dict[str, int]:
@@ -76,11 +61,6 @@ def read_list(path: Path) -> dict[str, int]:
                 raise ValueError(f"{path}:{number}: expected path,label with the label 0 or 1, found '{line}'")
             listed[name.strip()] = int(label)
     return listed
-
-
-def video_name(path: str, part: str) -> str:
-    """Name a video by its list and file: a video in both lists is so prepared twice, and reported as a duplicate."""
-    return f"{part}/{clean_name(Path(path).with_suffix('').as_posix())}"
 
 
 if __name__ == "__main__":

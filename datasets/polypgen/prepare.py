@@ -1,17 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data.readers.paths import frame_images
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import clean_name, subfolders
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import check_layout, clean_name, subfolders
 
 DATASET = SourceDataset(
     name="PolypGen",
@@ -32,9 +27,6 @@ def prepare(source: str, output: str, test_center: int = 6, negatives: bool = Fa
         negatives: also take the sequences without a polyp, for training. They have no masks, only empty lists of boxes:
             a set for detection or pre-training.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
     """
     root = check_layout(DATASET.name, source)
     videos = []

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,8 @@ from rendering import render_video
 from skimage.io import imread, imsave
 from tqdm import tqdm
 
+from endofm_monai.preparation import claim_settings, write_lists
 from endofm_monai.utils import atomic_path
-
-__all__ = ["generate", "split_by_video"]
 
 VERSION = 1  # of the pictures: raise it when equal settings no longer give equal pixels
 ABOUT = {
@@ -56,9 +54,6 @@ def generate(
 
     Returns:
         the path of the datalist.
-
-    Raises:
-        ValueError: when an argument is out of its range, or the folder holds data made with other settings.
     """
     if videos < 6 or videos % 2:
         raise ValueError(f"videos: expected an even number of at least 6, found {videos}")
@@ -69,10 +64,11 @@ def generate(
         raise ValueError(f"size: expected height,width in multiples of 4, at least 64, found {size}")
     folder = Path(output)
     settings = {"version": VERSION, "videos": videos, "frames": frames, "size": [*size], "seed": seed, "fps": fps}
-    claim(folder / "settings.json", settings)
+    claim_settings(folder / "settings.json", settings)
 
     names = [f"video_{index:03d}" for index in range(videos)]
-    missing = [index for index, name in enumerate(names) if not is_complete(folder, name, frames)]
+    files = [(f"videos/{name}.mp4", *mask_paths(name, frames)) for name in names]
+    missing = [index for index, paths in enumerate(files) if not all((folder / path).exists() for path in paths)]
     write = partial(write_video, folder, frames=frames, size=size, seed=seed, fps=fps)
     with ProcessPoolExecutor(workers) as pool:
         written = pool.map(write, missing, [names[index] for index in missing])
@@ -82,7 +78,7 @@ def generate(
     items = [describe(folder, name, index % 2, frames) for index, name in enumerate(names)]
     splits = {split: [items[index] for index in indices] for split, indices in split_by_video(videos).items()}
     datalist = folder / "datalist.json"
-    write_json(datalist, {**ABOUT, "settings": settings, **splits})
+    write_lists(datalist, {**ABOUT, "settings": settings, **splits})
     return str(datalist)
 
 
@@ -91,33 +87,13 @@ def split_by_video(videos: int) -> dict[str, list[int]]:
     pairs = videos // 2
     test, validation = max(1, pairs // 4), max(1, pairs // 8)
     first, second = 2 * (pairs - test - validation), 2 * (pairs - test)
-    return {
-        "training": [*range(first)],
-        "validation": [*range(first, second)],
-        "test": [*range(second, videos)],
-    }
-
-
-def claim(path: Path, settings: dict[str, Any]) -> None:
-    """Note the settings in the folder, so that data of other settings are never mixed in."""
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            raise ValueError(
-                f"{path}: expected the settings {settings}, found {found}; remove the folder or choose another output"
-            )
-    else:
-        write_json(path, settings)
+    splits = {"training": range(first), "validation": range(first, second), "test": range(second, videos)}
+    return {split: [*indices] for split, indices in splits.items()}
 
 
 def mask_paths(name: str, frames: int) -> list[str]:
     """Give the masks of a video, relative to the output folder."""
     return [f"masks/{name}/{frame:05d}.png" for frame in range(frames)]
-
-
-def is_complete(folder: Path, name: str, frames: int) -> bool:
-    """Tell whether a video and its masks are there."""
-    return all((folder / path).exists() for path in (f"videos/{name}.mp4", *mask_paths(name, frames)))
 
 
 def write_video(
@@ -155,18 +131,6 @@ def find_boxes(mask: np.ndarray) -> list[list[int]]:
     """Give the extent of a mask ``(H, W)`` as no or one box ``[x1, y1, x2, y2]``, x2 and y2 exclusive."""
     y, x = np.nonzero(mask)
     return [[int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]] if len(x) else []
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary of plain values and of lists of items, one item a line."""
-    lines = []
-    for key, value in content.items():
-        text = json.dumps(value)
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            text = "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]"
-        lines.append(f"{json.dumps(key)}: {text}")
-    with atomic_path(path) as temporary:
-        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data.readers.paths import frame_images, natural_key
-from endofm_monai.preparation.prepare import prepare_dataset, run_from_command_line
-from endofm_monai.preparation.record import images_by_stem, name_share, subfolders
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo, check_layout
-
-__all__ = ["prepare"]
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.layouts import check_layout, images_by_stem, share_of, subfolders
 
 DATASET = SourceDataset(
     name="SUN-SEG",
@@ -36,30 +31,25 @@ def prepare(source: str, output: str, negatives: bool = False, validation_share:
             for pre-training or classification.
         validation_share: share of the cases of the training part that become the validation part.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
-
-    Returns:
-        the path of the datalist.
     """
     root = check_layout(DATASET.name, source)
     videos = []
-    for part in PARTS:
-        for folder in (root / part / view for view in VIEWS):
-            for case in subfolders(folder / "Frame"):
-                section = "test" if part != "TrainDataset" else "training"
-                if section == "training" and name_share(case.split("_")[0]) < validation_share:
-                    section = "validation"
-                videos.append(read_case(folder, case, section, folder.relative_to(root).as_posix()))
+    for folder in (root / part / view for part in PARTS for view in VIEWS):
+        for case in subfolders(folder / "Frame"):
+            is_validation = share_of(case.split("_")[0]) < validation_share
+            is_training = folder.relative_to(root).parts[0] == "TrainDataset"
+            section = "test" if not is_training else "validation" if is_validation else "training"
+            videos.append(read_case(folder, case, section, folder.relative_to(root).as_posix()))
     if negatives:
         cases = [path for form in ("case*", "*/case*") for path in (root / "SUN-Negative").glob(form) if path.is_dir()]
         for path in sorted(cases, key=lambda path: natural_key(path.name)):
-            name = path.relative_to(root).as_posix()
-            videos.append(SourceVideo(name=name, image=frame_images(path), labels={"label": 0}))
+            videos.append(SourceVideo(path.relative_to(root).as_posix(), frame_images(path), labels={"label": 0}))
         options = {"clip_seconds": 5, **options}
     return prepare_dataset(DATASET, videos, root, output, **options)
 
 
 def read_case(folder: Path, case: str, section: str, name: str) -> SourceVideo:
-    """Read a clip: ``Frame/<case>/<image>.jpg`` with ``GT/<case>/<image>.png``, in the natural order of the names."""
+    """Read ``Frame/<case>/<image>.jpg`` with ``GT/<case>/<image>.png``, in the natural order of the names."""
     masks = images_by_stem(folder / "GT" / case) if (folder / "GT" / case).is_dir() else {}
     frames = frame_images(folder / "Frame" / case)
     return SourceVideo(

@@ -10,7 +10,7 @@ from scipy.ndimage import binary_fill_holes
 from skimage.measure import label, regionprops
 from skimage.morphology import convex_hull_image, isotropic_erosion, isotropic_opening
 
-from endofm_monai.data.readers.base import ClipReader
+from endofm_monai.data import ClipReader
 
 __all__ = ["ContentArea", "find_content_area", "fit_content_area"]
 
@@ -45,82 +45,52 @@ def find_content_area(reader: ClipReader) -> ContentArea:
 
     Frames spread over the clip are looked at together, since the picture itself is dark where the lumen is. Text and
     logos in the border are left out: they are thinner than the picture, or apart from it.
-
-    Args:
-        reader: the clip's reader.
-
-    Returns:
-        the area; the whole frame where nothing bright is found.
-
-    Raises:
-        ClipReadError: when a frame cannot be read.
     """
     info = reader.probe()
-    indices = np.linspace(0, info.frames - 1, min(_FRAMES, info.frames)).astype(int)
     brightness = np.zeros((info.height, info.width), np.float32)
-    for index in indices:  # one at a time, since they may be large
-        frame = reader.read([int(index)])[:, 0].float()  # (3, H, W)
+    for index in np.linspace(0, info.frames - 1, min(_FRAMES, info.frames)).astype(int):
+        frame = reader.read([int(index)])[:, 0]  # one at a time, since they may be large
         brightness = np.maximum(brightness, frame.amax(0).numpy())
     return fit_content_area(brightness)
 
 
 def fit_content_area(brightness: np.ndarray) -> ContentArea:
-    """Find the endoscope's picture by how bright each place ever is.
-
-    Args:
-        brightness: array ``(H, W)`` from 0 to 255: the maximum over the frames and colors of a clip.
-
-    Returns:
-        the area; the whole frame where nothing bright is found.
-    """
+    """Find the endoscope's picture by how bright each place ever is, 0 to 255 ``(H, W)``; if nothing is, all of it."""
     side = max(1, min(brightness.shape) // 20)
-    corners = [brightness[rows, columns] for rows in _ends(side) for columns in _ends(side)]
-    border = sorted(np.median(corner) for corner in corners)[1]  # text or a logo may stand in the others
+    ends = slice(None, side), slice(-side, None)
+    corners = [np.median(brightness[rows, columns]) for rows in ends for columns in ends]
+    border = sorted(corners)[1]  # text or a logo may stand in the others
+    full = ContentArea(np.ones(brightness.shape, bool), "full")
     if border > _BRIGHTEST_BORDER:
-        return ContentArea(np.ones(brightness.shape, bool), "full")
+        return full
     bright = binary_fill_holes(brightness > max(_THRESHOLD, border + _MARGIN))
     stroke = max(2, round(min(bright.shape) / 60))  # wider than the strokes of letters
     bright = isotropic_opening(np.pad(bright, stroke, mode="edge"), stroke)[stroke:-stroke, stroke:-stroke]
     regions = regionprops(label(bright))
     if not regions:
-        return ContentArea(np.ones_like(bright), "full")
+        return full
     largest = max(regions, key=lambda region: region.area)
     mask = np.zeros_like(bright)
     mask[largest.slice] = convex_hull_image(largest.image)
-    return _fit(mask)
-
-
-def _ends(side: int) -> tuple[slice, slice]:
-    return slice(None, side), slice(-side, None)
+    return full if mask.mean() > 0.99 else _fit(mask)
 
 
 def _fit(mask: np.ndarray) -> ContentArea:
     """Replace a ragged mask by the plain shape that it is, if it is one."""
-    if mask.mean() > 0.99:
-        return ContentArea(np.ones_like(mask), "full")
     area = ContentArea(mask, "other")
     left, top, right, bottom = area.box
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
     inside = (x > left) & (x < right) & (y > top) & (y < bottom)
-    candidates = {
-        "rectangle": inside,
-        "octagon": inside & _cut_corners(mask, x, y),
-        "circle": inside & _disk(mask, x, y),
-    }
-    fits = {shape: (each & mask).sum() / (each | mask).sum() for shape, each in candidates.items()}
+    shapes = {"rectangle": inside, "octagon": inside & _octagon(mask, x, y), "circle": inside & _disk(mask, x, y)}
+    fits = {shape: (each & mask).sum() / (each | mask).sum() for shape, each in shapes.items()}
     # rounded corners fit an octagon a little better than the rectangle that they belong to
     best = "rectangle" if fits["rectangle"] > max(_FIT, max(fits.values()) - 0.01) else max(fits, key=fits.__getitem__)
-    if fits[best] > _FIT:
-        return ContentArea(candidates[best], best)
-    return area
+    return ContentArea(shapes[best], best) if fits[best] > _FIT else area
 
 
-def _cut_corners(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _octagon(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The half planes that cut the four corners off, as far as the mask reaches towards them."""
-    inside = np.ones_like(mask)
-    for towards in (x + y, x - y, y - x, -x - y):
-        inside &= towards <= towards[mask].max()
-    return inside
+    return np.all([towards <= towards[mask].max() for towards in (x + y, x - y, y - x, -x - y)], axis=0)
 
 
 def _disk(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

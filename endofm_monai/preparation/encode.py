@@ -13,15 +13,13 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from endofm_monai.data.readers.base import ClipReader, ClipReadError
-from endofm_monai.data.readers.open_clip import open_clip
+from endofm_monai.data import ClipReader, ClipReadError, open_clip
 from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, has_suffix
-from endofm_monai.data.readers.video import VideoReader
 from endofm_monai.preparation.content_area import ContentArea, find_content_area
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path
 
-__all__ = ["choose_mode", "encode_clips", "why_slow"]
+__all__ = ["encode_clips"]
 
 # Several threads, and x264's macroblock tree, give other bytes from run to run. A keyframe a second is quick to seek.
 _X264 = {"preset": "medium", "mbtree": "0", "threads": "1", "g": "30"}
@@ -34,7 +32,7 @@ def encode_clips(
     """Encode clips of a video with H.264, without any metadata of the source.
 
     Args:
-        video: the video.
+        video: the video, without labels a frame: they would no longer fit resampled and resized frames.
         ranges: the first and last frame of each clip, in order and without overlap.
         output: folder to write to.
         settings: size, rate and quality of the clips, and what to crop and blank.
@@ -44,7 +42,6 @@ def encode_clips(
 
     Raises:
         ClipReadError: when a frame cannot be decoded.
-        ValueError: when the video has labels a frame, which no longer fit when frames are resampled and resized.
     """
     if video.frame_labels or video.masks:
         raise ValueError(f"{video.name}: has masks or labels a frame, use mode=index or mode=copy")
@@ -54,11 +51,10 @@ def encode_clips(
     with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
         info = reader.probe()
         area = None if settings.border == "keep" else find_content_area(reader)
-        decoded = enumerate(_decode(reader, video))
+        frames = _decode(reader, video)
         for path, (first, last) in zip(paths, ranges, strict=True):
-            frames = (frame for _, frame in islice(decoded, last - first + 1))
             with atomic_path(output / path) as temporary:
-                count = _encode(frames, temporary, info.fps, area, settings)
+                count = _encode(islice(frames, last - first + 1), temporary, info.fps, area, settings)
             if count != last - first + 1:
                 (output / path).unlink()
                 raise ClipReadError(f"{reader.path}: frame {first + count} of {info.frames} cannot be decoded")
@@ -73,7 +69,7 @@ def _decode(reader: ClipReader, video: SourceVideo) -> Iterator[av.VideoFrame]:
             try:
                 for number, frame in enumerate(container.decode(container.streams.video[0])):
                     if number == 0 and "DISPLAYMATRIX" in frame.side_data:
-                        break
+                        break  # the reader turns the frames as they are shown
                     yield frame
                 else:
                     return
@@ -81,8 +77,7 @@ def _decode(reader: ClipReader, video: SourceVideo) -> Iterator[av.VideoFrame]:
                 raise ClipReadError(f"{reader.path}: cannot be decoded ({error.strerror})") from error
     frames = reader.probe().frames
     for start in range(0, frames, _CHUNK):
-        chunk = reader.read(range(start, min(start + _CHUNK, frames))).permute(1, 2, 3, 0).numpy()
-        for image in chunk:
+        for image in reader.read(range(start, min(start + _CHUNK, frames))).permute(1, 2, 3, 0).numpy():
             yield av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
 
 
@@ -102,12 +97,10 @@ def _encode(
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         filters: Graph | None = None
-        outside = None
         for count, frame in enumerate(frames, 1):
             if filters is None:
                 filters, (stream.width, stream.height) = _filters(frame, area, settings)
-                if area is not None and settings.border == "mask":
-                    outside = _outside(area, stream.height, stream.width)
+                outside = _outside(area, stream.height, stream.width) if settings.border == "mask" and area else None
             copies = math.ceil(count * repeats - 1e-6) - written
             if not copies:
                 continue
@@ -116,13 +109,10 @@ def _encode(
             shown = filters.vpull()
             if outside is not None:
                 planes = shown.to_ndarray()
-                planes[outside] = np.where(np.arange(len(planes)) < stream.height, 16, 128)[:, None].repeat(
-                    planes.shape[1], 1
-                )[outside]
-                shown = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+                black = np.where(np.arange(len(planes)) < stream.height, 16, 128)[:, None]
+                shown = av.VideoFrame.from_ndarray(np.where(outside, black, planes).astype(np.uint8), format="yuv420p")
             for _ in range(copies):
-                shown.pts, shown.time_base = written, 1 / rate
-                shown.pict_type = 0
+                shown.pts, shown.time_base, shown.pict_type = written, 1 / rate, 0
                 container.mux(stream.encode(shown))
                 written += 1
         container.mux(stream.encode())
@@ -134,25 +124,18 @@ def _filters(
 ) -> tuple[Graph, tuple[int, int]]:
     """Make the filters that paint zones black, crop and scale frames, and give the width and height that come out."""
     left, top, right, bottom = (0, 0, frame.width, frame.height) if area is None else area.box
-    short = settings.short_side or min(right - left, bottom - top)
-    scale = short / min(right - left, bottom - top)
-    width, height = (max(2, 2 * round(side * scale / 2)) for side in (right - left, bottom - top))
-    steps = [
-        (
-            "drawbox",
-            f"x={x1 * frame.width:.0f}:y={y1 * frame.height:.0f}:w={(x2 - x1) * frame.width:.0f}"
-            f":h={(y2 - y1) * frame.height:.0f}:color=black:t=fill",
-        )
-        for x1, y1, x2, y2 in settings.blank
-    ]
-    steps.append(("crop", f"{right - left}:{bottom - top}:{left}:{top}:exact=1"))
-    steps.append(("scale", f"{width}:{height}:flags=bilinear"))
-    steps.append(("format", "yuv420p"))
+    across, down = right - left, bottom - top
+    scale = (settings.short_side or min(across, down)) / min(across, down)
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (across, down))
+    steps = []
+    for zone in settings.blank:
+        x1, y1, x2, y2 = (share * (frame.width, frame.height)[place % 2] for place, share in enumerate(zone))
+        steps.append(("drawbox", f"x={x1:.0f}:y={y1:.0f}:w={x2 - x1:.0f}:h={y2 - y1:.0f}:color=black:t=fill"))
+    steps += [("crop", f"{across}:{down}:{left}:{top}:exact=1"), ("scale", f"{width}:{height}:flags=bilinear")]
     graph = Graph()
     nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))]
-    nodes += [graph.add(name, arguments) for name, arguments in steps]
-    nodes.append(graph.add("buffersink"))
-    graph.link_nodes(*nodes).configure()
+    nodes += [graph.add(name, arguments) for name, arguments in [*steps, ("format", "yuv420p")]]
+    graph.link_nodes(*nodes, graph.add("buffersink")).configure()
     return graph, (width, height)
 
 
@@ -164,67 +147,3 @@ def _outside(area: ContentArea, height: int, width: int) -> np.ndarray:
     outside = ~area.mask[np.ix_(rows, columns)]
     chroma = outside[::2, ::2].reshape(-1)
     return np.concatenate([outside.reshape(-1), chroma, chroma]).reshape(-1, width)
-
-
-_MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250
-
-
-def choose_mode(video: SourceVideo) -> tuple[str, str]:
-    """Say whether a video can be left as it is, with an index of its clips, or had better be encoded.
-
-    Args:
-        video: the video.
-
-    Returns:
-        ``"index"`` or ``"encode"``, and why.
-
-    Raises:
-        ClipReadError: when it cannot be read.
-    """
-    if video.frames:
-        return "index", "single images"
-    with open_clip(video.files[0], fps=video.fps) as reader:
-        if not isinstance(reader, VideoReader):
-            return "index", "its frames are stored one by one"
-        reason = why_slow(reader)
-        distance = _keyframe_distance(reader)
-    if reason is None:
-        return "index", f"seekable, a keyframe at least every {distance} frames"
-    if video.frame_labels:
-        return "index", f"labels belong to single frames, although {reason}"
-    return "encode", reason
-
-
-def why_slow(reader: VideoReader) -> str | None:
-    """Say why a frame in the middle of a video cannot be reached quickly; ``None`` where it can.
-
-    It takes the pass over the packets that ``probe`` needs anyway, one seek and one decoded frame.
-
-    Args:
-        reader: the video's reader.
-
-    Raises:
-        ClipReadError: when it is no video.
-    """
-    reader.probe()
-    table = reader._table
-    if not table.ordered:
-        return "the file does not state the order of its frames"
-    distance = _keyframe_distance(reader)
-    if distance > _MAX_KEYFRAME_DISTANCE:
-        return f"keyframes are up to {distance} frames apart"
-    if not len(table.keyframes):
-        return "it has no keyframe"
-    last = int(table.keyframes[-1])
-    reader._seek(last)
-    if not reader._seekable:
-        return "its container has no index to seek by"
-    if last and next(reader._show([(last, last + 1)], needed={last}), None) is None:
-        return "its keyframes are no pictures of their own"
-    return None
-
-
-def _keyframe_distance(reader: VideoReader) -> int:
-    """Give the longest way from a keyframe to the next one, or to the end, in packets."""
-    table = reader._table
-    return int(np.diff([*table.keyframes, table.count], prepend=0).max()) if table.count else 0

@@ -8,18 +8,140 @@ import html
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
+import imagehash
 import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+from skimage.feature import match_template
 
-from endofm_monai.data.readers.open_clip import open_clip
-from endofm_monai.preparation.hashes import BITS, FLIPS, SCALES, ClipHashes, picture_likeness, read_pictures
+from endofm_monai.data import ClipReader, open_clip
+from endofm_monai.preparation.content_area import ContentArea, fit_content_area
+from endofm_monai.preparation.verify import frame_picture
 from endofm_monai.utils import atomic_path
 
-__all__ = ["Match", "confirm_match", "find_matches", "write_leakage_report"]
+__all__ = ["ClipHashes", "Match", "confirm_match", "find_matches", "hash_clip", "write_leakage_report"]
+
+_HASH_SIZE = 16
+BITS = _HASH_SIZE**2
+"""Bits of a hash: whether a frame, brought to 17 x 16 pixels, gets brighter from each one to the next on its right."""
+SCALES = (1.0, 0.9, 0.8)
+"""Shares of width and height, in the middle of a frame, that are hashed, so that cropped copies are found."""
+FLIPS = (None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
+"""Mirror images that are hashed."""
+
+# Frames that are next to black, white or blurred out have hashes made of noise, which match by chance.
+_MIN_CONTRAST = 8.0
+_SIDE = 128  # pixels
+_CHUNK = 32  # frames read at a time
+_SHORT = 128  # a clip of fewer frames is hashed frame by frame, as copies of a part may start at any of them
+
+
+@dataclass(frozen=True)
+class ClipHashes:
+    """Perceptual hashes of frames of a clip.
+
+    Args:
+        clip: what the clip is called in reports.
+        group: set and section that it belongs to.
+        image: what :func:`endofm_monai.data.open_clip` opens to see it.
+        area: where the endoscope's picture is in its frames, brought to 128 x 128 pixels.
+        frames: int array ``(N,)``, the frames that were hashed.
+        bits: uint8 array ``(S, F, N, B / 8)``, for each of the scales and flips the B bits of each frame, packed.
+    """
+
+    clip: str
+    group: str
+    image: Any
+    area: ContentArea
+    frames: np.ndarray
+    bits: np.ndarray
+
+
+def hash_clip(clip: str, group: str, image: Any, per_second: float = 5.0) -> ClipHashes:
+    """Hash the frames of a clip that show something, inside of the endoscope's black border.
+
+    Args:
+        clip: what to call it.
+        group: set and section that it belongs to.
+        image: what :func:`endofm_monai.data.open_clip` opens.
+        per_second: frames to hash a second of a longer video.
+
+    Raises:
+        ClipReadError: when the clip cannot be read.
+    """
+    with open_clip(image) as reader:
+        info = reader.probe()
+        step = 1 if info.frames < _SHORT else max(1, round(info.fps / per_second))
+        frames = np.arange(0, info.frames, step)
+        smalls = _read_small(reader, frames.tolist())
+    area = fit_content_area(np.max(smalls, (0, 3)))
+    pictures = [_inside(small, area) for small in smalls]
+    shown = [place for place, picture in enumerate(pictures) if np.asarray(picture).std() >= _MIN_CONTRAST]
+    hashes = [[[_hash(_middle(pictures[place], scale), flip) for place in shown] for flip in FLIPS] for scale in SCALES]
+    bits = np.array(hashes, bool).reshape(len(SCALES), len(FLIPS), len(shown), BITS)
+    return ClipHashes(clip, group, image, area, frames[shown], np.packbits(bits, axis=-1))
+
+
+def read_pictures(clip: ClipHashes, frames: Sequence[int]) -> list[Image.Image]:
+    """Read frames of a hashed clip, as gray pictures of at most 128 x 128 pixels without the border."""
+    with open_clip(clip.image) as reader:
+        return [_inside(small, clip.area) for small in _read_small(reader, frames)]
+
+
+def _read_small(reader: ClipReader, frames: Sequence[int]) -> list[np.ndarray]:
+    """Read frames, brought to one size whatever the copy's, so that borders are found at the same place."""
+    smalls = []
+    for start in range(0, len(frames), _CHUNK):
+        for frame in reader.read(frames[start : start + _CHUNK]).permute(1, 2, 3, 0).numpy():
+            image = Image.fromarray(np.ascontiguousarray(frame))
+            smalls.append(np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)))
+    return smalls
+
+
+def _inside(small: np.ndarray, area: ContentArea) -> Image.Image:
+    """Take the endoscope's picture out of a frame, in gray; what is outside of it gets its mean."""
+    gray = np.array(Image.fromarray(small).convert("L"))
+    gray[~area.mask] = round(gray[area.mask].mean())
+    return Image.fromarray(gray).crop(area.box)
+
+
+def _middle(picture: Image.Image, scale: float) -> Image.Image:
+    left, top = (round(side * (1 - scale) / 2) for side in picture.size)
+    return picture.crop((left, top, picture.width - left, picture.height - top))
+
+
+def _hash(picture: Image.Image, flip: Image.Transpose | None) -> np.ndarray:
+    return imagehash.dhash(picture if flip is None else picture.transpose(flip), _HASH_SIZE).hash.ravel()
+
+
+_COMPARED = 64  # pixels a side
+_MARGIN = 10  # pixels of the first picture that may be missing in the second one, on each side
+_STRETCHES = (0.84, 0.92, 1.0, 1.08, 1.17)  # of the second, for copies that are cropped or have another border
+_MAX_STRETCH = 1.2
+_BLUR = 6.4  # pixels: coarser structure, as a dark lumen in the middle, is alike in unrelated pictures
+
+
+def picture_likeness(first: Image.Image, second: Image.Image) -> float:
+    """Look for the middle of a gray picture in another one, at any place and several sizes.
+
+    Returns:
+        the correlation of their details where they fit best, at most 1.
+    """
+    middle = _details(first, _COMPARED, _COMPARED)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    stretches = [pair for pair in product(_STRETCHES, repeat=2) if max(pair) / min(pair) <= _MAX_STRETCH]
+    wholes = (_details(second, round(_COMPARED * across), round(_COMPARED * down)) for across, down in stretches)
+    return max(float(match_template(whole, middle).max()) for whole in wholes)
+
+
+def _details(picture: Image.Image, width: int, height: int) -> np.ndarray:
+    image = np.asarray(picture.resize((width, height), Image.Resampling.BOX), np.float32)
+    return image - gaussian_filter(image, _BLUR)
+
 
 _BLOCK = 4096  # frames compared at a time
 _LOOKED_AT = 3  # closest frames of a pair of clips, of which one has to be alike
@@ -61,42 +183,39 @@ def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:
         groups[clip.group].append(clip)
-    names = sorted(groups)
     best: dict[tuple[int, int], Match] = {}
-    for number, name in enumerate(names):
-        for other in names[number + 1 :]:
-            for match in _compare(groups[name], groups[other], max_distance):
-                shorter = min(len(match.first.frames), len(match.second.frames))
-                key = id(match.first), id(match.second)
-                if match.frames >= min(min_frames, max(1, shorter // 2)) and (
-                    key not in best or match.pairs[0] < best[key].pairs[0]
-                ):
-                    best[key] = match
+    for name, other in combinations(sorted(groups), 2):
+        for match in _compare(groups[name], groups[other], max_distance):
+            shorter = min(len(match.first.frames), len(match.second.frames))
+            key = id(match.first), id(match.second)
+            is_closest = key not in best or match.pairs[0] < best[key].pairs[0]
+            if match.frames >= min(min_frames, max(1, shorter // 2)) and is_closest:
+                best[key] = match
     return list(best.values())
 
 
 def _compare(firsts: list[ClipHashes], seconds: list[ClipHashes], max_distance: int) -> Iterator[Match]:
     """Compare all frames of one group with all of another one."""
-    owners = [np.repeat(np.arange(len(clips)), [len(clip.frames) for clip in clips]) for clips in (firsts, seconds)]
-    places = [np.concatenate([np.arange(len(clip.frames)) for clip in clips]) for clips in (firsts, seconds)]
+    places, other_places = _places(firsts), _places(seconds)
+    scales = [(0, scale) for scale in range(len(SCALES))] + [(scale, 0) for scale in range(1, len(SCALES))]
     for flip in range(len(FLIPS)):
         found: dict[tuple[int, int], dict[tuple[int, int], int]] = defaultdict(dict)
-        for scale, other in [(0, each) for each in range(len(SCALES))] + [(each, 0) for each in range(1, len(SCALES))]:
-            left, right = _signs(firsts, scale, 0), _signs(seconds, other, flip)
-            for row, column, distance in _close(left, right, max_distance):
-                pair = int(places[0][row]), int(places[1][column])
-                closest = found[int(owners[0][row]), int(owners[1][column])]
-                closest[pair] = min(distance, closest.get(pair, BITS))
+        for scale, other in scales:
+            for row, column, distance in _close(_signs(firsts, scale, 0), _signs(seconds, other, flip), max_distance):
+                (one, frame), (two, other_frame) = places[row].tolist(), other_places[column].tolist()
+                closest = found[one, two]
+                closest[frame, other_frame] = min(distance, closest.get((frame, other_frame), BITS))
         for (one, two), closest in found.items():
             first, second = firsts[one], seconds[two]
-            pairs = sorted((distance, row, column) for (row, column), distance in closest.items())[:_LOOKED_AT]
-            yield Match(
-                first,
-                second,
-                tuple((bits, int(first.frames[row]), int(second.frames[column])) for bits, row, column in pairs),
-                len({row for row, _ in closest}),
-                flip,
-            )
+            nearest = sorted((distance, *pair) for pair, distance in closest.items())[:_LOOKED_AT]
+            pairs = tuple((bits, int(first.frames[row]), int(second.frames[column])) for bits, row, column in nearest)
+            yield Match(first, second, pairs, len({row for row, _ in closest}), flip)
+
+
+def _places(clips: list[ClipHashes]) -> np.ndarray:
+    """Give for each of the clips' frames the clip's number, and the frame's in it, ``(N, 2)``."""
+    counts = [len(clip.frames) for clip in clips]
+    return np.concatenate([np.stack([np.full(count, i), np.arange(count)], 1) for i, count in enumerate(counts)])
 
 
 def _close(left: np.ndarray, right: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
@@ -104,8 +223,7 @@ def _close(left: np.ndarray, right: np.ndarray, max_distance: int) -> Iterator[t
     for start in range(0, len(left), _BLOCK):
         for other in range(0, len(right), _BLOCK):
             distances = (BITS - left[start : start + _BLOCK] @ right[other : other + _BLOCK].T) / 2
-            rows, columns = np.nonzero(distances <= max_distance)
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            for row, column in np.argwhere(distances <= max_distance).tolist():
                 yield start + row, other + column, int(distances[row, column])
 
 
@@ -117,9 +235,6 @@ def _signs(clips: list[ClipHashes], scale: int, flip: int) -> np.ndarray:
 def confirm_match(match: Match) -> Match:
     """Look at the closest frames of a pair of clips, since unrelated frames may have close hashes by chance.
 
-    Args:
-        match: a pair of clips.
-
     Returns:
         the match with its likeness, of the most alike frames, which come first.
 
@@ -129,11 +244,11 @@ def confirm_match(match: Match) -> Match:
     firsts = read_pictures(match.first, [pair[1] for pair in match.pairs])
     seconds = read_pictures(match.second, [pair[2] for pair in match.pairs])
     flip = FLIPS[match.flip]
-    flipped = [picture if flip is None else picture.transpose(flip) for picture in seconds]
-    likeness = [picture_likeness(*pictures) for pictures in zip(firsts, flipped, strict=True)]
+    seconds = [picture if flip is None else picture.transpose(flip) for picture in seconds]
+    likeness = [picture_likeness(*pictures) for pictures in zip(firsts, seconds, strict=True)]
     best = int(np.argmax(likeness))
     pairs = (match.pairs[best], *match.pairs[:best], *match.pairs[best + 1 :])
-    return Match(match.first, match.second, pairs, match.frames, match.flip, likeness[best])
+    return replace(match, pairs=pairs, likeness=likeness[best])
 
 
 _THUMBNAIL = 200  # pixels
@@ -189,22 +304,20 @@ def write_leakage_report(
         temporary.write_text(page, encoding="utf-8")
 
 
-def _pair(match: Match) -> str:
-    bits, frame, second_frame = match.pairs[0]
-    numbers = f"{match.likeness:.2f}", str(bits), str(match.frames), "yes" if match.flip else ""
-    names = _row(f"{match.first.clip}, frame {frame}", f"{match.second.clip}, frame {second_frame}", *numbers)
-    pictures = _thumbnail(match.first.image, frame), _thumbnail(match.second.image, second_frame)
-    return names + "<tr>" + "".join(f'<td><img src="data:image/jpeg;base64,{picture}" alt="">' for picture in pictures)
-
-
 def _row(*cells: str) -> str:
     return "\n<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in cells)
 
 
-def _thumbnail(image: Any, frame: int) -> str:
-    with open_clip(image) as reader:
-        picture = Image.fromarray(reader.read([frame])[:, 0].permute(1, 2, 0).contiguous().numpy())
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _pair(match: Match) -> str:
+    """Give two rows: what is known about a pair of clips, and their closest frames."""
+    bits, *frames = match.pairs[0]
+    numbers = f"{match.likeness:.2f}", str(bits), str(match.frames), "yes" if match.flip else ""
+    pictures, names = "", []
+    for clip, frame in zip((match.first, match.second), frames, strict=True):
+        picture, buffer = frame_picture(clip.image, frame), io.BytesIO()
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        picture.save(buffer, "JPEG", quality=80)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        pictures += f'<td><img src="data:image/jpeg;base64,{data}" alt="">'
+        names.append(f"{clip.clip}, frame {frame}")
+    return f"{_row(*names, *numbers)}<tr>{pictures}"

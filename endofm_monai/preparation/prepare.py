@@ -6,20 +6,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fire
+from joblib import Parallel, delayed, parallel_config
+from tqdm import tqdm
 
-from endofm_monai.preparation.manifest import build_manifest, draw_stats, verify_manifest
-from endofm_monai.preparation.parallel import run_parallel
-from endofm_monai.preparation.record import prepare_video, read_record, relative, remove_leftovers, write_json
+from endofm_monai.preparation.index import prepare_video, read_record, relative, write_lists
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
+from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
+from endofm_monai.utils import TEMPORARY_PREFIX
 
-__all__ = ["prepare_dataset", "run_from_command_line"]
+__all__ = ["SECTIONS", "claim_settings", "prepare_dataset", "run_from_command_line", "run_parallel"]
 
+Result = TypeVar("Result")
 SECTIONS = ("training", "validation", "test")
 
 
@@ -29,15 +33,15 @@ def prepare_dataset(
     source: str | Path,
     output: str | Path,
     *,
-    datalists: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    datalists: Mapping[str, Mapping[str, Any]] | None = None,
     problems: Sequence[str] = (),
     private: bool = False,
     verify: bool = False,
     strict: bool = False,
+    stats: bool = True,
     workers: int = -1,
     backend: str = "loky",
     scheduler: str | None = None,
-    stats: bool = True,
     **settings: Any,
 ) -> str:
     """Make clips, a datalist and a manifest of a dataset.
@@ -50,25 +54,19 @@ def prepare_dataset(
         videos: its videos.
         source: folder with the files as their owners distribute them; it is only read.
         output: folder to write to.
-        datalists: further datalists: for each file name, for each of its sections, names of videos.
+        datalists: further datalists: for each file name, for each of its sections, names of videos; or a note.
         problems: what is wrong with the sources as far as their layout tells, for the manifest.
         private: name no source file in what is written, as names can tell who the patient is.
         verify: only check an earlier output against its manifest.
         strict: end with an error when a video had to be left out.
-        workers: number of processes on this machine; -1 for one a processor core.
-        backend: where to work: see :func:`endofm_monai.preparation.run_parallel`.
-        scheduler: address of a cluster.
         stats: draw pictures of the set.
-        settings: how to make clips, see :class:`endofm_monai.preparation.PreparationSettings`; those of the
-            dataset by default.
+        workers: see :func:`run_parallel`.
+        backend: see :func:`run_parallel`.
+        scheduler: see :func:`run_parallel`.
+        settings: how to make clips, see :class:`PreparationSettings`; those of the dataset by default.
 
     Returns:
         the path of the datalist.
-
-    Raises:
-        OSError: when the output cannot be written.
-        ValueError: when an option is unknown or out of its range, two videos have the same name, the folder holds data
-            prepared with other settings, no video could be used, or the output differs from its manifest.
     """
     source, output = Path(source), Path(output)
     datalist = output / "datalist.json"
@@ -85,21 +83,16 @@ def prepare_dataset(
     for video in videos:
         if named.setdefault(video.name, video) is not video:
             raise ValueError(f"{video.files[0]}: has the same name as {named[video.name].files[0]}: {video.name}")
-    _claim(output / "settings.json", {"dataset": dataset.name, "source": relative(source, output), **asdict(chosen)})
-    remove_leftovers(output)
+    about = {"dataset": dataset.name, "source": relative(source, output), **asdict(chosen)}
+    claim_settings(output / "settings.json", about)
+    for path in output.rglob(f"{TEMPORARY_PREFIX}*"):
+        path.unlink()  # left by a killed run
 
     records = {video.name: read_record(video, output) for video in videos}
-    missing = [video for video in videos if records[video.name] is None]
+    missing = [(video, source, output, chosen, private) for video in videos if records[video.name] is None]
     is_new = not (output / "stats.png").exists()
-    for name, record in run_parallel(
-        _prepare_named,
-        [(video, source, output, chosen, private) for video in missing],
-        workers,
-        backend,
-        scheduler,
-        dataset.name,
-        len(videos) - len(missing),
-    ):
+    done = len(videos) - len(missing)
+    for name, record in run_parallel(_prepare_named, missing, workers, backend, scheduler, dataset.name, done):
         records[name] = record
         is_new |= "video" in record
 
@@ -107,69 +100,69 @@ def prepare_dataset(
     failed = {name: record["problem"] for name, record in records.items() if record and "problem" in record}
     if not entries:
         raise ValueError(f"{source}: no video could be used: {next(iter(failed.values()), 'there is none')}")
-    modes = {entry["mode"] for entry in entries}
-    data = source if modes == {"index"} else output
-    if len(modes) > 1:  # some clips stay in the source, others are in the output: paths begin where both lie
-        data = Path(os.path.commonpath([source.resolve(), output.resolve()]))
-        for entry in entries:
-            _rebase(entry, source if entry["mode"] == "index" else output, data)
-    about = {
-        "name": dataset.name,
-        "licence": dataset.licence,
-        "labels": {str(index): label for index, label in dataset.labels.items()},
-    }
-    lists = {"datalist.json": _by_section(entries), **_named_lists(datalists or {}, entries)}
-    for file, sections in lists.items():
-        write_json(output / file, {**about, **sections})
+    data = _common_folder(entries, source, output)
+    labels = {str(index): label for index, label in dataset.labels.items()}
+    for file, sections in {"datalist.json": _by_section(entries), **_by_name(datalists or {}, entries)}.items():
+        write_lists(output / file, {"name": dataset.name, "licence": dataset.licence, "labels": labels, **sections})
     manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
     notes = [note for video in videos for note in video.notes]
     found = [*failed.values(), *problems, *notes, *_duplicates(entries)]
     manifest["problems"] = [f"{name}: could not be used" for name in failed] if private else found
-    write_json(output / "manifest.json", manifest)
+    write_lists(output / "manifest.json", manifest)
     if stats and is_new:
         draw_stats(output, dataset, entries, data)
-    _report(manifest, found, data, datalist)
+
+    for problem in found:
+        print(f"problem: {problem}")
+    totals, published = manifest["totals"], manifest["published"]
+    counts = [f"{what} {totals[what]}" for what in ("videos", "clips", "frames")]
+    counts = [f"{each} (published: {published[w]})" if (w := each.split()[0]) in published else each for each in counts]
+    counts += [f"{mode} {count}" for mode, count in totals["modes"].items()]
+    print(f"{dataset.name}: {', '.join(counts)}; use it with --dataset_dir {data} --datalist {datalist}")
     if strict and found:
         raise ValueError(f"{output}: {len(found)} problems, see above")
     return str(datalist)
 
 
-def _prepare_named(video: SourceVideo, *arguments: Any) -> tuple[str, dict[str, Any]]:
-    return video.name, prepare_video(video, *arguments)
-
-
-def _claim(path: Path, settings: dict[str, Any]) -> None:
-    """Note the settings in the folder, so that clips made with other settings are never mixed in."""
+def claim_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Note the settings in an output folder, so that clips made with other settings are never mixed in."""
     settings = json.loads(json.dumps(settings))
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
     if found != settings:
         different = [key for key in settings if found.get(key) != settings[key]]
         was, now = ({key: each.get(key) for key in different} for each in (found, settings))
         raise ValueError(f"{path.parent}: was prepared with {was}, not {now}; choose another output or remove it")
-    write_json(path, settings)
+    write_lists(path, settings)
 
 
-def _rebase(entry: dict[str, Any], folder: Path, data: Path) -> None:
-    """Make the paths of a video's clips, which are relative to ``folder``, relative to ``data``."""
-    for clip in entry["clips"]:
-        for key in clip["item"].keys() & {"image", "mask"}:
-            value = clip["item"][key]
-            paths = [relative(folder / path, data) for path in ([value] if isinstance(value, str) else value)]
-            clip["item"][key] = paths[0] if isinstance(value, str) else paths
+def _prepare_named(video: SourceVideo, *arguments: Any) -> tuple[str, dict[str, Any]]:
+    return video.name, prepare_video(video, *arguments)
 
 
-def _by_section(entries: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    lists = {
-        section: [clip["item"] for entry in entries if entry["section"] == section for clip in entry["clips"]]
-        for section in SECTIONS
-    }
+def _common_folder(entries: list[dict[str, Any]], source: Path, output: Path) -> Path:
+    """Give the folder that all clips' paths are relative to; where some clips stay in the source, that of both."""
+    modes = {entry["mode"] for entry in entries}
+    if len(modes) == 1:
+        return source if modes == {"index"} else output
+    data = Path(os.path.commonpath([source.resolve(), output.resolve()]))
+    for entry in entries:
+        folder = source if entry["mode"] == "index" else output
+        for item in (clip["item"] for clip in entry["clips"]):
+            for key in item.keys() & {"image", "mask"}:
+                is_one = isinstance(item[key], str)
+                paths = [relative(folder / path, data) for path in ([item[key]] if is_one else item[key])]
+                item[key] = paths[0] if is_one else paths
+    return data
+
+
+def _by_section(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    lists: dict[str, Any] = {section: [] for section in SECTIONS}
+    for entry in entries:
+        lists[entry["section"]] += [clip["item"] for clip in entry["clips"]]
     return {section: items for section, items in lists.items() if items}
 
 
-def _named_lists(
-    datalists: Mapping[str, Mapping[str, Any]], entries: list[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Make the further datalists; what is no list of names, as a note, is kept as it is."""
+def _by_name(datalists: Mapping[str, Mapping[str, Any]], entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     clips = {entry["name"]: [clip["item"] for clip in entry["clips"]] for entry in entries}
     return {
         file: {
@@ -191,27 +184,56 @@ def _duplicates(entries: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _report(manifest: dict[str, Any], problems: list[str], data: Path, datalist: Path) -> None:
-    """Say what there is now, and how it compares with what is published."""
-    for problem in problems:
-        print(f"problem: {problem}")
-    counts = ", ".join(
-        f"{what} {count}" + (f" (published: {manifest['published'][what]})" if what in manifest["published"] else "")
-        for what, count in manifest["totals"].items()
-        if isinstance(count, int)
-    )
-    counts += "".join(f", {mode} {count}" for mode, count in manifest["totals"]["modes"].items())
-    print(f"{manifest['name']}: {counts}; use it with --dataset_dir {data} --datalist {datalist}")
+def run_parallel(
+    function: Callable[..., Result],
+    arguments: Sequence[tuple[Any, ...]],
+    workers: int = -1,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    description: str = "",
+    finished: int = 0,
+) -> Iterator[Result]:
+    """Call a function with many arguments, in processes on this machine or in a cluster, and show the time left.
+
+    Args:
+        function: the function, which processes can import.
+        arguments: the arguments of each call.
+        workers: number of processes on this machine; -1 for one a processor core. A cluster decides itself.
+        backend: joblib's: ``"loky"`` for processes on this machine, ``"dask"`` or ``"ray"`` for a cluster, whose
+            package has to be installed and whose machines need the same paths and this package.
+        scheduler: address of the cluster, as ``tcp://host:8786`` for Dask; by default one is started on this machine.
+        description: stands before the progress bar.
+        finished: number of calls that an earlier run has done, for the progress bar.
+
+    Yields:
+        the results, as they come.
+    """
+    with ExitStack() as stack:
+        if backend == "dask":
+            from dask.distributed import Client, LocalCluster
+
+            if scheduler is None:
+                cores = None if workers < 0 else workers
+                local = LocalCluster(n_workers=cores, threads_per_worker=1, dashboard_address=None)
+                scheduler = stack.enter_context(local).scheduler_address
+            stack.enter_context(Client(scheduler))
+        elif backend == "ray":
+            import ray
+            from ray.util.joblib import register_ray
+
+            ray.init(address=scheduler, ignore_reinit_error=True)
+            register_ray()
+        stack.enter_context(parallel_config(backend, n_jobs=workers))
+        calls = (delayed(function)(*each) for each in arguments)
+        if backend == "ray":  # whose results come all at once in the end: joblib itself shows the time left
+            yield from Parallel(verbose=5)(calls)
+            return
+        results = Parallel(return_as="generator_unordered")(calls)
+        yield from tqdm(results, description, total=finished + len(arguments), initial=finished, unit="video")
 
 
 def run_from_command_line(function: Callable[..., Any]) -> None:
-    """Make a function the command of a script.
-
-    What is wrong with files or arguments ends it with one line instead of a traceback.
-
-    Args:
-        function: the function, whose arguments become the command's.
-    """
+    """Make a function the command of a script; what is wrong with files or arguments ends it with one line."""
     try:
         fire.Fire(function)
     except (OSError, ValueError) as error:

@@ -16,8 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from endofm_monai.data import find_clips, open_clip
-from endofm_monai.preparation.hashes import ClipHashes, hash_clip
-from endofm_monai.preparation.leakage import Match, confirm_match, find_matches
+from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip
 
 __all__ = ["measure_leakage"]
 

@@ -22,8 +22,7 @@ import numpy as np
 from benchmarks.leakage import measure_leakage
 from skimage.transform import resize
 
-from endofm_monai.preparation.prepare import prepare_dataset
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 __all__ = ["Preparation"]
 

@@ -180,7 +180,7 @@ def test_passes_the_checks_of_the_model_zoo(bundle, tmp_path) -> None:
 @pytest.fixture(scope="module")
 def needed() -> list[set[str]]:
     """Distributions of the packages that the project imports, beside those of apps that a bundle does without."""
-    without = ("apps/monai_label", "apps/cvat", "apps/active_learning", "data/preparation")
+    without = ("apps/monai_label", "apps/cvat", "apps/active_learning", "preparation")
     imported = set()
     for path in (ROOT / "endofm_monai").rglob("*.py"):
         if not path.relative_to(ROOT / "endofm_monai").as_posix().startswith(without):

@@ -22,6 +22,14 @@ DATASETS = Path(__file__).parents[2] / "datasets"
 HEIGHT, WIDTH = 48, 64
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_waiting_for_the_disk() -> Any:
+    """Hundreds of small files are written here; what is safe after a power failure, no test looks at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("endofm_monai.utils.files.os.fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def script() -> Callable[[str], ModuleType]:
     """Loads a script of the ``datasets`` folder, which is no package."""

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from endofm_monai.data import ClipDataset, EpochSampler, load_datalist
-from endofm_monai.preparation.prepare import prepare_dataset
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endofm_monai.preparation.record import clip_ranges
+from endofm_monai.preparation import clip_ranges
 
 
 @pytest.mark.parametrize(

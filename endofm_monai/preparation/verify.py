@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
-from torch.nn.functional import interpolate
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from endofm_monai.data.readers.open_clip import open_clip
+from endofm_monai.data import open_clip
+from endofm_monai.preparation.index import paths_of
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset
 from endofm_monai.utils import atomic_path, sha256
 
-__all__ = ["build_manifest", "draw_stats", "verify_manifest"]
+__all__ = ["build_manifest", "draw_stats", "frame_picture", "verify_manifest"]
 
 _PACKAGES = ("endofm-monai", "av", "numpy", "pillow", "scikit-image")
+_TILE, _COLUMNS, _ROWS = 96, 10, 6  # of the contact sheet; a tile's side in pixels
 
 
 def build_manifest(
@@ -45,7 +44,7 @@ def build_manifest(
     Returns:
         the manifest: totals next to the published ones, versions, the command, and each video.
     """
-    clips = [clip for entry in entries for clip in entry["clips"]]
+    clips = [(entry["section"], clip["source"]) for entry in entries for clip in entry["clips"]]
     return {
         "name": dataset.name,
         "licence": dataset.licence,
@@ -57,10 +56,10 @@ def build_manifest(
         "totals": {
             "videos": len(entries),
             "clips": len(clips),
-            "frames": sum(clip["source"][1] - clip["source"][0] + 1 for clip in clips),
+            "frames": sum(last - first + 1 for _, (first, last) in clips),
             "seconds": round(sum(entry["duration"] for entry in entries), 3),
             "modes": dict(sorted(Counter(entry["mode"] for entry in entries).items())),
-            "sections": dict(sorted(Counter(entry["section"] for entry in entries for _ in entry["clips"]).items())),
+            "sections": dict(sorted(Counter(section for section, _ in clips).items())),
         },
         "published": dict(dataset.published),
         "videos": entries,
@@ -68,26 +67,17 @@ def build_manifest(
 
 
 def verify_manifest(output: Path) -> None:
-    """Compute the checksums of all sources and clips again.
+    """Compute the checksums of all sources and clips that ``output/manifest.json`` names again.
 
-    Args:
-        output: folder with ``manifest.json``.
-
-    Raises:
-        FileNotFoundError: when there is no manifest.
-        ValueError: when files are missing or have changed; the message lists them. Sources that are not named in the
-            manifest cannot be checked.
+    Files that are missing or have changed end it with an error that lists them.
     """
     path = output / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     different = []
     for entry in tqdm(manifest["videos"], f"verifying {manifest['name']}", unit="video"):
         expected = [(output / manifest["source"], entry["source"], entry["sha256"])] if entry["source"] else []
-        for clip in entry["clips"]:
-            if "sha256" in clip:
-                paths = [clip["item"].get(key, []) for key in ("image", "mask")]
-                files = [file for value in paths for file in ([value] if isinstance(value, str) else value)]
-                expected.append((output / manifest["dataset_dir"], files, clip["sha256"]))
+        clips = [clip for clip in entry["clips"] if "sha256" in clip]
+        expected += [(output / manifest["dataset_dir"], paths_of(clip["item"]), clip["sha256"]) for clip in clips]
         for folder, files, digest in expected:
             missing = [file for file in files if not (folder / file).exists()]
             if missing:
@@ -97,10 +87,6 @@ def verify_manifest(output: Path) -> None:
     if different:
         raise ValueError(f"{path}: {len(different)} differences:\n" + "\n".join(different))
     print(f"{path}: {len(manifest['videos'])} videos are as they were")
-
-
-_TILE = 96  # pixels
-_COLUMNS, _ROWS = 10, 6
 
 
 def draw_stats(output: Path, dataset: SourceDataset, entries: list[dict[str, Any]], data: Path) -> None:
@@ -113,56 +99,43 @@ def draw_stats(output: Path, dataset: SourceDataset, entries: list[dict[str, Any
         data: folder that the paths of the clips are relative to.
     """
     clips = [(entry, clip) for entry in entries for clip in entry["clips"]]
+    items = [clip["item"] for _, clip in clips]
+    frames = [
+        frame for item in items for frame in ([[item["label"]]] if "label" in item else item.get("box_label", []))
+    ]
+    panels: dict[str, list[float] | Counter[str]] = {
+        "length of a clip (s)": [(clip["source"][1] - clip["source"][0] + 1) / entry["fps"] for entry, clip in clips],
+        "frames a second": Counter(f"{entry['fps']:.4g}" for entry in entries),
+        "width x height": Counter(f"{entry['width']}x{entry['height']}" for entry in entries),
+        "class": Counter(dataset.labels.get(label, str(label)) for frame in frames for label in frame),
+        "mean brightness (0-1)": [entry["brightness"] for entry in entries],
+        "section": Counter(entry["section"] for entry, _ in clips),
+    }
     figure = Figure(figsize=(12, 6), layout="constrained")
-    panels = figure.subplots(2, 3).ravel()
-    seconds = [(clip["source"][1] - clip["source"][0] + 1) / entry["fps"] for entry, clip in clips]
-    _histogram(panels[0], seconds, "length of a clip (s)")
-    _bars(panels[1], Counter(f"{entry['fps']:.4g}" for entry in entries), "frames a second")
-    _bars(panels[2], Counter(f"{entry['width']}x{entry['height']}" for entry in entries), "width x height")
-    _bars(panels[3], _count_labels(dataset, clips), "class")
-    _histogram(panels[4], [entry["brightness"] for entry in entries], "mean brightness (0-1)")
-    _bars(panels[5], Counter(entry["section"] for entry, _ in clips), "section")
+    for panel, (title, values) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
+        panel.set_title(title)
+        if isinstance(values, Counter):
+            shown = values.most_common(12)[::-1]
+            panel.barh([name for name, _ in shown], [count for _, count in shown])
+        else:
+            panel.hist(values, bins=30)
     figure.suptitle(f"{dataset.name}: {len(entries)} videos, {len(clips)} clips")
     with atomic_path(output / "stats.png") as temporary:
         figure.savefig(temporary, metadata={"Software": None})
 
-    chosen = [clips[i][1] for i in np.linspace(0, len(clips) - 1, min(len(clips), _COLUMNS * _ROWS)).astype(int)]
-    tiles = [_tile(clip["item"]["image"], data) for clip in chosen]
-    tiles += [torch.zeros(3, _TILE, _TILE)] * (-len(tiles) % _COLUMNS)
-    rows = [torch.cat(tiles[start : start + _COLUMNS], 2) for start in range(0, len(tiles), _COLUMNS)]
-    sheet = torch.cat(rows, 1).permute(1, 2, 0).byte().numpy()
+    chosen = np.linspace(0, len(items) - 1, min(len(items), _COLUMNS * _ROWS)).astype(int)
+    sheet = Image.new("RGB", (_COLUMNS * _TILE, -(-len(chosen) // _COLUMNS) * _TILE))
+    for place, number in enumerate(chosen):
+        image = items[number]["image"]
+        picture = frame_picture(str(data / image) if isinstance(image, str) else [data / frame for frame in image])
+        row, column = divmod(place, _COLUMNS)
+        sheet.paste(ImageOps.fit(picture, (_TILE, _TILE), Image.Resampling.BOX), (column * _TILE, row * _TILE))
     with atomic_path(output / "contact_sheet.png") as temporary:
-        Image.fromarray(sheet).save(temporary)
+        sheet.save(temporary)
 
 
-def _count_labels(dataset: SourceDataset, clips: list[tuple[dict[str, Any], dict[str, Any]]]) -> Counter[str]:
-    """Count the clips by class, or the boxes where clips have none."""
-    counts: Counter[str] = Counter()
-    for _, clip in clips:
-        item = clip["item"]
-        labels = (
-            [item["label"]] if "label" in item else [label for frame in item.get("box_label", []) for label in frame]
-        )
-        counts.update(dataset.labels.get(label, str(label)) for label in labels)
-    return counts
-
-
-def _histogram(panel: Axes, values: list[float], title: str) -> None:
-    panel.hist(values, bins=30)
-    panel.set_title(title)
-
-
-def _bars(panel: Axes, counts: Counter[str], title: str) -> None:
-    shown = counts.most_common(12)
-    panel.barh([name for name, _ in shown][::-1], [count for _, count in shown][::-1])
-    panel.set_title(title)
-
-
-def _tile(image: str | list[str], data: Path) -> torch.Tensor:
-    """Read the middle frame of a clip as ``(3, S, S)``, its middle square."""
-    with open_clip(str(data / image) if isinstance(image, str) else [data / frame for frame in image]) as reader:
-        frame = reader.read([reader.probe().frames // 2])[:, 0].float()
-    side = min(frame.shape[1:])
-    top, left = ((size - side) // 2 for size in frame.shape[1:])
-    square = frame[None, :, top : top + side, left : left + side]
-    return interpolate(square, size=(_TILE, _TILE), mode="area")[0]
+def frame_picture(image: Any, index: int | None = None) -> Image.Image:
+    """Read a frame of what :func:`endofm_monai.data.open_clip` opens; the middle one by default."""
+    with open_clip(image) as reader:
+        frame = reader.read([reader.probe().frames // 2 if index is None else index])[:, 0]
+    return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())

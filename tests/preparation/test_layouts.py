@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import ClipReadError
-from endofm_monai.preparation.sources import FrameBoxes, SourceVideo, read_boxed_video
+from endofm_monai.preparation import SourceVideo
+from endofm_monai.preparation.layouts import FrameBoxes, read_boxed_video
 
 
 @pytest.fixture
@@ -53,5 +54,5 @@ def test_a_broken_image_is_named(video, tmp_path):
     video([])
     (tmp_path / "1.jpg").write_bytes(b"nothing")
     (tmp_path / "1.png").unlink()
-    with pytest.raises(ClipReadError, match=r"1\.jpg: is no readable image"):
+    with pytest.raises(ClipReadError, match=r"1\.jpg: is not a readable image"):
         read_boxed_video("v", tmp_path, tmp_path, ".json", lambda path: FrameBoxes([], []))

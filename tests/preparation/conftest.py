@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.preparation.prepare import prepare_dataset
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 HEIGHT, WIDTH = 72, 96
 DATASET = SourceDataset(
@@ -29,12 +28,15 @@ def scene(seed: int, shift: float = 0.0) -> np.ndarray:
     return np.asarray(wide.transform((WIDTH, HEIGHT), Image.Transform.AFFINE, (1, 0, shift, 0, 1, 0)))
 
 
-def write_video(path: Path, frames: Any, rate: int = 30, crf: int = 20, **metadata: str) -> Path:
+def write_video(
+    path: Path, frames: Any, rate: int = 30, crf: int = 20, codec: str = "libx264", options: Any = None, title: str = ""
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = [np.ascontiguousarray(frame) for frame in frames]
+    options = {"crf": str(crf), "preset": "ultrafast", "g": "10"} if options is None else options
     with av.open(str(path), "w") as container:
-        container.metadata.update(metadata)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "ultrafast", "g": "10"})
+        container.metadata["title"] = title
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         for frame in frames:
@@ -63,10 +65,10 @@ def videos(tmp_path_factory: Any) -> Path:
 
 
 def prepare_folder(folder: Path, output: Path, **options: Any) -> dict[str, Any]:
-    """Prepare the numbered videos in a folder in this process, and give the manifest."""
+    """Prepare the numbered videos in a folder in this process, small, and give the manifest."""
     paths = sorted(folder.glob("*.mp4"))
     sources = [SourceVideo(path.stem, path, labels={"label": int(path.stem) % 2}) for path in paths]
-    prepare_dataset(DATASET, sources, folder, output, **{"workers": 1, "stats": False, **options})
+    prepare_dataset(DATASET, sources, folder, output, **{"workers": 1, "stats": False, "short_side": 48, **options})
     return json.loads((output / "manifest.json").read_text())
 
 

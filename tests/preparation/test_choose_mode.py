@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from endofm_monai.data import load_datalist, open_clip
-from endofm_monai.preparation.encode import choose_mode
-from endofm_monai.preparation.prepare import prepare_dataset
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo
+from endofm_monai.preparation import SourceDataset, SourceVideo, choose_mode, prepare_dataset
 
 SLOW = {
     "apart.mp4": ({"options": {"g": "48"}}, "keyframes are up to 48 frames apart"),
@@ -31,7 +29,18 @@ SLOW = {
 
 @pytest.fixture(autouse=True)
 def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("endofm_monai.preparation.encode._MAX_KEYFRAME_DISTANCE", 24)
+    monkeypatch.setattr("endofm_monai.preparation.index._MAX_KEYFRAME_DISTANCE", 24)
+
+
+@pytest.fixture(scope="module")
+def write_video(make_scene: Any, write_frames: Any) -> Any:
+    """Writes a video of 48 frames as an encoder's options tell."""
+
+    def write(path: Path, frames: int = 48, codec: str = "libx264", options: Any = None) -> Path:
+        pictures = [make_scene(0, shift) for shift in range(frames)]
+        return write_frames(path, pictures, rate=25, codec=codec, options=options)
+
+    return write
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

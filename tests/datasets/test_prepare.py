@@ -1,15 +1,111 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Datasets of single images and of sequences of them."""
+"""What holds for each dataset, prepared from a miniature of its published layout, and what for single ones."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from endofm_monai.data import load_datalist, open_clip
+
+NAMES = (
+    "cholect45",
+    "colonoscopic",
+    "cvc_clinicdb",
+    "hyperkvasir",
+    "kumc",
+    "kvasir_capsule",
+    "kvasir_seg",
+    "ldpolypvideo",
+    "own_videos",
+    "polypdiag",
+    "polypgen",
+    "sun_seg",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_totals_are_exact_and_every_item_can_be_read(read, items_of, prepared, name):
+    _, output, totals = prepared(name)
+    manifest = read(output, "manifest.json")
+    assert {key: manifest["totals"][key] for key in totals} == totals
+    dataset_dir = output / manifest["dataset_dir"]
+    frames = 0
+    for section in items_of(output):
+        for item in load_datalist(dataset_dir, output / "datalist.json", section, label_key="mask"):
+            with open_clip(item["image"]) as reader:
+                count = reader.probe().frames
+                assert reader.read([0, count - 1]).shape[:2] == (3, 2)
+            frames += count
+            for key in ("mask", "box", "box_label"):
+                assert len(item.get(key, range(count))) == count
+    assert frames == totals["frames"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_second_run_changes_nothing(content, prepared, script, name):
+    source, output, _ = prepared(name)
+    before = content(output)
+    times = {path: path.stat().st_mtime_ns for path in output.rglob("*.json")}
+    script(f"{name}/prepare.py").prepare(str(source), str(output), workers=1)
+    assert content(output) == before
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.json")} == times
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_tell_what_there_is_to_know(script, name):
+    card = (Path(script(f"{name}/prepare.py").__file__).parent / "README.md").read_text(encoding="utf-8")
+    headings = ["Access", "Layout", "Prepare"] if name == "own_videos" else ["Licence", "Access", "Layout", "Prepare"]
+    for heading in headings:
+        assert f"## {heading}" in card
+    assert "```" in card.split("## Layout")[1]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "own_videos"])
+def test_another_datasets_folder_is_named(prepared, script, tmp_path, name):
+    other, expected = ("kumc", "KUMC") if name != "kumc" else ("cvc_clinicdb", "CVC-ClinicDB")
+    source, _, _ = prepared(other)
+    with pytest.raises(ValueError, match=f"it looks like .*{expected}"):
+        script(f"{name}/prepare.py").prepare(str(source), str(tmp_path / "output"))
+    assert not (tmp_path / "output").exists()
+
+
+def test_missing_annotations_are_named(prepared, script, tmp_path):
+    source, _, _ = prepared("kvasir_seg")
+    shutil.copytree(source / "images", tmp_path / "source" / "images")
+    shutil.copytree(source / "masks", tmp_path / "source" / "masks")
+    with pytest.raises(ValueError, match=r"is not Kvasir-SEG as its card describes it, kavsir_bboxes\.json missing$"):
+        script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "output"))
+
+
+def test_an_archive_unpacked_in_a_folder_of_its_own(read, prepared, script, tmp_path):
+    source, output, _ = prepared("kumc")
+    shutil.copytree(source, tmp_path / "KUMC" / "archive")
+    script("kumc/prepare.py").prepare(str(tmp_path / "KUMC"), str(tmp_path / "output"), workers=1)
+    assert read(tmp_path / "output") == read(output)
+
+
+def test_two_sources_of_the_same_name(prepared, script, write_image, tmp_path):
+    source, _, _ = prepared("kvasir_seg")
+    shutil.copytree(source, tmp_path / "source")
+    write_image(tmp_path / "source" / "images" / "cju3.png")
+    with pytest.raises(
+        ValueError, match=r"images: holds both cju3\.jpg and cju3\.png|holds both cju3\.png and cju3\.jpg"
+    ):
+        script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "output"))
+
+
+def test_a_mistake_ends_the_command_with_one_line(script, monkeypatch, tmp_path):
+    module = script("kvasir_seg/prepare.py")
+    monkeypatch.setattr("sys.argv", ["prepare.py", "--source", str(tmp_path / "absent"), "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="^error: .*absent: is not an existing folder$"):
+        module.run_from_command_line(module.prepare)
 
 
 def test_cvc_sequences_keep_their_order_and_are_split_apart(read, items_of, prepared, script):
@@ -167,3 +263,75 @@ def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(read, it
     table.unlink()
     with pytest.raises(ValueError, match="bubbles: expected a folder of one of the classes ampulla of vater"):
         prepare(str(tmp_path / "source"), str(tmp_path / "bad"), part="images", workers=1)
+
+
+def test_polypdiag_takes_its_validation_from_training(read, items_of, prepared):
+    _, output, _ = prepared("polypdiag")
+    lists = items_of(output)
+    assert {section: sorted(item["label"] for item in items) for section, items in lists.items()} == {
+        "training": [0] * 4 + [1] * 4,
+        "validation": [0, 1],
+        "test": [0, 1],
+    }
+    published = read(output, "datalist_published.json")
+    assert (len(published["training"]), published["validation"]) == (10, lists["test"])
+
+
+def test_polypdiag_reports_a_video_in_both_lists(read, miniature, script, tmp_path):
+    source = tmp_path / "source"
+    miniature("polypdiag", source)
+    shutil.copy(source / "videos" / "normal 2.mp4", source / "videos" / "normal 12.mp4")
+    with pytest.raises(ValueError, match="1 problems"):
+        script("polypdiag/prepare.py").prepare(str(source), str(tmp_path / "output"), workers=1, strict=True)
+    problem = read(tmp_path / "output", "manifest.json")["problems"][0]
+    assert problem == "test/normal_12 (test): is the same, byte for byte, as training/normal_2 (training)"
+
+
+def test_colonoscopic_classes_are_recognized_and_long_videos_cut(items_of, prepared):
+    _, output, _ = prepared("colonoscopic")
+    items = items_of(output)["training"]
+    assert [item["label"] for item in items] == [0, 0, 1, 1, 2]
+    assert [item["image"].partition("#")[2] for item in items[:2]] == ["frames=0-149", "frames=150-329"]
+
+
+def test_hyperkvasir_labels_are_findings(read, items_of, prepared):
+    _, output, _ = prepared("hyperkvasir")
+    assert read(output)["labels"] == {"0": "polyps", "1": "z-line"}
+    assert [item.get("label") for item in items_of(output)["training"]] == [0, 1, None]
+
+
+def test_ldpolypvideos_without_boxes(read, items_of, script, write_clip, tmp_path):
+    for kind, name in (("without", "1_1"), ("with", "2_1"), ("with", "2_10")):
+        write_clip(tmp_path / "source" / f"videos {kind} polyps" / f"{name}.avi", int(name[0]), 9)
+    prepare = script("ldpolypvideo/prepare.py").prepare
+    prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="videos", workers=1, stats=False)
+    assert [(item["video"], item["label"]) for item in items_of(tmp_path / "out")["training"]] == [
+        ("videos_without_polyps/1_1", 0),
+        ("videos_with_polyps/2_1", 1),
+        ("videos_with_polyps/2_10", 1),
+    ]
+    assert read(tmp_path / "out", "manifest.json")["published"] == {"videos": 103, "frames": 861400}
+    with pytest.raises(ValueError, match="part: expected one of frames, videos, found all"):
+        prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="all")
+
+
+def test_own_videos_do_not_tell_who_they_are_of(content, prepared):
+    _, output, _ = prepared("own_videos")
+    for name, data in content(output).items():
+        if not name.startswith("private"):
+            assert b"Doe" not in data
+            assert "Doe" not in name
+            assert b"Richard" not in data
+    with open(output / "private/sources.csv", encoding="utf-8") as file:
+        table = file.read()
+    assert "ward 3/Doe_Jane_1960.mp4" in table
+
+
+def test_own_videos_keep_their_numbers(items_of, prepared, script, tmp_path):
+    source, _, _ = prepared("own_videos")
+    shutil.copytree(source.parent, tmp_path / "copy")
+    source, output = tmp_path / "copy" / "source", tmp_path / "copy" / "output"
+    videos = [item["video"] for item in items_of(output)["training"]]
+    shutil.copy(source / "broken.mp4", source / "a_new_one.mp4")
+    script("own_videos/prepare.py").prepare(str(source), str(output), workers=1, stats=False)
+    assert [item["video"] for item in items_of(output)["training"]] == videos

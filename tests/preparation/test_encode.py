@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import open_clip
-from endofm_monai.preparation.prepare import prepare_dataset
-from endofm_monai.preparation.sources import SourceDataset, SourceVideo
+from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 
 def test_encoded_clips_are_resized_resampled_and_without_metadata(prepare, videos, tmp_path):

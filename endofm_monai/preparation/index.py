@@ -1,0 +1,248 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, read_mask
+from endofm_monai.preparation.encode import encode_clips
+from endofm_monai.preparation.layouts import image_size
+from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
+from endofm_monai.utils import atomic_path, sha256
+
+__all__ = ["choose_mode", "clip_ranges", "paths_of", "prepare_video", "read_record", "relative", "write_lists"]
+
+_FORMAT = 2  # of records: those of another one are made again
+_MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250
+
+
+def clip_ranges(frames: int, length: int | None, remainder: str = "merge") -> list[tuple[int, int]]:
+    """Cut a video into clips of equal length; one that is shorter than a clip is one clip.
+
+    Args:
+        frames: number of frames of the video, at least 1.
+        length: number of frames a clip; ``None`` for one clip of the whole video.
+        remainder: what happens to the frames that are left over: ``"merge"`` adds them to the last clip, as for the
+            published clips, which so have up to ``2 * length - 1`` frames; ``"keep"`` makes a shorter clip of them;
+            ``"drop"`` leaves them out.
+
+    Returns:
+        the first and last frame of each clip, both included.
+
+    Example::
+
+        clip_ranges(400, 150)  # [(0, 149), (150, 399)]
+    """
+    length = frames if length is None else length
+    if length < 1 or remainder not in ("merge", "keep", "drop"):
+        raise ValueError(f'`length`: at least 1, `remainder`: "merge", "keep" or "drop"; found {length}, "{remainder}"')
+    ranges = [(start, min(start + length, frames) - 1) for start in range(0, max(frames - length, 0) + 1, length)]
+    first, last = ranges[-1]
+    if remainder == "merge":
+        ranges[-1] = first, frames - 1
+    elif remainder == "keep" and last < frames - 1:
+        ranges.append((last + 1, frames - 1))
+    return ranges
+
+
+def choose_mode(video: SourceVideo) -> tuple[str, str]:
+    """Say whether a video can be left as it is (``"index"``) or had better be encoded (``"encode"``), and why."""
+    if video.frames:
+        return "index", "single images"
+    with open_clip(video.files[0], fps=video.fps) as reader:
+        if not isinstance(reader, VideoReader):
+            return "index", "its frames are stored one by one"
+        reader.probe()
+        reason = _why_slow(reader)
+        if reason is None:
+            return "index", f"seekable, a keyframe at least every {_keyframe_distance(reader)} frames"
+    if video.frame_labels:
+        return "index", f"labels belong to single frames, although {reason}"
+    return "encode", reason
+
+
+def _why_slow(reader: VideoReader) -> str | None:
+    """Say why a frame in the middle of a video cannot be reached quickly, by one seek and one decoded frame."""
+    table = reader._table
+    if not table.ordered:
+        return "the file does not state the order of its frames"
+    if (distance := _keyframe_distance(reader)) > _MAX_KEYFRAME_DISTANCE:
+        return f"keyframes are up to {distance} frames apart"
+    if not len(table.keyframes):
+        return "it has no keyframe"
+    last = int(table.keyframes[-1])
+    reader._seek(last)
+    if not reader._seekable:
+        return "its container has no index to seek by"
+    if last and next(reader._show([(last, last + 1)], needed={last}), None) is None:
+        return "its keyframes are no pictures of their own"
+    return None
+
+
+def _keyframe_distance(reader: VideoReader) -> int:
+    """Give the longest way from a keyframe to the next one, or to the end, in packets."""
+    table = reader._table
+    return int(np.diff([*table.keyframes, table.count], prepend=0).max()) if table.count else 0
+
+
+def prepare_video(
+    video: SourceVideo, source: Path, output: Path, settings: PreparationSettings, private: bool = False
+) -> dict[str, Any]:
+    """Check one video, make its clips, and note that it is finished.
+
+    Args:
+        video: the video.
+        source: folder that the paths of the sources are relative to.
+        output: folder to write to.
+        settings: what to make of it.
+        private: do not name the sources.
+
+    Returns:
+        the record: ``stamp`` of the sources, the files that were ``written``, and the ``video``'s entry in the
+        manifest, with paths relative to ``source`` in mode index, else to ``output``; or ``problem``, why there is
+        none.
+    """
+    try:
+        frame_labels = {**video.frame_labels, **_check_files(video)}
+        mode, reason = choose_mode(video) if settings.mode == "auto" else (settings.mode, "as asked for")
+        with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
+            info = reader.probe()  # the last frame is read, so that a video that is cut off is found
+            brightness = reader.read([0, info.frames // 2, info.frames - 1]).float().mean().item() / 255
+        length = None if settings.clip_seconds is None else max(1, round(settings.clip_seconds * info.fps))
+        ranges = clip_ranges(info.frames, length, settings.remainder)
+        items: list[dict[str, Any]]
+        if mode == "encode":
+            items = [{"image": path} for path in encode_clips(video, ranges, output, settings)]
+        elif mode == "copy" or video.frames:
+            files = _copy_frames(video, output) if mode == "copy" else _list_frames(video, source)
+            items = [{key: files[key][first : last + 1] for key in files} for first, last in ranges]
+        else:
+            path, whole = relative(video.files[0], source), (0, info.frames - 1)
+            items = [{"image": path if frames == whole else join_frames(path, *frames)} for frames in ranges]
+        digest = sha256(video.files)
+    except ClipReadError as error:
+        return {"problem": str(error)}
+
+    clips, written = [], []
+    for item, (first, last) in zip(items, ranges, strict=True):
+        labels = {key: list(values[first : last + 1]) for key, values in frame_labels.items()}
+        clip = {"item": {**item, **video.labels, **labels, "video": video.name}, "source": [first, last]}
+        if mode != "index":
+            written += paths_of(item)
+            clip["sha256"] = sha256(output / file for file in paths_of(item))
+        clips.append(clip)
+    entry = {
+        "name": video.name,
+        "section": video.section,
+        "source": [] if private else [relative(path, source) for path in video.files],
+        "sha256": digest,
+        **vars(info),
+        "brightness": round(brightness, 4),
+        "mode": mode,
+        "reason": reason,
+        "clips": clips,
+    }
+    record = {"stamp": _stamp(video), "written": written, "video": entry}
+    write_lists(_record_path(video, output), record)
+    return record
+
+
+def read_record(video: SourceVideo, output: Path) -> dict[str, Any] | None:
+    """Give what an earlier run found and made of a video; ``None`` where anything about it has changed since."""
+    path = _record_path(video, output)
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    is_same = record["stamp"] == _stamp(video) and all((output / file).exists() for file in record["written"])
+    return record if is_same else None
+
+
+def paths_of(item: dict[str, Any]) -> list[str]:
+    """List the files of a clip's item: of its images, then of its masks."""
+    paths = (item.get(key, []) for key in ("image", "mask"))
+    return [path for value in paths for path in ([value] if isinstance(value, str) else value)]
+
+
+def relative(path: str | os.PathLike, root: str | os.PathLike) -> str:
+    """Give a path relative to a folder, with ``/`` on every system; neither needs to exist."""
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def write_lists(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, a list of dictionaries with one item a line; a file that holds the same stays untouched."""
+    lines = []
+    for key, value in content.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, Sequence) and value and isinstance(value[0], dict):
+            text = "[\n" + ",\n".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
+        lines.append(f"{json.dumps(key)}: {text}")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _record_path(video: SourceVideo, output: Path) -> Path:
+    return output / "records" / f"{video.name}.json"
+
+
+def _stamp(video: SourceVideo) -> str:
+    """Digest everything that a video's record depends on but the settings, without reading the files."""
+    sources = [(path.stat().st_size, path.stat().st_mtime_ns) for path in video.files if path.exists()]
+    return hashlib.sha256(repr((_FORMAT, video, sources)).encode()).hexdigest()
+
+
+def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
+    """Check that all frames and masks are there, and of one size; give the boxes of the masks, if they are wanted."""
+    missing = [path for path in video.files if not path.is_file()]
+    if missing:
+        raise ClipReadError(f"{missing[0]}: is missing ({len(missing)} of {len(video.files)} files are)")
+    expected = image_size(video.files[0]) if video.frames else (0, 0)
+    for path in video.files if video.frames else []:
+        if (size := image_size(path)) != expected:
+            wanted = "{}x{} (width x height)".format(*expected)
+            raise ClipReadError(f"{path}: expected {wanted} as {video.files[0].name}, found {size[0]}x{size[1]}")
+    boxes = [mask_boxes(read_mask(path)) for path in video.masks]
+    if video.mask_label is None or not video.frames:
+        return {}
+    return {"box": boxes, "box_label": [[video.mask_label] * len(frame) for frame in boxes]}
+
+
+def _list_frames(video: SourceVideo, source: Path) -> dict[str, list[str]]:
+    """Give the paths of the frames and masks, relative to ``source``."""
+    files = {"image": video.frames, **({"mask": video.masks} if video.masks else {})}
+    return {key: [relative(path, source) for path in paths] for key, paths in files.items()}
+
+
+def _copy_frames(video: SourceVideo, output: Path) -> dict[str, list[str]]:
+    """Write the frames as they are, TIFF images as PNG, and the masks as PNG with the values 0 and 255.
+
+    Returns:
+        the paths of the images and masks, relative to ``output``.
+    """
+    paths: dict[str, list[str]] = {"image": [], **({"mask": []} if video.masks else {})}
+    for number, frame in enumerate(video.frames):
+        place = video.name if len(video.frames) == 1 else f"{video.name}/{frame.stem}"
+        suffix = frame.suffix.lower()
+        paths["image"].append(f"frames/{place}{'.png' if suffix in ('.tif', '.tiff') else suffix}")
+        with atomic_path(output / paths["image"][-1]) as temporary:
+            if suffix in (".tif", ".tiff"):
+                with Image.open(frame) as image:
+                    image.convert("RGB").save(temporary)
+            else:
+                shutil.copyfile(frame, temporary)
+        if video.masks:
+            paths["mask"].append(f"masks/{place}.png")
+            with atomic_path(output / paths["mask"][-1]) as temporary:
+                Image.fromarray(read_mask(video.masks[number])).convert("L").save(temporary)
+    return paths
