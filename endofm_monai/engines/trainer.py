@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import ignite.distributed as idist
 import torch
-from monai.engines import SupervisedTrainer, Trainer
+from monai.engines import PrepareBatch, SupervisedTrainer, Trainer
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import DividedSpaceTimeBlock
+from endofm_monai.transforms import RandAugmentViewsd
 
-__all__ = ["ClipTrainer"]
+__all__ = ["ClipTrainer", "PrepareKeyFrames", "PrepareViews", "StudentTeacherTrainer"]
 
 
 class ClipTrainer(SupervisedTrainer):
@@ -36,14 +40,10 @@ class ClipTrainer(SupervisedTrainer):
         amp: compute the network in lower precision.
         amp_kwargs: arguments of ``torch.autocast``; ``dtype`` is ``torch.bfloat16`` unless said otherwise, and with
             ``torch.float16`` gradients are scaled.
-        compile: compile each transformer block with ``torch.compile``.
-        compile_kwargs: arguments of ``torch.compile``.
+        compile: compile each transformer block with ``torch.compile``, with ``compile_kwargs``.
         decollate: split batches into items for ``postprocessing`` and metrics of the training.
         kwargs: further arguments of ``monai.engines.SupervisedTrainer``: ``prepare_batch``, ``inferer``,
             ``train_handlers``, ``accumulation_steps``, ...
-
-    Raises:
-        ValueError: when an epoch would have no batch.
     """
 
     def __init__(
@@ -62,29 +62,16 @@ class ClipTrainer(SupervisedTrainer):
         decollate: bool = False,
         **kwargs: Any,
     ) -> None:
-        epoch_length = kwargs.get("epoch_length")
-        if epoch_length == 0 or (epoch_length is None and len(train_data_loader) == 0):
+        if len(train_data_loader) == 0:
             raise ValueError("An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips.")
+        device, amp_kwargs = torch.device(device), {"dtype": torch.bfloat16, **(amp_kwargs or {})}
         self.further_checkpoint_parts: dict[str, Any] = {}
-        super().__init__(
-            torch.device(device),
-            max_epochs,
-            train_data_loader,
-            network,
-            optimizer,
-            loss_function,
-            amp=amp,
-            amp_kwargs={"dtype": torch.bfloat16, **(amp_kwargs or {})},
-            decollate=decollate,
-            **kwargs,
-        )
-        scaled = amp and self.amp_kwargs["dtype"] == torch.float16
-        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=scaled)
-        if compile:
-            for block in unwrap(network).modules():
-                if isinstance(block, DividedSpaceTimeBlock):
-                    block.compile(**(compile_kwargs or {}))
-        self._clips_in_step = 0
+        kwargs |= {"amp": amp, "amp_kwargs": amp_kwargs, "decollate": decollate}
+        super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp and amp_kwargs["dtype"] == torch.float16)
+        for block in unwrap(network).modules() if compile else ():
+            if isinstance(block, DividedSpaceTimeBlock):
+                block.compile(**(compile_kwargs or {}))
 
     def run(self) -> None:
         """Train from the present state on; the gradient scaler lives as long as the trainer."""
@@ -96,68 +83,173 @@ class ClipTrainer(SupervisedTrainer):
         Handlers add theirs to ``further_checkpoint_parts``.
         """
         parts = {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
-        parts.update(self.further_checkpoint_parts)
         if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict():
             parts["loss"] = self.loss_function
-        return parts
+        return parts | self.further_checkpoint_parts
 
     def network_to_share(self) -> nn.Module:
         """The network whose weights others start from."""
         return unwrap(self.network)
 
-    def accumulation_group(self) -> tuple[int, int]:
-        """The iteration before the present accumulation group, and its size; the last of an epoch is smaller."""
-        epoch_length = self.state.epoch_length
-        epoch_start = (self.state.iteration - 1) // epoch_length * epoch_length
-        within = (self.state.iteration - 1 - epoch_start) // self.accumulation_steps * self.accumulation_steps
-        return epoch_start + within, min(self.accumulation_steps, epoch_length - within)
+    def _group(self) -> tuple[int, int]:
+        """Number of the present iteration in its accumulation group, from 1 on, and size of the group."""
+        within = (self.state.iteration - 1) % self.state.epoch_length
+        number = within % self.accumulation_steps
+        return number + 1, min(self.accumulation_steps, self.state.epoch_length - within + number)
+
+    def ends_step(self) -> bool:
+        """Whether the present iteration is the last one of an optimizer step."""
+        number, size = self._group()
+        return number == size
 
     def _iteration(self, engine: ClipTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Learn from one batch; see the class."""
-        last = engine._start_iteration()
+        self._start()
+        self.state.output = {}
         clips = len(batchdata[CommonKeys.IMAGE])
-        total, fewest = clips, clips
-        if idist.get_world_size() > 1:
-            total, fewest = idist.all_reduce(clips), idist.all_reduce(clips, op="MIN")
-        engine.state.output = {}
+        total, fewest = idist.all_reduce(clips), idist.all_reduce(clips, op="MIN")
         if fewest > 0:
-            engine._clips_in_step += total
-            inputs, targets, *more = engine.prepare_batch(
-                batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs
-            )
+            inputs, targets, *more = self._prepare(batchdata)
             args, kwargs = more or ((), {})
-            engine.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
-            with engine._autocast():
-                engine.state.output[CommonKeys.PRED] = engine.inferer(inputs, engine.network, *args, **kwargs)
-                engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-                loss = engine.loss_function(engine.state.output[CommonKeys.PRED], targets).mean()
-            engine.state.output[CommonKeys.LOSS] = loss.detach()
-            engine.fire_event(IterationEvents.LOSS_COMPLETED)
-            share = clips * idist.get_world_size() / total  # processes are averaged, clips shall be
-            engine._backward(loss * share)
-        if last and engine._clips_in_step > 0:
-            engine._step()
-        return engine.state.output
+            self.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
+            with self._autocast():
+                prediction = self.inferer(inputs, self.network, *args, **kwargs)
+                self.state.output[CommonKeys.PRED] = prediction
+                self.fire_event(IterationEvents.FORWARD_COMPLETED)
+                loss = self.loss_function(prediction, targets).mean()
+            self.state.output[CommonKeys.LOSS] = loss.detach()
+            self._backward(loss * (clips * idist.get_world_size() / total))  # processes are averaged, clips shall be
+        self._step()
+        return self.state.output
 
-    def _start_iteration(self) -> bool:
-        """Begin an accumulation group where one begins; returns whether it ends with this iteration."""
-        group_start, group_size = self.accumulation_group()
+    def _start(self) -> None:
         self.network.train()
-        if self.state.iteration == group_start + 1:
+        if self._group()[0] == 1:
             self.optimizer.zero_grad(set_to_none=True)
-            self._clips_in_step = 0
-        return self.state.iteration == group_start + group_size
+            self._has_learned = False
+
+    def _prepare(self, batchdata: dict[str, Any]) -> Any:
+        return self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
 
     def _backward(self, loss: torch.Tensor) -> None:
-        self.scaler.scale(loss / self.accumulation_group()[1]).backward()
+        self._has_learned |= CommonKeys.LOSS in self.state.output
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.scaler.scale(loss / self._group()[1]).backward()
 
     def _step(self) -> None:
-        """Update the network by the gradients of an accumulation group."""
-        self.scaler.unscale_(self.optimizer)
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        """Update the network by the gradients of an accumulation group, if this iteration ends it."""
+        if self.ends_step() and self._has_learned:
+            self.scaler.unscale_(self.optimizer)
+            self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.fire_event(IterationEvents.MODEL_COMPLETED)
+
+
+class StudentTeacherTrainer(ClipTrainer):
+    """Self-supervised pre-training of a student and its teacher on views of clips.
+
+    An iteration runs the student on all views and the teacher on the global ones, and takes the gradient of their
+    matching loss. The teacher's update is a handler, as schedules, gradient clipping and checkpoints are.
+
+    After an iteration ``state.output`` holds ``image`` (the views) and ``loss``, the mean over the clips of all
+    ranks; the loss is absent when no rank had a readable clip, and nothing was learned from that batch.
+
+    Args: those of :class:`ClipTrainer`, of which
+        network: a :class:`endofm_monai.networks.nets.StudentTeacher`, perhaps in ``DistributedDataParallel``.
+        optimizer: optimizer of the student's parameters.
+        loss_function: the matching loss.
+        prepare_batch: from a batch to its list of views ``(B, 3, T, H, W)`` on the device.
+        amp: compute in lower precision; the loss and the head's last layer stay in float32.
+    """
+
+    loss_function: SpatialTemporalMatchingLoss
+
+    def checkpoint_parts(self) -> dict[str, Any]:
+        """Student, teacher, loss (with the centre), optimizer and gradient scaler."""
+        pair = unwrap(self.network)
+        parts = {"student": pair.student, "teacher": pair.teacher, "loss": self.loss_function}
+        return parts | {"optimizer": self.optimizer, "scaler": self.scaler}
+
+    def network_to_share(self) -> nn.Module:
+        """The backbone of the teacher."""
+        return unwrap(self.network).teacher.backbone
+
+    def _iteration(self, engine: ClipTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+        """Learn from one batch; see the class."""
+        self._start()
+        views, _ = self._prepare(batchdata)
+        self.state.output = {CommonKeys.IMAGE: views}
+        clips, last = views[0].shape[0], self.ends_step()
+        total = idist.all_reduce(clips)
+        if clips == 0:  # take part in the collective calls all the same, with a loss of zero
+            views = [view.new_zeros((1, *view.shape[1:])) for view in views]
+        postpone = isinstance(self.network, DistributedDataParallel) and not last
+        with self.network.no_sync() if postpone else nullcontext():
+            with self._autocast():
+                student, teacher = self.network(views)
+            self.fire_event(IterationEvents.FORWARD_COMPLETED)
+            loss = self.loss_function(student[:, :clips], teacher[:, :clips], update_center=last)
+            if total > 0:
+                self.state.output[CommonKeys.LOSS] = self.loss_function.total
+            self._backward(loss)
+        self._step()
+        return self.state.output
+
+
+class PrepareKeyFrames(PrepareBatch):
+    """Bring a batch of key frames with their supports and boxes to the device, to train a detector.
+
+    Args:
+        every_frame: learn from each frame of a clip as key frame with the others as supports, so that each frame that
+            was encoded is used; otherwise from the first frame alone, as the published training does.
+    """
+
+    def __init__(self, every_frame: bool = True) -> None:
+        self.every_frame = every_frame
+
+    def __call__(  # type: ignore[override]
+        self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]], tuple, dict[str, bool]]:
+        """Give the clips ``(B, 3, T, H, W)``, ``box`` and ``label`` of each key frame, and arguments of the network."""
+        targets = [
+            {"box": box.to(device, non_blocking=non_blocking), "label": label.to(device, non_blocking=non_blocking)}
+            for boxes, labels in zip(batchdata["box"], batchdata["box_label"], strict=True)
+            for box, label in list(zip(boxes, labels, strict=True))[: None if self.every_frame else 1]
+        ]
+        clips = batchdata[CommonKeys.IMAGE].to(device=device, non_blocking=non_blocking, **kwargs)
+        return clips, targets, (), {"every_frame": self.every_frame}
+
+
+class PrepareViews(PrepareBatch):
+    """Bring the views of a batch to the device, and make them there where the batch holds clips.
+
+    What the batch of :func:`endofm_monai.data.collate_clips` holds decides: views that were made in the workers are
+    moved; clips with ``view_frames`` are moved as uint8 and augmented on the device, each with its ``seed``, which
+    gives the same views.
+
+    Args:
+        augment: the transform of a clip into views, whose plan also says the shapes for a batch without clips.
+    """
+
+    def __init__(self, augment: RandAugmentViewsd) -> None:
+        self.augment = augment
+
+    def __call__(  # type: ignore[override]
+        self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> tuple[list[torch.Tensor], None]:
+        """Give V tensors ``(B, 3, T, S, S)`` (B is 0 when no clip could be read), and None in place of labels."""
+        images = batchdata[CommonKeys.IMAGE]
+        if "view_frames" in batchdata:
+            clips = [clip.to(device=device, non_blocking=non_blocking) for clip in images]
+            items = zip(clips, batchdata["view_frames"], batchdata["seed"], strict=True)
+            (key,) = self.augment.keys
+            made = [self.augment({key: clip, "view_frames": f, "seed": s})[key] for clip, f, s in items]
+            images = [torch.stack(views) for views in zip(*made, strict=True)]
+        elif not images:
+            plan = self.augment.transform.views
+            images = [torch.empty(0, 3, view.frames, view.size, view.size) for view in plan]
+        return [view.to(device=device, non_blocking=non_blocking, **kwargs) for view in images], None

@@ -17,6 +17,8 @@ from endofm_monai.handlers.training import (
     ProgressHandler,
     ScheduleHandler,
     TeacherUpdateHandler,
+    TrainingHandlers,
+    ValidationHandlers,
     WeightAverageHandler,
     WeightsCheckpointLoader,
 )
@@ -26,6 +28,6 @@ __all__ = [
     "ClassificationSaver", "ClipEmbeddings", "DetectionReport", "DetectionSaver", "EmbeddingSaver",
     "GradientHandler", "HealthHandler", "KNNProbeHandler", "LoadWeightsHandler", "MaskPictureHandler", "MaskSaver",
     "ProbeEvaluation", "ProgressHandler", "ScheduleHandler", "SegmentationReport",
-    "TeacherUpdateHandler", "TrainingCheckpointHandler", "TrainingLogHandler", "UnhealthyTrainingError",
-    "ViewsPictureHandler", "WeightAverageHandler", "WeightsCheckpointLoader", "embed_clips",
+    "TeacherUpdateHandler", "TrainingCheckpointHandler", "TrainingHandlers", "TrainingLogHandler", "UnhealthyTrainingError",
+    "ValidationHandlers", "ViewsPictureHandler", "WeightAverageHandler", "WeightsCheckpointLoader", "embed_clips",
 ]  # fmt: skip

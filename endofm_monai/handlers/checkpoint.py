@@ -22,13 +22,13 @@ from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path
 
-__all__ = ["BestModelHandler", "TrainingCheckpointHandler", "write_checkpoint"]
+__all__ = ["BestModelHandler", "TrainingCheckpointHandler"]
 
 logger = logging.getLogger(__name__)
 
 
 class TrainingCheckpointHandler:
-    """Saves and resumes the whole state of a :class:`ClipTrainer`, atomically.
+    """Saves and resumes the whole state of a :class:`endofm_monai.engines.ClipTrainer`, atomically.
 
     ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts`` (network, optimizer, gradient scaler, in
     pre-training also the centre), the iteration, the best metric so far, and the random states of all ranks, and loads
@@ -57,11 +57,10 @@ class TrainingCheckpointHandler:
         self.resume = resume
         self.interval = interval
         self.evaluator = evaluator
-        self._started = False
-        self._stop_requested = False
+        self._started = self._stop_requested = False
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer; attach it after all others."""
+        """Register the handler with a trainer, after all others."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_requested)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
@@ -94,22 +93,16 @@ class TrainingCheckpointHandler:
 
     def stop_if_requested(self, engine: Engine) -> None:
         """After the last iteration of an optimizer step, save and stop if a rank got SIGTERM."""
-        group_start, group_size = engine.accumulation_group()
-        if engine.state.iteration < group_start + group_size:
-            return
-        requested = float(self._stop_requested)
-        if idist.get_world_size() > 1:
-            requested = idist.all_reduce(requested, op="MAX")
-        if requested:
+        if engine.ends_step() and idist.all_reduce(float(self._stop_requested), op="MAX"):
             self.save(engine)
             logger.warning(f"Stopped by SIGTERM; go on with `resume=True` (saved in {self.path.parent}).")
             engine.terminate(skip_completed=True)
 
     def finish(self, engine: Engine) -> None:
-        """Save at the end of the training; here a failure is an error."""
-        write_checkpoint(self.path, self.state(engine))
+        """Write both files; here a failure is an error."""
+        _write(self.path, self.state(engine))
         if self.evaluator is None:
-            write_checkpoint(self.path.with_name("model.pt"), engine.network_to_share().state_dict())
+            _write(self.path.with_name("model.pt"), engine.network_to_share().state_dict())
 
     def save(self, engine: Engine) -> None:
         """Write both files; a failure is a warning."""
@@ -121,18 +114,18 @@ class TrainingCheckpointHandler:
     def save_unhealthy(self, engine: Engine, error: BaseException) -> None:
         """Keep the state of a training that is not healthy, for inspection; every error is raised again."""
         if isinstance(error, UnhealthyTrainingError):
-            write_checkpoint(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
+            _write(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
         raise error
 
     def state(self, engine: Engine) -> dict[str, Any]:
         """Everything that a resumed run needs, in types that load with ``weights_only=True``."""
-        best = self.evaluator.state if self.evaluator is not None else None
+        best = self.evaluator and self.evaluator.state
         return {
             **{name: part.state_dict() for name, part in engine.checkpoint_parts().items()},
-            "best": None if best is None else {"metric": best.best_metric, "epoch": best.best_metric_epoch},
+            "best": best and {"metric": best.best_metric, "epoch": best.best_metric_epoch},
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
-            "random_states": idist.all_gather(_random_state()) if idist.get_world_size() > 1 else [_random_state()],
+            "random_states": idist.all_gather(_random_state()),
         }
 
     def load(self, engine: Engine, path: Path) -> None:
@@ -147,10 +140,11 @@ class TrainingCheckpointHandler:
         missing = [name for name in (*parts, "best", "iteration", "epoch_length", "random_states") if name not in state]
         if missing:
             raise ValueError(f"{path}: not a training checkpoint, {', '.join(missing)} missing.")
-        if state["epoch_length"] != engine.state.epoch_length:
+        epoch_length = engine.state.epoch_length
+        if state["epoch_length"] != epoch_length:
             raise ValueError(
-                f"{path}: made with {state['epoch_length']} iterations an epoch, but this training has "
-                f"{engine.state.epoch_length}; resume with the same clips, batch size and number of processes."
+                f"{path}: made with {state['epoch_length']} iterations an epoch, but this training has {epoch_length}; "
+                "resume with the same clips, batch size and number of processes."
             )
         for name, part in parts.items():
             try:
@@ -158,14 +152,12 @@ class TrainingCheckpointHandler:
             except (RuntimeError, ValueError, KeyError) as error:
                 reason = " ".join(str(error).split())
                 raise ValueError(f"{path}: `{name}` does not fit this training: {reason}") from error
-
         if self.evaluator is not None and state["best"] is not None:
             self.evaluator.state.best_metric = state["best"]["metric"]
             self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
         engine.state.iteration = state["iteration"]
-        engine.state.epoch, done = divmod(state["iteration"], state["epoch_length"])
-        loader = engine.data_loader
-        loader.sampler.skip(done * loader.batch_size)
+        engine.state.epoch, done = divmod(state["iteration"], epoch_length)
+        engine.data_loader.sampler.skip(done * engine.data_loader.batch_size)
         if len(state["random_states"]) == idist.get_world_size():
             _set_random_state(state["random_states"][idist.get_rank()])
         else:
@@ -173,19 +165,42 @@ class TrainingCheckpointHandler:
         logger.info(f"Resumed from {path} after iteration {state['iteration']}.")
 
 
-def write_checkpoint(path: Path, state: Any) -> None:
-    """Save ``state`` atomically, on the first process only.
+class BestModelHandler:
+    """Writes ``<ckpt_dir>/model.pt``, the network alone, whenever an evaluator's key metric is the best so far.
 
-    Raises:
-        OSError: when the file cannot be written; a former one stays.
+    The file is written atomically and loads with ``weights_only=True``. If saving fails (a full disk), the former file
+    stays as it is and a warning is logged.
     """
-    if idist.get_rank() != 0:
-        return
-    with atomic_path(path) as temporary:
+
+    def __init__(self, network: nn.Module, ckpt_dir: str) -> None:
+        self.network = network
+        self.path = Path(ckpt_dir) / "model.pt"
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with an evaluator that has a key metric."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save the network if this evaluation was the best."""
+        state = engine.state
+        if state.best_metric_epoch != state.epoch:
+            return
+        if idist.get_rank() == 0:
+            logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
         try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # how torch reports that the disk is full
-            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+            _write(self.path, unwrap(self.network).state_dict())
+        except OSError as error:
+            logger.warning(f"{error}. The former model is kept; training goes on.")
+
+
+def _write(path: Path, state: Any) -> None:
+    """Save ``state`` atomically, on the first process only."""
+    if idist.get_rank() == 0:
+        with atomic_path(path) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # how torch reports that the disk is full
+                raise OSError(errno.EIO, str(error).splitlines()[0]) from error
 
 
 def _random_state() -> dict[str, Any]:
@@ -207,35 +222,3 @@ def _set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
     keys, *rest = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-
-
-class BestModelHandler:
-    """Writes ``<ckpt_dir>/model.pt``, the network alone, whenever an evaluator's key metric is the best so far.
-
-    The file is written atomically and loads with ``weights_only=True``. If saving fails (a full disk), the former file
-    stays as it is and a warning is logged.
-
-    Args:
-        network: the network, perhaps in ``DistributedDataParallel``.
-        ckpt_dir: folder for the file.
-    """
-
-    def __init__(self, network: nn.Module, ckpt_dir: str) -> None:
-        self.network = network
-        self.path = Path(ckpt_dir) / "model.pt"
-
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with an evaluator that has a key metric."""
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Save the network if this evaluation was the best."""
-        state = engine.state
-        if state.best_metric_epoch != state.epoch:
-            return
-        if idist.get_rank() == 0:
-            logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
-        try:
-            write_checkpoint(self.path, unwrap(self.network).state_dict())
-        except OSError as error:
-            logger.warning(f"{error}. The former model is kept; training goes on.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import defaultdict
+from typing import Any
 
 import ignite.distributed as idist
 import torch
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
+from ignite.handlers import Timer
 from monai.engines.utils import IterationEvents
 from monai.metrics import compute_embedding_collapse
 from monai.utils import CommonKeys, evenly_divisible_all_gather
@@ -30,7 +31,7 @@ class UnhealthyTrainingError(RuntimeError):
 
 
 class TrainingLogHandler:
-    """Says how a :class:`ClipTrainer` gets on: to TensorBoard, in one line an epoch; stops a loss that is not finite.
+    """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss that is not finite.
 
     Each optimizer step logs the loss, the norm of the gradients (where a :class:`GradientHandler` measures it) and the
     learning rate (the largest of all parameter groups). Each epoch logs their means, ``clips_per_second`` of all
@@ -44,47 +45,36 @@ class TrainingLogHandler:
     def __init__(self, log_dir: str | None = None) -> None:
         self.log_dir = log_dir
         self._writer: SummaryWriter | None = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
-        self._steps = 0
-        self._clips = 0
-        self._waited = 0.0
-        self._epoch_started = self._fetch_started = time.perf_counter()
+        self._epoch, self._waiting = Timer(), Timer()
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer."""
+        """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
+        self._epoch.attach(engine, Events.EPOCH_STARTED)
+        self._waiting.attach(
+            engine, Events.EPOCH_STARTED, pause=Events.GET_BATCH_COMPLETED, resume=Events.GET_BATCH_STARTED
+        )
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
-        engine.add_event_handler(Events.GET_BATCH_STARTED, self._fetch)
-        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._fetched)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
 
     def _start(self, engine: Engine) -> None:
-        # a federated client runs its trainer again and again
-        if self._writer is None and self.log_dir is not None and idist.get_rank() == 0:
+        self._reset()
+        if self._writer is None and self.log_dir is not None and idist.get_rank() == 0:  # started again by federation
             self._writer = SummaryWriter(self.log_dir)
 
-    def _fetch(self) -> None:
-        self._fetch_started = time.perf_counter()
-
-    def _fetched(self) -> None:
-        self._waited += time.perf_counter() - self._fetch_started
+    def _reset(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._steps = self._clips = 0
 
     def _count(self, engine: Engine) -> None:
         images = engine.state.output[CommonKeys.IMAGE]
         self._clips += len(images) if isinstance(images, torch.Tensor) else len(images[0])  # clips, or a list of views
 
     def check_loss(self, engine: Engine) -> None:
-        """Stop before a non-finite loss reaches the weights.
-
-        Raises:
-            UnhealthyTrainingError: when the loss is NaN or infinite.
-        """
+        """Stop before a loss that is not finite reaches the weights."""
         loss = engine.state.output.get(CommonKeys.LOSS)
         if loss is not None and not math.isfinite(loss):
             raise UnhealthyTrainingError(
@@ -93,7 +83,7 @@ class TrainingLogHandler:
                 "with bfloat16 instead of float16 are the usual remedies."
             )
 
-    def step_values(self, engine: Engine) -> dict[str, torch.Tensor | float]:
+    def step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name."""
         values = {"lr": max(group["lr"] for group in engine.optimizer.param_groups)}
         if CommonKeys.LOSS in engine.state.output:
@@ -112,10 +102,10 @@ class TrainingLogHandler:
 
     def epoch_values(self, engine: Engine) -> dict[str, float]:
         """Means of the steps of an epoch, clips per second and share of waiting, by name."""
-        seconds = time.perf_counter() - self._epoch_started
+        seconds = self._epoch.value()
         means = {name: total / max(self._steps, 1) for name, total in self._sums.items()}
         clips_per_second = self._clips * idist.get_world_size() / seconds
-        return {**means, "clips_per_second": clips_per_second, "waiting": self._waited / seconds}
+        return {**means, "clips_per_second": clips_per_second, "waiting": self._waiting.value() / seconds}
 
     def log_epoch(self, engine: Engine) -> None:
         """Log the means of one epoch."""
@@ -130,27 +120,15 @@ class TrainingLogHandler:
             self._writer.flush()
 
 
-UNIFORM_ADVICE = (
-    "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from pre-trained "
-    "weights (`backbone_weights`)."
-)
-CONSTANT_ADVICE = (
-    "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller learning rate, a higher "
-    "teacher momentum, and whether the clips differ at all."
-)
-
-
 class HealthHandler(TrainingLogHandler):
     """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
 
     Adds to what a :class:`TrainingLogHandler` logs of each optimizer step: the loss's shares ``cross_view`` (L_cv) and
     ``dynamic_motion`` (L_dm), the teacher's entropy in nats, the norm of the centre, the weight decay and the teacher's
-    momentum; and of each epoch:
-
-    * ``collapse``: dimensional collapse of the teacher's class tokens in [0, 1] by effective rank (MONAI's
-      ``EmbeddingCollapseMetric``), 1 being a single direction;
-    * ``spread``: standard deviation of the L2-normalized class tokens over clips, times the root of their width; 1
-      if they fill the sphere, 0 if all clips look the same to the teacher.
+    momentum; and of each epoch ``collapse``, the dimensional collapse of the teacher's class tokens in [0, 1] by
+    effective rank (MONAI's ``EmbeddingCollapseMetric``), 1 being a single direction; and ``spread``, the standard
+    deviation of the L2-normalized class tokens over clips, times the root of their width, 1 if they fill the sphere, 0
+    if all clips look the same to the teacher.
 
     Args:
         log_dir: folder of the TensorBoard log; None writes none.
@@ -167,30 +145,28 @@ class HealthHandler(TrainingLogHandler):
         self._collapsed_epochs = 0
         self._hook: RemovableHandle | None = None
 
-    def _reset(self) -> None:
-        super()._reset()
-        self._embeddings: list[torch.Tensor] = []
-
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`StudentTeacherTrainer`."""
+        """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
         super().attach(engine)
-        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_collapse)
 
     def _start(self, engine: Engine) -> None:
         super()._start(engine)
-        if self._hook is None:
-            self._hook = unwrap(engine.network).teacher.backbone.register_forward_hook(self._remember)
+        self._hook = self._hook or unwrap(engine.network).teacher.backbone.register_forward_hook(self._remember)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._embeddings: list[torch.Tensor] = []
 
     def _remember(self, module: torch.nn.Module, inputs: object, class_tokens: torch.Tensor) -> None:
         self._class_tokens = class_tokens.detach()
 
-    def _collect(self, engine: Engine) -> None:
+    def _count(self, engine: Engine) -> None:
+        super()._count(engine)
         if sum(map(len, self._embeddings)) < self.max_embeddings:
-            clips = engine.state.output[CommonKeys.IMAGE][0].shape[0]
-            self._embeddings.append(self._class_tokens[:clips].float())
+            self._embeddings.append(self._class_tokens[: len(engine.state.output[CommonKeys.IMAGE][0])].float())
 
-    def step_values(self, engine: Engine) -> dict[str, torch.Tensor | float]:
+    def step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name."""
         loss = engine.loss_function
         return {
@@ -211,29 +187,30 @@ class HealthHandler(TrainingLogHandler):
         local = torch.cat([torch.empty(0, width, device=engine.state.device), *self._embeddings])
         embeddings = evenly_divisible_all_gather(local)
         if len(embeddings) > 1:
-            values["collapse"] = float(
-                compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])["aggregate"]
-            )
+            collapse = compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])
+            values["collapse"] = float(collapse["aggregate"])
             values["spread"] = float(F.normalize(embeddings, dim=1).std(dim=0).mean() * width**0.5)
         return values
 
     def check_collapse(self, engine: Engine) -> None:
-        """Stop a collapsed training.
-
-        Raises:
-            UnhealthyTrainingError: after ``collapse_patience`` collapsed epochs in a row.
-        """
+        """Stop a training that has been collapsed for ``collapse_patience`` epochs in a row."""
         if not self._steps:
             return
         means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())
-        loss, entropy = means["loss"] / uniform, means["teacher_entropy"] / uniform
+        loss, entropy, spread = means["loss"] / uniform, means["teacher_entropy"] / uniform, means.get("spread", 1.0)
         is_uniform = loss > 0.999 and entropy > 0.999
-        is_constant = (loss < 0.001 and entropy < 0.001) or means.get("spread", 1.0) < 0.001
+        is_constant = (loss < 0.001 and entropy < 0.001) or spread < 0.001
         self._collapsed_epochs = self._collapsed_epochs + 1 if is_uniform or is_constant else 0
         if self.collapse_patience is not None and self._collapsed_epochs >= self.collapse_patience:
+            advice = (
+                "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from "
+                "pre-trained weights (`backbone_weights`)."
+                if is_uniform
+                else "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller "
+                "learning rate, a higher teacher momentum, and whether the clips differ at all."
+            )
             raise UnhealthyTrainingError(
                 f"The representation has collapsed for {self._collapsed_epochs} epochs: loss {means['loss']:.4f}, "
-                f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), "
-                f"spread {means.get('spread', 0):.3f}. "
-                f"{UNIFORM_ADVICE if is_uniform else CONSTANT_ADVICE}"
+                f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}. "
+                f"{advice}"
             )

@@ -14,46 +14,97 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
+from monai.handlers import StatsHandler, TensorBoardStatsHandler, ValidationHandler
 from monai.utils import CommonKeys
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from endofm_monai.data import ClipReadError
+from endofm_monai.handlers.checkpoint import BestModelHandler, TrainingCheckpointHandler
+from endofm_monai.handlers.log import TrainingLogHandler
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.weights import load_published
 
-__all__ = [
-    "BrokenClipsHandler",
-    "GradientHandler",
-    "LoadWeightsHandler",
-    "ProgressHandler",
-    "ScheduleHandler",
-    "TeacherUpdateHandler",
-    "WeightAverageHandler",
-    "WeightsCheckpointLoader",
-]
+__all__ = ["BrokenClipsHandler", "GradientHandler", "LoadWeightsHandler", "ProgressHandler", "ScheduleHandler"]
+__all__ += ["TeacherUpdateHandler", "TrainingHandlers", "ValidationHandlers", "WeightAverageHandler"]
+__all__ += ["WeightsCheckpointLoader"]
 
 logger = logging.getLogger(__name__)
 
 
-class LoadWeightsHandler:
-    """Loads weights of any layout when an engine starts; see :func:`endofm_monai.weights.load_published`.
+class TrainingHandlers:
+    """What goes with the learning in every bundle's training, as one handler; it comes after all others.
 
-    Args:
-        network: the network to fill.
-        weights: the file.
-        which: ``"teacher"`` or ``"student"`` of a training checkpoint.
+    In this order: weights are loaded, broken clips left out, the learning rate set, gradients clipped, the log written,
+    weights averaged, validations run, the progress shown and, last, checkpoints kept. What an argument means is said
+    where the handler of that name is; the log is a :class:`TrainingLogHandler` unless another one is given.
     """
 
-    def __init__(self, network: nn.Module, weights: str | os.PathLike, which: str = "teacher") -> None:
-        self.network = network
-        self.weights = weights
-        self.which = which
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: CosineSchedule,
+        epochs: int,
+        ckpt_dir: str,
+        output_dir: str,
+        *,
+        weights: str | None = None,
+        on_error: str = "skip",
+        max_broken_share: float = 0.05,
+        max_gradient_norm: float | None = None,
+        freeze_last_layer_epochs: int = 0,
+        log: TrainingLogHandler | None = None,
+        validator: Evaluator | None = None,
+        val_interval: int = 1,
+        average_decay: float | None = None,
+        resume: bool | str = False,
+        checkpoint_interval: int = 1,
+    ) -> None:
+        self.handlers: list[Any] = [LoadWeightsHandler(network, weights)] if weights is not None else []
+        self.handlers += [
+            BrokenClipsHandler(on_error, max_broken_share),
+            ScheduleHandler(optimizer, "lr", schedule, epochs),
+            GradientHandler(max_gradient_norm, freeze_last_layer_epochs),
+            log or TrainingLogHandler(output_dir),
+        ]
+        if validator is not None:
+            if average_decay is not None:
+                self.handlers.append(WeightAverageHandler(network, validator, average_decay))
+            self.handlers.append(ValidationHandler(val_interval, validator))
+        self.handlers += [
+            ProgressHandler(),
+            TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator),
+        ]
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with an evaluator; loading raises what ``load_published`` raises."""
-        engine.add_event_handler(Events.STARTED, lambda: load_published(self.network, self.weights, which=self.which))
+        """Register the handlers with an engine."""
+        for handler in self.handlers:
+            handler.attach(engine)
+
+
+class ValidationHandlers(TrainingHandlers):
+    """What goes with every validation of a training, as one handler: broken clips, the log, the best model."""
+
+    def __init__(
+        self, network: nn.Module, ckpt_dir: str, output_dir: str, on_error: str = "skip", max_broken_share: float = 0.05
+    ) -> None:
+        self.handlers = [BrokenClipsHandler(on_error, max_broken_share), BestModelHandler(network, ckpt_dir)]
+        if idist.get_rank() == 0:
+            log = TensorBoardStatsHandler(log_dir=f"{output_dir}/validation", iteration_log=False)
+            self.handlers[1:1] = [StatsHandler(iteration_log=False), log]
+
+
+class LoadWeightsHandler:
+    """Loads weights of any layout when an engine starts, with :func:`endofm_monai.weights.load_published`."""
+
+    def __init__(self, network: nn.Module, weights: str | os.PathLike, which: str = "teacher") -> None:
+        self.load = lambda: load_published(network, weights, which=which)
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with an engine; loading raises what ``load_published`` raises."""
+        engine.add_event_handler(Events.STARTED, self.load)
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):
@@ -67,15 +118,12 @@ class WeightsCheckpointLoader(LoadWeightsHandler):
 class BrokenClipsHandler:
     """Decides what happens when clips of a :class:`endofm_monai.data.ClipDataset` cannot be read.
 
-    Works with every trainer and evaluator whose batches list the messages of broken clips under ``broken``. Each
-    broken clip is reported once, left out of its batch, and counted; another clip never takes its place.
+    Works with every engine whose batches list the messages of broken clips under ``broken``. Each broken clip is
+    reported once, left out of its batch, and counted; another clip never takes its place.
 
     Args:
         on_error: ``"raise"`` stops at the first broken clip, ``"skip"`` goes on without it.
         max_share: with ``"skip"``, the run stops when more than this share of the clips is broken.
-
-    Raises:
-        ValueError: when ``on_error`` is neither.
     """
 
     def __init__(self, on_error: str = "raise", max_share: float = 0.05) -> None:
@@ -104,11 +152,9 @@ class BrokenClipsHandler:
                 logger.warning(f"Skipping a broken clip: {message}")
         clips = len(engine.data_loader.dataset)
         if len(self.broken) > self.max_share * clips:
-            raise ClipReadError(
-                f"{len(self.broken)} of {clips} clips are broken, more than `max_share`={self.max_share:.0%}: "
-                + "; ".join(sorted(self.broken)[:3])
-                + ("; ..." if len(self.broken) > 3 else "")
-            )
+            first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
+            share = f"more than `max_share`={self.max_share:.0%}"
+            raise ClipReadError(f"{len(self.broken)} of {clips} clips are broken, {share}: {first}")
 
     def summarize(self, engine: Engine) -> None:
         """Log how many clips were left out."""
@@ -117,7 +163,7 @@ class BrokenClipsHandler:
 
 
 class ScheduleHandler:
-    """Sets one number by a schedule before each optimizer step of a :class:`ClipTrainer`.
+    """Sets one number by a schedule before each optimizer step of a :class:`endofm_monai.engines.ClipTrainer`.
 
     The value depends on nothing but the step, so a resumed run goes on with the schedule where it stopped.
 
@@ -157,47 +203,29 @@ class ScheduleHandler:
 
 
 class GradientHandler:
-    """Treats the gradients between backward pass and optimizer step of a :class:`ClipTrainer`.
-
-    In pre-training these are the student's, and its projection head's last layer gets none in the first
-    ``freeze_last_layer_epochs``; then gradients are clipped. The norm before clipping is left in
-    ``engine.state.gradient_norm``.
+    """Clips the gradients before the optimizer step; ``engine.state.gradient_norm`` is their norm before that.
 
     Args:
         max_norm: largest L2 norm of all gradients together; None leaves them.
-        freeze_last_layer_epochs: epochs in which the last layer keeps its initial directions.
-        reference_clip_per_tensor: clip each tensor's norm on its own, as the published code does.
+        freeze_last_layer_epochs: epochs in which the last layer of a pre-training's projection head gets no gradient.
     """
 
-    def __init__(
-        self,
-        max_norm: float | None = 3.0,
-        freeze_last_layer_epochs: int = 0,
-        reference_clip_per_tensor: bool = False,
-    ) -> None:
+    def __init__(self, max_norm: float | None = 3.0, freeze_last_layer_epochs: int = 0) -> None:
         self.max_norm = max_norm
         self.freeze_last_layer_epochs = freeze_last_layer_epochs
-        self.reference_clip_per_tensor = reference_clip_per_tensor
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer."""
+        """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Freeze, measure and clip."""
         network = unwrap(engine.network)
         if engine.state.epoch <= self.freeze_last_layer_epochs:
-            for parameter in network.student.head.last_layer.parameters():
-                parameter.grad = None
+            network.student.head.last_layer.zero_grad()
         parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-        gradients: list[torch.Tensor] = [parameter.grad for parameter in parameters]
-        engine.state.gradient_norm = torch.nn.utils.get_total_norm(gradients)
-        if self.max_norm is None:
-            return
-        if self.reference_clip_per_tensor:
-            for gradient in gradients:
-                gradient.mul_((self.max_norm / (gradient.norm() + 1e-6)).clamp(max=1))
-        else:
+        engine.state.gradient_norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+        if self.max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, engine.state.gradient_norm)
 
 
@@ -208,11 +236,8 @@ class TeacherUpdateHandler:
     """
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`StudentTeacherTrainer`."""
+        """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda: unwrap(engine.network).update_teacher())
-
-
-Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class WeightAverageHandler:
@@ -220,16 +245,13 @@ class WeightAverageHandler:
 
     The training itself goes on with its own weights. After optimizer step n the average moves towards them by
     ``1 - min(decay, n / (9 + n))``, so that the first steps are soon forgotten; buffers are those of the last step. It
-    is part of the :class:`ClipTrainer`'s checkpoint. An evaluation by the validator outside of the training, as of a
-    server's weights by a federated client, is of the weights that the network has.
+    is part of the checkpoint. An evaluation by the validator outside of the training, as of a server's weights by a
+    federated client, is of the weights that the network has.
 
     Args:
         network: the network, perhaps in ``DistributedDataParallel``.
         validator: its evaluator during the training.
         decay: share of the former average that stays, from 0 (none) to below 1.
-
-    Raises:
-        ValueError: when ``decay`` is not in that range.
     """
 
     def __init__(self, network: nn.Module, validator: Evaluator, decay: float) -> None:
@@ -251,7 +273,7 @@ class WeightAverageHandler:
         self.validator.add_event_handler(Events.STARTED, self.use_average)
         self.validator.add_event_handler(Events.COMPLETED, self.use_weights_of_training)
 
-    def _move(self, average: Tensors, weights: Tensors, steps: torch.Tensor | int) -> None:
+    def _move(self, average: Any, weights: Any, steps: torch.Tensor | int) -> None:
         """Move the average on by one step; torch takes over the first step's weights itself."""
         count = int(steps) + 1
         torch._foreach_lerp_(average, weights, 1 - min(self.decay, count / (9 + count)))
@@ -261,10 +283,9 @@ class WeightAverageHandler:
 
     def use_average(self) -> None:
         """Put the average into the network, if this is a validation of the training."""
-        if not self._training:
-            return
-        self._weights_of_training = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average.module.state_dict())
+        if self._training:
+            self._weights_of_training = {name: value.clone() for name, value in self.network.state_dict().items()}
+            self.network.load_state_dict(self.average.module.state_dict())
 
     def use_weights_of_training(self) -> None:
         """Put the weights of the training back into the network."""
@@ -274,11 +295,7 @@ class WeightAverageHandler:
 
 
 class ProgressHandler:
-    """A progress bar with the time left and, while training, the loss; on the first process only.
-
-    Args:
-        description: what is under way.
-    """
+    """A progress bar with the time left and, while training, the loss; on the first process only."""
 
     def __init__(self, description: str = "Epoch") -> None:
         self.description = description
@@ -286,10 +303,8 @@ class ProgressHandler:
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer or evaluator."""
         if idist.get_rank() == 0:
-            bar = ProgressBar(persist=True, desc=self.description)
-            bar.attach(engine, output_transform=_loss_of)
+            ProgressBar(persist=True, desc=self.description).attach(engine, output_transform=self._loss)
 
-
-def _loss_of(output: object) -> dict[str, float]:
-    has_loss = isinstance(output, dict) and CommonKeys.LOSS in output
-    return {"loss": float(output[CommonKeys.LOSS])} if has_loss else {}  # type: ignore[index]
+    def _loss(self, output: Any) -> dict[str, float]:
+        has_loss = isinstance(output, dict) and CommonKeys.LOSS in output
+        return {"loss": float(output[CommonKeys.LOSS])} if has_loss else {}
