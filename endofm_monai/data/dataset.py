@@ -16,7 +16,7 @@ from monai.data import Dataset, decollate_batch, list_data_collate
 from monai.networks import eval_mode
 from monai.transforms import Compose
 from monai.utils import CommonKeys, convert_to_tensor
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
 from endofm_monai.data.readers.base import ClipReadError
@@ -207,7 +207,7 @@ def _make_decks(dataset: Sized, seed: int) -> list[tuple[torch.Tensor, int]]:
 
 
 class ClipLoader(DataLoader):
-    """Loader of the clips of a :class:`ClipDataset`, in training and validation.
+    """Loader of the clips of a :class:`ClipDataset`, in training and validation, for one process or many.
 
     Batches are those of :func:`collate_clips`. Making a loader draws no random numbers that others depend on, and its
     workers survive a SIGTERM for the whole process group, so that the training can finish its step and save.
@@ -215,28 +215,32 @@ class ClipLoader(DataLoader):
     Args:
         dataset: the clips.
         batch_size: clips of a batch.
-        sampler: the order, with which a last batch that is not full is left out; without one the clips come in order.
+        shuffle: load them in the orders of an :class:`EpochSampler`; otherwise in their own.
+        seed: seed of the orders.
         num_workers: processes that load clips.
         device: where the batches go: for a GPU they are put into memory that is copied from quickly.
-        drop_last: whether to leave out a last batch that is not full; by default with a ``sampler``.
+        drop_last: whether to leave out a last batch that is not full; by default with ``shuffle``.
     """
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: ClipDataset,
         batch_size: int = 1,
-        sampler: Sampler | None = None,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
         num_workers: int = 0,
         device: str | torch.device = "cpu",
         drop_last: bool | None = None,
     ) -> None:
+        is_shared = shuffle or idist.get_world_size() > 1
         super().__init__(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,
+            sampler=EpochSampler(dataset, shuffle, seed) if is_shared else None,
             num_workers=num_workers,
             collate_fn=collate_clips,
-            drop_last=sampler is not None if drop_last is None else drop_last,
+            drop_last=shuffle if drop_last is None else drop_last,
             pin_memory=torch.device(device).type == "cuda",
             generator=torch.Generator(),
             worker_init_fn=survive_first_sigterm,

@@ -200,7 +200,7 @@ def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
         output_dir=str(tmp_path / "eval"),
         **{**SMALL, "batch_size": 1, "epochs": 1, "num_workers": 0, "key_frame_interval": 8, "val_interval": 5},
     )
-    network = made.parser.get_parsed_content("detector_network")
+    network = made.parser.get_parsed_content("model")
     assert network.frames == "joint"
     assert torch.equal(network.head.regression.bbox_reg.bias, torch.zeros(4))
     offsets = network.head.box_transformation.conv_offset.weight.clone()

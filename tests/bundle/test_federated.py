@@ -85,8 +85,8 @@ def test_pretraining_aggregates_student_and_teacher(trial_datalist, tmp_path):
     """The mean of the clients' teachers is what one update by the mean of their students would have given."""
     momentum = 0.5
     name = "endofm_pretraining"
-    still = {"train::handlers::2::_disabled_": True, "student_teacher::teacher_momentum": momentum}
-    clients = [make_client(name, trial_datalist, tmp_path / str(n), seed=n, **still) for n in (0, 1)]
+    fast = {"teacher_momentum": momentum, "base_learning_rate": 1.0}
+    clients = [make_client(name, trial_datalist, tmp_path / str(n), seed=n, **fast) for n in (0, 1)]
     start = weights_of(clients[0])
     for client in clients:
         client.train(ExchangeObject(weights=dict(start)))

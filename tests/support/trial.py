@@ -22,7 +22,7 @@ TRIAL_INFERENCE: dict[str, dict[str, Any]] = {
 """Settings with which a bundle's ``inference.json`` runs in a second: does it run, not how well."""
 
 VIEWS = {"global_frames": [2, 4], "local_frames": [2, 2], "global_size": 32, "local_size": 16}
-PROJECTION = {"num_prototypes": 16, "student_teacher::hidden_dim": 16, "student_teacher::bottleneck_dim": 8}
+PROJECTION = {"num_prototypes": 16, "model::hidden_dim": 16, "model::bottleneck_dim": 8}
 EPOCH = {"epochs": 1, "warmup_epochs": 0, "batch_size": 2}
 TRIAL_TRAINING: dict[str, dict[str, Any]] = {
     "endofm_pretraining": {
