@@ -12,7 +12,7 @@ import pytest
 import torch
 from monai.engines.utils import IterationEvents
 
-from endofm_monai.handlers import GradientHandler, ScheduleHandler
+from endofm_monai.handlers import ScheduleHandler
 from endofm_monai.optimizers import CosineSchedule
 
 
@@ -147,16 +147,6 @@ def test_lower_precision_trains(make_trainer, dtype):
     trainer.run()
     assert all(value.isfinite().all() for value in weights_of(trainer).values())
     assert trainer.network.student.backbone.norm.weight.dtype == torch.float32
-
-
-def test_reference_clips_each_tensor():
-    network = torch.nn.ModuleDict({"student": torch.nn.Linear(4, 2)})
-    engine = SimpleNamespace(network=network, state=SimpleNamespace(epoch=2))
-    for parameter in network.parameters():
-        parameter.grad = torch.full_like(parameter, 10.0)
-    GradientHandler(max_norm=3.0, reference_clip_per_tensor=True)(engine)
-    assert [float(parameter.grad.norm()) for parameter in network.parameters()] == pytest.approx([3.0, 3.0], abs=1e-4)
-    assert float(engine.state.gradient_norm) == pytest.approx((10 * 100) ** 0.5)
 
 
 def test_loader_without_a_batch_is_refused(make_trainer):
