@@ -27,7 +27,7 @@ __all__ = [
     "AttentionPictureHandler", "BestModelHandler", "BrokenClipsHandler", "ClassificationReport",
     "ClassificationSaver", "ClipEmbeddings", "DetectionReport", "DetectionSaver", "EmbeddingSaver",
     "GradientHandler", "HealthHandler", "KNNProbeHandler", "LoadWeightsHandler", "MaskPictureHandler", "MaskSaver",
-    "ProbeEvaluation", "ProgressHandler", "ScheduleHandler", "SegmentationReport",
-    "TeacherUpdateHandler", "TrainingCheckpointHandler", "TrainingHandlers", "TrainingLogHandler", "UnhealthyTrainingError",
+    "ProbeEvaluation", "ProgressHandler", "ScheduleHandler", "SegmentationReport", "TeacherUpdateHandler",
+    "TrainingCheckpointHandler", "TrainingHandlers", "TrainingLogHandler", "UnhealthyTrainingError",
     "ValidationHandlers", "ViewsPictureHandler", "WeightAverageHandler", "WeightsCheckpointLoader", "embed_clips",
 ]  # fmt: skip
