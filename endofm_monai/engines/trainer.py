@@ -211,7 +211,7 @@ class PrepareKeyFrames(PrepareBatch):
     def __init__(self, every_frame: bool = True) -> None:
         self.every_frame = every_frame
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
     ) -> tuple[torch.Tensor, list[dict[str, torch.Tensor]], tuple, dict[str, bool]]:
         """Give the clips ``(B, 3, T, H, W)``, ``box`` and ``label`` of each key frame, and arguments of the network."""
@@ -238,7 +238,7 @@ class PrepareViews(PrepareBatch):
     def __init__(self, augment: RandAugmentViewsd) -> None:
         self.augment = augment
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
     ) -> tuple[list[torch.Tensor], None]:
         """Give V tensors ``(B, 3, T, S, S)`` (B is 0 when no clip could be read), and None in place of labels."""
