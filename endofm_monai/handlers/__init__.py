@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from endofm_monai.handlers.checkpoint import BestModelHandler, TrainingCheckpointHandler
-from endofm_monai.handlers.classification import ClassificationReport
-from endofm_monai.handlers.classification_saver import ClassificationSaver
+from endofm_monai.handlers.classification import ClassificationReport, ClassificationSaver
 from endofm_monai.handlers.detection import DetectionReport, DetectionSaver
 from endofm_monai.handlers.embeddings import ClipEmbeddings, EmbeddingSaver, embed_clips
 from endofm_monai.handlers.log import HealthHandler, TrainingLogHandler, UnhealthyTrainingError

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from ignite.engine import Engine, State
@@ -14,7 +15,7 @@ from monai.data.box_utils import clip_boxes_to_image
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.formats import BOX_WRITERS
-from endofm_monai.handlers.rows import Report, Rows, skipped_names
+from endofm_monai.handlers.rows import Report
 from endofm_monai.handlers.savers import FrameSaver
 from endofm_monai.metrics import DetectionFrame, average_precision, detection_report
 from endofm_monai.utils import write_json
@@ -49,28 +50,25 @@ class DetectionReport(Report):
         self.threshold = threshold
         self.resamples = resamples
 
-    def row(self, state: State) -> DetectionFrame:
-        """Detections and truth of a frame."""
+    def _row(self, state: State) -> DetectionFrame:
         item, info, place = state.item, state.info, state.piece
         if len(item["box"]) != info.frames:
             raise ClipReadError(f"{item['name']}: has {info.frames} frames, but boxes for {len(item['box'])} frames")
         box = np.asarray(item["box"][place], np.float32).reshape(-1, 4)
         box, kept = clip_boxes_to_image(box, (info.width, info.height))
         label = np.asarray(item["box_label"][place], np.int64)[kept]
-        found = (state.answer[key].numpy() for key in ("box", "label", "label_scores"))
-        return DetectionFrame(item["name"], place, box, label, *found, item["video"])
+        found, classes, score = (state.answer[key].numpy() for key in ("box", "label", "label_scores"))
+        return DetectionFrame(item["name"], place, box, label, found, classes, score, item["video"])
 
-    def metrics(self, rows: list[DetectionFrame], name: str) -> dict[str, float]:
-        """The AP50."""
+    def _metrics(self, rows: list[DetectionFrame], name: str) -> dict[str, float]:
         return {name: average_precision(rows)["ap50"]}
 
-    def write(self, engine: Engine, rows: Rows) -> None:
-        """Write and log the report."""
-        report = detection_report(rows.flat(), self.class_names, self.threshold, self.resamples)
+    def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
+        report = detection_report(self.gathered.flat(), self.class_names, self.threshold, self.resamples)
         for name, value in report["scores"].items():
             low, high = report.get("intervals", {}).get(name, (math.nan, math.nan))
             logger.info(f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")
-        write_json(self.output_dir / "detection.json", {**report, "skipped": skipped_names(engine, rows)})
+        write_json(folder / "detection.json", {**report, "skipped": skipped})
 
 
 class DetectionSaver(FrameSaver):

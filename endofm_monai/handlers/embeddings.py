@@ -13,7 +13,6 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
 from monai.networks import eval_mode
 from monai.utils import CommonKeys, ImageMetaKey, convert_to_tensor
 from torch import nn
@@ -31,25 +30,20 @@ logger = logging.getLogger(__name__)
 class ClipEmbeddings(NamedTuple):
     """The embeddings of N clips, in the order of the datalist."""
 
-    embeddings: np.ndarray
-    """float32 ``(N, D)``; ``(0, 0)`` without clips."""
-    labels: np.ndarray
-    """int64 ``(N,)`` class indices, -1 for a clip without one."""
+    embeddings: np.ndarray  # float32 (N, D); (0, 0) without clips
+    labels: np.ndarray  # int64 (N,) class indices, -1 for a clip without one
     paths: list[str]
 
     @classmethod
     def of(cls, rows: Rows) -> ClipEmbeddings:
         """Make it of the rows of :func:`add_embeddings`."""
-        embeddings, labels, paths = zip(*rows.flat(), strict=True) if rows else ((), (), ())
-        table = np.stack(embeddings) if rows else np.empty((0, 0), np.float32)
-        return cls(table, np.array(labels, dtype=np.int64), list(paths))
+        if not rows:
+            return cls(np.empty((0, 0), np.float32), np.empty(0, np.int64), [])
+        embeddings, labels, paths = zip(*rows.flat(), strict=True)
+        return cls(np.stack(embeddings), np.array(labels, dtype=np.int64), list(paths))
 
     def labeled(self, role: str) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings ``(M, D)`` and class indices ``(M,)`` of the clips that have one.
-
-        Args:
-            role: what the clips are, for the message of the error when none has one.
-        """
+        """Embeddings ``(M, D)`` and class indices ``(M,)`` of those that have one; their ``role`` is for an error."""
         has_label = self.labels >= 0
         if not has_label.any():
             raise ValueError(f"None of the {len(self.paths)} {role} clips has a class index, an integer `label`.")
@@ -57,23 +51,19 @@ class ClipEmbeddings(NamedTuple):
 
 
 def add_embeddings(rows: Rows, items: Sequence[Mapping[str, Any]], embeddings: Iterable[torch.Tensor]) -> None:
-    """Note the embeddings of clips.
+    """Note the embedding ``(D,)`` of each item.
 
-    Args:
-        rows: where to.
-        items: a dictionary for each clip, with its path as ``path`` or in the metadata of ``image``, perhaps its class
-            index as an integer ``label``, and ``index``, its place in the datalist, which a single process that goes
-            through it in order does not need.
-        embeddings: of each clip ``(D,)``.
+    An item has its path as ``path`` or in the metadata of ``image``, perhaps its class index as an integer ``label``,
+    and ``index``, its place in the datalist, which a single process that goes through that in order does not need.
     """
     for item, embedding in zip(items, embeddings, strict=True):
         if embedding.ndim != 1:
             raise ValueError(f"A clip's embedding must have the shape (D,), but got {tuple(embedding.shape)}.")
         if "index" not in item and idist.get_world_size() > 1:
             raise ValueError("To order the clips of several processes, items need `index`, as of a `ClipDataset`.")
-        image, label = item.get(CommonKeys.IMAGE), item.get(CommonKeys.LABEL)
-        has_meta = "path" not in item and isinstance(image, MetaTensor)
-        path = image.meta[ImageMetaKey.FILENAME_OR_OBJ] if has_meta else item["path"]
+        meta = getattr(item.get(CommonKeys.IMAGE), "meta", {})
+        path = item["path"] if "path" in item or not meta else meta[ImageMetaKey.FILENAME_OR_OBJ]
+        label = item.get(CommonKeys.LABEL)
         label = label if isinstance(label, int) else -1  # it may also be the path of a mask
         rows[item.get("index", len(rows))] = [(embedding.detach().float().cpu().numpy(), label, str(path))]
 

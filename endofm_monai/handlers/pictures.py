@@ -26,10 +26,9 @@ __all__ = ["AttentionPictureHandler", "MaskPictureHandler", "ViewsPictureHandler
 
 
 class PictureHandler(ABC):
-    """Draws pictures of a run, by the first process.
+    """Draws ``<output_dir>/<name>/*.png``, also to a TensorBoard log there, in the first process; the run is the same.
 
-    They are ``<output_dir>/<name>/*.png``, and in a TensorBoard log in the same folder: TensorBoard follows only the
-    newest log of a folder. The run does not change.
+    TensorBoard follows only the newest log of a folder, so each kind of picture has one of its own.
     """
 
     name: str
@@ -41,11 +40,11 @@ class PictureHandler(ABC):
         """Register with an engine."""
         if idist.get_rank() == 0:
             self._writer = SummaryWriter(str(self.folder))
-            self._attach(engine)
+            self._register(engine)
 
     @abstractmethod
-    def _attach(self, engine: Engine) -> None:
-        """Add the handlers."""
+    def _register(self, engine: Engine) -> None:
+        """Add the event handlers."""
 
     def _show(self, path: Path, step: int) -> None:
         self._writer.add_image(self.name, imread(path)[..., :3], step, dataformats="HWC")
@@ -66,21 +65,20 @@ class TrainingPictureHandler(PictureHandler):
         super().__init__(output_dir)
         self.interval = interval
 
-    def _attach(self, engine: Engine) -> None:
+    def _register(self, engine: Engine) -> None:
         is_due = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n == 1 or n % self.interval == 0)
-        engine.add_event_handler(is_due, self)
+        engine.add_event_handler(is_due, self._draw)
 
-    def __call__(self, engine: Engine) -> None:
-        """Draw the picture, if the batch holds a clip that could be read."""
+    def _draw(self, engine: Engine) -> None:
         views = [view[:1] for view in engine.state.output[CommonKeys.IMAGE]]
-        if len(views[0]) > 0:
+        if len(views[0]) > 0:  # there is a clip that could be read
             path = self.folder / f"{engine.state.iteration:07d}.png"
-            self.draw(engine, views, path)
+            self.draw(unwrap(engine.network), views, path)
             self._show(path, engine.state.iteration)
 
     @abstractmethod
-    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
-        """Draw the views ``(1, 3, T, S, S)`` of one clip to ``path``."""
+    def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
+        """Draw the views ``(1, 3, T, S, S)`` of one clip."""
 
 
 class ViewsPictureHandler(TrainingPictureHandler):
@@ -88,9 +86,8 @@ class ViewsPictureHandler(TrainingPictureHandler):
 
     name = "views"
 
-    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
+    def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
         """Draw all views; see :func:`endofm_monai.visualize.plot_views`."""
-        network: Any = unwrap(engine.network)
         plot_views([view[0] for view in views], path, network.num_global_views)
 
 
@@ -99,9 +96,8 @@ class AttentionPictureHandler(TrainingPictureHandler):
 
     name = "attention"
 
-    def draw(self, engine: Engine, views: list[torch.Tensor], path: Path) -> None:
+    def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
         """Draw the attention of the last block; see :func:`endofm_monai.visualize.plot_attention`."""
-        network: Any = unwrap(engine.network)
         backbone = network.teacher.backbone
         with torch.compiler.set_stance("force_eager"), eval_mode(backbone):
             attention = backbone.attention_maps(views[0])
@@ -123,7 +119,7 @@ class MaskPictureHandler(PictureHandler):
         self.video = video
         self._shown: list[tuple[torch.Tensor, ...]] = []
 
-    def _attach(self, engine: Engine) -> None:
+    def _register(self, engine: Engine) -> None:
         engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda: self._shown.clear())
         engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._keep)
         engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._draw)
@@ -132,13 +128,12 @@ class MaskPictureHandler(PictureHandler):
         state = engine.state
         is_due = (state.iteration - 1) % state.epoch_length + 1 == self.video
         if is_due and state.piece in pick_frames(state.info.frames):
-            truth = torch.from_numpy(true_mask(state))
-            self._shown.append((state.frame, state.answer["probability"][0] > 0.5, truth))
+            prediction, truth = state.answer["probability"][0] > 0.5, torch.from_numpy(true_mask(state))
+            self._shown.append((state.frame, prediction, truth))
 
     def _draw(self, engine: Engine) -> None:
         if self._shown:
-            frames, predictions, truths = zip(*self._shown, strict=True)
-            path = self.folder / f"{engine.state.epoch:04d}.png"
-            numbers = pick_frames(engine.state.info.frames)
-            plot_masks(torch.stack(frames, 1), torch.stack(predictions), torch.stack(truths), path, numbers)
+            frames, predictions, truths = (torch.stack(part) for part in zip(*self._shown, strict=True))
+            path, numbers = self.folder / f"{engine.state.epoch:04d}.png", pick_frames(engine.state.info.frames)
+            plot_masks(frames.transpose(0, 1), predictions, truths, path, numbers)
             self._show(path, engine.state.epoch)

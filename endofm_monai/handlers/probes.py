@@ -38,8 +38,8 @@ class KNNProbeHandler:
         train_loader: loader of the training clips, transformed as for validation; see :func:`embed_clips`.
         val_loader: loader of the clips whose classes are predicted.
         interval: epochs between two probes.
-        k: number of neighbors.
-        temperature: see :func:`endofm_monai.metrics.knn_probe`.
+        k: see :func:`endofm_monai.metrics.knn_probe`, as ``temperature``.
+        temperature: of the neighbors' votes.
         output_dir: folder of a TensorBoard log, in its subfolder ``knn``; None writes none.
     """
 
@@ -56,7 +56,7 @@ class KNNProbeHandler:
             raise ValueError(f"`interval` must be at least 1 epoch, but got {interval}.")
         self.loaders = {"training": train_loader, "validation": val_loader}
         self.interval = interval
-        self.options = (k, temperature)
+        self.options: dict[str, Any] = {"k": k, "temperature": temperature}
         self.output_dir = output_dir
         self._writer: SummaryWriter | None = None
 
@@ -69,21 +69,20 @@ class KNNProbeHandler:
             return
         if self.output_dir is not None and idist.get_rank() == 0:
             self._writer = SummaryWriter(str(Path(self.output_dir) / "knn"))
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._probe)
 
-    def __call__(self, engine: Engine) -> None:
-        """Probe, if this is an epoch to do so."""
+    def _probe(self, engine: Engine) -> None:
         metrics, epoch = engine.state.metrics, engine.state.epoch
         for name in [name for name in metrics if name.startswith("knn_")]:
             del metrics[name]
         if epoch % self.interval:
             return
         network: Any = unwrap(engine.network)
-        clips = {
-            k: embed_clips(network.teacher.backbone, loader, engine.state.device) for k, loader in self.loaders.items()
-        }
-        train, val = (part.labeled(role) for role, part in clips.items())
-        scores = _prefixed("knn", knn_probe(*train, *val, *self.options))
+        train, val = (
+            embed_clips(network.teacher.backbone, loader, engine.state.device).labeled(role)
+            for role, loader in self.loaders.items()
+        )
+        scores = _prefixed("knn", knn_probe(*train, *val, **self.options))
         metrics.update(scores)
         if idist.get_rank() == 0:
             logger.info(f"epoch {epoch} | " + _text(scores))
@@ -94,19 +93,18 @@ class KNNProbeHandler:
 
 
 class ProbeEvaluation:
-    """Judges a backbone by a k-NN and a linear probe on labeled clips.
+    """Judges a backbone, the network of a MONAI evaluator of labeled clips, by a k-NN and a linear probe.
 
-    Attach it to a MONAI evaluator whose network is the backbone and whose loader gives the clips to classify. When that
-    is done, the training clips are embedded, and the scores of :func:`endofm_monai.metrics.knn_probe` and
-    :func:`endofm_monai.metrics.linear_probe` are logged, set in the evaluator's metrics as ``knn_accuracy``,
-    ``linear_accuracy`` and so on, and written with the numbers of clips of each class to ``<output_dir>/<filename>``.
+    When the evaluator is done, the training clips are embedded, and the scores of
+    :func:`endofm_monai.metrics.knn_probe` and :func:`endofm_monai.metrics.linear_probe` are logged, set in its metrics
+    as ``knn_accuracy``, ``linear_accuracy`` and so on, and written with the numbers of clips of each class.
 
     Args:
         train_loader: loader of the training clips; see :func:`embed_clips`.
         output_dir: the folder to write to.
         filename: name of the JSON file.
-        k: number of neighbors.
-        temperature: see :func:`endofm_monai.metrics.knn_probe`.
+        k: see :func:`endofm_monai.metrics.knn_probe`, as ``temperature``.
+        temperature: of the neighbors' votes.
     """
 
     def __init__(
@@ -119,27 +117,25 @@ class ProbeEvaluation:
     ) -> None:
         self.train_loader = train_loader
         self.path = Path(output_dir) / filename
-        self.k = k
-        self.temperature = temperature
+        self.options: dict[str, Any] = {"k": k, "temperature": temperature}
         self._rows = Rows()
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI evaluator, ahead of handlers that show its metrics."""
         attach_embeddings(self._rows, engine)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._probe)
 
-    def __call__(self, engine: Engine) -> None:
-        """Run both probes; with several processes, on all of them."""
+    def _probe(self, engine: Engine) -> None:
         evaluated = ClipEmbeddings.of(self._rows.gather()).labeled("evaluated")
         train = embed_clips(unwrap(engine.network), self.train_loader, engine.state.device).labeled("training")
-        knn, linear = knn_probe(*train, *evaluated, self.k, self.temperature), linear_probe(*train, *evaluated)
+        knn, linear = knn_probe(*train, *evaluated, **self.options), linear_probe(*train, *evaluated)
         scores = _prefixed("knn", knn) | _prefixed("linear", linear)
         engine.state.metrics.update(scores)
         if idist.get_rank() == 0:
             logger.info(_text(scores))
-            counts = {"training_clips": _count(train[1]), "evaluated_clips": _count(evaluated[1])}
-            neighbors = {"k": min(self.k, len(train[1])), "temperature": self.temperature}
-            write_json(self.path, {**counts, "knn": {**neighbors, **knn}, "linear": linear})
+            report = {"training_clips": _count(train[1]), "evaluated_clips": _count(evaluated[1])}
+            neighbors = {**self.options, "k": min(self.options["k"], len(train[1]))}
+            write_json(self.path, {**report, "knn": {**neighbors, **knn}, "linear": linear})
 
 
 def _classes(loader: DataLoader) -> set[int]:

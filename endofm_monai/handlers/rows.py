@@ -28,27 +28,24 @@ class Rows(dict[Any, list[Any]]):
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.clear())
 
     def attach_pieces(self, engine: Engine, row: Callable[[State], Any], keep_broken: bool = False) -> None:
-        """Note a ``row`` of each piece that a :class:`endofm_monai.engines.VideoEvaluator` has an answer for.
+        """Note a ``row`` of each piece of the videos of a :class:`endofm_monai.engines.VideoEvaluator`.
 
         Those of a video that breaks off are forgotten, unless ``keep_broken``.
         """
-
-        def place(engine: Engine) -> int:
-            return int(engine.state.item["index"])
-
         self.attach(engine)
-        engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda e: self.update({place(e): []}))
-        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, lambda e: self[place(e)].append(row(e.state)))
+        engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda e: self.update({_place(e): []}))
+        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, lambda e: self[_place(e)].append(row(e.state)))
         if not keep_broken:
-            engine.add_event_handler(VideoEvents.VIDEO_BROKEN, lambda e: self.pop(place(e), None))
+            engine.add_event_handler(VideoEvents.VIDEO_BROKEN, lambda e: self.pop(_place(e), None))
 
     def attach_broken(self, engine: Engine) -> None:
         """Note the messages about clips that could not be read."""
+
+        def note(engine: Engine) -> None:
+            self.update({message: [message] for message in engine.state.batch.get("broken", [])})
+
         self.attach(engine)
-        engine.add_event_handler(
-            Events.GET_BATCH_COMPLETED,
-            lambda e: self.update({text: [text] for text in e.state.batch.get("broken", [])}),
-        )
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, note)
 
     def gather(self) -> Rows:
         """The rows of all processes, which all must call it, in order."""
@@ -60,10 +57,14 @@ class Rows(dict[Any, list[Any]]):
         return [row for rows in self.values() for row in rows]
 
 
-class Report(ABC):
-    """Key metric of an evaluator, made of a row a piece; with ``output_dir`` it is written what there is to say.
+def _place(engine: Engine) -> int:
+    return int(engine.state.item["index"])
 
-    It is written by the first process, when an evaluation is the best of its run so far.
+
+class Report(ABC):
+    """Key metric of a :class:`endofm_monai.engines.VideoEvaluator`, made of a row a piece.
+
+    With ``output_dir`` the first process also writes a report, when an evaluation is the best of its run so far.
     """
 
     def __init__(self, output_dir: str | os.PathLike | None) -> None:
@@ -72,39 +73,33 @@ class Report(ABC):
 
     def attach(self, engine: Engine, name: str) -> None:
         """Register with an evaluator, as its metric ``name``."""
-        self.collect(engine)
+        self._collect(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._score, name)
         if self.output_dir is not None:
-            engine.add_event_handler(Events.COMPLETED, self._write)
+            engine.add_event_handler(Events.COMPLETED, self._finish, self.output_dir)
 
-    def collect(self, engine: Engine) -> None:
-        """Note the rows."""
-        self.rows.attach_pieces(engine, self.row)
+    def _collect(self, engine: Engine) -> None:
+        self.rows.attach_pieces(engine, self._row)
 
     def _score(self, engine: Engine, name: str) -> None:
-        self._gathered = self.rows.gather()
-        if not self._gathered.flat():
+        self.gathered = self.rows.gather()
+        if not self.gathered.flat():
             raise ValueError("There is nothing to evaluate: no clip could be read.")
-        engine.state.metrics.update(self.metrics(self._gathered.flat(), name))
+        engine.state.metrics.update(self._metrics(self.gathered.flat(), name))
 
-    def _write(self, engine: Engine) -> None:
+    def _finish(self, engine: Engine, folder: Path) -> None:
         if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
-            self.write(engine, self._gathered)
+            names = [item.get("name") for item in engine.data_loader.dataset.data]
+            self._write(engine, folder, [name for place, name in enumerate(names) if place not in self.gathered])
 
     @abstractmethod
-    def row(self, state: State) -> Any:
+    def _row(self, state: State) -> Any:
         """What is noted of a piece."""
 
     @abstractmethod
-    def metrics(self, rows: list[Any], name: str) -> dict[str, float]:
+    def _metrics(self, rows: list[Any], name: str) -> dict[str, float]:
         """The key metric under its ``name``, perhaps among others."""
 
     @abstractmethod
-    def write(self, engine: Engine, rows: Rows) -> None:
-        """Write the report."""
-
-
-def skipped_names(engine: Engine, rows: Rows) -> list[str]:
-    """Names of the videos of which there are no rows."""
-    items = engine.data_loader.dataset.data
-    return [item["name"] for place, item in enumerate(items) if place not in rows]
+    def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
+        """Write the report of the ``gathered`` rows; ``skipped`` are the names of items without any."""

@@ -48,41 +48,42 @@ class ResultSaver(ABC):
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after what loads its weights."""
         if self.settings is not None:
-            engine.add_event_handler(Events.STARTED, self._claim)
-        engine.add_event_handler(VideoEvents.VIDEO_STARTED, self.begin)
-        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self.add)
-        engine.add_event_handler(VideoEvents.VIDEO_COMPLETED | VideoEvents.VIDEO_BROKEN, self._finish)
+            engine.add_event_handler(Events.STARTED, self._claim, self.settings)
+        engine.add_event_handler(VideoEvents.VIDEO_STARTED, self._begin)
+        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._add)
+        for event in (VideoEvents.VIDEO_COMPLETED, VideoEvents.VIDEO_BROKEN):
+            engine.add_event_handler(event, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
 
     @abstractmethod
-    def begin(self, engine: Engine) -> None:
+    def _begin(self, engine: Engine) -> None:
         """Begin a video."""
 
     @abstractmethod
-    def add(self, engine: Engine) -> None:
+    def _add(self, engine: Engine) -> None:
         """Take a piece."""
 
     @abstractmethod
-    def end(self, engine: Engine) -> dict[str, Any]:
+    def _end(self, engine: Engine) -> dict[str, Any]:
         """Write the files of a video that is complete, or has a ``state.problem``; gives what its result shall tell."""
 
     @abstractmethod
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Forget a video after its end or an error, and leave nothing half written."""
 
-    def _claim(self, engine: Engine) -> None:
+    def _claim(self, engine: Engine, settings: Mapping[str, Any]) -> None:
         digest = hashlib.sha256()
         for value in engine.network.state_dict().values():
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        settings = json.loads(json.dumps({**self.settings, "weights_sha256": digest.hexdigest()}))
+        now = json.loads(json.dumps({**settings, "weights_sha256": digest.hexdigest()}))
         path = self.output_dir / "settings.json"
-        former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
-        if differing := [key for key in {**settings, **former} if settings.get(key) != former.get(key)]:
+        former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
+        if differing := [key for key in {**now, **former} if now.get(key) != former.get(key)]:
             raise FileExistsError(
                 f"{self.output_dir} holds results with other settings ({', '.join(differing)}); "
                 "choose another `output_dir`."
             )
-        write_json(path, settings)
+        write_json(path, now)
 
     def _finish(self, engine: Engine) -> None:
         state = engine.state
@@ -91,12 +92,12 @@ class ResultSaver(ABC):
         if problems:
             logger.error(f"{name}: only the first {state.piece} pieces could be read ({state.problem}).")
             result["status"] = "damaged" if state.piece else "unreadable"
-        result |= {key: getattr(state.info, key, None) for key in ("frames", "fps")} | self.end(engine)
-        self.forget()
+        result |= {key: getattr(state.info, key, None) for key in ("frames", "fps")} | self._end(engine)
+        self._forget()
         write_json(result_path(self.results_dir, name), result)
 
     def _stop(self, engine: Engine, error: BaseException) -> None:
-        self.forget()
+        self._forget()
         raise error
 
 
@@ -131,30 +132,26 @@ class FrameSaver(ResultSaver):
         self._stack = ExitStack()
         self._writers: list[WriteFrame] = []
 
-    def begin(self, engine: Engine) -> None:
-        """Open the writers."""
+    def _begin(self, engine: Engine) -> None:
         item, info = engine.state.item, engine.state.info
         names = _frame_names(item[CommonKeys.IMAGE], info.frames)
         folder = self.output_dir / item["name"]
         output = VideoOutput(folder, item["name"], names, info, self.class_names, self.threshold)
         self._writers = [self._stack.enter_context(self.writers[format](output)) for format in self.formats]
 
-    def add(self, engine: Engine) -> None:
-        """Write a frame."""
+    def _add(self, engine: Engine) -> None:
         frame = engine.state.frame.permute(1, 2, 0).numpy()
         for write in self._writers:
             write(frame, engine.state.answer)
 
-    def end(self, engine: Engine) -> dict[str, Any]:
-        """Give the files their names, if they are complete."""
+    def _end(self, engine: Engine) -> dict[str, Any]:
         if not engine.state.problem:
             self._stack.close()
             logger.info(f"Wrote the results of {engine.state.piece} frames of {engine.state.item['name']}.")
         return {}
 
-    def forget(self) -> None:
-        """Leave writers that are still open with an error, so that they write nothing incomplete."""
-        with suppress(ClipReadError), self._stack:
+    def _forget(self) -> None:
+        with suppress(ClipReadError), self._stack:  # writers that are still open leave nothing after an error
             raise ClipReadError("broken off")
 
 

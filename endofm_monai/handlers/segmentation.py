@@ -19,7 +19,7 @@ from endofm_monai.data import ClipReadError, read_mask
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import MASK_WRITERS
-from endofm_monai.handlers.rows import Report, Rows, skipped_names
+from endofm_monai.handlers.rows import Report
 from endofm_monai.handlers.savers import FrameSaver
 from endofm_monai.metrics import SegmentationScores
 from endofm_monai.utils import write_csv, write_json
@@ -27,7 +27,7 @@ from endofm_monai.utils import write_csv, write_json
 __all__ = ["MaskSaver", "SegmentationReport", "true_mask"]
 
 logger = logging.getLogger(__name__)
-PROTOCOLS = ("clean", "post_processed", "published")
+ClipScores = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 def true_mask(state: State) -> np.ndarray:
@@ -73,7 +73,7 @@ class SegmentationReport(Report):
         output_dir: str | os.PathLike | None = None,
         training_data: Sequence[dict[str, Any]] = (),
         post_processed: bool = False,
-        clip_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None,
+        clip_scores: ClipScores | None = None,
     ) -> None:
         super().__init__(output_dir)
         self.training_files = {file for item in training_data for file in ensure_tuple(item[CommonKeys.IMAGE])}
@@ -81,15 +81,13 @@ class SegmentationReport(Report):
         self.clip_scores = clip_scores
         self._masks: list[np.ndarray] = []
 
-    def collect(self, engine: Engine) -> None:
-        """Note the scores of frames, and those of whole videos."""
-        super().collect(engine)
+    def _collect(self, engine: Engine) -> None:
+        super()._collect(engine)
         if self.clip_scores is not None:
             engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda: self._masks.clear())
-            engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip)
+            engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip, self.clip_scores)
 
-    def row(self, state: State) -> dict[str, Any]:
-        """The Dice of a frame, and its scores by protocol."""
+    def _row(self, state: State) -> dict[str, Any]:
         answer, truth = state.answer, true_mask(state)
         raw = answer["probability"] > 0.5
         both = np.count_nonzero(raw) + np.count_nonzero(truth)
@@ -107,37 +105,35 @@ class SegmentationReport(Report):
     def _is_shared(self, item: dict[str, Any]) -> bool:
         return not self.training_files.isdisjoint(ensure_tuple(item[CommonKeys.IMAGE]))
 
-    def _score_clip(self, engine: Engine) -> None:
-        item = engine.state.item
-        scores = {"clip": item["name"], **self.clip_scores(*np.stack(self._masks, axis=1))}
-        self.rows[int(item["index"])][-1]["published"] = {**scores, "in_training": self._is_shared(item)}
+    def _score_clip(self, engine: Engine, clip_scores: ClipScores) -> None:
+        item, (prediction, truth) = engine.state.item, np.stack(self._masks, axis=1)
+        scores = {"clip": item["name"], **clip_scores(prediction, truth), "in_training": self._is_shared(item)}
+        self.rows[int(item["index"])][-1]["published"] = scores
 
-    def metrics(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
-        """The mean Dice."""
+    def _metrics(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
         return {name: float(np.mean([row["dice"] for row in rows]))}
 
-    def write(self, engine: Engine, rows: Rows) -> None:
-        """Write the report."""
-        found = {key: [row[key] for row in rows.flat() if key in row] for key in PROTOCOLS}
+    def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
+        protocols = ("clean", "post_processed", "published")
+        found = {key: [row[key] for row in self.gathered.flat() if key in row] for key in protocols}
         report: dict[str, Any] = {"clean": None}
-        report |= {key: SegmentationScores(found[key]).report() for key in PROTOCOLS[:2] if found[key]}
+        report |= {key: SegmentationScores(found[key]).report() for key in protocols[:2] if found[key]}
         if clips := found["published"]:
             names = [name for name in clips[0] if name not in ("clip", "in_training")]
             report["published"] = {name: float(np.mean([clip[name] for clip in clips])) for name in names}
             shared = [clip["clip"] for clip in clips if clip["in_training"]]
             report["published"] |= {"clips_in_training": shared, "clips": clips}
-        path = self.output_dir / "segmentation.json"
-        write_json(path, {**report, "skipped": skipped_names(engine, rows)})
+        write_json(folder / "segmentation.json", {**report, "skipped": skipped})
         if not found["clean"]:
             logger.warning("All evaluated videos were in training too: there is no clean result.")
             return
         columns = [column for column in found["clean"][0] if column != "alignment"]
         table = ([row[column] for column in columns] for row in found["clean"])
-        write_csv(self.output_dir / "segmentation_frames.csv", columns, table)
+        write_csv(folder / "segmentation_frames.csv", columns, table)
         clean, dice = report["clean"], report["clean"]["per_frame"]["dice"]
         logger.info(
             f"Dice of {clean['frames']} frames of {clean['sequences']} sequences: {dice['value']:.3f} "
-            f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]. See {path}."
+            f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]. See {folder / 'segmentation.json'}."
         )
 
 

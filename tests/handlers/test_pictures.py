@@ -54,7 +54,7 @@ def test_the_views_are_those_of_the_batch(make_trainer, tmp_path, monkeypatch) -
     handler = ViewsPictureHandler(tmp_path)
     trainer = make_trainer(epochs=1, clips=2)
     trainer.run()
-    handler.draw(trainer, [view[:1] for view in trainer.state.output["image"]], tmp_path / "views.png")
+    handler.draw(trainer.network, [view[:1] for view in trainer.state.output["image"]], tmp_path / "views.png")
     ((views, num_global_views),) = drawn
     assert num_global_views == 2
     assert [tuple(view.shape) for view in views] == [(3, 2, 32, 32), (3, 4, 32, 32), (3, 2, 16, 16), (3, 2, 16, 16)]
@@ -77,7 +77,7 @@ def test_the_attention_is_the_teacher_s_without_drop_path(make_trainer, tmp_path
     modes = []
     teacher.backbone.blocks[0].register_forward_hook(lambda block, *_: modes.append(block.training))
     with train_mode(teacher):  # as with `reference_teacher_drop_path`
-        AttentionPictureHandler(tmp_path).draw(trainer, views, tmp_path / "attention.png")
+        AttentionPictureHandler(tmp_path).draw(trainer.network, views, tmp_path / "attention.png")
         assert all(module.training for module in teacher.modules())
     assert modes == [False]
     ((frames, attention),) = drawn
