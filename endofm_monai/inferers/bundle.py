@@ -8,14 +8,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.apps.utils import check_hash
 from monai.bundle import ConfigParser
 from torch import nn
 
 import endofm_monai
+from endofm_monai.inferers.predictor import Predictor
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
-__all__ = ["Bundle", "BundleError", "find_bundles"]
+__all__ = ["Bundle", "BundleError", "find_bundles", "load_predictor"]
 
 TASKS = ("segmentation", "detection", "classification")
 
@@ -32,13 +34,14 @@ class Bundle:
 
     Args:
         path: the bundle's folder.
+        overrides: values that take the place of those of keys of ``inference.json``.
 
     Raises:
         BundleError: when a file is missing or not readable, the task is unknown, the bundle is of another version than
             the package, or it has no weights.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, **overrides: Any) -> None:
         self.path = Path(path).resolve()
         self.name = self.path.name
         self.task = self.name.rpartition("_")[2]
@@ -53,7 +56,7 @@ class Bundle:
             )
         self.description = str(metadata.get("description", self.name))
         self.train_config = self.path / "configs" / "train.json"
-        self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path)})
+        self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path), **overrides})
         self.labels = self._labels(metadata)
         self.shared_weights = [self.path / "models" / name for name in ("model.safetensors", "model.pt")]
         self.trained_weights = self.path / "models" / "monai_label" / "model.pt"
@@ -121,6 +124,30 @@ class Bundle:
             return json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BundleError(f"{file}: is not a readable configuration ({error}).") from error
+
+
+def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
+    """Make the predictor of a bundle's ``inference.json``, with the checked weights in use.
+
+    Args:
+        bundle: the bundle's folder.
+        device: where to compute.
+        overrides: values of keys of ``inference.json``: ``mode="online"``, ``mirror=True``, ...
+
+    Raises:
+        BundleError: when the folder is no bundle that can be used; see :class:`Bundle`.
+        WeightsError: when the weights do not fit, or are not those that were shared.
+
+    Example::
+
+        predictor = load_predictor("bundle/endofm_polyp_detection")
+        for frame, answer in predictor("colonoscopy.mp4"):
+            print(answer["box"], answer["label_scores"])
+    """
+    opened = Bundle(bundle, device=torch.device(device), **overrides)
+    predictor = opened.get("predictor")
+    opened.load_weights(predictor.network)
+    return predictor
 
 
 def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:

@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from monai.data.box_utils import box_iou, clip_boxes_to_image
 from torchvision.ops import batched_nms
 
-from endofm_monai.networks.blocks import FrameFeatures
+from endofm_monai.inferers.predictor import Answer
+from endofm_monai.transforms import FitClip
 from endofm_monai.transforms.fit_frame import FrameMap, place
-
-if TYPE_CHECKING:
-    from endofm_monai.inferers.detection import Detections, StreamingDetector
 
 __all__ = ["CloseUp"]
 
@@ -29,9 +27,11 @@ class CloseUp:
     detection that is not found again goes.
 
     Args:
-        detector: detector of whole frames, whose network, input size and selection are used.
+        detect: gives the detections of frames ``(B, 3, 1, h, w)`` of the network's size, each alone.
+        fit: brings frames to this size.
         share: side of an enlarged polyp, the root of its box's area, as a share of that of the network's input; above
             0 and below 1.
+        nms_threshold: largest IoU of two detections of one class.
         count: largest number of detections of a frame that are looked at again.
         max_zoom: largest factor by which a part is enlarged beyond what the whole frame would be.
         iou: smallest IoU of the former detection and what takes its place.
@@ -41,17 +41,26 @@ class CloseUp:
     """
 
     def __init__(
-        self, detector: StreamingDetector, share: float, count: int = 3, max_zoom: float = 4.0, iou: float = 0.2
+        self,
+        detect: Callable[[torch.Tensor], list[Answer]],
+        fit: FitClip,
+        share: float,
+        nms_threshold: float = 0.6,
+        count: int = 3,
+        max_zoom: float = 4.0,
+        iou: float = 0.2,
     ) -> None:
         if not 0 < share < 1:
             raise ValueError(f"`share` of a close-up must be above 0 and below 1, but got {share}.")
-        self.detector = detector
+        self.detect = detect
+        self.fit = fit
         self.share = share
+        self.nms_threshold = nms_threshold
         self.count = count
         self.max_zoom = max_zoom
         self.iou = iou
 
-    def __call__(self, frame: torch.Tensor, detections: Detections) -> Detections:
+    def __call__(self, frame: torch.Tensor, detections: Answer) -> Answer:
         """Look again.
 
         Args:
@@ -62,29 +71,30 @@ class CloseUp:
             its detections after the second look, best first.
         """
         height, width = frame.shape[-2:]
-        fitting = min(self.detector.fit.frame_map(height, width).zoom)
-        target = self.share * math.sqrt(math.prod(self.detector.fit.size))
+        fitting = min(self.fit.frame_map(height, width).zoom)
+        target = self.share * math.sqrt(math.prod(self.fit.size))
         side = (detections["box"][:, 2:] - detections["box"][:, :2]).prod(dim=1).sqrt()
         zooms = (target / side / fitting).clamp(max=self.max_zoom).tolist()
         small = [index for index, zoom in enumerate(zooms) if zoom > 1][: self.count]
         if not small:
             return detections
         maps = [self.part_around(detections["box"][i], (width, height), fitting * zooms[i]) for i in small]
+        looked = self.detect(torch.stack([place(frame, frame_map) for frame_map in maps]))
         seen = [
             self._find_again(found, frame_map, {name: value[index] for name, value in detections.items()})
-            for index, frame_map, found in zip(small, maps, self._detect(frame, maps), strict=True)
+            for index, frame_map, found in zip(small, maps, looked, strict=True)
         ]
         others = torch.ones_like(side, dtype=torch.bool)
         others[small] = False
         joined = {name: torch.cat([value[others], *(one[name] for one in seen)]) for name, value in detections.items()}
         box, inside = clip_boxes_to_image(joined["box"], (width, height))
         label, scores = joined["label"][inside], joined["label_scores"][inside]
-        kept = batched_nms(box, scores, label, self.detector.select.nms_threshold)
+        kept = batched_nms(box, scores, label, self.nms_threshold)
         return {"box": box[kept], "label": label[kept], "label_scores": scores[kept]}
 
     def part_around(self, box: torch.Tensor, frame_size: tuple[int, int], zoom: float) -> FrameMap:
         """How a frame of width and height ``frame_size`` moves to show ``box`` enlarged, and no place beyond it."""
-        input_size = (self.detector.fit.size[1], self.detector.fit.size[0])
+        input_size = (self.fit.size[1], self.fit.size[0])
         enlarged = [round(side * zoom) for side in frame_size]
         center = ((box[:2] + box[2:]) / 2 * zoom).tolist()
         shift = [
@@ -94,16 +104,7 @@ class CloseUp:
         factors = (enlarged[0] / frame_size[0], enlarged[1] / frame_size[1])
         return FrameMap(factors, (float(shift[0]), float(shift[1])), input_size)
 
-    @torch.no_grad()
-    def _detect(self, frame: torch.Tensor, maps: list[FrameMap]) -> list[Detections]:
-        """Detections in each part of the frame, boxes in the network's pixels."""
-        frame = frame.to(self.detector.device)
-        parts = [self.detector.normalize(place(frame, frame_map)) for frame_map in maps]
-        levels = self.detector.network.encode(torch.stack(parts))
-        own_supports = [FrameFeatures(*(torch.cat([part, part], dim=1) for part in level)) for level in levels]
-        return self.detector.select(self.detector.network.head.refine(own_supports))
-
-    def _find_again(self, found: Detections, frame_map: FrameMap, former: Detections) -> Detections:
+    def _find_again(self, found: Answer, frame_map: FrameMap, former: Answer) -> Answer:
         """The one or no detection that takes the place of ``former``."""
         box = frame_map.restore(found["box"])
         overlap = box_iou(box.float(), former["box"][None].float())[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,14 +17,17 @@ from monai.utils import TransformBackends
 from torch import nn
 from torchvision.ops import batched_nms
 
-from endofm_monai.data import open_clip
+from endofm_monai.data import ClipInfo, ClipReader, SupportSampler, open_clip
 from endofm_monai.inferers.close_up import CloseUp
+from endofm_monai.inferers.predictor import Answer, Answered, Predictor
+from endofm_monai.inferers.uncertainty import score_margin
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import FrameFeatures, LocationPredictions, split_predictions
 from endofm_monai.transforms import FitClip, NormalizeClip
 
 __all__ = [
     "ClipDetector",
+    "DetectionPredictor",
     "Detections",
     "SelectDetections",
     "StreamingDetector",
@@ -90,8 +93,114 @@ class SelectDetections(Transform):
         return {"box": box[kept], "label": label[kept], "label_scores": label_scores[kept]}
 
 
-Detections = dict[str, torch.Tensor]
-"""Of a frame: ``box`` ``(D, 4)``, xyxy in its pixels, ``label`` and ``label_scores`` ``(D,)``, best first."""
+Detections = Answer
+
+
+class DetectionPredictor(Predictor):
+    """Detects polyps in each frame of a video.
+
+    Answers have ``box`` ``(D, 4)``, xyxy in pixels of the frame, ``label`` and ``label_scores`` ``(D,)``, best first,
+    of any score.
+
+    What the first stage knows of the last frames is kept, and each frame in turn is refined by some of its neighbors,
+    its supports: offline by frames before and after it, so that its detections come ``window`` frames later, online by
+    frames before it. Which ones depends on nothing but the frame's number and the seed.
+
+    Args:
+        network: an :class:`endofm_monai.networks.nets.EndoFMDetector`.
+        fit: brings frames to the network's size.
+        normalize: brings pixels to the network's range.
+        select: chooses among the network's predictions.
+        supports: chooses the supports, and says the mode.
+        close_up: look again at small polyps, enlarged to this share of the frame; see
+            :class:`endofm_monai.inferers.CloseUp`.
+        threshold: the score from which on a box counts.
+        options: see :class:`Predictor`.
+    """
+
+    task = "detection"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        fit: FitClip,
+        normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        select: SelectDetections | None = None,
+        supports: SupportSampler | None = None,
+        close_up: float | None = None,
+        threshold: float = 0.5,
+        **options: Any,
+    ) -> None:
+        self.fit = fit
+        self.normalize = normalize or NormalizeClip()
+        self.select = select or SelectDetections()
+        self.supports = supports or SupportSampler()
+        self.close_up = (
+            None if close_up is None else CloseUp(self.detect_alone, fit, close_up, self.select.nms_threshold)
+        )
+        self.threshold = threshold
+        super().__init__(network, mode=self.supports.mode, **options)
+
+    def begin(self, info: ClipInfo | None = None) -> None:
+        """Forget all frames, and begin a video."""
+        super().begin(info)
+        self._features: dict[int, list[FrameFeatures]] = {}  # of frames that are due or may support one that is
+
+    def uncertainty(self, answer: Answer) -> float:
+        """By the score that is nearest to the threshold."""
+        return float(score_margin([answer["label_scores"]], self.threshold)[0])
+
+    def detect_alone(self, frames: torch.Tensor) -> list[Detections]:
+        """Detections in frames ``(B, 3, 1, h, w)`` of the network's size, in its pixels, each being its own support."""
+        levels = self.network.encode(torch.stack([self.normalize(frame) for frame in frames]))
+        return self.select(self.network.head.refine([_join([level, level]) for level in levels]))
+
+    def _take(self, numbers: range, frames: torch.Tensor) -> Answered:
+        self._features.update(zip(numbers, self._encode(frames), strict=True))
+        return self._give(self._seen - (self.supports.window if self.mode == "offline" else 0))
+
+    def _finish(self) -> Answered:
+        return self._give(self._seen)
+
+    def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
+        numbers = sorted({index, *self.supports.supports(index, info.frames)})
+        frames = reader.read(numbers)
+        self._frames = {index: frames[:, numbers.index(index)]}
+        self._features = dict(zip(numbers, self._encode(frames), strict=True))
+        return self._detect(index, info.frames)
+
+    def _encode(self, frames: torch.Tensor) -> list[list[FrameFeatures]]:
+        """First stage for each of the frames, alone: its features ``(1, 1, ...)`` at each level."""
+        batch = self.normalize(self.fit(frames.to(self.device))).transpose(0, 1).unsqueeze(2)  # (T, 3, 1, h, w)
+        levels = self.network.encode(batch)
+        return [[FrameFeatures(*(part[i : i + 1] for part in level)) for level in levels] for i in range(len(batch))]
+
+    def _give(self, stop: int) -> Answered:
+        """Detections of the frames up to ``stop``; then forget the features that no later one needs."""
+        answered = []
+        for number in [number for number in self._frames if number < stop]:
+            detections = self._detect(number, self._seen)
+            answered.append((self._frames.pop(number), detections))
+        for number in [number for number in self._features if number < stop - self.supports.window]:
+            del self._features[number]
+        return answered
+
+    def _detect(self, number: int, frames: int) -> Answer:
+        """Second stage of a frame with its supports, and what is chosen, in pixels of the frame."""
+        frame = self._frames[number]
+        chosen = [self._features[n] for n in (number, *self.supports.supports(number, frames))]
+        (found,) = self.select(self.network.head.refine([_join(levels) for levels in zip(*chosen, strict=True)]))
+        height, width = frame.shape[-2:]
+        box, kept = clip_boxes_to_image(self.fit.frame_map(height, width).restore(found["box"]), (width, height))
+        found = {"box": box, "label": found["label"][kept], "label_scores": found["label_scores"][kept]}
+        if self.close_up is not None:
+            found = self.close_up(frame.unsqueeze(1).to(self.device), found)
+        return {name: value.cpu() for name, value in found.items()}
+
+
+def _join(frames: Sequence[FrameFeatures]) -> FrameFeatures:
+    """Features of several frames of a clip."""
+    return FrameFeatures(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
 
 
 class StreamingDetector:
@@ -157,8 +266,13 @@ class StreamingDetector:
         self.seed = seed
         self.reference_clamped_supports = reference_clamped_supports
         self.device = device or next(network.parameters()).device
-        self.close_up = None if close_up is None else CloseUp(self, close_up)
+        self.close_up = None if close_up is None else CloseUp(self._alone, fit, close_up, self.select.nms_threshold)
         self.reset()
+
+    @torch.no_grad()
+    def _alone(self, frames: torch.Tensor) -> list[Detections]:
+        levels = self.network.encode(torch.stack([self.normalize(frame.to(self.device)) for frame in frames]))
+        return self.select(self.network.head.refine([_join([level, level]) for level in levels]))
 
     def reset(self, video: object = None) -> None:
         """Forget all frames, and begin ``video``."""

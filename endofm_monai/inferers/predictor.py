@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
-from monai.data import ThreadBuffer
+from monai.networks import eval_mode
 from torch import nn
 
-from endofm_monai.data import ClipInfo, ClipReader, open_clip
+from endofm_monai.data import ClipInfo, ClipReader, ClipReadError, open_clip
 from endofm_monai.networks import unwrap
 
-__all__ = ["Answer", "Predictor"]
+__all__ = ["Answer", "Predictor", "read_ahead"]
 
 Answer = dict[str, torch.Tensor]
 """What a task's network says of a frame, on the CPU; the keys are the task's, see the predictors."""
 
+Answered = list[tuple[torch.Tensor, Answer]]
 MODES = ("offline", "online")
 
 
@@ -34,6 +39,9 @@ class Predictor(ABC):
         block: frames that are decoded and encoded at a time.
         amp: compute the network in lower precision.
         amp_dtype: which one.
+
+    Raises:
+        ValueError: when ``mode`` is neither.
 
     Example::
 
@@ -64,7 +72,7 @@ class Predictor(ABC):
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(iter([*self.network.parameters(), *self.network.buffers(), torch.empty(0)])).device
+        return next(chain(self.network.parameters(), self.network.buffers(), [torch.empty(0)])).device
 
     def __call__(self, source: Any) -> Iterator[tuple[torch.Tensor, Answer]]:
         """Go through a clip.
@@ -78,40 +86,108 @@ class Predictor(ABC):
         Raises:
             ClipReadError: when a frame cannot be read; frames before it have been answered.
         """
-        if not isinstance(source, ClipReader):
-            with open_clip(source) as reader:
-                yield from self(reader)
-            return
-        info = source.probe()
-        self.begin(info)
-        for frames in ThreadBuffer(self._blocks(source, info.frames), buffer_size=1):
-            yield from self.push(frames)
-        yield from self.flush()
+        with _opened(source) as reader:
+            info = reader.probe()
+            self.begin(info)
+            starts = range(0, info.frames, self.block)
+            for frames in read_ahead(reader, [range(s, min(s + self.block, info.frames)) for s in starts]):
+                yield from self.push(frames)
+            yield from self.flush()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
         """What results are written of: the frames; where a task answers by windows, these."""
         return self(reader)
 
-    @abstractmethod
     def begin(self, info: ClipInfo | None = None) -> None:
         """Forget all frames, and begin a video, of which nothing is known without ``info``."""
+        self._info = info
+        self._frames: dict[int, torch.Tensor] = {}  # whose answers are due, by their number
+        self._seen = 0
+        self._size: Sequence[int] = ()
 
-    @abstractmethod
-    def push(self, frames: torch.Tensor) -> list[tuple[torch.Tensor, Answer]]:
-        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers."""
+    def push(self, frames: torch.Tensor) -> Answered:
+        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers.
 
-    @abstractmethod
-    def flush(self) -> list[tuple[torch.Tensor, Answer]]:
+        Where the size of the frames changes, another video begins.
+        """
+        answered: Answered = []
+        if self._seen and frames.shape[-2:] != self._size:
+            answered = self.flush()
+            self.begin()
+        self._size = frames.shape[-2:]
+        with self.computing():
+            for part in frames.split(self.block, dim=1):
+                numbers = range(self._seen, self._seen + part.shape[1])
+                self._frames.update(zip(numbers, part.unbind(1), strict=True))
+                self._seen = numbers.stop
+                answered += self._take(numbers, part)
+        return answered
+
+    def flush(self) -> Answered:
         """Answer for the last frames of a video, after which none comes."""
+        with self.computing():
+            return self._finish()
 
-    @abstractmethod
     def at(self, source: Any, index: int) -> Answer:
-        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs."""
+        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs.
+
+        Raises:
+            ClipReadError: when the clip has no such frame, or one that is needed cannot be read.
+        """
+        with _opened(source) as reader, self.computing():
+            info = reader.probe()
+            if not 0 <= index < info.frames:
+                raise ClipReadError(f"{reader.path}: has no frame {index}; its {info.frames} frames count from 0")
+            alone = copy.copy(self)
+            alone.begin(info)
+            return alone._look_at(reader, index, info)
+
+    def computing(self) -> AbstractContextManager:
+        """The network is in evaluation, without gradients, in the precision that was asked for."""
+        stack = ExitStack()
+        stack.enter_context(eval_mode(self.network))
+        stack.enter_context(torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp))
+        return stack
 
     @abstractmethod
     def uncertainty(self, answer: Answer) -> float:
         """How uncertain an answer is, from 0 to 1."""
 
-    def _blocks(self, reader: ClipReader, frames: int) -> Iterator[torch.Tensor]:
-        for start in range(0, frames, self.block):
-            yield reader.read(range(start, min(start + self.block, frames)))
+    @abstractmethod
+    def _take(self, numbers: range, frames: torch.Tensor) -> Answered:
+        """Take the frames of these numbers, ``(3, T, H, W)``, which are among ``_frames``; gives those that are due."""
+
+    @abstractmethod
+    def _finish(self) -> Answered:
+        """Give the frames that are left."""
+
+    @abstractmethod
+    def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
+        """Answer for one frame, by a copy that has seen none."""
+
+
+def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
+    """Read blocks of frames, each while the one before is used.
+
+    Args:
+        reader: the clip's reader.
+        blocks: numbers of the frames of each.
+
+    Yields:
+        the frames of each block, uint8 ``(3, T, H, W)``.
+
+    Raises:
+        ClipReadError: when one cannot be read; the blocks before it have been given.
+    """
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        ahead: Future | None = None
+        for block in blocks:
+            now, ahead = ahead, thread.submit(reader.read, block)
+            if now is not None:
+                yield now.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _opened(source: Any) -> AbstractContextManager[ClipReader]:
+    return nullcontext(source) if isinstance(source, ClipReader) else open_clip(source)

@@ -3,13 +3,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from monai.inferers import Inferer, sliding_window_inference
+from monai.utils import convert_to_tensor
+from torch import nn
 
-__all__ = ["MirrorInferer", "TemporalWindowInferer"]
+from endofm_monai.data import ClipInfo, ClipReader
+from endofm_monai.inferers.predictor import Answer, Answered, Predictor
+from endofm_monai.inferers.uncertainty import mask_entropy
+from endofm_monai.transforms import MaskFromLogits
+
+__all__ = ["MirrorInferer", "SegmentationPredictor", "TemporalWindowInferer"]
+
+MIRRORED_AXES: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+
+
+class SegmentationPredictor(Predictor):
+    """Segments each frame of a video.
+
+    Answers have ``mask``, uint8 ``(1, H, W)``, 0 or 1; ``probability`` of the foreground, float32 of the same shape;
+    and ``logits`` ``(K, h, w)`` at the network's size.
+
+    Offline the network sees windows at every ``stride``, the last one shifted to the end of the video, and a frame has
+    the mean of the logits of all windows that hold it; a video that is shorter than a window is seen whole. Online it
+    sees, for every frame, the window that ends with it, which costs ``stride`` times as much.
+
+    Args:
+        network: an :class:`endofm_monai.networks.nets.EndoFMSegmenter`.
+        preprocess: brings frames, uint8 ``(3, T, H, W)``, to the network's size and range.
+        window: frames of a window.
+        stride: frames from one window to the next, at most ``window``.
+        window_batch_size: windows that are run together.
+        mirror: average the class probabilities of a window and of its three mirror images, at four times the cost:
+            endoscopes look from any side, so a frame has no up and no left.
+        postprocess: from a mask to the mask that is given; ``probability`` above one half tells the former.
+        options: see :class:`Predictor`.
+
+    Raises:
+        ValueError: when ``stride`` is not from 1 to ``window``.
+    """
+
+    task = "segmentation"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocess: Callable[[torch.Tensor], torch.Tensor],
+        window: int = 8,
+        stride: int = 4,
+        window_batch_size: int = 1,
+        mirror: bool = False,
+        postprocess: Callable[[torch.Tensor], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if not 1 <= stride <= window:
+            raise ValueError(f"`stride` must be from 1 to `window`={window}, but got {stride}.")
+        self.preprocess = preprocess
+        self.window = window
+        self.stride = stride
+        self.window_batch_size = window_batch_size
+        self.axes = MIRRORED_AXES if mirror else MIRRORED_AXES[:1]
+        self.postprocess = postprocess
+        super().__init__(network, **options)
+
+    def begin(self, info: ClipInfo | None = None) -> None:
+        """Forget all frames, and begin a video."""
+        super().begin(info)
+        self._inputs: dict[int, torch.Tensor] = {}  # what the network sees of frames of windows to come
+        self._totals: dict[int, torch.Tensor] = {}  # sums of the logits (mirror images, K, h, w) of a frame
+        self._counts: Counter[int] = Counter()  # windows in them
+        self._waiting: list[range] = []  # windows that are complete
+        self._start = 0  # of the next window
+
+    def uncertainty(self, answer: Answer) -> float:
+        """The mean entropy of the pixels."""
+        return float(mask_entropy(answer["probability"][None])[0])
+
+    def _take(self, numbers: range, frames: torch.Tensor) -> Answered:
+        self._prepare(numbers, frames)
+        if self.mode == "online":
+            self._run([range(max(0, number + 1 - self.window), number + 1) for number in numbers])
+            return self._give(numbers.stop)
+        while self._start + self.window <= self._seen:
+            self._waiting.append(range(self._start, self._start + self.window))
+            self._start += self.stride
+        whole = len(self._waiting) // self.window_batch_size * self.window_batch_size
+        self._run(self._waiting[:whole])
+        self._waiting = self._waiting[whole:]
+        # a last window may still hold the last `window` frames
+        return self._give(min([self._seen - self.window, *(window.start for window in self._waiting)]))
+
+    def _finish(self) -> Answered:
+        last = range(max(0, self._seen - self.window), self._seen)
+        if self.mode == "offline" and self._seen and self._start - self.stride < last.start:
+            self._waiting.append(last)
+        self._run(self._waiting)
+        self._waiting = []
+        return self._give(self._seen)
+
+    def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
+        if self.mode == "online":
+            windows = [range(max(0, index + 1 - self.window), index + 1)]
+        else:
+            last = max(0, info.frames - self.window)
+            starts = [start for start in (*range(0, last, self.stride), last) if start <= index < start + self.window]
+            windows = [range(start, min(start + self.window, info.frames)) for start in starts]
+        span = range(windows[0].start, windows[-1].stop)
+        frames = reader.read(span)
+        self._prepare(span, frames)
+        self._run(windows)
+        self._frames = {index: frames[:, index - span.start]}
+        ((_, answer),) = self._give(index + 1)
+        return answer
+
+    def _prepare(self, numbers: range, frames: torch.Tensor) -> None:
+        inputs = self.preprocess(frames.to(self.device)).to(self.device)
+        self._inputs.update(zip(numbers, inputs.unbind(1), strict=True))
+
+    def _run(self, windows: Sequence[range]) -> None:
+        """Let the network see windows, ``window_batch_size`` of one length at a time."""
+        for _, group in groupby(windows, len):
+            alike = list(group)
+            for first in range(0, len(alike), self.window_batch_size):
+                batch = alike[first : first + self.window_batch_size]
+                clips = torch.stack([torch.stack([self._inputs[number] for number in w], dim=1) for w in batch])
+                images = [self.network(clips.flip(axes)).flip(axes).float() for axes in self.axes]
+                for window, logits in zip(batch, torch.stack(images, dim=1), strict=True):
+                    for number in window if self.mode == "offline" else window[-1:]:
+                        self._totals[number] = self._totals.get(number, 0) + logits[:, :, number - window.start]
+                        self._counts[number] += 1
+
+    def _give(self, stop: int) -> Answered:
+        """Answer for the frames up to ``stop``, and forget what no later window needs."""
+        for number in [number for number in self._inputs if number < min(stop, self._seen - self.window)]:
+            del self._inputs[number]
+        numbers = [number for number in self._frames if number < stop]
+        if not numbers:
+            return []
+        frames = [self._frames.pop(number) for number in numbers]
+        means = [self._totals.pop(number) / self._counts.pop(number) for number in numbers]
+        logits = torch.stack(means, dim=2)  # (mirror images, K, T, h, w)
+        if len(self.axes) > 1:
+            probabilities = logits.softmax(dim=1).mean(dim=0)
+            logits = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()  # finite, so that it can be resized
+        else:
+            logits = logits[0]
+        parts = (part.cpu().unbind(1) for part in (*MaskFromLogits()(logits, frames[0]), logits))
+        answers = [{"mask": m, "probability": p, "logits": each} for m, p, each in zip(*parts, strict=True)]
+        if self.postprocess is not None:
+            for answer in answers:
+                mask = self.postprocess(answer["mask"])
+                answer["mask"] = convert_to_tensor(mask, dtype=torch.uint8, track_meta=False)
+        return list(zip(frames, answers, strict=True))
 
 
 class TemporalWindowInferer(Inferer):
@@ -55,9 +205,6 @@ class TemporalWindowInferer(Inferer):
             *args,
             **kwargs,
         )
-
-
-MIRRORED_AXES = ((), (-1,), (-2,), (-2, -1))
 
 
 class MirrorInferer(Inferer):
