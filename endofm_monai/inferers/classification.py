@@ -98,8 +98,10 @@ class ClassificationPredictor(Predictor):
     def begin(self, info: ClipInfo | None = None) -> None:
         """Forget all frames, and begin a video; offline its length must be known."""
         super().begin(info)
-        self._starts, self._left = ([], []) if info is None else self._windows(info)
-        self._length = 0 if info is None else self.plan.length(info)  # of a window
+        self._starts, self._left, self._length = [], [], 0
+        if info is not None and self.mode == "offline":
+            self._starts, self._left = self._windows(info)
+            self._length = self.plan.length(info)
         self._found: list[torch.Tensor] = []  # probabilities of the first windows, the others are left
         self._squares: dict[int, torch.Tensor] = {}  # (num_crops, 3, 1, S, S) of the last frames, online
 
