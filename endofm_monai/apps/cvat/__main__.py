@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import defaultdict
@@ -16,21 +15,23 @@ from typing import Any
 import fire
 from monai.utils import ensure_tuple
 
-from endofm_monai.apps.cvat.answers import FrameAnnotator
+from endofm_monai import formats
+from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import load_datalist, open_clip
-from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end_gaps, join_tracks, merge_tags
-from endofm_monai.formats.coco import write_coco_annotations
-from endofm_monai.formats.cvat_xml import read_cvat_xml, write_cvat_xml
-from endofm_monai.formats.items import annotations_from_item, items_from_annotations, tagged_clips
-from endofm_monai.formats.masks import outlines_from_masks, write_masks
-from endofm_monai.inferers.frame_models import open_frame_model
-from endofm_monai.utils import atomic_path
+from endofm_monai.formats import Annotations, Shape, Tag, Track
+from endofm_monai.utils import write_json
 
 __all__ = ["annotate", "from_cvat", "to_coco", "to_cvat"]
 
 
 def annotate(
-    video: str, bundle: str, output: str, threshold: float | None = None, device: str = "cpu", **options: Any
+    video: str,
+    bundle: str,
+    output: str,
+    threshold: float | None = None,
+    device: str = "cpu",
+    mode: str = "offline",
+    **options: Any,
 ) -> None:
     """Annotate a video for CVAT: tracks of boxes or polygons, or tags where the class changes.
 
@@ -40,35 +41,33 @@ def annotate(
         output: XML file to write, for ``cvat-cli task import-dataset``.
         threshold: smallest score; by default the bundle's.
         device: where to compute.
+        mode: ``"offline"``, as the bundle's inference, or ``"online"``, which looks at no later frame.
         options: see :class:`endofm_monai.apps.cvat.answers.FrameAnnotator`.
     """
-    with open_clip(video) as reader:
-        info = reader.probe()
-    model = open_frame_model(bundle, device, info.fps)
-    annotator = FrameAnnotator(model, **options)
+    annotator = open_annotator(bundle, device, mode, **options)
     tracks: dict[tuple[str, int], dict[int, Shape]] = defaultdict(dict)
     tags: dict[int, list[Tag]] = {}
     last: list[str] = []
-    for frame, answer in enumerate(model.answers(video)):
-        found = annotator.draw(answer, threshold)
-        for each in found:
-            if each.track is not None:
-                kind = "box" if annotator.kind == "rectangle" else annotator.kind
-                tracks[each.label, each.track][frame] = Shape(kind, each.points)
-        names = [each.label for each in found if each.track is None]
-        if names and names != last:
-            tags[frame] = [Tag(name, source="auto") for name in names]
-            last = names
-    numbered = [
-        Track(label, end_gaps(shapes, info.frames, bridge=True), number, source="auto")
-        for number, ((label, _), shapes) in enumerate(sorted(tracks.items(), key=lambda entry: min(entry[1])))
+    with open_clip(video) as reader:
+        info = reader.probe()
+        for frame, (_, answer) in enumerate(annotator.predictor(reader)):
+            found = annotator.draw(answer, threshold)
+            for each in found:
+                if each.track is not None:
+                    kind = "box" if annotator.kind == "rectangle" else annotator.kind
+                    tracks[each.label, each.track][frame] = Shape(kind, each.points)
+            names = [each.label for each in found if each.track is None]
+            if names and names != last:
+                tags[frame] = [Tag(name, source="auto") for name in names]
+                last = names
+    joined = [
+        Track(label, formats.end_gaps(shapes, info.frames, bridge=True), number, source="auto")
+        for number, ((label, _), shapes) in enumerate(tracks.items())
     ]
-    name = Path(video).name
-    annotations = Annotations(
-        name, info.frames, info.width, info.height, list(annotator.numbers), numbered, tags, source=name
-    )
-    write_cvat_xml(annotations, output)
-    print(f"{output}: {len(numbered)} tracks and {len(tags)} tags in {info.frames} frames")
+    name, labels = Path(video).name, list(annotator.labels)
+    task = Annotations(name, info.frames, info.width, info.height, labels, joined, tags, source=name)
+    formats.write_cvat_xml(task, output)
+    print(f"{output}: {len(joined)} tracks and {len(tags)} tags in {info.frames} frames")
 
 
 def from_cvat(
@@ -94,78 +93,61 @@ def from_cvat(
         section: section of the datalist.
         tags: for one file that was exported "for video": an export "for images" of the same task, with the tags.
         masks: folder in ``dataset_dir`` for mask files; None writes none.
-
-    Raises:
-        ValueError: when a file is not usable; see :func:`endofm_monai.apps.cvat.read_cvat_xml`.
     """
     if tags and len(files) != 1:
         raise ValueError(f"`tags` belongs to one file, but there are {len(files)}.")
     names = ensure_tuple(class_names)
     items: list[dict[str, Any]] = []
     for file in files:
-        annotations = join_tracks(read_cvat_xml(file))
+        annotations = formats.join_tracks(formats.read_cvat_xml(file))
         if tags:
-            annotations = merge_tags(annotations, read_cvat_xml(tags))
-        for item in items_from_annotations(annotations, names, image):
-            if item["video"] in [other["video"] for other in items]:
-                raise ValueError(
-                    f"{file}: is another task named {item['video']!r}; their masks would be the same files."
-                )
+            annotations = formats.merge_tags(annotations, formats.read_cvat_xml(tags))
+        for item in formats.items_from_annotations(annotations, names, image):
+            name = item["video"]
+            if name in [other["video"] for other in items]:
+                raise ValueError(f"{file}: is another task named {name!r}; their masks would be the same files.")
             if masks and any(item["outline"]):
-                folder = f"{masks}/{item['video']}"
-                item = write_masks(item, dataset_dir, folder, annotations.height, annotations.width)
+                item = formats.write_masks(item, dataset_dir, f"{masks}/{name}", annotations.height, annotations.width)
             items.append(item)
-    _write(Path(output), {"labels": dict(enumerate(names, start=1)), section: items})
+    write_json(output, {"labels": dict(enumerate(names, start=1)), section: items}, indent=1)
     load_datalist(dataset_dir, output, section, label_key="mask")
-    clips = tagged_clips(items)
+    clips = formats.tagged_clips(items)
     if clips:
-        _write(Path(output).with_name(f"{Path(output).stem}_tags.json"), {section: clips})
+        write_json(Path(output).with_name(f"{Path(output).stem}_tags.json"), {section: clips}, indent=1)
     boxes, outlines = (sum(len(frame) for item in items for frame in item[key]) for key in ("box", "outline"))
     print(f"{output}: {len(items)} videos, {boxes} boxes, {outlines} outlines, {len(clips)} clips with a tag")
 
 
 def to_cvat(
-    dataset_dir: str,
-    datalist: str,
-    output: str,
-    class_names: Sequence[str] = ("polyp",),
-    section: str = "training",
-    masks: bool = True,
+    dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
 ) -> None:
     """Write a datalist as CVAT's XML: ``<output>/<video>.xml`` for each item.
 
+    Mask files of items that have no ``outline`` become masks of the first class.
+
     Args:
         dataset_dir: folder with the data.
-        datalist: JSON file; see :func:`endofm_monai.apps.cvat.items_from_annotations` for what is written.
+        datalist: JSON file; see :func:`endofm_monai.formats.items_from_annotations` for what is written.
         output: folder for the files.
         class_names: names of the classes, in the order of their labels.
         section: section of the datalist.
-        masks: write the mask files of items that have no ``outline`` as masks of the first class.
     """
     for item, (height, width) in _with_sizes(dataset_dir, datalist, section):
-        if masks and "mask" in item and "outline" not in item:
-            item["outline"] = outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
+        if "mask" in item and "outline" not in item:
+            item["outline"] = formats.outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
         path = Path(output, f"{item['video']}.xml")
         if not path.resolve().is_relative_to(Path(output).resolve()):
             raise ValueError(f"{datalist}: the video {item['video']!r} would be written outside of {output}.")
-        write_cvat_xml(annotations_from_item(item, ensure_tuple(class_names), width, height), path)
+        formats.write_cvat_xml(formats.annotations_from_item(item, ensure_tuple(class_names), width, height), path)
         print(path)
 
 
 def to_coco(
     dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
 ) -> None:
-    """Write a datalist in COCO's format; see :func:`endofm_monai.formats.coco.write_coco_annotations`.
-
-    Args:
-        dataset_dir: folder with the data.
-        datalist: JSON file.
-        output: the file to write.
-        class_names: names of the classes, in the order of their labels.
-        section: section of the datalist.
-    """
-    found = _with_sizes(dataset_dir, datalist, section)
-    write_coco_annotations([item for item, _ in found], ensure_tuple(class_names), [size for _, size in found], output)
+    """Write a datalist to one file in COCO's format; see :func:`to_cvat` for the other arguments."""
+    items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
+    formats.write_coco_annotations(items, ensure_tuple(class_names), sizes, output)
     print(output)
 
 
@@ -176,19 +158,12 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
     for item in load_datalist(dataset_dir, datalist, section, label_key=""):
         with open_clip(item["image"]) as reader:
             info = reader.probe()
-        if isinstance(item["image"], str):
-            item["image"] = os.path.relpath(item["image"], root)
-            item.setdefault("video", item["image"])
-        else:
-            item["image"] = [os.path.relpath(path, root) for path in item["image"]]
-            item.setdefault("video", os.path.dirname(item["image"][0]))
+        paths = [os.path.relpath(path, root) for path in ensure_tuple(item["image"])]
+        is_file = isinstance(item["image"], str)
+        item["image"] = paths[0] if is_file else paths
+        item.setdefault("video", paths[0] if is_file else os.path.dirname(paths[0]))
         found.append((item, (info.height, info.width)))
     return found
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

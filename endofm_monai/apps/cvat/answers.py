@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from endofm_monai.formats.masks import mask_polygons
-from endofm_monai.inferers.frame_models import FrameModel
+from endofm_monai.data import ClipInfo
+from endofm_monai.formats import mask_polygons
+from endofm_monai.inferers.bundle import Bundle, load_predictor
 from endofm_monai.inferers.linking import BoxLinker
+from endofm_monai.inferers.predictor import Answer
 
-__all__ = ["KINDS", "Found", "FrameAnnotator"]
+__all__ = ["Found", "FrameAnnotator", "open_annotator"]
 
 KINDS = {"detection": "rectangle", "segmentation": "polygon", "classification": "tag"}
 """CVAT's name of what each task of a bundle draws."""
@@ -35,61 +40,68 @@ class Found:
     track: int | None = None
 
 
+@dataclass
 class FrameAnnotator:
-    """Turns what a model says of the frames of a video into what is drawn in CVAT, and numbers the polyps.
+    """Turns a predictor's answers for the frames of a video into what is drawn in CVAT, and numbers the polyps.
 
     Args:
-        model: see :func:`endofm_monai.inferers.frame_models.open_frame_model`.
+        predictor: of one of the three tasks.
+        labels: the number of each class in the answers, by name.
         iou: smallest IoU of a polyp's boxes in two frames; polygons are linked by the boxes around them.
         max_gap: frames in a row in which a polyp may be missed.
         tolerance: how far a polygon may be from the outline of the mask, in pixels; more gives fewer corners to move.
         min_area: smallest polygon in pixels.
     """
 
-    def __init__(
-        self, model: FrameModel, iou: float = 0.3, max_gap: int = 5, tolerance: float = 1.0, min_area: int = 64
-    ) -> None:
-        self.model = model
-        self.kind = KINDS[model.bundle.task]
-        self.numbers = model.bundle.labels
-        self._names = {number: name for name, number in self.numbers.items()}
-        self._new_linker = lambda: BoxLinker(iou, max_gap)
-        self._tolerance = tolerance
-        self._min_area = min_area
+    predictor: Any
+    labels: Mapping[str, int]
+    iou: float = 0.3
+    max_gap: int = 5
+    tolerance: float = 1.0
+    min_area: int = 64
+
+    def __post_init__(self) -> None:
+        self.kind = KINDS[self.predictor.task]
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, info: ClipInfo | None = None) -> None:
         """Begin a video: its polyps are others."""
-        self._linker = self._new_linker()
+        self.predictor.begin(info)
+        self._linker = BoxLinker(self.iou, self.max_gap)
 
-    def draw(self, answer: Any, threshold: float | None = None) -> list[Found]:
-        """Say what to draw of the model's answer for the next frame.
+    def push(self, image: Image.Image, threshold: float | None = None) -> list[Found]:
+        """Say at once what to draw in the next frame; the predictor must be ``"online"``."""
+        frame = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        ((_, answer),) = self.predictor.push(frame[:, None])
+        return self.draw(answer, threshold)
 
-        Args:
-            answer: see the models in :mod:`endofm_monai.inferers.frame_models`.
-            threshold: smallest score; by default the bundle's ``threshold``, else 0.5.
-        """
+    def draw(self, answer: Answer, threshold: float | None = None) -> list[Found]:
+        """Say what to draw of the answer for the next frame, of at least the score ``threshold``, or the bundle's."""
         if self.kind == "tag":
-            named = zip(self.numbers, answer.tolist(), strict=True)
-            if self.model.bundle.get("multi_label"):
-                return [Found(name, (), score) for name, score in named if score >= (threshold or 0.5)]
-            name, score = max(named, key=lambda pair: pair[1])
-            return [Found(name, (), score)] if score >= (threshold or 0) else []
+            named = list(zip(self.labels, answer["probabilities"].tolist(), strict=True))
+            several = self.predictor.multi_label
+            likely = named if several else [max(named, key=lambda pair: pair[1])]
+            return [Found(name, (), score) for name, score in likely if score >= (threshold or 0.5 * several)]
         if self.kind == "rectangle":
-            kept = answer["label_scores"] >= (self.model.bundle.get("threshold") if threshold is None else threshold)
+            kept = answer["label_scores"] >= (self.predictor.threshold if threshold is None else threshold)
             boxes, labels, scores = (answer[key][kept] for key in ("box", "label", "label_scores"))
             points = boxes.tolist()
         else:
-            mask = answer.numpy() >= (0.5 if threshold is None else threshold)
-            points = mask_polygons(mask, self._tolerance, self._min_area)
+            mask = answer["mask"] > 0 if threshold is None else answer["probability"] >= threshold
+            points = mask_polygons(mask[0].numpy(), self.tolerance, self.min_area)
             corners = [torch.tensor(outline).reshape(-1, 2) for outline in points]
             around = [torch.cat([part.amin(dim=0), part.amax(dim=0)]) for part in corners]
             boxes = torch.stack(around) if around else torch.empty(0, 4)
-            labels = torch.full((len(points),), next(iter(self._names)))
-            scores = torch.full((len(points),), float(answer.max()))
+            labels = torch.full((len(points),), min(self.labels.values()))
+            scores = torch.full((len(points),), float(answer["probability"].max()))
         tracks = self._linker.push({"box": boxes, "label": labels})
-        found = zip(points, labels.tolist(), scores.tolist(), tracks, strict=True)
+        names = {number: name for name, number in self.labels.items()}
         return [
-            Found(self._names[label], tuple(round(value, 2) for value in values), score, track)
-            for values, label, score, track in found
+            Found(names[label], tuple(round(value, 2) for value in values), score, track)
+            for values, label, score, track in zip(points, labels.tolist(), scores.tolist(), tracks, strict=True)
         ]
+
+
+def open_annotator(bundle: str, device: str = "cpu", mode: str = "online", **options: Any) -> FrameAnnotator:
+    """Open a bundle with its weights; see :func:`endofm_monai.inferers.load_predictor` and :class:`FrameAnnotator`."""
+    return FrameAnnotator(load_predictor(bundle, device, mode=mode), Bundle(bundle).labels, **options)

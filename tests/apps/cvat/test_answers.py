@@ -1,14 +1,14 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Bundles that see a bright spot of an odd place, and what is drawn of it in CVAT."""
+"""Predictors that see a bright spot of an odd place, and what is drawn of it in CVAT."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-from collections import deque
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,6 @@ from endofm_monai.apps.cvat.__main__ import annotate
 from endofm_monai.apps.cvat.answers import FrameAnnotator
 from endofm_monai.apps.cvat.nuclio import main as nuclio
 from endofm_monai.formats.cvat_xml import read_cvat_xml
-from endofm_monai.inferers.frame_models import FrameModel
 
 HEIGHT, WIDTH = 60, 90
 LABELS: dict[str, dict[str, int]] = {
@@ -32,32 +31,43 @@ LABELS: dict[str, dict[str, int]] = {
 PLACES = [None, 10, 14, None, 18, None, None, 60]  # of the spot, by frame
 
 
-class SpotModel(FrameModel):
+class SpotPredictor:
     """Finds a bright spot, and remembers how many frames it has seen."""
 
+    threshold, multi_label = 0.5, False
+
     def __init__(self, task: str) -> None:
-        settings = {"threshold": 0.5, "multi_label": False}
-        self.bundle: Any = SimpleNamespace(task=task, labels=LABELS[task], get=settings.__getitem__)
-        self._video: object = None
-        self._frames: deque[torch.Tensor] = deque()
+        self.task = task
+        self.begin()
 
-    def uncertainty(self, answer: Any) -> float:
-        raise NotImplementedError
+    def begin(self, info: Any = None) -> None:
+        self.info, self.seen = info, 0
 
-    def _answer(self, frame: torch.Tensor) -> Any:
-        self._frames.append(frame)
-        bright = frame[0, 0] > 200
-        if self.bundle.task == "segmentation":
-            return bright.float() * 0.9
-        if self.bundle.task == "classification":
+    def __call__(self, reader: Any) -> Iterator[Any]:
+        self.begin(reader.probe())
+        for index in range(reader.probe().frames):
+            yield from self.push(reader.read([index]))
+
+    def push(self, frames: torch.Tensor) -> list[Any]:
+        return [(frame, self._answer(frame)) for frame in frames.unbind(1)]
+
+    def _answer(self, frame: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.seen += 1
+        bright = frame[0] > 200
+        if self.task == "segmentation":
+            return {"mask": bright[None].byte(), "probability": bright[None] * 0.9}
+        if self.task == "classification":
             share = 0.9 if bright.any() else 0.2
-            return torch.tensor([1 - share, share])
+            return {"probabilities": torch.tensor([1 - share, share])}
         rows, columns = torch.nonzero(bright, as_tuple=True)
         corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
-        weak = [1.0, 1.0, 9.0, 9.0]
-        box = torch.tensor([*corners, *weak], dtype=torch.float32).reshape(-1, 4)
+        box = torch.tensor([*corners, 1.0, 1.0, 9.0, 9.0], dtype=torch.float32).reshape(-1, 4)
         scores = torch.tensor([0.8, 0.3])[-len(box) :]
         return {"box": box, "label": torch.ones(len(box), dtype=torch.long), "label_scores": scores}
+
+
+def annotator_of(task: str, **options: Any) -> FrameAnnotator:
+    return FrameAnnotator(SpotPredictor(task), LABELS[task], **options)
 
 
 def frame_at(x: int | None) -> Image.Image:
@@ -79,20 +89,26 @@ def video(tmp_path):
 
 @pytest.fixture
 def use(monkeypatch):
-    """Make the commands take the model of a task instead of a bundle."""
+    """Make the commands take the predictor of a task instead of a bundle."""
 
-    def use_model(task: str) -> SpotModel:
-        model = SpotModel(task)
+    def use_predictor(task: str) -> list[Any]:
+        opened = []
+
+        def open_annotator(bundle: str, device: str = "cpu", mode: str = "online", **options: Any) -> FrameAnnotator:
+            opened.append((bundle, device, mode))
+            return annotator_of(task, **options)
+
         for module in ("endofm_monai.apps.cvat.__main__", nuclio.__name__):
-            monkeypatch.setattr(f"{module}.open_frame_model", lambda *_: model)
-        return model
+            monkeypatch.setattr(f"{module}.open_annotator", open_annotator)
+        return opened
 
-    return use_model
+    return use_predictor
 
 
 def test_a_video_gets_a_track_for_each_polyp(use, video, tmp_path):
-    use("detection")
+    opened = use("detection")
     annotate(video, "bundle", str(tmp_path / "a.xml"), max_gap=1)
+    assert opened == [("bundle", "cpu", "offline")]
     task = read_cvat_xml(tmp_path / "a.xml")
     assert (task.frames, task.width, task.height, task.labels) == (8, 90, 60, ["adenoma", "other"])
     first, second = task.tracks
@@ -121,11 +137,32 @@ def test_tags_stand_where_the_class_changes(use, video, tmp_path):
 
 
 def test_threshold_is_that_of_the_bundle_unless_given():
-    annotator = FrameAnnotator(SpotModel("detection"))
-    answer = annotator.model.push(torch.from_numpy(np.array(frame_at(10))).permute(2, 0, 1))
-    assert [each.score for each in annotator.draw(answer)] == [pytest.approx(0.8)]
-    assert len(annotator.draw(answer, threshold=0.2)) == 2
-    assert annotator.draw(answer, threshold=0.9) == []
+    annotator = annotator_of("detection")
+    assert [each.score for each in annotator.push(frame_at(10))] == [pytest.approx(0.8)]
+    assert len(annotator.push(frame_at(10), threshold=0.2)) == 2
+    assert annotator.push(frame_at(10), threshold=0.9) == []
+
+
+def test_mask_is_that_of_the_bundle_unless_a_threshold_is_given():
+    annotator = annotator_of("segmentation", min_area=1)
+    answer = {"mask": torch.zeros(1, 20, 20, dtype=torch.uint8), "probability": torch.zeros(1, 20, 20)}
+    answer["mask"][0, 5:10, 5:10] = 1  # after the bundle's post-processing
+    answer["probability"][0, 5:10, 5:8] = 0.7
+    (found,) = annotator.draw(answer)
+    assert (max(found.points), found.score) == (pytest.approx(9.5, abs=0.51), pytest.approx(0.7))
+    (found,) = annotator.draw(answer, threshold=0.6)
+    assert max(found.points[::2]) <= 8
+    assert annotator.draw(answer, threshold=0.8) == []
+
+
+def test_classes_that_do_not_exclude_each_other_are_all_drawn():
+    annotator = annotator_of("classification")
+    answer = {"probabilities": torch.tensor([0.6, 0.9])}
+    assert [each.label for each in annotator.draw(answer)] == ["abnormal"]
+    assert annotator.draw(answer, threshold=0.95) == []
+    annotator.predictor.multi_label = True
+    assert [each.label for each in annotator.draw(answer)] == ["normal", "abnormal"]
+    assert [each.label for each in annotator.draw(answer, threshold=0.7)] == ["abnormal"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +174,7 @@ def test_threshold_is_that_of_the_bundle_unless_given():
     ],
 )
 def test_nuclio_answers_for_a_frame(use, monkeypatch, task, label, kind, points):
-    model = use(task)
+    use(task)
     monkeypatch.setenv("ENDOFM_BUNDLE", "bundle")
     context = SimpleNamespace(user_data=SimpleNamespace(), Response=lambda **response: response)
     nuclio.init_context(context)
@@ -146,7 +183,7 @@ def test_nuclio_answers_for_a_frame(use, monkeypatch, task, label, kind, points)
     body = {"image": base64.b64encode(file.getvalue()).decode(), "threshold": 0.5}
     for _ in range(2):
         response = nuclio.handler(context, SimpleNamespace(body=body))
-        assert len(model._frames) == 1  # each frame is seen alone
+        assert context.user_data.annotator.predictor.seen == 1  # each frame is seen alone
     assert response["status_code"] == 200
     (found,) = json.loads(response["body"])
     assert (found["label"], found["type"]) == (label, kind)

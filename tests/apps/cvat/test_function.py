@@ -11,9 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from endofm_monai.apps.cvat.answers import FrameAnnotator
-
-from .test_answers import PLACES, SpotModel, frame_at
+from .test_answers import PLACES, annotator_of, frame_at
 
 cvataa = pytest.importorskip("cvat_sdk.auto_annotation")
 models = pytest.importorskip("cvat_sdk.models")
@@ -25,7 +23,7 @@ def run(monkeypatch, task, names, places, label_type="any", **options):
 
     from endofm_monai.apps.cvat.function import VideoFunction
 
-    function = VideoFunction(FrameAnnotator(SpotModel(task), max_gap=1))
+    function = VideoFunction(annotator_of(task, max_gap=1), fps=25.0)
     uploaded = {}
     labels = [
         models.Label(
@@ -35,7 +33,7 @@ def run(monkeypatch, task, names, places, label_type="any", **options):
             sublabels=[],
             attributes=[models.Attribute(name="track", mutable=False, input_type="text", values=[], id=9)],
         )
-        for name, number in function.annotator.numbers.items()
+        for name, number in function.annotator.labels.items()
     ]
     samples = [
         SimpleNamespace(
@@ -64,15 +62,15 @@ def test_boxes_of_one_polyp_have_one_number(monkeypatch):
     ]
     assert data.shapes[0].points == [10.0, 8.0, 30.0, 18.0]
     assert data.shapes[0].attributes[0].spec_id == 9
-    assert len(function.annotator.model._frames) == 8  # the model has seen them all
+    assert function.annotator.predictor.seen == 8  # the model has seen them all
+    assert function.annotator.predictor.info.fps == 25
 
 
 def test_another_folder_or_an_earlier_frame_is_another_video(monkeypatch):
     names = ["a/1.png", "a/2.png", "a/10.png", "b/11.png", "b/3.png"]
     function, data = run(monkeypatch, "detection", names, [10] * 5)
     assert [shape.attributes[0].value for shape in data.shapes] == ["0", "0", "0", "0", "0"]
-    assert function._videos == 3
-    assert len(function.annotator.model._frames) == 1
+    assert function.annotator.predictor.seen == 1
 
 
 def test_polygons_and_tags(monkeypatch):
@@ -96,10 +94,10 @@ def test_the_client_loads_the_file(monkeypatch):
 
     opened = []
     monkeypatch.setattr(
-        "endofm_monai.inferers.frame_models.open_frame_model",
-        lambda *arguments: opened.append(arguments) or SpotModel("detection"),
+        "endofm_monai.apps.cvat.answers.open_annotator",
+        lambda *given, **options: opened.append((given, options)) or annotator_of("detection"),
     )
     loader = common.FunctionLoader(None, Path(module.__file__), {"bundle": "folder", "max_gap": 2})
     function = loader.load()
     assert [label.name for label in function.spec.labels] == ["adenoma", "other"]
-    assert opened == [("folder", "cpu", 30.0)]
+    assert opened == [(("folder", "cpu"), {"max_gap": 2})]

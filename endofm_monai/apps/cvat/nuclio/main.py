@@ -14,48 +14,34 @@ import json
 import os
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
-from endofm_monai.apps.cvat.answers import FrameAnnotator
-from endofm_monai.inferers.frame_models import open_frame_model
+from endofm_monai.apps.cvat.answers import open_annotator
 
 __all__ = ["handler", "init_context"]
 
 
 def init_context(context: Any) -> None:
     """Open the bundle that the variable ``ENDOFM_BUNDLE`` names, on the device ``ENDOFM_DEVICE``."""
-    model = open_frame_model(os.environ["ENDOFM_BUNDLE"], os.environ.get("ENDOFM_DEVICE", "cpu"))
-    context.user_data.annotator = FrameAnnotator(model)
+    device = os.environ.get("ENDOFM_DEVICE", "cpu")
+    context.user_data.annotator = open_annotator(os.environ["ENDOFM_BUNDLE"], device)
 
 
 def handler(context: Any, event: Any) -> Any:
     """Answer CVAT's request ``{"image": base64, "threshold": 0.5}`` with shapes or tags."""
-    annotator: FrameAnnotator = context.user_data.annotator
-    data = event.body
+    annotator = context.user_data.annotator
     try:
-        with Image.open(io.BytesIO(base64.b64decode(data["image"]))) as image:
-            frame = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        threshold = None if data.get("threshold") is None else float(data["threshold"])
+        with Image.open(io.BytesIO(base64.b64decode(event.body["image"]))) as image:
+            image.load()
+        threshold = None if event.body.get("threshold") is None else float(event.body["threshold"])
     except (KeyError, OSError, TypeError, ValueError) as error:
         return _respond(context, {"error": f"the request is not usable ({type(error).__name__}: {error})"}, 400)
     annotator.begin()
-    answer = annotator.model.push(frame, object())
-    return _respond(
-        context,
-        [
-            {
-                "confidence": f"{each.score:.5f}",
-                "label": each.label,
-                "type": annotator.kind,
-                "points": list(each.points),
-                "attributes": [],
-            }
-            for each in annotator.draw(answer, threshold)
-        ],
-        200,
-    )
+    found = [
+        {"confidence": f"{each.score:.5f}", "label": each.label, "points": list(each.points)}
+        for each in annotator.push(image, threshold)
+    ]
+    return _respond(context, [{**each, "type": annotator.kind, "attributes": []} for each in found], 200)
 
 
 def _respond(context: Any, content: Any, status: int) -> Any:
