@@ -18,53 +18,31 @@ TRACK = "track"
 
 @dataclass(frozen=True)
 class Shape:
-    """What is drawn in one frame, in CVAT's coordinates: pixel (0, 0) reaches from 0 to 1.
+    """What is drawn in one frame, in CVAT's coordinates: pixel (0, 0) reaches from 0 to 1."""
 
-    Args:
-        kind: ``"box"``, ``"polygon"`` or ``"mask"``.
-        points: of a box ``x1, y1, x2, y2``; of a polygon ``x, y`` of each corner; of a mask see
-            :func:`endofm_monai.formats.masks.mask_points`.
-        keyframe: drawn by somebody, and not interpolated.
-        outside: the object is not to be seen, from this frame on.
-        occluded: something is before it.
-        z_order: layer.
-        attributes: whatever else CVAT's label asks for.
-    """
-
-    kind: str
-    points: tuple[float, ...]
-    keyframe: bool = True
-    outside: bool = False
-    occluded: bool = False
-    z_order: int = 0
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    kind: str  # "box", "polygon" or "mask"
+    points: tuple[float, ...]  # x1, y1, x2, y2; x, y of each corner; of a mask see `formats.masks.mask_points`
+    keyframe: bool = True  # drawn by somebody, and not interpolated
+    outside: bool = False  # the object is not to be seen, from this frame on
+    occluded: bool = False  # something is before it
+    z_order: int = 0  # layer
+    attributes: Mapping[str, str] = field(default_factory=dict)  # whatever else CVAT's label asks for
 
 
 @dataclass(frozen=True)
 class Track:
-    """An object in the frames of a video.
+    """An object in the frames of a video."""
 
-    Args:
-        label: name of its class.
-        shapes: by frame, in order, as far as they are listed.
-        number: number of the track; None for what was drawn in one frame, with no relation to other frames.
-        group: number of CVAT's group; 0 for none.
-        source: ``"manual"``, ``"auto"``, ...
-    """
-
-    label: str
-    shapes: Mapping[int, Shape]
-    number: int | None = None
-    group: int = 0
-    source: str = "manual"
+    label: str  # name of its class
+    shapes: Mapping[int, Shape]  # by frame, in order, as far as they are listed
+    number: int | None = None  # None for what was drawn in one frame, with no relation to other frames
+    group: int = 0  # CVAT's; 0 for none
+    source: str = "manual"  # or "auto", ...
 
     def visible(self, frames: int) -> dict[int, Shape]:
         """The shapes of all frames of a video of so many ``frames`` in which the object is to be seen.
 
         As in CVAT shapes are interpolated linearly between listed frames, and the last one stays until the end.
-
-        Raises:
-            ValueError: when a mask, or polygons with different numbers of corners, would have to be interpolated.
         """
         found: dict[int, Shape] = {}
         listed = sorted(self.shapes)
@@ -94,31 +72,18 @@ class Tag:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What CVAT knows of a task: a video, or a list of images.
-
-    Args:
-        name: name of the task.
-        frames: number of frames, which count from 0.
-        width: columns of a frame in pixels.
-        height: rows of a frame in pixels.
-        labels: names of the classes.
-        tracks: the objects, in order.
-        tags: the tags of the frames that have some.
-        images: names of the frames, for a task of images.
-        source: file name of the video, for a task of one.
-        start: number of the video's frame that is frame 0 here.
-    """
+    """What CVAT knows of a task: a video, or a list of images. Frames count from 0."""
 
     name: str
     frames: int
-    width: int
+    width: int  # of a frame, in pixels
     height: int
-    labels: Sequence[str]
+    labels: Sequence[str]  # names of the classes
     tracks: Sequence[Track] = ()
-    tags: Mapping[int, Sequence[Tag]] = field(default_factory=dict)
-    images: Sequence[str] = ()
-    source: str = ""
-    start: int = 0
+    tags: Mapping[int, Sequence[Tag]] = field(default_factory=dict)  # of the frames that have some
+    images: Sequence[str] = ()  # names of the frames, for a task of images
+    source: str = ""  # file name of the video, for a task of one
+    start: int = 0  # number of the video's frame that is frame 0 here
 
 
 def _interpolate(shape: Shape, target: Shape, share: float) -> tuple[float, ...]:
@@ -134,12 +99,9 @@ def _interpolate(shape: Shape, target: Shape, share: float) -> tuple[float, ...]
 
 
 def end_gaps(shapes: Mapping[int, Shape], frames: int, bridge: bool = False) -> dict[int, Shape]:
-    """List the frames from which on a track's object is not to be seen.
+    """List where a track's object is no longer to be seen in a video of so many ``frames``.
 
-    Args:
-        shapes: what is to be seen, by frame.
-        frames: number of frames of the video.
-        bridge: boxes are interpolated in gaps; polygons cannot be.
+    With ``bridge`` boxes are interpolated in gaps; polygons cannot be.
     """
     last = max(shapes)
     ends = {
@@ -157,11 +119,7 @@ def track_from_boxes(track: BoxTrack, number: int, class_names: Sequence[str], f
 
 
 def join_tracks(annotations: Annotations) -> Annotations:
-    """Make a track of the single shapes of one class and kind whose attribute :data:`TRACK` has one number.
-
-    Raises:
-        ValueError: when two of them are in one frame.
-    """
+    """Make a track of the single shapes of one class and kind whose attribute :data:`TRACK` has one number."""
     tracks: list[Track] = []
     parts: dict[tuple[str, str, str], dict[int, Shape]] = {}
     for track in annotations.tracks:
@@ -181,11 +139,7 @@ def join_tracks(annotations: Annotations) -> Annotations:
 
 
 def merge_tags(annotations: Annotations, tagged: Annotations) -> Annotations:
-    """Add the tags of an export "for images" of the same task, as CVAT leaves them out of one "for video".
-
-    Raises:
-        ValueError: when the numbers of frames differ.
-    """
+    """Add the tags of an export "for images" of the same task, as CVAT leaves them out of one "for video"."""
     if annotations.frames != tagged.frames:
         raise ValueError(
             f"{annotations.name}: has {annotations.frames} frames, but {tagged.frames} where the tags are."

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from endofm_monai.data.readers.paths import natural_key
+from endofm_monai.formats.annotations import Shape
+from endofm_monai.formats.items import item_shapes
 from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_from_points, mask_points
 from endofm_monai.utils import write_json
 
@@ -137,36 +137,24 @@ def write_coco_annotations(
     for item, (height, width) in zip(items, frame_sizes, strict=True):
         file = {"file_name": item["image"]} if isinstance(item["image"], str) else {}
         videos.append({"id": len(videos) + 1, "name": item["video"], **file})
+        first = len(images) + 1
         for frame in range(max(len(item.get(key, ())) for key in ("box", "outline", "tag"))):
-            boxes, labels, infos, outlines, tags = (
-                item[key][frame] if key in item else [] for key in ("box", "box_label", "box_info", "outline", "tag")
-            )
             name = f"{item['image']}/frame_{frame:06d}.png" if file else item["image"][frame]
-            image = {"id": len(images) + 1, "file_name": name, "width": width, "height": height}
+            image = {"id": first + frame, "file_name": name, "width": width, "height": height}
+            tags = item["tag"][frame] if "tag" in item else []
             images.append({**image, "video_id": len(videos), "frame_index": frame, "tags": tags})
-            shapes = [
-                (label, _box(box), info)
-                for box, label, info in zip(boxes, labels, infos or [{}] * len(boxes), strict=True)
-            ]
-            for outline in outlines:
-                info = {key: value for key, value in outline.items() if key not in ("label", "polygon", "mask")}
-                shapes.append((outline["label"], _outline(outline, height, width), info))
-            for label, shape, info in shapes:
-                head = {"id": len(annotations) + 1, "image_id": len(images), "category_id": label}
-                annotations.append({**head, **shape, "attributes": info})
+        for frame, label, shape, info in item_shapes(item):
+            ids = {"id": len(annotations) + 1, "image_id": first + frame, "category_id": label}
+            annotations.append({**ids, **_place(shape, height, width), "attributes": info})
     categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]
     content = {"categories": categories, "videos": videos, "images": images, "annotations": annotations}
     write_json(path, content, indent=None)
 
 
-def _box(box: Sequence[float]) -> dict[str, Any]:
-    width, height = round(box[2] - box[0], 6), round(box[3] - box[1], 6)
-    return {"segmentation": [], "area": round(width * height, 6), "bbox": [*box[:2], width, height], "iscrowd": 0}
-
-
-def _outline(outline: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
-    if "mask" in outline:
-        return coco_mask(mask_from_points(outline["mask"], height, width), outline["mask"][:4])
-    points = np.reshape(outline["polygon"], (-1, 2))
-    corners = [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
-    return {**_box(corners), "segmentation": [outline["polygon"]]}
+def _place(shape: Shape, height: int, width: int) -> dict[str, Any]:
+    if shape.kind == "mask":
+        return coco_mask(mask_from_points(shape.points, height, width), shape.points[:4])
+    x, y = shape.points[::2], shape.points[1::2]
+    bbox = [min(x), min(y), round(max(x) - min(x), 6), round(max(y) - min(y), 6)]
+    polygons = [list(shape.points)] if shape.kind == "polygon" else []
+    return {"segmentation": polygons, "area": round(bbox[2] * bbox[3], 6), "bbox": bbox, "iscrowd": 0}

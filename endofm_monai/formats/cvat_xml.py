@@ -8,7 +8,6 @@ import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 from xml.etree import ElementTree
@@ -22,8 +21,6 @@ __all__ = ["read_cvat_xml", "write_cvat_xml"]
 
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 RECTANGLE = ("left", "top", "width", "height")
-KINDS = ("box", "polygon", "mask")
-OTHER_KINDS = ("polyline", "points", "ellipse", "cuboid", "skeleton")
 MAX_BYTES = 2_000_000_000  # a file that unpacks to more is not unpacked
 
 
@@ -33,24 +30,19 @@ def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
     Tracks are elements of their own, as in "CVAT for video"; what belongs to one frame alone (single shapes and tags)
     stands in elements of the images, as in "CVAT for images". CVAT reads both from one file.
     """
-    start = annotations.start
+    start, images = annotations.start, annotations.images
+    size = {"width": str(annotations.width), "height": str(annotations.height)}
     root = Element("annotations")
-    _text(root, "version", "1.1")
+    _add_texts(root, version="1.1")
     task = SubElement(SubElement(root, "meta"), "task")
-    _text(task, "name", annotations.name)
-    _text(task, "size", annotations.frames)
-    _text(task, "mode", "annotation" if annotations.images else "interpolation")
-    _text(task, "start_frame", start)
-    _text(task, "stop_frame", start + annotations.frames - 1)
+    _add_texts(task, name=annotations.name, size=annotations.frames, mode="annotation" if images else "interpolation")
+    _add_texts(task, start_frame=start, stop_frame=start + annotations.frames - 1)
     labels = SubElement(task, "labels")
     for label in annotations.labels:
-        _text(SubElement(labels, "label"), "name", label)
-    size = {"width": str(annotations.width), "height": str(annotations.height)}
-    original = SubElement(task, "original_size")
-    for name, value in size.items():
-        _text(original, name, value)
+        _add_texts(SubElement(labels, "label"), name=label)
+    _add_texts(SubElement(task, "original_size"), **size)
     if annotations.source:
-        _text(task, "source", annotations.source)
+        _add_texts(task, source=annotations.source)
 
     singles: dict[int, list[tuple[Shape, dict[str, str]]]] = defaultdict(list)
     for track in annotations.tracks:
@@ -65,8 +57,8 @@ def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
             _add_shape(element, shape, {"frame": str(start + frame), **flags})
     for frame in range(annotations.frames):
         tags = annotations.tags.get(frame, ())
-        if annotations.images or frame in singles or tags:
-            name = annotations.images[frame] if annotations.images else f"frame_{start + frame:06d}"
+        if images or frame in singles or tags:
+            name = images[frame] if images else f"frame_{start + frame:06d}"
             image = SubElement(root, "image", {"id": str(start + frame), "name": name, **size})
             for shape, head in singles[frame]:
                 _add_shape(image, shape, head)
@@ -77,8 +69,9 @@ def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
         ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
 
 
-def _text(parent: Element, tag: str, text: object) -> None:
-    SubElement(parent, tag).text = str(text)
+def _add_texts(parent: Element, **texts: object) -> None:
+    for name, text in texts.items():
+        SubElement(parent, name).text = str(text)
 
 
 def _add_shape(parent: Element, shape: Shape, head: Mapping[str, str]) -> None:
@@ -171,12 +164,11 @@ def _read(root: Element) -> Annotations:
     for image in images:
         frame = _place(image.attrib["id"], places)
         for element in image:
-            label, source = element.attrib["label"], element.get("source", "manual")
             if element.tag == "tag":
-                tags.setdefault(frame, []).append(Tag(label, _attributes(element), source))
+                tag = Tag(element.attrib["label"], _attributes(element), element.get("source", "manual"))
+                tags.setdefault(frame, []).append(tag)
             else:
-                group = int(element.get("group_id", 0))
-                tracks.append(Track(label, {frame: _read_shape(element)}, None, group, source))
+                tracks.append(_track(element, {frame: _read_shape(element)}, None))
     size = task.find("original_size")
     sizes = {(image.attrib["width"], image.attrib["height"]) for image in images if "width" in image.attrib}
     if size is not None:
@@ -199,17 +191,16 @@ def _read(root: Element) -> Annotations:
 
 
 def _read_track(element: Element, places: Mapping[int, int]) -> Track:
-    shapes = {}
-    for child in element:
-        keyframe, outside = child.get("keyframe", "1") == "1", child.get("outside") == "1"
-        shape = replace(_read_shape(child), keyframe=keyframe, outside=outside)
-        shapes[_place(child.attrib["frame"], places)] = shape
+    read = {_place(child.attrib["frame"], places): _read_shape(child) for child in element}
+    shapes = [(frame, read[frame]) for frame in sorted(read)]
     if not shapes:
         raise ValueError(f"the track {element.get('id')} has no shape")
-    shapes = dict(sorted(shapes.items()))
-    number: int | None = int(element.attrib["id"])
-    if next(iter(shapes.values())).kind == "mask":  # CVAT cannot track masks, and lists them as tracks of one frame
-        number, shapes = None, dict(list(shapes.items())[:1])
+    if shapes[0][1].kind == "mask":  # CVAT cannot track masks, and lists them as tracks of one frame
+        return _track(element, dict(shapes[:1]), None)
+    return _track(element, dict(shapes), int(element.attrib["id"]))
+
+
+def _track(element: Element, shapes: Mapping[int, Shape], number: int | None) -> Track:
     group, source = int(element.get("group_id", 0)), element.get("source", "manual")
     return Track(element.attrib["label"], shapes, number, group, source)
 
@@ -221,28 +212,34 @@ def _place(frame: str, places: Mapping[int, int]) -> int:
 
 
 def _read_shape(element: Element) -> Shape:
-    attributes, kind = element.attrib, element.tag
-    if kind in OTHER_KINDS or float(attributes.get("rotation", 0)):
-        what = f"a <{kind}>" if kind in OTHER_KINDS else "a rotated box"
-        raise ValueError(f"holds {what}; draw boxes, polygons or masks instead")
-    if kind not in KINDS:
-        raise ValueError(f"holds an unknown <{kind}>")
+    given, kind = element.attrib, element.tag
+    if float(given.get("rotation", 0)):
+        raise ValueError("holds a rotated box; draw boxes, polygons or masks instead")
     points: list[float]
     if kind == "box":
-        points = [float(attributes[side]) for side in SIDES]
+        points = [float(given[side]) for side in SIDES]
     elif kind == "polygon":
-        corners = [corner.split(",") for corner in attributes["points"].split(";")]
+        corners = [corner.split(",") for corner in given["points"].split(";")]
         points = [float(value) for x, y in corners for value in (x, y)]
         if len(corners) < 3:
             raise ValueError("holds a polygon of fewer than three corners")
-    else:
-        points = [int(value) for value in (*map(attributes.__getitem__, RECTANGLE), *attributes["rle"].split(","))]
+    elif kind == "mask":
+        points = [int(value) for value in (*(given[side] for side in RECTANGLE), *given["rle"].split(","))]
         if sum(points[4:]) != points[2] * points[3] or min(points) < 0:
             raise ValueError(f"holds a mask whose runs do not fill its {points[2]}x{points[3]} pixels")
+    else:
+        raise ValueError(f"holds a <{kind}>; draw boxes, polygons or masks instead")
     if not all(math.isfinite(point) for point in points):
         raise ValueError(f"holds a <{kind}> that is not finite")
-    occluded, z_order = attributes.get("occluded") == "1", int(attributes.get("z_order", 0))
-    return Shape(kind, tuple(points), occluded=occluded, z_order=z_order, attributes=_attributes(element))
+    return Shape(
+        kind,
+        tuple(points),
+        keyframe=given.get("keyframe", "1") == "1",
+        outside=given.get("outside") == "1",
+        occluded=given.get("occluded") == "1",
+        z_order=int(given.get("z_order", 0)),
+        attributes=_attributes(element),
+    )
 
 
 def _attributes(element: Element) -> dict[str, str]:

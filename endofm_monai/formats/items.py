@@ -13,7 +13,7 @@ from typing import Any
 from endofm_monai.data import join_frames, split_frames
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end_gaps
 
-__all__ = ["annotations_from_item", "items_from_annotations", "tagged_clips"]
+__all__ = ["annotations_from_item", "item_shapes", "items_from_annotations", "tagged_clips"]
 
 KEYS = ("box", "box_label", "box_info", "outline", "tag")
 DEFAULTS: dict[str, Any] = {
@@ -51,9 +51,6 @@ def items_from_annotations(
     Returns:
         one item for a video, or one for each folder of images, with ``image`` and ``video`` (the task's name, or that
         of the folder where there are several).
-
-    Raises:
-        ValueError: when an object is of another class, or cannot be interpolated.
     """
     count = annotations.frames
     frames: list[dict[str, list[Any]]] = [{key: [] for key in KEYS} for _ in range(count)]
@@ -96,14 +93,8 @@ def items_from_annotations(
 def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], width: int, height: int) -> Annotations:
     """Make CVAT's annotations of an item of a datalist, the inverse of :func:`items_from_annotations`.
 
-    Args:
-        item: an item with some of ``box`` and ``box_label``, ``outline`` and ``tag``.
-        class_names: see there.
-        width: columns of a frame in pixels.
-        height: rows of a frame in pixels.
-
-    Raises:
-        ValueError: when a track has two classes, or two shapes in a frame.
+    The item may have some of ``box`` and ``box_label``, ``outline`` and ``tag``; its frames have ``width`` x ``height``
+    pixels.
     """
     images = item["image"] if not isinstance(item["image"], str) else []
     source, part = split_frames(item["image"]) if not images else ("", None)
@@ -111,7 +102,7 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
     frames = max(len(item.get(key, ())) for key in ("box", "outline", "tag"))
     singles: list[Track] = []
     tracks: dict[int, tuple[Track, dict[int, Shape]]] = {}
-    for frame, label, shape, info in _shapes(item):
+    for frame, label, shape, info in item_shapes(item):
         number = info.get("track") if shape.kind != "mask" else None  # which CVAT cannot track
         group, source_of = info.get("group", 0), info.get("source", "manual")
         track = Track(class_names[label - 1], {frame: shape}, number, group, source_of)
@@ -148,9 +139,6 @@ def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         items with ``image`` (a part of a video, or of a list), ``label`` (the tag's name) and ``group`` (the video).
-
-    Raises:
-        ValueError: when a frame has several tags.
     """
     clips = []
     for item in items:
@@ -177,14 +165,15 @@ def _unusual(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name, default in DEFAULTS.items() if values.get(name, default) != default}
 
 
-def _shapes(item: Mapping[str, Any]) -> Iterator[tuple[int, int, Shape, Mapping[str, Any]]]:
-    """Frame, label, shape and info of all boxes and outlines, frame by frame."""
+def item_shapes(item: Mapping[str, Any]) -> Iterator[tuple[int, int, Shape, dict[str, Any]]]:
+    """Frame, label, shape, and what else is known, of all boxes and outlines of an item, frame by frame."""
     for frame in range(max(len(item.get(key, ())) for key in ("box", "outline"))):
         boxes, labels, infos, outlines = (item[key][frame] if key in item else [] for key in KEYS[:4])
         found = list(zip(["box"] * len(boxes), boxes, labels, infos or [{}] * len(boxes), strict=True))
         for outline in outlines:
             kind = "polygon" if "polygon" in outline else "mask"
-            found.append((kind, outline[kind], outline["label"], outline))
+            info = {key: value for key, value in outline.items() if key not in ("label", kind)}
+            found.append((kind, outline[kind], outline["label"], info))
         for kind, points, label, info in found:
             flags = {name: info[name] for name in ("keyframe", "occluded", "z_order", "attributes") if name in info}
             yield frame, label, Shape(kind, tuple(points), **flags), info

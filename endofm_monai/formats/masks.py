@@ -20,18 +20,9 @@ from endofm_monai.data.masks import read_mask
 from endofm_monai.utils import atomic_path
 
 __all__ = [
-    "coco_mask",
-    "decode_runs",
-    "draw_polygon",
-    "encode_runs",
-    "mask_from_coco",
-    "mask_from_points",
-    "mask_points",
-    "mask_polygons",
-    "mask_rectangle",
-    "outlines_from_masks",
-    "write_masks",
-]
+    "coco_mask", "decode_runs", "draw_polygon", "encode_runs", "mask_from_coco", "mask_from_points", "mask_points",
+    "mask_polygons", "mask_rectangle", "outlines_from_masks", "write_masks",
+]  # fmt: skip
 
 
 def encode_runs(values: np.ndarray) -> list[int]:
@@ -66,7 +57,7 @@ def mask_from_points(points: Sequence[float], height: int, width: int) -> np.nda
     return mask[:height, :width]
 
 
-def coco_mask(mask: np.ndarray, rectangle: Sequence[int]) -> dict[str, Any]:
+def coco_mask(mask: np.ndarray, rectangle: Sequence[float]) -> dict[str, Any]:
     """A mask ``(H, W)`` in COCO's terms, as ``pycocotools`` reads it; ``rectangle`` is that of its foreground."""
     runs = {"size": list(mask.shape), "counts": encode_runs(mask.ravel(order="F"))}
     return {"segmentation": runs, "area": int(np.count_nonzero(mask)), "bbox": list(rectangle), "iscrowd": 1}
@@ -87,16 +78,13 @@ def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray
 
 
 def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -> list[list[float]]:
-    """Outlines of the separate regions of a mask; holes are filled.
+    """Outlines ``x1, y1, x2, y2, ...`` of the separate regions of a mask ``(H, W)``; holes are filled.
 
     Args:
-        mask: ``(H, W)``.
+        mask: boolean or 0/1.
         tolerance: how far in pixels a simpler outline may be from the true one. With 0 :func:`draw_polygon` gives the
             mask again.
         min_area: smallest region in pixels.
-
-    Returns:
-        ``x1, y1, x2, y2, ...`` of each outline.
     """
     regions = label_regions(np.pad(mask > 0, 1), connectivity=1)
     outlines = []
@@ -115,10 +103,10 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -
 def write_masks(
     item: Mapping[str, Any], dataset_dir: str | os.PathLike, folder: str, height: int, width: int
 ) -> dict[str, Any]:
-    """Write the outlines of an item as mask files, 0 and 255, which the segmentation bundle trains on.
+    """Write the ``outline`` of an item as mask files, 0 and 255, which the segmentation bundle trains on.
 
     Args:
-        item: item with ``outline``, see :func:`endofm_monai.formats.items_from_annotations`.
+        item: see :func:`endofm_monai.formats.items_from_annotations`.
         dataset_dir: the dataset's folder.
         folder: the folder in it for the files; they are named after the frame images, or by the frame's number.
         height: rows of a frame in pixels.
@@ -126,9 +114,6 @@ def write_masks(
 
     Returns:
         the item with ``mask``, a path for each frame.
-
-    Raises:
-        ValueError: when two frame images have one name, or ``folder`` lies outside ``dataset_dir``.
     """
     if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
         raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")

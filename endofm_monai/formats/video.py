@@ -29,9 +29,6 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
 
     Yields:
         a function that writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
-
-    Raises:
-        ValueError: when ``fps`` is not positive, a frame is no such frame, or there is none.
     """
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")

@@ -43,23 +43,14 @@ WriteFrame = Callable[[np.ndarray, Answer], object]
 
 @dataclass(frozen=True)
 class VideoOutput:
-    """What the writers know of a video before its first frame.
+    """What the writers know of a video before its first frame."""
 
-    Args:
-        folder: where to write.
-        name: name of the video.
-        frame_names: a name for each frame.
-        info: number, rate and size of the frames.
-        class_names: names of the classes, from 1 on.
-        threshold: smallest score of a box in pictures and tracks; tables have all.
-    """
-
-    folder: Path
-    name: str
+    folder: Path  # where to write
+    name: str  # of the video
     frame_names: Sequence[str]
     info: ClipInfo
-    class_names: Sequence[str] = ("polyp",)
-    threshold: float = 0.5
+    class_names: Sequence[str] = ("polyp",)  # from 1 on
+    threshold: float = 0.5  # smallest score of a box in pictures and tracks; tables have all
 
     def likely(self, answer: Answer) -> Answer:
         """The boxes of a frame with at least the score ``threshold``."""

@@ -27,27 +27,16 @@ _HALF = int(np.flatnonzero(_COCO.iou_thresholds == 0.5)[0])
 
 @dataclass
 class DetectionFrame:
-    """A frame of a video: its true boxes and what was detected in it. Boxes are xyxy in pixels, classes count from 1.
+    """True and detected boxes of a frame of a video, xyxy in pixels; classes count from 1."""
 
-    Args:
-        video: name of the video, or of a part of one that stands for itself; no other one has it.
-        index: number of the frame in it.
-        box: true boxes ``(G, 4)``.
-        label: their classes ``(G,)``.
-        pred_box: detected boxes ``(D, 4)``.
-        pred_label: their classes ``(D,)``.
-        pred_score: their scores ``(D,)``.
-        group: what intervals draw as a whole: by default the video.
-    """
-
-    video: str
-    index: int
-    box: np.ndarray
-    label: np.ndarray
-    pred_box: np.ndarray
-    pred_label: np.ndarray
-    pred_score: np.ndarray
-    group: str = ""
+    video: str  # or a part of one that stands for itself; no other one has its name
+    index: int  # number of the frame in it
+    box: np.ndarray  # true boxes (G, 4)
+    label: np.ndarray  # their classes (G,)
+    pred_box: np.ndarray  # detected boxes (D, 4)
+    pred_label: np.ndarray  # their classes (D,)
+    pred_score: np.ndarray  # their scores (D,)
+    group: str = ""  # what intervals draw as a whole: by default the video
     matches: dict[int, dict[str, np.ndarray]] = field(init=False, repr=False)
     """By class, what MONAI's ``matching_batch`` says of the 100 best detections."""
 

@@ -25,40 +25,24 @@ KINDS = {"detection": "rectangle", "segmentation": "polygon", "classification": 
 
 @dataclass(frozen=True)
 class Found:
-    """Something to be drawn in a frame.
+    """Something to be drawn in a frame."""
 
-    Args:
-        label: name of the class.
-        points: of a rectangle ``x1, y1, x2, y2``, of a polygon ``x, y`` of each corner, of a tag nothing.
-        score: its probability.
-        track: number of the polyp in the video; None for a tag.
-    """
-
-    label: str
-    points: tuple[float, ...]
-    score: float
-    track: int | None = None
+    label: str  # name of the class
+    points: tuple[float, ...]  # of a rectangle x1, y1, x2, y2, of a polygon x, y of each corner, of a tag nothing
+    score: float  # its probability
+    track: int | None = None  # number of the polyp in the video; None for a tag
 
 
 @dataclass
 class FrameAnnotator:
-    """Turns a predictor's answers for the frames of a video into what is drawn in CVAT, and numbers the polyps.
+    """Turns a predictor's answers for the frames of a video into what is drawn in CVAT, and numbers the polyps."""
 
-    Args:
-        predictor: of one of the three tasks.
-        labels: the number of each class in the answers, by name.
-        iou: smallest IoU of a polyp's boxes in two frames; polygons are linked by the boxes around them.
-        max_gap: frames in a row in which a polyp may be missed.
-        tolerance: how far a polygon may be from the outline of the mask, in pixels; more gives fewer corners to move.
-        min_area: smallest polygon in pixels.
-    """
-
-    predictor: Any
-    labels: Mapping[str, int]
-    iou: float = 0.3
-    max_gap: int = 5
-    tolerance: float = 1.0
-    min_area: int = 64
+    predictor: Any  # of one of the three tasks
+    labels: Mapping[str, int]  # number of each class in the answers, by name
+    iou: float = 0.3  # smallest of a polyp's boxes in two frames; polygons are linked by the boxes around them
+    max_gap: int = 5  # frames in a row in which a polyp may be missed
+    tolerance: float = 1.0  # pixels from a polygon to the mask's outline; more gives fewer corners to move
+    min_area: int = 64  # smallest polygon in pixels
 
     def __post_init__(self) -> None:
         self.kind = KINDS[self.predictor.task]
