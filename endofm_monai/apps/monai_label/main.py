@@ -24,14 +24,28 @@ from monailabel.utils.others.generic import strtobool
 
 import endofm_monai
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore
-from endofm_monai.apps.monai_label.lib.infers import EndoInferTask, infer_task
+from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
 from endofm_monai.apps.monai_label.lib.strategies import UncertainFrames, Uncertainty
 from endofm_monai.apps.monai_label.lib.trainers import EndoTrainTask
-from endofm_monai.inferers.bundle import Bundle, BundleError, find_bundles
+from endofm_monai.inferers import Bundle, BundleError, find_bundles
 
 __all__ = ["EndoFMApp"]
 
 logger = logging.getLogger(__name__)
+
+
+class Known(dict[str, Any]):
+    """Tasks that a request may ask for by their names; another name is answered by an ``HTTPException``."""
+
+    def __init__(self, what: str, tasks: Mapping[str, Any]) -> None:
+        super().__init__(tasks)
+        self.what = what
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The task of this name, where one is asked for."""
+        if name and name not in self:
+            raise HTTPException(404, f"There is no {self.what} {name!r}; there are {', '.join(self)}.")
+        return super().get(name, default)
 
 
 class EndoFMApp(MONAILabelApp):
@@ -47,22 +61,14 @@ class EndoFMApp(MONAILabelApp):
         app_dir: the app's folder.
         studies: folder with images, videos and labels.
         conf: the settings.
-
-    Raises:
-        BundleError: when a folder or a named bundle does not exist, or no bundle is usable.
-        PermissionError: when ``studies`` cannot be written to.
-        ValueError: when ``studies`` is no folder but an address.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         os.environ.setdefault("PYTHONPATH", "")  # MONAI Label's background tasks fail silently without it
         self._tasks = load_tasks(conf.get("bundles_dir") or os.path.join(app_dir, "model"), conf.get("models", "all"))
         super().__init__(
-            app_dir,
-            studies,
-            conf,
-            name="Endo-FM",
-            description="Segmentation, detection and classification of polyps in endoscopy video",
+            *(app_dir, studies, conf, "Endo-FM"),
+            "Segmentation, detection and classification of polyps in endoscopy video",
             version=endofm_monai.__version__,
         )
         self._auto_update_scoring = strtobool(conf.get("auto_update_scoring", "false"))
@@ -75,31 +81,26 @@ class EndoFMApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """One infer task a bundle."""
-        return dict(self._tasks)
+        return Known("model", self._tasks)
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One trainer a bundle."""
-        return {name: EndoTrainTask(task.bundle) for name, task in self._tasks.items()}
+        return Known("model", {name: EndoTrainTask(task.bundle) for name, task in self._tasks.items()})
 
     def init_strategies(self) -> dict[str, Strategy]:
         """By chance, in order, and for each bundle by its uncertainty."""
         uncertain = {f"uncertainty_{name}": UncertainFrames(name) for name in self._tasks}
-        return {"random": Random(), "first": First(), **uncertain}
+        return Known("strategy", {"random": Random(), "first": First(), **uncertain})
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """For each bundle its uncertainty."""
-        return {name: Uncertainty(name, task) for name, task in self._tasks.items()}
+        return Known("method", {name: Uncertainty(name, task) for name, task in self._tasks.items()})
 
     def _load_sessions(self, load: bool = False) -> None:
         """No sessions: their names reach the file system unchecked, and frames do not need them."""
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Answer a request about an image of the datastore, or one that came with it.
-
-        Raises:
-            HTTPException: when there is no such model or image, or as :class:`EndoInferTask`.
-        """
-        _check_known(request.get("model"), self._infers, "model")
+        """Answer a request about an image of the datastore, or one that came with it."""
         image = str(request.get("image"))
         if not (datastore or self.datastore()).get_image_uri(image):
             if not _is_upload(image):
@@ -107,28 +108,13 @@ class EndoFMApp(MONAILabelApp):
             request = {**request, "context": False}  # the files beside it are other people's
         return super().infer(request, datastore)
 
-    def train(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Train a model; raises an ``HTTPException`` when there is no such one, or as :class:`EndoTrainTask`."""
-        _check_known(request.get("model"), self._trainers, "model")
-        return super().train(request)
-
-    def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Score images; raises an ``HTTPException`` when there is no such method."""
-        _check_known(request.get("method"), self._scoring_methods, "method")
-        return super().scoring(request, datastore)
-
-    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Give the next image to annotate; raises an ``HTTPException`` when there is no such strategy."""
-        _check_known(request.get("strategy"), self._strategies, "strategy")
-        return super().next_sample(request)
-
 
 def load_tasks(folder: str, names: str) -> dict[str, EndoInferTask]:
     """Make the infer task of each bundle; one that cannot be used is left out with a warning."""
     tasks = {}
     for path in find_bundles(folder, names):
         try:
-            tasks[path.name] = infer_task(Bundle(path))
+            tasks[path.name] = EndoInferTask(Bundle(path))
         except BundleError as error:
             logger.warning(f"Left out: {error}")
     if not tasks:
@@ -136,17 +122,8 @@ def load_tasks(folder: str, names: str) -> dict[str, EndoInferTask]:
     return tasks
 
 
-def _check_known(name: Any, known: Mapping[str, Any], what: str) -> None:
-    if name not in known:
-        raise HTTPException(404, f"There is no {what} {name!r}; there are {', '.join(known)}.")
-
-
 def _is_upload(path: str) -> bool:
     """Whether a path is of a file that the server has just written, under a name that nobody can guess."""
-    folder = os.path.realpath(tempfile.gettempdir())
-    real = os.path.realpath(path)
-    return (
-        os.path.isfile(real)
-        and os.path.dirname(real) == folder
-        and Path(real).name.startswith(tempfile.gettempprefix())
-    )
+    real = Path(os.path.realpath(path))
+    is_temporary = str(real.parent) == os.path.realpath(tempfile.gettempdir())
+    return is_temporary and real.is_file() and real.name.startswith(tempfile.gettempprefix())

@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))  # where tests and configurations find the modules beside this one
 
-from blob_scene import NETWORKS, clear_cache, make_bundle, make_studies, start_app
+from blob_bundles import NETWORKS, make_bundle, make_studies
+from blob_scene import clear_cache, start_app
 
 
 @pytest.fixture(scope="module")

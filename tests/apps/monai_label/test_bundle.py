@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from blob_scene import DETECTION, SEGMENTATION, infer, make_bundle, make_studies, start_app
+from blob_bundles import DETECTION, SEGMENTATION, make_bundle, make_studies
+from blob_scene import infer, start_app
 
-from endofm_monai.apps.monai_label.lib.clip_context import find_clip, neighbors
+from endofm_monai.apps.monai_label.lib.clips import find_clip, neighbors
 from endofm_monai.apps.monai_label.main import EndoFMApp, load_tasks
-from endofm_monai.inferers.bundle import Bundle, BundleError, find_bundles
+from endofm_monai.inferers import Bundle, BundleError, find_bundles
 
 
 def edit(bundle: Path, name: str, **changes: object) -> None:
@@ -39,7 +40,10 @@ def test_bundles_that_cannot_be_used_are_left_out_with_a_warning(tmp_path, caplo
     [
         (lambda bundle: (bundle / "configs" / "inference.json").write_text("{"), r"inference\.json: is not a readable"),
         (lambda bundle: (bundle / "configs" / "metadata.json").unlink(), r"metadata\.json: is not a readable"),
-        (lambda bundle: edit(bundle, "inference.json", network_def={"_target_": "NoSuch"}), r"`network_def` cannot be"),
+        (
+            lambda bundle: edit(bundle, "inference.json", network_def={"_target_": "NoSuch"}),
+            r"`predictor` cannot be built.*NoSuch",
+        ),
     ],
 )
 def test_damaged_bundles_are_named(tmp_path, spoil, message, caplog):
@@ -105,6 +109,6 @@ def test_neighbors_are_those_without_a_gap(tmp_path):
         (tmp_path / name).touch()
     assert [Path(path).name for path in neighbors(str(tmp_path / "a_10.jpg"))] == ["a_9.png", "a_10.jpg", "a_011.png"]
     assert [Path(path).name for path in neighbors(str(tmp_path / "x.png"))] == ["x.png"]
-    clip = find_clip(str(tmp_path / "a_011.png"))
-    assert (clip.length, clip.frame, [Path(path).name for path in clip.part(0, 1)]) == (3, 2, ["a_9.png"])
-    assert find_clip(str(tmp_path / "a_011.png"), context=False).source == [str(tmp_path / "a_011.png")]
+    images, place = find_clip(str(tmp_path / "a_011.png"))
+    assert ([Path(path).name for path in images], place) == (["a_9.png", "a_10.jpg", "a_011.png"], 2)
+    assert find_clip(str(tmp_path / "a_011.png"), context=False) == ([str(tmp_path / "a_011.png")], 0)

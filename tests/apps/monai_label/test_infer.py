@@ -12,24 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from blob_scene import (
-    CLASSIFICATION,
-    DETECTION,
-    FRAMES,
-    HEIGHT,
-    SEGMENTATION,
-    STEP,
-    WIDTH,
-    box,
-    draw,
-    infer,
-    mask,
-    overlap,
-    truth,
-)
+from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, STEP, WIDTH, box, draw, truth
+from blob_scene import infer, mask, overlap
 from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
+
+from endofm_monai.inferers import load_predictor
 
 
 def png(image: Image.Image) -> io.BytesIO:
@@ -94,6 +83,27 @@ def test_mask_equals_that_of_the_bundle(client, studies, bundles, tmp_path):
     for path in written:
         found = mask(infer(client, SEGMENTATION, "image", path.stem))
         np.testing.assert_array_equal(found > 0, np.asarray(Image.open(path)) > 0)
+
+
+@pytest.mark.parametrize("model", [SEGMENTATION, DETECTION, CLASSIFICATION])
+@pytest.mark.parametrize("video", [True, False])
+def test_answers_are_those_of_the_predictor_for_the_whole_clip(client, studies, bundles, model, video):
+    images = sorted(str(path) for path in studies.glob("case_*"))
+    answers = [answer for _, answer in load_predictor(bundles / model)(studies / "case.mp4" if video else images)]
+    assert len(answers) == FRAMES
+    for index in (0, 1, 5, FRAMES - 1):
+        place = {"image": "case", "frame": index} if video else {"image": f"case_{index:04d}"}
+        answer = answers[index]
+        if model == SEGMENTATION:
+            found = mask(infer(client, model, "image", **place))
+            np.testing.assert_array_equal(found, answer["mask"][0])
+        elif model == DETECTION:
+            found = infer(client, model, score_threshold=0, **place).json()["detections"]
+            np.testing.assert_allclose([item["score"] for item in found], answer["label_scores"], atol=1e-4)
+            np.testing.assert_allclose([item["box"] for item in found], answer["box"].view(-1, 4), atol=0.01)
+        else:
+            found = [item["score"] for item in infer(client, model, **place).json()["prediction"]]
+            np.testing.assert_allclose(found, answer["probabilities"], atol=1e-4)
 
 
 def test_where_nothing_is_red_mask_polygons_and_boxes_are_empty(client):

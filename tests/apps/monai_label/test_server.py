@@ -14,7 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from blob_scene import APP, FOLDER, SEGMENTATION, infer, make_bundle, make_studies, mask, overlap, truth
+from blob_bundles import ROOT, SEGMENTATION, make_bundle, make_studies, truth
+from blob_scene import APP, infer, mask, overlap
 
 SECONDS = 600  # more than enough on a machine that does other things as well
 
@@ -37,7 +38,7 @@ def server(tmp_path) -> Iterator[tuple[httpx.Client, subprocess.Popen, Path]]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
     command += ["--conf", "bundles_dir", str(bundle.parent), "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(FOLDER), "MONAI_LABEL_APP_CONF": "{}"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "MONAI_LABEL_APP_CONF": "{}"}
     with (
         (tmp_path / "log").open("wb") as log,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as http,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from blob_scene import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, WIDTH
+from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, WIDTH
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
 

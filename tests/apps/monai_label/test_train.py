@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from blob_scene import CLASSIFICATION, DETECTION, FRAMES, SEGMENTATION, box, infer, truth
+from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, SEGMENTATION, box, truth
+from blob_scene import infer
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
 
-from endofm_monai.apps.monai_label.lib.labels import join_frames_of_clips, labeled_frames
+from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
+from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
 
 
 def train(client: Any, model: str, **params: Any) -> Any:
@@ -71,7 +73,8 @@ def test_next_answer_uses_the_new_weights(client, bundles, model):
     app = app_instance()
     app._infers[model].score(app.datastore().get_image_uri("case_0004"))
     weights = torch.load(trained, weights_only=True)
-    assert all(torch.equal(weights[name], value) for name, value in app._infers[model].network.state_dict().items())
+    network = app._infers[model].predictor.network
+    assert all(torch.equal(weights[name], value) for name, value in network.state_dict().items())
 
     torch.save({name: value * 0 for name, value in weights.items()}, trained)  # a network that knows nothing
     assert answer() != first

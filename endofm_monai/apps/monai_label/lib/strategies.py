@@ -11,8 +11,8 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from endofm_monai.apps.active_learning.selection import select_frames
-from endofm_monai.apps.monai_label.lib.clip_context import frame_number
+from endofm_monai.apps.active_learning import select_frames
+from endofm_monai.apps.monai_label.lib.clips import frame_number
 from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
 
 __all__ = ["UncertainFrames", "Uncertainty"]
@@ -71,11 +71,7 @@ class UncertainFrames(Strategy):
         self.name = name
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose.
-
-        Raises:
-            HTTPException: when images are left, but none of them has a score.
-        """
+        """Choose, among the images that have a score; an ``HTTPException`` says that none has."""
         unlabeled = set(datastore.get_unlabeled_images())
         scored = {image: score for image in unlabeled if (score := _score(datastore, image, self.name)[0]) is not None}
         if unlabeled and not scored:
@@ -83,18 +79,12 @@ class UncertainFrames(Strategy):
         images = [image for image in datastore.list_images() if image in scored or image not in unlabeled]
         scores = [scored.get(image, 0.0) for image in images]
         labeled = [index for index, image in enumerate(images) if image not in unlabeled]
-        parts = [_part(image, int(request.get("window", 8))) for image in images]
-        chosen = select_frames(scores, None, 1, parts, labeled) or select_frames(scores, None, 1, images, labeled)
-        if not chosen:
-            return None
-        return {"id": images[chosen[0]], "weight": scores[chosen[0]]}
+        places, window = map(frame_number, images), int(request.get("window", 8))
+        parts = [(clip, number // window) for clip, number in places]
+        chosen = select_frames(scores, 1, parts, labeled) or select_frames(scores, 1, images, labeled)
+        return {"id": images[chosen[0]], "weight": scores[chosen[0]]} if chosen else None
 
 
 def _score(datastore: Datastore, image: str, model: str) -> tuple[float | None, str | None]:
     score, version = datastore.get_image_info(image).get(INFO_KEY, {}).get(model, (None, None))
     return score, version
-
-
-def _part(image: str, window: int) -> Any:
-    place = frame_number(image)
-    return image if place is None else (place[0], place[1] // window)

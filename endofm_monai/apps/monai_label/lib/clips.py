@@ -1,0 +1,85 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from endofm_monai.data import ClipReadError
+from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, frame_images, has_suffix
+
+__all__ = ["find_clip", "frame_number", "join_frames_of_clips", "neighbors", "runs"]
+
+_NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
+
+
+def find_clip(path: str, frame: int | None = None, context: bool = True) -> tuple[str | list[str], int | None]:
+    """Find the clip that tells more about a frame than the frame alone.
+
+    Args:
+        path: an image, which may be a frame of a clip, or a video file.
+        frame: for a video the number of the frame, from 0; None for the whole video.
+        context: take the images beside an image for its clip, see :func:`neighbors`.
+
+    Returns:
+        a video file or the frame images in order, and the number of the frame.
+    """
+    if not has_suffix(path, IMAGE_SUFFIXES):
+        return path, frame
+    if frame:
+        raise ClipReadError(f"{os.path.basename(path)}: is a single image, which has no frame {frame}")
+    images = neighbors(path) if context else [path]
+    return images, images.index(path)
+
+
+def neighbors(path: str) -> list[str]:
+    """List the images in the folder of an image that are numbered without a gap before and after it, and itself.
+
+    ``case_0007.png`` has the neighbors ``case_0006.jpg`` and ``case_0008.png``; the number is the last one in the name.
+    """
+    images = {frame_number(image): str(image) for image in reversed(frame_images(os.path.dirname(path)))}
+    paths = list({**images, frame_number(path): path}.values())  # of two with the same number, the first
+    return next(run for run in ([paths[index] for index in run] for run in runs(paths)) if path in run)
+
+
+def frame_number(path: str | os.PathLike) -> tuple[tuple[str, str], int]:
+    """Tell the clip of a frame image, by what is before and after the number, and the number.
+
+    An image without a number is the only one of its clip.
+    """
+    match = _NUMBERED.fullmatch(Path(path).stem)
+    return ((match[1], match[3]), int(match[2])) if match else ((os.fspath(path), ""), 0)
+
+
+def runs(paths: Sequence[str]) -> list[list[int]]:
+    """Group frame images into clips: indices into ``paths`` of runs of neighbors, in the order of the frames."""
+    places = [frame_number(path) for path in paths]
+    grouped: list[list[int]] = []
+    for index in sorted(range(len(paths)), key=places.__getitem__):
+        clip, number = places[index]
+        if grouped and places[grouped[-1][-1]] == (clip, number - 1):
+            grouped[-1].append(index)
+        else:
+            grouped.append([index])
+    return grouped
+
+
+def join_frames_of_clips(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make clips of the items of neighboring frames, so that the network learns from frames in their order.
+
+    Frames of different classes are not joined; videos and images without a number stay as they are, images as clips of
+    one frame.
+    """
+    clips: list[dict[str, Any]] = []
+    for label in dict.fromkeys(item.get("label") for item in items):
+        alike = [item for item in items if item.get("label") == label]
+        clips += [item for item in alike if not has_suffix(item["image"], IMAGE_SUFFIXES)]
+        frames = [item for item in alike if has_suffix(item["image"], IMAGE_SUFFIXES)]
+        for run in runs([item["image"] for item in frames]):
+            clip = {key: [frames[index][key] for index in run] for key in frames[0]}
+            clips.append({**clip, "label": label} if label is not None else clip)
+    return clips

@@ -1,0 +1,92 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from blob_bundles import CLASSIFICATION, DETECTION, SEGMENTATION, draw, make_bundle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from endofm_monai.apps.active_learning import choose_frames, select_frames
+
+WINDOWS = ["a0"] * 3 + ["a1"] * 3 + ["b0"] * 3 + ["b1"] * 2
+SCORES = [0.1, 0.9, 0.8, 0.3, 0.2, 0.1, 0.7, 0.7, 0.0, 0.4, 0.6]
+
+
+def test_the_most_uncertain_frame_of_each_window_comes_first():
+    assert select_frames(SCORES, 2, WINDOWS)[0] == 1
+    assert select_frames(SCORES, 2, WINDOWS)[1] in (6, 7)
+    assert select_frames(SCORES, 9, WINDOWS)[2:] == [10, 3]
+
+
+def test_windows_with_an_annotated_frame_are_left_out():
+    assert select_frames(SCORES, 9, WINDOWS, labeled=[0, 8]) == [10, 3]
+
+
+def test_equal_scores_are_drawn_by_the_seed():
+    first = {select_frames([0.0] * 11, 1, WINDOWS, seed=seed)[0] for seed in range(40)}
+    assert len(first) > 5
+    assert select_frames(None, 3, WINDOWS, seed=1) == select_frames(None, 3, WINDOWS, seed=1)
+
+
+def test_random_takes_every_frame_equally_often():
+    counts = np.zeros(11)
+    for seed in range(3000):
+        counts[select_frames(None, 1, WINDOWS, seed=seed)] += 1
+    assert counts.min() > 200  # 273 expected
+    assert counts.max() < 350
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_no_window_is_taken_twice(data):
+    windows = data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=25))
+    number = len(windows)
+    labeled = data.draw(st.lists(st.integers(0, number - 1), max_size=3))
+    count = data.draw(st.integers(0, 9))
+    random = np.random.default_rng(data.draw(st.integers(0, 9)))
+    scores = random.random(number) if data.draw(st.booleans()) else None
+    chosen = select_frames(scores, count, windows, labeled)
+    names = [windows[index] for index in chosen]
+    assert len(set(names)) == len(names)
+    left = set(windows) - {windows[index] for index in labeled}
+    assert set(names) <= left
+    assert len(chosen) == min(count, len(left))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scores": [0.1] * 10}, "`scores` must be one finite number for each of 11 frames"),
+        ({"scores": [math.nan] * 11}, "`scores` must be one finite number"),
+        ({"scores": None, "labeled": [11]}, "indices from 0 to 10, but holds 11"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        select_frames(**arguments, count=1, windows=WINDOWS)
+
+
+@pytest.mark.parametrize("name", [SEGMENTATION, DETECTION, CLASSIFICATION, None])
+def test_frames_of_videos_to_annotate_next(tmp_path, name):
+    for index in range(9):
+        (tmp_path / "data" / "a").mkdir(parents=True, exist_ok=True)
+        draw(index).save(tmp_path / "data" / "a" / f"{index}.png")
+    bundle = name and str(make_bundle(tmp_path, name.rpartition("_")[2]))
+    options = {"count": 2, "window": 3, "bundle": bundle, "output": str(tmp_path / "next.json")}
+    chosen = choose_frames(str(tmp_path / "data"), **options)
+    assert json.loads((tmp_path / "next.json").read_text()) == chosen
+    assert len({entry["clip"] for entry in chosen}) == 2
+    assert chosen[0]["image"] == "a"
+    if name:
+        assert 1 >= chosen[0]["uncertainty"] >= chosen[1]["uncertainty"] >= 0
+    (third,) = choose_frames(str(tmp_path / "data"), **options, labeled=str(tmp_path / "next.json"))
+    assert {third["clip"], *(entry["clip"] for entry in chosen)} == {f"a#frames={f}-{f + 2}" for f in (0, 3, 6)}
+    (tmp_path / "bad.json").write_text('[{"image": "b", "frame": 0}]')
+    with pytest.raises(ValueError, match="bad.json: frame 0 of b is not among the videos"):
+        choose_frames(str(tmp_path / "data"), **options, labeled=str(tmp_path / "bad.json"))
