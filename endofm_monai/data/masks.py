@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import numpy as np
 from PIL import Image
@@ -15,34 +15,52 @@ __all__ = ["mask_boxes", "read_mask"]
 
 # Lossy masks differ from 0 and 255 along the outline; a picture or a map of classes does so everywhere.
 _MAX_GRAY_SHARE = 0.1
+_NOISE = 8  # levels by which JPEG changes even areas
 
 
-def read_mask(path: Path, clean: bool = False) -> np.ndarray:
-    """Read a mask of foreground and background.
+def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
+    """Read a mask of foreground and background: one rule for training, preparation and every format.
+
+    Background is 0 or black. Foreground is 255 or 1, or any one color, as of a palette.
 
     Args:
-        path: an image with the values 0 and 255 or 0 and 1; where it is not ``clean``, values between 0 and 255 that
-            JPEG compression or smoothing left along the outline are split at 127.
-        clean: accept no values between.
+        path: the image.
+        clean: accept no values between; otherwise those that JPEG compression or smoothing left in a gray mask along
+            the outline are split at 127.
 
     Returns:
         bool array ``(H, W)``.
 
     Raises:
-        ClipReadError: when it is no readable image, or no mask.
+        ClipReadError: when it is no readable image, or which values are foreground is not clear; it names those found.
     """
     try:
         with Image.open(path) as image:
-            mask = np.asarray(image.convert("L"))
+            places = np.asarray(image) if image.mode == "P" else None
+            is_number = image.mode in ("L", "F") or image.mode.startswith("I")
+            pixels = np.asarray(image if is_number else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ClipReadError(f"{path}: is not a readable mask ({error})") from error
-    if mask.max() <= 1:
-        return mask == 1
-    gray = (mask > 8) & (mask < 247) if not clean else (mask > 0) & (mask < 255)
-    if gray.any() if clean else gray.mean() > _MAX_GRAY_SHARE:
-        values = np.unique(mask)
-        raise ClipReadError(f"{path}: a mask has the values 0 and 255 or 0 and 1, found {len(values)} values")
-    return mask > 127
+    channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
+    is_gray = all(np.array_equal(channels[0], channel) for channel in channels[1:])
+    codes = (
+        channels[0] if is_gray else sum(channel.astype(np.int32) << 16 - 8 * i for i, channel in enumerate(channels))
+    )
+    found = np.flatnonzero(np.bincount(codes.ravel())) if codes.dtype == np.uint8 else np.unique(codes)
+    is_told_apart = places is None or len(np.unique(places)) == len(found)  # else two colors of a palette are the same
+    foreground = found[found != 0]
+    if is_told_apart and len(foreground) <= 1 and (not is_gray or set(foreground.tolist()) <= {1, 255}):
+        return codes != 0
+    level = channels.max(0)
+    between = (level > _NOISE) & (level < 255 - _NOISE)
+    is_outline = between.mean() <= _MAX_GRAY_SHARE and (level.max() >= 255 - _NOISE or not between.any())
+    if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline:
+        return level > 127
+    names = [str(code) if is_gray else f"#{code:06x}" for code in found[:8].tolist()]
+    raise ClipReadError(
+        f"{path}: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds "
+        f"{', '.join(names)}{', ...' if len(found) > 8 else ''}"
+    )
 
 
 def mask_boxes(mask: np.ndarray, min_area: int = 30) -> list[list[int]]:

@@ -117,7 +117,6 @@ class WindowPlan(FrameSampler):
 
     num_frames: int = 8
     sampling_rate: float = 32
-    reference_short_videos: bool = False
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or not self.sampling_rate > 0:
@@ -131,7 +130,7 @@ class WindowPlan(FrameSampler):
 
     def span(self, info: ClipInfo) -> float:
         """Number of frames of the video that a clip is spread over."""
-        return self.window_frames(info) if self.reference_short_videos else min(self.window_frames(info), info.frames)
+        return min(self.window_frames(info), info.frames)
 
     def window_frames(self, info: ClipInfo) -> float:
         """Number of frames in a window, if the video is long enough."""

@@ -228,8 +228,7 @@ class PrepareViews(PrepareBatch):
     """Bring the views of a batch to the device, and make them there where the batch holds clips.
 
     What the batch of :func:`endofm_monai.data.collate_clips` holds decides: views that were made in the workers are
-    moved; clips with ``view_frames`` are moved as uint8 and augmented on the device, each with its ``seed``, which
-    gives the same views.
+    moved; raw clips are moved as uint8 and augmented on the device, each with its ``seed``, which gives the same views.
 
     Args:
         augment: the transform of a clip into views, whose plan also says the shapes for a batch without clips.
@@ -243,11 +242,11 @@ class PrepareViews(PrepareBatch):
     ) -> tuple[list[torch.Tensor], None]:
         """Give V tensors ``(B, 3, T, S, S)`` (B is 0 when no clip could be read), and None in place of labels."""
         images = batchdata[CommonKeys.IMAGE]
-        if "view_frames" in batchdata:
+        if images and images[0].ndim == 4:
             clips = [clip.to(device=device, non_blocking=non_blocking) for clip in images]
-            items = zip(clips, batchdata["view_frames"], batchdata["seed"], strict=True)
             (key,) = self.augment.keys
-            made = [self.augment({key: clip, "view_frames": f, "seed": s})[key] for clip, f, s in items]
+            items = zip(clips, batchdata["seed"], strict=True)
+            made = [self.augment({key: clip, "seed": seed})[key] for clip, seed in items]
             images = [torch.stack(views) for views in zip(*made, strict=True)]
         elif not images:
             plan = self.augment.transform.views

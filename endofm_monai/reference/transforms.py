@@ -1,43 +1,235 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
+"""What the published code does to clips otherwise than it means, or than the corrected defaults do."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from monai.apps.detection.transforms.box_ops import flip_boxes
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, Transform
-from monai.utils import TransformBackends
+from monai.transforms import Randomizable, Transform
 from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from endofm_monai.transforms.base import ClipTransformd, to_float
+from endofm_monai.data import ClipInfo, RandomWindow, SupportSampler, WindowPlan
+from endofm_monai.transforms import (
+    FitClip,
+    LoadMasksd,
+    RandAugmentViews,
+    RandAugmentViewsd,
+    RandColorJitterClip,
+    RandFitClip,
+    RandFitClipd,
+    RandGrayscaleClip,
+    RandResizedCropClip,
+    RandScaleCropClip,
+    ScaleCropClip,
+    ScaleCropClipd,
+)
+from endofm_monai.transforms.base import RandClipTransformd, dictionary_version, to_float
+from endofm_monai.transforms.fit_frame import FrameMap
+from endofm_monai.transforms.geometry import central_box, draw_box, scale_short_side
 
-__all__ = ["RandReferenceInput", "RandReferenceInputd", "ReferenceBGRClip", "ReferenceBGRClipd"]
+__all__ = [
+    "RandReferenceInput",
+    "RandReferenceInputd",
+    "ReferenceAugmentViews",
+    "ReferenceAugmentViewsd",
+    "ReferenceBGRClip",
+    "ReferenceBGRClipd",
+    "ReferenceColorJitterClip",
+    "ReferenceFitClip",
+    "ReferenceGrayscaleClip",
+    "ReferenceLoadMasksd",
+    "ReferenceRandFitClip",
+    "ReferenceRandFitClipd",
+    "ReferenceRandScaleCropClip",
+    "ReferenceRandScaleCropClipd",
+    "ReferenceRandomWindow",
+    "ReferenceResizedCropClip",
+    "ReferenceScaleCropClip",
+    "ReferenceScaleCropClipd",
+    "ReferenceSupportSampler",
+    "ReferenceWindowPlan",
+]
 
-MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green and red, 0..255
+FINETUNING_MEAN = (0.45, 0.45, 0.45)  # of the classification, whose backbone was pre-trained with other statistics
+FINETUNING_STD = (0.225, 0.225, 0.225)
+DETECTION_MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green and red, 0..255
+BGR_LUMA = (0.114, 0.587, 0.299)  # for BGR clips, but applied to RGB ones
+
+
+class ReferenceWindowPlan(WindowPlan):
+    """Frames spread over the whole window even where the video is shorter: its last frame is then repeated."""
+
+    def span(self, info: ClipInfo) -> float:
+        """Number of frames that a clip is spread over."""
+        return self.window_frames(info)
+
+
+class ReferenceRandomWindow(ReferenceWindowPlan, RandomWindow):
+    """The same at a random place."""
+
+
+class ReferenceSupportSampler(SupportSampler):
+    """Supports that are drawn from all places of the window, also from those beyond an end of the video.
+
+    Its first or last frame takes their place, so that a frame may support another twice, or itself.
+    """
+
+    def supports(self, index: int, frames: int, random: Any = None) -> list[int]:
+        """Numbers of the frames that support frame ``index``."""
+        random = random or np.random.default_rng([self.seed, index])
+        distances, half = np.arange(1, self.window + 1), self.num_supports // 2
+        before, after = random.permutation(index - distances), random.permutation(index + distances)
+        places = np.concatenate([before[:half], after[: self.num_supports - half]])
+        return places.clip(max(index - self.window, 0), frames - 1).tolist()
+
+
+class ReferenceLoadMasksd(LoadMasksd):
+    """255 is foreground, any other value background."""
+
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """Read one mask."""
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L")) == 255
+
+
+class ReferenceResizedCropClip(RandResizedCropClip):
+    """Crops of which all ten tries are made, resized without antialiasing and without clipping to ``[0, 1]``.
+
+    The corner is that of the last box that fits but height and width are those of the tenth try, so that the box may
+    be cut at the border and lose its ratio (21 % of boxes at scale (0.4, 1) in square frames, more in wider ones).
+    """
+
+    def randomize(self, data: torch.Tensor) -> None:
+        """Draw the box for the frames of ``data``."""
+        frame_size, corner = data.shape[-2:], None
+        for _ in range(10):
+            height, width = draw_box(frame_size, self.scale, self.ratio, self.R)
+            if height <= frame_size[0] and width <= frame_size[1]:
+                corner = self.R.randint(frame_size[0] - height + 1), self.R.randint(frame_size[1] - width + 1)
+        if corner is None:
+            self.box = central_box(frame_size, self.ratio)
+        else:
+            self.box = *corner, min(height, frame_size[0] - corner[0]), min(width, frame_size[1] - corner[1])
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Cut and resize."""
+        return resize_published(self.cut(clip), self.size)
+
+
+def resize_published(clip: torch.Tensor, size: int) -> torch.Tensor:
+    """Resize all frames to a square bicubically, not antialiased, keeping what leaves the range."""
+    return F.interpolate(to_float(clip), (size, size), mode="bicubic", align_corners=False)
+
+
+class ReferenceColorJitterClip(RandColorJitterClip):
+    """Luma with the weights of red and blue swapped, and no clipping."""
+
+    luma = BGR_LUMA
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Change the colors."""
+        return self.change(clip)
+
+
+class ReferenceGrayscaleClip(RandGrayscaleClip):
+    """Luma with the weights of red and blue swapped."""
+
+    luma = BGR_LUMA
+
+
+class ReferenceAugmentViews(RandAugmentViews):
+    """Views with the published crops and colors, neither blurred nor solarized.
+
+    The published code calls for both, but its functions return their input.
+    """
+
+    crop = ReferenceResizedCropClip
+    color_jitter = ReferenceColorJitterClip
+    grayscale = ReferenceGrayscaleClip
+    has_blur = False
+
+
+class ReferenceAugmentViewsd(RandAugmentViewsd):
+    """Dictionary version of :class:`ReferenceAugmentViews`."""
+
+    array_transform: ClassVar[type[Transform]] = ReferenceAugmentViews
+
+
+class ReferenceRandScaleCropClip(RandScaleCropClip):
+    """Resized without antialiasing, and the last row or column is never taken."""
+
+    def apply(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize and cut."""
+        clip = scale_short_side(clip, self.length, antialias=False)
+        top, left = (int(share * (side - self.size)) for share, side in zip(self.corner, clip.shape[-2:], strict=True))
+        return clip[..., top : top + self.size, left : left + self.size]
+
+
+class ReferenceScaleCropClip(ScaleCropClip):
+    """The leftmost or topmost square of a clip whose short side has the length ``size``, by a slip in a configuration.
+
+    Not antialiased.
+    """
+
+    def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
+        """Resize and cut."""
+        return scale_short_side(clip, self.size, antialias=False)[..., : self.size, : self.size]
+
+
+class ReferenceScaleCropClipd(ScaleCropClipd):
+    """Dictionary version of :class:`ReferenceScaleCropClip`."""
+
+    array_transform: ClassVar[type[Transform]] = ReferenceScaleCropClip
+
+
+class ReferenceFitClip(FitClip):
+    """Resized to ``size`` (640) whatever the ratio of the sides."""
+
+    def frame_map(self, height: int, width: int) -> FrameMap:
+        """How frames of a size are moved."""
+        rows, columns = self.size
+        return FrameMap((columns / width, rows / height), (0.0, 0.0), (columns, rows))
+
+
+class ReferenceFrameMap(FrameMap):
+    """Boxes are mirrored by ``x' = width - 1 - x``, one pixel off."""
+
+    def _flip(self, box: torch.Tensor) -> torch.Tensor:
+        return flip_boxes(box, [side - 1 for side in self.size], self.flips)
+
+
+class ReferenceRandFitClip(RandFitClip):
+    """Squeezed as by :class:`ReferenceFitClip`, with boxes that are mirrored one pixel off."""
+
+    fit_transform = ReferenceFitClip
+    map_type = ReferenceFrameMap
+
+
+class ReferenceRandFitClipd(RandFitClipd):
+    """Dictionary version of :class:`ReferenceRandFitClip`."""
+
+    array_transform: ClassVar[type[Transform]] = ReferenceRandFitClip
 
 
 class ReferenceBGRClip(Transform):
-    """Give a clip the channel order and range of the published detection, which its pre-training did not have.
+    """Channel order and range of the published detection, which its pre-training did not have.
 
     Channels become blue, green and red, ``0..255``, less their mean over ImageNet.
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
-
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         """From RGB ``(3, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, to floating point."""
         clip = to_float(clip).flip(0) * 255
-        return clip - clip.new_tensor(MEAN).view(-1, 1, 1, 1)
-
-
-class ReferenceBGRClipd(ClipTransformd):
-    """Dictionary version of :class:`ReferenceBGRClip`."""
-
-    array_transform = ReferenceBGRClip
+        return clip - clip.new_tensor(DETECTION_MEAN).view(-1, 1, 1, 1)
 
 
 class RandReferenceInput(Randomizable, Transform):
@@ -52,8 +244,6 @@ class RandReferenceInput(Randomizable, Transform):
         augment: resize to 8/7 of ``size``, cut a square out at random, mirror half of the frames and rotate by up to
             5 degrees.
     """
-
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(self, size: int = 224, augment: bool = False) -> None:
         self.size = size
@@ -101,37 +291,30 @@ def _stretch(frame: torch.Tensor) -> torch.Tensor:
     return (frame - low) / (high - low).clamp(min=torch.finfo(frame.dtype).eps)
 
 
-class RandReferenceInputd(Randomizable, MapTransform):
+class RandReferenceInputd(RandClipTransformd):
     """Dictionary version of :class:`RandReferenceInput`.
 
     Args:
         keys: key of the clip.
         mask_key: key of its masks; None leaves them as they are.
-        size: see :class:`RandReferenceInput`.
-        augment: likewise.
+        kwargs: arguments of :class:`RandReferenceInput`.
     """
 
-    backend = RandReferenceInput.backend
+    array_transform: ClassVar[type[Transform]] = RandReferenceInput
 
-    def __init__(
-        self, keys: KeysCollection, mask_key: str | None = None, size: int = 224, augment: bool = False
-    ) -> None:
-        super().__init__(keys)
+    def __init__(self, keys: KeysCollection, mask_key: str | None = None, **kwargs: Any) -> None:
+        super().__init__(keys, **kwargs)
         self.mask_key = mask_key
-        self.transform = RandReferenceInput(size, augment)
-
-    def set_random_state(self, seed: int | None = None, state: Any = None) -> RandReferenceInputd:
-        """Seed this transform and its array version; see MONAI's ``Randomizable``."""
-        super().set_random_state(seed, state)
-        self.transform.set_random_state(state=self.R)
-        return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Prepare the clip; all else stays."""
         d = dict(data)
         for key in self.key_iterator(d):
-            masks = d[self.mask_key] if self.mask_key is not None else None
-            d[key], masks = self.transform(d[key], masks)
+            d[key], masks = self.transform(d[key], None if self.mask_key is None else d[self.mask_key])
             if self.mask_key is not None:
                 d[self.mask_key] = masks
         return d
+
+
+ReferenceBGRClipd = dictionary_version(ReferenceBGRClip)
+ReferenceRandScaleCropClipd = dictionary_version(ReferenceRandScaleCropClip)

@@ -3,43 +3,20 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Transform
-from monai.utils import TransformBackends
 
-__all__ = [
-    "BGR_LUMA",
-    "RGB_LUMA",
-    "ClipTransformd",
-    "RandClipTransform",
-    "RandClipTransformd",
-    "adjust_brightness",
-    "adjust_contrast",
-    "adjust_saturation",
-    "blur_clip",
-    "resize_to_square",
-    "to_float",
-    "to_grayscale",
-]
-
-RGB_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-BGR_LUMA = RGB_LUMA[::-1]  # what the published code applies to RGB clips
+__all__ = ["ClipTransformd", "RandClipTransform", "RandClipTransformd", "dictionary_version", "to_float"]
 
 
 def to_float(clip: torch.Tensor) -> torch.Tensor:
-    """Give a clip in floating point: uint8 ``0..255`` becomes float32 ``0..1``, floating point stays as it is.
-
-    Raises:
-        TypeError: for any other type.
-    """
+    """Give a clip in floating point: uint8 ``0..255`` becomes float32 ``0..1``, floating point stays as it is."""
     if clip.is_floating_point():
         return clip
     if clip.dtype != torch.uint8:
@@ -47,92 +24,21 @@ def to_float(clip: torch.Tensor) -> torch.Tensor:
     return clip.to(torch.float32).div_(255)
 
 
-def resize_to_square(clip: torch.Tensor, size: int, reference: bool = False) -> torch.Tensor:
-    """Resize all frames to a square, bicubically.
-
-    Shrinking is antialiased, because specular highlights and vessels flicker otherwise, and the overshoot of the
-    bicubic kernel is clipped to ``[0, 1]``.
-
-    Args:
-        clip: ``(C, T, H, W)``, uint8 or floating point in ``[0, 1]``.
-        size: height and width of the result in pixels.
-        reference: resize as the published code does: not antialiased, overshoot kept.
-
-    Returns:
-        floating-point clip ``(C, T, size, size)``.
-    """
-    clip = to_float(clip)
-    resized = F.interpolate(clip, (size, size), mode="bicubic", align_corners=False, antialias=not reference)
-    return resized if reference else resized.clamp_(0, 1)
-
-
-def to_grayscale(clip: torch.Tensor, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
-    """Weigh the three channels of a floating-point clip ``(3, T, H, W)`` to its luma ``(1, T, H, W)``.
-
-    Raises:
-        ValueError: when the clip has not three channels.
-    """
-    if clip.shape[0] != 3:
-        raise ValueError(f"A color clip must be (3, T, H, W), found {tuple(clip.shape)}.")
-    gray = clip[0] * luma[0]
-    return gray.add_(clip[1], alpha=luma[1]).add_(clip[2], alpha=luma[2]).unsqueeze(0)
-
-
-def adjust_brightness(clip: torch.Tensor, factor: float) -> torch.Tensor:
-    """Multiply a floating-point clip; the result is not clipped."""
-    return clip * factor
-
-
-def adjust_contrast(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
-    """Move the frames of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their mean luma; not clipped."""
-    return torch.lerp(to_grayscale(clip, luma).mean((-2, -1), keepdim=True), clip, factor)
-
-
-def adjust_saturation(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
-    """Move the pixels of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their luma; not clipped."""
-    return torch.lerp(to_grayscale(clip, luma), clip, factor)
-
-
-def blur_clip(clip: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Blur the frames of a floating-point clip ``(..., H, W)`` with a Gaussian of ``sigma`` pixels, cut at 4 sigma.
-
-    Rows and columns are blurred by one matrix product each: on a CPU several times faster than a depthwise
-    convolution. At the border the weights inside the frame are normalized.
-    """
-
-    def weights(size: int) -> torch.Tensor:
-        position = torch.arange(size, dtype=clip.dtype, device=clip.device)
-        exponent = -((position[:, None] - position) / sigma).square() / 2
-        return torch.softmax(exponent.masked_fill(exponent < -8, -math.inf), dim=1)
-
-    return weights(clip.shape[-2]) @ clip @ weights(clip.shape[-1]).T
-
-
 class RandClipTransform(RandomizableTransform):
     """Base of random transforms that treat all frames of a clip alike.
 
     It takes a clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, and gives a floating-point one
-    (float32 for uint8) without changing its input; in a batch ``(B, C, T, H, W)`` each clip has its own draws. Random
-    numbers come from ``self.R`` on the CPU, so that the device of the clip makes no difference to them.
+    (float32 for uint8) without changing its input. Random numbers come from ``self.R`` on the CPU, so that the device
+    of the clip makes no difference to them.
 
     Args:
         prob: probability that a clip is transformed.
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
-
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """Transform a clip ``(C, T, H, W)``, or each clip of a batch ``(B, C, T, H, W)``.
-
-        Raises:
-            TypeError: when the clip is neither uint8 nor floating point.
-            ValueError: when it has another number of dimensions.
-        """
-        if clip.ndim == 5:
-            return torch.stack([self(item) for item in clip])
+        """Transform a clip ``(C, T, H, W)``."""
         if clip.ndim != 4:
-            expected = "a clip (C, T, H, W) or a batch (B, C, T, H, W)"
-            raise ValueError(f"{type(self).__name__} expects {expected}, found {tuple(clip.shape)}.")
+            raise ValueError(f"{type(self).__name__} expects a clip (C, T, H, W), found {tuple(clip.shape)}.")
         self.randomize(clip)
         return self.apply(clip) if self._do_transform else to_float(clip)
 
@@ -152,11 +58,10 @@ class ClipTransformd(MapTransform):
     """
 
     array_transform: ClassVar[type[Transform]]
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(self, keys: KeysCollection, *args: Any, allow_missing_keys: bool = False, **kwargs: Any) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform = self.array_transform(*args, **kwargs)
+        self.transform: Any = self.array_transform(*args, **kwargs)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Transform the clips at ``keys``; all else stays."""
@@ -168,8 +73,6 @@ class ClipTransformd(MapTransform):
 
 class RandClipTransformd(Randomizable, ClipTransformd):
     """Base of the dictionary versions of random transforms: the clips at all keys have the same draws."""
-
-    array_transform: ClassVar[type[Randomizable]]
 
     def set_random_state(
         self, seed: int | None = None, state: np.random.RandomState | None = None
@@ -187,3 +90,16 @@ class RandClipTransformd(Randomizable, ClipTransformd):
             self.transform.R.set_state(state)
             d[key] = self.transform(d[key])
         return d
+
+
+def dictionary_version(array_transform: type[Transform]) -> type[ClipTransformd]:
+    """Make the dictionary version of a transform, which configs name, as ``FlipClipd`` of ``FlipClip``."""
+    name = f"{array_transform.__name__}d"
+    base = RandClipTransformd if issubclass(array_transform, Randomizable) else ClipTransformd
+    members = {
+        "array_transform": array_transform,
+        "__module__": array_transform.__module__,
+        "__qualname__": name,
+        "__doc__": f"Dictionary version of :class:`{array_transform.__name__}`.",
+    }
+    return type(name, (base,), members)

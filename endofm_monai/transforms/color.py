@@ -3,32 +3,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
 
 import torch
 from monai.transforms import Transform
-from monai.utils import TransformBackends
 from torchvision.transforms.v2 import functional as TF
 
-from endofm_monai.transforms.base import (
-    BGR_LUMA,
-    RGB_LUMA,
-    ClipTransformd,
-    RandClipTransform,
-    RandClipTransformd,
-    adjust_brightness,
-    adjust_contrast,
-    adjust_saturation,
-    blur_clip,
-    to_float,
-    to_grayscale,
-)
+from endofm_monai.transforms.base import RandClipTransform, dictionary_version, to_float
 
 __all__ = [
     "PRETRAINING_MEAN",
     "PRETRAINING_STD",
-    "REFERENCE_FINETUNING_MEAN",
-    "REFERENCE_FINETUNING_STD",
     "NormalizeClip",
     "NormalizeClipd",
     "RandColorJitterClip",
@@ -44,10 +29,40 @@ __all__ = [
 # RGB statistics for clips in [0, 1]: those of ImageNet, with which the published backbone was pre-trained
 PRETRAINING_MEAN = (0.485, 0.456, 0.406)
 PRETRAINING_STD = (0.229, 0.224, 0.225)
+RGB_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
-# the published classification fine-tunes and tests that backbone with these instead, which shifts its input
-REFERENCE_FINETUNING_MEAN = (0.45, 0.45, 0.45)
-REFERENCE_FINETUNING_STD = (0.225, 0.225, 0.225)
+
+def to_grayscale(clip: torch.Tensor, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
+    """Weigh the three channels of a floating-point clip ``(3, T, H, W)`` to its luma ``(1, T, H, W)``."""
+    if clip.shape[0] != 3:
+        raise ValueError(f"A color clip must be (3, T, H, W), found {tuple(clip.shape)}.")
+    gray = clip[0] * luma[0]
+    return gray.add_(clip[1], alpha=luma[1]).add_(clip[2], alpha=luma[2]).unsqueeze(0)
+
+
+def adjust_contrast(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
+    """Move the frames of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their mean luma; not clipped."""
+    return torch.lerp(to_grayscale(clip, luma).mean((-2, -1), keepdim=True), clip, factor)
+
+
+def adjust_saturation(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
+    """Move the pixels of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their luma; not clipped."""
+    return torch.lerp(to_grayscale(clip, luma), clip, factor)
+
+
+def blur_clip(clip: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Blur the frames of a floating-point clip ``(..., H, W)`` with a Gaussian of ``sigma`` pixels, cut at 4 sigma.
+
+    Rows and columns are blurred by one matrix product each: on a CPU several times faster than a depthwise
+    convolution. At the border the weights inside the frame are normalized.
+    """
+
+    def weights(size: int) -> torch.Tensor:
+        position = torch.arange(size, dtype=clip.dtype, device=clip.device)
+        exponent = -((position[:, None] - position) / sigma).square() / 2
+        return torch.softmax(exponent.masked_fill(exponent < -8, -math.inf), dim=1)
+
+    return weights(clip.shape[-2]) @ clip @ weights(clip.shape[-1]).T
 
 
 class NormalizeClip(Transform):
@@ -58,12 +73,8 @@ class NormalizeClip(Transform):
         std: standard deviation of each channel.
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
-
     def __init__(
-        self,
-        mean: tuple[float, float, float] = PRETRAINING_MEAN,
-        std: tuple[float, float, float] = PRETRAINING_STD,
+        self, mean: tuple[float, float, float] = PRETRAINING_MEAN, std: tuple[float, float, float] = PRETRAINING_STD
     ) -> None:
         self.mean = mean
         self.std = std
@@ -73,12 +84,6 @@ class NormalizeClip(Transform):
         clip = to_float(clip)
         mean, std = (clip.new_tensor(value).view(-1, 1, 1, 1) for value in (self.mean, self.std))
         return (clip - mean).div_(std)
-
-
-class NormalizeClipd(ClipTransformd):
-    """Dictionary version of :class:`NormalizeClip`."""
-
-    array_transform = NormalizeClip
 
 
 class RandColorJitterClip(RandClipTransform):
@@ -94,12 +99,9 @@ class RandColorJitterClip(RandClipTransform):
         saturation: strength for the saturation, 0 to 1.
         hue: strength for the hue in turns, 0 to 0.5.
         prob: probability that a clip is changed.
-        reference_color: compute as the published code does: luma with the weights of red and blue swapped, and no
-            clipping.
-
-    Raises:
-        ValueError: when a strength is outside its range.
     """
+
+    luma = RGB_LUMA
 
     def __init__(
         self,
@@ -108,7 +110,6 @@ class RandColorJitterClip(RandClipTransform):
         saturation: float = 0.2,
         hue: float = 0.0,
         prob: float = 0.8,
-        reference_color: bool = False,
     ) -> None:
         super().__init__(prob)
         self.strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
@@ -116,7 +117,6 @@ class RandColorJitterClip(RandClipTransform):
             largest = 0.5 if name == "hue" else 1.0
             if not 0 <= strength <= largest:
                 raise ValueError(f"RandColorJitterClip: `{name}` must be from 0 to {largest}, found {strength}.")
-        self.reference_color = reference_color
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw whether, in which order and how much to change."""
@@ -126,47 +126,34 @@ class RandColorJitterClip(RandClipTransform):
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Change the colors."""
-        luma = BGR_LUMA if self.reference_color else RGB_LUMA
+        return self.change(clip).clamp(0, 1)
+
+    def change(self, clip: torch.Tensor) -> torch.Tensor:
+        """Change the colors, and keep what leaves the range."""
         clip = to_float(clip)
         for name, change in self.changes:
             if name == "brightness":
-                clip = adjust_brightness(clip, 1 + change)
+                clip = clip * (1 + change)
             elif name == "contrast":
-                clip = adjust_contrast(clip, 1 + change, luma)
+                clip = adjust_contrast(clip, 1 + change, self.luma)
             elif name == "saturation":
-                clip = adjust_saturation(clip, 1 + change, luma)
+                clip = adjust_saturation(clip, 1 + change, self.luma)
             else:  # a hue exists only within [0, 1]
                 clip = TF.adjust_hue(clip.clamp(0, 1).transpose(0, 1), change).transpose(0, 1)
-        return clip if self.reference_color else clip.clamp(0, 1)
-
-
-class RandColorJitterClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandColorJitterClip`."""
-
-    array_transform = RandColorJitterClip
+        return clip
 
 
 class RandGrayscaleClip(RandClipTransform):
-    """Replace the colors of a clip by their luma, in three equal channels.
+    """Replace the colors of a clip by their luma, in three equal channels."""
 
-    Args:
-        prob: probability that a clip loses its colors.
-        reference_color: swap the weights of red and blue, as the published code does.
-    """
+    luma = RGB_LUMA
 
-    def __init__(self, prob: float = 0.2, reference_color: bool = False) -> None:
+    def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
-        self.luma = BGR_LUMA if reference_color else RGB_LUMA
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Take the colors away."""
         return to_grayscale(to_float(clip), self.luma).repeat(3, 1, 1, 1)
-
-
-class RandGrayscaleClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandGrayscaleClip`."""
-
-    array_transform = RandGrayscaleClip
 
 
 class RandGaussianBlurClip(RandClipTransform):
@@ -175,9 +162,6 @@ class RandGaussianBlurClip(RandClipTransform):
     Args:
         sigma: smallest and largest standard deviation in pixels, drawn uniformly; the default is that of DINO.
         prob: probability that a clip is blurred.
-
-    Raises:
-        ValueError: when ``sigma`` is not ascending and positive.
     """
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5) -> None:
@@ -196,18 +180,8 @@ class RandGaussianBlurClip(RandClipTransform):
         return blur_clip(to_float(clip), self.drawn_sigma)
 
 
-class RandGaussianBlurClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandGaussianBlurClip`."""
-
-    array_transform = RandGaussianBlurClip
-
-
 class RandSolarizeClip(RandClipTransform):
-    """Invert the bright half of a clip's range: ``x`` becomes ``min(x, 1 - x)``.
-
-    Args:
-        prob: probability that a clip is solarized.
-    """
+    """Invert the bright half of a clip's range: ``x`` becomes ``min(x, 1 - x)``."""
 
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
@@ -218,7 +192,8 @@ class RandSolarizeClip(RandClipTransform):
         return torch.minimum(clip, 1 - clip)
 
 
-class RandSolarizeClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandSolarizeClip`."""
-
-    array_transform = RandSolarizeClip
+NormalizeClipd = dictionary_version(NormalizeClip)
+RandColorJitterClipd = dictionary_version(RandColorJitterClip)
+RandGaussianBlurClipd = dictionary_version(RandGaussianBlurClip)
+RandGrayscaleClipd = dictionary_version(RandGrayscaleClip)
+RandSolarizeClipd = dictionary_version(RandSolarizeClip)

@@ -13,12 +13,12 @@ from monai.apps.detection.transforms.box_ops import flip_boxes, swapaxes_boxes, 
 from monai.config import KeysCollection
 from monai.data.box_utils import clip_boxes_to_image
 from monai.transforms import Transform
-from monai.utils import TransformBackends, ensure_tuple_rep
+from monai.utils import ensure_tuple_rep
 from torchvision.transforms.v2 import functional as TF
 
 from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
 
-__all__ = ["FitClip", "FrameMap", "RandFitClip", "RandFitClipd"]
+__all__ = ["FitClip", "FrameMap", "RandFitClip", "RandFitClipd", "move_boxes", "place"]
 
 MIN_VISIBLE = 0.25  # share of a box's area that must stay in the frame
 
@@ -32,7 +32,6 @@ class FrameMap:
         shift: pixels to the right and down.
         size: width and height of the new frame.
         flips: axes along which it was mirrored: 0 for left to right, 1 for top to bottom.
-        flip_offset: pixels by which mirrored boxes lie too far to the left and to the top.
         swap_axes: whether rows became columns; with ``flips``, all quarter turns can be had.
     """
 
@@ -40,7 +39,6 @@ class FrameMap:
     shift: tuple[float, float]
     size: tuple[int, int]
     flips: tuple[int, ...] = ()
-    flip_offset: int = 0
     swap_axes: bool = False
 
     def apply(self, box: torch.Tensor) -> torch.Tensor:
@@ -56,7 +54,7 @@ class FrameMap:
         return swapaxes_boxes(box, 0, 1) if self.swap_axes else box
 
     def _flip(self, box: torch.Tensor) -> torch.Tensor:
-        return flip_boxes(box, [side - self.flip_offset for side in self.size], self.flips)
+        return flip_boxes(box, self.size, self.flips)
 
 
 class FitClip(Transform):
@@ -66,21 +64,15 @@ class FitClip(Transform):
 
     Args:
         size: height and width of the result in pixels, or one number for both.
-        reference_squeeze: resize to ``size`` whatever the ratio of the sides, as the published code does (to 640).
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
-
-    def __init__(self, size: int | Sequence[int], reference_squeeze: bool = False) -> None:
+    def __init__(self, size: int | Sequence[int]) -> None:
         self.size = ensure_tuple_rep(size, 2)
-        self.reference_squeeze = reference_squeeze
 
     def frame_map(self, height: int, width: int) -> FrameMap:
         """How frames of a size are moved."""
-        rows, columns = self.size
-        if not self.reference_squeeze:
-            scale = min(rows / height, columns / width)
-            rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        scale = min(self.size[0] / height, self.size[1] / width)
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         return FrameMap((columns / width, rows / height), (0.0, 0.0), (self.size[1], self.size[0]))
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
@@ -101,12 +93,10 @@ class RandFitClip(RandClipTransform):
         turn_prob: probability of a quarter turn; with the flips, to the left or right.
         flip_prob: probability that the clip is mirrored from left to right.
         vertical_flip_prob: probability that it is mirrored from top to bottom.
-        reference_squeeze: see :class:`FitClip`.
-        reference_flip: mirror boxes by x' = width - 1 - x, one pixel off, as the published code does.
-
-    Raises:
-        ValueError: when ``stretch`` is below 1.
     """
+
+    fit_transform: ClassVar[type[FitClip]] = FitClip
+    map_type: ClassVar[type[FrameMap]] = FrameMap
 
     def __init__(
         self,
@@ -116,14 +106,11 @@ class RandFitClip(RandClipTransform):
         turn_prob: float = 0.0,
         flip_prob: float = 0.5,
         vertical_flip_prob: float = 0.5,
-        reference_squeeze: bool = False,
-        reference_flip: bool = False,
     ) -> None:
         super().__init__(prob=1.0)
         if stretch < 1:
             raise ValueError(f"`stretch` must be at least 1, found {stretch}.")
-        self.flip_offset = int(reference_flip)
-        self.fit = FitClip(size, reference_squeeze)
+        self.fit = self.fit_transform(size)
         self.zoom = zoom
         self.log_stretch = math.log(stretch)
         self.turn_prob = turn_prob
@@ -144,7 +131,7 @@ class RandFitClip(RandClipTransform):
         )
         flips = tuple(axis for axis, prob in enumerate(self.flip_probs) if self.R.uniform() < prob)
         zoom = (columns / width, rows / height)
-        self.frame_map = FrameMap(zoom, (left, top), fitting.size, flips, self.flip_offset, swap_axes)
+        self.frame_map = self.map_type(zoom, (left, top), fitting.size, flips, swap_axes)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Turn, resize, place and mirror."""
@@ -178,20 +165,19 @@ def _area(box: torch.Tensor) -> torch.Tensor:
 
 
 class RandFitClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandFitClip`, for clips and the boxes of their frames.
+    """Dictionary version of :class:`RandFitClip`, for clips of one size and the boxes of their frames.
 
     Boxes, lists of a tensor ``(G, 4)`` for each frame, are clipped to the frame and moved with it. A box of which less
     than a quarter stays visible goes, and its label with it.
 
     Args:
         keys: key of the clip.
-        args: arguments of :class:`RandFitClip`.
         box_key: key of the boxes.
         label_key: key of their labels, tensors ``(G,)``.
-        kwargs: keyword arguments of :class:`RandFitClip`.
+        kwargs: arguments of :class:`RandFitClip`.
     """
 
-    array_transform = RandFitClip
+    array_transform: ClassVar[type[Transform]] = RandFitClip
 
     def __init__(
         self, keys: KeysCollection, *args: Any, box_key: str = "box", label_key: str = "box_label", **kwargs: Any
@@ -206,6 +192,5 @@ class RandFitClipd(RandClipTransformd):
         d = super().__call__(data)
         frames = zip(d[self.box_key], d[self.label_key], strict=True)
         moved = [move_boxes(box, label, self.transform.frame_map, (width, height)) for box, label in frames]
-        d[self.box_key] = [box for box, _ in moved]
-        d[self.label_key] = [label for _, label in moved]
+        d[self.box_key], d[self.label_key] = map(list, zip(*moved, strict=True))
         return d

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import Transform
-from monai.utils import TransformBackends, ensure_tuple, ensure_tuple_rep
+from monai.utils import ensure_tuple, ensure_tuple_rep
 from torchvision.transforms.v2 import functional as TF
 
 from endofm_monai.transforms.base import (
     ClipTransformd,
     RandClipTransform,
     RandClipTransformd,
-    resize_to_square,
+    dictionary_version,
     to_float,
 )
 
@@ -36,18 +36,11 @@ __all__ = [
     "ResizeClipd",
     "ScaleCropClip",
     "ScaleCropClipd",
-    "draw_crop",
 ]
 
 
 class RandFlipClip(RandClipTransform):
-    """Mirror a clip from left to right.
-
-    Unlike MONAI's ``RandFlip(spatial_axis=2)`` it draws for each clip of a batch and leaves a tensor a plain tensor.
-
-    Args:
-        prob: probability of a mirrored clip.
-    """
+    """Mirror a clip from left to right."""
 
     def __init__(self, prob: float = 0.5) -> None:
         super().__init__(prob)
@@ -55,12 +48,6 @@ class RandFlipClip(RandClipTransform):
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Mirror."""
         return to_float(clip).flip(-1)
-
-
-class RandFlipClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandFlipClip`."""
-
-    array_transform = RandFlipClip
 
 
 class ResizeClip(Transform):
@@ -73,8 +60,6 @@ class ResizeClip(Transform):
         size: length of the short side in pixels, or height and width.
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
-
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = list(ensure_tuple(size))
 
@@ -83,10 +68,41 @@ class ResizeClip(Transform):
         return TF.resize(clip, self.size, antialias=True)
 
 
-class ResizeClipd(ClipTransformd):
-    """Dictionary version of :class:`ResizeClip`."""
+def resize_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
+    """Resize all frames of a clip ``(C, T, H, W)`` to a square of ``size`` pixels, bicubically.
 
-    array_transform = ResizeClip
+    Shrinking is antialiased, because specular highlights and vessels flicker otherwise, and the overshoot of the
+    bicubic kernel is clipped to ``[0, 1]``.
+    """
+    resized = F.interpolate(to_float(clip), (size, size), mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp_(0, 1)
+
+
+def scale_short_side(clip: torch.Tensor, short_side: int, antialias: bool = True) -> torch.Tensor:
+    """Resize bilinearly so that the short side has a given length; the long one is rounded down."""
+    height, width = clip.shape[-2:]
+    size = [side * short_side // min(height, width) for side in (height, width)]
+    return F.interpolate(to_float(clip), size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def draw_box(
+    frame_size: Sequence[int],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    random_state: np.random.RandomState,
+) -> tuple[int, int]:
+    """Draw height and width of a box whose share of the frame is uniform in ``scale``, its ratio log-uniform."""
+    area = frame_size[0] * frame_size[1] * random_state.uniform(*scale)
+    aspect = math.exp(random_state.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    return max(1, round(math.sqrt(area / aspect))), max(1, round(math.sqrt(area * aspect)))
+
+
+def central_box(frame_size: Sequence[int], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The largest box in the center of a frame with an allowed ratio: top, left, height and width."""
+    height, width = frame_size
+    box_height = min(height, max(1, round(width / ratio[0])))
+    box_width = min(width, max(1, round(height * ratio[1])))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
 def draw_crop(
@@ -94,7 +110,6 @@ def draw_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     random_state: np.random.RandomState,
-    reference: bool = False,
 ) -> tuple[int, int, int, int]:
     """Draw a box whose area is uniform in ``scale`` and whose width-to-height ratio is log-uniform in ``ratio``.
 
@@ -105,29 +120,19 @@ def draw_crop(
         scale: smallest and largest share of the frame's area.
         ratio: smallest and largest ratio of width to height.
         random_state: where random numbers are drawn from.
-        reference: make all ten tries, as the published code does. The corner is then that of the last box that fits
-            but height and width are those of the tenth try, so that the box may be cut at the border and lose its
-            ratio (21 % of boxes at scale (0.4, 1) in square frames, more in wider ones).
 
     Returns:
         top, left, height and width in pixels, inside the frame.
     """
-    height, width = frame_size
-    corner = None
     for _ in range(10):
-        area = height * width * random_state.uniform(*scale)
-        aspect = math.exp(random_state.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        box_height, box_width = (max(1, round(math.sqrt(x))) for x in (area / aspect, area * aspect))
-        if box_height <= height and box_width <= width:
-            corner = random_state.randint(height - box_height + 1), random_state.randint(width - box_width + 1)
-            if not reference:
-                break
-    if corner is None:
-        box_height = min(height, max(1, round(width / ratio[0])))
-        box_width = min(width, max(1, round(height * ratio[1])))
-        corner = (height - box_height) // 2, (width - box_width) // 2
-    top, left = corner
-    return top, left, min(box_height, height - top), min(box_width, width - left)
+        height, width = draw_box(frame_size, scale, ratio, random_state)
+        if height <= frame_size[0] and width <= frame_size[1]:
+            top, left = (
+                random_state.randint(frame_size[0] - height + 1),
+                random_state.randint(frame_size[1] - width + 1),
+            )
+            return top, left, height, width
+    return central_box(frame_size, ratio)
 
 
 class RandResizedCropClip(RandClipTransform):
@@ -137,8 +142,6 @@ class RandResizedCropClip(RandClipTransform):
         size: height and width of the result in pixels.
         scale: smallest and largest share of the frame's area in the box.
         ratio: smallest and largest ratio of the box's width to its height.
-        reference_crop: crop as the published code does: boxes that may be cut at the border (see :func:`draw_crop`),
-            resized without antialiasing and without clipping to ``[0, 1]``.
 
     Example::
 
@@ -147,32 +150,25 @@ class RandResizedCropClip(RandClipTransform):
     """
 
     def __init__(
-        self,
-        size: int,
-        scale: tuple[float, float] = (0.4, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        reference_crop: bool = False,
+        self, size: int, scale: tuple[float, float] = (0.4, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
     ) -> None:
         super().__init__(prob=1.0)
         self.size = size
         self.scale = scale
         self.ratio = ratio
-        self.reference_crop = reference_crop
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw the box for the frames of ``data``."""
-        self.box = draw_crop(data.shape[-2:], self.scale, self.ratio, self.R, self.reference_crop)
+        self.box = draw_crop(data.shape[-2:], self.scale, self.ratio, self.R)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Cut and resize."""
+        return resize_to_square(self.cut(clip), self.size)
+
+    def cut(self, clip: torch.Tensor) -> torch.Tensor:
+        """Cut without resizing."""
         top, left, height, width = self.box
-        return resize_to_square(clip[..., top : top + height, left : left + width], self.size, self.reference_crop)
-
-
-class RandResizedCropClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandResizedCropClip`; the clips must be equally large."""
-
-    array_transform = RandResizedCropClip
+        return clip[..., top : top + height, left : left + width]
 
 
 class RandScaleCropClip(RandClipTransform):
@@ -181,19 +177,14 @@ class RandScaleCropClip(RandClipTransform):
     Args:
         size: height and width of the square in pixels.
         short_side: smallest and largest length of the resized short side in pixels; the ratio of the sides is kept.
-        reference_crop: resize without antialiasing and never take the last row or column, as the published code does.
-
-    Raises:
-        ValueError: when a short side may be smaller than ``size``.
     """
 
-    def __init__(self, size: int = 224, short_side: tuple[int, int] = (256, 320), reference_crop: bool = False) -> None:
+    def __init__(self, size: int = 224, short_side: tuple[int, int] = (256, 320)) -> None:
         super().__init__(prob=1.0)
         if not size <= short_side[0] <= short_side[1]:
             raise ValueError(f"`short_side` must rise from `size`={size} on, found {short_side}.")
         self.size = size
         self.short_side = short_side
-        self.reference_crop = reference_crop
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw the size, and the corner as shares of the room that is left."""
@@ -202,16 +193,10 @@ class RandScaleCropClip(RandClipTransform):
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Resize and cut."""
-        clip = _scale(clip, self.length, antialias=not self.reference_crop)
-        room = [side - self.size + (not self.reference_crop) for side in clip.shape[-2:]]
+        clip = scale_short_side(clip, self.length)
+        room = [side - self.size + 1 for side in clip.shape[-2:]]
         top, left = (int(share * length) for share, length in zip(self.corner, room, strict=True))
         return clip[..., top : top + self.size, left : left + self.size]
-
-
-class RandScaleCropClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandScaleCropClip`; the clips must be equally large."""
-
-    array_transform = RandScaleCropClip
 
 
 class ScaleCropClip(Transform):
@@ -220,21 +205,13 @@ class ScaleCropClip(Transform):
     Args:
         size: height and width of the square in pixels.
         short_side: length of the resized short side in pixels; the ratio of the sides is kept.
-        reference_crop: cut as the published validation does, by a slip in its configuration: from a clip that is
-            resized to the short side ``size`` without antialiasing, the leftmost or topmost square.
-
-    Raises:
-        ValueError: when the short side is smaller than ``size``.
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
-
-    def __init__(self, size: int = 224, short_side: int = 256, reference_crop: bool = False) -> None:
+    def __init__(self, size: int = 224, short_side: int = 256) -> None:
         if short_side < size:
             raise ValueError(f"`short_side` must be at least `size`={size}, found {short_side}.")
         self.size = size
         self.short_side = short_side
-        self.reference_crop = reference_crop
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
         """Resize and cut.
@@ -247,9 +224,7 @@ class ScaleCropClip(Transform):
         Returns:
             floating-point clip ``(C, T, size, size)``.
         """
-        if self.reference_crop:
-            return _scale(clip, self.size, antialias=False)[..., : self.size, : self.size]
-        clip = _scale(clip, self.short_side, antialias=True)
+        clip = scale_short_side(clip, self.short_side)
         share = crop / (num_crops - 1) if num_crops > 1 else 0.5
         height, width = clip.shape[-2:]
         top = round((height - self.size) * (share if height > width else 0.5))
@@ -260,7 +235,7 @@ class ScaleCropClip(Transform):
 class ScaleCropClipd(ClipTransformd):
     """Dictionary version of :class:`ScaleCropClip`; the item tells ``crop`` and ``num_crops``, by default 0 and 1."""
 
-    array_transform = ScaleCropClip
+    array_transform: ClassVar[type[Transform]] = ScaleCropClip
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cut the clips at ``keys``; all else stays."""
@@ -268,13 +243,6 @@ class ScaleCropClipd(ClipTransformd):
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], d.get("crop", 0), d.get("num_crops", 1))
         return d
-
-
-def _scale(clip: torch.Tensor, short_side: int, antialias: bool) -> torch.Tensor:
-    """Resize bilinearly so that the short side has a given length; the long one is rounded down."""
-    height, width = clip.shape[-2:]
-    size = [side * short_side // min(height, width) for side in (height, width)]
-    return F.interpolate(to_float(clip), size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 class RandAffineClip(RandClipTransform):
@@ -312,8 +280,7 @@ class RandAffineClip(RandClipTransform):
         self.scale = scale
         self.ratio = ratio
         self.degrees = degrees
-        self.flip_prob = flip_prob
-        self.vertical_flip_prob = vertical_flip_prob
+        self.flip_probs = (flip_prob, vertical_flip_prob)
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw crop, angle and mirroring for the frames of ``data``."""
@@ -321,16 +288,15 @@ class RandAffineClip(RandClipTransform):
         ratio = (self.ratio[0] * width / height, self.ratio[1] * width / height)
         self.box = draw_crop((height, width), self.scale, ratio, self.R)
         self.angle = math.radians(self.R.uniform(-self.degrees, self.degrees))
-        self.flips = tuple(-1 if self.R.random() < prob else 1 for prob in (self.flip_prob, self.vertical_flip_prob))
+        self.flips = tuple(-1 if self.R.random() < prob else 1 for prob in self.flip_probs)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Resample a clip bilinearly, antialiased where it shrinks."""
-        frames = to_float(clip).transpose(0, 1)
-        height, width = (  # of the whole frame, such that the crop gets the size of the result
+        size = [  # of the whole frame, such that the crop gets the size of the result
             round(full * min(1.0, new / old))
             for full, new, old in zip(clip.shape[-2:], self.size, self.box[2:], strict=True)
-        )
-        frames = F.interpolate(frames, (height, width), mode="bilinear", antialias=True)
+        ]
+        frames = F.interpolate(to_float(clip).transpose(0, 1), size, mode="bilinear", antialias=True)
         return self._sample(frames, clip.shape[-2:], "bilinear").transpose(0, 1)
 
     def apply_to_masks(self, masks: torch.Tensor) -> torch.Tensor:
@@ -353,33 +319,28 @@ class RandAffineClip(RandClipTransform):
 
 
 class RandAffineClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandAffineClip`: clips and their masks together.
+    """Dictionary version of :class:`RandAffineClip`: clips of one size, and their masks by the same draws.
 
     Args:
-        keys: keys of the clips; all of equal size, as are the masks.
+        keys: keys of the clips.
         mask_keys: keys of the masks; items without them are fine.
-        args: arguments of :class:`RandAffineClip`.
-        allow_missing_keys: do not fail when a clip is missing.
-        kwargs: keyword arguments of :class:`RandAffineClip`.
+        kwargs: arguments of :class:`RandAffineClip`.
     """
 
-    array_transform = RandAffineClip
+    array_transform: ClassVar[type[Transform]] = RandAffineClip
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        mask_keys: KeysCollection = (),
-        *args: Any,
-        allow_missing_keys: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(keys, *args, allow_missing_keys=allow_missing_keys, **kwargs)
-        self.mask_keys = (mask_keys,) if isinstance(mask_keys, str) else tuple(mask_keys)
+    def __init__(self, keys: KeysCollection, *args: Any, mask_keys: KeysCollection = (), **kwargs: Any) -> None:
+        super().__init__(keys, *args, **kwargs)
+        self.mask_keys = ensure_tuple(mask_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Transform clips and masks; all else stays."""
         d = super().__call__(data)
-        for key in self.mask_keys:
-            if key in d:
-                d[key] = self.transform.apply_to_masks(d[key])
-        return d
+        masks = {key: self.transform.apply_to_masks(d[key]) for key in self.mask_keys if key in d}
+        return {**d, **masks}
+
+
+RandFlipClipd = dictionary_version(RandFlipClip)
+RandResizedCropClipd = dictionary_version(RandResizedCropClip)
+RandScaleCropClipd = dictionary_version(RandScaleCropClip)
+ResizeClipd = dictionary_version(ResizeClip)

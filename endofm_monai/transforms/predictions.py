@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends
+
+from endofm_monai.transforms.base import dictionary_version
 
 __all__ = ["MaskFromLogits", "MaskFromLogitsd", "PerFrame", "PerFramed"]
 
@@ -21,8 +22,6 @@ class MaskFromLogits(Transform):
     Probabilities, not masks, are resized, bilinearly. A pixel is foreground where the background has a probability
     below one half; with two classes that is the argmax.
     """
-
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __call__(self, logits: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Make the masks.
@@ -42,36 +41,23 @@ class MaskFromLogits(Transform):
 
 
 class MaskFromLogitsd(MapTransform):
-    """Dictionary version of :class:`MaskFromLogits`.
+    """Dictionary version of :class:`MaskFromLogits`: masks take the place of logits, which move to ``logits``.
 
     Args:
-        keys: key of the logits, which become masks.
+        keys: key of the logits.
         like_key: key of the tensor of the frames' size.
-        probability_key: key for the probabilities.
-        logits_key: key under which the logits are kept.
     """
 
-    backend = MaskFromLogits.backend
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        like_key: str,
-        probability_key: str = "probability",
-        logits_key: str = "logits",
-    ) -> None:
+    def __init__(self, keys: KeysCollection, like_key: str) -> None:
         super().__init__(keys)
         self.like_key = like_key
-        self.probability_key = probability_key
-        self.logits_key = logits_key
-        self.transform = MaskFromLogits()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Make the masks; all else stays."""
+        """Make the masks, and ``probability``; all else stays."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[self.logits_key] = d[key]
-            d[key], d[self.probability_key] = self.transform(d[key], d[self.like_key])
+            d["logits"] = d[key]
+            d[key], d["probability"] = MaskFromLogits()(d[key], d[self.like_key])
         return d
 
 
@@ -94,21 +80,4 @@ class PerFrame(Transform):
         return torch.stack(frames, 1).to(clip.dtype)
 
 
-class PerFramed(MapTransform):
-    """Dictionary version of :class:`PerFrame`.
-
-    Args:
-        keys: keys of the clips.
-        transform: see :class:`PerFrame`.
-    """
-
-    def __init__(self, keys: KeysCollection, transform: Callable[[torch.Tensor], Any]) -> None:
-        super().__init__(keys)
-        self.transform = PerFrame(transform)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Transform the clips at ``keys``; all else stays."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
-        return d
+PerFramed = dictionary_version(PerFrame)

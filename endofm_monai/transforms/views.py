@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
-from monai.utils import MAX_SEED, TransformBackends
+from monai.utils import convert_to_tensor
 
-from endofm_monai.data import open_clip
-from endofm_monai.data.sampling import linspace_indices
-from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd, resize_to_square
+from endofm_monai.data.readers import ClipInfo
+from endofm_monai.data.sampling import FrameSampler, linspace_indices
+from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
 from endofm_monai.transforms.color import (
     PRETRAINING_MEAN,
     PRETRAINING_STD,
@@ -25,9 +24,9 @@ from endofm_monai.transforms.color import (
     RandGrayscaleClip,
     RandSolarizeClip,
 )
-from endofm_monai.transforms.geometry import RandFlipClip, draw_crop
+from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
 
-__all__ = ["RandAugmentViews", "RandAugmentViewsd", "RandLoadViews", "RandLoadViewsd", "View", "ViewPlan"]
+__all__ = ["RandAugmentViews", "RandAugmentViewsd", "View", "ViewPlan"]
 
 GLOBAL_SHIFT = 5  # frames by which the last global view starts and ends later than the first
 
@@ -52,10 +51,13 @@ class View:
 
 
 @dataclass(frozen=True)
-class ViewPlan:
+class ViewPlan(FrameSampler):
     """How many views are taken of a clip, how long and how large; iterating gives each :class:`View`, global first.
 
-    The defaults are the ten views of the published pre-training. Sequences may be lists, as in a JSON config.
+    The defaults are the ten views of the published pre-training. Sequences may be lists, as in a JSON config. As the
+    sampler of :class:`LoadClipd` it reads the frames of all views, one view after the other. Of a longer video the
+    views lie in a window at a random place, as in the published pre-training, which spreads 8 frames over 32 frames
+    each at 30 frames per second; a shorter one is used whole.
 
     Args:
         global_frames: number of frames of each global view.
@@ -66,9 +68,7 @@ class ViewPlan:
         local_scale: the same of a local view.
         ratio: smallest and largest width-to-height ratio of a crop.
         local_span: share of the clip's duration that a local view covers.
-
-    Raises:
-        ValueError: when a value is outside its range; the message names it.
+        window: duration of the window in seconds.
 
     Example::
 
@@ -85,6 +85,7 @@ class ViewPlan:
     local_scale: tuple[float, float] = (0.05, 0.4)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     local_span: float = 1 / 8
+    window: float = 8 * 32 / 30
 
     def __post_init__(self) -> None:
         for name in ("global_frames", "local_frames", "global_scale", "local_scale", "ratio"):
@@ -101,6 +102,8 @@ class ViewPlan:
                 raise ValueError(
                     f"ViewPlan: `{name}` must be (low, high), 0 < low <= high <= {largest}, found {value}."
                 )
+        if not self.window > 0:
+            raise ValueError(f"ViewPlan: `window` must be a positive number of seconds, found {self.window}.")
         if not 0 < self.local_span <= 1:
             raise ValueError(f"ViewPlan: `local_span` must be above 0 and at most 1, found {self.local_span}.")
 
@@ -113,10 +116,11 @@ class ViewPlan:
     def __len__(self) -> int:
         return len(self.global_frames) + len(self.local_frames)
 
-    @property
-    def longest(self) -> int:
-        """Number of frames of the longest view."""
-        return max(self.global_frames + self.local_frames)
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Indices of the frames of all views, one view after the other."""
+        window = min(info.frames, max(1, round(self.window * info.fps)))
+        start = random.randint(info.frames - window + 1)
+        return start + torch.cat(self.draw_frames(window, random))
 
     def draw_frames(self, clip_frames: int, random_state: np.random.RandomState) -> list[torch.Tensor]:
         """Draw the frames of all views of a clip.
@@ -146,108 +150,18 @@ class ViewPlan:
         return indices
 
 
-class RandLoadViews(Randomizable, Transform):
-    """Draw the frames of all views of a clip and read each of them once.
-
-    Of a longer video the views lie in a window at a random place, as in the published pre-training, which spreads 8
-    frames over 32 frames each at 30 frames per second; a shorter one is used whole.
-
-    Args:
-        views: the views to take.
-        window: duration of the window in seconds.
-        reader_options: arguments of :func:`endofm_monai.data.open_clip`.
-
-    Raises:
-        ValueError: when ``window`` is not positive.
-
-    Example::
-
-        clip, view_frames = RandLoadViews(ViewPlan())("video.mp4")
-        first_view = clip[:, view_frames[0]]  # (3, 8, H, W)
-    """
-
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
-
-    def __init__(self, views: ViewPlan, window: float = 8 * 32 / 30, **reader_options: Any) -> None:
-        if not window > 0:
-            raise ValueError(f"RandLoadViews: `window` must be a positive number of seconds, found {window}.")
-        self.views = views
-        self.window = window
-        self.reader_options = reader_options
-
-    def __call__(self, source: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Read the frames that the views need.
-
-        Args:
-            source: what :func:`endofm_monai.data.open_clip` opens.
-
-        Returns:
-            the U distinct frames in order, uint8 ``(3, U, H, W)``, and for each view an int64 tensor ``(T,)`` of
-            indices into them.
-
-        Raises:
-            ClipReadError: when the clip cannot be read.
-        """
-        with open_clip(source, **self.reader_options) as reader:
-            info = reader.probe()
-            self.randomize((info.frames, info.fps))
-            frames, index = torch.cat(self.frames).unique(return_inverse=True)
-            clip = reader.read(frames.tolist())
-        return clip, list(index.split([len(view) for view in self.frames]))
-
-    def randomize(self, data: tuple[int, float]) -> None:
-        """Draw the frames of each view of a clip with ``data = (frames, frames per second)``."""
-        clip_frames, fps = data
-        window_frames = min(clip_frames, max(1, round(self.window * fps)))
-        start = self.R.randint(clip_frames - window_frames + 1)
-        self.frames = [start + frames for frames in self.views.draw_frames(window_frames, self.R)]
-
-
-class RandLoadViewsd(RandClipTransformd):
-    """Dictionary version of :class:`RandLoadViews`.
-
-    The item gets ``view_frames`` (for each view its indices into the frames of the clip) and, unless it has one, the
-    ``seed`` that :class:`RandAugmentViewsd` draws from, wherever that runs.
-
-    Args:
-        keys: key of the clip, only one.
-        args: arguments of :class:`RandLoadViews`.
-        allow_missing_keys: do not fail when the key is missing.
-        kwargs: keyword arguments of :class:`RandLoadViews`.
-
-    Raises:
-        ValueError: when there are several keys.
-    """
-
-    array_transform = RandLoadViews
-
-    def __init__(self, keys: KeysCollection, *args: Any, allow_missing_keys: bool = False, **kwargs: Any) -> None:
-        super().__init__(keys, *args, allow_missing_keys=allow_missing_keys, **kwargs)
-        if len(self.keys) != 1:
-            raise ValueError(f"RandLoadViewsd: `keys` must be one key, as an item has one `view_frames`, found {keys}.")
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the clip at the key; all else stays."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key], d["view_frames"] = self.transform(d[key])
-            d.setdefault("seed", int(self.transform.R.randint(MAX_SEED, dtype=np.uint32)))
-        return d
-
-
 class RandAugmentViews(Randomizable, Transform):
     """Make the views of a clip: crop and resize, mirror, jitter the colors, gray, blur, solarize, normalize.
 
     Each view has its own draws, the same for all its frames. They are made on the CPU, so that with the same seed the
     views are the same whether they are made in a worker or on a GPU. The defaults are those of the published
-    pre-training, with the blur and the solarization of DINO that it meant to apply; where its code does something
-    else than it means, a ``reference_*`` option reproduces that.
+    pre-training, with the blur and the solarization of DINO that it meant to apply.
 
     Args:
         views: the views to make.
         flip_prob: probability of a mirrored view.
         jitter_prob: probability of jittered colors.
-        brightness: strength of the jitter, see :class:`RandColorJitterClip`.
+        brightness: strength of the jitter, see :class:`RandColorJitterClip`; likewise the next three.
         contrast: likewise.
         saturation: likewise.
         hue: likewise.
@@ -258,19 +172,18 @@ class RandAugmentViews(Randomizable, Transform):
             are never solarized.
         mean: mean of each channel for clips in ``[0, 1]``, see :class:`NormalizeClip`.
         std: standard deviation of each channel.
-        reference_crop: crop as the published code does, see :func:`draw_crop` and
-            :func:`resize_to_square`.
-        reference_color: compute colors as the published code does, see :class:`RandColorJitterClip`.
-        reference_no_blur_solarize: neither blur nor solarize; the published code calls for both, but its functions
-            return their input.
 
     Example::
 
-        augment = RandAugmentViews(ViewPlan()).set_random_state(seed=0)
-        views = augment(*RandLoadViews(ViewPlan())("video.mp4"))  # [(3, 8, 224, 224), (3, 16, 224, 224), …]
+        plan = ViewPlan()
+        clip = LoadClipd("image", plan)({"image": "video.mp4"})["image"]
+        views = RandAugmentViews(plan).set_random_state(seed=0)(clip)  # [(3, 8, 224, 224), (3, 16, 224, 224), …]
     """
 
-    backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
+    crop: ClassVar[type[RandResizedCropClip]] = RandResizedCropClip
+    color_jitter: ClassVar[type[RandColorJitterClip]] = RandColorJitterClip
+    grayscale: ClassVar[type[RandGrayscaleClip]] = RandGrayscaleClip
+    has_blur: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -287,30 +200,23 @@ class RandAugmentViews(Randomizable, Transform):
         global_solarize_prob: Sequence[float] = (0.0, 0.2),
         mean: tuple[float, float, float] = PRETRAINING_MEAN,
         std: tuple[float, float, float] = PRETRAINING_STD,
-        reference_crop: bool = False,
-        reference_color: bool = False,
-        reference_no_blur_solarize: bool = False,
     ) -> None:
-        def transforms_of(view: View, number: int) -> list[RandClipTransform]:
-            transforms: list[RandClipTransform] = [
-                RandFlipClip(flip_prob),
-                RandColorJitterClip(brightness, contrast, saturation, hue, jitter_prob, reference_color),
-                RandGrayscaleClip(gray_prob, reference_color),
-            ]
-            if reference_no_blur_solarize:
-                return transforms
-            if not view.is_global:
-                return [*transforms, RandGaussianBlurClip(prob=local_blur_prob)]
-            return [
-                *transforms,
-                RandGaussianBlurClip(prob=global_blur_prob[number % len(global_blur_prob)]),
-                RandSolarizeClip(prob=global_solarize_prob[number % len(global_solarize_prob)]),
-            ]
-
         self.views = views
-        self.transforms = [transforms_of(view, number) for number, view in enumerate(views)]
-        self.reference_crop = reference_crop
         self.normalize = NormalizeClip(mean, std)
+        self.transforms: list[list[RandClipTransform]] = []
+        for number, view in enumerate(views):
+            transforms: list[RandClipTransform] = [
+                self.crop(view.size, view.scale, views.ratio),
+                RandFlipClip(flip_prob),
+                self.color_jitter(brightness, contrast, saturation, hue, jitter_prob),
+                self.grayscale(gray_prob),
+            ]
+            if self.has_blur:
+                prob = global_blur_prob[number % len(global_blur_prob)] if view.is_global else local_blur_prob
+                transforms.append(RandGaussianBlurClip(prob=prob))
+            if self.has_blur and view.is_global:
+                transforms.append(RandSolarizeClip(global_solarize_prob[number % len(global_solarize_prob)]))
+            self.transforms.append(transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandAugmentViews:
         """Seed the draws of all views; see MONAI's ``Randomizable``."""
@@ -319,51 +225,36 @@ class RandAugmentViews(Randomizable, Transform):
             transform.set_random_state(state=self.R)
         return self
 
-    def __call__(self, clip: torch.Tensor, view_frames: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def __call__(self, clip: torch.Tensor) -> list[torch.Tensor]:
         """Make the views.
 
         Args:
-            clip: frames ``(3, U, H, W)``, uint8 ``0..255`` or floating point ``0..1``.
-            view_frames: for each view an int64 tensor ``(T,)`` of indices into the frames, from
-                :class:`RandLoadViews`.
+            clip: the frames of all views, one view after the other, ``(3, T, H, W)``, uint8 ``0..255`` or floating
+                point ``0..1``.
 
         Returns:
             for each view a normalized floating-point clip ``(3, T, S, S)`` (float32 for uint8) on the clip's device.
-
-        Raises:
-            ValueError: when the number of views is not that of the plan.
         """
-        if len(view_frames) != len(self.views):
-            raise ValueError(
-                f"`view_frames` must hold {len(self.views)} views, as the plan does, found {len(view_frames)}."
-            )
-        made = []
-        for view, frames, transforms in zip(self.views, view_frames, self.transforms, strict=True):
-            top, left, height, width = draw_crop(
-                clip.shape[-2:], view.scale, self.views.ratio, self.R, self.reference_crop
-            )
-            crop = clip[:, :, top : top + height, left : left + width][:, frames]  # copies no more than the crop
-            augmented = resize_to_square(crop, view.size, self.reference_crop)
+        frames = [view.frames for view in self.views]
+        if clip.shape[1] != sum(frames):
+            raise ValueError(f"`clip` must hold {sum(frames)} frames, those of the views, found {clip.shape[1]}.")
+        views = list(convert_to_tensor(clip, track_meta=False).split(frames, dim=1))
+        for number, transforms in enumerate(self.transforms):
             for transform in transforms:
-                augmented = transform(augmented)
-            made.append(self.normalize(augmented))
-        return made
+                views[number] = transform(views[number])
+        return [self.normalize(view) for view in views]
 
 
 class RandAugmentViewsd(RandClipTransformd):
-    """Dictionary version of :class:`RandAugmentViews`.
+    """Dictionary version of :class:`RandAugmentViews`: the clip becomes the list of its views.
 
-    It takes the frames of the views from ``view_frames``, which it removes. An item with a ``seed`` gets the views of
-    that seed, so that they are the same in a worker and later on a GPU.
+    An item with a ``seed`` gets the views of that seed, so that they are the same in a worker and later on a GPU.
     """
 
-    array_transform = RandAugmentViews
+    array_transform: ClassVar[type[Transform]] = RandAugmentViews
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace the clip by the list of its views; all else stays."""
-        d = dict(data)
-        if "seed" in d:
-            self.set_random_state(seed=int(d["seed"]))
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key], d.pop("view_frames"))
-        return d
+        """Make the views; all else stays."""
+        if "seed" in data:
+            self.set_random_state(seed=int(data["seed"]))
+        return super().__call__(data)

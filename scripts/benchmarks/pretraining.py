@@ -21,7 +21,7 @@ from endofm_monai.data import open_clip
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
-from endofm_monai.transforms import RandAugmentViews, RandLoadViews, ViewPlan
+from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
 
 __all__ = ["Pretraining"]
 
@@ -141,11 +141,11 @@ class Pretraining:
     def reading(self, frames: int = 300, repeat: int = 9) -> dict[str, float]:
         """Reading the frames of all views, and making the views, against plain PyAV decoding of the same window."""
         plan = ViewPlan()
-        load, augment = RandLoadViews(plan), RandAugmentViews(plan)
+        load, augment = LoadClipd("image", plan), RandAugmentViews(plan)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.mp4"
             write_video(path, frames)
-            window = round(load.window * 30)
+            window = round(plan.window * 30)
 
             def decode() -> None:
                 with av.open(str(path)) as container:
@@ -154,12 +154,12 @@ class Pretraining:
                         if number == window:
                             break
 
-            def read() -> tuple[torch.Tensor, list[torch.Tensor]]:
-                return load.set_random_state(seed=0)(path)
+            def read() -> torch.Tensor:
+                return load.set_random_state(seed=0)({"image": path})["image"]
 
             plain, reading = seconds_of(decode, repeat), seconds_of(read, repeat)
-            clip, view_frames = read()
-            making = seconds_of(lambda: augment.set_random_state(seed=0)(clip, view_frames), repeat)
+            clip = read()
+            making = seconds_of(lambda: augment.set_random_state(seed=0)(clip), repeat)
             with open_clip(path) as reader:
                 probing = seconds_of(reader.probe, repeat)
         return {

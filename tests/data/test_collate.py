@@ -16,7 +16,6 @@ def views_item(value, **others):
 def clip_item(height, **others):
     return {
         "image": torch.zeros(3, 4, height, 6, dtype=torch.uint8),
-        "view_frames": [torch.tensor([0, 1]), torch.tensor([3])],
         "seed": height,
         **others,
     }
@@ -34,7 +33,6 @@ def test_views_are_stacked_one_by_one():
 def test_clips_of_different_sizes_stay_a_list():
     batch = collate_clips([clip_item(8), clip_item(7)])
     assert [clip.shape[2] for clip in batch["image"]] == [8, 7]
-    assert [len(frames) for frames in batch["view_frames"]] == [2, 2]
     assert batch["seed"].tolist() == [8, 7]
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, join_frames, load_datalist, open_clip, split_frames
-from endofm_monai.transforms import LoadClip
+from endofm_monai.data import ClipReadError, UniformFrames, join_frames, load_datalist, open_clip, split_frames
+from endofm_monai.transforms import LoadClipd
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_a_range_is_a_clip_of_its_own(video, number_of):
 
 
 def test_transforms_load_a_range(video, number_of):
-    clip = LoadClip(num_frames=3)(join_frames(str(video), 40, 47))
+    clip = LoadClipd("image", UniformFrames(3))({"image": join_frames(str(video), 40, 47)})["image"]
     assert [number_of(frame) for frame in clip.permute(1, 2, 3, 0)] == [40, 43, 47]
     assert clip.meta["filename_or_obj"] == f"{video}#frames=40-47"
 

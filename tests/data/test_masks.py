@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.data import ClipReadError
-from endofm_monai.data.masks import mask_boxes, read_mask
+from endofm_monai.data import ClipReadError, mask_boxes, read_mask
 
 
 def square(value: int) -> np.ndarray:
@@ -33,7 +32,9 @@ def test_an_rgb_and_an_empty_mask(tmp_path):
 
 def test_what_is_no_mask_is_refused(tmp_path):
     Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "picture.png")
-    with pytest.raises(ClipReadError, match=r"picture\.png: a mask has the values 0 and 255 or 0 and 1, found 256"):
+    with pytest.raises(
+        ClipReadError, match=r"picture\.png: a mask must hold 0 and 255, .* but holds 0, 1, 2, .*\.\.\."
+    ):
         read_mask(tmp_path / "picture.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ClipReadError, match=r"broken\.png: is not a readable mask"):
@@ -45,8 +46,57 @@ def test_a_clean_mask_has_no_values_between(tmp_path):
     mask[10, 20:50] = 128
     Image.fromarray(mask).save(tmp_path / "soft.png")
     assert read_mask(tmp_path / "soft.png").sum() == 600
-    with pytest.raises(ClipReadError, match="found 3 values"):
+    with pytest.raises(ClipReadError, match="but holds 0, 128, 255"):
         read_mask(tmp_path / "soft.png", clean=True)
+
+
+def palette_mask(colors: list[int], mask: np.ndarray) -> Image.Image:
+    image = Image.fromarray(mask, "P")
+    image.putpalette(colors + [0] * (768 - len(colors)))
+    return image
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: palette_mask([0, 0, 0, 128, 0, 0], square(1)),  # as CVAT and VOC write
+        lambda: palette_mask([0, 0, 0, 255, 255, 255], square(1)),
+        lambda: palette_mask([0, 0, 0, 1, 1, 1], square(1)),
+        lambda: Image.fromarray(np.stack([square(255), square(0), square(0)], 2)),
+        lambda: Image.fromarray(np.stack([square(3), square(200), square(90)], 2)).convert("RGBA"),
+        lambda: Image.fromarray(square(255)).convert("1"),
+    ],
+    ids=["voc", "white", "dark", "red", "green", "bilevel"],
+)
+def test_any_one_color_is_foreground(tmp_path, make, clean):
+    make().save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", clean), square(1) == 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: Image.fromarray(square(100)), "0, 100$"),
+        (lambda: palette_mask([0, 0, 0, 128, 0, 0, 0, 128, 0], square(1) + np.roll(square(1), 5)), "#000000, #008000"),
+        (lambda: palette_mask([0] * 6, square(1)), "0$"),
+        (lambda: Image.fromarray(np.stack([square(255), np.roll(square(255), 5), square(0)], 2)), "#000000, #00ff00"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(tmp_path, make, found):
+    make().save(tmp_path / "mask.png")
+    with pytest.raises(ClipReadError, match=rf"mask\.png: a mask must hold .* but holds .*{found}"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_a_dark_mask_is_not_taken_for_noise(tmp_path):
+    mask = np.random.RandomState(0).randint(0, 9, (40, 60)).astype(np.uint8)
+    Image.fromarray(mask).save(tmp_path / "noise.png")
+    assert not read_mask(tmp_path / "noise.png").any()
+    mask[:2, :2] = 120
+    Image.fromarray(mask).save(tmp_path / "dark.png")
+    with pytest.raises(ClipReadError, match="but holds 0, 1, 2"):
+        read_mask(tmp_path / "dark.png")
 
 
 def test_boxes_enclose_separate_regions_but_no_specks():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.data import VideoWindows, cover_videos, list_videos, result_path, sample_videos
-from endofm_monai.transforms import LoadWindowd
+from endofm_monai.data import VideoWindows, WindowPlan, cover_videos, list_videos, result_path, sample_videos
+from endofm_monai.transforms import LoadClipd
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_fixed_number_of_clips_a_video():
 
 def test_windows_cover_each_video_and_errors_name_it(folder):
     items = list_videos(folder)
-    windows = VideoWindows(cover_videos(items, num_frames=4, sampling_rate=2), LoadWindowd("image", 4, 2))
+    windows = VideoWindows(cover_videos(items, num_frames=4, sampling_rate=2), LoadClipd("image", WindowPlan(4, 2)))
     seen = [windows[index] for index in range(len(windows))]
     frames = [item["image"].meta["frame_indices"].tolist() for item in seen if item.get("video") == "long"]
     assert frames == [[0, 2, 4, 7], [6, 8, 10, 13], [12, 14, 16, 19]]

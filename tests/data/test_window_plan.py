@@ -15,18 +15,6 @@ def info(frames: int, fps: float = 30) -> ClipInfo:
 
 
 @pytest.mark.parametrize(
-    ("frames", "fps", "expected"),
-    [  # of the published code
-        (300, 30, [0, 36, 72, 109, 145, 182, 218, 255]),
-        (150, 30, [0, 36, 72, 109, 145, 149, 149, 149]),
-        (100, 25, [0, 30, 60, 91, 99, 99, 99, 99]),
-    ],
-)
-def test_published_frames(frames, fps, expected):
-    assert WindowPlan(reference_short_videos=True).indices(info(frames, fps), 0).tolist() == expected
-
-
-@pytest.mark.parametrize(
     ("frames", "expected"),
     [
         (300, [0, 36, 72, 109, 145, 182, 218, 255]),

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from endofm_monai.transforms import RandColorJitterClip, RandGrayscaleClip
+from endofm_monai.transforms import NormalizeClip, NormalizeClipd, RandColorJitterClip, RandGrayscaleClip
+from endofm_monai.transforms.color import adjust_contrast, adjust_saturation, blur_clip, to_grayscale
 
 
 @pytest.fixture
 def clip():
-    return torch.rand(3, 2, 8, 9, generator=torch.Generator().manual_seed(0))
+    return torch.rand(3, 2, 24, 31, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
@@ -42,28 +43,57 @@ def test_order_is_random(clip):
     assert len(orders) == 24
 
 
-def test_reference_color_neither_clips_nor_weighs_as_rgb(clip):
-    ours, reference = (
-        RandColorJitterClip(0, 0, 1.0, prob=1, reference_color=flag).set_random_state(seed=3) for flag in (False, True)
-    )
-    result = reference(clip)
-    ((_, change),) = reference.changes
-    gray = (0.114 * clip[0] + 0.587 * clip[1] + 0.299 * clip[2]).expand_as(clip)
-    torch.testing.assert_close(result, clip * (1 + change) - gray * change)
-    assert not torch.allclose(ours(clip), result.clamp(0, 1), atol=1e-3)
-
-    bright = RandColorJitterClip(1.0, 0, 0, prob=1, reference_color=True).set_random_state(seed=1)
-    assert max(bright(clip).max() for _ in range(10)) > 1.2
-
-
-@pytest.mark.parametrize(("reference", "weights"), [(False, (0.299, 0.587, 0.114)), (True, (0.114, 0.587, 0.299))])
-def test_grayscale_weights(reference, weights):
+def test_grayscale_weights():
     primaries = torch.eye(3).view(3, 1, 1, 3)  # a red, a green and a blue pixel
-    gray = RandGrayscaleClip(prob=1, reference_color=reference)(primaries)
-    torch.testing.assert_close(gray, torch.tensor(weights).expand(3, 1, 1, 3))
+    gray = RandGrayscaleClip(prob=1)(primaries)
+    torch.testing.assert_close(gray, torch.tensor([0.299, 0.587, 0.114]).expand(3, 1, 1, 3))
 
 
 @pytest.mark.parametrize(("name", "value"), [("brightness", 1.5), ("contrast", -0.1), ("saturation", 2), ("hue", 0.6)])
 def test_strengths_outside_their_range_are_named(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be from 0 to"):
         RandColorJitterClip(**{name: value})
+
+
+def per_frame(function, clip, *args):
+    return function(clip.transpose(0, 1), *args).transpose(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchvisions"),
+    [
+        (adjust_contrast, TF.adjust_contrast),
+        (adjust_saturation, TF.adjust_saturation),
+    ],
+)
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4])
+def test_colors_are_those_of_torchvision_but_for_clipping(ours, torchvisions, factor, clip):
+    expected = per_frame(torchvisions, clip, factor)
+    torch.testing.assert_close(ours(clip, factor).clamp(0, 1), expected, atol=2e-4, rtol=0)  # its red weighs 0.2989
+
+
+def test_grayscale_needs_three_channels():
+    with pytest.raises(ValueError, match=r"\(3, T, H, W\), found \(1, 2, 4, 4\)"):
+        to_grayscale(torch.rand(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_is_that_of_torchvision_away_from_the_border(sigma, clip):
+    clip = torch.cat([clip, clip], dim=-2)  # (3, 2, 48, 31)
+    expected = TF.gaussian_blur(clip, [17, 17], [sigma, sigma])
+    inside = (..., slice(8, -8), slice(8, -8))
+    torch.testing.assert_close(blur_clip(clip, sigma)[inside], expected[inside], atol=2e-4, rtol=0)
+
+
+def test_blur_keeps_an_even_color_up_to_the_border():
+    clip = torch.full((3, 2, 9, 40), 0.3)
+    torch.testing.assert_close(blur_clip(clip, 2.0), clip)
+
+
+def test_normalization_is_that_of_torchvision():
+    clip = torch.randint(0, 256, (3, 2, 36, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = TF.normalize(clip.transpose(0, 1) / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).transpose(0, 1)
+    torch.testing.assert_close(NormalizeClip()(clip), expected)
+    torch.testing.assert_close(NormalizeClip()(clip / 255), expected)
+    torch.testing.assert_close(NormalizeClip()(torch.stack([clip, clip]))[1], expected)
+    torch.testing.assert_close(NormalizeClipd("image")({"image": clip, "label": 1})["image"], expected)

@@ -82,13 +82,6 @@ def test_fit_keeps_the_ratio_and_pads_with_black(height, width):
     assert clip.sum() == 255 * 6 * rows * columns
 
 
-def test_reference_squeezes():
-    fit = FitClip(64, reference_squeeze=True)
-    torch.testing.assert_close(fit(torch.ones(3, 1, 30, 90)), torch.ones(3, 1, 64, 64))
-    box = fit.frame_map(30, 90).apply(torch.tensor([[9.0, 3.0, 45.0, 15.0]]))
-    torch.testing.assert_close(box, torch.tensor([[6.4, 6.4, 32.0, 32.0]]))
-
-
 def test_turned_wide_boxes_are_tall():
     transform = RandFitClip((50, 100), zoom=(1, 1), turn_prob=1, flip_prob=0, vertical_flip_prob=0)
     clip = transform.set_random_state(0)(block_clip(50, 100, (20, 10, 60, 20)))
@@ -108,14 +101,6 @@ def test_stretch_changes_the_ratio_within_its_limits_to_both_sides():
     assert 1.33 < max(ratios) < 1.52
     with pytest.raises(ValueError, match=r"`stretch` must be at least 1, found 0\.5"):
         RandFitClip(100, stretch=0.5)
-
-
-def test_published_flip_is_one_pixel_off():
-    transform = RandFitClip((50, 100), zoom=(1, 1), flip_prob=1, vertical_flip_prob=0, reference_flip=True)
-    transform(torch.zeros(3, 1, 50, 100))
-    box = torch.tensor([[10.0, 5.0, 30.0, 25.0]])
-    torch.testing.assert_close(transform.frame_map.apply(box), torch.tensor([[69.0, 5.0, 89.0, 25.0]]))
-    torch.testing.assert_close(transform.frame_map.restore(transform.frame_map.apply(box)), box)
 
 
 def test_dictionary_moves_the_boxes_of_each_frame():

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from endofm_monai.apps.cvat.__main__ import from_cvat, to_coco, to_cvat
-from endofm_monai.data import load_datalist
+from endofm_monai.data import UniformFrames, load_datalist
 from endofm_monai.formats.coco import datalist_from_coco
 from endofm_monai.formats.masks import outlines_from_masks, write_masks
-from endofm_monai.transforms import LoadClip, LoadMasks
+from endofm_monai.transforms import LoadClipd, load_masks
 
 MASKS = np.zeros((3, 20, 30), np.uint8)
 MASKS[0, 2:9, 3:12] = 255
@@ -40,7 +40,7 @@ def test_masks_come_back_from_cvat_pixel_by_pixel(dataset):
     new = str(dataset / "new.json")
     from_cvat(str(dataset / "xml" / "a.xml"), dataset_dir=str(dataset), output=new, masks="corrected")
     (item,) = load_datalist(dataset, new, label_key="mask")
-    masks = LoadMasks()(item["mask"], LoadClip(num_frames=3)(item["image"]))
+    masks = load_masks(item["mask"], LoadClipd("image", UniformFrames(3))(item)["image"])
     np.testing.assert_array_equal(masks[0].numpy() * 255, MASKS)
     assert [len(frame) for frame in item["outline"]] == [2, 0, 1]
     assert item["mask"][0].endswith("corrected/a/0.png")

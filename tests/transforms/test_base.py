@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ComponentLocator
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
 from endofm_monai import transforms
+from endofm_monai.transforms.base import RandClipTransformd, to_float
 
 NAMES = {
     "RandResizedCropClip": {"size": 12},
@@ -65,14 +69,6 @@ def test_the_input_stays(name, clip):
     for seed in range(10):
         make(name, seed)(floating)
         assert torch.equal(floating, before)
-
-
-def test_a_batch_is_its_clips_each_with_its_own_draws(name, clip):
-    batch = clip.expand(30, -1, -1, -1, -1)
-    result = make(name)(batch)
-    one_by_one = make(name)
-    assert torch.equal(result, torch.stack([one_by_one(item) for item in batch]))
-    assert len(result.unique(dim=0)) > 1
 
 
 def test_draws_need_no_pixels(name):
@@ -149,3 +145,17 @@ def test_blur_draws_its_sigma_evenly_from_the_range():
     assert np.mean(sigmas) == pytest.approx(2, abs=0.1)
     with pytest.raises(ValueError, match="`sigma`"):
         make("RandGaussianBlurClip", sigma=(0.0, 2.0))
+
+
+def test_to_float():
+    levels = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(to_float(levels), torch.arange(256) / 255, atol=0, rtol=0)
+    double = torch.rand(3, dtype=torch.float64)
+    assert to_float(double) is double
+    with pytest.raises(TypeError, match=r"uint8.*found torch\.int64"):
+        to_float(torch.arange(3))
+
+
+def test_a_dictionary_version_is_found_by_its_name_and_travels_to_workers():
+    assert ComponentLocator().get_component_module_name("RandFlipClipd") == "endofm_monai.transforms.geometry"
+    assert isinstance(pickle.loads(pickle.dumps(make("RandFlipClip", suffix="d", keys="image"))), RandClipTransformd)
