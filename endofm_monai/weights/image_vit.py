@@ -61,13 +61,11 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
     state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
     state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
     state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
-    return replace(
-        weights,
-        layout=f"image ViT in a {weights.layout}",
-        state=state,
-        resized=tuple(name for name in _RESAMPLED if state[name].shape != weights.state[name].shape),
-        notes=("temporal attention starts from the spatial one", *dict.fromkeys(_DROPPED[name] for name in others)),
-    )
+    resized = [name for name in _RESAMPLED if state[name].shape != weights.state[name].shape]
+    resampled = [f"resampled {len(resized)} ({', '.join(resized)})"] if resized else []
+    dropped = dict.fromkeys(_DROPPED[name] for name in others)
+    notes = (*resampled, "temporal attention starts from the spatial one", *dropped)
+    return replace(weights, layout=f"image ViT in a {weights.layout}", state=state, notes=notes)
 
 
 def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:

@@ -128,8 +128,7 @@ class PublishedWeights:
     layout: str  # how the file is organized, in words
     part: str  # which part of the file was taken
     state: dict[str, torch.Tensor]  # by clean name, see `clean_key`
-    resized: tuple[str, ...] = ()  # names of the tensors that were resampled to the network's size
-    notes: tuple[str, ...] = ()  # what else was changed on the way
+    notes: tuple[str, ...] = ()  # what was changed on the way
 
     def __str__(self) -> str:
         return f"{self.file} ({self.layout}, {self.part})"

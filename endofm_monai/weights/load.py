@@ -27,6 +27,7 @@ from endofm_monai.weights.layouts import (
 __all__ = ["LoadReport", "copy_weights", "initialize_backbone", "load_published"]
 
 logger = logging.getLogger(__name__)
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,12 @@ class LoadReport:
     matched: tuple[str, ...]  # what was loaded
     missing: tuple[str, ...]  # what the file lacks; it keeps its values
     unexpected: tuple[str, ...]  # what the network lacks
-    resized: tuple[str, ...]  # what of the matched was resampled to the network's size
-    notes: tuple[str, ...]  # what else was changed on the way
+    notes: tuple[str, ...]  # what was changed on the way
 
     def __str__(self) -> str:
         total = len(self.matched) + len(self.missing)
-        lists = {"missing": self.missing, "not used": self.unexpected, "resampled": self.resized}
         loaded = f"{self.source}: loaded {len(self.matched)} of the network's {total} tensors"
-        return "; ".join([loaded, *_counts(lists), *self.notes])
+        return "; ".join([loaded, *_counts({"missing": self.missing, "not used": self.unexpected}), *self.notes])
 
 
 def _counts(lists: Mapping[str, Sequence[str]]) -> list[str]:
@@ -84,33 +83,27 @@ def load_published(
 
 def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = True) -> LoadReport:
     """Copy ``weights`` into ``network``; see :func:`load_published`."""
-    own = network.state_dict()
-    names = clean_names(own, type(network).__name__)
+    names = clean_names(network.state_dict(), type(network).__name__)
+    own = dict(zip(names, network.state_dict().values(), strict=True))
     state, left_out = _rename(weights, getattr(unwrap(network), "published_prefixes", {}))
-
-    matched = [name for name in names if name in state]
-    missing = [name for name in names if name not in state]
-    unexpected = [name for name in state if name not in names]
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[names[name]].shape)}"
-        for name in matched
-        if state[name].shape != own[names[name]].shape
-    ]
-    is_backbone = all(map(is_backbone_key, names))
+    matched = [name for name in own if name in state]
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    sizes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in matched}
+    reshaped = [f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in sizes.items() if theirs != ours]
+    is_backbone = all(map(is_backbone_key, own))
     backbone_differs = any(map(is_backbone_key, missing)) or (strict and any(map(is_backbone_key, unexpected)))
     rest_differs = strict and not is_backbone and (missing or unexpected)
     if not matched or reshaped or backbone_differs or rest_differs:
         problems = {"of another shape": reshaped, "missing": missing, "unexpected": unexpected}
-        ours = describe_architecture({name: own[key] for name, key in names.items()})
-        advice = _advice(state, ours, backbone_differs or is_backbone, bool(reshaped))
+        advice = _advice(state, own, backbone_differs or is_backbone, bool(reshaped))
         kind = type(unwrap(network)).__name__
         raise WeightsError(f"{weights}: does not fit {kind}: {'; '.join(_counts(problems))}.{advice}")
     network.load_state_dict({names[name]: state[name] for name in matched}, strict=False)
-    unused = (*unexpected, *left_out)
-    return LoadReport(str(weights), tuple(matched), tuple(missing), unused, weights.resized, weights.notes)
+    return LoadReport(str(weights), tuple(matched), tuple(missing), (*unexpected, *left_out), weights.notes)
 
 
-def _rename(weights: PublishedWeights, prefixes: dict[str, str | None]) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _rename(weights: PublishedWeights, prefixes: dict[str, str | None]) -> tuple[Tensors, list[str]]:
     """The tensors under the network's names, where its published ones differ, and the names of those left out."""
     renamed: dict[str, str] = {}
     left_out = []
@@ -124,9 +117,9 @@ def _rename(weights: PublishedWeights, prefixes: dict[str, str | None]) -> tuple
     return {clean: weights.state[renamed[key]] for clean, key in clean_names(renamed, weights.file).items()}, left_out
 
 
-def _advice(state: dict[str, torch.Tensor], ours: str, backbone_differs: bool, rest_reshaped: bool) -> str:
-    """What to look at, or nothing, when weights ``state`` do not fit a network of the architecture ``ours``."""
-    theirs = describe_architecture(state)
+def _advice(state: Tensors, own: Tensors, backbone_differs: bool, rest_reshaped: bool) -> str:
+    """What to look at, or nothing, when weights ``state`` do not fit a network with the tensors ``own``."""
+    theirs, ours = describe_architecture(state), describe_architecture(own)
     if is_image_vit(state):
         return f" It is an image ViT ({theirs}): start from it with `initialize_backbone`."
     if theirs != ours:
