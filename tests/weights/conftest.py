@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -16,17 +15,6 @@ from endofm_monai.networks.nets import EndoFM
 from endofm_monai.networks.nets.student_teacher import ProjectionHead, ProjectionNetwork
 
 NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "weight_g")
-
-
-@pytest.fixture(scope="session")
-def arr() -> Callable[..., torch.Tensor]:
-    """Values that depend on a name and a shape only: the recipe of the golden files."""
-
-    def make(name: str, shape: tuple[int, ...], std: float = 1.0, mean: float = 0.0) -> torch.Tensor:
-        random = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
-        return torch.from_numpy((random.standard_normal(tuple(shape)) * std + mean).astype(np.float32))
-
-    return make
 
 
 @pytest.fixture

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import pickle
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from endofm_monai.weights import WeightsError, read_weights
-from endofm_monai.weights.layouts import clean_key
+from endofm_monai.weights.layouts import clean_key, read_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -73,3 +79,98 @@ def test_a_file_in_another_layout_is_named(tmp_path, content, which, message):
 def test_which_is_checked(tmp_path):
     with pytest.raises(ValueError, match="'teacher' or 'student'"):
         read_weights(tmp_path / "file.pth", "techer")
+
+
+class Command:
+    """Runs a shell command when it is unpickled by an unsafe reader."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_training_state_of_the_published_code_is_read(tmp_path, zipped):
+    path = tmp_path / "checkpoint.pth"
+    content = {
+        "args": argparse.Namespace(lr=5e-4, output_dir="."),
+        "optimizer": {"param_groups": [{"lr": np.float64(0.25)}]},
+        "teacher": {"norm.bias": torch.arange(3.0)},
+    }
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    read = read_checkpoint(path)
+    assert read["args"].lr == 5e-4
+    assert read["optimizer"]["param_groups"][0]["lr"] == 0.25
+    assert read["teacher"]["norm.bias"].tolist() == [0, 1, 2]
+
+
+def test_names_that_numpy_1_gave_its_scalars(tmp_path):
+    path = tmp_path / "old.pth"
+    torch.save({"lr": np.float64(0.25)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert read_checkpoint(path)["lr"] == 0.25
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_command_in_a_file_is_named_and_does_not_run(tmp_path, zipped):
+    path, trace = tmp_path / "evil.pth", tmp_path / "trace"
+    torch.save({"teacher": {}, "args": Command(f"touch {trace}")}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=r"evil\.pth: needs the Python object (posix|nt)\.system") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
+def test_a_plain_pickle_does_not_run_under_any_suffix(tmp_path, suffix):
+    path, trace = tmp_path / f"evil{suffix}", tmp_path / "trace"
+    path.write_bytes(pickle.dumps(Command(f"touch {trace}"), protocol=2))
+    with pytest.raises(WeightsError, match="evil"):
+        read_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_an_array_of_objects_in_an_archive_is_refused(tmp_path):
+    np.savez(tmp_path / "objects.npz", cls_token=np.array([{}], dtype=object))
+    with pytest.raises(WeightsError, match=r"objects\.npz"):
+        read_checkpoint(tmp_path / "objects.npz")
+
+
+def save_archive(tensors: dict[str, torch.Tensor], path: os.PathLike) -> None:
+    np.savez(path, **{key: tensor.numpy() for key, tensor in tensors.items()})
+
+
+SAVERS = {".pth": torch.save, ".safetensors": save_file, ".npz": save_archive}
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+def test_formats(tmp_path, suffix):
+    tensors = {"cls_token": torch.rand(1, 1, 64).half(), "norm.bias": torch.rand(64)}
+    SAVERS[suffix](tensors, tmp_path / f"file{suffix}")
+    read = read_checkpoint(tmp_path / f"file{suffix}")
+    assert read.keys() == tensors.keys()
+    assert all(read[key].dtype == tensors[key].dtype and torch.equal(read[key], tensors[key]) for key in tensors)
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+@pytest.mark.parametrize("share", [0, 0.5, 0.95])
+def test_a_truncated_file_is_named(tmp_path, suffix, share):
+    path = tmp_path / f"cut{suffix}"
+    SAVERS[suffix]({"cls_token": torch.rand(1, 1, 4096)}, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(WeightsError, match=rf"cut\{suffix}: cannot be read: damaged"):
+        read_checkpoint(path)
+
+
+def test_other_content(tmp_path):
+    (tmp_path / "text.pth").write_text("hello\n" * 20)
+    with pytest.raises(WeightsError, match=r"text\.pth: cannot be read: damaged"):
+        read_checkpoint(tmp_path / "text.pth")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(WeightsError, match=r"tensor\.pth: must hold a dictionary of weights, but holds a Tensor"):
+        read_checkpoint(tmp_path / "tensor.pth")
+    with pytest.raises(WeightsError, match=r"none\.pth: there is no such file"):
+        read_checkpoint(tmp_path / "none.pth")
