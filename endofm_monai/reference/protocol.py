@@ -79,17 +79,13 @@ def reference_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
 
 
 def reference_bias_groups(network: nn.Module, learning_rate: float, weight_decay: float = 1e-4) -> list[dict[str, Any]]:
-    """Detection: biases learn twice as fast and do not decay, all else decays.
-
-    Returns:
-        groups with ``lr``, ``weight_decay``, and ``lr_scale``, the factor that a schedule of the learning rate keeps.
-    """
+    """Detection: biases learn twice as fast and do not decay, all else decays; see :func:`layer_decay_groups`."""
+    learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     groups = []
     for is_bias, scale, decay in ((False, 1.0, weight_decay), (True, 2.0, 0.0)):
-        named = ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
-        parameters = [parameter for name, parameter in named if ("bias" in name) == is_bias]
-        rate = learning_rate * scale
-        groups.append({"params": parameters, "lr": rate, "lr_scale": scale, "weight_decay": decay})
+        parameters = [parameter for name, parameter in learning if ("bias" in name) == is_bias]
+        rates = {"lr": learning_rate * scale, "lr_scale": scale, "weight_decay": decay}
+        groups.append({"params": parameters, **rates})
     return groups
 
 
@@ -110,35 +106,15 @@ class ReferencePolynomialSchedule(PolynomialSchedule):
 
 
 class ReferenceStepSchedule:
-    """Detection: linear warm-up, then a factor at each of some steps, whatever the length of an epoch.
+    """Detection: ``start`` after a warm-up of 8,000 steps from a third of it, halved at three steps."""
 
-    Args:
-        start: value after the warm-up.
-        milestones: steps, counted from 0, from which on the value is multiplied by ``gamma`` once more.
-        gamma: the factor.
-        warmup_steps: length of the warm-up, which begins with ``warmup_factor`` times ``start``.
-        warmup_factor: see ``warmup_steps``.
-    """
-
-    def __init__(
-        self,
-        start: float,
-        milestones: Sequence[int] = (64000, 80000, 88000),
-        gamma: float = 0.5,
-        warmup_steps: int = 8000,
-        warmup_factor: float = 1 / 3,
-    ) -> None:
+    def __init__(self, start: float) -> None:
         self.start = start
-        self.milestones = milestones
-        self.gamma = gamma
-        self.warmup_steps = warmup_steps
-        self.warmup_factor = warmup_factor
 
     def __call__(self, step: int, steps_per_epoch: int = 0, epochs: int = 0) -> float:
-        """Value at the optimizer step ``step``, counted from 0."""
-        warm = min(step / max(self.warmup_steps, 1), 1.0)
-        passed = sum(milestone <= step for milestone in self.milestones)
-        return self.start * (self.warmup_factor + (1 - self.warmup_factor) * warm) * self.gamma**passed
+        """Value at the optimizer step ``step``, counted from 0, whatever the length of an epoch."""
+        passed = sum(milestone <= step for milestone in (64000, 80000, 88000))
+        return self.start * (1 / 3 + 2 / 3 * min(step / 8000, 1.0)) * 0.5**passed
 
 
 def reference_clip_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -154,11 +155,17 @@ def test_every_stage_gives_the_published_values(detector, arr, section, case, fr
         assert found["label_scores"].sum() == pytest.approx(wanted["scores_sum"], rel=1e-2)
 
 
+@pytest.fixture(scope="module")
+def training(detector) -> EndoFMDetector:
+    network = copy.deepcopy(detector).double().train()
+    network.frames = "joint"
+    return network
+
+
 @pytest.mark.parametrize("sample", GOLDEN["train_step"]["samples"], ids=lambda sample: sample["tag"])
-def test_training_step_gives_the_published_losses_and_gradients(checkpoint, arr, sample):
-    network = ReferenceDetector.from_preset("base", drop_path_rate=0.0, frames="joint")
-    load_published(network, checkpoint)
-    network.double().train()
+def test_training_step_gives_the_published_losses_and_gradients(training, arr, sample):
+    network = training
+    network.zero_grad()
     clip = arr(f"det/train_{sample['tag']}", (3, 3, 192, 192), 60).double().transpose(0, 1)[None]
     target = {
         "box": torch.tensor(sample["gt_boxes_key_frame"]).double(),

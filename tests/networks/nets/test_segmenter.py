@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -50,17 +51,12 @@ def clip_of(arr: Any, name: str, frames: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def published_file(arr, tmp_path_factory) -> Path:
-    """A file like the published ``cvc.pth``."""
+def published(arr, tmp_path_factory) -> EndoFMSegmenter:
+    """The network with the weights of a file like the published ``cvc.pth``."""
     path = tmp_path_factory.mktemp("weights") / "cvc.pth"
     torch.save({key: published_value(arr, key, shape) for key, shape in GOLDEN["state_dict_shapes"].items()}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def published(published_file) -> EndoFMSegmenter:
     network = EndoFMSegmenter.from_preset("base", drop_path_rate=0.0, dropout_rate=0.0)
-    report = load_published(network, published_file)
+    report = load_published(network, path)
     assert len(report.matched) == 458
     assert report.missing == report.unexpected == ()
     return network.eval()
@@ -106,10 +102,8 @@ def test_gives_what_the_published_network_gives(published, arr, frames):
 
 
 @pytest.mark.full_size
-def test_learns_as_the_published_network_does(published_file, arr):
-    network = EndoFMSegmenter.from_preset("base", drop_path_rate=0.0, dropout_rate=0.0)
-    load_published(network, published_file)
-    network.double().train()
+def test_learns_as_the_published_network_does(published, arr):
+    network = copy.deepcopy(published).double().train()
     expected = GOLDEN["train_step"]
     target = (arr("seg/train_y_T3", (3, 224, 224)) > 1.0)[None, None]
     loss_function = DiceCELoss(
