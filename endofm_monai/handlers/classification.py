@@ -200,30 +200,28 @@ class ClassificationSaver(ResultSaver):
         own = {"class_names": self.class_names, "multi_label": multi_label}
         super().__init__(output_dir, None if settings is None else {**own, **settings})
         self.results_dir = self.output_dir / "videos"
+        self._clock = 0.0
         self._forget()
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after what loads its weights."""
         super().attach(engine)
         engine.add_event_handler(Events.COMPLETED, self._write_table)
-        if not isinstance(engine.network, torch.jit.ScriptModule):  # has no hooks: all its time is the network's
-            engine.network.register_forward_pre_hook(lambda *_: self._lap("reading_seconds"))
+        network = engine.predictor.network
+        if not isinstance(network, torch.jit.ScriptModule):  # has no hooks: all its time is the network's
+            network.register_forward_pre_hook(lambda *_: self._lap("reading_seconds"))
 
     def _lap(self, doing: str) -> None:
         """Count the seconds since the last call."""
-        now = time.perf_counter()
-        self._seconds[doing] += now - self._clock
-        self._clock = now
+        before, self._clock = self._clock, time.perf_counter()
+        self._seconds[doing] += self._clock - before
 
     def _forget(self) -> None:
+        self._times: list[np.ndarray] = []  # of the frames of each window, in seconds
         self._probabilities: list[list[float]] = []
-        self._seen: list[np.ndarray] = []  # when the frames of each window are, in seconds
-        self._best: list[list[tuple[float, int]]] = [
-            [] for _ in self.class_names
-        ]  # the windows likeliest to be of each
+        self._best: list[list[tuple[float, int]]] = [[] for _ in self.class_names]  # by class, windows likeliest of it
         self._views: dict[int, torch.Tensor] = {}  # what the network sees of them
         self._seconds = {"reading_seconds": 0.0, "network_seconds": 0.0}
-        self._clock = 0.0
 
     def _begin(self, engine: Engine) -> None:
         self._clock = time.perf_counter()
@@ -231,8 +229,8 @@ class ClassificationSaver(ResultSaver):
     def _add(self, engine: Engine) -> None:
         self._lap("network_seconds")  # the copy of the answer has waited for the device
         state = engine.state
+        self._times.append(state.answer["frames"].numpy() / state.info.fps)
         self._probabilities.append(state.answer["probabilities"].tolist())
-        self._seen.append(state.answer["frames"].numpy() / state.info.fps)
         if self.save_pictures:
             for best, probability in zip(self._best, self._probabilities[-1], strict=True):
                 best.append((probability, state.piece))
@@ -245,28 +243,26 @@ class ClassificationSaver(ResultSaver):
             self._clock = time.perf_counter()
 
     def _end(self, engine: Engine) -> dict[str, Any]:
-        result: dict[str, Any] = {"prediction": None, "probabilities": None, **self._seconds, "windows_used": 0}
-        if not self._probabilities:
-            return {**result, "windows": []}
+        result: dict[str, Any] = {"prediction": None, "probabilities": None, **self._seconds}
+        if not self._times:
+            return {**result, "windows_used": 0, "windows": []}
         probabilities, frame = np.array(self._probabilities), 1 / engine.state.info.fps
-        spans = [(float(seconds[0]), float(seconds[-1]) + frame) for seconds in self._seen]
+        spans = [(float(times[0]), float(times[-1]) + frame) for times in self._times]
         mean = probabilities.mean(axis=0)
         likeliest = int(mean.argmax())
-        result["prediction"] = self.class_names[likeliest]
-        if self.multi_label:
-            result["prediction"] = [n for n, value in zip(self.class_names, mean, strict=True) if value > 0.5]
-        result["probabilities"] = self._by_class(mean)
-        result["windows_used"] = len(spans)
-        result["windows"] = [
+        likely = [name for name, value in zip(self.class_names, mean, strict=True) if value > 0.5]
+        windows = [
             {"begin_seconds": round(begin, 3), "end_seconds": round(end, 3), "probabilities": self._by_class(values)}
             for (begin, end), values in zip(spans, probabilities, strict=True)
         ]
         if self.save_pictures:
             name = engine.state.item["name"]
-            title = f"{name}: " + ", ".join(f"{n} {v:.2f}" for n, v in result["probabilities"].items())
+            title = f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in self._by_class(mean).items())
             picture = result_path(self.results_dir, name).with_suffix(".png")
             plot_timeline(spans, probabilities, self.class_names, self._key_frames(engine, likeliest), title, picture)
-        return result
+        prediction = likely if self.multi_label else self.class_names[likeliest]
+        found = {"prediction": prediction, "probabilities": self._by_class(mean)}
+        return {**result, **found, "windows_used": len(spans), "windows": windows}
 
     def _key_frames(self, engine: Engine, likeliest: int) -> list[KeyFrame]:
         """Frames of the windows in which a class is likeliest, in the order of time."""
@@ -274,11 +270,11 @@ class ClassificationSaver(ResultSaver):
         count = -(-KEY_FRAMES // len(windows))  # a video of few windows shows several frames of each
         key_frames = []
         for window in windows:
-            view, seconds = self._views[window], self._seen[window]
+            view, times = self._views[window], self._times[window]
             with eval_mode(backbone):
                 attention = backbone.attention_maps(view[None].to(engine.state.device))[0]
-            for place in np.linspace(0, len(seconds) - 1, 2 * count + 1).astype(int)[1::2]:
-                key_frames.append(KeyFrame(float(seconds[place]), view[:, place], attention[place]))
+            for place in np.linspace(0, len(times) - 1, 2 * count + 1).astype(int)[1::2]:
+                key_frames.append(KeyFrame(float(times[place]), view[:, place], attention[place]))
         return key_frames
 
     def _by_class(self, probabilities: np.ndarray) -> dict[str, float]:
@@ -290,14 +286,8 @@ class ClassificationSaver(ResultSaver):
         for path in sorted(self.results_dir.rglob("*.json")):
             result = json.loads(path.read_text(encoding="utf-8"))
             probabilities, prediction = result["probabilities"] or {}, result["prediction"]
-            rows.append(
-                [
-                    result["video"],
-                    result["status"],
-                    " ".join(prediction) if isinstance(prediction, list) else prediction,
-                    *(probabilities.get(name) for name in self.class_names),
-                    *(result[column] for column in columns),
-                ]
-            )
+            text = " ".join(prediction) if isinstance(prediction, list) else prediction
+            values = [*map(probabilities.get, self.class_names), *(result[column] for column in columns)]
+            rows.append([result["video"], result["status"], text, *values])
         header = ["video", "status", "prediction", *self.class_names, *columns]
         write_csv(self.output_dir / "predictions.csv", header, rows)

@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset
+from processes import run_two_processes
 from sklearn.metrics import f1_score
 from torch import nn
+from video_answers import evaluate_videos, write_frames
 
 from endofm_monai.data import collate_clips
 from endofm_monai.engines import ClipEvaluator
-from endofm_monai.handlers import ClassificationReport
+from endofm_monai.formats import write_video
+from endofm_monai.handlers import ClassificationReport, ClassificationSaver
+from endofm_monai.networks.nets import EndoFMClassifier
 
 NAMES = ["normal", "abnormal"]
 
@@ -77,7 +82,7 @@ def test_undefined_scores_are_left_out_or_named():
 
 def test_report(tmp_path):
     broken = {"broken": "videos/x.mp4: is not a readable video"}
-    evaluate([*CLIPS, broken], tmp_path, score="accuracy", protocol="as the test says", resamples=200)
+    evaluate([*CLIPS, broken], tmp_path, score="accuracy", protocol="as the test says", resamples=60)
     report = json.loads((tmp_path / "metrics.json").read_text())
     assert report["protocol"] == "as the test says"
     assert report["unreadable"] == ["videos/x.mp4: is not a readable video"]
@@ -138,7 +143,114 @@ def test_bootstrap_draws_groups(tmp_path):
 
     widths = []
     for dataset in (Predicted, Grouped):
-        evaluate(clips, tmp_path, score="accuracy", batch_size=8, dataset=dataset, resamples=200)
+        evaluate(clips, tmp_path, score="accuracy", batch_size=8, dataset=dataset, resamples=40)
         scores = json.loads((tmp_path / "metrics.json").read_text())["video"]["scores"]
         widths.append(scores["accuracy"]["interval_95"])
     assert widths[0] != widths[1]
+
+
+class WindowPredictor:
+    """Answers for windows of four frames by the network; a video's last frames may be more than can be read."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def crop(self, clip: torch.Tensor) -> torch.Tensor:
+        return clip[..., :16, :16] / 255
+
+    def normalize(self, clip: torch.Tensor) -> torch.Tensor:
+        return clip - 0.5
+
+    def pieces(self, reader):
+        for first in range(0, reader.probe().frames - 3, 4):
+            frames = torch.arange(first, first + 4)
+            clip = reader.read(frames)
+            with torch.no_grad():
+                logits = self.network(self.normalize(self.crop(clip))[None])[0]
+            yield clip, {"probabilities": logits.softmax(dim=0), "frames": frames}
+
+
+@pytest.fixture(scope="module")
+def network() -> EndoFMClassifier:
+    torch.manual_seed(0)
+    size = {"img_size": 16, "patch_size": 8, "num_frames": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    return EndoFMClassifier.from_preset("tiny", num_classes=2, **size).eval()
+
+
+@pytest.fixture
+def videos(tmp_path) -> list[dict]:
+    """A video of 20 frames, one whose 10th frame is torn, and none."""
+    noise = np.random.default_rng(0).integers(0, 255, (20, 24, 32, 3), np.uint8)
+    write_video(tmp_path / "long.mp4", noise, 10)
+    torn = write_frames(tmp_path / "torn", noise[:12])
+    Path(torn[9]).write_bytes(b"torn")
+    (tmp_path / "no.mp4").write_bytes(b"none")
+    images = {"sub/long": str(tmp_path / "long.mp4"), "torn": torn, "no": str(tmp_path / "no.mp4")}
+    return [
+        {"image": image, "name": name, "video": f"{name}.mp4", "label": index % 2, "group": name}
+        for index, (name, image) in enumerate(images.items())
+    ]
+
+
+def test_a_video_has_a_result_a_picture_and_a_row(videos, network, tmp_path):
+    saver = ClassificationSaver(tmp_path, NAMES, save_pictures=True, settings={"overlap": 0})
+    evaluate_videos(videos, WindowPredictor(network), saver, network=network)
+    long, torn, no = (json.loads((tmp_path / "videos" / f"{item['name']}.json").read_text()) for item in videos)
+    assert (long["video"], long["status"], long["frames"], long["fps"]) == ("sub/long.mp4", "ok", 20, 10)
+    assert long["windows_used"] == len(long["windows"]) == 5
+    assert [window["begin_seconds"] for window in long["windows"]] == [0, 0.4, 0.8, 1.2, 1.6]
+    assert [window["end_seconds"] for window in long["windows"]] == [0.4, 0.8, 1.2, 1.6, 2.0]
+    mean = np.mean([window["probabilities"]["abnormal"] for window in long["windows"]])
+    assert long["probabilities"]["abnormal"] == pytest.approx(mean, abs=1e-5)
+    assert long["prediction"] == max(long["probabilities"], key=long["probabilities"].get)
+    assert long["reading_seconds"] > 0
+    assert long["network_seconds"] > 0
+    assert (torn["status"], torn["windows_used"], torn["prediction"] is None) == ("damaged", 2, False)
+    assert "f9.png" in torn["problems"][0]
+    assert (no["status"], no["windows_used"], no["windows"], no["probabilities"]) == ("unreadable", 0, [], None)
+    assert (tmp_path / "videos" / "sub" / "long.png").stat().st_size > 10_000
+    assert (tmp_path / "videos" / "torn.png").exists()
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = {row["video"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"sub/long.mp4", "torn.mp4", "no.mp4"}
+    assert float(rows["sub/long.mp4"]["abnormal"]) == long["probabilities"]["abnormal"]
+
+
+def test_key_frames_are_those_of_the_likeliest_windows(videos, network, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("endofm_monai.handlers.classification.plot_timeline", lambda *args: drawn.append(args))
+    saver = ClassificationSaver(tmp_path, NAMES, save_pictures=True)
+    evaluate_videos(videos[:1], WindowPredictor(network), saver, network=network)
+    ((spans, probabilities, _, key_frames, title, _),) = drawn
+    likeliest = probabilities.mean(axis=0).argmax()
+    best = sorted(np.argsort(probabilities[:, likeliest])[-3:])
+    assert [key_frame.seconds for key_frame in key_frames] == pytest.approx([spans[window][0] + 0.1 for window in best])
+    assert {key_frame.frame.shape for key_frame in key_frames} == {(3, 16, 16)}
+    assert {key_frame.attention.shape for key_frame in key_frames} == {(2, 5, 5)}
+    assert title.startswith("sub/long: normal")
+
+
+def test_several_labels_are_a_list(videos, network, tmp_path):
+    saver = ClassificationSaver(tmp_path, NAMES, multi_label=True)
+    evaluate_videos(videos[:1], WindowPredictor(network), saver, network=network)
+    result = json.loads((tmp_path / "videos" / "sub" / "long.json").read_text())
+    assert result["prediction"] == [name for name, value in result["probabilities"].items() if value > 0.5]
+
+
+def evaluate_rank(rank: int, videos: list[dict], network: nn.Module, folder: str) -> None:
+    report = ClassificationReport("accuracy", folder, NAMES, resamples=10)
+    places = [[0, 2], [1, 0]][rank]  # the first is seen twice
+    engine = evaluate_videos(videos, WindowPredictor(network), metric=report, network=network, places=places)
+    Path(folder, f"{rank}.txt").write_text(str(engine.state.metrics["score"]))
+
+
+def test_processes_give_together_what_one_gives_of_videos(videos, network, tmp_path):
+    (tmp_path / "two").mkdir()
+    run_two_processes(evaluate_rank, videos, network, str(tmp_path / "two"))
+    report = ClassificationReport("accuracy", tmp_path / "one", NAMES, resamples=10)
+    engine = evaluate_videos(videos, WindowPredictor(network), metric=report, network=network)
+    for name in ("metrics.json", "predictions.csv"):
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
+    assert {(tmp_path / "two" / f"{rank}.txt").read_text() for rank in range(2)} == {str(engine.state.metrics["score"])}
+    written = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert (written["video"]["number"], written["clip"]["number"], len(written["unreadable"])) == (2, 7, 2)

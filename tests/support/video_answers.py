@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import DataLoader
 from PIL import Image
 from torch import nn
 
-from endofm_monai.data import ClipDataset, ClipLoader, ClipReader
+from endofm_monai.data import ClipDataset, ClipReader, collate_clips
 from endofm_monai.engines import VideoEvaluator
 
 __all__ = ["evaluate_videos", "write_frames"]
@@ -41,7 +42,7 @@ def evaluate_videos(
     """A ``VideoEvaluator`` after its run over items (or those at ``places``) with the answers of a function."""
     evaluator = VideoEvaluator(
         torch.device("cpu"),
-        ClipLoader(ClipDataset(items, lambda item: item), sampler=places, drop_last=False),
+        DataLoader(ClipDataset(items, lambda item: item), sampler=places, collate_fn=collate_clips),
         nn.Linear(2, 2) if network is None else network,
         MadePredictor(predictor) if callable(predictor) else predictor,
         key_val_metric=None if metric is None else {"score": metric},
