@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from endofm_monai.apps.active_learning.__main__ import choose_frames
 from endofm_monai.inferers.bundle import Bundle
 from endofm_monai.inferers.frame_models import open_frame_model
 
@@ -102,18 +101,3 @@ def test_detections_of_a_file_may_look_ahead_and_of_frames_as_they_come_not(bund
     assert len(offline[0]["box"]) > 0
     first = expected[0][1]["label_scores"]
     assert len(first) != len(offline[0]["label_scores"]) or not torch.allclose(first, offline[0]["label_scores"])
-
-
-@pytest.mark.parametrize("bundle", ["classification"], indirect=True)
-def test_frames_to_annotate_next(bundle, frames, tmp_path):
-    options = {"count": 2, "window": 3, "bundle": str(bundle), "output": str(tmp_path / "next.json")}
-    chosen = choose_frames(str(frames), **options)
-    assert json.loads((tmp_path / "next.json").read_text()) == chosen
-    assert len({entry["clip"] for entry in chosen}) == 2
-    assert chosen[0]["uncertainty"] >= chosen[1]["uncertainty"]
-    assert chosen[0]["image"] == "a"
-    (third,) = choose_frames(str(frames), **options, labeled=str(tmp_path / "next.json"))
-    assert {third["clip"], *(entry["clip"] for entry in chosen)} == {f"a#frames={f}-{f + 2}" for f in (0, 3, 6)}
-    (tmp_path / "bad.json").write_text('[{"image": "b", "frame": 0}]')
-    with pytest.raises(ValueError, match="bad.json: frame 0 of b is not among the videos"):
-        choose_frames(str(frames), **options, labeled=str(tmp_path / "bad.json"))
