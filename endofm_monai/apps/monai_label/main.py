@@ -94,7 +94,7 @@ class EndoFMApp(MONAILabelApp):
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """For each bundle its uncertainty."""
-        return Known("method", {name: Uncertainty(name, task) for name, task in self._tasks.items()})
+        return Known("method", {name: Uncertainty(task) for name, task in self._tasks.items()})
 
     def _load_sessions(self, load: bool = False) -> None:
         """No sessions: their names reach the file system unchecked, and frames do not need them."""

@@ -26,11 +26,9 @@ EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "trt": ("torch_tensorrt",)}
 
 
-def load_network(
-    bundle: str | os.PathLike, weights: str | os.PathLike, **overrides: Any
-) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a bundle with weights, in evaluation mode, and its ``inference.json`` with the overrides."""
-    config = Path(bundle) / "configs" / "inference.json"
+    config = bundle / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"{config}: is missing; `bundle` must be the folder of a bundle.")
     parser = ConfigParser(json.loads(config.read_text(encoding="utf-8")))
@@ -82,13 +80,9 @@ def export_network(
     with tempfile.TemporaryDirectory(prefix="endofm-") as folder, atomic_path(path) as temporary:
         torch.save(network.state_dict(), Path(folder, "model.pt"))
         common = {
-            "net_id": "network_def",
-            "meta_file": str(configs / "metadata.json"),
-            "config_file": str(configs / "inference.json"),
-            "ckpt_file": f"{folder}/model.pt",
-            "filepath": str(temporary),
-            "bundle_root": str(bundle),
-            **overrides,
+            **{"net_id": "network_def", "bundle_root": str(bundle), "filepath": str(temporary)},
+            **{"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")},
+            **{"ckpt_file": f"{folder}/model.pt", **overrides},
         }
         if format == "ts":
             ckpt_export(**common)
@@ -109,24 +103,17 @@ def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     is_detector = "Detector" in inference["network_def"]["_target_"]
     adapter = f"endofm_monai.inferers.{'OnnxDetector' if is_detector else 'OnnxNetwork'}"
-    networks = {
-        "ts": "$torch.jit.load(@exported, @device)",
-        "onnx": {"_target_": adapter, "path": "@exported"},
-    }
+    networks = {"ts": "$torch.jit.load(@exported, @device)", "onnx": {"_target_": adapter, "path": "@exported"}}
+    changed = {"load_pretrain": False, **({"amp": False} if "amp" in inference else {})}
     made: dict[str, dict[str, Any]] = {}
     for format, network in networks.items():
         exported = f"$@bundle_root + '/models/{EXPORTED_NAMES[format]}'"
-        made[f"inference_{format}"] = {"exported": exported, "load_pretrain": False, "network_def": network}
-        if "amp" in inference:
-            made[f"inference_{format}"]["amp"] = False
+        made[f"inference_{format}"] = {"exported": exported, **changed, "network_def": network}
     size, open_axes = (96, 128), [0, 2, 3, 4]
     if is_detector:
         size, open_axes = ensure_tuple_rep(inference["frame_size"], 2), [0, 2]
     names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": open_axes}}
-    checks = {"verify": True, "use_ort": True, "rtol": 0.001, "atol": 0.0001}
-    made["onnx_export"] = {
-        "net_id": "network_def",
-        "input_shape": [2, 3, 3, *size],
-        "converter_kwargs": {**names, **checks},
-    }
+    settings = {**names, "verify": True, "use_ort": True, "rtol": 0.001, "atol": 0.0001}
+    shape = [2, 3, 3, *size]
+    made["onnx_export"] = {"net_id": "network_def", "input_shape": shape, "converter_kwargs": settings}
     return made

@@ -27,33 +27,27 @@ def write_large_files(folder: str | os.PathLike, weights_url: str | None = None)
 
     Without ``weights_url``, the folder to download them from, the files must be there; hashes are checked all the same.
     """
-    folder = Path(folder)
-    entries = [
-        {
-            "path": path.relative_to(folder).as_posix(),
-            "url": f"{weights_url.rstrip('/')}/{path.name}" if weights_url else "",
-            "hash_val": sha256([path]),
-            "hash_type": "sha256",
-        }
-        for path in sorted((folder / "models").iterdir())
-        if path.is_file() and not path.name.startswith(".")
-    ]
-    write_json(folder / LARGE_FILES, {"large_files": entries}, indent=4)  # JSON is YAML
-    return folder / LARGE_FILES
+    entries = []
+    for path in sorted(Path(folder, "models").iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            url = f"{weights_url.rstrip('/')}/{path.name}" if weights_url else ""
+            hashed = {"hash_val": sha256([path]), "hash_type": "sha256"}
+            entries.append({"path": f"models/{path.name}", "url": url, **hashed})
+    write_json(Path(folder, LARGE_FILES), {"large_files": entries}, indent=4)  # JSON is YAML
+    return Path(folder, LARGE_FILES)
 
 
 def check_large_files(folder: str | os.PathLike) -> list[Path]:
     """Compare the files that a bundle's ``large_files.yml`` lists with their hashes; do so before you load them.
 
     Raises:
-        FileNotFoundError: when there is no list, or a file of it is missing.
+        FileNotFoundError: when the list or a file of it is missing.
         ValueError: when a path leads out of the folder, an entry has no SHA-256, or a file is not the listed one.
     """
-    folder = Path(folder)
+    folder, checked = Path(folder), []
     listed = folder / LARGE_FILES
     if not listed.is_file():
         raise FileNotFoundError(f"{listed}: is missing; build_bundle writes it.")
-    checked = []
     for entry in ConfigParser.load_config_file(listed)["large_files"]:
         path = folder / entry["path"]
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -97,10 +91,9 @@ def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list
 def push_bundle(
     folder: str | os.PathLike, repo: str, dry_run: bool = False, private: bool = True, **arguments: Any
 ) -> dict[str, int]:
-    """Push a folder that :func:`build_bundle` made to Hugging Face, by MONAI's ``push_to_hf_hub``.
+    """Check a folder that :func:`build_bundle` made, and push it to Hugging Face, by MONAI's ``push_to_hf_hub``.
 
-    MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with the version. The
-    hashes of the weights are checked before.
+    MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with the version.
 
     Args:
         folder: the bundle's folder.

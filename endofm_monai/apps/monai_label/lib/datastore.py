@@ -66,12 +66,12 @@ class CheckedDatastore(LocalDatastore):
         return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def remove_image(self, image_id: str) -> None:
-        """Remove an image and its labels."""
+        """Remove an image and its labels, if there is such an image."""
         self._check_known(image_id)
         super().remove_image(image_id)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to what is known of an image."""
+        """Add to what is known of an image, if there is such an image."""
         self._check_known(image_id)
         super().update_image_info(image_id, info)
 
@@ -108,12 +108,11 @@ def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Map
 
     Args:
         task: ``"segmentation"``, ``"detection"`` or ``"classification"``.
-        datalist: ``image`` and ``label`` files.
+        datalist: ``image`` and ``label`` files, which are checked once more.
         labels: number of each class.
 
     Returns:
-        items with ``image`` and ``mask``, ``box`` and ``box_label``, or ``label``; an ``HTTPException`` says that a
-        label does not fit its image or names an unknown class.
+        items with ``image`` and ``mask``, ``box`` and ``box_label``, or ``label``.
     """
     items: list[dict[str, Any]] = []
     for image, label in ((entry["image"], entry["label"]) for entry in datalist):

@@ -26,8 +26,6 @@ from endofm_monai.weights import WeightsError
 
 __all__ = ["EndoInferTask", "requested_device"]
 
-MIN_POLYGON_AREA = 16  # pixels
-
 
 def requested_device(request: Mapping[str, Any]) -> torch.device:
     """The ``device`` of a request, by its name in torch or in the lists that MONAI Label shows; else the best one."""
@@ -121,7 +119,7 @@ def write_mask(bundle: Bundle, answer: Answer, request: dict[str, Any]) -> tuple
     mask = answer["mask"][0].numpy()
     nothing: dict[str, Any] = {"annotation": {"elements": []}}
     data = {"output": "mask", "result": nothing, **request, "pred": mask.T}  # MONAI Label counts x first
-    data = FindContoursd("pred", labels=bundle.labels, min_poly_area=MIN_POLYGON_AREA)(data)
+    data = FindContoursd("pred", labels=bundle.labels, min_poly_area=16)(data)
     file, result = PolygonWriter("pred")(data)
     if file is None:
         handle, file = tempfile.mkstemp(".png")
@@ -152,6 +150,5 @@ def write_classes(bundle: Bundle, answer: Answer, request: dict[str, Any]) -> tu
     return None, {"prediction": [{"idx": index, "label": name, "score": score} for (name, index), score in scores]}
 
 
-WRITERS: dict[str, Callable[[Bundle, Answer, dict[str, Any]], tuple[str | None, dict[str, Any]]]] = {
-    **{"segmentation": write_mask, "detection": write_boxes, "classification": write_classes}
-}
+Writer = Callable[[Bundle, Answer, dict[str, Any]], tuple[str | None, dict[str, Any]]]
+WRITERS: dict[str, Writer] = {"segmentation": write_mask, "detection": write_boxes, "classification": write_classes}

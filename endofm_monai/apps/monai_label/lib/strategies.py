@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import HTTPException
@@ -26,23 +27,17 @@ class Uncertainty(ScoringMethod):
     """Scores all images without label by how uncertain a model is about them, from 0 to 1.
 
     Images that were scored by the present weights are not scored again. ``max_samples`` in a request limits the number.
-
-    Args:
-        name: name of the model.
-        task: its infer task.
     """
 
-    def __init__(self, name: str, task: EndoInferTask) -> None:
-        super().__init__(f"Uncertainty of {name} about images without label")
-        self.name = name
-        self.task = task
+    def __init__(self, task: EndoInferTask) -> None:
+        self.task, self.name = task, task.bundle.name
+        super().__init__(f"Uncertainty of {self.name} about images without label")
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score; the result counts images, and says which ones could not be scored."""
-        weights = self.task.bundle.weights
+        weights, failed = self.task.bundle.weights, {}
         version = str(weights and weights.stat().st_mtime_ns)
         due = [image for image in datastore.get_unlabeled_images() if _score(datastore, image, self.name)[1] != version]
-        failed = {}
         due = due[: int(request.get("max_samples", 0)) or None]
         for image in due:
             try:
@@ -61,9 +56,6 @@ class UncertainFrames(Strategy):
 
     ``window`` in a request is the length of such a part, by default 8 frames; when each has an annotation, any image
     without label is given. It needs the scores of :class:`Uncertainty`.
-
-    Args:
-        name: name of the model.
     """
 
     def __init__(self, name: str) -> None:
@@ -85,6 +77,6 @@ class UncertainFrames(Strategy):
         return {"id": images[chosen[0]], "weight": scores[chosen[0]]} if chosen else None
 
 
-def _score(datastore: Datastore, image: str, model: str) -> tuple[float | None, str | None]:
-    score, version = datastore.get_image_info(image).get(INFO_KEY, {}).get(model, (None, None))
-    return score, version
+def _score(datastore: Datastore, image: str, model: str) -> Sequence[Any]:
+    """The score of an image, and by which weights, or None twice."""
+    return datastore.get_image_info(image).get(INFO_KEY, {}).get(model, (None, None))
