@@ -13,56 +13,27 @@ import torch
 import torch.nn.functional as F
 from monai.apps.detection.transforms.box_ops import flip_boxes
 from monai.config import KeysCollection
-from monai.transforms import Randomizable, Transform
+from monai.transforms import MapTransform, Randomizable, Transform
 from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
+from endofm_monai import transforms as corrected
 from endofm_monai.data import ClipInfo, RandomWindow, SupportSampler, WindowPlan
-from endofm_monai.transforms import (
-    FitClip,
-    LoadMasksd,
-    RandAugmentViews,
-    RandAugmentViewsd,
-    RandColorJitterClip,
-    RandFitClip,
-    RandFitClipd,
-    RandGrayscaleClip,
-    RandResizedCropClip,
-    RandScaleCropClip,
-    ScaleCropClip,
-    ScaleCropClipd,
-)
-from endofm_monai.transforms.base import RandClipTransformd, dictionary_version, to_float
+from endofm_monai.transforms.base import dictionary_version, to_float
 from endofm_monai.transforms.fit_frame import FrameMap
 from endofm_monai.transforms.geometry import central_box, draw_box, scale_short_side
 
 __all__ = [
-    "RandReferenceInput",
-    "RandReferenceInputd",
-    "ReferenceAugmentViews",
-    "ReferenceAugmentViewsd",
-    "ReferenceBGRClip",
-    "ReferenceBGRClipd",
-    "ReferenceColorJitterClip",
-    "ReferenceFitClip",
-    "ReferenceGrayscaleClip",
-    "ReferenceLoadMasksd",
-    "ReferenceRandFitClip",
-    "ReferenceRandFitClipd",
-    "ReferenceRandScaleCropClip",
-    "ReferenceRandScaleCropClipd",
-    "ReferenceRandomWindow",
-    "ReferenceResizedCropClip",
-    "ReferenceScaleCropClip",
-    "ReferenceScaleCropClipd",
-    "ReferenceSupportSampler",
-    "ReferenceWindowPlan",
-]
+    "RandReferenceInputd", "ReferenceAugmentViews", "ReferenceAugmentViewsd", "ReferenceBGRClip", "ReferenceBGRClipd",
+    "ReferenceColorJitterClip", "ReferenceFitClip", "ReferenceGrayscaleClip", "ReferenceInput", "ReferenceInputd",
+    "ReferenceLoadMasksd", "ReferenceRandFitClip", "ReferenceRandFitClipd", "ReferenceRandScaleCropClip",
+    "ReferenceRandScaleCropClipd", "ReferenceRandomWindow", "ReferenceResizedCropClip", "ReferenceScaleCropClip",
+    "ReferenceScaleCropClipd", "ReferenceSupportSampler", "ReferenceWindowPlan",
+]  # fmt: skip
 
-FINETUNING_MEAN = (0.45, 0.45, 0.45)  # of the classification, whose backbone was pre-trained with other statistics
-FINETUNING_STD = (0.225, 0.225, 0.225)
 DETECTION_MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green and red, 0..255
 BGR_LUMA = (0.114, 0.587, 0.299)  # for BGR clips, but applied to RGB ones
+BILINEAR = Image.Resampling.BILINEAR
 
 
 class ReferenceWindowPlan(WindowPlan):
@@ -92,7 +63,7 @@ class ReferenceSupportSampler(SupportSampler):
         return places.clip(max(index - self.window, 0), frames - 1).tolist()
 
 
-class ReferenceLoadMasksd(LoadMasksd):
+class ReferenceLoadMasksd(corrected.LoadMasksd):
     """255 is foreground, any other value background."""
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
@@ -101,7 +72,7 @@ class ReferenceLoadMasksd(LoadMasksd):
             return np.asarray(image.convert("L")) == 255
 
 
-class ReferenceResizedCropClip(RandResizedCropClip):
+class ReferenceResizedCropClip(corrected.RandResizedCropClip):
     """Crops of which all ten tries are made, resized without antialiasing and without clipping to ``[0, 1]``.
 
     The corner is that of the last box that fits but height and width are those of the tenth try, so that the box may
@@ -130,7 +101,7 @@ def resize_published(clip: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(to_float(clip), (size, size), mode="bicubic", align_corners=False)
 
 
-class ReferenceColorJitterClip(RandColorJitterClip):
+class ReferenceColorJitterClip(corrected.RandColorJitterClip):
     """Luma with the weights of red and blue swapped, and no clipping."""
 
     luma = BGR_LUMA
@@ -140,13 +111,13 @@ class ReferenceColorJitterClip(RandColorJitterClip):
         return self.change(clip)
 
 
-class ReferenceGrayscaleClip(RandGrayscaleClip):
+class ReferenceGrayscaleClip(corrected.RandGrayscaleClip):
     """Luma with the weights of red and blue swapped."""
 
     luma = BGR_LUMA
 
 
-class ReferenceAugmentViews(RandAugmentViews):
+class ReferenceAugmentViews(corrected.RandAugmentViews):
     """Views with the published crops and colors, neither blurred nor solarized.
 
     The published code calls for both, but its functions return their input.
@@ -158,13 +129,13 @@ class ReferenceAugmentViews(RandAugmentViews):
     has_blur = False
 
 
-class ReferenceAugmentViewsd(RandAugmentViewsd):
+class ReferenceAugmentViewsd(corrected.RandAugmentViewsd):
     """Dictionary version of :class:`ReferenceAugmentViews`."""
 
     array_transform: ClassVar[type[Transform]] = ReferenceAugmentViews
 
 
-class ReferenceRandScaleCropClip(RandScaleCropClip):
+class ReferenceRandScaleCropClip(corrected.RandScaleCropClip):
     """Resized without antialiasing, and the last row or column is never taken."""
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
@@ -174,7 +145,7 @@ class ReferenceRandScaleCropClip(RandScaleCropClip):
         return clip[..., top : top + self.size, left : left + self.size]
 
 
-class ReferenceScaleCropClip(ScaleCropClip):
+class ReferenceScaleCropClip(corrected.ScaleCropClip):
     """The leftmost or topmost square of a clip whose short side has the length ``size``, by a slip in a configuration.
 
     Not antialiased.
@@ -185,13 +156,13 @@ class ReferenceScaleCropClip(ScaleCropClip):
         return scale_short_side(clip, self.size, antialias=False)[..., : self.size, : self.size]
 
 
-class ReferenceScaleCropClipd(ScaleCropClipd):
+class ReferenceScaleCropClipd(corrected.ScaleCropClipd):
     """Dictionary version of :class:`ReferenceScaleCropClip`."""
 
     array_transform: ClassVar[type[Transform]] = ReferenceScaleCropClip
 
 
-class ReferenceFitClip(FitClip):
+class ReferenceFitClip(corrected.FitClip):
     """Resized to ``size`` (640) whatever the ratio of the sides."""
 
     def frame_map(self, height: int, width: int) -> FrameMap:
@@ -207,24 +178,21 @@ class ReferenceFrameMap(FrameMap):
         return flip_boxes(box, [side - 1 for side in self.size], self.flips)
 
 
-class ReferenceRandFitClip(RandFitClip):
+class ReferenceRandFitClip(corrected.RandFitClip):
     """Squeezed as by :class:`ReferenceFitClip`, with boxes that are mirrored one pixel off."""
 
     fit_transform = ReferenceFitClip
     map_type = ReferenceFrameMap
 
 
-class ReferenceRandFitClipd(RandFitClipd):
+class ReferenceRandFitClipd(corrected.RandFitClipd):
     """Dictionary version of :class:`ReferenceRandFitClip`."""
 
     array_transform: ClassVar[type[Transform]] = ReferenceRandFitClip
 
 
 class ReferenceBGRClip(Transform):
-    """Channel order and range of the published detection, which its pre-training did not have.
-
-    Channels become blue, green and red, ``0..255``, less their mean over ImageNet.
-    """
+    """Channels and range of the published detection: blue, green and red, ``0..255``, less their mean over ImageNet."""
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         """From RGB ``(3, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, to floating point."""
@@ -232,57 +200,30 @@ class ReferenceBGRClip(Transform):
         return clip - clip.new_tensor(DETECTION_MEAN).view(-1, 1, 1, 1)
 
 
-class RandReferenceInput(Randomizable, Transform):
-    """Prepare a clip for segmentation as the published code does, for comparison with published numbers only.
+class ReferenceInput(Transform):
+    """Prepare a clip for segmentation, frame by frame: BGR, stretched to 0..255, resized, stretched again to [-1, 1].
 
-    Frame by frame: channels in the order blue, green, red; range stretched to 0..255; resized; stretched again, to
-    [-1, 1]. With ``augment`` each frame is cropped, mirrored and rotated for itself, so that a clip is torn in time.
     A constant frame, of which the published code makes NaN, becomes -1.
 
     Args:
         size: height and width of the result in pixels; 224 as published.
-        augment: resize to 8/7 of ``size``, cut a square out at random, mirror half of the frames and rotate by up to
-            5 degrees.
     """
 
-    def __init__(self, size: int = 224, augment: bool = False) -> None:
+    def __init__(self, size: int = 224) -> None:
         self.size = size
-        self.augment = augment
 
-    def __call__(
-        self, clip: torch.Tensor, masks: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Prepare.
+    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        """From uint8 RGB ``(3, T, H, W)`` to float32 ``(3, T, size, size)``."""
+        frames = [self.image(frame).resize((self.size, self.size), BILINEAR) for frame in clip.unbind(1)]
+        return torch.stack([self.tensor(frame) for frame in frames], 1)
 
-        Args:
-            clip: uint8 RGB ``(3, T, H, W)``.
-            masks: 0/1 ``(1, T, H, W)``, which are resized likewise if there are any.
+    def image(self, frame: torch.Tensor) -> Image.Image:
+        """The image, from which the published code goes on, of a frame ``(3, H, W)``."""
+        return to_pil_image((_stretch(frame.flip(0).float()) * 255).to(torch.uint8))
 
-        Returns:
-            float32 ``(3, T, size, size)`` in [-1, 1], and the masks ``(1, T, size, size)``.
-        """
-        frames, placed_masks = [], []
-        for index in range(clip.shape[1]):
-            images = [to_pil_image((_stretch(clip[:, index].flip(0).float()) * 255).to(torch.uint8))]
-            if masks is not None:
-                images.append(to_pil_image(masks[:, index]))
-            frame, *mask = map(pil_to_tensor, self._place(*images))
-            frames.append(_stretch(frame.float()) * 2 - 1)
-            placed_masks += mask
-        return torch.stack(frames, 1), torch.stack(placed_masks, 1) if placed_masks else None
-
-    def _place(self, *images: Image.Image) -> list[Image.Image]:
-        """Resize and augment a frame, and its mask by the same draws."""
-        before = self.size * 8 // 7 if self.augment else self.size
-        filters = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST)
-        placed = [image.resize((before, before), kind) for image, kind in zip(images, filters, strict=False)]
-        if self.augment:
-            top, left = self.R.randint(before - self.size + 1, size=2).tolist()
-            mirror, angle = self.R.random() < 0.5, self.R.uniform(-5, 5)
-            placed = [image.crop((left, top, left + self.size, top + self.size)) for image in placed]
-            placed = [ImageOps.mirror(image) if mirror else image for image in placed]
-            placed = [image.rotate(angle, kind) for image, kind in zip(placed, filters, strict=False)]
-        return placed
+    def tensor(self, image: Image.Image) -> torch.Tensor:
+        """What the network sees of an image: float32 ``(3, H, W)``."""
+        return _stretch(pil_to_tensor(image).float()) * 2 - 1
 
 
 def _stretch(frame: torch.Tensor) -> torch.Tensor:
@@ -291,30 +232,43 @@ def _stretch(frame: torch.Tensor) -> torch.Tensor:
     return (frame - low) / (high - low).clamp(min=torch.finfo(frame.dtype).eps)
 
 
-class RandReferenceInputd(RandClipTransformd):
-    """Dictionary version of :class:`RandReferenceInput`.
+class RandReferenceInputd(Randomizable, MapTransform):
+    """:class:`ReferenceInput` of a clip with its masks 0/1 ``(1, T, H, W)``.
 
-    Args:
-        keys: key of the clip.
-        mask_key: key of its masks; None leaves them as they are.
-        kwargs: arguments of :class:`RandReferenceInput`.
+    With ``augment`` each frame is resized to 8/7 of ``size``, cropped, half of the time mirrored, and rotated by up to
+    5 degrees for itself, so that the clip is torn in time.
     """
 
-    array_transform: ClassVar[type[Transform]] = RandReferenceInput
-
-    def __init__(self, keys: KeysCollection, mask_key: str | None = None, **kwargs: Any) -> None:
-        super().__init__(keys, **kwargs)
+    def __init__(self, keys: KeysCollection, mask_key: str, size: int = 224, augment: bool = True) -> None:
+        super().__init__(keys)
         self.mask_key = mask_key
+        self.prepare = ReferenceInput(size)
+        self.augment = augment
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Prepare the clip; all else stays."""
+        """Prepare the clip and its masks; all else stays."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key], masks = self.transform(d[key], None if self.mask_key is None else d[self.mask_key])
-            if self.mask_key is not None:
-                d[self.mask_key] = masks
+            frames = zip(d[key].unbind(1), d[self.mask_key].unbind(1), strict=True)
+            placed = [self._place(self.prepare.image(frame), to_pil_image(mask)) for frame, mask in frames]
+            d[key] = torch.stack([self.prepare.tensor(image) for image, _ in placed], 1)
+            d[self.mask_key] = torch.stack([pil_to_tensor(mask) for _, mask in placed], 1)
         return d
+
+    def _place(self, *images: Image.Image) -> list[Image.Image]:
+        """Resize and augment a frame, and its mask by the same draws."""
+        size, filters = self.prepare.size, (BILINEAR, Image.Resampling.NEAREST)
+        before = size * 8 // 7 if self.augment else size
+        placed = [image.resize((before, before), kind) for image, kind in zip(images, filters, strict=True)]
+        if not self.augment:
+            return placed
+        top, left = self.R.randint(before - size + 1, size=2).tolist()
+        mirror, angle = self.R.random() < 0.5, self.R.uniform(-5, 5)
+        placed = [image.crop((left, top, left + size, top + size)) for image in placed]
+        placed = [ImageOps.mirror(image) if mirror else image for image in placed]
+        return [image.rotate(angle, kind) for image, kind in zip(placed, filters, strict=True)]
 
 
 ReferenceBGRClipd = dictionary_version(ReferenceBGRClip)
+ReferenceInputd = dictionary_version(ReferenceInput)
 ReferenceRandScaleCropClipd = dictionary_version(ReferenceRandScaleCropClip)

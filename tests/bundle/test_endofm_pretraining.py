@@ -70,6 +70,24 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
     return output
 
 
+def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
+    made = BUNDLE.workflow(
+        "train",
+        "train",
+        "reference",
+        dataset_dir=str(dataset_dir),
+        datalist=str(dataset_dir / "datalist.json"),
+        ckpt_dir=str(tmp_path),
+        output_dir=str(tmp_path),
+        **{**SMALL, "epochs": 1},
+    )
+    network, optimizer = (made.parser.get_parsed_content(key) for key in ("model", "optimizer"))
+    assert any(parameter is network.student.backbone.pos_embed for parameter in optimizer.param_groups[0]["params"])
+    made.run()
+    assert network.teacher.training
+    assert not made.parser.get_parsed_content("train::augment").transform.has_blur
+
+
 def test_training_and_inference_agree():
     train, inference = (json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference"))
     assert inference["preprocessing"] == train["validate"]["preprocessing"]
