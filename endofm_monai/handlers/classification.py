@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ def _levels(rows: list[Prediction]) -> dict[str, Prediction]:
     }
 
 
+@dataclass(eq=False)
 class ClassificationReport(Report):
     """Key metric: a score of the predictions, one a video, the mean of those of its windows.
 
@@ -76,26 +77,20 @@ class ClassificationReport(Report):
     ``(C,)`` as ``pred``. Items are those of :func:`endofm_monai.data.load_labeled_clips`.
 
     Args:
-        score: the score that the evaluator compares, for example ``"f1"`` or ``"macro_f1"``.
         output_dir: folder to write to.
+        score: the score that the evaluator compares, for example ``"f1"``.
         class_names: names of the classes.
         protocol: which data chose the weights and which are reported, for the reader of ``metrics.json``.
         resamples: number of bootstrap resamples.
     """
 
-    def __init__(
-        self,
-        score: str,
-        output_dir: str | os.PathLike | None = None,
-        class_names: Sequence[str] = (),
-        protocol: str = "",
-        resamples: int = 1000,
-    ) -> None:
-        super().__init__(output_dir)
-        self.score = score
-        self.class_names = list(class_names)
-        self.protocol = protocol
-        self.resamples = resamples
+    score: str = "macro_f1"
+    class_names: Sequence[str] = ()
+    protocol: str = ""
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._broken = Rows()
 
     def _collect(self, engine: Engine) -> None:
@@ -170,6 +165,7 @@ def _prediction(item: dict[str, Any], probabilities: torch.Tensor) -> Prediction
     return Prediction(item["video"], group, probabilities.detach().double().cpu().numpy(), label)
 
 
+@dataclass(eq=False)
 class ClassificationSaver(ResultSaver):
     """Writes what class each video is, and when; see :class:`ResultSaver`.
 
@@ -179,26 +175,20 @@ class ClassificationSaver(ResultSaver):
 
     Args:
         output_dir: folder to write to.
+        settings: see :class:`ResultSaver`.
         class_names: names of the classes.
         multi_label: classes do not exclude each other: the prediction is a list of those above 0.5.
         save_pictures: also draw ``<name>.png``: the probabilities over time, and frames of the windows in which the
             predicted class is likeliest, with the attention of the class token.
-        settings: see :class:`ResultSaver`.
     """
 
-    def __init__(
-        self,
-        output_dir: str | os.PathLike,
-        class_names: Sequence[str],
-        multi_label: bool = False,
-        save_pictures: bool = False,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.class_names = list(class_names)
-        self.multi_label = multi_label
-        self.save_pictures = save_pictures
-        own = {"class_names": self.class_names, "multi_label": multi_label}
-        super().__init__(output_dir, None if settings is None else {**own, **settings})
+    class_names: Sequence[str] = ()
+    multi_label: bool = False
+    save_pictures: bool = False
+    also: ClassVar = ("class_names", "multi_label")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.results_dir = self.output_dir / "videos"
         self._clock = 0.0
         self._forget()

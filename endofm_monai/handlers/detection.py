@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = ["DetectionReport", "DetectionSaver"]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class DetectionReport(Report):
     """Key metric: the average precision at IoU 0.5.
 
@@ -38,17 +39,9 @@ class DetectionReport(Report):
         resamples: number of bootstrap resamples of whole videos.
     """
 
-    def __init__(
-        self,
-        output_dir: str | os.PathLike | None = None,
-        class_names: Sequence[str] = ("polyp",),
-        threshold: float | None = None,
-        resamples: int = 1000,
-    ) -> None:
-        super().__init__(output_dir)
-        self.class_names = class_names
-        self.threshold = threshold
-        self.resamples = resamples
+    class_names: Sequence[str] = ("polyp",)
+    threshold: float | None = None
+    resamples: int = 1000
 
     def _row(self, state: State) -> DetectionFrame:
         item, info, place = state.item, state.info, state.piece

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.config import PathLike
 from monai.networks import eval_mode
 from monai.utils import CommonKeys, ImageMetaKey, convert_to_tensor
 from torch import nn
@@ -87,14 +87,8 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
 
     Args:
         network: from clips ``(B, C, T, H, W)`` to embeddings ``(B, D)``.
-        loader: batches with ``image`` ``(B, C, T, H, W)`` and what :func:`add_embeddings` needs; broken clips are
-            left out.
+        loader: batches of such clips as ``image``, with what :func:`add_embeddings` needs.
         device: where the network is.
-
-    Example::
-
-        clips = embed_clips(EndoFM.from_preset("tiny"), loader, "cpu")
-        clips.embeddings, clips.labels, clips.paths
     """
     rows = Rows()
     with (
@@ -125,7 +119,7 @@ class EmbeddingSaver:
         plot: also draw ``<filename>.png``, a map of the embeddings, if there are at least three.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, filename: str = "embeddings", plot: bool = False) -> None:
+    def __init__(self, output_dir: PathLike, filename: str = "embeddings", plot: bool = False) -> None:
         self.output_dir = Path(output_dir)
         self.filename = filename
         self.plot = plot

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from matplotlib.image import imread
+from monai.config import PathLike
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
 from torch.utils.tensorboard import SummaryWriter
@@ -33,7 +33,7 @@ class PictureHandler(ABC):
 
     name: str
 
-    def __init__(self, output_dir: str | os.PathLike) -> None:
+    def __init__(self, output_dir: PathLike) -> None:
         self.folder = Path(output_dir) / self.name
 
     def attach(self, engine: Engine) -> None:
@@ -59,7 +59,7 @@ class TrainingPictureHandler(PictureHandler):
         interval: iterations between two pictures.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, interval: int = 1000) -> None:
+    def __init__(self, output_dir: PathLike, interval: int = 1000) -> None:
         if interval < 1:
             raise ValueError(f"`interval` must be at least 1 iteration, but got {interval}.")
         super().__init__(output_dir)
@@ -114,7 +114,7 @@ class MaskPictureHandler(PictureHandler):
 
     name = "masks"
 
-    def __init__(self, output_dir: str | os.PathLike, video: int = 1) -> None:
+    def __init__(self, output_dir: PathLike, video: int = 1) -> None:
         super().__init__(output_dir)
         self.video = video
         self._shown: list[tuple[torch.Tensor, ...]] = []

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
+from monai.config import PathLike
 from monai.data import DataLoader
 from monai.utils import CommonKeys
 from torch.utils.tensorboard import SummaryWriter
@@ -26,6 +28,7 @@ __all__ = ["KNNProbeHandler", "ProbeEvaluation"]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class KNNProbeHandler:
     """Follows during the pre-training how well the nearest training clips predict a clip's class.
 
@@ -43,27 +46,21 @@ class KNNProbeHandler:
         output_dir: folder of a TensorBoard log, in its subfolder ``knn``; None writes none.
     """
 
-    def __init__(
-        self,
-        train_loader: DataLoader,
-        val_loader: DataLoader,
-        interval: int = 1,
-        k: int = 20,
-        temperature: float = 0.07,
-        output_dir: str | os.PathLike | None = None,
-    ) -> None:
-        if interval < 1:
-            raise ValueError(f"`interval` must be at least 1 epoch, but got {interval}.")
-        self.loaders = {"training": train_loader, "validation": val_loader}
-        self.interval = interval
-        self.options: dict[str, Any] = {"k": k, "temperature": temperature}
-        self.output_dir = output_dir
+    train_loader: DataLoader
+    val_loader: DataLoader
+    interval: int = 1
+    k: int = 20
+    temperature: float = 0.07
+    output_dir: PathLike | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError(f"`interval` must be at least 1 epoch, but got {self.interval}.")
         self._writer: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with a :class:`StudentTeacherTrainer`, ahead of handlers that show its metrics."""
-        train, val = (_classes(loader) for loader in self.loaders.values())
-        if len(train) < 2 or not val:
+        if len(_classes(self.train_loader)) < 2 or not _classes(self.val_loader):
             if idist.get_rank() == 0:
                 logger.info("No k-NN probe: it needs class indices as `label`, of two classes or more in training.")
             return
@@ -78,11 +75,9 @@ class KNNProbeHandler:
         if epoch % self.interval:
             return
         network: Any = unwrap(engine.network)
-        train, val = (
-            embed_clips(network.teacher.backbone, loader, engine.state.device).labeled(role)
-            for role, loader in self.loaders.items()
-        )
-        scores = _prefixed("knn", knn_probe(*train, *val, **self.options))
+        train = embed_clips(network.teacher.backbone, self.train_loader, engine.state.device).labeled("training")
+        val = embed_clips(network.teacher.backbone, self.val_loader, engine.state.device).labeled("validation")
+        scores = _named(knn=knn_probe(*train, *val, self.k, self.temperature))
         metrics.update(scores)
         if idist.get_rank() == 0:
             logger.info(f"epoch {epoch} | " + _text(scores))
@@ -92,6 +87,7 @@ class KNNProbeHandler:
             self._writer.flush()
 
 
+@dataclass(eq=False)
 class ProbeEvaluation:
     """Judges a backbone, the network of a MONAI evaluator of labeled clips, by a k-NN and a linear probe.
 
@@ -107,17 +103,13 @@ class ProbeEvaluation:
         temperature: of the neighbors' votes.
     """
 
-    def __init__(
-        self,
-        train_loader: DataLoader,
-        output_dir: str | os.PathLike,
-        filename: str = "probe.json",
-        k: int = 20,
-        temperature: float = 0.07,
-    ) -> None:
-        self.train_loader = train_loader
-        self.path = Path(output_dir) / filename
-        self.options: dict[str, Any] = {"k": k, "temperature": temperature}
+    train_loader: DataLoader
+    output_dir: PathLike
+    filename: str = "probe.json"
+    k: int = 20
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
         self._rows = Rows()
 
     def attach(self, engine: Engine) -> None:
@@ -128,14 +120,14 @@ class ProbeEvaluation:
     def _probe(self, engine: Engine) -> None:
         evaluated = ClipEmbeddings.of(self._rows.gather()).labeled("evaluated")
         train = embed_clips(unwrap(engine.network), self.train_loader, engine.state.device).labeled("training")
-        knn, linear = knn_probe(*train, *evaluated, **self.options), linear_probe(*train, *evaluated)
-        scores = _prefixed("knn", knn) | _prefixed("linear", linear)
+        knn, linear = knn_probe(*train, *evaluated, self.k, self.temperature), linear_probe(*train, *evaluated)
+        scores = _named(knn=knn, linear=linear)
         engine.state.metrics.update(scores)
         if idist.get_rank() == 0:
             logger.info(_text(scores))
             report = {"training_clips": _count(train[1]), "evaluated_clips": _count(evaluated[1])}
-            neighbors = {**self.options, "k": min(self.options["k"], len(train[1]))}
-            write_json(self.path, {**report, "knn": {**neighbors, **knn}, "linear": linear})
+            neighbors = {"k": min(self.k, len(train[1])), "temperature": self.temperature}
+            write_json(Path(self.output_dir, self.filename), {**report, "knn": {**neighbors, **knn}, "linear": linear})
 
 
 def _classes(loader: DataLoader) -> set[int]:
@@ -145,11 +137,11 @@ def _classes(loader: DataLoader) -> set[int]:
 
 def _count(labels: np.ndarray) -> dict[str, int]:
     """Number of clips of each class, by class index."""
-    return {str(label): int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+    return {str(label): number for label, number in sorted(Counter(labels.tolist()).items())}
 
 
-def _prefixed(prefix: str, scores: dict[str, float]) -> dict[str, float]:
-    return {f"{prefix}_{name}": score for name, score in scores.items()}
+def _named(**probes: dict[str, float]) -> dict[str, float]:
+    return {f"{probe}_{name}": score for probe, scores in probes.items() for name, score in scores.items()}
 
 
 def _text(scores: dict[str, float]) -> str:

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events, State
+from monai.config import PathLike
 
 from endofm_monai.engines import VideoEvents
 
@@ -61,14 +62,16 @@ def _place(engine: Engine) -> int:
     return int(engine.state.item["index"])
 
 
+@dataclass(eq=False)
 class Report(ABC):
     """Key metric of a :class:`endofm_monai.engines.VideoEvaluator`, made of a row a piece.
 
     With ``output_dir`` the first process also writes a report, when an evaluation is the best of its run so far.
     """
 
-    def __init__(self, output_dir: str | os.PathLike | None) -> None:
-        self.output_dir = None if output_dir is None else Path(output_dir)
+    output_dir: PathLike | None = None
+
+    def __post_init__(self) -> None:
         self.rows = Rows()
 
     def attach(self, engine: Engine, name: str) -> None:
@@ -76,7 +79,7 @@ class Report(ABC):
         self._collect(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._score, name)
         if self.output_dir is not None:
-            engine.add_event_handler(Events.COMPLETED, self._finish, self.output_dir)
+            engine.add_event_handler(Events.COMPLETED, self._finish, Path(self.output_dir))
 
     def _collect(self, engine: Engine) -> None:
         self.rows.attach_pieces(engine, self._row)

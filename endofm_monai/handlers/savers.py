@@ -10,11 +10,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from ignite.engine import Engine, Events
+from monai.config import PathLike
 from monai.utils import CommonKeys, ensure_tuple
 
 from endofm_monai.data import ClipReadError, result_path
@@ -28,6 +30,7 @@ __all__ = ["FrameSaver", "ResultSaver"]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class ResultSaver(ABC):
     """Writes what a :class:`endofm_monai.engines.VideoEvaluator` finds in each video, piece by piece as it comes.
 
@@ -41,9 +44,13 @@ class ResultSaver(ABC):
             a folder, whose ``settings.json`` tells them; None overwrites whatever is there.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, settings: Mapping[str, Any] | None = None) -> None:
-        self.output_dir = self.results_dir = Path(output_dir)
-        self.settings = settings
+    output_dir: PathLike
+    settings: Mapping[str, Any] | None = None
+
+    also: ClassVar[Sequence[str]] = ()  # options that are settings too
+
+    def __post_init__(self) -> None:
+        self.output_dir = self.results_dir = Path(self.output_dir)
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after what loads its weights."""
@@ -75,7 +82,8 @@ class ResultSaver(ABC):
         digest = hashlib.sha256()
         for value in engine.network.state_dict().values():
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        now = json.loads(json.dumps({**settings, "weights_sha256": digest.hexdigest()}))
+        own = {name: getattr(self, name) for name in self.also}
+        now = json.loads(json.dumps({**own, **settings, "weights_sha256": digest.hexdigest()}))
         path = self.output_dir / "settings.json"
         former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
         if differing := [key for key in {**now, **former} if now.get(key) != former.get(key)]:
@@ -101,34 +109,30 @@ class ResultSaver(ABC):
         raise error
 
 
+@dataclass(eq=False)
 class FrameSaver(ResultSaver):
     """Writes the answers for the frames of each video to ``<output_dir>/<name>``, but for one that breaks off.
 
     Args:
         output_dir: the folder to write to.
+        settings: see :class:`ResultSaver`.
         class_names: names of the classes, from 1 on.
         formats: what to write, see :mod:`endofm_monai.formats.writers`; by default all.
         threshold: smallest score of a box in pictures and tracks.
-        settings: see :class:`ResultSaver`.
     """
 
+    class_names: Sequence[str] = ("polyp",)
+    formats: Sequence[str] | None = None
+    threshold: float = 0.5
+
+    also: ClassVar = ("class_names", "formats", "threshold")
     writers: ClassVar[Mapping[str, Any]]
 
-    def __init__(
-        self,
-        output_dir: str | os.PathLike,
-        class_names: Sequence[str] = ("polyp",),
-        formats: Sequence[str] | None = None,
-        threshold: float = 0.5,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.formats = list(self.writers if formats is None else formats)
-        if unknown := set(self.formats) - set(self.writers):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.formats = formats = list(self.writers if self.formats is None else self.formats)
+        if unknown := set(formats) - set(self.writers):
             raise ValueError(f"`formats` must be some of {', '.join(self.writers)}, but got {', '.join(unknown)}.")
-        self.class_names = list(class_names)
-        self.threshold = threshold
-        own = {"class_names": self.class_names, "formats": self.formats, "threshold": threshold}
-        super().__init__(output_dir, None if settings is None else {**own, **settings})
         self._stack = ExitStack()
         self._writers: list[WriteFrame] = []
 
@@ -137,7 +141,7 @@ class FrameSaver(ResultSaver):
         names = _frame_names(item[CommonKeys.IMAGE], info.frames)
         folder = self.output_dir / item["name"]
         output = VideoOutput(folder, item["name"], names, info, self.class_names, self.threshold)
-        self._writers = [self._stack.enter_context(self.writers[format](output)) for format in self.formats]
+        self._writers = [self._stack.enter_context(self.writers[format](output)) for format in self.formats or ()]
 
     def _add(self, engine: Engine) -> None:
         frame = engine.state.frame.permute(1, 2, 0).numpy()

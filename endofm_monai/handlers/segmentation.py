@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +28,6 @@ from endofm_monai.utils import write_csv, write_json
 __all__ = ["MaskSaver", "SegmentationReport", "true_mask"]
 
 logger = logging.getLogger(__name__)
-ClipScores = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
 def true_mask(state: State) -> np.ndarray:
@@ -49,6 +49,7 @@ def true_mask(state: State) -> np.ndarray:
     return state.truth
 
 
+@dataclass(eq=False)
 class SegmentationReport(Report):
     """Key metric: the mean Dice of all frames before any post-processing, 1 where neither mask has a polyp.
 
@@ -68,24 +69,20 @@ class SegmentationReport(Report):
             network's output; see :mod:`endofm_monai.reference`.
     """
 
-    def __init__(
-        self,
-        output_dir: str | os.PathLike | None = None,
-        training_data: Sequence[dict[str, Any]] = (),
-        post_processed: bool = False,
-        clip_scores: ClipScores | None = None,
-    ) -> None:
-        super().__init__(output_dir)
-        self.training_files = {file for item in training_data for file in ensure_tuple(item[CommonKeys.IMAGE])}
-        self.post_processed = post_processed
-        self.clip_scores = clip_scores
+    training_data: Sequence[dict[str, Any]] = ()
+    post_processed: bool = False
+    clip_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._training = {file for item in self.training_data for file in ensure_tuple(item[CommonKeys.IMAGE])}
         self._masks: list[np.ndarray] = []
 
     def _collect(self, engine: Engine) -> None:
         super()._collect(engine)
         if self.clip_scores is not None:
             engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda: self._masks.clear())
-            engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip, self.clip_scores)
+            engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip)
 
     def _row(self, state: State) -> dict[str, Any]:
         answer, truth = state.answer, true_mask(state)
@@ -103,12 +100,12 @@ class SegmentationReport(Report):
         return row
 
     def _is_shared(self, item: dict[str, Any]) -> bool:
-        return not self.training_files.isdisjoint(ensure_tuple(item[CommonKeys.IMAGE]))
+        return not self._training.isdisjoint(ensure_tuple(item[CommonKeys.IMAGE]))
 
-    def _score_clip(self, engine: Engine, clip_scores: ClipScores) -> None:
-        item, (prediction, truth) = engine.state.item, np.stack(self._masks, axis=1)
-        scores = {"clip": item["name"], **clip_scores(prediction, truth), "in_training": self._is_shared(item)}
-        self.rows[int(item["index"])][-1]["published"] = scores
+    def _score_clip(self, engine: Engine) -> None:
+        item, scores = engine.state.item, cast(Any, self.clip_scores)(*np.stack(self._masks, axis=1))
+        row = self.rows[int(item["index"])][-1]
+        row["published"] = {"clip": item["name"], **scores, "in_training": self._is_shared(item)}
 
     def _metrics(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
         return {name: float(np.mean([row["dice"] for row in rows]))}

@@ -49,7 +49,7 @@ CLIPS = [
 
 
 def evaluate(clips, output_dir=None, score="f1", batch_size=3, dataset=Predicted, **options):
-    evaluator = make_evaluator(dataset(clips), ClassificationReport(score, output_dir, NAMES, **options), batch_size)
+    evaluator = make_evaluator(dataset(clips), ClassificationReport(output_dir, score, NAMES, **options), batch_size)
     evaluator.run()
     return evaluator.state
 
@@ -120,7 +120,7 @@ def test_report_of_several_labels(tmp_path):
 
 def test_only_the_best_evaluation_is_reported(tmp_path):
     dataset = Predicted(CLIPS)
-    evaluator = make_evaluator(dataset, ClassificationReport("accuracy", tmp_path, NAMES, resamples=10))
+    evaluator = make_evaluator(dataset, ClassificationReport(tmp_path, "accuracy", NAMES, resamples=10))
     evaluator.run(1)
     dataset.data = [{**item, "label": 1 - item["label"]} for item in CLIPS]
     evaluator.run(2)
@@ -193,7 +193,7 @@ def videos(tmp_path) -> list[dict]:
 
 
 def test_a_video_has_a_result_a_picture_and_a_row(videos, network, tmp_path):
-    saver = ClassificationSaver(tmp_path, NAMES, save_pictures=True, settings={"overlap": 0})
+    saver = ClassificationSaver(tmp_path, class_names=NAMES, save_pictures=True, settings={"overlap": 0})
     evaluate_videos(videos, WindowPredictor(network), saver, network=network)
     long, torn, no = (json.loads((tmp_path / "videos" / f"{item['name']}.json").read_text()) for item in videos)
     assert (long["video"], long["status"], long["frames"], long["fps"]) == ("sub/long.mp4", "ok", 20, 10)
@@ -219,7 +219,7 @@ def test_a_video_has_a_result_a_picture_and_a_row(videos, network, tmp_path):
 def test_key_frames_are_those_of_the_likeliest_windows(videos, network, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("endofm_monai.handlers.classification.plot_timeline", lambda *args: drawn.append(args))
-    saver = ClassificationSaver(tmp_path, NAMES, save_pictures=True)
+    saver = ClassificationSaver(tmp_path, class_names=NAMES, save_pictures=True)
     evaluate_videos(videos[:1], WindowPredictor(network), saver, network=network)
     ((spans, probabilities, _, key_frames, title, _),) = drawn
     likeliest = probabilities.mean(axis=0).argmax()
@@ -231,14 +231,14 @@ def test_key_frames_are_those_of_the_likeliest_windows(videos, network, tmp_path
 
 
 def test_several_labels_are_a_list(videos, network, tmp_path):
-    saver = ClassificationSaver(tmp_path, NAMES, multi_label=True)
+    saver = ClassificationSaver(tmp_path, class_names=NAMES, multi_label=True)
     evaluate_videos(videos[:1], WindowPredictor(network), saver, network=network)
     result = json.loads((tmp_path / "videos" / "sub" / "long.json").read_text())
     assert result["prediction"] == [name for name, value in result["probabilities"].items() if value > 0.5]
 
 
 def evaluate_rank(rank: int, videos: list[dict], network: nn.Module, folder: str) -> None:
-    report = ClassificationReport("accuracy", folder, NAMES, resamples=10)
+    report = ClassificationReport(folder, "accuracy", NAMES, resamples=10)
     places = [[0, 2], [1, 0]][rank]  # the first is seen twice
     engine = evaluate_videos(videos, WindowPredictor(network), metric=report, network=network, places=places)
     Path(folder, f"{rank}.txt").write_text(str(engine.state.metrics["score"]))
@@ -247,7 +247,7 @@ def evaluate_rank(rank: int, videos: list[dict], network: nn.Module, folder: str
 def test_processes_give_together_what_one_gives_of_videos(videos, network, tmp_path):
     (tmp_path / "two").mkdir()
     run_two_processes(evaluate_rank, videos, network, str(tmp_path / "two"))
-    report = ClassificationReport("accuracy", tmp_path / "one", NAMES, resamples=10)
+    report = ClassificationReport(tmp_path / "one", "accuracy", NAMES, resamples=10)
     engine = evaluate_videos(videos, WindowPredictor(network), metric=report, network=network)
     for name in ("metrics.json", "predictions.csv"):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()

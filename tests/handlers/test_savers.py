@@ -65,7 +65,9 @@ def test_a_video_gets_masks_in_all_formats_and_a_result(tmp_path):
 
 def test_detections_of_each_video_have_a_folder(tmp_path, case):
     other = {"image": write_frames(tmp_path / "2", frames(2)), "name": "2/case"}
-    evaluate_videos([case, other], bright, DetectionSaver(tmp_path, ("adenoma", "other"), formats=("csv", "coco")))
+    evaluate_videos(
+        [case, other], bright, DetectionSaver(tmp_path, class_names=("adenoma", "other"), formats=("csv", "coco"))
+    )
     for item in (case, other):
         assert {path.name for path in (tmp_path / item["name"]).iterdir()} == {"detections.csv", "detections.json"}
         assert [r["image_id"] for r in json.loads((tmp_path / item["name"] / "detections.json").read_text())] == [1]
