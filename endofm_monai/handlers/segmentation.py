@@ -22,7 +22,7 @@ from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import MASK_WRITERS
 from endofm_monai.handlers.rows import Report
 from endofm_monai.handlers.savers import FrameSaver
-from endofm_monai.metrics import SegmentationScores
+from endofm_monai.metrics import frame_scores, segmentation_report
 from endofm_monai.utils import write_csv, write_json
 
 __all__ = ["MaskSaver", "SegmentationReport", "true_mask"]
@@ -55,7 +55,7 @@ class SegmentationReport(Report):
 
     With ``output_dir``, ``segmentation_frames.csv`` has the scores of each frame, and ``segmentation.json``
 
-    * ``clean``: the scores of :class:`endofm_monai.metrics.SegmentationScores`, at the size of the frames and before
+    * ``clean``: the scores of :func:`endofm_monai.metrics.segmentation_report`, at the size of the frames and before
       any post-processing, of videos that share no file with the training; those of one ``video`` are one sequence;
     * ``post_processed``: the same after it;
     * ``published``: means of ``clip_scores`` of all videos; those shared with the training are flagged;
@@ -114,7 +114,7 @@ class SegmentationReport(Report):
         protocols = ("clean", "post_processed", "published")
         found = {key: [row[key] for row in self.gathered.flat() if key in row] for key in protocols}
         report: dict[str, Any] = {"clean": None}
-        report |= {key: SegmentationScores(found[key]).report() for key in protocols[:2] if found[key]}
+        report |= {key: segmentation_report(found[key]) for key in protocols[:2] if found[key]}
         if clips := found["published"]:
             names = [name for name in clips[0] if name not in ("clip", "in_training")]
             report["published"] = {name: float(np.mean([clip[name] for clip in clips])) for name in names}
@@ -135,10 +135,9 @@ class SegmentationReport(Report):
 
 
 def _scores(state: State, mask: torch.Tensor, truth: np.ndarray) -> dict[str, Any]:
-    scores, item = SegmentationScores(), state.item
-    true = torch.from_numpy(truth)[None]
-    scores.add(item["name"], mask, state.answer["probability"], true, str(item.get("video", item["name"])))
-    return {**scores.rows[0], "frame": state.piece}
+    name, probability = state.item["name"], state.answer["probability"][0].double().numpy()
+    place = {"sequence": str(state.item.get("video", name)), "clip": name, "frame": state.piece}
+    return {**place, **frame_scores(mask[0].numpy() > 0, probability, truth)}
 
 
 class MaskSaver(FrameSaver):

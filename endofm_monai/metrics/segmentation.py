@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from scipy.ndimage import correlate, distance_transform_edt
 
 from endofm_monai.metrics.bootstrap import bootstrap_interval
 
-__all__ = ["SegmentationScores", "enhanced_alignment", "frame_scores", "structure_measure", "weighted_f_measure"]
+__all__ = [
+    "enhanced_alignment", "frame_scores", "segmentation_report", "structure_measure", "weighted_f_measure",
+]  # fmt: skip
 
 EPS = np.finfo(np.float64).eps
 
@@ -115,7 +117,7 @@ OVERLAPS = ("dice", "iou", "precision", "recall")
 SCORES = (*OVERLAPS, "hd95", "weighted_f", "s_measure", "mae")
 
 
-def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Scores of one frame, as the polyp field reports them, at the size of the frame.
 
     =============================== ===================== ================== ==================
@@ -131,10 +133,10 @@ def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndar
     NaN means undefined; means leave it out and say over how many frames they are taken.
 
     Returns:
-        the scores above, ``s_measure`` and ``mae`` (mean absolute error), and the counts of pixels
-        ``true_positive``, ``false_positive``, ``false_negative``. ``hd95`` is in pixels: the larger of the two 95th
-        percentiles of distances from one contour to the other. ``weighted_f``, ``s_measure`` and ``mae`` are those of
-        the ``probability``.
+        the scores above, ``s_measure`` and ``mae`` (mean absolute error), the counts of pixels ``true_positive``,
+        ``false_positive``, ``false_negative``, and as ``alignment`` :func:`enhanced_alignment`. ``hd95`` is in pixels:
+        the larger of the two 95th percentiles of distances from one contour to the other. ``weighted_f``,
+        ``s_measure``, ``mae`` and ``alignment`` are those of the ``probability``.
     """
     hits, predicted, positive = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
     distance = 0.0 if predicted == positive == 0 else float("nan")
@@ -150,6 +152,7 @@ def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndar
         "true_positive": hits,
         "false_positive": predicted - hits,
         "false_negative": positive - hits,
+        "alignment": enhanced_alignment(probability, truth),
     }
 
 
@@ -164,8 +167,10 @@ def _overlap(hits: float, predicted: float, positive: float) -> dict[str, float]
     }
 
 
-class SegmentationScores:
-    """Collects the scores of frames, in ``rows``, and sums them up for frames, sequences and pixels, with intervals.
+def segmentation_report(
+    rows: Sequence[Mapping[str, Any]], level: float = 0.95, resamples: int = 1000
+) -> dict[str, Any]:
+    """Sum up the scores of frames for frames, sequences and pixels, with intervals.
 
     * ``per_frame``: mean over all frames;
     * ``per_sequence``: mean over sequences of the mean over their frames, so that long ones count no more;
@@ -175,57 +180,36 @@ class SegmentationScores:
     ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
 
     Args:
-        rows: ``rows`` of others to go on from, perhaps of other processes.
+        rows: of each frame :func:`frame_scores` and the name of its ``sequence``.
+        level: share of the intervals.
+        resamples: draws of the bootstrap.
+
+    Returns:
+        number of ``frames`` and ``sequences``, and the three summaries, each a mapping from score to ``value`` (None
+        where no frame defines it), ``interval`` and, where some are left out, how many are ``defined``.
     """
+    if not rows:
+        raise ValueError("No frame was scored.")
+    names = np.array([row["sequence"] for row in rows])
+    _, sequence, length = np.unique(names, return_inverse=True, return_counts=True)
+    values = {name: np.array([row[name] for row in rows], np.float64)[:, None] for name in SCORES}
+    values["e_measure"] = np.stack([row["alignment"] for row in rows])
+    counts = np.array([[row[name] for name in COUNTS] for row in rows], np.float64)
 
-    def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
-        self.rows = list(rows)
+    def summarize(statistic: Callable[[np.ndarray], float]) -> dict[str, Any]:
+        value, interval = statistic(np.arange(len(names))), bootstrap_interval(statistic, names, level, resamples)
+        return {"value": value, "interval": list(interval)} if np.isfinite(value) else {"value": None}
 
-    def add(
-        self,
-        clip: str,
-        prediction: torch.Tensor,
-        probability: torch.Tensor,
-        truth: torch.Tensor,
-        sequence: str | None = None,
-    ) -> None:
-        """Score the frames of a clip, of which all tensors are ``(T, H, W)``; by default it is its own sequence."""
-        names = {"sequence": clip if sequence is None else sequence, "clip": clip}
-        arrays = (prediction.cpu().numpy() > 0, probability.double().cpu().numpy(), truth.cpu().numpy() > 0)
-        for frame, (predicted, map_, true) in enumerate(zip(*arrays, strict=True)):
-            scores = frame_scores(predicted, map_, true)
-            self.rows.append({**names, "frame": frame, **scores, "alignment": enhanced_alignment(map_, true)})
-
-    def report(self, level: float = 0.95, resamples: int = 1000) -> dict[str, Any]:
-        """Sum up, with bootstrap intervals of ``level`` by so many ``resamples``.
-
-        Returns:
-            number of ``frames`` and ``sequences``, and the summaries ``per_frame``, ``per_sequence`` and ``pooled``,
-            each a mapping from score to ``value`` (None where no frame defines it), ``interval`` and, where some are
-            left out, how many are ``defined``.
-        """
-        if not self.rows:
-            raise ValueError("No frame was scored.")
-        names = np.array([row["sequence"] for row in self.rows])
-        _, sequence, length = np.unique(names, return_inverse=True, return_counts=True)
-        values = {name: np.array([row[name] for row in self.rows], np.float64)[:, None] for name in SCORES}
-        values["e_measure"] = np.stack([row["alignment"] for row in self.rows])
-        counts = np.array([[row[name] for name in COUNTS] for row in self.rows], np.float64)
-
-        def summarize(statistic: Callable[[np.ndarray], float]) -> dict[str, Any]:
-            value, interval = statistic(np.arange(len(names))), bootstrap_interval(statistic, names, level, resamples)
-            return {"value": value, "interval": list(interval)} if np.isfinite(value) else {"value": None}
-
-        report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "per_frame": {}, "per_sequence": {}}
-        for name, value in values.items():
-            report["per_frame"][name] = summarize(_best_mean(value, np.ones(len(names))))
-            sequence_means = np.stack([_mean(value[sequence == index]) for index in range(len(length))])
-            report["per_sequence"][name] = summarize(_best_mean(sequence_means[sequence], 1 / length[sequence]))
-            if np.isnan(value).any():
-                report["per_frame"][name]["defined"] = int(np.isfinite(value).sum())
-                report["per_sequence"][name]["defined"] = int(np.isfinite(sequence_means).sum())
-        report["pooled"] = {name: summarize(_pooled(counts, name)) for name in OVERLAPS}
-        return report
+    report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "per_frame": {}, "per_sequence": {}}
+    for name, value in values.items():
+        report["per_frame"][name] = summarize(_best_mean(value, np.ones(len(names))))
+        sequence_means = np.stack([_mean(value[sequence == index]) for index in range(len(length))])
+        report["per_sequence"][name] = summarize(_best_mean(sequence_means[sequence], 1 / length[sequence]))
+        if np.isnan(value).any():
+            report["per_frame"][name]["defined"] = int(np.isfinite(value).sum())
+            report["per_sequence"][name]["defined"] = int(np.isfinite(sequence_means).sum())
+    report["pooled"] = {name: summarize(_pooled(counts, name)) for name in OVERLAPS}
+    return report
 
 
 def _pooled(counts: np.ndarray, name: str) -> Callable[[np.ndarray], float]:

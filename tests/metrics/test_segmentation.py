@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from endofm_monai.metrics import SegmentationScores, frame_scores
+from endofm_monai.metrics import frame_scores, segmentation_report
 from endofm_monai.metrics.segmentation import enhanced_alignment, structure_measure, weighted_f_measure
 
 
@@ -43,18 +43,20 @@ def test_scores_of_a_frame_also_of_empty_masks(prediction, truth, expected):
             assert scores[name] == pytest.approx(value), name
 
 
-@pytest.fixture
-def scores() -> SegmentationScores:
+def rows_of(**sequences) -> list[dict[str, Any]]:
+    """Scores of the predictions of each sequence, whose truth is a square."""
+    return [
+        {"sequence": name, **frame_scores(mask, mask.astype(float), truth)}
+        for name, pairs in sequences.items()
+        for mask, truth in pairs
+    ]
+
+
+def test_frames_sequences_and_pixels_are_summed_up():
     """A long sequence that is segmented well, a short one with a half and a whole miss."""
-    collected = SegmentationScores()
-    for name, predictions in {"long": [square(4)] * 6, "short": [square(6), EMPTY]}.items():
-        masks = torch.from_numpy(np.stack(predictions))
-        collected.add(name, masks, masks.float(), torch.from_numpy(np.stack([square(4)] * len(predictions))))
-    return collected
-
-
-def test_frames_sequences_and_pixels_are_summed_up(scores):
-    report = scores.report(resamples=200)
+    truth = square(4)
+    rows = rows_of(long=[(square(4), truth)] * 6, short=[(square(6), truth), (EMPTY, truth)])
+    report = segmentation_report(rows, resamples=200)
     assert (report["frames"], report["sequences"]) == (8, 2)
     assert report["per_frame"]["dice"]["value"] == pytest.approx((6 + 0.5) / 8)
     assert report["per_sequence"]["dice"]["value"] == pytest.approx((1 + 0.25) / 2)
@@ -67,10 +69,7 @@ def test_frames_sequences_and_pixels_are_summed_up(scores):
 
 
 def test_what_no_frame_defines_is_null():
-    collected = SegmentationScores()
-    masks = torch.zeros(2, 16, 16)
-    collected.add("nothing to find", masks, masks, masks)
-    report = collected.report(resamples=10)
+    report = segmentation_report(rows_of(nothing=[(EMPTY, EMPTY)] * 2), resamples=10)
     assert report["per_frame"]["recall"] == {"value": None, "defined": 0}
     assert report["per_frame"]["dice"]["value"] == 1
     json.dumps(report, allow_nan=False)
@@ -78,7 +77,7 @@ def test_what_no_frame_defines_is_null():
 
 def test_nothing_to_report_is_an_error():
     with pytest.raises(ValueError, match="No frame"):
-        SegmentationScores().report()
+        segmentation_report([])
 
 
 @pytest.fixture
