@@ -4,7 +4,7 @@
 
 from endofm_monai.data.datalist import *
 from endofm_monai.data.dataset import *
+from endofm_monai.data.labels import *
 from endofm_monai.data.masks import *
-from endofm_monai.data.naming import *
 from endofm_monai.data.readers import *
 from endofm_monai.data.sampling import *

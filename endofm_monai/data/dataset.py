@@ -34,17 +34,11 @@ __all__ = [
 
 
 class ClipKey(NamedTuple):
-    """What an :class:`EpochSampler` asks a :class:`ClipDataset` for: a clip, as it is seen in one epoch.
+    """What an :class:`EpochSampler` asks a :class:`ClipDataset` for: a clip, as it is seen in one epoch."""
 
-    Args:
-        clip: index of the clip.
-        epoch: number of the epoch.
-        repeat: how often this epoch has seen the clip before, where clips are weighted.
-    """
-
-    clip: int
+    clip: int  # index of the clip
     epoch: int
-    repeat: int = 0
+    repeat: int = 0  # how often this epoch has seen the clip before, where clips are weighted
 
 
 class ClipDataset(Dataset):
@@ -65,14 +59,7 @@ class ClipDataset(Dataset):
         self.seed = seed
 
     def __getitem__(self, key: Any) -> Any:
-        """Load one clip.
-
-        Args:
-            key: an index (epoch 0), or the ``ClipKey`` of an ``EpochSampler``; slices are those of MONAI's ``Dataset``.
-
-        Returns:
-            the transformed item, which also has its ``index`` in ``data`` and its ``seed``; or ``{"broken": message}``.
-        """
+        """Load the clip of an index (epoch 0) or a ``ClipKey``; its item also has its ``index`` and ``seed``."""
         if isinstance(key, int):
             key = ClipKey(key, 0)
         if not isinstance(key, ClipKey):
@@ -83,7 +70,7 @@ class ClipDataset(Dataset):
         self.transform.set_random_state(seed=seed)
         try:
             return self.transform({**self.data[key.clip], "index": key.clip, "seed": seed})
-        except Exception as error:
+        except Exception as error:  # MONAI's transforms raise their own errors from ours
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, ClipReadError):
                 cause = cause.__cause__
@@ -103,10 +90,6 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         a dictionary of the keys that all have: ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors
         ``(B, 3, T, S, S)``, or of B raw clips; other tensors and numbers are stacked, and anything else is a list of B
         values. ``broken`` is the list of messages. With no item left ``image`` is an empty list.
-
-    Example::
-
-        collate_clips([{"image": torch.zeros(3, 8, 224, 224), "label": 1}, {"broken": "lost.mp4: does not exist"}])
     """
     read = [item for item in items if "broken" not in item]
     batch: dict[str, Any] = {CommonKeys.IMAGE: []}
@@ -124,10 +107,8 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
-    """Undo ``collate_clips``: the items of a batch without its ``broken``.
-
-    MONAI's ``decollate_batch`` looks into lists as well, and drops items when one of them holds an empty one.
-    """
+    """Undo :func:`collate_clips`: the items of a batch without its ``broken``."""
+    # MONAI's function would look into lists as well, and drop items when one of them holds an empty one
     lists = {key: value for key, value in batch.items() if isinstance(value, list)}
     items = decollate_batch({key: value for key, value in batch.items() if key not in lists})
     lists.pop("broken", None)
@@ -149,19 +130,11 @@ class EpochSampler(DistributedSampler):
         dataset: the dataset to draw from.
         shuffle: draw a new order each epoch.
         seed: seed of the orders.
-
-    Raises:
-        ValueError: when a weight is no positive number, or so small that no clip of this weight would ever be seen.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0) -> None:
-        super().__init__(
-            dataset,  # type: ignore[arg-type]
-            num_replicas=idist.get_world_size(),
-            rank=idist.get_rank(),
-            shuffle=shuffle,
-            seed=seed,
-        )
+        world, rank = idist.get_world_size(), idist.get_rank()
+        super().__init__(dataset, world, rank, shuffle, seed)  # type: ignore[arg-type]
         self._done = 0
         self._decks = _make_decks(dataset, seed)
         self.num_samples = -(-sum(count for _, count in self._decks) // self.num_replicas)
@@ -177,12 +150,11 @@ class EpochSampler(DistributedSampler):
         dealt = [deck[(torch.arange(count) + self.epoch * count) % len(deck)] for deck, count in self._decks]
         clips = torch.cat(dealt).sort().values
         repeats = torch.arange(len(clips)) - torch.searchsorted(clips, clips)  # the how manieth time it is seen
-        keys = [
-            ClipKey(clip, self.epoch, repeat) for clip, repeat in zip(clips.tolist(), repeats.tolist(), strict=True)
-        ]
+        order = torch.arange(len(clips))
         if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            keys = [keys[place] for place in torch.randperm(len(keys), generator=generator).tolist()]
+            order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        drawn = zip(clips[order].tolist(), repeats[order].tolist(), strict=True)
+        keys = [ClipKey(clip, self.epoch, repeat) for clip, repeat in drawn]
         mine = islice(cycle(keys), self.rank, self.total_size, self.num_replicas)
         return islice(mine, done, None)
 
@@ -248,11 +220,10 @@ class ClipLoader(DataLoader):
 
 
 class FeatureCache(ClipDataset):
-    """What a frozen network makes of the clips of a dataset, computed once, in memory.
+    """A :class:`ClipDataset` with what a frozen network makes of ``image`` in its place, computed once, in memory.
 
-    The items are those of a :class:`ClipDataset` with the features in the place of ``image``, so a head is trained and
-    evaluated on them by the same loaders and engines as a whole network, in seconds. The clips have to be the same in
-    every epoch: no random transforms. A clip that cannot be read stays ``{"broken": message}``.
+    So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds. The clips have to
+    be the same in every epoch: no random transforms.
 
     Args:
         data: items, see :class:`ClipDataset`.
@@ -293,16 +264,5 @@ class FeatureCache(ClipDataset):
 
 
 def survive_first_sigterm(worker_id: int) -> None:
-    """Initialize a ``DataLoader`` worker so that a SIGTERM for the whole process group does not end it.
-
-    A job scheduler or container sends SIGTERM to all processes at once. The training then wants to finish its step
-    and save, for which it needs its workers; when it ends, it ends them itself.
-
-    Args:
-        worker_id: number of the worker.
-    """
-
-    def survive(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, survive)
+    """Initialize a loader's worker so that a first SIGTERM, which schedulers send to all processes, does not end it."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

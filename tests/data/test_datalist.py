@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from monai.bundle import ConfigParser
+from PIL import Image
 
 import endofm_monai  # noqa: F401 (registers the short names)
-from endofm_monai.data import load_datalist
+from endofm_monai.data import list_videos, load_datalist, name_clips, result_path
 
 
 @pytest.fixture
@@ -49,11 +51,20 @@ def test_items_keep_what_they_hold_and_their_paths_become_absolute(dataset: Path
         "a/./2.mp4",
     ]
     root = dataset.resolve()
-    assert load_datalist(dataset, write(items, "validation"), section="validation") == [
-        {"image": f"{root}/a/1.mp4", "label": 1, "box": [[0, 0, 3, 4]]},
-        {"image": [f"{root}/frames/1.png", f"{root}/frames/2.png"], "label": [f"{root}/mask.png"] * 2},
-        {"image": f"{root}/frames", "label": f"{root}/mask.png"},
-        {"image": f"{root}/a/2.mp4"},
+    loaded = load_datalist(dataset, write(items, "validation"), section="validation")
+    names = ["a/1", "frames/1-2", "frames", "a/2"]
+    assert loaded == [
+        {"name": name, "video": name, **item}
+        for name, item in zip(
+            names,
+            [
+                {"image": f"{root}/a/1.mp4", "label": 1, "box": [[0, 0, 3, 4]]},
+                {"image": [f"{root}/frames/1.png", f"{root}/frames/2.png"], "label": [f"{root}/mask.png"] * 2},
+                {"image": f"{root}/frames", "label": f"{root}/mask.png"},
+                {"image": f"{root}/a/2.mp4"},
+            ],
+            strict=True,
+        )
     ]
 
 
@@ -64,7 +75,8 @@ def test_one_call_from_a_config(dataset: Path, write: Any) -> None:
         "datalist": str(write(["b.mp4"], "test")),
         "section": "test",
     }
-    assert ConfigParser({"data": config}).get_parsed_content("data") == [{"image": str(dataset.resolve() / "b.mp4")}]
+    (item,) = ConfigParser({"data": config}).get_parsed_content("data")
+    assert item == {"image": str(dataset.resolve() / "b.mp4"), "name": "b", "video": "b"}
 
 
 def test_folder_without_clips(tmp_path: Path) -> None:
@@ -143,3 +155,84 @@ def test_thousands_of_clips_take_a_moment(tmp_path: Path, write: Any) -> None:
     start = time.process_time()
     assert len(load_datalist(tmp_path, write(names))) == 3_300
     assert time.process_time() - start < 2  # a tenth of the published pre-training: about 0.1 s
+
+
+def names_of(clips):
+    return [item["name"] for item in name_clips([{"image": clip} for clip in clips], "/data")]
+
+
+@pytest.mark.parametrize(
+    ("clip", "name"),
+    [
+        ("/data/sub/clip.mp4", "sub/clip"),
+        ("/data/sub/clip.mp4#frames=10-19", "sub/clip_10-19"),
+        ("/data/scan.nii.gz", "scan"),
+        ("/data/seq.1", "seq.1"),
+        ("/data", "data"),
+        (["/data/a/1.png"], "a/1"),
+        (["/data/a/1.png", "/data/a/2.png"], "a/1-2"),
+        (["/data/1.png", "/data/2.png"], "1-2"),
+        ("/other/clip.mp4", "other/clip"),
+    ],
+)
+def test_names_are_paths_without_suffix(clip, name):
+    assert names_of([clip]) == [name]
+
+
+def test_no_two_clips_have_the_same_name():
+    frames = ["/data/b/1.png", "/data/b/2.png", "/data/b/3.png"]
+    clips = ["/data/a.mp4", "/data/a.avi", "/data/a_2.mp4", "/data/a.mp4#frames=0-9", frames, frames[::2], frames[0]]
+    assert names_of(clips) == ["a", "a_2", "a_2_2", "a_0-9", "b/1-3", "b/1-3_2", "b/1"]
+
+
+def test_items_keep_their_video_and_get_a_name():
+    first, second, third = name_clips(
+        [
+            {"image": "/data/a.mp4#frames=0-9", "video": "a"},
+            {"image": "/data/a.mp4#frames=10-19", "video": "a"},
+            {"image": "/data/b.mp4"},
+        ],
+        "/data",
+    )
+    assert (first["name"], first["video"]) == ("a_0-9", "a")
+    assert (second["name"], second["video"]) == ("a_10-19", "a")
+    assert (third["name"], third["video"]) == ("b", "b")
+
+
+@pytest.fixture
+def frames_folder(tmp_path):
+    """Two clips of frames whose pixels are their number, of 20 and 3 frames, and a broken one."""
+    for name, frames in (("long", 20), ("sub/short", 3), ("torn", 2)):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(frames):
+            Image.fromarray(np.full((4, 6, 3), number, np.uint8)).save(tmp_path / name / f"{number:02d}.png")
+    (tmp_path / "torn" / "00.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_single_images(frames_folder):
+    names = [item["name"] for item in list_videos(frames_folder, single_images=True)]
+    assert len(names) == 25
+    assert names[0] == "long/00"
+    (frames_folder / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no image"):
+        list_videos(frames_folder / "empty", single_images=True)
+
+
+def test_videos_with_a_good_result_are_done(frames_folder, tmp_path):
+    for video, status in (("long", "ok"), ("torn", "unreadable")):
+        path = result_path(tmp_path / "results", video)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"status": status}))
+    left = {item["name"] for item in list_videos(frames_folder, results_dir=tmp_path / "results")}
+    assert left == {"sub/short", "torn"}
+
+
+def test_frames_of_one_folder_have_names_of_their_own(frames_folder):
+    datalist = frames_folder / "datalist.json"
+    lists = [["long/00.png", "long/01.png"], ["long/02.png"], ["long/00.png"]]
+    clips = [*({"image": frames} for frames in lists), {"image": "long", "video": "x"}]
+    datalist.write_text(json.dumps({"test": clips}))
+    videos = list_videos(frames_folder, datalist)
+    assert [item["name"] for item in videos] == ["long/00-01", "long/02", "long/00", "long"]
+    assert videos[-1]["video"] == "x"

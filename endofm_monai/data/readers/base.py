@@ -24,21 +24,13 @@ class ClipReadError(ValueError):
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What is known about a clip before its frames are decoded.
+    """What is known about a clip before its frames are decoded."""
 
-    Args:
-        frames: number of frames that the clip should hold, at least 1.
-        fps: mean number of frames a second.
-        height: rows of a frame as it is shown (after rotation), in pixels.
-        width: columns of a frame as it is shown, in pixels.
-        duration: length in seconds.
-    """
-
-    frames: int
-    fps: float
-    height: int
+    frames: int  # that the clip should hold, at least 1
+    fps: float  # on the mean
+    height: int  # of a frame as it is shown (after rotation), in pixels
     width: int
-    duration: float
+    duration: float  # in seconds
 
 
 class ClipReader(ABC):
@@ -60,25 +52,20 @@ class ClipReader(ABC):
         self._info: ClipInfo | None = None
 
     def probe(self) -> ClipInfo:
-        """Give the number, rate and size of the frames, at the cost of at most one decoded frame.
-
-        Raises:
-            ClipReadError: when the clip is not what its name says, or holds no frame.
-        """
+        """Give the number, rate and size of the frames, at the cost of at most one decoded frame."""
         if self._info is None:
             self._info = self._probe()
         return self._info
 
     def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """Read frames.
+        """Read frames, each of them once.
 
         Args:
-            indices: frames in presentation order, counted from 0; in any order, and with repetitions. Each frame is
-                decoded once.
+            indices: frames in presentation order, counted from 0; in any order, and with repetitions.
 
         Returns:
             uint8 RGB tensor ``(3, T, H, W)`` with ``T = len(indices)``. Its memory is laid out ``(T, H, W, 3)``, as
-            frames are decoded: call ``contiguous()`` where the layout matters.
+            frames are decoded.
 
         Raises:
             ClipReadError: when a frame is outside the clip, cannot be decoded, or differs in size from the first one.
@@ -116,30 +103,21 @@ class ClipReader(ABC):
 
     @abstractmethod
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode the frames ``wanted`` (sorted, distinct, inside the clip), each once and in any order.
-
-        Yields:
-            the index of a frame and its pixels, uint8 RGB ``(H, W, 3)``.
-        """
+        """Yield index and pixels, uint8 RGB ``(H, W, 3)``, of the frames ``wanted`` (sorted, distinct)."""
 
 
 _RANGE = re.compile(r"#frames=(\d+)-(\d+)$")
 
 
 def join_frames(path: str, first: int, last: int) -> str:
-    """Name the frames ``first`` to ``last`` (both included, counted from 0) of a clip: ``video.mp4#frames=150-299``.
-
-    It is the notation of web addresses, so that a part of a video is one string like any other clip: in datalists, in
-    messages, and as the name of a result.
-    """
+    """Name the frames ``first`` to ``last`` (both included, counted from 0) of a clip: ``video.mp4#frames=150-299``."""
     return f"{path}#frames={first}-{last}"
 
 
 def split_frames(name: str) -> tuple[str, tuple[int, int] | None]:
-    """Take a name made by :func:`join_frames` apart.
+    """Take a name made by :func:`join_frames` apart: the path, and first and last frame or, of a whole clip, None.
 
-    Returns:
-        the path, and the first and last frame; ``None`` for a whole clip, or a file that really has such a name.
+    A file that really has such a name is a whole clip.
     """
     found = _RANGE.search(name)
     if found is None or os.path.exists(name):
@@ -148,19 +126,11 @@ def split_frames(name: str) -> tuple[str, tuple[int, int] | None]:
 
 
 class FrameRangeReader(ClipReader):
-    """Reads a range of the frames of another reader, as if it were a whole clip.
-
-    Args:
-        reader: the whole clip's reader, which is closed with this one.
-        first: first frame of the range, counted from 0.
-        last: last frame of the range, included.
-    """
+    """Reads the frames ``first`` to ``last`` of another reader, as if they were a whole clip, and closes it."""
 
     def __init__(self, reader: ClipReader, first: int, last: int) -> None:
         super().__init__(join_frames(reader.path, first, last))
-        self._reader = reader
-        self._first = first
-        self._last = last
+        self._reader, self._first, self._last = reader, first, last
 
     def close(self) -> None:
         """Close the whole clip's reader."""

@@ -29,9 +29,6 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
         path: the file.
         fps: frames per second, where the file does not state them.
         threads: decoding threads for a video stream.
-
-    Raises:
-        ClipReadError: when the file is no DICOM, has no pixels, or they cannot be decoded.
     """
     path = os.fspath(path)
     try:
@@ -54,10 +51,7 @@ class DicomReader(ClipReader):
     Args:
         path: the file.
         header: what the file holds apart from its pixels.
-        fps: frames per second, where the file states neither its cine rate nor its frame time.
-
-    Raises:
-        ClipReadError: when the colors are of an unknown kind, or no installed package decodes the pixels.
+        fps: frames per second, where the file does not state them.
     """
 
     def __init__(self, path: str, header: pydicom.Dataset, *, fps: float = 30.0) -> None:

@@ -24,9 +24,6 @@ class FramesReader(ClipReader):
     Args:
         frames: a folder, whose images are taken in natural order, or the image files in the order of the clip.
         fps: frames per second, which images do not state.
-
-    Raises:
-        ClipReadError: when there is no image.
     """
 
     def __init__(self, frames: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0) -> None:

@@ -31,9 +31,6 @@ class NiftiReader(ClipReader):
     Args:
         path: the file, ``.nii`` or ``.nii.gz``.
         fps: frames per second, unless the header states the time between frames with its unit.
-
-    Raises:
-        ClipReadError: when the file cannot be read, or its shape is none of these.
     """
 
     def __init__(self, path: str | os.PathLike, *, fps: float = 30.0) -> None:

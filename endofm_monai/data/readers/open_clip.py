@@ -36,9 +36,6 @@ def open_clip(
         fps: frames per second of a clip that does not state them, as frame images.
         threads: decoding threads for videos; see :class:`endofm_monai.data.VideoReader`.
 
-    Returns:
-        an open reader, to be closed after use, best by ``with``.
-
     Raises:
         ClipReadError: when there is no such file, or it is no clip.
 
@@ -67,15 +64,11 @@ def open_clip(
 
 
 def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:
-    """Describe frames of a clip in MONAI's terms.
-
-    Args:
-        reader: the clip's reader.
-        indices: int64 tensor ``(T,)``, the frames that are read.
+    """Describe the frames ``indices``, int64 ``(T,)``, of a clip as they are read, ``(3, T, H, W)``.
 
     Returns:
-        the metadata of a clip ``(3, T, H, W)``: ``filename_or_obj``, ``spatial_shape`` (of what is read, T, H, W) and
-        the channel's dimension, which MONAI knows, and ``frame_indices``, ``frames`` (in the whole clip) and ``fps``.
+        what MONAI knows, ``filename_or_obj``, ``spatial_shape`` (T, H, W) and the channel's dimension; and
+        ``frame_indices``, ``frames`` (in the whole clip) and ``fps``.
     """
     info = reader.probe()
     return {
@@ -106,30 +99,12 @@ class EndoFMClipReader(ImageReader):
         return all(has_suffix(name, VIDEO_SUFFIXES) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> ClipReader:
-        """Open one clip.
-
-        Args:
-            data: a file or folder, or a list of frame images.
-            kwargs: arguments of :func:`endofm_monai.data.open_clip`, which go before those of the constructor.
-
-        Raises:
-            ClipReadError: when it cannot be opened.
-        """
+        """Open one clip: a file or folder, or a list of frame images; ``kwargs`` go before ``reader_options``."""
         paths = ensure_tuple(data)
         return open_clip(paths[0] if len(paths) == 1 else paths, **{**self.reader_options, **kwargs})
 
     def get_data(self, img: ClipReader) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read all frames of a clip and close it.
-
-        Args:
-            img: what ``read`` gave.
-
-        Returns:
-            uint8 RGB array ``(3, T, H, W)`` and its metadata, see :func:`clip_metadata`.
-
-        Raises:
-            ClipReadError: when a frame cannot be read.
-        """
+        """Read all frames of a clip, uint8 RGB ``(3, T, H, W)``, with :func:`clip_metadata`, and close it."""
         with img as reader:
             indices = torch.arange(reader.probe().frames)
             return reader.read(indices).numpy(), clip_metadata(reader, indices)

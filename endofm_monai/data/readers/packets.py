@@ -28,21 +28,18 @@ class PacketTable:
 
     Attributes:
         count: number of packets.
-        times: int64 array, presentation time of each packet, in the stream's time base (decoding time, or 0, where not
-            stated).
-        end: when the last frame ends, in the stream's time base.
+        times: int64 array, presentation time of each packet, in the stream's time base (else decoding time, or 0).
         shown: int32 array, positions of the frames that are shown (an edit list hides some), in presentation order
             where ``ordered``, else in decoding order.
         keyframes: int32 array, positions of the keyframes.
-        damaged: positions of packets that are known to be incomplete, as the last one of a file that is cut off.
-        ordered: whether the packets state the presentation order. They do not in AVI, which has no presentation times:
-            FFmpeg invents some that rise in decoding order, whatever the stream.
     """
 
     def __init__(self, packets: Iterable[Any], *, reorders: bool) -> None:
-        self.end = 0
+        self.end = 0  # of the last frame, in the stream's time base
+        # Whether the packets state the presentation order. They do not in AVI, which has no presentation times: FFmpeg
+        # invents some that rise in decoding order, whatever the stream.
         self.ordered = True
-        self.damaged: set[int] = set()
+        self.damaged: set[int] = set()  # positions of incomplete packets, as the last one of a file that is cut off
         times, places, sizes, shown, keyframes = (array(kind) for kind in "qqiii")
         for position, packet in enumerate(packets):
             self.ordered &= packet.pts is not None
@@ -90,9 +87,7 @@ class PacketTable:
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
         """Give the packets that have to be decoded to get the frames at ``positions``.
 
-        Returns:
-            ranges ``(start, stop)`` of positions in decoding order that neither touch nor overlap. Each starts at a
-            keyframe.
+        They are ranges ``(start, stop)`` in decoding order that neither touch nor overlap; each starts at a keyframe.
         """
         spans: list[tuple[int, int]] = []
         for start, stop in sorted((self._start(position), position + 1) for position in positions):
@@ -118,11 +113,7 @@ Value = TypeVar("Value")
 
 
 class RecentCache(Generic[Value]):
-    """Keeps what was used most recently, up to a total size; for one process, and safe with threads.
-
-    Args:
-        limit: the total size, in any unit. What is larger on its own is not kept.
-    """
+    """Keeps what was used most recently, up to a total size in any unit; for one process, and safe with threads."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -154,10 +145,6 @@ class RecentCache(Generic[Value]):
 
 
 def file_key(path: str) -> tuple[str, int, int]:
-    """Give what tells one state of a file from another: its path, size and time of change.
-
-    Raises:
-        OSError: when there is no such file.
-    """
+    """Give what tells one state of a file from another: its path, size and time of change."""
     state = os.stat(path)
     return os.path.abspath(path), state.st_size, state.st_mtime_ns

@@ -9,16 +9,7 @@ from pathlib import Path
 
 from pydicom.misc import is_dicom
 
-__all__ = [
-    "DICOM_SUFFIXES",
-    "IMAGE_SUFFIXES",
-    "NIFTI_SUFFIXES",
-    "VIDEO_SUFFIXES",
-    "find_clips",
-    "frame_images",
-    "has_suffix",
-    "natural_key",
-]
+__all__ = ["find_clips"]
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -44,10 +35,8 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
 
     A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
     video are taken for thumbnails). DICOM files are often named by a number: a file without a suffix of letters is one
-    if it begins as such. Hidden files and folders are left out, and links to folders are not followed.
-
-    Returns:
-        the paths of the clips in natural order.
+    if it begins as such. Hidden files and folders are left out, and links to folders are not followed. The order is
+    natural.
     """
     clips: list[Path] = []
     for parent, folders, names in os.walk(folder):

@@ -48,9 +48,6 @@ class VideoReader(ClipReader):
         file: a binary file to read the video from instead; ``path`` is then only its name.
         threads: decoding threads; 0 lets FFmpeg choose. More than one slows down short reads, and in a
             ``DataLoader`` the workers already use the processors.
-
-    Raises:
-        ClipReadError: when the file does not exist, is no video, or holds no video stream.
     """
 
     def __init__(self, path: str | os.PathLike, *, file: BinaryIO | None = None, threads: int = 1) -> None:
@@ -164,11 +161,9 @@ class VideoReader(ClipReader):
         )
 
     def _show(self, spans: list[tuple[int, int]], needed: Collection[int] = ()) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode spans of packets, and give the index of each frame that is shown, and the frame.
+        """Decode spans of packets, each from a keyframe on, and give each frame that is shown with its index.
 
-        Args:
-            spans: ranges of positions in decoding order, each from a keyframe on.
-            needed: positions of the frames that are needed; any other one may be left out. All by default.
+        Those at positions that are not ``needed`` may be left out; all are needed by default.
         """
         shown = 0
         for start, stop in spans:
@@ -195,8 +190,7 @@ class VideoReader(ClipReader):
     def _read_packets(self, stop: int) -> Iterator[av.Packet]:
         """Read the packets from here up to position ``stop``.
 
-        Each packet carries its position instead of its presentation time, and hands it on to the frame that is decoded
-        from it: so each frame is recognized whatever the times are.
+        Each carries its position as its time, and hands it on to the frame that is decoded from it.
         """
         while self._position < stop:
             packet = next(self._packets, None)

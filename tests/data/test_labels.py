@@ -9,12 +9,59 @@ import pytest
 import torch
 from PIL import Image
 
-from endofm_monai.data import class_weights, load_labeled_clips
+from endofm_monai.data import class_weights, load_box_datalist, load_labeled_clips
+
+GOOD = [1, 2, 8, 9.5]
+
+
+def write(folder, box, box_label, **others):
+    (folder / "a").mkdir(exist_ok=True)
+    for name in ("a/0.png", "a/1.png"):
+        (folder / name).touch()
+    item = {"image": ["a/0.png", "a/1.png"], "box": box, "box_label": box_label, **others}
+    (folder / "list.json").write_text(json.dumps({"training": [item]}))
+    return load_box_datalist(folder, folder / "list.json", num_classes=2)
+
+
+def test_videos_get_a_name(tmp_path):
+    (item,) = write(tmp_path, [[GOOD], []], [[2], []])
+    assert item["video"] == item["name"] == "a/0-1"
+    assert item["box"] == [[GOOD], []]
+    (item,) = write(tmp_path, [[], []], [[], []], video="mine")
+    assert (item["video"], item["name"]) == ("mine", "a/0-1")
+
+
+@pytest.mark.parametrize(
+    ("box", "label", "message"),
+    [
+        ([[8, 2, 1, 9]], [1], r"frame 1: the box \[8, 2, 1, 9\] is inverted"),
+        ([[1, 2, 1, 9]], [1], "has no area"),
+        ([[1, 2, float("nan"), 9]], [1], "four finite numbers"),
+        ([[1, 2, 3]], [1], "four finite numbers"),
+        ([["1", 2, 3, 4]], [1], "four finite numbers"),
+        ([GOOD], [3], "the label 3 is no class; expected 1 to 2"),
+        ([GOOD], ["polyp"], "the label 'polyp' is no class"),
+        ([GOOD], [0], "the label 0 is no class"),
+        ([GOOD], [], "has 1 boxes, but 0 labels"),
+    ],
+)
+def test_bad_boxes_are_named(tmp_path, box, label, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        write(tmp_path, [[GOOD], box], [[1], label])
+    assert "list.json: training[0] (a/0-1), frame 1" in str(caught.value)
+
+
+def test_missing_annotations_are_named(tmp_path):
+    with pytest.raises(ValueError, match="has no box_label"):
+        write(tmp_path, [[], []], None)
+    with pytest.raises(ValueError, match=r"training\[0\] \(a/0-1\): needs a list of boxes"):
+        write(tmp_path, [[]], [[]])
+
 
 NAMES = ["normal", "abnormal"]
 
 
-def write(folder, **sections):
+def write_classes(folder, **sections):
     """A datalist, and empty files for what it lists."""
     for items in sections.values():
         for item in items:
@@ -26,7 +73,7 @@ def write(folder, **sections):
 
 
 def test_items_are_named_and_labeled(tmp_path):
-    datalist = write(
+    datalist = write_classes(
         tmp_path,
         training=[
             {"image": "a/1.mp4", "label": 0},
@@ -36,19 +83,19 @@ def test_items_are_named_and_labeled(tmp_path):
     )
     items = load_labeled_clips(tmp_path, NAMES, datalist)
     assert [(item["label"], item["video"], item["group"]) for item in items] == [
-        (0, "a/1.mp4", "a/1.mp4"),
-        (1, "a/2.mp4", "patient 7"),
+        (0, "a/1", "a/1"),
+        (1, "a/2", "patient 7"),
         (1, "clip b", "clip b"),
     ]
     assert items[0]["image"] == str(tmp_path / "a/1.mp4")
 
 
 def test_a_label_a_frame_gives_an_item_a_frame(tmp_path):
-    datalist = write(tmp_path, test=[{"image": ["b/1.png", "b/2.png"], "label": [0, 1]}])
+    datalist = write_classes(tmp_path, test=[{"image": ["b/1.png", "b/2.png"], "label": [0, 1]}])
     items = load_labeled_clips(tmp_path, NAMES, datalist, "test")
-    assert [(item["label"], item["video"]) for item in items] == [(0, "b/1.png"), (1, "b/2.png")]
+    assert [(item["label"], item["video"]) for item in items] == [(0, "b/1"), (1, "b/2")]
     assert items[0]["group"] == items[1]["group"]
-    datalist = write(tmp_path, test=[{"image": ["b/1.png", "b/2.png"], "label": [0]}])
+    datalist = write_classes(tmp_path, test=[{"image": ["b/1.png", "b/2.png"], "label": [0]}])
     with pytest.raises(ValueError, match=r"b/1\.png and following: 2 frames have 1 labels"):
         load_labeled_clips(tmp_path, NAMES, datalist, "test")
 
@@ -59,9 +106,9 @@ def test_folders_of_classes(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / name, format="PNG")
     items = load_labeled_clips(tmp_path, NAMES)
     assert [(item["video"], item["label"]) for item in items] == [
-        ("training/normal/1.png", 0),
-        ("training/abnormal/2.png", 1),
-        ("training/abnormal/x/3.mp4", 1),
+        ("training/normal/1", 0),
+        ("training/abnormal/2", 1),
+        ("training/abnormal/x/3", 1),
     ]
     with pytest.raises(FileNotFoundError, match="test: is no folder"):
         load_labeled_clips(tmp_path, NAMES, section="test")
@@ -71,7 +118,9 @@ def test_folders_of_classes(tmp_path):
 
 
 def test_several_labels(tmp_path):
-    datalist = write(tmp_path, training=[{"image": "1.mp4", "label": [1, 1]}, {"image": "2.mp4", "label": [0, 1]}])
+    datalist = write_classes(
+        tmp_path, training=[{"image": "1.mp4", "label": [1, 1]}, {"image": "2.mp4", "label": [0, 1]}]
+    )
     items = load_labeled_clips(tmp_path, NAMES, datalist, multi_label=True)
     assert torch.stack([item["label"] for item in items]).tolist() == [[1.0, 1.0], [0.0, 1.0]]
 
@@ -79,7 +128,7 @@ def test_several_labels(tmp_path):
 @pytest.mark.parametrize(
     ("label", "multi_label", "message"),
     [
-        (2, False, r"test: 1\.mp4: `label` must be from 0 to 1 .*found 2"),
+        (2, False, r"test: 1: `label` must be from 0 to 1 .*found 2"),
         (-1, False, "found -1"),
         ("polyp", False, "found 'polyp'"),
         (0.5, False, r"found 0\.5"),
@@ -88,13 +137,13 @@ def test_several_labels(tmp_path):
     ],
 )
 def test_wrong_labels(tmp_path, label, multi_label, message):
-    datalist = write(tmp_path, test=[{"image": "1.mp4", "label": label}])
+    datalist = write_classes(tmp_path, test=[{"image": "1.mp4", "label": label}])
     with pytest.raises(ValueError, match=message):
         load_labeled_clips(tmp_path, NAMES, datalist, "test", multi_label)
 
 
 def test_class_that_training_lacks(tmp_path):
-    datalist = write(tmp_path, training=[{"image": "1.mp4", "label": 0}], test=[{"image": "1.mp4", "label": 0}])
+    datalist = write_classes(tmp_path, training=[{"image": "1.mp4", "label": 0}], test=[{"image": "1.mp4", "label": 0}])
     with pytest.raises(ValueError, match="no item of `training` is of the class abnormal"):
         load_labeled_clips(tmp_path, NAMES, datalist)
     assert len(load_labeled_clips(tmp_path, NAMES, datalist, "test")) == 1

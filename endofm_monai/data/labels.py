@@ -1,0 +1,177 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from endofm_monai.data.datalist import load_datalist, name_clips
+from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+
+__all__ = ["class_weights", "key_frames", "load_box_datalist", "load_labeled_clips"]
+
+
+def load_box_datalist(
+    dataset_dir: str | os.PathLike, datalist: str | os.PathLike, section: str = "training", num_classes: int = 1
+) -> list[dict[str, Any]]:
+    """List videos with boxes as :func:`load_datalist`, and check every box before any training.
+
+    An item has ``image``, and ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of
+    the frame, x to the right and y downwards, and of their classes from 1 to ``num_classes``; both empty where nothing
+    is to be seen. Sides may lie beyond the frame: they are clipped when it is loaded.
+
+    Raises:
+        ValueError: also when a frame's boxes and labels differ in number, a box is not finite, is inverted or has no
+            area, or a label is no class. The message names datalist, video, frame and box.
+    """
+    items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
+    for index, item in enumerate(items):
+        where = f"{datalist}: {section}[{index}] ({item['name']})"
+        frames = len(item["box"])
+        if len(item["box_label"]) != frames or (not isinstance(item["image"], str) and len(item["image"]) != frames):
+            raise ValueError(f"{where}: needs a list of boxes and of labels for each frame, found {frames} and others.")
+        for frame, (boxes, labels) in enumerate(zip(item["box"], item["box_label"], strict=True)):
+            if len(boxes) != len(labels):
+                raise ValueError(f"{where}, frame {frame}: has {len(boxes)} boxes, but {len(labels)} labels.")
+            for box, label in zip(boxes, labels, strict=True):
+                _check(box, label, num_classes, f"{where}, frame {frame}")
+    return items
+
+
+def _check(box: Any, label: Any, num_classes: int, where: str) -> None:
+    if len(box) != 4 or not all(isinstance(side, (int, float)) and math.isfinite(side) for side in box):
+        raise ValueError(f"{where}: a box needs four finite numbers [x1, y1, x2, y2], found {box}.")
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise ValueError(f"{where}: the box {box} is inverted or has no area; expected x1 < x2 and y1 < y2.")
+    if label not in range(1, num_classes + 1):
+        raise ValueError(f"{where}: the label {label!r} is no class; expected 1 to {num_classes}.")
+
+
+def key_frames(items: Sequence[dict[str, Any]], interval: int = 1) -> list[dict[str, Any]]:
+    """Give an item with ``frame_index`` for every ``interval``-th frame of videos of :func:`load_box_datalist`."""
+    return [{**item, "frame_index": index} for item in items for index in range(0, len(item["box"]), interval)]
+
+
+def load_labeled_clips(
+    dataset_dir: str | os.PathLike,
+    class_names: Sequence[str],
+    datalist: str | os.PathLike | None = None,
+    section: str = "training",
+    multi_label: bool = False,
+) -> list[dict[str, Any]]:
+    """List videos or images with their classes, and check the labels before any training.
+
+    Without a datalist the folder tells: ``<dataset_dir>/<section>/<class name>/`` holds the videos and images of a
+    class. An item of frame images with a label a frame becomes an item a frame.
+
+    Args:
+        dataset_dir: folder with the data.
+        class_names: names of the classes, by class index.
+        datalist: JSON file, see :func:`load_datalist`; ``label`` is a class index or name, or with ``multi_label`` a
+            list of 0 and 1, one a class.
+        section: the list to take, ``"training"``, ``"validation"`` or ``"test"``.
+        multi_label: whether a clip may have several classes or none.
+
+    Returns:
+        items as of :func:`load_datalist`, with ``label`` (class index, or float32 ``(num_classes,)``) and ``group``
+        (videos that are not independent of each other, as those of one patient; by default each is on its own). An
+        answer is given for each ``video``.
+
+    Raises:
+        FileNotFoundError: when a folder or file does not exist.
+        ValueError: when a label is missing or no class, or the training section lacks a class; it names the item.
+    """
+    if datalist is None:
+        items = _from_folders(Path(dataset_dir), section, class_names)
+    else:
+        items = load_datalist(dataset_dir, datalist, section, label_key="", required=("label",))
+    if not multi_label:
+        items = name_clips([frame for item in items for frame in _frames(item)], dataset_dir)
+    for item in items:
+        where = f"{datalist or dataset_dir}: {section}: {item['video']}"
+        item["label"] = _label(item["label"], class_names, multi_label, where)
+        item.setdefault("group", item["video"])
+    if section == "training":
+        present = _count(items, len(class_names))
+        if missing := [name for name, count in zip(class_names, present, strict=True) if count == 0]:
+            raise ValueError(
+                f"{datalist or dataset_dir}: no item of `{section}` is of the class {', '.join(missing)}, which so "
+                "cannot be learned; add clips, or leave it out of `class_names`."
+            )
+    return items
+
+
+def _from_folders(dataset_dir: Path, section: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    folder = dataset_dir / section
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: is no folder; without `datalist` it must hold one folder a class.")
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if strange := sorted(set(found) - set(class_names)):
+        raise ValueError(f"{folder / strange[0]}: is none of `class_names` {list(class_names)}.")
+    items = [
+        {"image": os.path.realpath(path), "label": index}
+        for index, name in enumerate(class_names)
+        for path in sorted((folder / name).rglob("*"))
+        if has_suffix(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES) and not path.name.startswith(".")
+    ]
+    if not items:
+        raise ValueError(f"{folder}: its folders {found} hold no video and no image.")
+    return name_clips(items, dataset_dir)
+
+
+def _frames(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """One item a frame where each frame has a label of its own, else the item."""
+    if not isinstance(item["label"], list) or not isinstance(item["image"], list):
+        return [item]
+    if len(item["label"]) != len(item["image"]):
+        raise ValueError(
+            f"{item['image'][0]} and following: {len(item['image'])} frames have {len(item['label'])} labels."
+        )
+    frames = zip(item["image"], item["label"], strict=True)
+    return [{"image": frame, "label": label, "group": item["image"][0]} for frame, label in frames]
+
+
+def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str) -> Any:
+    if multi_label:
+        if not isinstance(label, list) or len(label) != len(class_names) or not set(label) <= {0, 1}:
+            raise ValueError(f"{where}: `label` must be a list of {len(class_names)} times 0 or 1, found {label!r}.")
+        return torch.tensor(label, dtype=torch.float32)
+    if label in class_names:
+        return list(class_names).index(label)
+    if not isinstance(label, int) or not 0 <= label < len(class_names):
+        raise ValueError(
+            f"{where}: `label` must be from 0 to {len(class_names) - 1} or one of {list(class_names)}, found {label!r}."
+        )
+    return int(label)
+
+
+def class_weights(
+    weights: Sequence[float] | str | None, items: Sequence[dict[str, Any]], class_names: Sequence[str]
+) -> list[float] | None:
+    """Weights of the classes in a loss.
+
+    Args:
+        weights: a list with one a class; ``"balanced"`` for the number of all items divided by the number of classes
+            and that of the items of a class, which makes up for the frequencies; None for no weights.
+        items: training items of :func:`load_labeled_clips`.
+        class_names: names of the classes.
+    """
+    if weights == "balanced":
+        counts = _count(items, len(class_names))
+        return [len(items) / (len(class_names) * count) for count in counts]
+    if isinstance(weights, str) or (weights is not None and len(weights) != len(class_names)):
+        raise ValueError(f'`class_weights` must be "balanced" or {len(class_names)} numbers, found {weights!r}.')
+    return None if weights is None else list(weights)
+
+
+def _count(items: Sequence[dict[str, Any]], num_classes: int) -> list[float]:
+    """Number of items of each class."""
+    one_hot = torch.eye(num_classes)
+    labels = [item["label"] for item in items]
+    return torch.stack([label if torch.is_tensor(label) else one_hot[label] for label in labels]).sum(dim=0).tolist()
