@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from PIL import Image
 from processes import run_two_processes
 from video_answers import evaluate_videos, write_frames
 
@@ -109,11 +110,11 @@ def test_all_clips_shared_leaves_no_clean_result(data, tmp_path, caplog):
     assert "no clean result" in caplog.text
 
 
-@pytest.mark.parametrize("masks", [["f0.png"] * 2, ["no.png"] * 3, ["f0.png", "f0.png", "small.png"]])
+@pytest.mark.parametrize("masks", [["f0.png"] * 2, ["no.png"] * 3, ["f0.png", "f0.png", "f0"], ["f0.png", None, None]])
 def test_videos_without_a_mask_for_each_frame_are_left_out(data, tmp_path, masks):
     folder = Path(data[2]["mask"])
-    write_frames(folder.parent / "small", [np.zeros((8, 8), np.uint8)])[0]
-    paths = [str(folder.parent / "small" / "f0.png" if mask == "small.png" else folder / mask) for mask in masks]
+    small = write_frames(folder.parent / "small", [np.zeros((8, 8), np.uint8)])
+    paths = [small[0] if mask == "f0" else mask and str(folder / mask) for mask in masks]
     engine = run([{**data[0], "mask": paths}, data[1]], [8, 4], tmp_path)
     assert engine.state.metrics["score"] == 1
     assert json.loads((tmp_path / "segmentation.json").read_text())["skipped"] == ["a/0-2"]
@@ -131,6 +132,18 @@ def test_key_metric_takes_each_frame_for_itself_without_a_report(tmp_path):
     assert engine.state.metrics["score"] == pytest.approx((3 * 0.5 + 2 * 1) / 5)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate_videos([{**item, "image": "no.mp4"}], answer, metric=SegmentationReport())
+
+
+def test_masks_have_the_key_and_the_reader_that_are_asked_for(data, tmp_path):
+    gray = write_frames(tmp_path / "gray", [square(4).numpy() * 128] * 3)
+    items = [{**item, "gray": gray} for item in data[:1]]
+
+    def read(path: str) -> np.ndarray:
+        return np.asarray(Image.open(path)) == 128
+
+    assert run(items, [4], None, mask_key="gray", read_mask=read).state.metrics["score"] == 1
+    with pytest.raises(ValueError, match="nothing to evaluate"):  # it is no mask by the usual rule
+        run(items, [4], None, mask_key="gray")
 
 
 def evaluate_rank(rank: int, data: list[dict], folder: str) -> None:
