@@ -49,3 +49,20 @@ def test_single_shapes_of_a_number_become_a_track(video_task):
     assert join_tracks(video_task) == video_task
     with pytest.raises(ValueError, match="a: frame 5 has two shapes of track 7"):
         join_tracks(replace(video_task, tracks=[*parts, parts[0]]))
+
+
+def test_boxes_are_interpolated_between_key_frames_until_they_are_outside(video_task):
+    visible = video_task.tracks[0].visible(8)
+    assert list(visible) == [0, 1, 2, 3, 6, 7]
+    assert visible[1].points == (12.0, 10.0, 22.0, 32.0)
+    assert visible[3].points == visible[2].points  # nothing is known of where it goes when it leaves
+    assert visible[3].occluded
+    assert visible[7].points == (40.0, 10.0, 50.0, 30.0)  # the last one stays
+    assert [frame for frame, shape in visible.items() if shape.keyframe] == [0, 2, 6]
+
+
+def test_polygons_of_other_corners_are_not_guessed():
+    shapes = {0: Shape("polygon", (0.0,) * 6), 2: Shape("polygon", (0.0,) * 8)}
+    with pytest.raises(ValueError, match="another number of corners"):
+        Track("polyp", shapes, 0).visible(3)
+    assert list(Track("polyp", {0: shapes[0]}, None).visible(3)) == [0]

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
+from endofm_monai.formats import outlines_from_masks, write_masks
 from endofm_monai.formats.masks import (
     decode_runs,
     draw_polygon,
@@ -67,3 +70,35 @@ def test_a_simpler_outline_is_near_and_specks_are_left_out():
     assert 12 < len(outline) < 60
     drawn = draw_polygon(outline, 60, 80)
     assert (drawn ^ mask).sum() < 0.05 * mask.sum()
+
+
+def test_outlines_of_masks_are_their_regions(tmp_path):
+    masks = np.zeros((3, 20, 30), np.uint8)
+    masks[0, 2:9, 3:12] = masks[0, 15:18, 20:29] = masks[2, 5, 5] = 255
+    masks[0, 4, 5] = 0  # a hole
+    for index, mask in enumerate(masks):
+        Image.fromarray(mask).save(tmp_path / f"{index}.png")
+    first, second, third = outlines_from_masks([tmp_path / f"{index}.png" for index in range(3)], label=2)
+    assert [outline["mask"][:4] for outline in first] == [[3, 2, 9, 7], [20, 15, 9, 3]]
+    assert second == []
+    assert third == [{"label": 2, "mask": [5, 5, 1, 1, 0, 1]}]
+
+
+def test_polygons_and_masks_become_one_mask(tmp_path):
+    outlines = [
+        {"label": 1, "polygon": [2, 1, 6, 1, 6, 4, 2, 4]},
+        {"label": 2, "mask": [0, 0, 2, 1, 0, 2]},
+    ]
+    item = write_masks({"image": "a.mp4", "video": "a", "outline": [outlines, []]}, tmp_path, "m", 6, 8)
+    assert item["mask"] == ["m/000000.png", "m/000001.png"]
+    expected = np.zeros((6, 8), np.uint8)
+    expected[1:4, 2:6] = expected[0, :2] = 255
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "m/000000.png")), expected)
+    assert not np.asarray(Image.open(tmp_path / "m/000001.png")).any()
+
+
+def test_frames_of_one_name_are_refused(tmp_path):
+    item = {"image": ["a/1.png", "b/1.png"], "video": "v", "outline": [[], []]}
+    with pytest.raises(ValueError, match="v: has two frames of one name"):
+        write_masks(item, tmp_path, "m", 6, 8)
+    assert not (tmp_path / "m").exists()

@@ -63,9 +63,11 @@ class FrameAnnotator:
         """Say what to draw of the answer for the next frame, of at least the score ``threshold``, or the bundle's."""
         if self.kind == "tag":
             named = list(zip(self.labels, answer["probabilities"].tolist(), strict=True))
-            several = self.predictor.multi_label
-            likely = named if several else [max(named, key=lambda pair: pair[1])]
-            return [Found(name, (), score) for name, score in likely if score >= (threshold or 0.5 * several)]
+            if not self.predictor.multi_label:
+                named, threshold = [max(named, key=lambda pair: pair[1])], threshold or 0.0
+            return [
+                Found(name, (), score) for name, score in named if score >= (0.5 if threshold is None else threshold)
+            ]
         if self.kind == "rectangle":
             kept = answer["label_scores"] >= (self.predictor.threshold if threshold is None else threshold)
             boxes, labels, scores = (answer[key][kept] for key in ("box", "label", "label_scores"))

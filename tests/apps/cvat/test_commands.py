@@ -12,7 +12,6 @@ from PIL import Image
 from endofm_monai.apps.cvat.__main__ import from_cvat, to_coco, to_cvat
 from endofm_monai.data import UniformFrames, load_datalist
 from endofm_monai.formats.coco import datalist_from_coco
-from endofm_monai.formats.masks import outlines_from_masks, write_masks
 from endofm_monai.transforms import LoadClipd, load_masks
 
 MASKS = np.zeros((3, 20, 30), np.uint8)
@@ -65,33 +64,6 @@ def test_coco_by_command(dataset):
     assert (read["box"], read["box_label"], read["outline"]) == (item["box"], item["box_label"], item["outline"])
     (plain,) = datalist_from_coco(files, names, dataset / "new.json")["training"]
     assert plain["box"][1] == [[1, 1, 5, 4]]  # by default every annotation is a box
-
-
-def test_outlines_of_masks_are_their_regions(dataset):
-    first, second, third = outlines_from_masks([dataset / f"masks/{index}.png" for index in range(3)], label=2)
-    assert [outline["mask"][:4] for outline in first] == [[3, 2, 9, 7], [20, 15, 9, 3]]
-    assert second == []
-    assert third == [{"label": 2, "mask": [5, 5, 1, 1, 0, 1]}]
-
-
-def test_polygons_and_masks_become_one_mask(tmp_path):
-    outlines = [
-        {"label": 1, "polygon": [2, 1, 6, 1, 6, 4, 2, 4]},
-        {"label": 2, "mask": [0, 0, 2, 1, 0, 2]},
-    ]
-    item = write_masks({"image": "a.mp4", "video": "a", "outline": [outlines, []]}, tmp_path, "m", 6, 8)
-    assert item["mask"] == ["m/000000.png", "m/000001.png"]
-    expected = np.zeros((6, 8), np.uint8)
-    expected[1:4, 2:6] = expected[0, :2] = 255
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "m/000000.png")), expected)
-    assert not np.asarray(Image.open(tmp_path / "m/000001.png")).any()
-
-
-def test_frames_of_one_name_are_refused(tmp_path):
-    item = {"image": ["a/1.png", "b/1.png"], "video": "v", "outline": [[], []]}
-    with pytest.raises(ValueError, match="v: has two frames of one name"):
-        write_masks(item, tmp_path, "m", 6, 8)
-    assert not (tmp_path / "m").exists()
 
 
 def test_names_from_a_file_do_not_lead_out_of_the_folder(dataset):
