@@ -35,35 +35,37 @@ class VideoEvaluator(SupervisedEvaluator):
 
     Args:
         device: where the network is.
-        val_data_loader: loader of one item a batch (``batch_size=1``, :func:`endofm_monai.data.collate_clips`), with
-            ``image``: what :func:`endofm_monai.data.open_clip` opens.
+        val_data_loader: loader of one item a batch, see :class:`endofm_monai.data.ClipLoader`, with ``image``: what
+            :func:`endofm_monai.data.open_clip` opens.
         network: the network, perhaps in ``DistributedDataParallel``.
         predictor: an :class:`endofm_monai.inferers.Predictor` of the network.
+        threads: decoding threads; see :class:`endofm_monai.data.VideoReader`.
         kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: ``key_val_metric``, ``val_handlers``, ...
     """
 
     def __init__(
-        self, device: torch.device, val_data_loader: Iterable[Any], network: nn.Module, predictor: Any, **kwargs: Any
+        self,
+        device: str | torch.device,
+        val_data_loader: Iterable[Any],
+        network: nn.Module,
+        predictor: Any,
+        threads: int = 1,
+        **kwargs: Any,
     ) -> None:
         self.predictor = predictor
-        super().__init__(
-            torch.device(device),
-            val_data_loader,
-            unwrap(network),
-            event_names=[*VideoEvents],
-            decollate=False,
-            **kwargs,
-        )
+        self.threads = threads
+        events = {"event_names": [*VideoEvents], "decollate": False}
+        super().__init__(torch.device(device), val_data_loader, unwrap(network), **events, **kwargs)
 
     def _iteration(self, engine: VideoEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
-        """Go through one video."""
-        state = engine.state
+        """Go through one video; the output is empty, since handlers have seen all of it."""
         if batchdata.get("broken"):
             return {}
-        (item,) = ({key: value[0] for key, value in batchdata.items() if key != "broken"},)
-        state.item, state.info, state.piece, state.problem = item, None, 0, None
+        state = engine.state
+        state.item = {key: values[0] for key, values in batchdata.items() if key != "broken"}
+        state.info, state.piece, state.problem = None, 0, None
         try:
-            with open_clip(item["image"]) as reader:
+            with open_clip(state.item["image"], threads=self.threads) as reader:
                 state.info = reader.probe()
                 engine.fire_event(VideoEvents.VIDEO_STARTED)
                 for state.frame, state.answer in engine.predictor.pieces(reader):
@@ -74,6 +76,6 @@ class VideoEvaluator(SupervisedEvaluator):
             engine.fire_event(VideoEvents.VIDEO_BROKEN)
             state.batch = {"broken": [state.problem]}
             engine.fire_event(Events.GET_BATCH_COMPLETED)  # those who ask what was read hear of it now
-            return {}
-        engine.fire_event(VideoEvents.VIDEO_COMPLETED)
+        else:
+            engine.fire_event(VideoEvents.VIDEO_COMPLETED)
         return {}

@@ -23,7 +23,7 @@ from endofm_monai.inferers.frame_models import (
 )
 from endofm_monai.inferers.linking import BoxLinker, BoxTrack, link_boxes
 from endofm_monai.inferers.predictor import Answer, Predictor
-from endofm_monai.inferers.segmentation import MirrorInferer, SegmentationPredictor, TemporalWindowInferer
+from endofm_monai.inferers.segmentation import MaskInferer, MirrorInferer, SegmentationPredictor, TemporalWindowInferer
 from endofm_monai.inferers.uncertainty import class_entropy, mask_entropy, score_margin
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "DetectionPredictor",
     "Detections",
     "FrameModel",
+    "MaskInferer",
     "MirrorInferer",
     "OnnxDetector",
     "OnnxNetwork",

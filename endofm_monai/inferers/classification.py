@@ -98,7 +98,9 @@ class ClassificationPredictor(Predictor):
     def begin(self, info: ClipInfo | None = None) -> None:
         """Forget all frames, and begin a video; offline its length must be known."""
         super().begin(info)
-        self._starts, self._left, self._length = [], [], 0
+        self._starts: list[int] = []  # of the windows that cover the video
+        self._left: list[torch.Tensor] = []  # frames of those that are to come
+        self._length = 0  # of a window
         if info is not None and self.mode == "offline":
             self._starts, self._left = self._windows(info)
             self._length = self.plan.length(info)

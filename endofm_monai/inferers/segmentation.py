@@ -18,7 +18,7 @@ from endofm_monai.inferers.predictor import Answer, Answered, Predictor
 from endofm_monai.inferers.uncertainty import mask_entropy
 from endofm_monai.transforms import MaskFromLogits
 
-__all__ = ["MirrorInferer", "SegmentationPredictor", "TemporalWindowInferer"]
+__all__ = ["MaskInferer", "MirrorInferer", "SegmentationPredictor", "TemporalWindowInferer"]
 
 MIRRORED_AXES: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
@@ -160,6 +160,28 @@ class SegmentationPredictor(Predictor):
                 mask = self.postprocess(answer["mask"])
                 answer["mask"] = convert_to_tensor(mask, dtype=torch.uint8, track_meta=False)
         return list(zip(frames, answers, strict=True))
+
+
+class MaskInferer(Inferer):
+    """Segments frames on their own, for MONAI Label's ``monaibundle`` app, which calls a network by MONAI's inferers.
+
+    Args:
+        predictor: segments them.
+    """
+
+    def __init__(self, predictor: SegmentationPredictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """From clips, uint8 ``(B, 3, 1, H, W)``, to masks ``(B, W, H)``: MONAI Label counts x first."""
+        self.predictor.network = network
+        masks = []
+        for clip in convert_to_tensor(inputs, track_meta=False):
+            self.predictor.begin()
+            ((_, answer),) = [*self.predictor.push(clip), *self.predictor.flush()]
+            masks.append(answer["mask"][0].T)
+        return torch.stack(masks)
 
 
 class TemporalWindowInferer(Inferer):
