@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -12,8 +13,7 @@ import torch
 from torch import nn
 
 from endofm_monai.data import ClipInfo, ClipReader, WindowPlan
-from endofm_monai.inferers.predictor import Answer, Answered, Predictor, read_ahead
-from endofm_monai.inferers.uncertainty import class_entropy
+from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, read_ahead
 from endofm_monai.transforms import ScaleCropClip
 
 __all__ = ["ClassificationPredictor"]
@@ -108,8 +108,11 @@ class ClassificationPredictor(Predictor):
         self._squares: dict[int, torch.Tensor] = {}  # (num_crops, 3, 1, S, S) of the last frames, online
 
     def uncertainty(self, answer: Answer) -> float:
-        """The entropy of the classes."""
-        return float(class_entropy(answer["probabilities"][None], self.multi_label)[0])
+        """The entropy of the classes, as a share of the largest there can be."""
+        probabilities = answer["probabilities"]
+        if self.multi_label:
+            return float(binary_entropy(probabilities).mean())
+        return float(torch.special.entr(probabilities).sum() / math.log(len(probabilities)))
 
     def _take(self, numbers: range, frames: torch.Tensor) -> Answered:
         if self.mode == "online":

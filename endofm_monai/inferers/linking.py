@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from monai.data.box_utils import box_iou
 from scipy.optimize import linear_sum_assignment
 
-from endofm_monai.inferers.detection import Detections
+from endofm_monai.inferers.predictor import Answer
 
-__all__ = ["BoxLinker", "BoxTrack", "link_boxes"]
+__all__ = ["BoxLinker", "BoxTrack"]
 
 
 @dataclass
@@ -41,8 +40,8 @@ class BoxLinker:
     Example::
 
         linker = BoxLinker(max_gap=5)
-        for index, detections in detector.detect(blocks):
-            numbers = linker.push(detections)  # of the tracks, one a detection
+        for frame, answer in predictor("colonoscopy.mp4"):
+            numbers = linker.push(answer)  # of the tracks, one a detection
     """
 
     def __init__(self, iou: float = 0.3, max_gap: int = 0) -> None:
@@ -52,7 +51,7 @@ class BoxLinker:
         self._open: list[int] = []
         self._frame = 0
 
-    def push(self, detections: Detections) -> list[int]:
+    def push(self, detections: Answer) -> list[int]:
         """Take the detections of the next frame.
 
         Args:
@@ -82,11 +81,3 @@ class BoxLinker:
             self.tracks[numbers[place]].boxes[self._frame] = box
         self._frame += 1
         return numbers
-
-
-def link_boxes(frames: Sequence[Detections], iou: float = 0.3, max_gap: int = 0) -> list[BoxTrack]:
-    """Link the detections of a whole video; see :class:`BoxLinker`."""
-    linker = BoxLinker(iou, max_gap)
-    for frame in frames:
-        linker.push(frame)
-    return linker.tracks

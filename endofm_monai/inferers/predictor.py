@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from torch import nn
 from endofm_monai.data import ClipInfo, ClipReader, ClipReadError, open_clip
 from endofm_monai.networks import unwrap
 
-__all__ = ["Answer", "Predictor", "read_ahead"]
+__all__ = ["Answer", "Answered", "Predictor", "binary_entropy", "read_ahead"]
 
 Answer = dict[str, torch.Tensor]
 """What a task's network says of a frame, on the CPU; the keys are the task's, see the predictors."""
@@ -164,6 +165,11 @@ class Predictor(ABC):
     @abstractmethod
     def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
         """Answer for one frame, by a copy that has seen none."""
+
+
+def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
+    """Entropy of yes and no, as a share of the largest there can be."""
+    return (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2)
 
 
 def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:

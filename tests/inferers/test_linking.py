@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from endofm_monai.inferers.linking import BoxLinker, link_boxes
+from endofm_monai.inferers import BoxLinker, BoxTrack
 
 HERE, MOVED, FAR = [10.0, 20.0, 40.0, 50.0], [12.0, 20.0, 42.0, 52.0], [60.0, 5.0, 75.0, 20.0]
 
@@ -16,6 +16,13 @@ def detections(*found):
         "box": torch.tensor([box for box, _ in found]).reshape(-1, 4),
         "label": torch.tensor([label for _, label in found], dtype=torch.long),
     }
+
+
+def link_boxes(frames: list, **options: float) -> list[BoxTrack]:
+    linker = BoxLinker(**options)
+    for frame in frames:
+        linker.push(frame)
+    return linker.tracks
 
 
 def test_links_follow_class_and_overlap():

@@ -1,0 +1,176 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import threading
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from memory_clip import MemoryClip, noise
+from PIL import Image
+from torch import nn
+
+from endofm_monai.data import ClipReader, ClipReadError, SupportSampler, WindowPlan
+from endofm_monai.inferers import ClassificationPredictor, DetectionPredictor, Predictor, SegmentationPredictor
+from endofm_monai.transforms import FitClip, NormalizeClip, ScaleCropClip
+
+TASKS = ["segmentation", "detection", "classification"]
+LENGTH = 13
+
+
+class MeanColors(nn.Module):
+    """Classifies clips of three frames by their colors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(9, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(10 * x.mean(dim=(3, 4)).flatten(1))
+
+
+@pytest.fixture
+def make(detector_network) -> Any:
+    """A predictor of a task."""
+
+    def make_predictor(task: str, **options: Any) -> Predictor:
+        torch.manual_seed(0)
+        if task == "segmentation":
+            return SegmentationPredictor(nn.Conv3d(3, 2, 3, padding=1), NormalizeClip(), 4, 2, **options)
+        if task == "classification":
+            plan, crop = WindowPlan(3, 2), ScaleCropClip(16, 20)
+            return ClassificationPredictor(
+                MeanColors(), plan, crop, NormalizeClip(), overlap=0.5, num_crops=2, **options
+            )
+        supports = SupportSampler(3, 2, options.pop("mode", "offline"))
+        return DetectionPredictor(detector_network, FitClip((32, 64)), normalize, supports=supports, **options)
+
+    return make_predictor
+
+
+def normalize(clip: torch.Tensor) -> torch.Tensor:
+    return NormalizeClip()(clip).double()
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize("task", TASKS)
+def test_files_streams_and_single_frames_have_one_answer(make, task, mode):
+    predictor, clip = make(task, mode=mode, block=4), noise(LENGTH)
+    reader = MemoryClip(clip)
+    frames, answers = zip(*predictor(reader), strict=True)
+    assert torch.equal(torch.stack(frames, dim=1), clip)
+    assert reader.decoded == list(range(LENGTH))
+    for size in (1, 16):
+        predictor.begin(reader.probe())
+        found = [pair for part in clip.split(size, dim=1) for pair in predictor.push(part)] + predictor.flush()
+        assert all(torch.equal(frame, clip[:, index]) for index, (frame, _) in enumerate(found))
+        for (_, answer), expected in zip(found, answers, strict=True):
+            same(answer, expected)
+    for index in (0, 6, LENGTH - 1):
+        same(predictor.at(reader, index), answers[index])
+        assert 0 <= predictor.uncertainty(answers[index]) <= 1
+    (_, alone), *_ = predictor(MemoryClip(clip[:, :1]))
+    assert any(not torch.equal(alone[name], value) for name, value in answers[0].items()) == (mode == "offline")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_online_answers_come_at_once_and_look_at_nothing_later(make, task):
+    predictor, clip = make(task, mode="online"), noise(LENGTH)
+    answers = [predictor.push(frame) for frame in clip.split(1, dim=1)]
+    assert [len(answer) for answer in answers] == [1] * LENGTH
+    for length in (1, 5):
+        *_, (_, last) = predictor(MemoryClip(clip[:, :length]))
+        same(answers[length - 1][0][1], last)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_frame_costs_no_more_than_what_it_is_seen_with(make, task, tmp_path):
+    clip = noise(50)
+    reader = MemoryClip(clip)
+    predictor = make(task)
+    answer = predictor.at(reader, 25)
+    assert len(reader.decoded) <= 9
+    assert all(abs(index - 25) <= 5 for index in reader.decoded)
+    paths = [str(tmp_path / f"{index}.png") for index in range(50)]
+    for path, frame in zip(paths, clip.permute(1, 2, 3, 0).numpy(), strict=True):
+        Image.fromarray(frame).save(path)
+    same(predictor.at(paths, 25), answer)
+    with pytest.raises(ClipReadError, match="memory.mp4: has no frame 50; its 50 frames count from 0"):
+        predictor.at(reader, 50)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_broken_frame_is_an_error_after_the_answers_before_it(make, task):
+    answers = make(task, mode="online", block=4)(MemoryClip(noise(LENGTH), broken=9))
+    assert len(list(islice(answers, 8))) == 8
+    with pytest.raises(ClipReadError, match="memory.mp4: frame 9 cannot be decoded"):
+        next(answers)
+
+
+def test_leaving_early_ends_the_reading(make):
+    before = threading.active_count()
+    frames = make("segmentation", block=2)(MemoryClip(noise(LENGTH)))
+    next(frames)
+    frames.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_no_frame_is_lost_where_the_size_changes(make, task):
+    predictor, clip = make(task), noise(5)
+    smaller = clip[..., :30, :50]
+    found = [*predictor.push(clip), *predictor.push(smaller), *predictor.flush()]
+    assert [frame.shape[-2:] for frame, _ in found] == [(40, 60)] * 5 + [(30, 50)] * 5
+    for part, answers in ((clip, found[:5]), (smaller, found[5:])):
+        for (_, answer), (_, expected) in zip(answers, predictor(MemoryClip(part)), strict=True):
+            same(answer, expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_memory_does_not_grow_with_the_video(make, task):
+    predictor = make(task)
+
+    def kept() -> int:
+        stores = [value for value in vars(predictor).values() if isinstance(value, dict)]
+        return max(len(store) for store in stores)
+
+    predictor.begin(MemoryClip(noise(60)).probe())
+    sizes = []
+    for part in noise(60).split(10, dim=1):
+        predictor.push(part)
+        sizes.append(kept())
+    assert max(sizes) == max(sizes[:3]) <= 10
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_network_is_left_as_it_was(make, task):
+    predictor = make(task)
+    predictor.network.train()
+    (_, answer), *_ = predictor(MemoryClip(noise(3)))
+    assert predictor.network.training
+    assert not any(value.requires_grad for value in answer.values())
+    predictor.network.eval()
+
+
+def test_a_wrong_mode_is_named(make):
+    for task in TASKS:
+        with pytest.raises(ValueError, match="`mode` must be"):
+            make(task, mode="live")
+
+
+def test_a_reader_stays_open(make):
+    class Closing(MemoryClip):
+        def close(self) -> None:
+            raise AssertionError
+
+    reader: ClipReader = Closing(noise(3))
+    assert len(list(make("segmentation")(reader))) == 3
