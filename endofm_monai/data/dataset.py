@@ -50,12 +50,12 @@ class ClipDataset(Dataset):
 
     Args:
         data: datalist items, for example from :func:`endofm_monai.data.load_datalist`.
-        transform: transforms that load and prepare an item.
+        transform: transforms that load and prepare an item; without one it stays as it is listed.
         seed: seed of all random transforms.
     """
 
-    def __init__(self, data: Sequence[dict[str, Any]], transform: Callable, seed: int = 0) -> None:
-        super().__init__(data, transform if isinstance(transform, Compose) else Compose([transform]))
+    def __init__(self, data: Sequence[dict[str, Any]], transform: Callable | None = None, seed: int = 0) -> None:
+        super().__init__(data, transform if isinstance(transform, Compose) else Compose(transform))
         self.seed = seed
 
     def __getitem__(self, key: Any) -> Any:

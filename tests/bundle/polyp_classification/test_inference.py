@@ -13,6 +13,7 @@ from bundles import root_cause
 from classification_trial import BUNDLE, SMALL, result, run_evaluation, run_inference, run_training, write_video
 from PIL import Image
 
+from endofm_monai.data import open_clip
 from endofm_monai.networks.nets import EndoFM
 
 
@@ -40,13 +41,10 @@ def test_published_file_gives_the_same_probabilities_as_plain_code(dataset_dir, 
     made = BUNDLE.workflow(
         "infer", "inference", dataset_dir=str(dataset_dir), output_dir=str(tmp_path / "new"), **SMALL
     )
-    preprocess = made.parser.get_parsed_content("preprocessing")
-    clips = torch.stack(
-        [
-            preprocess({"image": str(dataset_dir / "test_1.mp4"), "window": i, "num_windows": 3})["image"]
-            for i in range(3)
-        ]
-    )
+    predictor = made.parser.get_parsed_content("predictor")
+    with open_clip(dataset_dir / "test_1.mp4") as reader:
+        read = [reader.read(predictor.plan.indices(reader.probe(), start)) for start in (0, 6, 12)]
+    clips = torch.stack([predictor.normalize(predictor.crop(clip)) for clip in read])
     with torch.no_grad():
         expected = (backbone(clips) @ weight.T + bias).softmax(dim=1)
     written = result(tmp_path, "test_1.mp4")
