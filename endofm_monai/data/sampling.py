@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from endofm_monai.data.dataset import ClipDataset
-from endofm_monai.data.readers.base import ClipInfo, ClipReadError, join_frames, split_frames
-from endofm_monai.data.readers.open_clip import open_clip
-from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data.readers.base import ClipInfo
 
 __all__ = [
     "AllFrames",
@@ -26,11 +21,7 @@ __all__ = [
     "RandomWindow",
     "SupportSampler",
     "UniformFrames",
-    "VideoWindows",
     "WindowPlan",
-    "chunk_clips",
-    "chunk_frames",
-    "cover_videos",
     "linspace_indices",
     "sample_videos",
 ]
@@ -228,141 +219,3 @@ def sample_videos(items: Sequence[dict[str, Any]], num_windows: int = 1, num_cro
         for window in range(num_windows)
         for crop in range(num_crops)
     ]
-
-
-def cover_videos(
-    items: Sequence[dict[str, Any]],
-    num_frames: int = 8,
-    sampling_rate: float = 32,
-    overlap: float = 0.0,
-    num_crops: int = 1,
-) -> list[dict[str, Any]]:
-    """Turn each video into as many windows as cover it from its beginning to its end.
-
-    For that each video is opened once, and nothing is decoded but its first frame. A video that cannot be opened gets
-    one window, so that what reads the windows will report it.
-
-    Args:
-        items: items with ``image``.
-        num_frames: see :class:`WindowPlan`.
-        sampling_rate: see :class:`WindowPlan`.
-        overlap: smallest share of a window that the next one repeats, in [0, 1).
-        num_crops: squares of a window.
-
-    Returns:
-        items as of :func:`sample_videos`.
-
-    Raises:
-        ValueError: when a number is out of its range.
-    """
-    if not 0 <= overlap < 1:
-        raise ValueError(f"`overlap` must be in [0, 1), found {overlap}.")
-    plan = WindowPlan(num_frames, sampling_rate)
-    windows = []
-    for item in tqdm(items, "Looking into the videos", unit="video", disable=None):
-        try:
-            with open_clip(item["image"]) as reader:
-                count = plan.count(reader.probe(), overlap)
-        except ClipReadError:
-            count = 1
-        windows += sample_videos([item], count, num_crops)
-    return windows
-
-
-class VideoWindows(ClipDataset):
-    """Windows of videos, where the message about one that cannot be read starts with the ``video`` of its item."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """Load one window; see :class:`ClipDataset`."""
-        item = super().__getitem__(key)
-        return {"broken": f"{self.data[key]['video']}: {item['broken']}"} if "broken" in item else item
-
-
-def chunk_frames(frames: int, chunk: int, window: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut a clip into chunks whose results, put together, are those of the whole clip.
-
-    A :class:`endofm_monai.inferers.TemporalWindowInferer` averages windows that overlap. So a chunk begins before the
-    frames that it is made for, its core, and goes on after them, such that it holds all windows with a frame of the
-    core, at the places where the whole clip has them.
-
-    Args:
-        frames: number of frames of the clip.
-        chunk: largest number of frames of a chunk (but for less than ``stride`` frames at the end).
-        window: frames of a window.
-        stride: frames from one window to the next.
-
-    Yields:
-        first frame of the chunk and the one after its last, first frame of the core and the one after its last.
-
-    Raises:
-        ValueError: when ``window`` is no multiple of ``stride``, or ``chunk`` less than two windows.
-    """
-    if window % stride or chunk < 2 * window:
-        raise ValueError(
-            f"`window` must be a multiple of `stride` and `chunk` at least two windows, but got window={window}, "
-            f"stride={stride}, chunk={chunk}."
-        )
-    margin = window - stride
-    length = window + (chunk - window) // stride * stride
-    done = 0
-    while done < frames:
-        start = max(0, min(done - margin, (frames - window) // stride * stride))
-        stop = start + length
-        if stop > frames - stride:  # the clip's last window is shifted to its end
-            stop = frames
-        core_stop = frames if stop == frames else stop - margin
-        yield start, stop, done, core_stop
-        done = core_stop
-
-
-def chunk_clips(
-    data: Sequence[dict[str, Any]], chunk: int = 32, window: int = 8, stride: int = 4, image_key: str = "image"
-) -> list[dict[str, Any]]:
-    """Cut the clips of a datalist into chunks, so that a video of any length is handled in bounded memory.
-
-    Args:
-        data: items, for example of :func:`endofm_monai.data.load_datalist`.
-        chunk: see :func:`chunk_frames`, likewise the next two.
-        window: frames of a window.
-        stride: frames from one window to the next.
-        image_key: key of the clip.
-
-    Returns:
-        one item a chunk, in order: the clip's item with the frames of the chunk as ``image_key``, the clip itself as
-        ``source``, the clip's ``num_frames`` and ``fps``, and ``core``: the frames ``(first, stop)`` of the clip
-        that the chunk is for, and ``(first, stop)`` of the same within the chunk. A clip that cannot be opened stays
-        whole, to be reported where it is read.
-    """
-    chunks = []
-    for item in data:
-        clip = item[image_key]
-        if isinstance(clip, (str, os.PathLike)) and os.path.isdir(clip):
-            clip = [str(path) for path in frame_images(clip)]
-        try:
-            with open_clip(clip) as reader:
-                info = reader.probe()
-        except ClipReadError:
-            chunks.append({**item, "source": clip, "num_frames": 0, "fps": 0.0, "core": (0, 0, 0, 0)})
-            continue
-        for start, stop, first, end in chunk_frames(info.frames, chunk, window, stride):
-            chunks.append(
-                {
-                    **item,
-                    image_key: _part(clip, start, stop),
-                    "source": clip,
-                    "num_frames": info.frames,
-                    "fps": info.fps,
-                    "core": (first, end, first - start, end - start),
-                }
-            )
-    return chunks
-
-
-def _part(clip: Any, start: int, stop: int) -> Any:
-    if not isinstance(clip, (str, os.PathLike)):
-        return clip[start:stop]
-    if (start, stop) == (0, 1):  # a single image stays one
-        return clip
-    whole, frames = split_frames(os.fspath(clip))
-    offset = frames[0] if frames is not None else 0
-    return join_frames(whole, offset + start, offset + stop - 1)

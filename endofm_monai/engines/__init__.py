@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.engines.evaluator import ClipEvaluator, PrepareVideos
+from endofm_monai.engines.evaluator import ClipEvaluator
 from endofm_monai.engines.trainer import ClipTrainer, PrepareKeyFrames, PrepareViews, StudentTeacherTrainer
 from endofm_monai.engines.video_evaluator import VideoEvaluator, VideoEvents
 
 __all__ = [
-    "ClipEvaluator", "ClipTrainer", "PrepareKeyFrames", "PrepareVideos", "PrepareViews", "StudentTeacherTrainer",
+    "ClipEvaluator", "ClipTrainer", "PrepareKeyFrames", "PrepareViews", "StudentTeacherTrainer",
     "VideoEvaluator", "VideoEvents",
 ]  # fmt: skip

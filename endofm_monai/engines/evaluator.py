@@ -7,26 +7,24 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from ignite.engine import Events
 from monai.data import decollate_batch
-from monai.engines import PrepareBatch, SupervisedEvaluator
+from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
 from torch import nn
 from torch.utils.data import DataLoader
 
-from endofm_monai.data import ClipReadError, split_clips
+from endofm_monai.data import split_clips
 from endofm_monai.networks import unwrap
 
-__all__ = ["ClipEvaluator", "PrepareVideos"]
+__all__ = ["ClipEvaluator"]
 
 
 class ClipEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for batches of :func:`endofm_monai.data.collate_clips`.
 
     A batch without a readable clip has no output and is gone on from; what broken clips mean is up to a
-    :class:`endofm_monai.handlers.BrokenClipsHandler`. So it is with videos that only the inferer reads: when one breaks
-    off, its batch is broken (let them come one a batch). ``amp`` works on every device, with the ``dtype`` of
+    :class:`endofm_monai.handlers.BrokenClipsHandler`. ``amp`` works on every device, with the ``dtype`` of
     ``amp_kwargs``, bfloat16 by default.
 
     With several processes each evaluates its own clips. It runs the network without its ``DistributedDataParallel``,
@@ -65,26 +63,5 @@ class ClipEvaluator(SupervisedEvaluator):
                 engine.state.device.type, enabled=amp, **{"dtype": torch.bfloat16, **engine.amp_kwargs}
             ):
                 return super()._iteration(engine, batchdata)
-        except ClipReadError as error:
-            engine.state.batch = {"broken": [str(error)]}
-            engine.fire_event(Events.GET_BATCH_COMPLETED)  # those who ask what was read hear of it now
-            engine.state.batch = []
-            return []
         finally:
             engine.amp = amp
-
-
-class PrepareVideos(PrepareBatch):
-    """Hand the videos of a batch on as they are listed, with the boxes of their frames, to evaluate a detector."""
-
-    def __call__(
-        self,
-        batchdata: dict[str, Any],
-        device: str | torch.device | None = None,
-        non_blocking: bool = False,
-        **kwargs: Any,
-    ) -> tuple[list[Any], list[dict[str, Any]]]:
-        """Prepare a batch; returns the sources of the videos, and their items without them."""
-        sources = batchdata[CommonKeys.IMAGE]
-        keys = [key for key in batchdata if key != CommonKeys.IMAGE]
-        return sources, [{key: batchdata[key][index] for key in keys} for index in range(len(sources))]
