@@ -82,15 +82,15 @@ def _sides(location: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
 class DetectionLoss(nn.Module):
     """The five losses of the two-stage detector, summed with equal weights (published training).
 
-    ======================= ======================================================== ==================================
-    term                    definition                                               divided by
-    ======================= ======================================================== ==================================
-    ``cls``                 focal loss of the first stage's classes, all locations   positives of the first stage
-    ``reg``                 GIoU loss of its boxes, weighted by the true centerness  sum of the true centerness
-    ``centerness``          binary cross-entropy of the centerness                   positives of the first stage
-    ``stft_cls``            focal loss of the second stage's classes, all locations  positives of the second stage
-    ``stft_reg``            smooth L1 loss of its corrections                        positives of the second stage
-    ======================= ======================================================== ==================================
+    ================ ======================================================== ============================
+    term             definition                                               divided by
+    ================ ======================================================== ============================
+    ``cls``          focal loss of the first stage's classes, all locations   positives of the first stage
+    ``reg``          GIoU loss of its boxes, weighted by the true centerness  sum of the true centerness
+    ``centerness``   binary cross-entropy of the centerness                   positives of the first stage
+    ``stft_cls``     focal loss of the second stage's classes, all locations  positives of the second stage
+    ``stft_reg``     smooth L1 loss of its corrections                        positives of the second stage
+    ================ ======================================================== ============================
 
     Sums and divisors (at least 1) run over the batch; divisors are averaged over processes. Frames without a box teach
     both classifiers what is no polyp. A batch without any positive has the mean divisors of former batches: divided by
@@ -130,7 +130,9 @@ class DetectionLoss(nn.Module):
         second_label, delta = map(torch.stack, zip(*second, strict=True))
         positive, refined = first_label > 0, second_label > 0
         ltrb, delta = ltrb[positive], delta[refined]
-        centerness = _centerness(ltrb)
+        left_top, right_bottom = ltrb.split(2, dim=1)
+        central = torch.minimum(left_top, right_bottom) / torch.maximum(left_top, right_bottom)
+        centerness = central.prod(dim=1).clamp(min=0).sqrt()  # from 0, at a border of the box, to 1
         counts = torch.stack([positive.sum(), refined.sum(), centerness.sum()])
         if idist.get_world_size() > 1:
             counts = idist.all_reduce(counts) / idist.get_world_size()
@@ -155,13 +157,6 @@ class DetectionLoss(nn.Module):
         seen = torch.where(usual > 0, MOMENTUM * usual + (1 - MOMENTUM) * positives, positives)
         self.usual_positives = torch.where(positives > 0, seen, usual)
         return torch.where(positives > 0, positives, usual).clamp(min=1)
-
-
-def _centerness(ltrb: torch.Tensor) -> torch.Tensor:
-    """How central locations ``(P, 4)`` lie in their boxes, from 0 (at the border) to 1."""
-    left_top, right_bottom = ltrb[:, :2], ltrb[:, 2:]
-    ratio = torch.minimum(left_top, right_bottom) / torch.maximum(left_top, right_bottom)
-    return ratio.prod(dim=1).clamp(min=0).sqrt()
 
 
 def _focal_loss(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -95,15 +95,12 @@ class SpatialTemporalMatchingLoss(nn.Module):
             self.total = self.dynamic_motion + self.cross_view
             if self.training:
                 self._pending.append(torch.cat([targets.sum(dim=(0, 1)), batch.reshape(1) * self.num_global_views]))
-                if update_center:
-                    self._update_center()
+            if self.training and update_center:
+                total = _sum_over_ranks(torch.stack(self._pending).sum(dim=0))
+                self._pending.clear()
+                if total[-1] > 0:
+                    self.center.lerp_(total[:-1] / total[-1], 1 - self.center_momentum)
         return loss * idist.get_world_size()
-
-    def _update_center(self) -> None:
-        total = _sum_over_ranks(torch.stack(self._pending).sum(dim=0))
-        self._pending.clear()
-        if total[-1] > 0:
-            self.center.lerp_(total[:-1] / total[-1], 1 - self.center_momentum)
 
 
 def _sum_over_ranks(value: torch.Tensor) -> torch.Tensor:

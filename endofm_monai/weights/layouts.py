@@ -38,13 +38,11 @@ class WeightsError(ValueError):
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """The top level of a file of weights, tensors on the CPU, without running anything that the file contains.
 
-    Args:
-        path: a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote, whose
-            tensors are mapped, not read.
+    It is a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote, of
+    tensors, plain containers, ``argparse.Namespace`` and numpy's float64 scalars; tensors are mapped, not read.
 
     Raises:
-        WeightsError: when the file is missing, damaged, holds no dictionary, or needs Python objects other than
-            tensors, plain containers, ``argparse.Namespace`` and numpy's float64 scalars.
+        WeightsError: when the file is missing, damaged, holds no dictionary, or needs other Python objects.
     """
     path = Path(path)
     if not path.is_file():

@@ -70,13 +70,12 @@ def load_published(
     Args:
         network: network to fill in place; its dtype and device stay.
         path: the file, see :func:`~endofm_monai.weights.layouts.read_weights`.
-        which: see there.
+        which: likewise.
         strict: whether every tensor must be on both sides. If false, only the backbone must be complete: heads and
             decoders may differ in names, never in shapes.
 
     Raises:
-        WeightsError: when the file cannot be read safely, or does not fit; it names the file and the tensors, and the
-            architectures if they are two.
+        WeightsError: when the file cannot be read safely, or does not fit.
     """
     return copy_weights(network, read_weights(path, which), strict)
 
@@ -135,11 +134,8 @@ def initialize_backbone(
 ) -> nn.Module:
     """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 
-    Args:
-        network: filled in place; heads and decoders stay.
-        weights: a file that :func:`load_published` understands, or an image ViT in timm's layout (see
-            :func:`~endofm_monai.weights.image_vit.video_from_image`). None keeps the random initialization.
-        which: ``"teacher"`` or ``"student"`` of a training checkpoint.
+    ``weights`` is a file that :func:`load_published` understands, or an image ViT in timm's layout (see
+    :func:`~endofm_monai.weights.image_vit.video_from_image`). None keeps the random initialization.
     """
     if weights is None:
         logger.info("The backbone starts from random weights.")

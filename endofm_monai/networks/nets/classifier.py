@@ -53,12 +53,6 @@ class EndoFMClassifier(nn.Module):
             backbone, its final normalization and the head, ``"linear_probe"`` only the head. What is frozen is also
             kept in evaluation mode, so that drop path does not blur it.
         last_blocks: number of blocks that ``"last_blocks"`` trains.
-
-    Example::
-
-        >>> network = EndoFMClassifier.from_preset("tiny", num_classes=2)
-        >>> network(torch.rand(1, 3, 8, 224, 224)).shape
-        torch.Size([1, 2])
     """
 
     published_prefixes: ClassVar[dict[str, str]] = {"linear.": "head."}
