@@ -25,15 +25,15 @@ def to_float(clip: torch.Tensor) -> torch.Tensor:
 
 
 class RandClipTransform(RandomizableTransform):
-    """Base of random transforms that treat all frames of a clip alike.
+    """Base of random transforms that treat all frames of a clip alike, with the probability ``prob``.
 
     It takes a clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, and gives a floating-point one
     (float32 for uint8) without changing its input. Random numbers come from ``self.R`` on the CPU, so that the device
     of the clip makes no difference to them.
-
-    Args:
-        prob: probability that a clip is transformed.
     """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        super().__init__(prob)
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         """Transform a clip ``(C, T, H, W)``."""
@@ -48,14 +48,7 @@ class RandClipTransform(RandomizableTransform):
 
 
 class ClipTransformd(MapTransform):
-    """Base of the dictionary versions; they take the keys, then the arguments of their array version.
-
-    Args:
-        keys: keys of the clips.
-        args: arguments of ``array_transform``.
-        allow_missing_keys: do not fail when a key is missing.
-        kwargs: keyword arguments of ``array_transform``.
-    """
+    """Base of the dictionary versions; they take the keys, then the arguments of their ``array_transform``."""
 
     array_transform: ClassVar[type[Transform]]
 

@@ -12,19 +12,10 @@ from torchvision.transforms.v2 import functional as TF
 from endofm_monai.transforms.base import RandClipTransform, dictionary_version, to_float
 
 __all__ = [
-    "PRETRAINING_MEAN",
-    "PRETRAINING_STD",
-    "NormalizeClip",
-    "NormalizeClipd",
-    "RandColorJitterClip",
-    "RandColorJitterClipd",
-    "RandGaussianBlurClip",
-    "RandGaussianBlurClipd",
-    "RandGrayscaleClip",
-    "RandGrayscaleClipd",
-    "RandSolarizeClip",
-    "RandSolarizeClipd",
-]
+    "PRETRAINING_MEAN", "PRETRAINING_STD", "NormalizeClip", "NormalizeClipd", "RandColorJitterClip",
+    "RandColorJitterClipd", "RandGaussianBlurClip", "RandGaussianBlurClipd", "RandGrayscaleClip",
+    "RandGrayscaleClipd", "RandSolarizeClip", "RandSolarizeClipd",
+]  # fmt: skip
 
 # RGB statistics for clips in [0, 1]: those of ImageNet, with which the published backbone was pre-trained
 PRETRAINING_MEAN = (0.485, 0.456, 0.406)
@@ -66,12 +57,7 @@ def blur_clip(clip: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 class NormalizeClip(Transform):
-    """Subtract a mean from each channel of a clip in ``[0, 1]`` and divide by a standard deviation.
-
-    Args:
-        mean: mean of each channel.
-        std: standard deviation of each channel.
-    """
+    """Subtract from each channel of a clip in ``[0, 1]`` its mean and divide by its standard deviation."""
 
     def __init__(
         self, mean: tuple[float, float, float] = PRETRAINING_MEAN, std: tuple[float, float, float] = PRETRAINING_STD
@@ -94,10 +80,10 @@ class RandColorJitterClip(RandClipTransform):
     the hue stays, as it tells the tissue.
 
     Args:
-        brightness: strength for the brightness, 0 to 1.
-        contrast: strength for the contrast about the mean luma of each frame, 0 to 1.
-        saturation: strength for the saturation, 0 to 1.
-        hue: strength for the hue in turns, 0 to 0.5.
+        brightness: strength, 0 to 1.
+        contrast: likewise, about the mean luma of each frame.
+        saturation: likewise.
+        hue: strength in turns, 0 to 0.5.
         prob: probability that a clip is changed.
     """
 

@@ -60,10 +60,7 @@ class FrameMap:
 class FitClip(Transform):
     """Resize the frames of a clip to fit a size, keeping the ratio of their sides, and pad them with black.
 
-    The frame stays at the top left. Bilinear and antialiased.
-
-    Args:
-        size: height and width of the result in pixels, or one number for both.
+    The frame stays at the top left. Bilinear and antialiased. ``size`` is height and width, or one number for both.
     """
 
     def __init__(self, size: int | Sequence[int]) -> None:
@@ -168,13 +165,7 @@ class RandFitClipd(RandClipTransformd):
     """Dictionary version of :class:`RandFitClip`, for clips of one size and the boxes of their frames.
 
     Boxes, lists of a tensor ``(G, 4)`` for each frame, are clipped to the frame and moved with it. A box of which less
-    than a quarter stays visible goes, and its label with it.
-
-    Args:
-        keys: key of the clip.
-        box_key: key of the boxes.
-        label_key: key of their labels, tensors ``(G,)``.
-        kwargs: arguments of :class:`RandFitClip`.
+    than a quarter stays visible goes, and with it its label, of tensors ``(G,)``.
     """
 
     array_transform: ClassVar[type[Transform]] = RandFitClip

@@ -24,26 +24,14 @@ from endofm_monai.transforms.base import (
 )
 
 __all__ = [
-    "RandAffineClip",
-    "RandAffineClipd",
-    "RandFlipClip",
-    "RandFlipClipd",
-    "RandResizedCropClip",
-    "RandResizedCropClipd",
-    "RandScaleCropClip",
-    "RandScaleCropClipd",
-    "ResizeClip",
-    "ResizeClipd",
-    "ScaleCropClip",
+    "RandAffineClip", "RandAffineClipd", "RandFlipClip", "RandFlipClipd", "RandResizedCropClip",
+    "RandResizedCropClipd", "RandScaleCropClip", "RandScaleCropClipd", "ResizeClip", "ResizeClipd", "ScaleCropClip",
     "ScaleCropClipd",
-]
+]  # fmt: skip
 
 
 class RandFlipClip(RandClipTransform):
     """Mirror a clip from left to right."""
-
-    def __init__(self, prob: float = 0.5) -> None:
-        super().__init__(prob)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Mirror."""
@@ -53,8 +41,7 @@ class RandFlipClip(RandClipTransform):
 class ResizeClip(Transform):
     """Resize the frames of a clip to a given short side, keeping the ratio of the sides, or to a given size.
 
-    Bilinear and antialiased. Followed by MONAI's ``CenterSpatialCrop`` with ``roi_size=(-1, 224, 224)`` it is the usual
-    preparation for evaluation.
+    Bilinear and antialiased.
 
     Args:
         size: length of the short side in pixels, or height and width.
@@ -111,18 +98,9 @@ def draw_crop(
     ratio: tuple[float, float],
     random_state: np.random.RandomState,
 ) -> tuple[int, int, int, int]:
-    """Draw a box whose area is uniform in ``scale`` and whose width-to-height ratio is log-uniform in ``ratio``.
+    """Draw a box inside a frame of height and width ``frame_size``: top, left, height and width in pixels.
 
-    Ten tries are made to fit one into the frame; after them comes the largest central box with an allowed ratio.
-
-    Args:
-        frame_size: height and width of the frame in pixels.
-        scale: smallest and largest share of the frame's area.
-        ratio: smallest and largest ratio of width to height.
-        random_state: where random numbers are drawn from.
-
-    Returns:
-        top, left, height and width in pixels, inside the frame.
+    Ten tries are made to fit in one of :func:`draw_box`; after them comes that of :func:`central_box`.
     """
     for _ in range(10):
         height, width = draw_box(frame_size, scale, ratio, random_state)
@@ -136,17 +114,12 @@ def draw_crop(
 
 
 class RandResizedCropClip(RandClipTransform):
-    """Cut a random box out of a clip, the same from all frames, and resize it to a square.
+    """Cut a random box out of a clip, the same from all frames, and resize it to a square of ``size`` pixels.
 
     Args:
         size: height and width of the result in pixels.
         scale: smallest and largest share of the frame's area in the box.
         ratio: smallest and largest ratio of the box's width to its height.
-
-    Example::
-
-        crop = RandResizedCropClip(96, scale=(0.05, 0.4)).set_random_state(seed=0)
-        crop(torch.zeros(3, 8, 256, 320, dtype=torch.uint8)).shape  # (3, 8, 96, 96), float32
     """
 
     def __init__(
@@ -172,11 +145,9 @@ class RandResizedCropClip(RandClipTransform):
 
 
 class RandScaleCropClip(RandClipTransform):
-    """Resize a clip to a random size and cut a square out of it at a random place, as published for fine-tuning.
+    """Resize a clip to a random ``short_side`` (in pixels) and cut a square of ``size`` out of it at a random place.
 
-    Args:
-        size: height and width of the square in pixels.
-        short_side: smallest and largest length of the resized short side in pixels; the ratio of the sides is kept.
+    As published for fine-tuning; the ratio of the sides is kept.
     """
 
     def __init__(self, size: int = 224, short_side: tuple[int, int] = (256, 320)) -> None:
@@ -200,11 +171,9 @@ class RandScaleCropClip(RandClipTransform):
 
 
 class ScaleCropClip(Transform):
-    """Resize a clip and cut one of several squares out of it, which are evenly spread along the long side.
+    """Resize a clip to ``short_side`` and cut one of several squares of ``size`` pixels out of it.
 
-    Args:
-        size: height and width of the square in pixels.
-        short_side: length of the resized short side in pixels; the ratio of the sides is kept.
+    They are evenly spread along the long side; the ratio of the sides is kept.
     """
 
     def __init__(self, size: int = 224, short_side: int = 256) -> None:
@@ -214,15 +183,9 @@ class ScaleCropClip(Transform):
         self.short_side = short_side
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
-        """Resize and cut.
+        """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center.
 
-        Args:
-            clip: ``(C, T, H, W)``, uint8 or floating point in ``[0, 1]``.
-            crop: number of the square, from 0 at the left or top.
-            num_crops: number of squares; a single one is in the center.
-
-        Returns:
-            floating-point clip ``(C, T, size, size)``.
+        The clip ``(C, T, H, W)`` becomes a floating-point one ``(C, T, size, size)``.
         """
         clip = scale_short_side(clip, self.short_side)
         share = crop / (num_crops - 1) if num_crops > 1 else 0.5
@@ -259,11 +222,6 @@ class RandAffineClip(RandClipTransform):
         degrees: largest angle of rotation, drawn uniformly to both sides.
         flip_prob: probability that the clip is mirrored from left to right.
         vertical_flip_prob: probability that it is mirrored from top to bottom.
-
-    Example::
-
-        affine = RandAffineClip(224).set_random_state(seed=0)
-        clip = affine(torch.zeros(3, 8, 288, 384, dtype=torch.uint8))  # (3, 8, 224, 224), float32
     """
 
     def __init__(
@@ -319,13 +277,7 @@ class RandAffineClip(RandClipTransform):
 
 
 class RandAffineClipd(RandClipTransformd):
-    """Dictionary version of :class:`RandAffineClip`: clips of one size, and their masks by the same draws.
-
-    Args:
-        keys: keys of the clips.
-        mask_keys: keys of the masks; items without them are fine.
-        kwargs: arguments of :class:`RandAffineClip`.
-    """
+    """Dictionary version of :class:`RandAffineClip`: clips of one size, and the masks an item may have."""
 
     array_transform: ClassVar[type[Transform]] = RandAffineClip
 

@@ -74,7 +74,7 @@ class LoadMasksd(MapTransform):
         keys: key of the mask files.
         image_key: key of the clip, which is already loaded.
         output_key: key for the masks. The default replaces the class label that the datalist may have for other tasks.
-        allow_missing_keys: leave items without masks as they are.
+        allow_missing_keys: do not fail when there are none.
     """
 
     def __init__(
@@ -85,8 +85,7 @@ class LoadMasksd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.image_key = image_key
-        self.output_key = output_key
+        self.image_key, self.output_key = image_key, output_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read the masks; all else stays."""
@@ -101,16 +100,13 @@ class LoadMasksd(MapTransform):
 
 
 def load_masks(masks: Any, clip: MetaTensor, read: Any = read_mask) -> torch.Tensor:
-    """Read the masks of those frames that a clip holds.
+    """Read the masks of those frames that a clip holds, as uint8 ``(1, T, H, W)``, 0 or 1.
 
     Args:
         masks: mask files of all frames in the order of the clip, or a folder with them in natural order; one file for a
             clip of one frame.
         clip: ``(3, T, H, W)`` of :class:`LoadClipd`.
         read: reads one mask, see :func:`endofm_monai.data.read_mask`.
-
-    Returns:
-        uint8 ``(1, T, H, W)``, 0 or 1.
 
     Raises:
         ClipReadError: when there are more or fewer masks than frames, or a mask is missing, is unreadable, is none, or
@@ -131,21 +127,16 @@ def load_masks(masks: Any, clip: MetaTensor, read: Any = read_mask) -> torch.Ten
 
 
 class LoadBoxesd(MapTransform):
-    """Take the boxes of those frames of a clip that were read.
+    """Take the boxes of those frames of a clip that were read, see :func:`endofm_monai.data.load_box_datalist`.
 
-    Args:
-        keys: key of the boxes: a list a frame of the video, see :func:`endofm_monai.data.load_box_datalist`. They
-            become a list of T float32 tensors ``(G, 4)``.
-        label_key: key of their classes, which become a list of T int64 tensors ``(G,)``.
-        image_key: key of the clip, which is already loaded.
+    They become a list of T float32 tensors ``(G, 4)``, their labels one of T int64 tensors ``(G,)``.
     """
 
     def __init__(
         self, keys: KeysCollection = "box", label_key: str = "box_label", image_key: str = CommonKeys.IMAGE
     ) -> None:
         super().__init__(keys)
-        self.label_key = label_key
-        self.image_key = image_key
+        self.label_key, self.image_key = label_key, image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Take the boxes; all else stays."""

@@ -33,21 +33,13 @@ GLOBAL_SHIFT = 5  # frames by which the last global view starts and ends later t
 
 @dataclass(frozen=True)
 class View:
-    """One view of a clip.
+    """One view of a clip."""
 
-    Args:
-        name: ``g1``, ``g2``, … for global views, ``l1``, ``l2``, … for local ones.
-        frames: number of frames T.
-        size: height and width in pixels.
-        scale: smallest and largest share of the frame's area that its crop covers.
-        is_global: whether the teacher sees it.
-    """
-
-    name: str
+    name: str  # g1, g2, … for global views, l1, l2, … for local ones
     frames: int
-    size: int
-    scale: tuple[float, float]
-    is_global: bool
+    size: int  # height and width in pixels
+    scale: tuple[float, float]  # smallest and largest share of the frame's area that its crop covers
+    is_global: bool  # whether the teacher sees it
 
 
 @dataclass(frozen=True)
@@ -60,12 +52,9 @@ class ViewPlan(FrameSampler):
     each at 30 frames per second; a shorter one is used whole.
 
     Args:
-        global_frames: number of frames of each global view.
-        local_frames: number of frames of each local view.
-        global_size: height and width of the global views in pixels.
-        local_size: height and width of the local views in pixels.
-        global_scale: smallest and largest share of the frame's area in a crop of a global view.
-        local_scale: the same of a local view.
+        global_frames: number of frames of each global view; likewise of the local ones.
+        global_size: height and width of the global views in pixels; likewise.
+        global_scale: smallest and largest share of the frame's area in a crop of a global view; likewise.
         ratio: smallest and largest width-to-height ratio of a crop.
         local_span: share of the clip's duration that a local view covers.
         window: duration of the window in seconds.
@@ -130,12 +119,8 @@ class ViewPlan(FrameSampler):
         the clip is left out). A local view spans ``local_span`` of the clip from a random frame. For the default plan
         this is the published sampling. A span with fewer frames than its view repeats frames, so one frame is enough.
 
-        Args:
-            clip_frames: number of frames M of the clip, at least 1.
-            random_state: where the starts of the local views are drawn from.
-
         Returns:
-            for each view, global ones first, an int64 tensor ``(T,)`` of ascending indices in ``[0, M - 1]``.
+            for each view, global ones first, ascending int64 indices ``(T,)``.
         """
         shift = min(GLOBAL_SHIFT, clip_frames // 2) if len(self.global_frames) > 1 else 0
         starts = np.linspace(0, shift, len(self.global_frames))
@@ -162,16 +147,11 @@ class RandAugmentViews(Randomizable, Transform):
         flip_prob: probability of a mirrored view.
         jitter_prob: probability of jittered colors.
         brightness: strength of the jitter, see :class:`RandColorJitterClip`; likewise the next three.
-        contrast: likewise.
-        saturation: likewise.
-        hue: likewise.
         gray_prob: probability of a gray view.
         global_blur_prob: probability of blur in each global view; further views start again with the first value.
         local_blur_prob: probability of blur in a local view.
-        global_solarize_prob: probability of solarization in each global view, like ``global_blur_prob``; local views
-            are never solarized.
-        mean: mean of each channel for clips in ``[0, 1]``, see :class:`NormalizeClip`.
-        std: standard deviation of each channel.
+        global_solarize_prob: probability of solarization, like ``global_blur_prob``; local views are never solarized.
+        mean: of each channel, see :class:`NormalizeClip`; likewise ``std``.
 
     Example::
 
@@ -226,14 +206,9 @@ class RandAugmentViews(Randomizable, Transform):
         return self
 
     def __call__(self, clip: torch.Tensor) -> list[torch.Tensor]:
-        """Make the views.
+        """Make of the frames of all views, one view after the other ``(3, T, H, W)``, a clip ``(3, T, S, S)`` each.
 
-        Args:
-            clip: the frames of all views, one view after the other, ``(3, T, H, W)``, uint8 ``0..255`` or floating
-                point ``0..1``.
-
-        Returns:
-            for each view a normalized floating-point clip ``(3, T, S, S)`` (float32 for uint8) on the clip's device.
+        They are floating point (float32 for uint8) and on the same device.
         """
         frames = [view.frames for view in self.views]
         if clip.shape[1] != sum(frames):
