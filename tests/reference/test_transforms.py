@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from memory_clip import MemoryClip, noise
 from PIL import Image
 
 from endofm_monai.data import ClipInfo, RandomWindow
+from endofm_monai.inferers import DetectionPredictor
+from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.reference import transforms as reference
 from endofm_monai.reference.transforms import RandReferenceInputd, ReferenceBGRClip, ReferenceFitClip, ReferenceInput
-from endofm_monai.transforms import LoadClipd, RandAugmentViews, RandColorJitterClip, ViewPlan
+from endofm_monai.transforms import FitClip, LoadClipd, RandAugmentViews, RandColorJitterClip, ViewPlan
 from endofm_monai.transforms.color import adjust_contrast, to_grayscale
 
 TESTS = Path(__file__).parents[1]
@@ -58,6 +61,30 @@ def test_supports_beyond_an_end_are_its_frame():
     assert {after for _, _, after in drawn} == set(range(4, 13))
     first = [before for _, before, _ in drawn]
     assert first.count(0) / 300 == pytest.approx(7 / 9, abs=0.08)
+
+
+def test_a_video_is_supported_beyond_its_ends(monkeypatch):
+    chosen: dict[int, list[int]] = {}
+    choose = reference.ReferenceSupportSampler.supports
+    monkeypatch.setattr(
+        reference.ReferenceSupportSampler,
+        "supports",
+        lambda self, index, frames: chosen.setdefault(index, choose(self, index, frames)),
+    )
+    network = EndoFMDetector.from_preset("tiny", embed_dim=32, depth=1, num_heads=2).eval()
+    supports = reference.ReferenceSupportSampler(5, 3)
+    answers = DetectionPredictor(network, FitClip(64), supports=supports)(MemoryClip(noise(12)))
+    assert len(list(answers)) == 12
+    assert chosen[0][:2] == [0, 0]
+    assert chosen[11][2:] == [11, 11, 11]
+    for index, frames in chosen.items():
+        assert set(frames[:2]) <= {max(0, index - distance) for distance in (1, 2, 3)}
+        assert set(frames[2:]) <= {min(11, index + distance) for distance in (1, 2, 3)}
+        assert len(frames) == 5
+        if 3 <= index <= 8:
+            assert len(set(frames)) == 5
+    with pytest.raises(ValueError, match="offline"):
+        reference.ReferenceSupportSampler(mode="online")
 
 
 def test_masks_take_any_value_but_255_for_background(tmp_path):
