@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from endofm_monai.visualize import overlay_mask, plot_masks
+from endofm_monai.visualize import draw_boxes, overlay_mask, plot_masks
 
 
 def test_mask_is_translucent_with_a_solid_contour():
@@ -41,3 +41,9 @@ def test_plot_has_a_row_for_each_mask(tmp_path, has_truth, rows):
     if has_truth:  # all of the prediction is in excess
         difference = figure.axes[-1].images[0].get_array()
         assert difference[14, 14, 0] > difference[14, 14, 1]
+
+
+def test_a_box_of_one_pixel_is_drawn():
+    box = torch.tensor([[0.3, 0.3, 1.3, 1.3]])  # in float32 its width is less than 1
+    drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), box, torch.tensor([1]))
+    assert drawn[:2, :2].any()
