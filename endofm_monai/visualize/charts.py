@@ -92,7 +92,7 @@ def plot_timeline(
 
     for column, (seconds, frame, attention) in enumerate(key_frames):
         height, width = frame.shape[1:]
-        heat = attention_heat(attention[None], 1, height, width)[0]
+        heat = attention_heat(attention[None], frame[:, None])[0]
         pair = [figure.add_subplot(grid[row, column]) for row in (1, 2)]
         for axes in pair:
             axes.imshow(rgb_frames(frame[:, None])[0])

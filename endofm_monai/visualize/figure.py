@@ -95,19 +95,16 @@ def _strip(frames: np.ndarray) -> np.ndarray:
     return strip
 
 
-def attention_heat(attention: torch.Tensor, num_frames: int, height: int, width: int) -> np.ndarray:
-    """Where the class token looks, as mean over the heads and in multiples of uniform attention.
+def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
+    """Where the class token looks, a value a patch ``(T, rows, columns)``, in multiples of uniform attention.
 
     Args:
         attention: softmax weights ``(T, heads, 1 + N, 1 + N)`` over N patches in row-major order, of
-            :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`; row 0 is the class token's.
-        num_frames: number T of frames.
-        height: height of the frames in pixels.
-        width: width of the frames in pixels.
-
-    Returns:
-        ``(T, rows, columns)``, a value a patch.
+            :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`, whose heads' mean is taken; row 0 is the class
+            token's.
+        frames: of it, ``(3, T, H, W)``.
     """
+    _, num_frames, height, width = frames.shape
     tokens = attention.shape[-1]
     patch = max(math.isqrt(height * width // max(tokens - 1, 1)), 1)
     rows, columns = height // patch, width // patch
@@ -136,7 +133,7 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
         path: the picture to write.
     """
     _, num_frames, height, width = frames.shape
-    heat = attention_heat(attention, num_frames, height, width)
+    heat = attention_heat(attention, frames)
     shown = pick_frames(num_frames)
     # a few patches may exceed the scale, lest one hides the others; uniform attention shall not look like a peak
     scale = max(np.quantile(heat[shown], 0.995), 2.0)
