@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from endofm_monai.handlers.checkpoint import BestModelHandler, TrainingCheckpointHandler
-from endofm_monai.handlers.classification import ClassificationReport, ClassificationSaver
+from endofm_monai.handlers.classification import ClassificationReport, ProbabilitySaver
 from endofm_monai.handlers.detection import DetectionReport, DetectionSaver
 from endofm_monai.handlers.embeddings import ClipEmbeddings, EmbeddingSaver, embed_clips
 from endofm_monai.handlers.log import HealthHandler, TrainingLogHandler, UnhealthyTrainingError
@@ -23,10 +23,33 @@ from endofm_monai.handlers.training import (
 )
 
 __all__ = [
-    "AttentionPictureHandler", "BestModelHandler", "BrokenClipsHandler", "ClassificationReport",
-    "ClassificationSaver", "ClipEmbeddings", "DetectionReport", "DetectionSaver", "EmbeddingSaver",
-    "GradientHandler", "HealthHandler", "KNNProbeHandler", "LoadWeightsHandler", "MaskPictureHandler", "MaskSaver",
-    "ProbeEvaluation", "ProgressHandler", "ScheduleHandler", "SegmentationReport", "TeacherUpdateHandler",
-    "TrainingCheckpointHandler", "TrainingHandlers", "TrainingLogHandler", "UnhealthyTrainingError",
-    "ValidationHandlers", "ViewsPictureHandler", "WeightAverageHandler", "WeightsCheckpointLoader", "embed_clips",
+    "AttentionPictureHandler",
+    "BestModelHandler",
+    "BrokenClipsHandler",
+    "ClassificationReport",
+    "ClipEmbeddings",
+    "DetectionReport",
+    "DetectionSaver",
+    "EmbeddingSaver",
+    "GradientHandler",
+    "HealthHandler",
+    "KNNProbeHandler",
+    "LoadWeightsHandler",
+    "MaskPictureHandler",
+    "MaskSaver",
+    "ProbabilitySaver",
+    "ProbeEvaluation",
+    "ProgressHandler",
+    "ScheduleHandler",
+    "SegmentationReport",
+    "TeacherUpdateHandler",
+    "TrainingCheckpointHandler",
+    "TrainingHandlers",
+    "TrainingLogHandler",
+    "UnhealthyTrainingError",
+    "ValidationHandlers",
+    "ViewsPictureHandler",
+    "WeightAverageHandler",
+    "WeightsCheckpointLoader",
+    "embed_clips",
 ]  # fmt: skip

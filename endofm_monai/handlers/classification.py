@@ -27,7 +27,7 @@ from endofm_monai.metrics.classification import decide, labels_to_one_hot
 from endofm_monai.utils import write_csv, write_json
 from endofm_monai.visualize import KeyFrame, plot_confusion, plot_timeline
 
-__all__ = ["ClassificationReport", "ClassificationSaver"]
+__all__ = ["ClassificationReport", "ProbabilitySaver"]
 
 logger = logging.getLogger(__name__)
 KEY_FRAMES = 3
@@ -166,7 +166,7 @@ def _prediction(item: dict[str, Any], probabilities: torch.Tensor) -> Prediction
 
 
 @dataclass(eq=False)
-class ClassificationSaver(ResultSaver):
+class ProbabilitySaver(ResultSaver):
     """Writes what class each video is, and when; see :class:`ResultSaver`.
 
     ``<output_dir>/videos/<name>.json`` holds the probabilities of the classes (the mean over all windows that could be

@@ -19,7 +19,7 @@ from video_answers import evaluate_videos, write_frames
 from endofm_monai.data import collate_clips
 from endofm_monai.engines import ClipEvaluator
 from endofm_monai.formats import write_video
-from endofm_monai.handlers import ClassificationReport, ClassificationSaver
+from endofm_monai.handlers import ClassificationReport, ProbabilitySaver
 from endofm_monai.networks.nets import EndoFMClassifier
 
 NAMES = ["normal", "abnormal"]
@@ -193,7 +193,7 @@ def videos(tmp_path) -> list[dict]:
 
 
 def test_a_video_has_a_result_a_picture_and_a_row(videos, network, tmp_path):
-    saver = ClassificationSaver(tmp_path, class_names=NAMES, save_pictures=True, settings={"overlap": 0})
+    saver = ProbabilitySaver(tmp_path, class_names=NAMES, save_pictures=True, settings={"overlap": 0})
     evaluate_videos(videos, WindowPredictor(network), saver, network=network)
     long, torn, no = (json.loads((tmp_path / "videos" / f"{item['name']}.json").read_text()) for item in videos)
     assert (long["video"], long["status"], long["frames"], long["fps"]) == ("sub/long.mp4", "ok", 20, 10)
@@ -219,7 +219,7 @@ def test_a_video_has_a_result_a_picture_and_a_row(videos, network, tmp_path):
 def test_key_frames_are_those_of_the_likeliest_windows(videos, network, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr("endofm_monai.handlers.classification.plot_timeline", lambda *args: drawn.append(args))
-    saver = ClassificationSaver(tmp_path, class_names=NAMES, save_pictures=True)
+    saver = ProbabilitySaver(tmp_path, class_names=NAMES, save_pictures=True)
     evaluate_videos(videos[:1], WindowPredictor(network), saver, network=network)
     ((spans, probabilities, _, key_frames, title, _),) = drawn
     likeliest = probabilities.mean(axis=0).argmax()
@@ -231,7 +231,7 @@ def test_key_frames_are_those_of_the_likeliest_windows(videos, network, tmp_path
 
 
 def test_several_labels_are_a_list(videos, network, tmp_path):
-    saver = ClassificationSaver(tmp_path, class_names=NAMES, multi_label=True)
+    saver = ProbabilitySaver(tmp_path, class_names=NAMES, multi_label=True)
     evaluate_videos(videos[:1], WindowPredictor(network), saver, network=network)
     result = json.loads((tmp_path / "videos" / "sub" / "long.json").read_text())
     assert result["prediction"] == [name for name, value in result["probabilities"].items() if value > 0.5]
