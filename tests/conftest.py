@@ -69,7 +69,7 @@ def fill() -> Any:
     return fill_network
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trainer() -> Any:
     """Factory of a tiny trainer on clips that are nothing but random views."""
     return build_trainer

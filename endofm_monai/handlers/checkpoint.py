@@ -30,17 +30,15 @@ logger = logging.getLogger(__name__)
 class TrainingCheckpointHandler:
     """Saves and resumes the whole state of a :class:`endofm_monai.engines.ClipTrainer`, atomically.
 
-    ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts`` (network, optimizer, gradient scaler, in
-    pre-training also the centre), the iteration, the best metric so far, and the random states of all ranks, and loads
-    with ``weights_only=True``. Without an ``evaluator``, ``<ckpt_dir>/model.pt`` holds the trainer's
-    ``network_to_share``: in pre-training the bare backbone of the teacher, which the other bundles start from; with
-    one, a :class:`BestModelHandler` writes it. They are written every ``interval`` epochs, at the end, and when the
-    process gets SIGTERM: the run then stops after the present optimizer step. A training that stops because it is not
-    healthy is saved beside them as ``checkpoint_unhealthy.pt``.
+    ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts``, the iteration, the best metric so far, and
+    the random states of all ranks, and loads with ``weights_only=True``. Without an ``evaluator``, beside it
+    ``model.pt`` holds the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are
+    written every ``interval`` epochs, at the end, and when the process gets SIGTERM: the run then stops after the
+    present optimizer step. A training that stops because it is not healthy is saved as ``checkpoint_unhealthy.pt``.
 
-    A resumed run goes on in the middle of an epoch where need be, and gives bit for bit (on the CPU) what the
-    uninterrupted run would have given. If saving fails (a full disk), the former files stay as they are and a
-    warning is logged; at the end of the training it is an error.
+    A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
+    have given. If saving fails (a full disk), the former files stay as they are and a warning is logged; at the end of
+    the training it is an error.
 
     Args:
         ckpt_dir: folder for the files.
@@ -120,8 +118,7 @@ class TrainingCheckpointHandler:
     def state(self, engine: Engine) -> dict[str, Any]:
         """Everything that a resumed run needs, in types that load with ``weights_only=True``."""
         best = self.evaluator and self.evaluator.state
-        return {
-            **{name: part.state_dict() for name, part in engine.checkpoint_parts().items()},
+        return {name: part.state_dict() for name, part in engine.checkpoint_parts().items()} | {
             "best": best and {"metric": best.best_metric, "epoch": best.best_metric_epoch},
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
@@ -168,8 +165,7 @@ class TrainingCheckpointHandler:
 class BestModelHandler:
     """Writes ``<ckpt_dir>/model.pt``, the network alone, whenever an evaluator's key metric is the best so far.
 
-    The file is written atomically and loads with ``weights_only=True``. If saving fails (a full disk), the former file
-    stays as it is and a warning is logged.
+    If saving fails (a full disk), the former file stays as it is and a warning is logged.
     """
 
     def __init__(self, network: nn.Module, ckpt_dir: str) -> None:

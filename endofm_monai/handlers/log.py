@@ -25,6 +25,15 @@ __all__ = ["HealthHandler", "TrainingLogHandler", "UnhealthyTrainingError"]
 
 logger = logging.getLogger(__name__)
 
+UNIFORM = (
+    "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from pre-trained "
+    "weights (`backbone_weights`)."
+)
+CONSTANT = (
+    "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller learning rate, a higher "
+    "teacher momentum, and whether the clips differ at all."
+)
+
 
 class UnhealthyTrainingError(RuntimeError):
     """The training cannot come to a good end; the message says what to look at."""
@@ -34,9 +43,8 @@ class TrainingLogHandler:
     """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss that is not finite.
 
     Each optimizer step logs the loss, the norm of the gradients (where a :class:`GradientHandler` measures it) and the
-    learning rate (the largest of all parameter groups). Each epoch logs their means, ``clips_per_second`` of all
-    processes and ``waiting``, the share of time spent waiting for data. The means are also in
-    ``engine.state.metrics``.
+    largest learning rate of all parameter groups. Each epoch logs their means, ``clips_per_second`` of all processes
+    and ``waiting``, the share of time spent waiting for data, which are also in ``engine.state.metrics``.
 
     Args:
         log_dir: folder of the TensorBoard log; None writes none.
@@ -50,9 +58,7 @@ class TrainingLogHandler:
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
         self._epoch.attach(engine, Events.EPOCH_STARTED)
-        self._waiting.attach(
-            engine, Events.EPOCH_STARTED, pause=Events.GET_BATCH_COMPLETED, resume=Events.GET_BATCH_STARTED
-        )
+        self._waiting.attach(engine, Events.EPOCH_STARTED, Events.GET_BATCH_COMPLETED, Events.GET_BATCH_STARTED)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
@@ -75,10 +81,10 @@ class TrainingLogHandler:
 
     def check_loss(self, engine: Engine) -> None:
         """Stop before a loss that is not finite reaches the weights."""
-        loss = engine.state.output.get(CommonKeys.LOSS)
-        if loss is not None and not math.isfinite(loss):
+        state, loss = engine.state, engine.state.output.get(CommonKeys.LOSS, 0.0)
+        if not math.isfinite(loss):
             raise UnhealthyTrainingError(
-                f"The loss is {float(loss)} in iteration {engine.state.iteration} (epoch {engine.state.epoch}). "
+                f"The loss is {float(loss)} in iteration {state.iteration} (epoch {state.epoch}). "
                 "Look at `gradient_norm` and `lr` in TensorBoard: a smaller learning rate, a longer warm-up, or `amp` "
                 "with bfloat16 instead of float16 are the usual remedies."
             )
@@ -123,12 +129,11 @@ class TrainingLogHandler:
 class HealthHandler(TrainingLogHandler):
     """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
 
-    Adds to what a :class:`TrainingLogHandler` logs of each optimizer step: the loss's shares ``cross_view`` (L_cv) and
-    ``dynamic_motion`` (L_dm), the teacher's entropy in nats, the norm of the centre, the weight decay and the teacher's
-    momentum; and of each epoch ``collapse``, the dimensional collapse of the teacher's class tokens in [0, 1] by
-    effective rank (MONAI's ``EmbeddingCollapseMetric``), 1 being a single direction; and ``spread``, the standard
-    deviation of the L2-normalized class tokens over clips, times the root of their width, 1 if they fill the sphere, 0
-    if all clips look the same to the teacher.
+    Adds to what a :class:`TrainingLogHandler` logs of each step: the loss's shares ``cross_view`` (L_cv) and
+    ``dynamic_motion`` (L_dm), the teacher's entropy in nats, the norm of the centre, weight decay and the teacher's
+    momentum; and of each epoch ``collapse``, that of the teacher's class tokens in [0, 1] by effective rank (MONAI's
+    ``EmbeddingCollapseMetric``), 1 being a single direction; and ``spread``, the standard deviation of the normalized
+    class tokens over clips, times the root of their width: 1 if they fill the sphere, 0 if all clips look the same.
 
     Args:
         log_dir: folder of the TensorBoard log; None writes none.
@@ -202,15 +207,8 @@ class HealthHandler(TrainingLogHandler):
         is_constant = (loss < 0.001 and entropy < 0.001) or spread < 0.001
         self._collapsed_epochs = self._collapsed_epochs + 1 if is_uniform or is_constant else 0
         if self.collapse_patience is not None and self._collapsed_epochs >= self.collapse_patience:
-            advice = (
-                "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from "
-                "pre-trained weights (`backbone_weights`)."
-                if is_uniform
-                else "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller "
-                "learning rate, a higher teacher momentum, and whether the clips differ at all."
-            )
             raise UnhealthyTrainingError(
                 f"The representation has collapsed for {self._collapsed_epochs} epochs: loss {means['loss']:.4f}, "
                 f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}. "
-                f"{advice}"
+                f"{UNIFORM if is_uniform else CONSTANT}"
             )

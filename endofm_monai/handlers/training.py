@@ -103,23 +103,19 @@ class LoadWeightsHandler:
         self.load = lambda: load_published(network, weights, which=which)
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with an engine; loading raises what ``load_published`` raises."""
+        """Register the handler with an engine."""
         engine.add_event_handler(Events.STARTED, self.load)
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):
-    """The handler of evaluations, which MONAI's federated client switches off by its name.
-
-    The client (``monai.fl.client.MonaiAlgo``) puts the global weights into the network and disables handlers whose
-    target contains ``CheckpointLoader``; any other would put the local file in their place.
-    """
+    """The handler of evaluations: MONAI's federated client, which sets the weights itself, disables it by its name."""
 
 
 class BrokenClipsHandler:
     """Decides what happens when clips of a :class:`endofm_monai.data.ClipDataset` cannot be read.
 
-    Works with every engine whose batches list the messages of broken clips under ``broken``. Each broken clip is
-    reported once, left out of its batch, and counted; another clip never takes its place.
+    Batches list the messages under ``broken``. Each broken clip is reported once, left out of its batch, and counted;
+    another clip never takes its place.
 
     Args:
         on_error: ``"raise"`` stops at the first broken clip, ``"skip"`` goes on without it.
@@ -153,8 +149,9 @@ class BrokenClipsHandler:
         clips = len(engine.data_loader.dataset)
         if len(self.broken) > self.max_share * clips:
             first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
-            share = f"more than `max_share`={self.max_share:.0%}"
-            raise ClipReadError(f"{len(self.broken)} of {clips} clips are broken, {share}: {first}")
+            raise ClipReadError(
+                f"{len(self.broken)} of {clips} clips are broken, more than `max_share`={self.max_share:.0%}: {first}"
+            )
 
     def summarize(self, engine: Engine) -> None:
         """Log how many clips were left out."""
@@ -172,8 +169,7 @@ class ScheduleHandler:
             one, ``weight_decay`` only where ``decay`` is set), or any object, which gets it as an attribute.
         name: name of the number, for example ``"lr"``.
         schedule: the schedule.
-        epochs: length of the schedule; ``max_epochs`` of the trainer by default. Give it where a run is made in
-            pieces, so that each piece follows the schedule of the whole.
+        epochs: length of the schedule, if it is not ``max_epochs`` of the trainer.
     """
 
     def __init__(self, target: Any, name: str, schedule: CosineSchedule, epochs: int | None = None) -> None:
@@ -245,8 +241,8 @@ class WeightAverageHandler:
 
     The training itself goes on with its own weights. After optimizer step n the average moves towards them by
     ``1 - min(decay, n / (9 + n))``, so that the first steps are soon forgotten; buffers are those of the last step. It
-    is part of the checkpoint. An evaluation by the validator outside of the training, as of a server's weights by a
-    federated client, is of the weights that the network has.
+    is part of the checkpoint. An evaluation outside of the training, as of a server's weights by a federated client, is
+    of the weights that the network has.
 
     Args:
         network: the network, perhaps in ``DistributedDataParallel``.

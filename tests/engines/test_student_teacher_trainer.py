@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -10,10 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from monai.data import DataLoader, Dataset
 from monai.engines.utils import IterationEvents
 
+from endofm_monai.data import collate_clips
+from endofm_monai.engines import PrepareViews
 from endofm_monai.handlers import ScheduleHandler
 from endofm_monai.optimizers import CosineSchedule
+from endofm_monai.transforms import RandAugmentViewsd, ViewPlan
 
 
 def weights_of(trainer):
@@ -25,6 +30,19 @@ def assert_equal(first, second):
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
     assert different == []
+
+
+@pytest.fixture(scope="module")
+def whole_run(make_trainer):
+    """Weights of a training that was never interrupted, by its ``accumulation``."""
+
+    @functools.cache
+    def run(accumulation):
+        trainer = make_trainer(accumulation=accumulation)
+        trainer.run()
+        return weights_of(trainer)
+
+    return run
 
 
 def test_training_moves_the_student_and_the_teacher_follows(make_trainer):
@@ -53,16 +71,14 @@ def test_last_layer_is_frozen_in_the_first_epoch(make_trainer):
 
 
 @pytest.mark.parametrize(("workers", "accumulation"), [(0, 1), (2, 2)])
-def test_resume_after_two_of_four_epochs_is_bit_identical(make_trainer, tmp_path, workers, accumulation):
+def test_resume_after_two_of_four_epochs_is_bit_identical(make_trainer, whole_run, tmp_path, workers, accumulation):
     settings = {"workers": workers, "accumulation": accumulation}
-    whole = make_trainer(**settings)
-    whole.run()
     first = make_trainer(tmp_path, max_epochs=2, **settings)
     first.run()
     second = make_trainer(tmp_path, resume=True, **settings)
     second.run()
     assert second.state.epoch == 4
-    assert_equal(weights_of(second), weights_of(whole))
+    assert_equal(weights_of(second), whole_run(accumulation))
 
 
 class KillAt:
@@ -82,11 +98,9 @@ class KillAt:
 
 @pytest.mark.parametrize(("accumulation", "stopped_at", "workers"), [(1, 7, 0), (2, 7, 2), (3, 8, 0)])
 def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(
-    make_trainer, tmp_path, accumulation, stopped_at, workers
+    make_trainer, whole_run, tmp_path, accumulation, stopped_at, workers
 ):
     """Epochs have 5 iterations; the signal comes in iteration 6 or 7: the step's last iteration ends the run."""
-    whole = make_trainer(accumulation=accumulation)
-    whole.run()
     kill_at = 6 if accumulation > 2 else 7  # by iteration 7 both workers of the epoch have started
     stopped = make_trainer(tmp_path, accumulation=accumulation, workers=workers, handlers=[KillAt(kill_at)])
     stopped.run()
@@ -94,7 +108,7 @@ def test_sigterm_saves_after_the_step_and_resumes_within_the_epoch(
     resumed = make_trainer(tmp_path, accumulation=accumulation, resume=True)
     resumed.run()
     assert resumed.state.iteration == 20
-    assert_equal(weights_of(resumed), weights_of(whole))
+    assert_equal(weights_of(resumed), whole_run(accumulation))
 
 
 def test_accumulation_equals_the_larger_batch(make_trainer):
@@ -152,3 +166,43 @@ def test_lower_precision_trains(make_trainer, dtype):
 def test_loader_without_a_batch_is_refused(make_trainer):
     with pytest.raises(ValueError, match="An epoch has no batch"):
         make_trainer(clips=0)
+
+
+PLAN = ViewPlan((3,), (2, 2), global_size=16, local_size=8)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+def raw_clips():
+    generator = torch.Generator().manual_seed(0)
+    for seed, height in ((3, 20), (4, 24)):
+        clip = torch.randint(0, 256, (3, 7, height, 26), dtype=torch.uint8, generator=generator)
+        yield {"image": clip, "seed": seed}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_views_are_the_same_made_in_a_worker_or_on_the_device(device):
+    augment = RandAugmentViewsd("image", PLAN)
+    prepare = PrepareViews(augment)
+    loader = DataLoader(Dataset(list(raw_clips()), augment), batch_size=2, num_workers=1, collate_fn=collate_clips)
+    in_worker, labels = prepare(next(iter(loader)), device, non_blocking=True)
+    on_device, _ = prepare(collate_clips(list(raw_clips())), device, non_blocking=True)
+    assert labels is None
+    assert [view.shape for view in in_worker] == [(2, 3, 3, 16, 16), (2, 3, 2, 8, 8), (2, 3, 2, 8, 8)]
+    for view, other in zip(in_worker, on_device, strict=True):
+        assert view.device.type == other.device.type == device
+        torch.testing.assert_close(view, other, atol=0 if device == "cpu" else 1e-3, rtol=0)
+
+
+def test_a_batch_without_clips_gives_empty_views():
+    views, _ = PrepareViews(RandAugmentViewsd("image", PLAN))(collate_clips([{"broken": "a.mp4: no"}]), "cpu")
+    assert [view.shape for view in views] == [(0, 3, 3, 16, 16), (0, 3, 2, 8, 8), (0, 3, 2, 8, 8)]
+
+
+def test_further_arguments_reach_the_views():
+    prepare = PrepareViews(RandAugmentViewsd("image", PLAN))
+    assert {view.dtype for view in prepare(collate_clips(list(raw_clips())), dtype=torch.float64)[0]} == {torch.float64}
+
+
+def test_clips_need_a_seed():
+    with pytest.raises(KeyError, match="seed"):
+        PrepareViews(RandAugmentViewsd("image", PLAN))({"image": [torch.zeros(3, 7, 20, 26, dtype=torch.uint8)]})

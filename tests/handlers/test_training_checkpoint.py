@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import subprocess
-import sys
+import multiprocessing
 import time
 
 import pytest
 import torch
 
 from endofm_monai.networks.nets import EndoFM
+from endofm_monai.utils import atomic_path
 
 KEYS = {"student", "teacher", "loss", "optimizer", "scaler", "best", "iteration", "epoch_length", "random_states"}
 
@@ -92,23 +93,22 @@ def test_full_disk_keeps_the_former_checkpoint_and_training_goes_on(make_trainer
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "model.pt"]
 
 
+def save_versions(path):
+    for version in itertools.count(1):
+        with atomic_path(path) as temporary:
+            torch.save({"version": version, "values": torch.full((200_000,), version)}, temporary)
+
+
 def test_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
     """SIGKILL at any moment: what is at ``path`` is one of the complete versions."""
-    program = (
-        "import sys, torch\n"
-        "from endofm_monai.utils import atomic_path\n"
-        "version = 0\n"
-        "while True:\n"
-        "    version += 1\n"
-        "    with atomic_path(sys.argv[1]) as temporary:\n"
-        "        torch.save({'version': version, 'values': torch.full((200_000,), version)}, temporary)\n"
-    )
     path = tmp_path / "checkpoint.pt"
-    with subprocess.Popen([sys.executable, "-c", program, str(path)]) as process:
-        deadline = time.monotonic() + 120
-        while not path.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.3)
-        process.kill()
+    process = multiprocessing.get_context("fork").Process(target=save_versions, args=(path,))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.join()
     state = torch.load(path, weights_only=True)
     assert (state["values"] == state["version"]).all()
