@@ -133,7 +133,7 @@ class DetectionLoss(nn.Module):
         left_top, right_bottom = ltrb.split(2, dim=1)
         central = torch.minimum(left_top, right_bottom) / torch.maximum(left_top, right_bottom)
         centerness = central.prod(dim=1).clamp(min=0).sqrt()  # from 0, at a border of the box, to 1
-        counts = torch.stack([positive.sum(), refined.sum(), centerness.sum()])
+        counts = torch.stack([positive.sum(), refined.sum(), centerness.sum()]).detach()
         if idist.get_world_size() > 1:
             counts = idist.all_reduce(counts) / idist.get_world_size()
         first_count, second_count = self._divisors(counts[:2])

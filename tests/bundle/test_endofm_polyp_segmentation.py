@@ -12,24 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundles import BundleUnderTest, root_cause
+from bundles import BundleUnderTest, failing
 from monai.bundle import ConfigParser
 from PIL import Image
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.networks.nets import EndoFM, EndoFMSegmenter
 
-BUNDLE = BundleUnderTest("endofm_polyp_segmentation")
-SMALL_NETWORK = {
-    "network_def::embed_dim": 16,
-    "network_def::depth": 2,
-    "network_def::num_heads": 2,
-    "decoder": "simple",
-    "frame_size": 32,
-    "device": "$torch.device('cpu')",
-    "num_workers": 0,
-}
-SMALL = {**SMALL_NETWORK, "epochs": 2, "clips_per_video": 2, "num_frames": 3, "window": 4, "stride": 2}
+BUNDLE = BundleUnderTest(
+    "endofm_polyp_segmentation",
+    network={
+        "network_def::embed_dim": 16,
+        "network_def::depth": 2,
+        "network_def::num_heads": 2,
+        "decoder": "simple",
+        "frame_size": 32,
+        "num_workers": 0,
+    },
+    training={"epochs": 2, "clips_per_video": 2, "num_frames": 3, "window": 4, "stride": 2},
+)
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_segmentation.json").read_text())
 
 
@@ -60,14 +61,7 @@ def dataset_dir(tmp_path_factory) -> Path:
 def trained(dataset_dir, tmp_path_factory) -> Path:
     """Output folder of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
-    BUNDLE.workflow(
-        "train",
-        "train",
-        dataset_dir=str(dataset_dir),
-        ckpt_dir=str(output / "models"),
-        output_dir=str(output / "eval"),
-        **{**SMALL, "epochs": 12, "learning_rate": 0.003, "layer_decay": 1.0, "val_interval": 6},
-    ).run()
+    BUNDLE.train(dataset_dir, output, epochs=12, learning_rate=0.003, layer_decay=1.0, val_interval=6)
     return output
 
 
@@ -81,11 +75,9 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
     ],
 )
 def test_overlays_have_all_properties(kind, names, dataset_dir, tmp_path):
-    small = SMALL if kind == "train" else SMALL_NETWORK
-    made = BUNDLE.workflow(
-        kind, *names, dataset_dir=str(dataset_dir), ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **small
-    )
-    assert made.check_properties() == []
+    settings = BUNDLE.training if kind == "train" else BUNDLE.network
+    folders = {"dataset_dir": dataset_dir, "ckpt_dir": tmp_path, "output_dir": tmp_path}
+    assert BUNDLE.workflow(kind, *names, **folders, **settings).check_properties() == []
 
 
 @pytest.mark.parametrize("case", ["a", "b", "empty_target"])
@@ -120,16 +112,7 @@ def test_training_writes_the_best_model_a_checkpoint_and_pictures(trained):
 
 
 def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, dataset_dir, tmp_path):
-    BUNDLE.workflow(
-        "train",
-        "train",
-        "evaluate",
-        dataset_dir=str(dataset_dir),
-        weights=str(trained / "models" / "model.pt"),
-        output_dir=str(tmp_path),
-        post_processing=True,
-        **SMALL,
-    ).run()
+    BUNDLE.evaluate(dataset_dir, trained / "models" / "model.pt", tmp_path, post_processing=True)
     report = json.loads((tmp_path / "segmentation.json").read_text())
     assert report["published"]["clips_in_training"] == ["frames/1_0-1_5"]
     assert (report["clean"]["frames"], report["clean"]["sequences"]) == (6, 1)
@@ -138,97 +121,48 @@ def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, da
 
 
 def test_inference_writes_masks_of_the_frames_size(trained, dataset_dir, tmp_path):
-    BUNDLE.workflow(
-        "infer",
-        "inference",
-        dataset_dir=str(dataset_dir / "frames"),
-        weights=str(trained / "models" / "model.pt"),
-        output_dir=str(tmp_path),
-        **SMALL_NETWORK,
-    ).run()
+    BUNDLE.infer(dataset_dir / "frames", trained / "models" / "model.pt", tmp_path)
     (folder,) = (path.parent for path in tmp_path.rglob("masks.json"))
     masks = sorted((folder / "masks").iterdir())
     assert len(masks) == 24
     assert np.asarray(Image.open(masks[0])).shape == (40, 48)
 
 
-def test_training_and_inference_agree():
-    train, inference = (json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference"))
-    assert inference["network_def"].items() <= train["network_def"].items()
-    for key in ("preset", "decoder", "num_classes", "frame_size", "window", "stride"):
-        assert inference[key] == train[key]
-
-
 def test_reference_protocol_trains_on_whole_clips_without_clipping(dataset_dir, tmp_path):
-    made = BUNDLE.workflow(
-        "train",
-        "train",
-        "reference",
-        dataset_dir=str(dataset_dir),
-        ckpt_dir=str(tmp_path / "models"),
-        output_dir=str(tmp_path / "eval"),
-        **{**SMALL_NETWORK, "epochs": 1},
-    )
-    made.run()
-    trainer = made.parser.get_parsed_content("train::trainer")
-    assert trainer.state.output["image"].shape == (1, 3, 6, 32, 32)
-    assert trainer.state.output["image"].amin() == pytest.approx(-1, abs=1e-5)
-    assert math.isfinite(float(trainer.state.output["loss"]))
+    settings = {key: BUNDLE.training[key] for key in BUNDLE.training.keys() - BUNDLE.network.keys()}
+    unchanged = {key: json.loads(Path(BUNDLE.config("reference")[0]).read_text()).get(key, 8) for key in settings}
+    made = BUNDLE.train(dataset_dir, tmp_path, "reference", **{**unchanged, "epochs": 1})
+    output = made.parser.get_parsed_content("train::trainer").state.output
+    assert output["image"].shape == (1, 3, 6, 32, 32)
+    assert output["image"].amin() == pytest.approx(-1, abs=1e-5)
+    assert math.isfinite(float(output["loss"]))
 
 
 @pytest.mark.parametrize("overlays", [[], ["reference"]])
 def test_constant_frames_without_a_polyp_keep_all_numbers_finite(overlays, tmp_path):
-    item = {"image": [], "mask": []}
+    item: dict[str, list[str]] = {"image": [], "mask": []}
     for frame in range(6):
         for key, value in (("image", np.full((40, 48, 3), 128)), ("mask", np.zeros((40, 48)))):
             item[key].append(f"{key}_{frame}.png")
             Image.fromarray(value.astype(np.uint8)).save(tmp_path / item[key][-1])
     (tmp_path / "datalist.json").write_text(json.dumps({"training": [item], "validation": [item]}))
-    made = BUNDLE.workflow(
-        "train",
-        "train",
-        *overlays,
-        dataset_dir=str(tmp_path),
-        ckpt_dir=str(tmp_path),
-        output_dir=str(tmp_path / "eval"),
-        **{**SMALL, "epochs": 1, "val_interval": 1},
-    )
-    made.run()
+    made = BUNDLE.train(tmp_path, tmp_path, *overlays, epochs=1)
     assert math.isfinite(float(made.parser.get_parsed_content("train::trainer").state.output["loss"]))
     assert all(value.isfinite().all() for value in made.parser.get_parsed_content("network").state_dict().values())
     assert all(map(math.isfinite, made.parser.get_parsed_content("validate::evaluator").state.metrics.values()))
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "kind", "message"),
     [
-        (lambda items: items[0]["mask"].pop(), r"frames/0_0\.png: has 6 frames, but 5 masks"),
-        (lambda items: items[0].pop("mask"), r"training\[0\] has no mask"),
-        (lambda items: items[0]["mask"].__setitem__(0, "frames/0_0.png"), r"frames/0_0\.png: has 40x48x3 values"),
+        (lambda items: items[0]["mask"].pop(), ClipReadError, "frames/0_0.png: has 6 frames, but 5 masks"),
+        (lambda items: items[0].pop("mask"), ValueError, "training[0] has no mask"),
+        (lambda items: items[0]["mask"].__setitem__(0, "frames/0_0.png"), ClipReadError, "frames/0_0.png: a mask must"),
     ],
 )
-def test_bad_masks_are_named(dataset_dir, tmp_path, spoil, message):
+def test_bad_masks_are_named(dataset_dir, tmp_path, spoil, kind, message):
     datalist = json.loads((dataset_dir / "datalist.json").read_text())
     spoil(datalist["training"])
     (tmp_path / "datalist.json").write_text(json.dumps(datalist))
-    with pytest.raises(RuntimeError) as caught:
-        BUNDLE.workflow(
-            "train",
-            "train",
-            dataset_dir=str(dataset_dir),
-            datalist=str(tmp_path / "datalist.json"),
-            ckpt_dir=str(tmp_path),
-            output_dir=str(tmp_path / "eval"),
-            on_error="raise",
-            **SMALL,
-        ).run()
-    cause = root_cause(caught.value)
-    assert isinstance(cause, ClipReadError | ValueError)
-    assert re.search(message, str(cause))
-
-
-def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
-    BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL)
-    state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
-    assert not any(key.startswith("module.") for key in state["network"])
-    assert (tmp_path / "models" / "model.pt").exists()
+    with failing(message, kind):
+        BUNDLE.train(dataset_dir, tmp_path, datalist=tmp_path / "datalist.json", on_error="raise")

@@ -3,21 +3,35 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from monai.bundle import ConfigWorkflow
+from processes import run_two_processes
 
-__all__ = ["BundleUnderTest", "root_cause"]
+__all__ = ["BundleUnderTest", "failing", "root_cause"]
 
 
 class BundleUnderTest:
-    """A bundle of the project by its name."""
+    """A bundle of the project by its name.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: its name.
+        network: settings with which its network is small, also in inference.
+        training: settings with which its training and evaluation are short, besides.
+    """
+
+    def __init__(self, name: str, network: dict[str, Any] | None = None, training: dict[str, Any] | None = None):
+        self.name = name
         self.folder = Path(__file__).parents[2] / "bundle" / name
+        self.network = {"device": "$torch.device('cpu')", **(network or {})}
+        self.training = {**self.network, **(training or {})}
 
     def config(self, *names: str) -> list[str]:
         """Paths of its configs."""
@@ -25,24 +39,61 @@ class BundleUnderTest:
 
     def workflow(self, kind: str, *names: str, **overrides: Any) -> ConfigWorkflow:
         """A workflow of its configs, initialized."""
+        overrides = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
         workflow = ConfigWorkflow(
             self.config(*names), workflow_type=kind, bundle_root=str(self.folder), logging_file=False, **overrides
         )
         workflow.initialize()
         return workflow
 
-    def train_in_two_processes(self, folder: Path, dataset_dir: Path, **overrides: Any) -> None:
-        """Train by ``torchrun`` from ``folder``, which gets ``models`` and ``eval``."""
-        overrides |= {"batch_size": 1, "ckpt_dir": folder / "models", "output_dir": folder / "eval"}
-        overrides.pop("device", None)  # an expression, which a shell would need quoted
+    def train(self, dataset_dir: Path, output: Path, *overlays: str, **overrides: Any) -> ConfigWorkflow:
+        """Train a small network; ``output`` gets ``models`` and ``eval``."""
+        settings = {"dataset_dir": dataset_dir, "ckpt_dir": output / "models", "output_dir": output / "eval"}
+        workflow = self.workflow("train", "train", *overlays, **{**settings, **self.training, **overrides})
+        workflow.run()
+        return workflow
+
+    def evaluate(self, dataset_dir: Path, weights: Path, output: Path, *overlays: str, **overrides: Any) -> None:
+        """Evaluate a small network."""
+        settings = {"dataset_dir": dataset_dir, "weights": weights, "output_dir": output, **self.training}
+        self.workflow("train", "train", "evaluate", *overlays, **{**settings, **overrides}).run()
+
+    def infer(self, dataset_dir: Path, weights: Path, output: Path, *overlays: str, **overrides: Any) -> None:
+        """Run the inference of a small network."""
+        settings = {"dataset_dir": dataset_dir, "weights": weights, "output_dir": output, **self.network}
+        self.workflow("infer", "inference", *overlays, **{**settings, **overrides}).run()
+
+    def train_in_two_processes(self, dataset_dir: Path, output: Path, **overrides: Any) -> None:
+        """Train as ``torchrun`` does, in two processes that are forked from this one."""
+        run_two_processes(self._train_one_rank, dataset_dir, output, overrides, initialize=False)
+
+    def _train_one_rank(self, rank: int, dataset_dir: Path, output: Path, overrides: dict[str, Any]) -> None:
+        os.chdir(output)
+        workflow = self.train(dataset_dir, output, "multi_gpu_train", batch_size=1, device="$idist.device()", **overrides)
+        workflow.finalize()
+
+    def train_by_torchrun(self, dataset_dir: Path, output: Path, **overrides: Any) -> None:
+        """Train in two processes by the command of the guide, from the folder ``output``."""
+        settings = {**self.training, **overrides, "batch_size": 1, "dataset_dir": dataset_dir}
+        settings |= {"ckpt_dir": output / "models", "output_dir": output / "eval", "bundle_root": self.folder}
+        settings.pop("device")  # an expression, which a shell would need quoted
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
             *("-m", "monai.bundle", "run", "--config_file", str(self.config("train", "multi_gpu_train"))),
-            *("--bundle_root", str(self.folder), "--dataset_dir", str(dataset_dir)),
-            *(part for key, value in overrides.items() for part in (f"--{key}", str(value))),
+            *(part for key, value in settings.items() for part in (f"--{key}", str(value))),
         ]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=output, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+@contextmanager
+def failing(message: str, kind: type[BaseException] = Exception) -> Iterator[None]:
+    """What runs inside has to stumble over an error of a ``kind`` that says ``message``."""
+    with pytest.raises(RuntimeError) as caught:
+        yield
+    cause = root_cause(caught.value)
+    assert isinstance(cause, kind)
+    assert message in str(cause)
 
 
 def root_cause(error: BaseException) -> BaseException:
