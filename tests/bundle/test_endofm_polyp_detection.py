@@ -11,31 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import BundleUnderTest, root_cause
+from bundles import BundleUnderTest, failing
 from PIL import Image
 
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.weights import WeightsError
 
-BUNDLE = BundleUnderTest("endofm_polyp_detection")
 CLASSES = ["adenoma", "hyperplastic"]
-SMALL_NETWORK = {
-    "preset": "tiny",
-    "network_def::embed_dim": 32,
-    "network_def::depth": 2,
-    "network_def::num_heads": 2,
-    "class_names": CLASSES,
-    "device": "$torch.device('cpu')",
-}
-SMALL = {
-    **SMALL_NETWORK,
-    "frame_size": [64, 96],
-    "epochs": 2,
-    "batch_size": 2,
-    "num_workers": 0,
-    "key_frame_interval": 4,
-    "test_supports": 2,
-}
+BUNDLE = BundleUnderTest(
+    "endofm_polyp_detection",
+    network={
+        "preset": "tiny",
+        "network_def::embed_dim": 32,
+        "network_def::depth": 2,
+        "network_def::num_heads": 2,
+        "class_names": CLASSES,
+        "frame_size": [64, 96],
+    },
+    training={"epochs": 2, "batch_size": 2, "num_workers": 0, "key_frame_interval": 4, "test_supports": 2},
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +57,14 @@ def dataset_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(dataset_dir, tmp_path_factory) -> Path:
-    """Output folder of a short training, made once."""
+    """Weights of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
-    folders = {"ckpt_dir": str(output / "models"), "output_dir": str(output / "eval")}
-    BUNDLE.workflow("train", "train", dataset_dir=str(dataset_dir), **folders, **SMALL).run()
-    return output
+    BUNDLE.train(dataset_dir, output)
+    return output / "models" / "model.pt"
 
 
 def test_reference_overlay_has_all_properties(dataset_dir):
-    made = BUNDLE.workflow("train", "train", "reference", dataset_dir=str(dataset_dir), **SMALL_NETWORK)
+    made = BUNDLE.workflow("train", "train", "reference", dataset_dir=dataset_dir, **BUNDLE.network)
     assert made.check_properties() == []
 
 
@@ -87,26 +80,16 @@ def test_training_and_inference_agree():
 
 
 def test_training_keeps_the_best_model_and_a_checkpoint(trained):
-    state = torch.load(trained / "models" / "checkpoint.pt", weights_only=True)
+    state = torch.load(trained.with_name("checkpoint.pt"), weights_only=True)
     assert state["iteration"] == 4  # 2 videos with 2 key frames, batches of 2, 2 epochs
     assert state["best"]["metric"] is not None
     network = EndoFMDetector.from_preset("tiny", embed_dim=32, depth=2, num_heads=2)
-    network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
-    assert list((trained / "eval").glob("events.out.tfevents*"))
+    network.load_state_dict(torch.load(trained, weights_only=True))
+    assert list((trained.parents[1] / "eval").glob("events.out.tfevents*"))
 
 
 def test_evaluation_writes_all_scores_with_intervals(trained, dataset_dir, tmp_path):
-    BUNDLE.workflow(
-        "train",
-        "train",
-        "evaluate",
-        dataset_dir=str(dataset_dir),
-        weights=str(trained / "models" / "model.pt"),
-        output_dir=str(tmp_path),
-        val_section="validation",
-        resamples=20,
-        **SMALL,
-    ).run()
+    BUNDLE.evaluate(dataset_dir, trained, tmp_path, val_section="validation", resamples=20)
     report = json.loads((tmp_path / "detection.json").read_text())
     assert (report["videos"], report["frames"], report["negative_frames"], report["boxes"]) == (2, 16, 2, 14)
     expected = {"ap50", "ap", "presence_f1", "center_f1", "box_f1", "box_adenoma_f1", "polyp_detection_rate"}
@@ -119,18 +102,8 @@ def test_evaluation_writes_all_scores_with_intervals(trained, dataset_dir, tmp_p
 def test_inference_writes_every_format_for_videos_and_single_images(trained, dataset_dir, tmp_path, mode, close_up):
     listed = {"test": [{"image": [f"4/{frame}.png" for frame in range(8)]}, {"image": "0/3.png"}]}
     (tmp_path / "list.json").write_text(json.dumps(listed))
-    BUNDLE.workflow(
-        "infer",
-        "inference",
-        dataset_dir=str(dataset_dir),
-        datalist=str(tmp_path / "list.json"),
-        weights=str(trained / "models" / "model.pt"),
-        output_dir=str(tmp_path / "out"),
-        frame_size=[64, 96],
-        mode=mode,
-        close_up=close_up,
-        **SMALL_NETWORK,
-    ).run()
+    options = {"datalist": tmp_path / "list.json", "mode": mode, "close_up": close_up}
+    BUNDLE.infer(dataset_dir, trained, tmp_path / "out", **options)
     for name in ("4/0-7", "0/3"):
         files = {path.name for path in (tmp_path / "out" / name).iterdir()}
         assert files == {"detections.json", "detections.csv", "annotations.xml", "overlay.mp4"}
@@ -153,36 +126,23 @@ def with_a_broken_video(dataset_dir, tmp_path_factory) -> Path:
 
 
 def test_evaluation_reports_and_skips_a_video_that_breaks_off(trained, with_a_broken_video, tmp_path, caplog):
-    settings = {"dataset_dir": str(with_a_broken_video), "output_dir": str(tmp_path), "resamples": 0, **SMALL}
-    settings["weights"] = str(trained / "models" / "model.pt")
-    BUNDLE.workflow("train", "train", "evaluate", **settings).run()
+    BUNDLE.evaluate(with_a_broken_video, trained, tmp_path, resamples=0)
     report = json.loads((tmp_path / "detection.json").read_text())
     assert (report["videos"], report["frames"], report["skipped"]) == (1, 8, ["3/0-7"])
     assert str(with_a_broken_video / "3" / "5.png") in caplog.text
     assert "1 of 2 clips were broken and skipped" in caplog.text
-    with pytest.raises(RuntimeError) as caught:
-        BUNDLE.workflow("train", "train", "evaluate", **settings, on_error="raise").run()
-    assert "5.png" in str(root_cause(caught.value))
+    with failing("5.png"):
+        BUNDLE.evaluate(with_a_broken_video, trained, tmp_path, resamples=0, on_error="raise")
 
 
 def test_inference_goes_on_after_a_video_that_breaks_off(trained, with_a_broken_video, tmp_path):
-    BUNDLE.workflow(
-        "infer",
-        "inference",
-        dataset_dir=str(with_a_broken_video),
-        datalist=str(with_a_broken_video / "datalist.json"),
-        weights=str(trained / "models" / "model.pt"),
-        output_dir=str(tmp_path),
-        frame_size=[64, 96],
-        formats=["csv"],
-        max_broken_share=0.5,
-        **SMALL_NETWORK,
-    ).run()
+    options = {"datalist": with_a_broken_video / "datalist.json", "formats": ["csv"], "max_broken_share": 0.5}
+    BUNDLE.infer(with_a_broken_video, trained, tmp_path, **options)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["4"]
 
 
 def test_detector_answers_as_monai_label_asks(trained, dataset_dir):
-    made = BUNDLE.workflow("infer", "inference", dataset_dir=str(dataset_dir), **SMALL_NETWORK)
+    made = BUNDLE.workflow("infer", "inference", dataset_dir=dataset_dir, **BUNDLE.network)
     detector = made.parser.get_parsed_content("detector")
     assert made.parser.get_parsed_content("detector_ops") == []
     assert detector.network is made.parser.get_parsed_content("network")
@@ -191,15 +151,9 @@ def test_detector_answers_as_monai_label_asks(trained, dataset_dir):
 
 
 def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
-    made = BUNDLE.workflow(
-        "train",
-        "train",
-        "reference",
-        dataset_dir=str(dataset_dir),
-        ckpt_dir=str(tmp_path / "models"),
-        output_dir=str(tmp_path / "eval"),
-        **{**SMALL, "batch_size": 1, "epochs": 1, "num_workers": 0, "key_frame_interval": 8, "val_interval": 5},
-    )
+    folders = {"dataset_dir": dataset_dir, "ckpt_dir": tmp_path / "models", "output_dir": tmp_path / "eval"}
+    short = {"batch_size": 1, "epochs": 1, "key_frame_interval": 8, "val_interval": 5}
+    made = BUNDLE.workflow("train", "train", "reference", **folders, **{**BUNDLE.training, **short})
     network = made.parser.get_parsed_content("model")
     assert network.frames == "joint"
     assert torch.equal(network.head.regression.bbox_reg.bias, torch.zeros(4))
@@ -212,14 +166,8 @@ def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
 
 def test_published_weights_of_another_task_are_refused_by_name(dataset_dir, tmp_path):
     torch.save({"model": {"backbone.body.cls_token": torch.zeros(1, 1, 32)}}, tmp_path / "kumc.pth")
-    made = BUNDLE.workflow(
-        "infer", "inference", dataset_dir=str(dataset_dir), weights=str(tmp_path / "kumc.pth"), **SMALL_NETWORK
-    )
-    with pytest.raises(RuntimeError) as caught:
-        made.run()
-    cause = root_cause(caught.value)
-    assert isinstance(cause, WeightsError)
-    assert "kumc.pth" in str(cause)
+    with failing("kumc.pth", kind=WeightsError):
+        BUNDLE.infer(dataset_dir, tmp_path / "kumc.pth", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -233,15 +181,5 @@ def test_published_weights_of_another_task_are_refused_by_name(dataset_dir, tmp_
     ],
 )
 def test_wrong_settings_are_named(dataset_dir, tmp_path, overrides, message):
-    settings = {**SMALL, "dataset_dir": str(dataset_dir), "epochs": 1, **overrides}
-    with pytest.raises(RuntimeError) as caught:
-        BUNDLE.workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
-    assert message in str(root_cause(caught.value))
-
-
-def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
-    BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL)
-    state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
-    assert state["iteration"] == 4  # 4 key frames, 2 processes, batches of 1, 2 epochs
-    assert not any(key.startswith("module.") for key in state["network"])
-    assert (tmp_path / "models" / "model.pt").exists()
+    with failing(message):
+        BUNDLE.train(dataset_dir, tmp_path, **{"epochs": 1, **overrides})

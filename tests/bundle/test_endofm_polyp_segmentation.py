@@ -164,5 +164,5 @@ def test_bad_masks_are_named(dataset_dir, tmp_path, spoil, kind, message):
     datalist = json.loads((dataset_dir / "datalist.json").read_text())
     spoil(datalist["training"])
     (tmp_path / "datalist.json").write_text(json.dumps(datalist))
-    with failing(message, kind):
+    with failing(message, kind=kind):
         BUNDLE.train(dataset_dir, tmp_path, datalist=tmp_path / "datalist.json", on_error="raise")

@@ -4,50 +4,45 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
-from bundles import BundleUnderTest, root_cause
+from bundles import BundleUnderTest, failing, write_noise
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.networks.nets import EndoFM
 
-BUNDLE = BundleUnderTest("endofm_pretraining")
-SMALL_NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 2, "network_def::num_heads": 2}
-SMALL = {
-    **SMALL_NETWORK,
-    "device": "$torch.device('cpu')",
-    "num_prototypes": 16,
-    "epochs": 2,
-    "warmup_epochs": 1,
-    "batch_size": 2,
-    "num_workers": 0,
-    "views::global_size": 32,
-    "views::local_size": 16,
-    "views::local_frames": [2, 4],
-    "frame_size": 32,
-}
+BUNDLE = BundleUnderTest(
+    "endofm_pretraining",
+    network={
+        "network_def::embed_dim": 16,
+        "network_def::depth": 2,
+        "network_def::num_heads": 2,
+        "num_workers": 0,
+        "frame_size": 32,
+    },
+    training={
+        "num_prototypes": 16,
+        "epochs": 2,
+        "warmup_epochs": 1,
+        "batch_size": 2,
+        "views::global_size": 32,
+        "views::local_size": 16,
+        "views::local_frames": [2, 4],
+    },
+)
 
 
 @pytest.fixture(scope="module")
 def dataset_dir(tmp_path_factory) -> Path:
     """Six labeled videos of noise about a mean of their own, class 1 being bright."""
     folder = tmp_path_factory.mktemp("videos")
-    random = np.random.default_rng(0)
     datalist: dict[str, list] = {"training": [], "validation": []}
     for number in range(6):
         name = f"{number}.mp4"
-        with av.open(str(folder / name), "w") as container:
-            stream = container.add_stream("mpeg4", rate=10)
-            stream.width, stream.height = 48, 40
-            for _ in range(12):
-                pixels = random.integers(0, 100, (40, 48, 3)) + 100 * (number % 2)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels.astype(np.uint8))))
-            container.mux(stream.encode())
+        write_noise(folder / name, 100 * (number % 2) + number, frames=12)
         datalist["training" if number < 4 else "validation"].append({"image": name, "label": number % 2})
     (folder / "datalist.json").write_text(json.dumps(datalist))
     return folder
@@ -57,33 +52,14 @@ def dataset_dir(tmp_path_factory) -> Path:
 def trained(dataset_dir, tmp_path_factory) -> Path:
     """Output folder of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
-    BUNDLE.workflow(
-        "train",
-        "train",
-        "knn_probe",
-        dataset_dir=str(dataset_dir),
-        datalist=str(dataset_dir / "datalist.json"),
-        ckpt_dir=str(output / "models"),
-        output_dir=str(output / "eval"),
-        **SMALL,
-    ).run()
+    BUNDLE.train(dataset_dir, output, "knn_probe", datalist=dataset_dir / "datalist.json")
     return output
 
 
 def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
-    made = BUNDLE.workflow(
-        "train",
-        "train",
-        "reference",
-        dataset_dir=str(dataset_dir),
-        datalist=str(dataset_dir / "datalist.json"),
-        ckpt_dir=str(tmp_path),
-        output_dir=str(tmp_path),
-        **{**SMALL, "epochs": 1},
-    )
+    made = BUNDLE.train(dataset_dir, tmp_path, "reference", datalist=dataset_dir / "datalist.json", epochs=1)
     network, optimizer = (made.parser.get_parsed_content(key) for key in ("model", "optimizer"))
     assert any(parameter is network.student.backbone.pos_embed for parameter in optimizer.param_groups[0]["params"])
-    made.run()
     assert network.teacher.training
     assert not made.parser.get_parsed_content("train::augment").transform.has_blur
 
@@ -108,17 +84,7 @@ def test_training_writes_checkpoints_pictures_and_tensorboard(trained):
 
 
 def test_inference_writes_one_embedding_a_clip(trained, dataset_dir, tmp_path):
-    BUNDLE.workflow(
-        "infer",
-        "inference",
-        dataset_dir=str(dataset_dir),
-        weights=str(trained / "models" / "model.pt"),
-        output_dir=str(tmp_path),
-        device="$torch.device('cpu')",
-        num_workers=0,
-        frame_size=32,
-        **SMALL_NETWORK,
-    ).run()
+    BUNDLE.infer(dataset_dir, trained / "models" / "model.pt", tmp_path)
     with np.load(tmp_path / "embeddings.npz") as saved:
         assert saved["embeddings"].shape == (6, 16)
         assert [Path(path).name for path in saved["paths"]] == [f"{number}.mp4" for number in range(6)]
@@ -128,64 +94,28 @@ def test_inference_writes_one_embedding_a_clip(trained, dataset_dir, tmp_path):
 
 
 def test_evaluation_probes_the_training_on_the_validation_clips(trained, dataset_dir, tmp_path):
-    BUNDLE.workflow(
-        "train",
-        "train",
-        "evaluate",
-        dataset_dir=str(dataset_dir),
-        datalist=str(dataset_dir / "datalist.json"),
-        weights=str(trained / "models" / "checkpoint.pt"),
-        output_dir=str(tmp_path),
-        **SMALL,
-    ).run()
+    checkpoint = trained / "models" / "checkpoint.pt"
+    BUNDLE.evaluate(dataset_dir, checkpoint, tmp_path, datalist=dataset_dir / "datalist.json")
     probe = json.loads((tmp_path / "probe.json").read_text())
     assert {"knn", "linear", "training_clips", "evaluated_clips"} <= set(probe)
     assert 0 <= probe["linear"]["accuracy"] <= 1
 
 
 def test_weights_of_another_architecture_are_refused_by_name(trained, dataset_dir, tmp_path):
-    made = BUNDLE.workflow(
-        "infer",
-        "inference",
-        dataset_dir=str(dataset_dir),
-        weights=str(trained / "models" / "model.pt"),
-        output_dir=str(tmp_path),
-        device="$torch.device('cpu')",
-        **{**SMALL_NETWORK, "network_def::depth": 3},
-    )
-    with pytest.raises(RuntimeError) as caught:
-        made.run()
-    assert re.search(r"model\.pt.*does not fit EndoFM.*depth 2.*depth 3", str(root_cause(caught.value)))
+    with failing("model.pt", "does not fit EndoFM", "depth 2", "depth 3"):
+        BUNDLE.infer(dataset_dir, trained / "models" / "model.pt", tmp_path, **{"network_def::depth": 3})
 
 
 def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, caplog):
+    videos = tmp_path / "videos"
+    videos.mkdir()
     for number in range(4):
         data = (dataset_dir / f"{number}.mp4").read_bytes()
-        (tmp_path / f"{number}.mp4").write_bytes(data if number else data[: len(data) // 3])
-    settings = {"dataset_dir": str(tmp_path), **SMALL, "epochs": 1}
-    skipping = BUNDLE.workflow(
-        "train",
-        "train",
-        max_broken_share=0.3,
-        ckpt_dir=str(tmp_path / "models"),
-        output_dir=str(tmp_path / "eval"),
-        **settings,
-    )
-    skipping.run()
+        (videos / f"{number}.mp4").write_bytes(data if number else data[: len(data) // 3])
+    BUNDLE.train(videos, tmp_path / "skip", max_broken_share=0.3, epochs=1)
     assert "1 of 4 clips were broken and skipped" in caplog.text
-    raising = BUNDLE.workflow(
-        "train",
-        "train",
-        on_error="raise",
-        ckpt_dir=str(tmp_path / "other"),
-        output_dir=str(tmp_path / "eval"),
-        **settings,
-    )
-    with pytest.raises(RuntimeError) as caught:
-        raising.run()
-    cause = root_cause(caught.value)
-    assert isinstance(cause, ClipReadError)
-    assert "0.mp4" in str(cause)
+    with failing("0.mp4", kind=ClipReadError):
+        BUNDLE.train(videos, tmp_path / "raise", on_error="raise", epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -199,16 +129,6 @@ def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, ca
     ],
 )
 def test_wrong_settings_are_named_before_the_training(dataset_dir, tmp_path, overrides, message):
-    settings = {**SMALL, "dataset_dir": str(dataset_dir), **overrides}
-    with pytest.raises(RuntimeError) as caught:
-        BUNDLE.workflow("train", "train", ckpt_dir=str(tmp_path), output_dir=str(tmp_path), **settings).run()
-    assert message in str(root_cause(caught.value))
+    with failing(message):
+        BUNDLE.train(dataset_dir, tmp_path, **overrides)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_two_processes_train_by_torchrun_from_another_folder(dataset_dir, tmp_path):
-    BUNDLE.train_in_two_processes(tmp_path, dataset_dir, **SMALL)
-    state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
-    assert state["iteration"] == 6  # 6 clips, 2 processes, batches of 1, 2 epochs
-    assert len(state["random_states"]) == 2
-    assert not any(key.startswith("module.") for key in state["student"])

@@ -8,7 +8,9 @@ import torch
 from bundles import BundleUnderTest
 from trial import TRIAL_TRAINING
 
-TRAININGS = {name: BundleUnderTest(name, training={**settings, "epochs": 2}) for name, settings in TRIAL_TRAINING.items()}
+TRAININGS = {
+    name: BundleUnderTest(name, training={**settings, "epochs": 2}) for name, settings in TRIAL_TRAINING.items()
+}
 
 
 def check(folder) -> None:

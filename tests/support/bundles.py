@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 from processes import run_two_processes
 
-__all__ = ["BundleUnderTest", "failing", "root_cause"]
+__all__ = ["BundleUnderTest", "failing", "root_cause", "write_noise"]
 
 
 class BundleUnderTest:
@@ -69,7 +71,9 @@ class BundleUnderTest:
 
     def _train_one_rank(self, rank: int, dataset_dir: Path, output: Path, overrides: dict[str, Any]) -> None:
         os.chdir(output)
-        workflow = self.train(dataset_dir, output, "multi_gpu_train", batch_size=1, device="$idist.device()", **overrides)
+        workflow = self.train(
+            dataset_dir, output, "multi_gpu_train", batch_size=1, device="$idist.device()", **overrides
+        )
         workflow.finalize()
 
     def train_by_torchrun(self, dataset_dir: Path, output: Path, **overrides: Any) -> None:
@@ -87,13 +91,13 @@ class BundleUnderTest:
 
 
 @contextmanager
-def failing(message: str, kind: type[BaseException] = Exception) -> Iterator[None]:
-    """What runs inside has to stumble over an error of a ``kind`` that says ``message``."""
+def failing(*messages: str, kind: type[BaseException] = Exception) -> Iterator[None]:
+    """What runs inside has to stumble over an error of a ``kind`` that says all ``messages``."""
     with pytest.raises(RuntimeError) as caught:
         yield
     cause = root_cause(caught.value)
     assert isinstance(cause, kind)
-    assert message in str(cause)
+    assert all(message in str(cause) for message in messages), cause
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -101,3 +105,15 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def write_noise(path: Path, brightness: int, frames: int = 20) -> None:
+    """Write a video of 48x40 pixels, 10 frames a second, of noise from ``brightness`` on."""
+    random = np.random.default_rng(brightness)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 48, 40
+        for _ in range(frames):
+            pixels = random.integers(0, 100, (40, 48, 3)) + brightness
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels.astype(np.uint8))))
+        container.mux(stream.encode())
