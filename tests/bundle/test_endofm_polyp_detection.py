@@ -74,7 +74,7 @@ def test_training_and_inference_agree():
     for key in ("preset", "class_names", "frame_size", "window", "mode", "close_up"):
         assert inference[key] == train[key]
     assert inference["num_supports"] == train["test_supports"]
-    validated = train["validate"]["inferer"]
+    validated = train["validate"]["predictor"]
     assert inference["fit"] == validated["fit"]
     assert inference["normalize"] == validated["normalize"]
 

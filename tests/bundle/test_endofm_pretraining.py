@@ -130,5 +130,5 @@ def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, ca
 )
 def test_wrong_settings_are_named_before_the_training(dataset_dir, tmp_path, overrides, message):
     with failing(message):
-        BUNDLE.train(dataset_dir, tmp_path, **overrides)
+        BUNDLE.train(overrides.pop("dataset_dir", dataset_dir), tmp_path, **overrides)
     assert list(tmp_path.iterdir()) == []
