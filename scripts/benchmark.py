@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Measure the project's parts, as ratios to limits of the same machine.
 
 Everything is measured next to the matrix multiplication or the plain decoding that bounds it, since absolute times of
@@ -12,20 +11,22 @@ parts are listed.
 from __future__ import annotations
 
 import json
+import sys
+from importlib import import_module
+from typing import Any
 
 import fire
-from benchmarks.classification import Classification
-from benchmarks.detection import Detection
-from benchmarks.preparation import Preparation
-from benchmarks.pretraining import Pretraining
-from benchmarks.segmentation import Segmentation
+
+PARTS = ("pretraining", "classification", "segmentation", "detection", "preparation", "inference")
+
+
+def load(name: str) -> Any:
+    """Give the functions of a module of ``benchmarks``; of one that is a single part, this."""
+    module = import_module(f"benchmarks.{name}")
+    functions = {function: getattr(module, function) for function in module.__all__}
+    return functions.get("run", functions)
+
 
 if __name__ == "__main__":
-    parts = {
-        "pretraining": Pretraining,
-        "classification": Classification,
-        "segmentation": Segmentation,
-        "detection": Detection,
-        "preparation": Preparation,
-    }
-    fire.Fire(parts, serialize=lambda result: json.dumps(result, indent=4))
+    wanted = [name for name in sys.argv[1:2] if name in PARTS] or PARTS
+    fire.Fire({name: load(name) for name in wanted}, serialize=lambda result: json.dumps(result, indent=4))

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["Colon", "Polyp", "grow_colon", "sample_map"]
-
 # the unit of length is the mean radius of the lumen; the maps of the wall have one row a step in z, one column an angle
 LENGTH = 9.0
 TEXELS = 80  # a unit of length
@@ -24,21 +22,13 @@ STOOL = np.array([0.60, 0.38, 0.06])
 
 @dataclass(frozen=True)
 class Polyp:
-    """A lobed ellipsoid that sits in the wall.
+    """A lobed ellipsoid that sits in the wall."""
 
-    Args:
-        center: its middle, ``(3,)``.
-        axes: rows are the unit directions of its radii, ``(3, 3)``: along the wall twice, then into the lumen.
-        radii: ``(3,)``.
-        lobes: wave numbers and phases of the waves that shape and mark its surface, ``(2, 3)``.
-        albedo: linear RGB, ``(3,)``.
-    """
-
-    center: np.ndarray
-    axes: np.ndarray
-    radii: np.ndarray
-    lobes: np.ndarray
-    albedo: np.ndarray
+    center: np.ndarray  # (3,)
+    axes: np.ndarray  # (3, 3): rows are the unit directions of its radii, along the wall twice, then into the lumen
+    radii: np.ndarray  # (3,)
+    lobes: np.ndarray  # (2, 3): wave numbers and phases of the waves that shape and mark its surface
+    albedo: np.ndarray  # linear RGB, (3,)
 
     def local(self, points: np.ndarray) -> np.ndarray:
         """Give points ``(3, N)`` in the frame of the ellipsoid, in which it is the unit sphere."""
@@ -59,21 +49,13 @@ class Polyp:
 
 @dataclass(frozen=True)
 class Colon:
-    """A curved tube along z: maps of its wall, its center line, and at most one polyp.
-
-    Args:
-        polyp: the polyp, or None.
-        radius: distance from the center line to the wall, float32 ``(ROWS, COLUMNS)``.
-        albedo: linear RGB of the wall, float32 ``(3, ROWS, COLUMNS)``.
-        center: x and y of the center line, float32 ``(2, ROWS)``.
-        target: the point of the wall that the endoscope will inspect, ``(3,)``; there sits the polyp, if any.
-    """
+    """A curved tube along z: maps of its wall, its center line, and at most one polyp."""
 
     polyp: Polyp | None
-    radius: np.ndarray
-    albedo: np.ndarray
-    center: np.ndarray
-    target: np.ndarray
+    radius: np.ndarray  # distance from the center line to the wall, float32 (ROWS, COLUMNS)
+    albedo: np.ndarray  # linear RGB of the wall, float32 (3, ROWS, COLUMNS)
+    center: np.ndarray  # x and y of the center line, float32 (2, ROWS)
+    target: np.ndarray  # (3,): the point of the wall that the endoscope will inspect; there sits the polyp, if any
 
     def middle(self, z: np.ndarray) -> np.ndarray:
         """Give the points ``(3, N)`` of the center line at ``z``."""

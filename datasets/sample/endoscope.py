@@ -9,20 +9,13 @@ import numpy as np
 from anatomy import Colon
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-__all__ = ["Endoscope", "Pose", "drift", "inspect", "unit"]
-
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the tip of the endoscope is and how it is turned.
+    """Where the tip of the endoscope is and how it is turned."""
 
-    Args:
-        position: ``(3,)``.
-        axes: columns are the unit directions of the picture's x, of its y and of the view, ``(3, 3)``.
-    """
-
-    position: np.ndarray
-    axes: np.ndarray
+    position: np.ndarray  # (3,)
+    axes: np.ndarray  # (3, 3): columns are the unit directions of the picture's x, of its y and of the view
 
 
 def inspect(rng: np.random.Generator, colon: Colon, frames: int) -> list[Pose]:
@@ -71,12 +64,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 class Endoscope:
     """A fisheye lens, two lamps, a sensor and a black border, drawn at random: one device.
 
-    Attributes:
-        rays: unit direction of every pixel in the frame of a pose, float32 ``(3, H, W)``.
-        pixel: angle between neighboring rays in radians.
-        inside: pixels that the border leaves free, bool ``(H, W)``.
-        lamps: offset of the two lamps to both sides of the lens.
-
     Args:
         rng: source of the device's properties and of its sensor noise.
         size: height and width of a frame in pixels.
@@ -88,10 +75,12 @@ class Endoscope:
         r = np.hypot(x, y)
         edge_angle = np.deg2rad(rng.uniform(48, 58))
         sideways = np.sin(r * edge_angle) / np.maximum(r, 1e-6)
+        # unit direction of every pixel in the frame of a pose, (3, H, W), and angle between neighboring rays
         self.rays = np.stack([x * sideways, y * sideways, np.cos(r * edge_angle)]).astype(np.float32)
         self.pixel = float(2 * edge_angle / height)
         x, y = abs(x) / (width / height * rng.uniform(0.84, 0.97)), abs(y) / rng.uniform(0.9, 0.98)
         borders = (x**8 + y**8 < 1, r < rng.uniform(1.1, 1.2), x + y < rng.uniform(1.55, 1.75))
+        # pixels that the border leaves free, bool (H, W), and offset of the two lamps to both sides of the lens
         self.inside = (np.maximum(x, y) < 1) & borders[rng.integers(len(borders))]
         self.lamps = rng.uniform(0.04, 0.1)
         self._rng = rng
@@ -104,14 +93,9 @@ class Endoscope:
         self._border = rng.uniform(0, 0.06)
 
     def develop(self, radiance: np.ndarray, mist: float) -> np.ndarray:
-        """Turn radiance into a picture, with automatic exposure.
+        """Turn linear light, float32 ``(3, H, W)``, into a picture with automatic exposure, uint8 RGB ``(H, W, 3)``.
 
-        Args:
-            radiance: linear light, float32 ``(3, H, W)``.
-            mist: share of the light that mist on the lens scatters, 0..1.
-
-        Returns:
-            uint8 RGB ``(H, W, 3)``.
+        Mist on the lens scatters a share of the light, 0..1.
         """
         exposure = 1.1 / np.percentile(radiance.mean(0)[self.inside], 85)
         light = radiance * self._vignette * self._gain * exposure

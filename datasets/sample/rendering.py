@@ -7,8 +7,6 @@ import numpy as np
 from anatomy import Colon, grow_colon, sample_map
 from endoscope import Endoscope, Pose, drift, inspect, unit
 
-__all__ = ["render_video"]
-
 FAR = 6.0  # no light comes back from farther away
 RIM = 0.12  # width over which a polyp passes into the wall
 BLOCK = 4  # side in pixels of the cones that are traced before the rays
@@ -18,16 +16,11 @@ SMALLEST = 0.002  # share of the frame below which a polyp counts as not visible
 def render_video(
     rng: np.random.Generator, with_polyp: bool, frames: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a colon, an endoscope and its path, and film it.
-
-    Args:
-        rng: the only source of randomness: equal states give equal videos.
-        with_polyp: whether a polyp sits at the inspected spot; it is visible in half of the frames at least.
-        frames: number of frames.
-        size: height and width in pixels, multiples of 4.
+    """Draw a colon, an endoscope and its path, and film it; equal states of ``rng`` give equal videos.
 
     Returns:
-        the video, uint8 RGB ``(T, H, W, 3)``, and the visible part of the polyp, bool ``(T, H, W)``.
+        the video, uint8 RGB ``(T, H, W, 3)`` with T ``frames`` of a ``size`` in multiples of 4, and the visible part of
+        the polyp, bool ``(T, H, W)``, which is seen in half of the frames at least.
     """
     while True:
         colon, endoscope = grow_colon(rng, with_polyp), Endoscope(rng, size)

@@ -22,16 +22,10 @@ _FIT = 0.97  # of a shape to what was found: intersection over union
 
 @dataclass(frozen=True)
 class ContentArea:
-    """The part of a frame that shows the endoscope's picture.
+    """The part of a frame that shows the endoscope's picture."""
 
-    Args:
-        mask: bool array ``(H, W)``, true in the picture.
-        shape: ``"full"`` (the whole frame), ``"rectangle"``, ``"octagon"``, ``"circle"``, which the border may cut
-            off, or ``"other"``.
-    """
-
-    mask: np.ndarray
-    shape: str
+    mask: np.ndarray  # bool (H, W), true in the picture
+    shape: str  # "full" (the whole frame), "rectangle", "octagon", "circle", which the border may cut off, or "other"
 
     @property
     def box(self) -> tuple[int, int, int, int]:

@@ -29,13 +29,9 @@ _CHUNK = 32  # frames read at a time from what is no video file
 def encode_clips(
     video: SourceVideo, ranges: list[tuple[int, int]], output: Path, settings: PreparationSettings
 ) -> list[str]:
-    """Encode clips of a video with H.264, without any metadata of the source.
+    """Encode clips of a video, each from a first to a last frame, with H.264, without any metadata of the source.
 
-    Args:
-        video: the video, without labels a frame: they would no longer fit resampled and resized frames.
-        ranges: the first and last frame of each clip, in order and without overlap.
-        output: folder to write to.
-        settings: size, rate and quality of the clips, and what to crop and blank.
+    Labels a frame are refused, as they would no longer fit resampled and resized frames.
 
     Returns:
         the paths of the clips, relative to ``output``.

@@ -98,19 +98,12 @@ def _keyframe_distance(reader: VideoReader) -> int:
 def prepare_video(
     video: SourceVideo, source: Path, output: Path, settings: PreparationSettings, private: bool = False
 ) -> dict[str, Any]:
-    """Check one video, make its clips, and note that it is finished.
-
-    Args:
-        video: the video.
-        source: folder that the paths of the sources are relative to.
-        output: folder to write to.
-        settings: what to make of it.
-        private: do not name the sources.
+    """Check one video, make its clips in ``output``, and note that it is finished.
 
     Returns:
         the record: ``stamp`` of the sources, the files that were ``written``, and the ``video``'s entry in the
         manifest, with paths relative to ``source`` in mode index, else to ``output``; or ``problem``, why there is
-        none.
+        none. What is ``private`` does not name the sources.
     """
     try:
         frame_labels = {**video.frame_labels, **_check_files(video)}

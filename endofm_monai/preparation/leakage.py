@@ -39,44 +39,30 @@ _MIN_CONTRAST = 8.0
 _SIDE = 128  # pixels
 _CHUNK = 32  # frames read at a time
 _SHORT = 128  # a clip of fewer frames is hashed frame by frame, as copies of a part may start at any of them
+_PER_SECOND = 5.0  # frames of a longer one that are hashed
 
 
 @dataclass(frozen=True)
 class ClipHashes:
-    """Perceptual hashes of frames of a clip.
+    """Perceptual hashes of frames of a clip."""
 
-    Args:
-        clip: what the clip is called in reports.
-        group: set and section that it belongs to.
-        image: what :func:`endofm_monai.data.open_clip` opens to see it.
-        area: where the endoscope's picture is in its frames, brought to 128 x 128 pixels.
-        frames: int array ``(N,)``, the frames that were hashed.
-        bits: uint8 array ``(S, F, N, B / 8)``, for each of the scales and flips the B bits of each frame, packed.
-    """
-
-    clip: str
-    group: str
-    image: Any
-    area: ContentArea
-    frames: np.ndarray
-    bits: np.ndarray
+    clip: str  # what it is called in reports
+    group: str  # set and section that it belongs to
+    image: Any  # what `endofm_monai.data.open_clip` opens to see it
+    area: ContentArea  # where the endoscope's picture is in its frames, brought to 128 x 128 pixels
+    frames: np.ndarray  # int (N,), the frames that were hashed
+    bits: np.ndarray  # uint8 (S, F, N, B / 8): for each of the scales and flips the B bits of each frame, packed
 
 
-def hash_clip(clip: str, group: str, image: Any, per_second: float = 5.0) -> ClipHashes:
-    """Hash the frames of a clip that show something, inside of the endoscope's black border.
-
-    Args:
-        clip: what to call it.
-        group: set and section that it belongs to.
-        image: what :func:`endofm_monai.data.open_clip` opens.
-        per_second: frames to hash a second of a longer video.
+def hash_clip(clip: str, group: str, image: Any) -> ClipHashes:
+    """Hash the frames of a clip that show something, of longer videos only some a second, inside of the black border.
 
     Raises:
         ClipReadError: when the clip cannot be read.
     """
     with open_clip(image) as reader:
         info = reader.probe()
-        step = 1 if info.frames < _SHORT else max(1, round(info.fps / per_second))
+        step = 1 if info.frames < _SHORT else max(1, round(info.fps / _PER_SECOND))
         frames = np.arange(0, info.frames, step)
         smalls = _read_small(reader, frames.tolist())
     area = fit_content_area(np.max(smalls, (0, 3)))
@@ -127,11 +113,7 @@ _BLUR = 6.4  # pixels: coarser structure, as a dark lumen in the middle, is alik
 
 
 def picture_likeness(first: Image.Image, second: Image.Image) -> float:
-    """Look for the middle of a gray picture in another one, at any place and several sizes.
-
-    Returns:
-        the correlation of their details where they fit best, at most 1.
-    """
+    """Give how alike gray pictures are: the correlation where the middle of one fits best in the other, at most 1."""
     middle = _details(first, _COMPARED, _COMPARED)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     stretches = [pair for pair in product(_STRETCHES, repeat=2) if max(pair) / min(pair) <= _MAX_STRETCH]
     wholes = (_details(second, round(_COMPARED * across), round(_COMPARED * down)) for across, down in stretches)
@@ -149,36 +131,23 @@ _LOOKED_AT = 3  # closest frames of a pair of clips, of which one has to be alik
 
 @dataclass(frozen=True)
 class Match:
-    """Two clips that may show the same.
-
-    Args:
-        first: the one clip.
-        second: the other one.
-        pairs: the closest frames ``(distance, frame of the first, frame of the second)``, the closest first; the
-            distance is the number of bits in which their hashes differ, of 256.
-        frames: number of frames of the first whose hashes are close to one of the second.
-        flip: the second shows this mirror image, an index of ``FLIPS``; 0 for none.
-        likeness: correlation of the most alike of the frames; 0 before it is known.
-    """
+    """Two clips that may show the same."""
 
     first: ClipHashes
     second: ClipHashes
-    pairs: tuple[tuple[int, int, int], ...]
-    frames: int
-    flip: int
-    likeness: float = 0.0
+    pairs: tuple[tuple[int, int, int], ...]  # closest frames: bits in which they differ, frame of the first, and second
+    frames: int  # number of frames of the first whose hashes are close to one of the second
+    flip: int  # the second shows this mirror image, an index of `FLIPS`; 0 for none
+    likeness: float = 0.0  # correlation of the most alike of the frames; 0 before it is known
 
 
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
-    """Find the pairs of clips of different groups that have frames with close hashes.
+    """Find the pairs of clips of different groups that have frames with close hashes, in no order.
 
     Args:
         clips: the hashed clips.
         max_distance: number of bits, of 256, in which the hashes of alike frames may differ.
         min_frames: number of frames that a pair must have in common, but at most half of the shorter clip's.
-
-    Returns:
-        for each pair of clips the flip with the closest frames, in no order.
     """
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:
@@ -233,10 +202,7 @@ def _signs(clips: list[ClipHashes], scale: int, flip: int) -> np.ndarray:
 
 
 def confirm_match(match: Match) -> Match:
-    """Look at the closest frames of a pair of clips, since unrelated frames may have close hashes by chance.
-
-    Returns:
-        the match with its likeness, of the most alike frames, which come first.
+    """Look at the closest frames of a pair, as unrelated ones may have close hashes; the most alike come first.
 
     Raises:
         ClipReadError: when a clip can no longer be read.
@@ -281,10 +247,10 @@ def write_leakage_report(
     matches: Sequence[Match],
     problems: Sequence[str],
 ) -> None:
-    """Write a page with thumbnails of the pairs of clips that have frames in common; it needs no other file.
+    """Write an HTML page with thumbnails of the pairs of clips that have frames in common; it needs no other file.
 
     Args:
-        path: the HTML file.
+        path: the file.
         groups: number of clips of each set and section.
         exact: pairs of clips with the same files, and how many.
         matches: pairs of clips with frames that look alike, the surest ones first.

@@ -39,10 +39,7 @@ def prepare_dataset(
     verify: bool = False,
     strict: bool = False,
     stats: bool = True,
-    workers: int = -1,
-    backend: str = "loky",
-    scheduler: str | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> str:
     """Make clips, a datalist and a manifest of a dataset.
 
@@ -60,10 +57,8 @@ def prepare_dataset(
         verify: only check an earlier output against its manifest.
         strict: end with an error when a video had to be left out.
         stats: draw pictures of the set.
-        workers: see :func:`run_parallel`.
-        backend: see :func:`run_parallel`.
-        scheduler: see :func:`run_parallel`.
-        settings: how to make clips, see :class:`PreparationSettings`; those of the dataset by default.
+        options: how to make clips, see :class:`PreparationSettings`; and where to work: ``workers``, ``backend`` and
+            ``scheduler``, see :func:`run_parallel`.
 
     Returns:
         the path of the datalist.
@@ -74,11 +69,12 @@ def prepare_dataset(
         verify_manifest(output)
         return str(datalist)
 
-    if unknown := settings.keys() - {field.name for field in fields(PreparationSettings)}:
+    parallel = {key: options.pop(key) for key in ("workers", "backend", "scheduler") if key in options}
+    if unknown := options.keys() - {field.name for field in fields(PreparationSettings)}:
         raise ValueError(f"{', '.join(sorted(unknown))}: no such option")
     if output.resolve() == source.resolve():
         raise ValueError(f"output: needs another folder than the source {source}")
-    chosen = PreparationSettings(**{"mode": dataset.mode, "clip_seconds": dataset.clip_seconds, **settings})
+    chosen = PreparationSettings(**{"mode": dataset.mode, "clip_seconds": dataset.clip_seconds, **options})
     named: dict[str, SourceVideo] = {}
     for video in videos:
         if named.setdefault(video.name, video) is not video:
@@ -92,7 +88,7 @@ def prepare_dataset(
     missing = [(video, source, output, chosen, private) for video in videos if records[video.name] is None]
     is_new = not (output / "stats.png").exists()
     done = len(videos) - len(missing)
-    for name, record in run_parallel(_prepare_named, missing, workers, backend, scheduler, dataset.name, done):
+    for name, record in run_parallel(_prepare_named, missing, dataset.name, done, **parallel):
         records[name] = record
         is_new |= "video" in record
 
@@ -187,23 +183,23 @@ def _duplicates(entries: list[dict[str, Any]]) -> list[str]:
 def run_parallel(
     function: Callable[..., Result],
     arguments: Sequence[tuple[Any, ...]],
+    description: str = "",
+    finished: int = 0,
     workers: int = -1,
     backend: str = "loky",
     scheduler: str | None = None,
-    description: str = "",
-    finished: int = 0,
 ) -> Iterator[Result]:
     """Call a function with many arguments, in processes on this machine or in a cluster, and show the time left.
 
     Args:
         function: the function, which processes can import.
         arguments: the arguments of each call.
+        description: stands before the progress bar.
+        finished: number of calls that an earlier run has done, for the progress bar.
         workers: number of processes on this machine; -1 for one a processor core. A cluster decides itself.
         backend: joblib's: ``"loky"`` for processes on this machine, ``"dask"`` or ``"ray"`` for a cluster, whose
             package has to be installed and whose machines need the same paths and this package.
         scheduler: address of the cluster, as ``tcp://host:8786`` for Dask; by default one is started on this machine.
-        description: stands before the progress bar.
-        finished: number of calls that an earlier run has done, for the progress bar.
 
     Yields:
         the results, as they come.

@@ -16,50 +16,29 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 @dataclass(frozen=True)
 class SourceDataset:
-    """What is known about a dataset before it is prepared.
-
-    Args:
-        name: its name, which the folder's card tells more about.
-        licence: what its owners permit, in a few words.
-        labels: names of the classes in ``label`` and ``box_label``, by class index.
-        published: the published totals: any of ``videos``, ``clips`` and ``frames``.
-        mode: how to prepare it unless asked for otherwise, see :class:`PreparationSettings`.
-        clip_seconds: likewise.
-    """
+    """What is known about a dataset before it is prepared; its folder's card tells more."""
 
     name: str
-    licence: str
-    labels: Mapping[int, str] = field(default_factory=dict)
-    published: Mapping[str, int] = field(default_factory=dict)
-    mode: str = "auto"
-    clip_seconds: float | None = None
+    licence: str  # what its owners permit, in a few words
+    labels: Mapping[int, str] = field(default_factory=dict)  # names of the classes in ``label`` and ``box_label``
+    published: Mapping[str, int] = field(default_factory=dict)  # totals: any of ``videos``, ``clips`` and ``frames``
+    mode: str = "auto"  # unless asked for otherwise, see `PreparationSettings`
+    clip_seconds: float | None = None  # likewise
 
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """A video as its owners distribute it: what a dataset's layout says about it.
+    """A video as its owners distribute it: what a dataset's layout says about it."""
 
-    Args:
-        name: names the video in the set and in the files that are written: letters, digits, ``._-``, and ``/``.
-        image: a video file, or the frame images in their order.
-        section: list of the datalist that its clips go to: ``training``, ``validation`` or ``test``.
-        fps: frames a second of frame images, which do not state it.
-        labels: keys and values that each of its clips gets.
-        frame_labels: keys with one value a frame, which are cut as the frames are.
-        masks: one mask image a frame, for ``mask``.
-        mask_label: class of what the masks show, for ``box`` and ``box_label`` around each of its regions.
-        notes: what is wrong with its annotations, although it can be used.
-    """
-
-    name: str
-    image: Path | Sequence[Path]
-    section: str = "training"
-    fps: float = 30.0
-    labels: Mapping[str, Any] = field(default_factory=dict)
-    frame_labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    masks: Sequence[Path] = ()
-    mask_label: int | None = None
-    notes: Sequence[str] = ()
+    name: str  # in the set and in the files that are written: letters, digits, ``._-``, and ``/``
+    image: Path | Sequence[Path]  # a video file, or the frame images in their order
+    section: str = "training"  # list of the datalist that its clips go to; or ``validation`` or ``test``
+    fps: float = 30.0  # of frame images, which do not state it
+    labels: Mapping[str, Any] = field(default_factory=dict)  # what each of its clips gets
+    frame_labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # one value a frame, cut as the frames are
+    masks: Sequence[Path] = ()  # one mask image a frame, for ``mask``
+    mask_label: int | None = None  # class of the masks' regions, for ``box`` and ``box_label`` around each of them
+    notes: Sequence[str] = ()  # what is wrong with its annotations, although it can be used
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -83,29 +62,21 @@ class SourceVideo:
 class PreparationSettings:
     """How videos are made into clips.
 
-    Args:
-        mode: ``"index"`` leaves the sources where they are and lists (file, first frame, last frame), which takes
-            seconds and no disk; ``"encode"`` writes each clip as an H.264 file; ``"auto"`` takes index for each video
-            whose frames can be reached quickly, see :func:`choose_mode`, else encode; ``"copy"`` copies frame images
-            and writes clean masks, so that the output stands for itself.
-        clip_seconds: length of the clips; ``None`` keeps videos whole.
-        remainder: what happens to the frames left over, see :func:`clip_ranges`.
-        fps: frames a second of encoded clips: frames are repeated or left out; ``None`` keeps the source's.
-        short_side: short side of encoded clips in pixels; ``None`` keeps the source's.
-        crf: quality of encoded clips, H.264's constant rate factor: 0 is lossless, 18 hardly visible, 51 worst.
-        border: what encoding does with what the endoscope leaves black around its picture: ``"keep"`` it, ``"crop"``
-            to the picture's extent, or crop and also ``"mask"`` what remains outside, as text in the corners.
-        blank: zones ``(x1, y1, x2, y2)`` to paint black when encoding, as fractions of the source's width and height.
+    In the mode ``"index"`` the sources are left where they are, and (file, first frame, last frame) is listed, which
+    takes seconds and no disk; ``"encode"`` writes each clip as an H.264 file; ``"auto"`` takes index for each video
+    whose frames can be reached quickly, see :func:`choose_mode`, else encode; ``"copy"`` copies frame images and writes
+    clean masks, so that the output stands for itself. Encoding can cut off what the endoscope leaves black around its
+    picture (``"crop"``), and also blacken what remains outside, as text in the corners (``"mask"``).
     """
 
     mode: str = "auto"
-    clip_seconds: float | None = None
-    remainder: str = "merge"
-    fps: float | None = 30.0
-    short_side: int | None = 256
-    crf: int = 18
+    clip_seconds: float | None = None  # length of the clips; None keeps videos whole
+    remainder: str = "merge"  # what happens to the frames left over, see `clip_ranges`
+    fps: float | None = 30.0  # of encoded clips: frames are repeated or left out; None keeps the source's
+    short_side: int | None = 256  # of encoded clips in pixels; None keeps the source's
+    crf: int = 18  # H.264's constant rate factor: 0 is lossless, 18 hardly visible, 51 worst
     border: str = "keep"
-    blank: tuple[tuple[float, float, float, float], ...] = ()
+    blank: tuple[tuple[float, float, float, float], ...] = ()  # zones x1, y1, x2, y2 to encode black, as fractions
 
     def __post_init__(self) -> None:
         choices = {"mode": ("auto", "index", "copy", "encode"), "border": ("keep", "crop", "mask")}

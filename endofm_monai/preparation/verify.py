@@ -32,17 +32,9 @@ _TILE, _COLUMNS, _ROWS = 96, 10, 6  # of the contact sheet; a tile's side in pix
 def build_manifest(
     dataset: SourceDataset, entries: list[dict[str, Any]], dataset_dir: str, source: str, settings: PreparationSettings
 ) -> dict[str, Any]:
-    """Describe a prepared dataset, so that a paper can cite it and somebody else can check it.
+    """Describe a prepared dataset by what came of each video, so that it can be cited and checked.
 
-    Args:
-        dataset: what is known about the dataset.
-        entries: what came of each video.
-        dataset_dir: folder that the paths of the clips are relative to, itself relative to the manifest.
-        source: folder that the paths of the sources are relative to, itself relative to the manifest.
-        settings: how the clips were made.
-
-    Returns:
-        the manifest: totals next to the published ones, versions, the command, and each video.
+    The paths of the clips are relative to ``dataset_dir``, those of the sources to ``source``, these to the manifest.
     """
     clips = [(entry["section"], clip["source"]) for entry in entries for clip in entry["clips"]]
     return {
@@ -90,24 +82,16 @@ def verify_manifest(output: Path) -> None:
 
 
 def draw_stats(output: Path, dataset: SourceDataset, entries: list[dict[str, Any]], data: Path) -> None:
-    """Draw ``stats.png``, how the clips are distributed, and ``contact_sheet.png``, frames of clips to look at.
-
-    Args:
-        output: folder to write to.
-        dataset: what is known about the dataset.
-        entries: what came of each video.
-        data: folder that the paths of the clips are relative to.
-    """
+    """Draw ``stats.png``, how the clips in ``data`` are distributed, and ``contact_sheet.png``, frames of them."""
     clips = [(entry, clip) for entry in entries for clip in entry["clips"]]
     items = [clip["item"] for _, clip in clips]
-    frames = [
-        frame for item in items for frame in ([[item["label"]]] if "label" in item else item.get("box_label", []))
-    ]
+    labels = [[[item["label"]]] if "label" in item else item.get("box_label", []) for item in items]
+    names = [dataset.labels.get(label, str(label)) for frames in labels for frame in frames for label in frame]
     panels: dict[str, list[float] | Counter[str]] = {
         "length of a clip (s)": [(clip["source"][1] - clip["source"][0] + 1) / entry["fps"] for entry, clip in clips],
         "frames a second": Counter(f"{entry['fps']:.4g}" for entry in entries),
         "width x height": Counter(f"{entry['width']}x{entry['height']}" for entry in entries),
-        "class": Counter(dataset.labels.get(label, str(label)) for frame in frames for label in frame),
+        "class": Counter(names),
         "mean brightness (0-1)": [entry["brightness"] for entry in entries],
         "section": Counter(entry["section"] for entry, _ in clips),
     }

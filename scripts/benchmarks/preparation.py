@@ -1,15 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How fast videos are prepared, next to the ffmpeg program on the same videos with one thread each."""
+"""How fast videos are prepared, next to the ffmpeg program, and which copies of videos the leakage check finds."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
@@ -17,116 +15,130 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import av
 import numpy as np
-from benchmarks.leakage import measure_leakage
-from skimage.transform import resize
+from benchmarks.measure import moving_texture, seconds_of_call, write_video
+from PIL import Image
+from tqdm import tqdm
 
+from endofm_monai.data import find_clips, open_clip
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
+from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip
 
-__all__ = ["Preparation"]
+__all__ = ["encode", "index", "leakage"]
 
+Frames = list[np.ndarray]
+Cut = tuple[float, float, float, float]
+BILINEAR = Image.Resampling.BILINEAR
 SECONDS = 5
-X264 = {"preset": "medium", "crf": "18", "g": "30", "mbtree": "0"}
+SIZE = (720, 960)
 
 
-class Preparation:
-    """Parts of the benchmark of the dataset preparation."""
+def encode(videos: int = 4, size: tuple[int, int] = SIZE, repeat: int = 3) -> dict[str, float]:
+    """Cut videos of 10 s into clips of 5 s with a short side of 256, as published, with one thread: clips a minute.
 
-    def encode(self, videos: int = 4, size: tuple[int, int] = (720, 960), repeat: int = 3) -> dict[str, float]:
-        """Cut videos of 10 s into clips of 5 s with a short side of 256, as published.
-
-        Args:
-            videos: number of videos.
-            size: height and width of the videos.
-            repeat: number of runs, of which the medians are taken; both programs take turns.
-
-        Returns:
-            clips a minute and process, and the ratio to the ffmpeg program (Debian's, for comparison only).
-
-        Raises:
-            FileNotFoundError: when there is no ffmpeg program.
-        """
-        if shutil.which("ffmpeg") is None:
-            raise FileNotFoundError("ffmpeg: the program is needed for the comparison, and is not installed")
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [write_video(Path(folder) / f"{number}.mp4", number, size) for number in range(videos)]
-            ours, theirs = [], []
-            for run in range(repeat):
-                output = Path(folder) / f"ours_{run}"
-                ours.append(seconds(partial(prepare, paths, output, mode="encode", clip_seconds=SECONDS)))
-                theirs.append(seconds(partial(cut_all_with_ffmpeg, paths, run)))
-        clips = 2 * videos
-        return {
-            "clips_per_minute": 60 * clips / median(ours),
-            "ffmpeg_clips_per_minute": 60 * clips / median(theirs),
-            "ratio_to_ffmpeg": median(theirs) / median(ours),
-        }
-
-    def index(self, videos: int = 20, size: tuple[int, int] = (720, 960)) -> dict[str, float]:
-        """List clips of videos of 10 s without encoding them, checksums included.
-
-        Returns:
-            videos a second and process.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            first = write_video(Path(folder) / "0.mp4", 0, size)
-            paths = [first, *(Path(shutil.copy(first, Path(folder) / f"{number}.mp4")) for number in range(1, videos))]
-            took = seconds(lambda: prepare(paths, Path(folder) / "index", mode="index", clip_seconds=SECONDS))
-        return {"videos_per_second": videos / took}
-
-    def leakage(self, folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> dict[str, Any]:
-        """See which planted copies of the videos in a folder are found, and how quiet it is on unrelated ones.
-
-        Args:
-            folder: videos of which no two show the same.
-            max_distance: see ``datasets/check_leakage.py``.
-            min_likeness: see ``datasets/check_leakage.py``.
-
-        Returns:
-            see :func:`benchmarks.leakage.measure_leakage`.
-        """
-        return measure_leakage(folder, max_distance, min_likeness)
+    The ffmpeg program (Debian's, for comparison only) does the same in turn.
+    """
+    if shutil.which("ffmpeg") is None:
+        raise FileNotFoundError("ffmpeg: the program is needed for the comparison, and is not installed")
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [(Path(folder) / f"{number}.mp4", moving_texture(250, size, number)) for number in range(videos)]
+        paths = [write_video(path, frames, 25) for path, frames in sources]
+        for run in range(repeat):
+            output = Path(folder) / f"ours_{run}"
+            ours.append(seconds_of_call(partial(prepare, paths, output, mode="encode")))
+            theirs.append(sum(seconds_of_call(partial(cut_with_ffmpeg, path, run)) for path in paths))
+    ours_rate, rate = (60 * 2 * videos / median(seconds) for seconds in (ours, theirs))
+    return {"clips_per_minute": ours_rate, "ffmpeg_clips_per_minute": rate, "ratio_to_ffmpeg": ours_rate / rate}
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    with redirect_stdout(StringIO()):
-        function()
-    return time.perf_counter() - start
+def index(videos: int = 20, size: tuple[int, int] = SIZE) -> dict[str, float]:
+    """List clips of videos of 10 s without encoding them, checksums included: videos a second and process."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = write_video(Path(folder) / "0.mp4", moving_texture(250, size), 25)
+        paths = [first, *(Path(shutil.copy(first, Path(folder) / f"{number}.mp4")) for number in range(1, videos))]
+        return {"videos_per_second": videos / seconds_of_call(lambda: prepare(paths, first.parent / "i", mode="index"))}
 
 
-def prepare(paths: list[Path], output: Path, **options: Any) -> None:
+def leakage(folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> dict[str, Any]:
+    """Plant copies of each video in a folder, of which no two show the same, and look for them among all videos.
+
+    The limits are those of ``datasets/check_leakage.py``. It gives for each kind of copy how many were found, the
+    lowest likeness of one and the greatest distance of its hashes; and the unrelated pairs that were reported.
+    """
+
+    def look(clips: list[ClipHashes]) -> list[Match]:
+        return [confirm_match(match) for match in find_matches(clips, max_distance)]
+
+    videos = find_clips(folder)
+    names = [video.relative_to(folder).as_posix() for video in videos]
+    originals = [hash_clip(name, name, str(video)) for name, video in zip(names, videos, strict=True)]
+    found: dict[str, list[Match]] = {kind: [] for kind in COPIES}
+    for video, original in zip(tqdm(videos, "planting copies", unit="video"), originals, strict=True):
+        with open_clip(video) as reader:
+            info = reader.probe()
+            frames = list(reader.read(range(info.frames)).permute(1, 2, 3, 0).numpy())
+        with tempfile.TemporaryDirectory() as temporary:
+            quarter = frames[len(frames) // 3 :][: max(4, len(frames) // 4)]
+            for kind, (changes, crf) in COPIES.items():
+                copy = copied(quarter if "quarter" in kind else frames, **changes)
+                path = write_video(Path(temporary) / f"{kind}.mp4", copy, info.fps, crf)
+                found[kind] += look([original, hash_clip(kind, "copy", str(path))])
+    unrelated = look(originals)
+    return {
+        "videos": len(videos),
+        "copies": {
+            kind: {
+                "found": sum(match.likeness >= min_likeness for match in matches),
+                "lowest_likeness": round(min((match.likeness for match in matches), default=0.0), 3),
+                "greatest_distance": max((match.pairs[0][0] for match in matches), default=0),
+            }
+            for kind, matches in found.items()
+        },
+        "unrelated_pairs": len(videos) * (len(videos) - 1) // 2,
+        "unrelated_with_close_hashes": len(unrelated),
+        "unrelated_reported": sum(match.likeness >= min_likeness for match in unrelated),
+        "unrelated_greatest_likeness": round(max((match.likeness for match in unrelated), default=0.0), 3),
+    }
+
+
+def copied(frames: Frames, step: tuple[int, int] = (1, 1), cut: Cut = (0, 0, 0, 0), size: float = 1) -> Frames:
+    """Flip frames (a step of -1), cut shares of their width and height off (left, top, right, bottom), resize them."""
+    height, width = frames[0].shape[:2]
+    left, top, right, bottom = (int(share * (width, height)[place % 2]) for place, share in enumerate(cut))
+    images = [frame[:: step[0], :: step[1]][top : height - bottom, left : width - right] for frame in frames]
+    sides = (int((width - left - right) * size), int((height - top - bottom) * size))
+    if size == 1:
+        return images
+    return [np.asarray(Image.fromarray(np.ascontiguousarray(each)).resize(sides, BILINEAR)) for each in images]
+
+
+COPIES: dict[str, tuple[dict[str, Any], int]] = {
+    "re-encoded, CRF 34": ({}, 34),
+    "half size": ({"size": 0.5}, 23),
+    "a third of the size": ({"size": 0.33}, 23),
+    "flipped left to right": ({"step": (1, -1)}, 23),
+    "flipped top to bottom": ({"step": (-1, 1)}, 23),
+    "a quarter of the time": ({}, 23),
+    "without 5 % on each side": ({"cut": (0.05,) * 4}, 23),
+    "without 10 % on each side": ({"cut": (0.1,) * 4}, 23),
+    "without 10 % on one side": ({"cut": (0.1, 0, 0, 0)}, 23),
+    "without 10 % in one corner": ({"cut": (0.1, 0.1, 0, 0)}, 23),
+    "quarter, 10 % cropped, flipped, half size, CRF 30": ({"step": (1, -1), "cut": (0.1,) * 4, "size": 0.5}, 30),
+}
+
+
+def prepare(paths: list[Path], output: Path, mode: str) -> None:
     videos = [SourceVideo(path.stem, path) for path in paths]
-    prepare_dataset(
-        SourceDataset("benchmark", "none"), videos, paths[0].parent, output, workers=1, stats=False, **options
-    )
-
-
-def cut_all_with_ffmpeg(paths: list[Path], run: int) -> None:
-    for path in paths:
-        cut_with_ffmpeg(path, run)
+    options: dict[str, Any] = {"mode": mode, "clip_seconds": SECONDS, "workers": 1, "stats": False}
+    with redirect_stdout(StringIO()):
+        prepare_dataset(SourceDataset("benchmark", "none"), videos, paths[0].parent, output, **options)
 
 
 def cut_with_ffmpeg(path: Path, run: int) -> None:
     """Cut a video with the ffmpeg program as ours is cut, with one thread."""
-    settings = [word for name, value in X264.items() for word in ("-mbtree" if name == "mbtree" else f"-{name}", value)]
     command = ["ffmpeg", "-y", "-v", "error", "-threads", "1", "-filter_threads", "1", "-i", str(path)]
-    command += ["-vf", "fps=30,scale=-2:256:flags=bilinear", "-c:v", "libx264", "-threads", "1", *settings, "-an"]
+    command += ["-vf", "fps=30,scale=-2:256:flags=bilinear", "-c:v", "libx264", "-threads", "1", "-preset", "medium"]
+    command += ["-crf", "18", "-g", "30", "-mbtree", "0", "-an"]
     command += ["-f", "segment", "-segment_time", str(SECONDS), "-reset_timestamps", "1"]
     subprocess.run([*command, str(path.with_name(f"ffmpeg_{run}_{path.stem}_%03d.mp4"))], check=True)
-
-
-def write_video(path: Path, seed: int, size: tuple[int, int]) -> Path:
-    """Write 10 s of moving texture at 25 frames a second."""
-    rng = np.random.default_rng(seed)
-    still = resize(rng.integers(30, 226, (24, 48, 3)).astype(np.float32), (size[0], 2 * size[1]), order=3)
-    still = (still + rng.normal(0, 3, still.shape)).clip(0, 255).astype(np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "veryfast"})
-        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-        for shift in range(250):
-            picture = np.ascontiguousarray(still[:, 3 * shift : 3 * shift + size[1]])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return path

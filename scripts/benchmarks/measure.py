@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Times as medians, and as shares of what the same machine can do at best in the same minutes; what all parts share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import endofm_monai
+
+BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
+
+
+def seconds_of_call(function: Callable[[], object]) -> float:
+    """Time of one call, to the end of what it started on a GPU."""
+    _finish_gpu_work()
+    start = time.perf_counter()
+    function()
+    _finish_gpu_work()
+    return time.perf_counter() - start
+
+
+def seconds_of(function: Callable[[], object], repeat: int) -> float:
+    """Median time of a call, after one that warms up."""
+    function()
+    return median(seconds_of_call(function) for _ in range(repeat))
+
+
+def tflop_of(function: Callable[[], object]) -> float:
+    """The floating-point operations of a call, in 10^12: multiply-adds count twice."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it knows no fused one of the CPU
+        function()
+    return counter.get_total_flops() / 1e12
+
+
+def multiply_rate(dtype: torch.dtype, device: str = "cpu") -> float:
+    """TFLOP/s of a large matrix multiplication."""
+    size = 2048 if device == "cpu" else 8192
+    left, right = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
+    return 2 * size**3 / seconds_of(lambda: left @ right, 15) / 1e12
+
+
+def next_to_limit(
+    function: Callable[[], object], tflop: float, repeat: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> dict[str, float]:
+    """Median time of a computation, and median share of the multiplication rate measured before and after each call."""
+    function()
+    rates, times = [multiply_rate(dtype, device)], []
+    for _ in range(repeat):
+        times.append(seconds_of_call(function))
+        rates.append(multiply_rate(dtype, device))
+    shares = [tflop / seconds / ((rates[i] + rates[i + 1]) / 2) for i, seconds in enumerate(times)]
+    return {"seconds": median(times), "multiply_tflops": median(rates), "share_of_multiply_rate": median(shares)}
+
+
+def peak_memory() -> float:
+    """Peak memory of this process so far, in GiB, as Linux states it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak) / 2**20
+
+
+def peaks_of_steps(part: str, **options: Any) -> dict[str, float]:
+    """What a part's ``peak_of_step`` gives with and without checkpointing, each in a process of its own."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "benchmark.py"), part, "peak_of_step"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    return {
+        f"checkpointing_{on}".lower(): float(subprocess.check_output([*command, f"--checkpointing={on}"], text=True))
+        for on in (True, False)
+    }
+
+
+def open_bundle(task: str, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
+    """Open configs of a bundle of polyps, ready to run."""
+    root = BUNDLES / f"endofm_polyp_{task}"
+    files = [str(root / "configs" / f"{name}.json") for name in configs]
+    settings = {"bundle_root": str(root), **settings}
+    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
+    workflow.initialize()
+    return workflow
+
+
+def learn(task: str, report: str, configs: tuple[str, ...], judging: dict[str, Any], **settings: Any) -> Any:
+    """Train by configs and evaluate the best weights on the test part: the minutes of training, and a report."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {**settings, "ckpt_dir": f"{folder}/models", "output_dir": f"{folder}/eval"}
+        minutes = seconds_of_call(open_bundle(task, *configs, **settings).run) / 60
+        judging = {**judging, "weights": f"{folder}/models/model.pt"}
+        open_bundle(task, "train", "tiny", "evaluate", **settings, **judging).run()
+        found = json.loads(Path(folder, "eval", report).read_text(encoding="utf-8"))
+    return {"training_minutes": round(minutes, 1)}, found
+
+
+def moving_texture(frames: int, size: tuple[int, int], seed: int = 0) -> Iterator[np.ndarray]:
+    """Frames ``(H, W, 3)`` of a smooth random texture with some noise, which moves."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(30, 226, (24, 48, 3), dtype=np.uint8))
+    still = np.asarray(coarse.resize((2 * size[1], size[0]), Image.Resampling.BICUBIC))
+    still = (still + rng.normal(0, 3, still.shape)).clip(0, 255).astype(np.uint8)
+    for number in range(frames):
+        yield np.roll(still, -3 * number, axis=1)[:, : size[1]]
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 30, crf: int = 20) -> Path:
+    """Write frames, without the last odd row and column, to an H.264 file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=round(fps), options={"crf": str(crf), "preset": "veryfast"})
+        stream.pix_fmt = "yuv420p"
+        for number, frame in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = height, width = [side // 2 * 2 for side in frame.shape[:2]]
+            even = np.ascontiguousarray(frame[:height, :width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def _finish_gpu_work() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
