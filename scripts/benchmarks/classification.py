@@ -49,7 +49,7 @@ def inference(data: str = DATA, preset: str = "base", frame_size: int = 224) -> 
 
 def epoch_seconds(*configs: str, **settings: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        folders = {"ckpt_dir": folder, "output_dir": folder, "val_interval": 1000}
+        folders: dict[str, Any] = {"ckpt_dir": folder, "output_dir": folder, "val_interval": 1000}
         workflow = open_bundle("classification", *configs, **folders, **settings)
         trainer: Engine = workflow.parser.get_parsed_content("train::trainer")
         seconds: list[float] = []

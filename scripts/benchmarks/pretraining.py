@@ -25,7 +25,6 @@ from benchmarks.measure import (
     write_video,
 )
 
-from endofm_monai.data import open_clip
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
@@ -85,10 +84,8 @@ def reading(frames: int = 300, repeat: int = 9) -> dict[str, float]:
         plain, seconds = seconds_of(decode, repeat), seconds_of(read, repeat)
         clip = read()
         making = seconds_of(lambda: augment.set_random_state(seed=0)(clip), repeat)
-        with open_clip(path) as reader:
-            probing = seconds_of(reader.probe, repeat)
     ratios = {"reading_to_decoding": seconds / plain, "views_to_decoding": making / plain}
-    return {"plain_decoding_seconds": plain, **ratios, "probe_seconds": probing}
+    return {"plain_decoding_seconds": plain, **ratios}
 
 
 def startup(repeat: int = 3) -> dict[str, float]:
