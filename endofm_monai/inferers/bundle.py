@@ -37,8 +37,7 @@ class Bundle:
         overrides: values that take the place of those of keys of ``inference.json``.
 
     Raises:
-        BundleError: when a file is missing or not readable, the task is unknown, the bundle is of another version than
-            the package, or it has no weights.
+        BundleError: when it cannot be used, or has no weights.
     """
 
     def __init__(self, path: str | os.PathLike, **overrides: Any) -> None:
@@ -69,11 +68,7 @@ class Bundle:
         return next((file for file in (self.trained_weights, *self.shared_weights) if file.is_file()), None)
 
     def get(self, key: str) -> Any:
-        """Build what stands under a key of ``inference.json``, once.
-
-        Raises:
-            BundleError: when there is no such key, or it cannot be built.
-        """
+        """Build what stands under a key of ``inference.json``, once; a ``BundleError`` says why it cannot be."""
         try:
             return self._parser.get_parsed_content(key)
         except Exception as error:  # a configuration may raise anything
@@ -94,15 +89,9 @@ class Bundle:
         return load_published(network, self.weights)
 
     def check_weights(self, weights: Path) -> None:
-        """Compare a file with the bundle's ``large_files.yml``, if it is listed there.
-
-        Raises:
-            WeightsError: when it is another file than the listed one.
-        """
+        """Compare a file with the bundle's ``large_files.yml``, if it is listed there, or raise a ``WeightsError``."""
         listing = self.path / "large_files.yml"
-        if not listing.is_file():
-            return
-        for entry in ConfigParser.load_config_file(str(listing))["large_files"]:
+        for entry in ConfigParser.load_config_file(str(listing))["large_files"] if listing.is_file() else ():
             expected, kind = entry.get("hash_val"), entry.get("hash_type", "md5")
             if self.path / entry["path"] == weights and not check_hash(str(weights), expected, kind):
                 raise WeightsError(
@@ -127,7 +116,7 @@ class Bundle:
 
 
 def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
-    """Make the predictor of a bundle's ``inference.json``, with the checked weights in use.
+    """Make the predictor of a bundle's ``inference.json``, with the weights in use, on a device.
 
     Args:
         bundle: the bundle's folder.
@@ -135,8 +124,8 @@ def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu"
         overrides: values of keys of ``inference.json``: ``mode="online"``, ``mirror=True``, ...
 
     Raises:
-        BundleError: when the folder is no bundle that can be used; see :class:`Bundle`.
-        WeightsError: when the weights do not fit, or are not those that were shared.
+        BundleError: see :class:`Bundle`.
+        WeightsError: see :meth:`Bundle.load_weights`.
 
     Example::
 
@@ -151,11 +140,7 @@ def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu"
 
 
 def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
-    """Find bundles by their names.
-
-    Args:
-        folder: the folder that holds them.
-        names: names separated by commas, or ``"all"`` for those whose name ends in one of :data:`TASKS`.
+    """Find bundles in a folder, by names that are separated by commas, or ``"all"`` of a task of :data:`TASKS`.
 
     Raises:
         BundleError: when ``folder`` or a named bundle does not exist.

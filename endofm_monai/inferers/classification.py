@@ -6,11 +6,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
-from torch import nn
 
 from endofm_monai.data import ClipInfo, ClipReader, WindowPlan
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, read_ahead
@@ -21,56 +20,31 @@ __all__ = ["ClassificationPredictor"]
 FPS = 30.0  # of a stream of which nothing is known
 
 
+@dataclass(eq=False, repr=False)
 class ClassificationPredictor(Predictor):
     """Classifies windows of a video, and by these its frames: ``probabilities`` ``(K,)``.
 
     Offline the windows cover the video, evenly spread, and a frame has the mean of those that hold it; the length of
     the video must be known when it begins. Online a frame has the window that ends with it.
-
-    Args:
-        network: an :class:`endofm_monai.networks.nets.EndoFMClassifier`.
-        plan: which frames make a window.
-        crop: cuts squares of the network's size.
-        normalize: brings the pixels of a clip to the network's range.
-        overlap: smallest share of a window that the next one repeats, in [0, 1).
-        num_windows: windows of a video that are written of, evenly spread; by default those that cover it.
-        num_crops: squares of a window, whose mean counts.
-        batch_size: squares that are classified together.
-        multi_label: classes do not exclude each other.
-        options: see :class:`Predictor`.
-
-    Raises:
-        ValueError: when a number is out of its range.
     """
 
     task = "classification"
+    plan: WindowPlan  # which frames make a window
+    crop: ScaleCropClip  # cuts squares of the network's size
+    normalize: Callable[[torch.Tensor], torch.Tensor]  # brings the pixels of a clip to the network's range
+    overlap: float = 0.0  # smallest share of a window that the next one repeats, in [0, 1)
+    num_windows: int | None = None  # that `pieces` goes through, evenly spread; by default those that cover the video
+    num_crops: int = 1  # squares of a window, whose mean counts
+    batch_size: int = 4  # squares that are classified together
+    multi_label: bool = False  # classes do not exclude each other
 
-    def __init__(
-        self,
-        network: nn.Module,
-        plan: WindowPlan,
-        crop: ScaleCropClip,
-        normalize: Callable[[torch.Tensor], torch.Tensor],
-        overlap: float = 0.0,
-        num_windows: int | None = None,
-        num_crops: int = 1,
-        batch_size: int = 4,
-        multi_label: bool = False,
-        **options: Any,
-    ) -> None:
-        if not 0 <= overlap < 1:
-            raise ValueError(f"`overlap` must be in [0, 1), found {overlap}.")
-        if num_crops < 1 or (num_windows is not None and num_windows < 1):
-            raise ValueError(f"`num_windows` and `num_crops` must be positive, found {num_windows} and {num_crops}.")
-        self.plan = plan
-        self.crop = crop
-        self.normalize = normalize
-        self.overlap = overlap
-        self.num_windows = num_windows
-        self.num_crops = num_crops
-        self.batch_size = batch_size
-        self.multi_label = multi_label
-        super().__init__(network, **options)
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"`overlap` must be in [0, 1), found {self.overlap}.")
+        if self.num_crops < 1 or (self.num_windows is not None and self.num_windows < 1):
+            numbers = f"{self.num_windows} and {self.num_crops}"
+            raise ValueError(f"`num_windows` and `num_crops` must be positive, found {numbers}.")
+        super().__post_init__()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
         """Go through the windows of a video, of which only the frames that make them are decoded.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from monai.data.box_utils import box_iou, clip_boxes_to_image
@@ -17,6 +18,7 @@ from endofm_monai.transforms.fit_frame import FrameMap, place
 __all__ = ["CloseUp"]
 
 
+@dataclass
 class CloseUp:
     """A second look at small polyps, each enlarged with what surrounds it, as an endoscopist goes nearer.
 
@@ -25,51 +27,22 @@ class CloseUp:
     part of the frame in which they are as large as that and which is its own support. Of what is found there, the best
     detection of the same class that overlaps the former one takes its place, with the geometric mean of both scores. A
     detection that is not found again goes.
-
-    Args:
-        detect: gives the detections of frames ``(B, 3, 1, h, w)`` of the network's size, each alone.
-        fit: brings frames to this size.
-        share: side of an enlarged polyp, the root of its box's area, as a share of that of the network's input; above
-            0 and below 1.
-        nms_threshold: largest IoU of two detections of one class.
-        count: largest number of detections of a frame that are looked at again.
-        max_zoom: largest factor by which a part is enlarged beyond what the whole frame would be.
-        iou: smallest IoU of the former detection and what takes its place.
-
-    Raises:
-        ValueError: when ``share`` is not in its range.
     """
 
-    def __init__(
-        self,
-        detect: Callable[[torch.Tensor], list[Answer]],
-        fit: FitClip,
-        share: float,
-        nms_threshold: float = 0.6,
-        count: int = 3,
-        max_zoom: float = 4.0,
-        iou: float = 0.2,
-    ) -> None:
-        if not 0 < share < 1:
-            raise ValueError(f"`share` of a close-up must be above 0 and below 1, but got {share}.")
-        self.detect = detect
-        self.fit = fit
-        self.share = share
-        self.nms_threshold = nms_threshold
-        self.count = count
-        self.max_zoom = max_zoom
-        self.iou = iou
+    detect: Callable[[torch.Tensor], list[Answer]]  # in frames (B, 3, 1, h, w) of the network's size, each alone
+    fit: FitClip  # brings frames to this size
+    share: float  # side of an enlarged polyp, the root of its box's area, as a share of that of the network's input
+    nms_threshold: float = 0.6  # largest IoU of two detections of one class
+    count: int = 3  # largest number of detections of a frame that are looked at again
+    max_zoom: float = 4.0  # largest factor by which a part is enlarged beyond what the whole frame would be
+    iou: float = 0.2  # smallest IoU of the former detection and what takes its place
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"`share` of a close-up must be above 0 and below 1, but got {self.share}.")
 
     def __call__(self, frame: torch.Tensor, detections: Answer) -> Answer:
-        """Look again.
-
-        Args:
-            frame: the frame, uint8 ``(3, 1, H, W)``.
-            detections: what was detected in it, boxes in its pixels.
-
-        Returns:
-            its detections after the second look, best first.
-        """
+        """The detections of a frame, uint8 ``(3, 1, H, W)``, after a second look, best first; boxes in its pixels."""
         height, width = frame.shape[-2:]
         fitting = min(self.fit.frame_map(height, width).zoom)
         target = self.share * math.sqrt(math.prod(self.fit.size))

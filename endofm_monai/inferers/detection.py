@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from monai.data.box_utils import clip_boxes_to_image
 from monai.transforms import Transform
-from torch import nn
 from torchvision.ops import batched_nms
 
 from endofm_monai.data import ClipInfo, ClipReader, SupportSampler
@@ -21,31 +21,19 @@ from endofm_monai.transforms import FitClip, NormalizeClip
 __all__ = ["DetectionPredictor", "SelectDetections"]
 
 
+@dataclass
 class SelectDetections(Transform):
     """Choose detections among the predictions of all locations (published rules and thresholds).
 
     A location and class whose first-stage score, the geometric mean of class probability and centerness, is above
     ``score_threshold`` is a candidate. Its score is the geometric mean of the first and the second stage's; its box is
     the corrected one. The best ``candidates`` of each level go through non-maximum suppression by class.
-
-    Args:
-        score_threshold: smallest first-stage score.
-        nms_threshold: largest IoU of two detections of one class.
-        candidates: number of candidates of each level.
-        max_detections: number of detections of a frame.
     """
 
-    def __init__(
-        self,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.6,
-        candidates: int = 1000,
-        max_detections: int = 300,
-    ) -> None:
-        self.score_threshold = score_threshold
-        self.nms_threshold = nms_threshold
-        self.candidates = candidates
-        self.max_detections = max_detections
+    score_threshold: float = 0.05  # smallest first-stage score
+    nms_threshold: float = 0.6  # largest IoU of two detections of one class
+    candidates: int = 1000  # of each level
+    max_detections: int = 300  # of a frame
 
     def __call__(self, pred: torch.Tensor) -> list[dict[str, torch.Tensor]]:
         """Choose.
@@ -76,6 +64,7 @@ class SelectDetections(Transform):
         return {"box": box[kept], "label": label[kept], "label_scores": label_scores[kept]}
 
 
+@dataclass(eq=False, repr=False)
 class DetectionPredictor(Predictor):
     """Detects polyps in each frame of a video.
 
@@ -85,41 +74,22 @@ class DetectionPredictor(Predictor):
     What the first stage knows of the last frames is kept, and each frame in turn is refined by some of its neighbors,
     its supports: offline by frames before and after it, so that its detections come ``window`` frames later, online by
     frames before it. Which ones depends on nothing but the frame's number and the seed.
-
-    Args:
-        network: an :class:`endofm_monai.networks.nets.EndoFMDetector`.
-        fit: brings frames to the network's size.
-        normalize: brings pixels to the network's range.
-        select: chooses among the network's predictions.
-        supports: chooses the supports, and says the mode.
-        close_up: look again at small polyps, enlarged to this share of the frame; see
-            :class:`endofm_monai.inferers.CloseUp`.
-        threshold: the score from which on a box counts.
-        options: see :class:`Predictor`.
     """
 
     task = "detection"
+    mode: str = field(init=False)
+    fit: FitClip  # brings frames to the network's size
+    normalize: Callable[[torch.Tensor], torch.Tensor] = field(default_factory=NormalizeClip)
+    select: SelectDetections = field(default_factory=SelectDetections)
+    supports: SupportSampler = field(default_factory=SupportSampler)  # says the mode, too
+    close_up: Any = None  # look again at small polyps, enlarged to this share of the frame; see :class:`CloseUp`
+    threshold: float = 0.5  # the score from which on a box counts
 
-    def __init__(
-        self,
-        network: nn.Module,
-        fit: FitClip,
-        normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        select: SelectDetections | None = None,
-        supports: SupportSampler | None = None,
-        close_up: float | None = None,
-        threshold: float = 0.5,
-        **options: Any,
-    ) -> None:
-        self.fit = fit
-        self.normalize = normalize or NormalizeClip()
-        self.select = select or SelectDetections()
-        self.supports = supports or SupportSampler()
-        self.close_up = (
-            None if close_up is None else CloseUp(self.detect_alone, fit, close_up, self.select.nms_threshold)
-        )
-        self.threshold = threshold
-        super().__init__(network, mode=self.supports.mode, **options)
+    def __post_init__(self) -> None:
+        self.mode = self.supports.mode
+        if self.close_up is not None:
+            self.close_up = CloseUp(self.detect_alone, self.fit, self.close_up, self.select.nms_threshold)
+        super().__post_init__()
 
     def begin(self, info: ClipInfo | None = None) -> None:
         """Forget all frames, and begin a video."""

@@ -19,22 +19,16 @@ onnxruntime, _ = optional_import("onnxruntime")
 
 
 class OnnxNetwork(nn.Module):
-    """A network in an ONNX file, run by ONNX Runtime, where a bundle expects its PyTorch network.
-
-    It computes in float32 and without gradient.
+    """A network in an ONNX file, run by ONNX Runtime in float32, where a bundle expects its PyTorch network.
 
     Args:
-        path: the file, with one input and one output; see :func:`endofm_monai.apps.sharing.export_network`.
+        path: the file, with one input and one output; see ``scripts/export_bundle.py``.
         providers: ONNX Runtime's execution providers, first choice first; by default CUDA where there is one, then CPU.
 
     Raises:
         OptionalImportError: when ONNX Runtime is not installed.
         FileNotFoundError: when there is no such file.
         ValueError: when ONNX Runtime cannot read it.
-
-    Example::
-
-        {"_target_": "endofm_monai.inferers.OnnxNetwork", "path": "@exported"}
     """
 
     def __init__(self, path: str | os.PathLike, providers: Sequence[str] | None = None) -> None:
@@ -52,11 +46,7 @@ class OnnxNetwork(nn.Module):
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # tells others the device, and moves with `to`
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What the file gives for clips ``(B, 3, T, H, W)``, on their device.
-
-        Raises:
-            ValueError: when the file was exported for clips of another shape.
-        """
+        """What the file gives for clips ``(B, 3, T, H, W)``, on their device."""
         (expected,) = self.session.get_inputs()
         fits = (size == given for size, given in zip(expected.shape, x.shape, strict=True) if isinstance(size, int))
         if not all(fits):
@@ -66,7 +56,7 @@ class OnnxNetwork(nn.Module):
 
 
 class OnnxDetector(OnnxNetwork):
-    """A detector in an ONNX file, for :class:`endofm_monai.apps.StreamingDetector`.
+    """A detector in an ONNX file, for a :class:`endofm_monai.inferers.DetectionPredictor`.
 
     The file holds both stages in one graph, so what is kept of a frame is the frame itself, and it is encoded with
     every key frame that it supports: same detections, at ``1 + num_supports`` times the work of the PyTorch network.

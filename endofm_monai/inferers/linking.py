@@ -16,15 +16,10 @@ __all__ = ["BoxLinker", "BoxTrack"]
 
 @dataclass
 class BoxTrack:
-    """A polyp in successive frames.
+    """A polyp in successive frames."""
 
-    Args:
-        label: its class, from 1 on.
-        boxes: by frame, in order; a frame in which it was not found is missing.
-    """
-
-    label: int
-    boxes: dict[int, torch.Tensor] = field(default_factory=dict)
+    label: int  # its class, from 1 on
+    boxes: dict[int, torch.Tensor] = field(default_factory=dict)  # by frame, in order; where it was found
 
 
 class BoxLinker:
@@ -47,19 +42,12 @@ class BoxLinker:
     def __init__(self, iou: float = 0.3, max_gap: int = 0) -> None:
         self.iou = iou
         self.max_gap = max_gap
-        self.tracks: list[BoxTrack] = []
+        self.tracks: list[BoxTrack] = []  # in the order in which they begin
         self._open: list[int] = []
         self._frame = 0
 
     def push(self, detections: Answer) -> list[int]:
-        """Take the detections of the next frame.
-
-        Args:
-            detections: ``box`` ``(D, 4)`` xyxy and ``label`` ``(D,)``.
-
-        Returns:
-            for each detection the number of its track in ``tracks``, which are in the order in which they begin.
-        """
+        """For each detection of the next frame, ``box`` and ``label``, the number of its track in ``tracks``."""
         boxes, labels = detections["box"], detections["label"]
         numbers = [-1] * len(boxes)
         oldest = self._frame - 1 - self.max_gap

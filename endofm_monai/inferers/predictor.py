@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from monai.networks import eval_mode
-from torch import nn
 
 from endofm_monai.data import ClipInfo, ClipReader, ClipReadError, open_clip
 from endofm_monai.networks import unwrap
@@ -25,24 +25,14 @@ Answer = dict[str, torch.Tensor]
 """What a task's network says of a frame, on the CPU; the keys are the task's, see the predictors."""
 
 Answered = list[tuple[torch.Tensor, Answer]]
-MODES = ("offline", "online")
 
 
+@dataclass(eq=False, repr=False)
 class Predictor(ABC):
     """The one way through a video: frames in order, each decoded once and encoded once, in bounded memory.
 
     Offline an answer may look at later frames and so comes some frames later; online, for live use, it comes at once
     and looks at earlier frames alone. How many frames are pushed at a time makes no difference to the answers.
-
-    Args:
-        network: the task's network, perhaps in ``DistributedDataParallel``, or an exported one.
-        mode: ``"offline"`` or ``"online"``.
-        block: frames that are decoded and encoded at a time.
-        amp: compute the network in lower precision.
-        amp_dtype: which one.
-
-    Raises:
-        ValueError: when ``mode`` is neither.
 
     Example::
 
@@ -52,22 +42,17 @@ class Predictor(ABC):
     """
 
     task: ClassVar[str]
+    network: Any  # an ``nn.Module``, perhaps in ``DistributedDataParallel``, or an exported one
+    _: KW_ONLY
+    mode: str = "offline"  # or "online"
+    block: int = 8  # frames that are decoded and encoded at a time
+    amp: bool = False  # compute the network in lower precision
+    amp_dtype: torch.dtype = torch.bfloat16
 
-    def __init__(
-        self,
-        network: nn.Module,
-        mode: str = "offline",
-        block: int = 8,
-        amp: bool = False,
-        amp_dtype: torch.dtype = torch.bfloat16,
-    ) -> None:
-        if mode not in MODES:
-            raise ValueError(f'`mode` must be "offline" or "online", but got {mode!r}.')
-        self.network = unwrap(network)
-        self.mode = mode
-        self.block = block
-        self.amp = amp
-        self.amp_dtype = amp_dtype
+    def __post_init__(self) -> None:
+        if self.mode not in ("offline", "online"):
+            raise ValueError(f'`mode` must be "offline" or "online", but got {self.mode!r}.')
+        self.network = unwrap(self.network)
         self.begin()
 
     @property
@@ -173,14 +158,7 @@ def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
 
 
 def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
-    """Read blocks of frames, each while the one before is used.
-
-    Args:
-        reader: the clip's reader.
-        blocks: numbers of the frames of each.
-
-    Yields:
-        the frames of each block, uint8 ``(3, T, H, W)``.
+    """Read the frames of each block, uint8 ``(3, T, H, W)``, while the block before it is used.
 
     Raises:
         ClipReadError: when one cannot be read; the blocks before it have been given.

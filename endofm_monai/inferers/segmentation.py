@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = ["MaskInferer", "SegmentationPredictor"]
 MIRRORED_AXES: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
+@dataclass(eq=False, repr=False)
 class SegmentationPredictor(Predictor):
     """Segments each frame of a video.
 
@@ -32,43 +34,22 @@ class SegmentationPredictor(Predictor):
     the mean of the logits of all windows that hold it; a video that is shorter than a window is seen whole. Online it
     sees, for every frame, the window that ends with it, which costs ``stride`` times as much.
 
-    Args:
-        network: an :class:`endofm_monai.networks.nets.EndoFMSegmenter`.
-        preprocess: brings frames, uint8 ``(3, T, H, W)``, to the network's size and range.
-        window: frames of a window.
-        stride: frames from one window to the next, at most ``window``.
-        window_batch_size: windows that are run together.
-        mirror: average the class probabilities of a window and of its three mirror images, at four times the cost:
-            endoscopes look from any side, so a frame has no up and no left.
-        postprocess: from a mask to the mask that is given; ``probability`` above one half tells the former.
-        options: see :class:`Predictor`.
-
-    Raises:
-        ValueError: when ``stride`` is not from 1 to ``window``.
+    With ``mirror`` the class probabilities of a window and of its three mirror images are averaged, at four times the
+    cost: endoscopes look from any side, so a frame has no up and no left.
     """
 
     task = "segmentation"
+    preprocess: Callable[[torch.Tensor], torch.Tensor]  # brings uint8 (3, T, H, W) to the network's size and range
+    window: int = 8  # frames of a window
+    stride: int = 4  # frames from one window to the next, at most `window`
+    window_batch_size: int = 1  # windows that are run together
+    mirror: bool = False
+    postprocess: Callable[[torch.Tensor], Any] | None = None  # of masks; a `probability` above 1/2 tells the former one
 
-    def __init__(
-        self,
-        network: nn.Module,
-        preprocess: Callable[[torch.Tensor], torch.Tensor],
-        window: int = 8,
-        stride: int = 4,
-        window_batch_size: int = 1,
-        mirror: bool = False,
-        postprocess: Callable[[torch.Tensor], Any] | None = None,
-        **options: Any,
-    ) -> None:
-        if not 1 <= stride <= window:
-            raise ValueError(f"`stride` must be from 1 to `window`={window}, but got {stride}.")
-        self.preprocess = preprocess
-        self.window = window
-        self.stride = stride
-        self.window_batch_size = window_batch_size
-        self.axes = MIRRORED_AXES if mirror else MIRRORED_AXES[:1]
-        self.postprocess = postprocess
-        super().__init__(network, **options)
+    def __post_init__(self) -> None:
+        if not 1 <= self.stride <= self.window:
+            raise ValueError(f"`stride` must be from 1 to `window`={self.window}, but got {self.stride}.")
+        super().__post_init__()
 
     def begin(self, info: ClipInfo | None = None) -> None:
         """Forget all frames, and begin a video."""
@@ -126,12 +107,13 @@ class SegmentationPredictor(Predictor):
 
     def _run(self, windows: Sequence[range]) -> None:
         """Let the network see windows, ``window_batch_size`` of one length at a time."""
+        mirrored = MIRRORED_AXES if self.mirror else MIRRORED_AXES[:1]
         for _, group in groupby(windows, len):
             alike = list(group)
             for first in range(0, len(alike), self.window_batch_size):
                 batch = alike[first : first + self.window_batch_size]
                 clips = torch.stack([torch.stack([self._inputs[number] for number in w], dim=1) for w in batch])
-                images = [self.network(clips.flip(axes)).flip(axes).float() for axes in self.axes]
+                images = [self.network(clips.flip(axes)).flip(axes).float() for axes in mirrored]
                 for window, logits in zip(batch, torch.stack(images, dim=1), strict=True):
                     for number in window if self.mode == "offline" else window[-1:]:
                         self._totals[number] = self._totals.get(number, 0) + logits[:, :, number - window.start]
@@ -147,7 +129,7 @@ class SegmentationPredictor(Predictor):
         frames = [self._frames.pop(number) for number in numbers]
         means = [self._totals.pop(number) / self._counts.pop(number) for number in numbers]
         logits = torch.stack(means, dim=2)  # (mirror images, K, T, h, w)
-        if len(self.axes) > 1:
+        if self.mirror:
             probabilities = logits.softmax(dim=1).mean(dim=0)
             logits = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()  # finite, so that it can be resized
         else:
@@ -162,14 +144,9 @@ class SegmentationPredictor(Predictor):
 
 
 class MaskInferer(Inferer):
-    """Segments frames on their own, for MONAI Label's ``monaibundle`` app, which calls a network by MONAI's inferers.
-
-    Args:
-        predictor: segments them.
-    """
+    """Segments frames on their own, for MONAI Label's ``monaibundle`` app, which runs networks by MONAI's inferers."""
 
     def __init__(self, predictor: SegmentationPredictor) -> None:
-        super().__init__()
         self.predictor = predictor
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
