@@ -142,9 +142,10 @@ class EndoFM(nn.Module):
     @torch.jit.export
     def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:
         """Class token and token map of normalized clips ``(B, C, T, H, W)``."""
-        num_frames, height, width = x.shape[2:]
+        batch, _, num_frames, height, width = x.shape
         tokens = self.transform(self.embed(x), num_frames)
-        grid = tokens[:, 1:].unflatten(1, (height // self.patch_size, width // self.patch_size, num_frames))
+        rows, columns = height // self.patch_size, width // self.patch_size
+        grid = tokens[:, 1:].reshape(batch, rows, columns, num_frames, self.embed_dim)  # `unflatten` fixes ONNX's batch
         return EndoFMFeatures(tokens[:, 0], grid.permute(0, 4, 3, 1, 2))
 
     @torch.jit.ignore

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.networks import convert_to_onnx
 from torch import nn
 
 from endofm_monai.networks.nets import EndoFM, EndoFMClassifier
@@ -123,6 +124,17 @@ def test_scripted_network_gives_the_same():
     for head in ("linear", "attentive"):
         network, clips = build(head=head, mode="last_blocks").eval(), torch.randn(1, 3, 2, 32, 32)
         torch.testing.assert_close(torch.jit.script(network)(clips), network(clips))
+
+
+def test_onnx_network_takes_another_batch():
+    runtime = pytest.importorskip("onnxruntime")
+    network, clips = build(head="attentive", depth=1).eval(), torch.randn(2, 3, 3, 32, 48)
+    exported = convert_to_onnx(
+        network, [clips], input_names=["image"], output_names=["pred"], dynamic_axes={"image": [0]}, dynamo=False
+    )
+    session = runtime.InferenceSession(exported.SerializeToString())
+    (logits,) = session.run(None, {"image": clips[:1].numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), network(clips[:1]), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
