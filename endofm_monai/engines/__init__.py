@@ -1,9 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.engines.evaluator import ClipEvaluator
+from endofm_monai.engines.evaluator import ClipEvaluator, VideoEvaluator, VideoEvents
 from endofm_monai.engines.trainer import ClipTrainer, PrepareKeyFrames, PrepareViews, StudentTeacherTrainer
-from endofm_monai.engines.video_evaluator import VideoEvaluator, VideoEvents
 
 __all__ = [
     "ClipEvaluator", "ClipTrainer", "PrepareKeyFrames", "PrepareViews", "StudentTeacherTrainer",
