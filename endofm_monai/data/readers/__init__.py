@@ -6,7 +6,7 @@ from endofm_monai.data.readers.base import *
 from endofm_monai.data.readers.dicom import *
 from endofm_monai.data.readers.images import *
 from endofm_monai.data.readers.nifti import *
-from endofm_monai.data.readers.open_clip import *
+from endofm_monai.data.readers.opener import *
 from endofm_monai.data.readers.packets import *
 from endofm_monai.data.readers.paths import *
 from endofm_monai.data.readers.video import *
