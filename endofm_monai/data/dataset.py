@@ -22,15 +22,9 @@ from tqdm import tqdm
 from endofm_monai.data.readers.base import ClipReadError
 
 __all__ = [
-    "ClipDataset",
-    "ClipKey",
-    "ClipLoader",
-    "EpochSampler",
-    "FeatureCache",
-    "collate_clips",
-    "split_clips",
+    "ClipDataset", "ClipKey", "ClipLoader", "EpochSampler", "FeatureCache", "collate_clips", "split_clips",
     "survive_first_sigterm",
-]
+]  # fmt: skip
 
 
 class ClipKey(NamedTuple):

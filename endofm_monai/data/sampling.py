@@ -15,19 +15,13 @@ import torch
 from endofm_monai.data.readers.base import ClipInfo
 
 __all__ = [
-    "AllFrames",
-    "CenterFrames",
-    "FrameSampler",
-    "RandomWindow",
-    "SupportSampler",
-    "UniformFrames",
-    "WindowPlan",
-    "linspace_indices",
+    "CenterFrames", "FrameSampler", "RandomWindow", "SupportSampler", "UniformFrames", "WindowPlan", "linspace_indices",
     "sample_videos",
-]
+]  # fmt: skip
 
 FRAME_RATE = 30  # frames per second that a sampling rate refers to
 Random = np.random.RandomState | np.random.Generator
+Item = Mapping[Any, Any]
 
 
 def linspace_indices(first: float, last: float, count: int, frames: int) -> torch.Tensor:
@@ -48,25 +42,11 @@ class FrameSampler(ABC):
     """Says which frames of a clip are read; see :class:`endofm_monai.transforms.LoadClipd`."""
 
     @abstractmethod
-    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
-        """Choose frames of a clip.
+    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
+        """Give int64 indices ``(T,)`` into a clip, in any order and with repetitions.
 
-        Args:
-            info: what is known about the clip.
-            item: the datalist item that the clip is of.
-            random: where random numbers are drawn from.
-
-        Returns:
-            int64 indices ``(T,)``, in any order and with repetitions.
+        What is known about the clip, the datalist item that it is of, and random numbers may be used.
         """
-
-
-class AllFrames(FrameSampler):
-    """Every frame."""
-
-    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
-        """All indices in order."""
-        return torch.arange(info.frames)
 
 
 @dataclass(frozen=True)
@@ -79,7 +59,7 @@ class UniformFrames(FrameSampler):
         if self.num_frames < 1:
             raise ValueError(f"{type(self).__name__}: `num_frames` must be positive, found {self.num_frames}.")
 
-    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Always the same indices."""
         return linspace_indices(0, info.frames - 1, self.num_frames, info.frames)
 
@@ -87,7 +67,7 @@ class UniformFrames(FrameSampler):
 class CenterFrames(UniformFrames):
     """``num_frames`` consecutive frames from the middle; of a shorter clip the last one repeats."""
 
-    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Always the same indices."""
         first = max(0, (info.frames - self.num_frames) // 2)
         return torch.arange(first, first + self.num_frames).clamp(max=info.frames - 1)
@@ -115,7 +95,7 @@ class WindowPlan(FrameSampler):
                 f"`num_frames` and `sampling_rate` must be positive, found {self.num_frames} and {self.sampling_rate}."
             )
 
-    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Indices of the item's window."""
         return self.indices(info, self.start(info, item.get("window", 0), item.get("num_windows", 1)))
 
@@ -148,7 +128,7 @@ class WindowPlan(FrameSampler):
 class RandomWindow(WindowPlan):
     """The frames of a window, see :class:`WindowPlan`, at a random place of the video, as published for training."""
 
-    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Indices of another window at each call."""
         return self.indices(info, random.randint(info.frames - self.length(info) + 1))
 
@@ -175,7 +155,7 @@ class SupportSampler(FrameSampler):
         self.mode = mode
         self.seed = seed
 
-    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Indices ``(1 + num_supports,)``, the key frame first; of a short video supports repeat."""
         key = item["frame_index"]
         return torch.tensor([key, *islice(cycle(self.supports(key, info.frames, random)), self.num_supports)])
@@ -199,17 +179,8 @@ class SupportSampler(FrameSampler):
 def sample_videos(items: Sequence[dict[str, Any]], num_windows: int = 1, num_crops: int = 1) -> list[dict[str, Any]]:
     """Turn each video into a fixed number of clips: windows in time, and squares of each.
 
-    Args:
-        items: items with ``image``.
-        num_windows: windows of a video, evenly spread; a single one begins with the video.
-        num_crops: squares of a window; see :class:`endofm_monai.transforms.ScaleCropClip`.
-
-    Returns:
-        for each item ``num_windows * num_crops`` copies, one after the other, that say which clip they are by
-        ``window``, ``num_windows``, ``crop`` and ``num_crops``.
-
-    Raises:
-        ValueError: when a number is not positive.
+    Copies of an item, one after the other, say which clip they are by ``window`` and ``num_windows``, see
+    :class:`WindowPlan`, and ``crop`` and ``num_crops``, see :class:`endofm_monai.transforms.ScaleCropClip`.
     """
     if num_windows < 1 or num_crops < 1:
         raise ValueError(f"`num_windows` and `num_crops` must be positive, found {num_windows} and {num_crops}.")

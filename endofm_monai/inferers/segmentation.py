@@ -10,13 +10,13 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 from torch import nn
 
 from endofm_monai.data import ClipInfo, ClipReader
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy
-from endofm_monai.transforms import MaskFromLogits
 
 __all__ = ["MaskInferer", "SegmentationPredictor"]
 
@@ -134,13 +134,26 @@ class SegmentationPredictor(Predictor):
             logits = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()  # finite, so that it can be resized
         else:
             logits = logits[0]
-        parts = (part.cpu().unbind(1) for part in (*MaskFromLogits()(logits, frames[0]), logits))
+        parts = (part.cpu().unbind(1) for part in (*mask_from_logits(logits, frames[0].shape[-2:]), logits))
         answers = [{"mask": m, "probability": p, "logits": each} for m, p, each in zip(*parts, strict=True)]
         if self.postprocess is not None:
             for answer in answers:
                 mask = self.postprocess(answer["mask"])
                 answer["mask"] = convert_to_tensor(mask, dtype=torch.uint8, track_meta=False)
         return list(zip(frames, answers, strict=True))
+
+
+def mask_from_logits(logits: torch.Tensor, frame_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give uint8 masks, 0 or 1, and float32 probabilities of the foreground, both ``(1, T, H, W)``.
+
+    Probabilities, not masks, are resized. A pixel is foreground where the background, the first of ``(K, T, h, w)``,
+    has a probability below one half; with two classes that is the argmax.
+    """
+    probability = 1 - logits.float().softmax(dim=0)[:1]
+    if probability.shape[-2:] != frame_size:
+        frames = F.interpolate(probability.transpose(0, 1), frame_size, mode="bilinear", antialias=True)
+        probability = frames.transpose(0, 1)
+    return (probability > 0.5).to(torch.uint8), probability
 
 
 class MaskInferer(Inferer):

@@ -6,5 +6,4 @@ from endofm_monai.transforms.color import *
 from endofm_monai.transforms.fit_frame import *
 from endofm_monai.transforms.geometry import *
 from endofm_monai.transforms.load import *
-from endofm_monai.transforms.predictions import *
 from endofm_monai.transforms.views import *

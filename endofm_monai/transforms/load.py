@@ -17,7 +17,7 @@ from monai.utils import CommonKeys
 from endofm_monai.data.masks import read_mask
 from endofm_monai.data.readers import ClipReadError, clip_metadata, open_clip
 from endofm_monai.data.readers.paths import frame_images
-from endofm_monai.data.sampling import AllFrames, FrameSampler
+from endofm_monai.data.sampling import FrameSampler
 
 __all__ = ["LoadBoxesd", "LoadClipd", "LoadMasksd", "load_masks"]
 
@@ -48,7 +48,7 @@ class LoadClipd(Randomizable, MapTransform):
         **reader_options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.sampler = sampler or AllFrames()
+        self.sampler = sampler
         self.reader_options = reader_options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -62,7 +62,8 @@ class LoadClipd(Randomizable, MapTransform):
         for key in self.key_iterator(d):
             self.R.set_state(state)
             with open_clip(d[key], **self.reader_options) as reader:
-                indices = self.sampler(reader.probe(), d, self.R)
+                info = reader.probe()
+                indices = self.sampler(info, d, self.R) if self.sampler else torch.arange(info.frames)
                 d[key] = MetaTensor(reader.read(indices), meta=clip_metadata(reader, indices))
         return d
 

@@ -11,7 +11,8 @@ from monai.transforms import Compose, KeepLargestConnectedComponent
 from torch import nn
 
 from endofm_monai.inferers import MaskInferer, SegmentationPredictor
-from endofm_monai.transforms import MaskFromLogits, NormalizeClip, ResizeClip
+from endofm_monai.inferers.segmentation import mask_from_logits
+from endofm_monai.transforms import NormalizeClip, ResizeClip
 
 PREPARE = Compose([ResizeClip((16, 24)), NormalizeClip()])
 AXES = ((), (-1,), (-2,), (-2, -1))
@@ -48,7 +49,7 @@ def test_a_frame_has_the_mean_of_its_windows(frames, window, stride, batch):
     seen = list(network.shapes)
     expected = windows_by_monai(PREPARE(clip), network, window, stride)
     torch.testing.assert_close(torch.stack([answer["logits"] for answer in answers], dim=1), expected)
-    masks, probabilities = MaskFromLogits()(expected, clip)
+    masks, probabilities = mask_from_logits(expected, clip.shape[-2:])
     torch.testing.assert_close(torch.stack([answer["probability"] for answer in answers], dim=1), probabilities)
     for number, answer in enumerate(answers):
         assert torch.equal(answer["mask"], (answer["probability"] > 0.5).to(torch.uint8))
@@ -116,3 +117,21 @@ def test_frames_for_the_stock_app():
 def test_stride_must_leave_no_gap(stride):
     with pytest.raises(ValueError, match="`stride` must be from 1 to `window`=8"):
         SegmentationPredictor(Recorder(), PREPARE, 8, stride)
+
+
+def test_masks_have_the_size_of_the_frames():
+    logits = torch.zeros(2, 3, 8, 8)
+    logits[1, :, 2:6, 2:6] = 4.0
+    logits[0, :, :2] = 4.0
+    logits -= 2.0 * torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)  # background, where nothing else is said
+    masks, probability = mask_from_logits(logits, (32, 48))
+    assert masks.shape == probability.shape == (1, 3, 32, 48)
+    assert masks.dtype == torch.uint8
+    assert masks[0, :, 10:22, 14:34].all()
+    assert masks[0, :, :6].sum() == masks[0, :, 28:].sum() == 0
+    assert ((probability > 0.5) == masks.bool()).all()
+
+
+def test_more_classes_are_foreground_together():
+    logits = torch.tensor([1.0, 0.9, 0.9]).view(3, 1, 1, 1)
+    assert mask_from_logits(logits, (1, 1))[0].item() == 1

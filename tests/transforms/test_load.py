@@ -14,7 +14,6 @@ from monai.data import MetaTensor, list_data_collate
 from PIL import Image
 
 from endofm_monai.data import (
-    AllFrames,
     CenterFrames,
     ClipDataset,
     ClipReadError,
@@ -50,7 +49,6 @@ def numbers(frames: torch.Tensor) -> list[int]:
     ("sampler", "expected"),
     [
         (None, list(range(FRAMES))),
-        (AllFrames(), list(range(FRAMES))),
         (UniformFrames(4), [0, 13, 26, 39]),
         (UniformFrames(1), [0]),
         (CenterFrames(4), [18, 19, 20, 21]),
