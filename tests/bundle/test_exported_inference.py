@@ -15,7 +15,8 @@ from monai.bundle import create_workflow
 from trial import TRIAL_INFERENCE
 
 from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network
-from endofm_monai.inferers.exported import OnnxNetwork
+from endofm_monai.engines import VideoEvaluator, VideoEvents
+from endofm_monai.inferers import OnnxNetwork
 
 OTHER_SHAPES = {  # than that of the export
     "endofm_pretraining": [(1, 3, 1, 32, 48), (3, 3, 5, 224, 128)],
@@ -41,7 +42,7 @@ def bundle(request) -> BundleUnderTest:
 
 
 def outputs_of(folder: Path, datalist: Path, output_dir: Path, *configs: str) -> list[torch.Tensor]:
-    """Every tensor that the evaluator of a bundle's inference gives."""
+    """Every tensor that a bundle's inference gives: the output of its evaluator, or its answers for videos."""
     settings = {**TRIAL_INFERENCE[folder.name], **FEW_FILES.get(folder.name, {})}
     if len(configs) > 1:  # what is exported has its size
         settings = {key: value for key, value in settings.items() if not key.startswith("network_def")}
@@ -57,9 +58,10 @@ def outputs_of(folder: Path, datalist: Path, output_dir: Path, *configs: str) ->
         **settings,
     )
     outputs: list[torch.Tensor] = []
-    made.evaluator.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda engine: outputs.extend(tensors(engine.state.output))
-    )
+    evaluator, note = made.evaluator, lambda engine, name: outputs.extend(tensors(getattr(engine.state, name)))
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, note, "output")
+    if isinstance(evaluator, VideoEvaluator):
+        evaluator.add_event_handler(VideoEvents.PIECE_COMPLETED, note, "answer")
     made.run()
     return outputs
 
