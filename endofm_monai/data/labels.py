@@ -71,10 +71,10 @@ def load_labeled_clips(
     class. An item of frame images with a label a frame becomes an item a frame.
 
     Args:
-        dataset_dir: folder with the data.
+        dataset_dir: see :func:`load_datalist`.
         class_names: names of the classes, by class index.
-        datalist: JSON file, see :func:`load_datalist`; ``label`` is a class index or name, or with ``multi_label`` a
-            list of 0 and 1, one a class.
+        datalist: see :func:`load_datalist`; ``label`` is a class index or name, or with ``multi_label`` a list of 0 and
+            1, one a class.
         section: the list to take, ``"training"``, ``"validation"`` or ``"test"``.
         multi_label: whether a clip may have several classes or none.
 
@@ -84,8 +84,7 @@ def load_labeled_clips(
         answer is given for each ``video``.
 
     Raises:
-        FileNotFoundError: when a folder or file does not exist.
-        ValueError: when a label is missing or no class, or the training section lacks a class; it names the item.
+        ValueError: also when a label is missing or no class, or the training section lacks a class.
     """
     if datalist is None:
         items = _from_folders(Path(dataset_dir), section, class_names)
@@ -156,11 +155,8 @@ def class_weights(
 ) -> list[float] | None:
     """Weights of the classes in a loss.
 
-    Args:
-        weights: a list with one a class; ``"balanced"`` for the number of all items divided by the number of classes
-            and that of the items of a class, which makes up for the frequencies; None for no weights.
-        items: training items of :func:`load_labeled_clips`.
-        class_names: names of the classes.
+    They are given with one a class, or by ``"balanced"``: the number of all training items divided by the number of
+    classes and that of the items of a class, which makes up for the frequencies.
     """
     if weights == "balanced":
         counts = _count(items, len(class_names))

@@ -35,13 +35,12 @@ class VideoReader(ClipReader):
 
     One pass over the packets (a few microseconds each, nothing is decoded) tells the exact number and order of the
     frames, with variable frame rate, edit lists, and containers that state no frame count; a file that is opened again
-    unchanged needs none. Reading then decodes only the groups of pictures that hold a wanted frame, in each one stops
-    at the last wanted frame, leaves out frames on which no wanted one depends (where the codec marks them), and
-    converts only wanted frames to RGB.
+    unchanged needs none. Reading then decodes the groups of pictures that hold a wanted frame, each up to its last
+    wanted one, without frames on which none depends (where the codec marks them).
 
-    Frames are counted in presentation order, as FFmpeg shows them when it decodes the whole file. The color matrix and
-    range are those that the file states; more than 8 bits are reduced to 8, and alpha is dropped. Frames are turned
-    and mirrored as the file asks. Where a file is cut off, ``probe`` counts the frames that it should hold.
+    Frames are counted, turned and mirrored as FFmpeg shows them. The color matrix and range are those that the file
+    states; more than 8 bits are reduced to 8, and alpha is dropped. Where a file is cut off, ``probe`` counts the
+    frames that it should hold.
 
     Args:
         path: the video file.
@@ -128,7 +127,7 @@ class VideoReader(ClipReader):
         return ClipInfo(frames=frames, fps=rate, height=height, width=width, duration=frames / rate)
 
     def _stated_duration(self) -> float:
-        """Give the length of the video by the header, in seconds; 0 where it is not stated."""
+        """Length of the video by the header, in seconds; 0 where it is not stated."""
         if self._stream.duration is not None:
             return float(self._stream.duration * self._stream.time_base)
         if self._container.duration is not None and len(self._container.streams) == 1:
