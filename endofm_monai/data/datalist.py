@@ -163,7 +163,9 @@ def list_videos(
     """List the videos to look at as :func:`load_datalist`, without those that have been done.
 
     Args:
-        dataset_dir: folder with the data; likewise the next two.
+        dataset_dir: folder with the data.
+        datalist: JSON file; by default all videos below ``dataset_dir``.
+        section: the list to take from the JSON file.
         single_images: without a datalist, list the images below ``dataset_dir``, each as a video of one frame.
         results_dir: folder with the results of a former run; a video whose result says that it could be read is done.
     """
