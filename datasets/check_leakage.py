@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data import ClipReadError, load_datalist, split_frames
+from endofm_monai.data import load_datalist, split_frames
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
+from endofm_monai.preparation.layouts import attempt
 from endofm_monai.preparation.leakage import (
     ClipHashes,
     Match,
@@ -69,8 +70,8 @@ def check_leakage(
     shared = Counter((first[1], second[1]) for first, second in pairs if first[0] != second[0])
     exact = [(first, second, files) for (first, second), files in shared.most_common()]
 
-    candidates = [(match,) for match in find_matches(hashes, max_distance, min_frames)]
-    looked_at = list(run_parallel(confirm_or_tell, candidates, description="looking at pairs", **parallel))
+    candidates = [(confirm_match, match) for match in find_matches(hashes, max_distance, min_frames)]
+    looked_at = list(run_parallel(attempt, candidates, description="looking at pairs", **parallel))
     problems += [match for match in looked_at if isinstance(match, str)]
     matches = [match for match in looked_at if isinstance(match, Match) and match.likeness >= min_likeness]
     matches.sort(key=lambda match: (-match.likeness, match.first.clip, match.second.clip))
@@ -102,18 +103,7 @@ def hash_all(clip: Clip) -> tuple[Clip, list[str], ClipHashes | str]:
     path = Path(split_frames(ensure_tuple(clip.image)[0])[0])
     files = clip.image if isinstance(clip.image, list) else frame_images(path) if path.is_dir() else [path]
     digests = [sha256([file]) for file in files]
-    try:
-        return clip, digests, hash_clip(clip.name, clip.group, clip.image)
-    except ClipReadError as error:
-        return clip, digests, str(error)
-
-
-def confirm_or_tell(match: Match) -> Match | str:
-    """Look at a pair of clips; or say why that cannot be done."""
-    try:
-        return confirm_match(match)
-    except ClipReadError as error:
-        return str(error)
+    return clip, digests, attempt(hash_clip, clip.name, clip.group, clip.image)
 
 
 if __name__ == "__main__":

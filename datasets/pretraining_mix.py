@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.preparation import relative, run_from_command_line, write_lists
+from endofm_monai.preparation import move_paths, run_from_command_line, write_lists
 
 
 def merge_datalists(
@@ -54,7 +54,7 @@ def merge_datalists(
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
             for key in ("image", *({"mask"} & merged.keys())):
-                merged[key] = move(item[key], data[folder], root)
+                merged[key] = move_paths(item[key], data[folder], root)
             items.append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
@@ -67,13 +67,6 @@ def merge_datalists(
 def read(path: Path) -> dict[str, Any]:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def move(paths: Any, folder: Path, root: Path) -> Any:
-    """Make a path relative to ``folder``, or a list of them (None where a frame has none), relative to ``root``."""
-    if isinstance(paths, list):
-        return [move(path, folder, root) for path in paths]
-    return None if paths is None else relative(folder / paths, root)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.preparation.index import choose_mode, clip_ranges, relative, write_lists
+from endofm_monai.preparation.index import choose_mode, clip_ranges, move_paths, write_lists
 from endofm_monai.preparation.prepare import (
     SECTIONS,
     claim_settings,
@@ -12,4 +12,4 @@ from endofm_monai.preparation.prepare import (
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
 
 __all__ = ["SECTIONS", "PreparationSettings", "SourceDataset", "SourceVideo", "choose_mode", "clip_ranges"]
-__all__ += ["claim_settings", "prepare_dataset", "relative", "run_from_command_line", "run_parallel", "write_lists"]
+__all__ += ["claim_settings", "move_paths", "prepare_dataset", "run_from_command_line", "run_parallel", "write_lists"]

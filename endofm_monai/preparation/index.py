@@ -20,7 +20,8 @@ from endofm_monai.preparation.layouts import image_size
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path, sha256
 
-__all__ = ["choose_mode", "clip_ranges", "paths_of", "prepare_video", "read_record", "relative", "write_lists"]
+__all__ = ["choose_mode", "clip_ranges", "move_paths", "paths_of", "prepare_video", "read_record", "relative"]
+__all__ += ["write_lists"]
 
 _FORMAT = 2  # of records: those of another one are made again
 _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250
@@ -169,6 +170,13 @@ def paths_of(item: dict[str, Any]) -> list[str]:
 def relative(path: str | os.PathLike, root: str | os.PathLike) -> str:
     """Give a path relative to a folder, with ``/`` on every system; neither needs to exist."""
     return Path(os.path.relpath(path, root)).as_posix()
+
+
+def move_paths(paths: Any, folder: Path, root: Path) -> Any:
+    """Make a path relative to ``folder``, or a list of them (None where a frame has none), relative to ``root``."""
+    if isinstance(paths, list):
+        return [move_paths(path, folder, root) for path in paths]
+    return None if paths is None else relative(folder / paths, root)
 
 
 def write_lists(path: Path, content: dict[str, Any]) -> None:

@@ -16,10 +16,11 @@ from endofm_monai.data import ClipReadError, find_clips
 from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
 from endofm_monai.preparation.sources import SourceVideo
 
-__all__ = ["FrameBoxes", "check_layout", "choose_part", "clean_name", "image_size", "images_by_stem"]
+__all__ = ["FrameBoxes", "attempt", "check_layout", "choose_part", "clean_name", "image_size", "images_by_stem"]
 __all__ += ["read_boxed_video", "read_videos", "share_of", "split_by_name", "subfolders", "video_files"]
 
 Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 # What a folder holds that no other dataset's folder does, as patterns that must all match; several for several forms.
 _SIGNATURES: dict[str, list[tuple[str, ...]]] = {
@@ -107,17 +108,21 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     return images
 
 
+def attempt(function: Callable[..., Result], *arguments: Any) -> Result | str:
+    """Call a function that reads clips; or say why that cannot be done."""
+    try:
+        return function(*arguments)
+    except ClipReadError as error:
+        return str(error)
+
+
 def read_videos(
     read: Callable[..., SourceVideo], arguments: Iterable[tuple[Any, ...]]
 ) -> tuple[list[SourceVideo], list[str]]:
     """Read the annotations of videos; those that ``read`` refuses with ``ClipReadError`` are told as problems."""
-    videos, problems = [], []
-    for each in arguments:
-        try:
-            videos.append(read(*each))
-        except ClipReadError as error:
-            problems.append(str(error))
-    return videos, problems
+    found = [attempt(read, *each) for each in arguments]
+    problems = [problem for problem in found if isinstance(problem, str)]
+    return [video for video in found if not isinstance(video, str)], problems
 
 
 class FrameBoxes(NamedTuple):

@@ -16,7 +16,7 @@ import fire
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
-from endofm_monai.preparation.index import prepare_video, read_record, relative, write_lists
+from endofm_monai.preparation.index import move_paths, prepare_video, read_record, relative, write_lists
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
 from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
 from endofm_monai.utils import TEMPORARY_PREFIX
@@ -79,8 +79,8 @@ def prepare_dataset(
     for video in videos:
         if named.setdefault(video.name, video) is not video:
             raise ValueError(f"{video.files[0]}: has the same name as {named[video.name].files[0]}: {video.name}")
-    about = {"dataset": dataset.name, "source": relative(source, output), **asdict(chosen)}
-    claim_settings(output / "settings.json", about)
+    settings = {"dataset": dataset.name, "source": relative(source, output), **asdict(chosen)}
+    claim_settings(output / "settings.json", settings)
     for path in output.rglob(f"{TEMPORARY_PREFIX}*"):
         path.unlink()  # left by a killed run
 
@@ -98,11 +98,17 @@ def prepare_dataset(
         raise ValueError(f"{source}: no video could be used: {next(iter(failed.values()), 'there is none')}")
     data = _common_folder(entries, source, output)
     labels = {str(index): label for index, label in dataset.labels.items()}
-    for file, sections in {"datalist.json": _by_section(entries), **_by_name(datalists or {}, entries)}.items():
-        write_lists(output / file, {"name": dataset.name, "licence": dataset.licence, "labels": labels, **sections})
+    clips = {entry["name"]: [clip["item"] for clip in entry["clips"]] for entry in entries}
+    by_section = {name: [each["name"] for each in entries if each["section"] == name] for name in SECTIONS}
+    for file, lists in {"datalist.json": by_section, **(datalists or {})}.items():
+        notes = {key: note for key, note in lists.items() if isinstance(note, str)}
+        items = {key: [item for name in lists[key] for item in clips.get(name, [])] for key in lists.keys() - notes}
+        sections = {key: items[key] for key in lists if items.get(key)}
+        about = {"name": dataset.name, "licence": dataset.licence, "labels": labels, **notes}
+        write_lists(output / file, {**about, **sections})
     manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
-    notes = [note for video in videos for note in video.notes]
-    found = [*failed.values(), *problems, *notes, *_duplicates(entries)]
+    noted = [note for video in videos for note in video.notes]
+    found = [*failed.values(), *problems, *noted, *_duplicates(entries)]
     manifest["problems"] = [f"{name}: could not be used" for name in failed] if private else found
     write_lists(output / "manifest.json", manifest)
     if stats and is_new:
@@ -142,31 +148,10 @@ def _common_folder(entries: list[dict[str, Any]], source: Path, output: Path) ->
         return source if modes == {"index"} else output
     data = Path(os.path.commonpath([source.resolve(), output.resolve()]))
     for entry in entries:
-        folder = source if entry["mode"] == "index" else output
         for item in (clip["item"] for clip in entry["clips"]):
             for key in item.keys() & {"image", "mask"}:
-                is_one = isinstance(item[key], str)
-                paths = [relative(folder / path, data) for path in ([item[key]] if is_one else item[key])]
-                item[key] = paths[0] if is_one else paths
+                item[key] = move_paths(item[key], source if entry["mode"] == "index" else output, data)
     return data
-
-
-def _by_section(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    lists: dict[str, Any] = {section: [] for section in SECTIONS}
-    for entry in entries:
-        lists[entry["section"]] += [clip["item"] for clip in entry["clips"]]
-    return {section: items for section, items in lists.items() if items}
-
-
-def _by_name(datalists: Mapping[str, Mapping[str, Any]], entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    clips = {entry["name"]: [clip["item"] for clip in entry["clips"]] for entry in entries}
-    return {
-        file: {
-            key: names if isinstance(names, str) else [item for name in names for item in clips.get(name, [])]
-            for key, names in sections.items()
-        }
-        for file, sections in datalists.items()
-    }
 
 
 def _duplicates(entries: list[dict[str, Any]]) -> list[str]:
