@@ -105,7 +105,10 @@ class ClassificationPredictor(Predictor):
 
     def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
         windows = self._left[self._holding(index)] if self.mode == "offline" else [self._ending_with(index)]
-        return {"probabilities": torch.stack(self._classify([self._cut(reader.read(w)) for w in windows])).mean(dim=0)}
+        numbers = sorted({number for window in windows for number in window.tolist()})
+        frames = dict(zip(numbers, reader.read(numbers).unbind(1), strict=True))
+        found = self._classify([self._cut(_clip(frames, window)) for window in windows])
+        return {"probabilities": torch.stack(found).mean(dim=0)}
 
     def _windows(self, info: ClipInfo, count: int | None = None) -> tuple[list[int], list[torch.Tensor]]:
         """First frames of the windows of a video, and all their frames ``(T,)``."""

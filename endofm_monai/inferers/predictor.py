@@ -6,9 +6,9 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Any, ClassVar
@@ -75,9 +75,11 @@ class Predictor(ABC):
         with _opened(source) as reader:
             info = reader.probe()
             self.begin(info)
-            starts = range(0, info.frames, self.block)
-            for frames in read_ahead(reader, [range(s, min(s + self.block, info.frames)) for s in starts]):
-                yield from self.push(frames)
+            numbers = range(info.frames)
+            blocks = [numbers[start : start + self.block] for start in numbers[:: self.block]]
+            with closing(read_ahead(reader, blocks)) as read:  # its thread ends before the reader is closed
+                for frames in read:
+                    yield from self.push(frames)
             yield from self.flush()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
@@ -157,7 +159,7 @@ def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
     return (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2)
 
 
-def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Iterator[torch.Tensor]:
+def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Generator[torch.Tensor, None, None]:
     """Read the frames of each block, uint8 ``(3, T, H, W)``, while the block before it is used.
 
     Raises:
