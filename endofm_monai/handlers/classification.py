@@ -78,13 +78,13 @@ class ClassificationReport(Report):
 
     Args:
         output_dir: folder to write to.
-        score: the score that the evaluator compares, for example ``"f1"``.
+        score: the score that the evaluator compares; by default ``"f1"`` of two classes, of others ``"macro_f1"``.
         class_names: names of the classes.
         protocol: which data chose the weights and which are reported, for the reader of ``metrics.json``.
         resamples: number of bootstrap resamples.
     """
 
-    score: str = "macro_f1"
+    score: str | None = None
     class_names: Sequence[str] = ()
     protocol: str = ""
     resamples: int = 1000
@@ -114,16 +114,17 @@ class ClassificationReport(Report):
         self._unreadable = list(self._broken.gather())
         levels = _levels(rows)
         scores = {level: predictions.scores() for level, predictions in levels.items()}
-        if self.score not in scores["video"]:
+        score = self.score or ("f1" if "f1" in scores["video"] else "macro_f1")
+        if score not in scores["video"]:
             known = ", ".join(scores["video"])
-            raise ValueError(f"There is no score {self.score!r} for these classes; there are {known}.")
-        if math.isnan(scores["video"][self.score]):
+            raise ValueError(f"There is no score {score!r} for these classes; there are {known}.")
+        if math.isnan(scores["video"][score]):
             raise ValueError(
-                f"The score {self.score!r} is undefined for the {len(levels['video'].video)} videos of the evaluation: "
+                f"The score {score!r} is undefined for the {len(levels['video'].video)} videos of the evaluation: "
                 "they do not hold all classes that it needs. Add such videos, or choose another score."
             )
         named = {f"{level}_{key}": value for level, values in scores.items() for key, value in values.items()}
-        return {name: scores["video"][self.score], **{k: value for k, value in named.items() if not math.isnan(value)}}
+        return {name: scores["video"][score], **{k: value for k, value in named.items() if not math.isnan(value)}}
 
     def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
         levels = _levels(self.gathered.flat())
