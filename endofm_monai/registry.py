@@ -1,12 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from monai.bundle import ComponentLocator
 from monai.utils import ensure_tuple
-
-__all__ = ["PACKAGE", "register"]
 
 PACKAGE = "endofm_monai"
 

@@ -8,8 +8,6 @@ shared machines say little. ``python scripts/benchmark.py pretraining forward`` 
 parts are listed.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib import import_module

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import re
 
@@ -14,8 +12,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
-
-__all__ = ["cross_validate"]
 
 
 def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str, object]]:

@@ -1,13 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-
 """Push a bundle to Hugging Face; with ``--dry_run`` only tell what would go.
 
 ``python scripts/push_bundle.py shared/endofm_pretraining --repo USER/endofm_pretraining --dry_run``
 """
-
-from __future__ import annotations
 
 import fire
 

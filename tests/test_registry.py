@@ -32,7 +32,7 @@ def public_components() -> dict[str, list[str]]:
             if error.name is None or error.name.partition(".")[0] not in OPTIONAL:
                 raise
             continue
-        for name in getattr(module, "__all__", []):
+        for name in getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")]):
             value = getattr(module, name)
             if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == found.name:
                 defined.setdefault(name, []).append(found.name)

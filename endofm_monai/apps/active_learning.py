@@ -3,8 +3,6 @@
 
 """Which frames of videos to annotate next: ``python -m endofm_monai.apps.active_learning``."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -19,8 +17,6 @@ import numpy.typing as npt
 from endofm_monai.data import join_frames, load_datalist, open_clip
 from endofm_monai.inferers import load_predictor
 from endofm_monai.utils import write_json
-
-__all__ = ["choose_frames", "select_frames"]
 
 
 def select_frames(

@@ -17,8 +17,6 @@ from torch import nn
 from endofm_monai.data import ClipReadError, open_clip, split_clips
 from endofm_monai.networks import unwrap
 
-__all__ = ["ClipEvaluator", "VideoEvaluator", "VideoEvents"]
-
 
 class ClipEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for batches of :func:`endofm_monai.data.collate_clips`.

@@ -19,8 +19,6 @@ from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import DividedSpaceTimeBlock
 from endofm_monai.transforms import RandAugmentViewsd
 
-__all__ = ["ClipTrainer", "PrepareKeyFrames", "PrepareViews", "StudentTeacherTrainer"]
-
 
 class ClipTrainer(SupervisedTrainer):
     """MONAI's ``SupervisedTrainer`` for batches of :func:`endofm_monai.data.collate_clips`, on every device.

@@ -1,16 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from endofm_monai.inferers.linking import BoxTrack
-
-__all__ = ["TRACK", "Annotations", "Shape", "Tag", "Track", "end_gaps", "join_tracks", "merge_tags", "track_from_boxes"]
 
 TRACK = "track"
 """Attribute of single shapes with the number of the polyp that they show, where tracks cannot be uploaded."""

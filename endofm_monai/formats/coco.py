@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import os
 from collections import defaultdict
@@ -15,8 +13,6 @@ from endofm_monai.formats.annotations import Shape
 from endofm_monai.formats.items import item_shapes
 from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_from_points, mask_points
 from endofm_monai.utils import write_json
-
-__all__ = ["datalist_from_coco", "write_coco_annotations"]
 
 
 def datalist_from_coco(

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 import os
 import zipfile
@@ -16,8 +14,6 @@ from xml.parsers import expat
 
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track
 from endofm_monai.utils import atomic_path
-
-__all__ = ["read_cvat_xml", "write_cvat_xml"]
 
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 RECTANGLE = ("left", "top", "width", "height")

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +10,6 @@ from typing import Any
 
 from endofm_monai.data import join_frames, split_frames
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end_gaps
-
-__all__ = ["annotations_from_item", "item_shapes", "items_from_annotations", "tagged_clips"]
 
 KEYS = ("box", "box_label", "box_info", "outline", "tag")
 DEFAULTS: dict[str, Any] = {

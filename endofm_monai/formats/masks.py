@@ -3,8 +3,6 @@
 
 """A mask as runs (CVAT's: of its rectangle, row by row; COCO's: of the frame, column by column) and as polygons."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +16,6 @@ from skimage.measure import label as label_regions
 
 from endofm_monai.data.masks import read_mask
 from endofm_monai.utils import atomic_path
-
-__all__ = [
-    "coco_mask", "decode_runs", "draw_polygon", "encode_runs", "mask_from_coco", "mask_from_points", "mask_points",
-    "mask_polygons", "mask_rectangle", "outlines_from_masks", "write_masks",
-]  # fmt: skip
 
 
 def encode_runs(values: np.ndarray) -> list[int]:

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,8 +10,6 @@ import av
 import numpy as np
 
 from endofm_monai.utils import atomic_path
-
-__all__ = ["open_video", "write_video"]
 
 
 @contextmanager

@@ -6,8 +6,6 @@
 A file takes its name when all frames are written; after an error nothing is left.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json
@@ -34,8 +32,6 @@ from endofm_monai.inferers.predictor import Answer
 from endofm_monai.utils import atomic_path
 from endofm_monai.utils.files import TEMPORARY_PREFIX
 from endofm_monai.visualize import draw_boxes, overlay_mask
-
-__all__ = ["BOX_WRITERS", "MASK_WRITERS", "VideoOutput", "WriteFrame"]
 
 WriteFrame = Callable[[np.ndarray, Answer], object]
 """Takes the next frame, uint8 RGB ``(H, W, 3)``, and the predictor's answer for it."""

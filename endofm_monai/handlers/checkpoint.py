@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import errno
 import logging
 import random
@@ -21,8 +19,6 @@ from torch import nn
 from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path
-
-__all__ = ["BestModelHandler", "TrainingCheckpointHandler"]
 
 logger = logging.getLogger(__name__)
 

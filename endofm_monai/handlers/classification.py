@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -26,8 +24,6 @@ from endofm_monai.metrics import bootstrap_intervals, classification_scores
 from endofm_monai.metrics.classification import decide, labels_to_one_hot
 from endofm_monai.utils import write_csv, write_json
 from endofm_monai.visualize import KeyFrame, plot_confusion, plot_timeline
-
-__all__ = ["ClassificationReport", "ProbabilitySaver"]
 
 logger = logging.getLogger(__name__)
 KEY_FRAMES = 3

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence
@@ -19,8 +17,6 @@ from endofm_monai.handlers.rows import Report
 from endofm_monai.handlers.savers import FrameSaver
 from endofm_monai.metrics import DetectionFrame, average_precision, detection_report
 from endofm_monai.utils import write_json
-
-__all__ = ["DetectionReport", "DetectionSaver"]
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,6 @@ from endofm_monai.handlers.rows import Rows
 from endofm_monai.utils import atomic_path, write_csv
 from endofm_monai.visualize.charts import MIN_CLIPS, plot_embeddings
 
-__all__ = ["ClipEmbeddings", "EmbeddingSaver", "add_embeddings", "embed_clips"]
-
 logger = logging.getLogger(__name__)
 
 

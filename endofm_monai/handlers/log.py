@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 import math
 from collections import defaultdict
@@ -20,8 +18,6 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.tensorboard import SummaryWriter
 
 from endofm_monai.networks import unwrap
-
-__all__ = ["HealthHandler", "TrainingLogHandler", "UnhealthyTrainingError"]
 
 logger = logging.getLogger(__name__)
 

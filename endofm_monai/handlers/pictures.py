@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from endofm_monai.handlers.segmentation import true_mask
 from endofm_monai.networks import unwrap
 from endofm_monai.visualize import plot_attention, plot_masks, plot_views
 from endofm_monai.visualize.figure import pick_frames
-
-__all__ = ["AttentionPictureHandler", "MaskPictureHandler", "ViewsPictureHandler"]
 
 
 class PictureHandler(ABC):

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -22,8 +20,6 @@ from endofm_monai.handlers.rows import Rows
 from endofm_monai.metrics import knn_probe, linear_probe
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import write_json
-
-__all__ = ["KNNProbeHandler", "ProbeEvaluation"]
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from monai.config import PathLike
 
 from endofm_monai.engines import VideoEvents
 
-__all__ = ["Report", "Rows"]
-
 
 class Rows(dict[Any, list[Any]]):
     """What a handler notes of an epoch: rows by the place of their item in the datalist.

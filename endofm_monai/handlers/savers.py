@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -24,8 +22,6 @@ from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
 from endofm_monai.utils import write_json
-
-__all__ = ["FrameSaver", "ResultSaver"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -24,8 +22,6 @@ from endofm_monai.handlers.rows import Report
 from endofm_monai.handlers.savers import FrameSaver
 from endofm_monai.metrics import frame_scores, segmentation_report
 from endofm_monai.utils import write_csv, write_json
-
-__all__ = ["MaskSaver", "SegmentationReport", "true_mask"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 import math
 import os
@@ -25,10 +23,6 @@ from endofm_monai.handlers.log import TrainingLogHandler
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.weights import load_published
-
-__all__ = ["BrokenClipsHandler", "GradientHandler", "LoadWeightsHandler", "ProgressHandler", "ScheduleHandler"]
-__all__ += ["TeacherUpdateHandler", "TrainingHandlers", "ValidationHandlers", "WeightAverageHandler"]
-__all__ += ["WeightsCheckpointLoader"]
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -16,8 +14,6 @@ from torch import nn
 import endofm_monai
 from endofm_monai.inferers.predictor import Predictor
 from endofm_monai.weights import LoadReport, WeightsError, load_published
-
-__all__ = ["Bundle", "BundleError", "find_bundles", "load_predictor"]
 
 TASKS = ("segmentation", "detection", "classification")
 

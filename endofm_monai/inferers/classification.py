@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +12,6 @@ import torch
 from endofm_monai.data import ClipInfo, ClipReader, WindowPlan
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, read_ahead
 from endofm_monai.transforms import ScaleCropClip
-
-__all__ = ["ClassificationPredictor"]
 
 FPS = 30.0  # of a stream of which nothing is known
 

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +12,6 @@ from torchvision.ops import batched_nms
 from endofm_monai.inferers.predictor import Answer
 from endofm_monai.transforms import FitClip
 from endofm_monai.transforms.fit_frame import FrameMap, place
-
-__all__ = ["CloseUp"]
 
 
 @dataclass

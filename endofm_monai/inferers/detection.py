@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +15,6 @@ from endofm_monai.inferers.close_up import CloseUp
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor
 from endofm_monai.networks.blocks import FrameFeatures, LocationPredictions, split_predictions
 from endofm_monai.transforms import FitClip, NormalizeClip
-
-__all__ = ["DetectionPredictor", "SelectDetections"]
 
 
 @dataclass

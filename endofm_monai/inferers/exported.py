@@ -13,8 +13,6 @@ from torch import nn
 
 from endofm_monai.networks.blocks import FrameFeatures
 
-__all__ = ["OnnxDetector", "OnnxNetwork"]
-
 onnxruntime, _ = optional_import("onnxruntime")
 
 

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch
@@ -10,8 +8,6 @@ from monai.data.box_utils import box_iou
 from scipy.optimize import linear_sum_assignment
 
 from endofm_monai.inferers.predictor import Answer
-
-__all__ = ["BoxLinker", "BoxTrack"]
 
 
 @dataclass

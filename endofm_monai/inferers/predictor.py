@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import copy
 import math
 from abc import ABC, abstractmethod
@@ -18,8 +16,6 @@ from monai.networks import eval_mode
 
 from endofm_monai.data import ClipInfo, ClipReader, ClipReadError, open_clip
 from endofm_monai.networks import unwrap
-
-__all__ = ["Answer", "Answered", "Predictor", "binary_entropy", "read_ahead"]
 
 Answer = dict[str, torch.Tensor]
 """What a task's network says of a frame, on the CPU; the keys are the task's, see the predictors."""

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,6 @@ from torch import nn
 
 from endofm_monai.data import ClipInfo, ClipReader
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy
-
-__all__ = ["MaskInferer", "SegmentationPredictor"]
 
 MIRRORED_AXES: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 

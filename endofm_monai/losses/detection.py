@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import ignite.distributed as idist
@@ -13,8 +11,6 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from endofm_monai.networks.blocks import split_predictions
 from endofm_monai.networks.blocks.detection_head import BOX_UNIT
-
-__all__ = ["DetectionLoss", "first_stage_targets", "second_stage_targets"]
 
 CENTER_RADIUS = 1.5  # of the part of a box in which locations are positive, in cells
 SMALLEST, LARGEST = 4, 8  # distance of a location from a box's farthest side, in cells

@@ -1,14 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import ignite.distributed as idist
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-__all__ = ["SpatialTemporalMatchingLoss"]
 
 
 class SpatialTemporalMatchingLoss(nn.Module):

@@ -1,14 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-__all__ = ["bootstrap_interval", "bootstrap_intervals"]
 
 
 def bootstrap_interval(

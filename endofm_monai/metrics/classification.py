@@ -1,15 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score
-
-__all__ = ["calibration_error", "classification_scores", "decide", "labels_to_one_hot"]
 
 
 def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:

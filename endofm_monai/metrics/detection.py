@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +11,6 @@ from monai.apps.detection.metrics.matching import matching_batch
 from monai.data.box_utils import box_iou
 
 from endofm_monai.metrics.bootstrap import bootstrap_intervals
-
-__all__ = [
-    "DetectionFrame", "average_precision", "best_threshold", "box_scores", "center_scores",
-    "detection_report", "polyp_scores", "presence_scores",
-]  # fmt: skip
 
 _COCO = COCOMetric(
     ["polyp"], iou_list=(0.5,), iou_range=(0.5, 0.95, 0.05), max_detection=(100,), per_class=False, verbose=False

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,10 +11,6 @@ from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import correlate, distance_transform_edt
 
 from endofm_monai.metrics.bootstrap import bootstrap_interval
-
-__all__ = [
-    "enhanced_alignment", "frame_scores", "segmentation_report", "structure_measure", "weighted_f_measure",
-]  # fmt: skip
 
 EPS = np.finfo(np.float64).eps
 

@@ -1,15 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn
 
 from endofm_monai.networks import unwrap
-
-__all__ = ["layer_decay_groups", "weight_decay_groups"]
 
 POSITIONS_AND_TOKENS = ("cls_token", "pos_embed", "time_embed")
 

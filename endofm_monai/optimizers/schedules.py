@@ -1,11 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
-
-__all__ = ["CosineSchedule", "PolynomialSchedule"]
 
 
 class CosineSchedule:

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +9,6 @@ from skimage.measure import label, regionprops
 from skimage.morphology import convex_hull_image, isotropic_erosion, isotropic_opening
 
 from endofm_monai.data import ClipReader
-
-__all__ = ["ContentArea", "find_content_area", "fit_content_area"]
 
 _FRAMES = 24
 # The border is black or dark gray, and compression and glare brighten it a little: mucosa in the light is far above.

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,8 +16,6 @@ from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, has_suffix
 from endofm_monai.preparation.content_area import ContentArea, find_content_area
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path
-
-__all__ = ["encode_clips"]
 
 # Several threads, and x264's macroblock tree, give other bytes from run to run. A keyframe a second is quick to seek.
 _X264 = {"preset": "medium", "mbtree": "0", "threads": "1", "g": "30"}

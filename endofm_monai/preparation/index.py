@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -19,9 +17,6 @@ from endofm_monai.preparation.encode import encode_clips
 from endofm_monai.preparation.layouts import image_size
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path, sha256
-
-__all__ = ["choose_mode", "clip_ranges", "move_paths", "paths_of", "prepare_video", "read_record", "relative"]
-__all__ += ["write_lists"]
 
 _FORMAT = 2  # of records: those of another one are made again
 _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250

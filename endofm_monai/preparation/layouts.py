@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re
@@ -15,9 +13,6 @@ from PIL import Image
 from endofm_monai.data import ClipReadError, find_clips
 from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
 from endofm_monai.preparation.sources import SourceVideo
-
-__all__ = ["FrameBoxes", "attempt", "check_layout", "choose_part", "clean_name", "image_size", "images_by_stem"]
-__all__ += ["read_boxed_video", "read_videos", "share_of", "split_by_name", "subfolders", "video_files"]
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import base64
 import html
 import io
@@ -23,8 +21,6 @@ from endofm_monai.data import ClipReader, open_clip
 from endofm_monai.preparation.content_area import ContentArea, fit_content_area
 from endofm_monai.preparation.verify import frame_picture
 from endofm_monai.utils import atomic_path
-
-__all__ = ["ClipHashes", "Match", "confirm_match", "find_matches", "hash_clip", "write_leakage_report"]
 
 _HASH_SIZE = 16
 BITS = _HASH_SIZE**2

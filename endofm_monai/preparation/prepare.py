@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -20,8 +18,6 @@ from endofm_monai.preparation.index import move_paths, prepare_video, read_recor
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
 from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
 from endofm_monai.utils import TEMPORARY_PREFIX
-
-__all__ = ["SECTIONS", "claim_settings", "prepare_dataset", "run_from_command_line", "run_parallel"]
 
 Result = TypeVar("Result")
 SECTIONS = ("training", "validation", "test")

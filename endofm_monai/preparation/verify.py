@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import platform
 import shlex
@@ -22,8 +20,6 @@ from endofm_monai.data import open_clip
 from endofm_monai.preparation.index import paths_of
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset
 from endofm_monai.utils import atomic_path, sha256
-
-__all__ = ["build_manifest", "draw_stats", "frame_picture", "verify_manifest"]
 
 _PACKAGES = ("endofm-monai", "av", "numpy", "pillow", "scikit-image")
 _TILE, _COLUMNS, _ROWS = 96, 10, 6  # of the contact sheet; a tile's side in pixels

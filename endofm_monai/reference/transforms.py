@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the published code does to clips otherwise than it means, or than the corrected defaults do."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar

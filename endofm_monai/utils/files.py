@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json
@@ -13,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-__all__ = ["TEMPORARY_PREFIX", "atomic_path", "sha256", "write_csv", "write_json"]
 
 TEMPORARY_PREFIX = ".endofm-"
 """What the names of temporary files begin with; a killed process leaves one behind."""

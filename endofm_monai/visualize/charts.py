@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,8 +15,6 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from endofm_monai.visualize.figure import attention_heat, new_figure, rgb_frames, save_figure, show_heat
-
-__all__ = ["MIN_CLIPS", "KeyFrame", "plot_confusion", "plot_embeddings", "plot_timeline"]
 
 
 def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: str | os.PathLike) -> Figure:

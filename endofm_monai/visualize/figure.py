@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence
@@ -16,11 +14,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from endofm_monai.transforms.color import PRETRAINING_MEAN, PRETRAINING_STD
 from endofm_monai.utils import atomic_path
-
-__all__ = [
-    "MAX_FRAMES", "attention_heat", "new_figure", "pick_frames", "plot_attention", "plot_views", "rgb_frames",
-    "save_figure", "show_heat",
-]  # fmt: skip
 
 MAX_FRAMES = 8  # of a clip that a picture shows
 

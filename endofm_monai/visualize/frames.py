@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 
@@ -13,8 +11,6 @@ from scipy.ndimage import binary_erosion
 from torchvision.utils import draw_bounding_boxes
 
 from endofm_monai.visualize.figure import new_figure, pick_frames, rgb_frames, save_figure
-
-__all__ = ["draw_boxes", "overlay_mask", "plot_masks"]
 
 TRUTH = (80, 220, 100)  # green
 PREDICTION = (60, 160, 255)  # blue

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command line: ``python -m endofm_monai.weights convert IN OUT.safetensors`` and ``... inspect FILE``."""
 
-from __future__ import annotations
-
 import os
 import sys
 from importlib.metadata import version

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
@@ -11,8 +9,6 @@ import torch.nn.functional as F
 
 from endofm_monai.networks.nets import EndoFM
 from endofm_monai.weights.layouts import PublishedWeights, WeightsError, is_backbone_key
-
-__all__ = ["resample_patch_kernel", "resample_position_table", "video_from_image"]
 
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
 _DROPPED = {

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
@@ -15,11 +13,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-
-__all__ = [
-    "PublishedWeights", "WeightsError", "clean_key", "clean_names", "describe_architecture", "is_backbone_key",
-    "is_image_vit", "read_checkpoint", "read_weights",
-]  # fmt: skip
 
 # The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
 _SCALAR = np.float64(0).__reduce__()[0]  # named numpy.core.multiarray.scalar up to numpy 1

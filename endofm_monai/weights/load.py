@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -23,8 +21,6 @@ from endofm_monai.weights.layouts import (
     is_image_vit,
     read_weights,
 )
-
-__all__ = ["LoadReport", "copy_weights", "initialize_backbone", "load_published"]
 
 logger = logging.getLogger(__name__)
 Tensors = dict[str, torch.Tensor]

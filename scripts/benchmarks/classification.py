@@ -3,8 +3,6 @@
 
 """Polyp classification: how the sample data are learned, what a cache saves, and how much of inference is overhead."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time
@@ -14,8 +12,6 @@ from typing import Any
 
 from benchmarks.measure import learn, open_bundle, seconds_of_call
 from ignite.engine import Engine, Events
-
-__all__ = ["epoch", "inference", "learning"]
 
 DATA = "datasets/sample/data"
 
@@ -30,8 +26,8 @@ def learning(data: str = DATA, seed: int = 0) -> dict[str, Any]:
 def epoch(data: str = DATA, preset: str = "small", frame_size: int = 112) -> dict[str, float]:
     """Median seconds of an epoch of full fine-tuning and of a linear probe on cached features, and their ratio."""
     settings: dict[str, Any] = {"dataset_dir": data, "preset": preset, "frame_size": frame_size, "sampling_rate": 8}
-    full = epoch_seconds("train", epochs=2, **settings)
-    probe = epoch_seconds("train", "linear_probe", epochs=20, **settings)
+    full = _epoch_seconds("train", epochs=2, **settings)
+    probe = _epoch_seconds("train", "linear_probe", epochs=20, **settings)
     return {"full_seconds": full, "probe_seconds": probe, "times_cheaper": full / probe}
 
 
@@ -47,7 +43,7 @@ def inference(data: str = DATA, preset: str = "base", frame_size: int = 224) -> 
     return {"seconds": seconds, "network_seconds": network, "share_outside_network": 1 - network / seconds}
 
 
-def epoch_seconds(*configs: str, **settings: Any) -> float:
+def _epoch_seconds(*configs: str, **settings: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
         folders: dict[str, Any] = {"ckpt_dir": folder, "output_dir": folder, "val_interval": 1000}
         workflow = open_bundle("classification", *configs, **folders, **settings)

@@ -3,8 +3,6 @@
 
 """Polyp detection: what a frame costs in streaming, and how well the sample data are learned."""
 
-from __future__ import annotations
-
 from statistics import median
 from typing import Any
 
@@ -15,8 +13,6 @@ from endofm_monai.data import SupportSampler, load_datalist, open_clip
 from endofm_monai.inferers import DetectionPredictor
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.transforms import FitClip
-
-__all__ = ["sample", "streaming"]
 
 DATA = "datasets/sample/data"
 

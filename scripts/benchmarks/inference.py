@@ -7,8 +7,6 @@ It uses only configuration keys, and so runs with another version too: ``PYTHONP
 inference``.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile
@@ -20,8 +18,6 @@ from benchmarks.measure import BUNDLES, moving_texture, seconds_of_call, write_v
 from monai.bundle import ConfigWorkflow
 
 from endofm_monai.apps.cvat.__main__ import annotate
-
-__all__ = ["run"]
 
 TINY: dict[str, dict[str, Any]] = {
     "segmentation": {"preset": "tiny", "decoder": "simple", "frame_size": 96, "num_workers": 0},
@@ -37,7 +33,7 @@ def run(frames: int = 300, size: tuple[int, int] = (256, 320), threads: int = 2,
         video = write_video(Path(folder, "videos", "video.mp4"), moving_texture(frames, size))
         for task, settings in TINY.items():
             bundle = copy_bundle(task, Path(folder), {**settings, "dataset_dir": str(video.parent)}, seed)
-            seconds[task] = seconds_of_call(lambda: open_inference(bundle).run())  # noqa: B023
+            seconds[task] = seconds_of_call(lambda: _open_inference(bundle).run())  # noqa: B023
         bundle, output = Path(folder, "endofm_polyp_segmentation"), str(Path(folder, "annotations.xml"))
         seconds["cvat_annotate_segmentation"] = seconds_of_call(lambda: annotate(str(video), str(bundle), output))
     return {name: round(value, 2) for name, value in seconds.items()}
@@ -51,12 +47,12 @@ def copy_bundle(task: str, folder: Path, settings: dict[str, Any], seed: int) ->
     config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), **settings}), encoding="utf-8")
     torch.manual_seed(seed)
     (bundle / "models").mkdir()
-    workflow = open_inference(bundle)
+    workflow = _open_inference(bundle)
     torch.save(workflow.parser.get_parsed_content("network_def").state_dict(), bundle / "models" / "model.pt")
     return bundle
 
 
-def open_inference(bundle: Path) -> ConfigWorkflow:
+def _open_inference(bundle: Path) -> ConfigWorkflow:
     config = str(bundle / "configs" / "inference.json")
     workflow = ConfigWorkflow(config, workflow_type="infer", bundle_root=str(bundle), logging_file=False)
     workflow.initialize()

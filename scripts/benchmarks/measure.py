@@ -3,8 +3,6 @@
 
 """Times as medians, and as shares of what the same machine can do at best in the same minutes; what all parts share."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

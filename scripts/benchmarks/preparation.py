@@ -3,8 +3,6 @@
 
 """How fast videos are prepared, next to the ffmpeg program, and which copies of videos the leakage check finds."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile
@@ -23,8 +21,6 @@ from tqdm import tqdm
 from endofm_monai.data import find_clips, open_clip
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip
-
-__all__ = ["encode", "index", "leakage"]
 
 Frames = list[np.ndarray]
 Cut = tuple[float, float, float, float]
@@ -57,7 +53,9 @@ def index(videos: int = 20, size: tuple[int, int] = SIZE) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         first = write_video(Path(folder) / "0.mp4", moving_texture(250, size), 25)
         paths = [first, *(Path(shutil.copy(first, Path(folder) / f"{number}.mp4")) for number in range(1, videos))]
-        return {"videos_per_second": videos / seconds_of_call(lambda: prepare(paths, first.parent / "i", mode="index"))}
+        return {
+            "videos_per_second": videos / seconds_of_call(lambda: _prepare(paths, first.parent / "i", mode="index"))
+        }
 
 
 def leakage(folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> dict[str, Any]:
@@ -128,7 +126,7 @@ COPIES: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-def prepare(paths: list[Path], output: Path, mode: str) -> None:
+def _prepare(paths: list[Path], output: Path, mode: str) -> None:
     videos = [SourceVideo(path.stem, path) for path in paths]
     options: dict[str, Any] = {"mode": mode, "clip_seconds": SECONDS, "workers": 1, "stats": False}
     with redirect_stdout(StringIO()):

@@ -3,8 +3,6 @@
 
 """The backbone, the pre-training step, the reading of clips and the start of a training."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile
@@ -29,8 +27,6 @@ from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
 from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
-
-__all__ = ["forward", "memory", "peak_of_step", "reading", "startup", "step"]
 
 SETTINGS = {
     "fp32": (torch.float32, False),

@@ -3,8 +3,6 @@
 
 """Polyp segmentation: speed next to its limit, memory of a training step, and how the sample data are learned."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -12,8 +10,6 @@ from benchmarks.measure import learn, next_to_limit, peak_memory, peaks_of_steps
 from monai.losses import DiceCELoss
 
 from endofm_monai.networks.nets import EndoFMSegmenter
-
-__all__ = ["forward", "memory", "peak_of_step", "sample"]
 
 
 @torch.inference_mode()

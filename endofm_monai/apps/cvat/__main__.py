@@ -3,8 +3,6 @@
 
 """Commands between CVAT and the project; see docs/cvat.md."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import defaultdict
@@ -20,8 +18,6 @@ from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import load_datalist, open_clip
 from endofm_monai.formats import Annotations, Shape, Tag, Track
 from endofm_monai.utils import write_json
-
-__all__ = ["annotate", "from_cvat", "to_coco", "to_cvat"]
 
 
 def annotate(

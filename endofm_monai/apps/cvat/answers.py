@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +14,6 @@ from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers.bundle import Bundle, load_predictor
 from endofm_monai.inferers.linking import BoxLinker
 from endofm_monai.inferers.predictor import Answer
-
-__all__ = ["Found", "FrameAnnotator", "open_annotator"]
 
 KINDS = {"detection": "rectangle", "segmentation": "polygon", "classification": "tag"}
 """CVAT's name of what each task of a bundle draws."""

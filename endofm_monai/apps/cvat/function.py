@@ -10,8 +10,6 @@ makes tracks; ``python -m endofm_monai.apps.cvat annotate`` writes tracks.
     cvat-cli task auto-annotate TASK --function-file function.py -p bundle=str:bundle/endofm_polyp_detection
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +21,6 @@ from endofm_monai.apps.cvat.answers import FrameAnnotator, open_annotator
 from endofm_monai.data import ClipInfo
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.formats.annotations import TRACK
-
-__all__ = ["VideoFunction", "create"]
 
 
 class VideoFunction:

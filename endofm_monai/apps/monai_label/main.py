@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile
@@ -28,8 +26,6 @@ from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
 from endofm_monai.apps.monai_label.lib.strategies import UncertainFrames, Uncertainty
 from endofm_monai.apps.monai_label.lib.trainers import EndoTrainTask
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
-
-__all__ = ["EndoFMApp"]
 
 logger = logging.getLogger(__name__)
 

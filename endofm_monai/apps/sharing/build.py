@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -20,8 +18,6 @@ from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network, loa
 from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
 from endofm_monai.utils import sha256, write_json
-
-__all__ = ["build_bundle", "fill_model_card"]
 
 WEIGHT_FORMATS = ("pt", "safetensors")
 NOT_SHARED = shutil.ignore_patterns("__pycache__", "*.pyc", "eval", "models", "logs", "bin", "model", ".*")

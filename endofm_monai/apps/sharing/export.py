@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile
@@ -17,8 +15,6 @@ from torch import nn
 
 from endofm_monai.utils import atomic_path, write_json
 from endofm_monai.weights import load_published
-
-__all__ = ["EXPORTED_NAMES", "export_network", "load_network", "overlays"]
 
 EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
 """Format of an exported network, and the name of its file in a bundle's ``models``."""

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -14,8 +12,6 @@ from monai.bundle import ConfigParser, push_to_hf_hub
 from monai.utils import optional_import
 
 from endofm_monai.utils import sha256, write_json
-
-__all__ = ["add_to_listing", "bundle_versions", "check_large_files", "push_bundle", "write_large_files"]
 
 _, has_hub = optional_import("huggingface_hub")
 

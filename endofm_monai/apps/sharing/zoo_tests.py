@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -17,8 +15,6 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from endofm_monai.utils import write_json
-
-__all__ = ["BundleTestCase", "make_trial_clips", "write_zoo_tests"]
 
 NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2}
 TRAINING = {**NETWORK, "epochs": 1, "warmup_epochs": 0, "val_interval": 1, "batch_size": 2, "num_workers": 0}

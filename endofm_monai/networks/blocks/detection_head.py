@@ -12,8 +12,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation, box_extent
 
-__all__ = ["BOX_UNIT", "DetectionHead", "DetectionPyramid", "FrameFeatures", "LocationPredictions", "split_predictions"]
-
 BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second stage counts its correction
 
 
@@ -90,7 +88,7 @@ class Scale(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # noqa: D102
         return x * self.scale
 
 

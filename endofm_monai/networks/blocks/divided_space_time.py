@@ -1,16 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
-
-__all__ = ["DividedSpaceTimeBlock", "SelfAttention", "resample_table"]
 
 
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:

@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ["SpatialTemporalTransformation", "box_extent", "deformable_convolution"]
-
 
 def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Deformable 3x3 convolution (Dai et al., ICCV 2017): each tap reads the map at a place of its own.

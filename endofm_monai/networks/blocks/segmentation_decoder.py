@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from itertools import pairwise
 from typing import Any
@@ -11,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from torch import nn
-
-__all__ = ["CascadedUpsampler", "DetailStem", "ResidualStem"]
 
 
 class DetailStem(nn.Module):

@@ -8,8 +8,6 @@ from torch import nn
 
 from endofm_monai.networks.nets.endofm import EndoFM
 
-__all__ = ["AttentiveHead", "EndoFMClassifier"]
-
 
 class AttentiveHead(nn.Module):
     """Classification head that looks at all tokens: a learned query attends over them, then a linear layer.

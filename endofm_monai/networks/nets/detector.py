@@ -9,8 +9,6 @@ from torch import nn
 from endofm_monai.networks.blocks import DetectionHead, DetectionPyramid, FrameFeatures
 from endofm_monai.networks.nets.endofm import EndoFM
 
-__all__ = ["EndoFMDetector"]
-
 # channels of neck and head, and convolutions of each tower; "base" is the published one
 SIZES = {"tiny": (64, 2), "small": (128, 2), "base": (256, 4), "large": (256, 4)}
 

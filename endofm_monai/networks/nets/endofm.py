@@ -11,8 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, resample_table
 
-__all__ = ["ENDOFM_PRESETS", "EndoFM", "EndoFMFeatures"]
-
 ENDOFM_PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},

@@ -11,8 +11,6 @@ from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, Residual
 from endofm_monai.networks.blocks.divided_space_time import resample_table
 from endofm_monai.networks.nets.endofm import EndoFM
 
-__all__ = ["EndoFMSegmenter"]
-
 # published prefix -> prefix here, see `endofm_monai.weights.load_published`
 PUBLISHED_BACKBONE_PREFIXES = {
     "transformer.encoder.layer.": "blocks.",

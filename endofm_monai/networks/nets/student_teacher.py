@@ -13,8 +13,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from endofm_monai.networks.nets.endofm import EndoFM
 
-__all__ = ["ProjectionHead", "ProjectionNetwork", "StudentTeacher", "TeacherBackbone"]
-
 
 class ProjectionHead(nn.Module):
     """Projection head of the pre-training: an MLP, then cosines to ``num_prototypes`` learned directions.

@@ -6,8 +6,6 @@
 Nuclio hands over an image and no more, so the model sees no other frame; for videos take ``function.py``.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json
@@ -17,8 +15,6 @@ from typing import Any
 from PIL import Image
 
 from endofm_monai.apps.cvat.answers import open_annotator
-
-__all__ = ["handler", "init_context"]
 
 
 def init_context(context: Any) -> None:

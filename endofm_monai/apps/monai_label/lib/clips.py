@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence
@@ -11,8 +9,6 @@ from typing import Any
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, frame_images, has_suffix
-
-__all__ = ["find_clip", "frame_number", "join_frames_of_clips", "neighbors", "runs"]
 
 _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 

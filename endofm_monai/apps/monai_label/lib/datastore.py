@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -15,8 +13,6 @@ from monailabel.datastore.local import LocalDatastore
 
 from endofm_monai.data import ClipReadError, open_clip, read_mask
 from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
-
-__all__ = ["CheckedDatastore", "check_label", "labeled_frames"]
 
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES + DICOM_SUFFIXES
 MASK_SUFFIXES, NOTES_SUFFIXES = (".png",), (".json",)

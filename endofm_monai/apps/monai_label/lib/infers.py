@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 import tempfile
 import threading
@@ -23,8 +21,6 @@ from endofm_monai.apps.monai_label.lib.clips import find_clip
 from endofm_monai.data import ClipReadError, open_clip
 from endofm_monai.inferers import Answer, Bundle, Predictor
 from endofm_monai.weights import WeightsError
-
-__all__ = ["EndoInferTask", "requested_device"]
 
 
 def requested_device(request: Mapping[str, Any]) -> torch.device:

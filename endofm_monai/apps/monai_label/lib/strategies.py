@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +13,6 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from endofm_monai.apps.active_learning import select_frames
 from endofm_monai.apps.monai_label.lib.clips import frame_number
 from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
-
-__all__ = ["UncertainFrames", "Uncertainty"]
 
 logger = logging.getLogger(__name__)
 

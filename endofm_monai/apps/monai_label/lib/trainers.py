@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -23,8 +21,6 @@ from endofm_monai.apps.monai_label.lib.infers import requested_device
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.inferers import Bundle
 from endofm_monai.utils import write_json
-
-__all__ = ["EndoTrainTask"]
 
 WANTED = {"segmentation": "masks (PNG)", "detection": "notes with `detections`", "classification": "notes with `label`"}
 
