@@ -17,25 +17,16 @@ from monai.transforms.io.array import SUPPORTED_READERS
 
 import endofm_monai
 
-OPTIONAL = ("cvat_sdk", "fastapi", "monailabel")  # what some apps need that is no requirement of the package
 
-
-def public_components() -> dict[str, list[str]]:
-    """Modules that define each public class or function of the package."""
-    defined: dict[str, list[str]] = {}
+def public_components() -> dict[str, set[str]]:
+    """Modules that define each class or function that a room of the package offers."""
+    defined: dict[str, set[str]] = {}
     for found in pkgutil.walk_packages(endofm_monai.__path__, "endofm_monai."):
-        if found.name.endswith("__main__"):
-            continue
-        try:
-            module = import_module(found.name)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] not in OPTIONAL:
-                raise
-            continue
-        for name in getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")]):
-            value = getattr(module, name)
-            if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == found.name:
-                defined.setdefault(name, []).append(found.name)
+        if found.ispkg and not found.name.startswith("endofm_monai.apps"):
+            room = import_module(found.name)
+            for name, value in vars(room).items():
+                if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith(found.name):
+                    defined.setdefault(name, set()).add(value.__module__)
     return defined
 
 

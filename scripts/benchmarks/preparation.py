@@ -42,7 +42,7 @@ def encode(videos: int = 4, size: tuple[int, int] = SIZE, repeat: int = 3) -> di
         paths = [write_video(path, frames, 25) for path, frames in sources]
         for run in range(repeat):
             output = Path(folder) / f"ours_{run}"
-            ours.append(seconds_of_call(partial(prepare, paths, output, mode="encode")))
+            ours.append(seconds_of_call(partial(_prepare, paths, output, mode="encode")))
             theirs.append(sum(seconds_of_call(partial(cut_with_ffmpeg, path, run)) for path in paths))
     ours_rate, rate = (60 * 2 * videos / median(seconds) for seconds in (ours, theirs))
     return {"clips_per_minute": ours_rate, "ffmpeg_clips_per_minute": rate, "ratio_to_ffmpeg": ours_rate / rate}
