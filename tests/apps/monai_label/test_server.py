@@ -38,7 +38,8 @@ def server(tmp_path) -> Iterator[tuple[httpx.Client, subprocess.Popen, Path]]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
     command += ["--conf", "bundles_dir", str(bundle.parent), "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "MONAI_LABEL_APP_CONF": "{}"}
+    python_path = f"{ROOT / 'tests' / 'support'}{os.pathsep}{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": python_path, "MONAI_LABEL_APP_CONF": "{}"}
     with (
         (tmp_path / "log").open("wb") as log,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as http,
