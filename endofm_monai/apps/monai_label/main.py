@@ -52,11 +52,6 @@ class EndoFMApp(MONAILabelApp):
     * ``bundles_dir``: folder with the bundles; by default ``model`` in the app's folder.
     * ``models``: names of bundles separated by commas; by default all for segmentation, detection and classification.
     * ``auto_update_scoring``: score all images after each training, in the background; by default only when asked to.
-
-    Args:
-        app_dir: the app's folder.
-        studies: folder with images, videos and labels.
-        conf: the settings.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:

@@ -14,15 +14,10 @@ _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 
 
 def find_clip(path: str, frame: int | None = None, context: bool = True) -> tuple[str | list[str], int | None]:
-    """Find the clip that tells more about a frame than the frame alone.
+    """Find the clip that tells more about a frame than the frame alone, and the number of the frame in it, from 0.
 
-    Args:
-        path: an image, which may be a frame of a clip, or a video file.
-        frame: for a video the number of the frame, from 0; None for the whole video.
-        context: take the images beside an image for its clip, see :func:`neighbors`.
-
-    Returns:
-        a video file or the frame images in order, and the number of the frame.
+    Of a video the ``frame`` is given, or None for the whole. An image has its :func:`neighbors` as ``context``, if that
+    is wanted.
     """
     if not has_suffix(path, IMAGE_SUFFIXES):
         return path, frame

@@ -22,11 +22,7 @@ _NAME = re.compile(r"\w[\w .-]{,149}")
 class CheckedDatastore(LocalDatastore):
     """MONAI Label's folder of images, videos and labels, which takes in nothing that it could not use later.
 
-    What it refuses is answered by an ``HTTPException``.
-
-    Args:
-        folder: the folder; a ``PermissionError`` says that nothing can be written there.
-        auto_reload: watch it for images and labels that others put there.
+    What it refuses is answered by an ``HTTPException``. With ``auto_reload`` it looks for files that others put there.
     """
 
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
@@ -102,13 +98,8 @@ def check_label(label: str | os.PathLike, image: str) -> None:
 def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Mapping[str, int]) -> list[dict[str, Any]]:
     """List the images with labels that a task learns from; those with labels for another task are left out.
 
-    Args:
-        task: ``"segmentation"``, ``"detection"`` or ``"classification"``.
-        datalist: ``image`` and ``label`` files, which are checked once more.
-        labels: number of each class.
-
-    Returns:
-        items with ``image`` and ``mask``, ``box`` and ``box_label``, or ``label``.
+    The ``datalist`` has ``image`` and ``label`` files, which are checked once more, ``labels`` the number of a class.
+    Items have ``image`` and ``mask``, ``box`` and ``box_label``, or ``label``.
     """
     items: list[dict[str, Any]] = []
     for image, label in ((entry["image"], entry["label"]) for entry in datalist):

@@ -39,9 +39,6 @@ class EndoInferTask(InferTask):
 
     One task answers one request at a time, whatever the number of threads. When there are new weights, the next
     request uses them.
-
-    Args:
-        bundle: the bundle.
     """
 
     def __init__(self, bundle: Bundle) -> None:

@@ -33,9 +33,6 @@ class EndoTrainTask(TrainTask):
 
     The labels become a datalist, the best weights ``models/monai_label/model.pt`` in the bundle, which the infer task
     then prefers to those that came with it; to go back to them, remove that folder.
-
-    Args:
-        bundle: the bundle.
     """
 
     def __init__(self, bundle: Bundle) -> None:
