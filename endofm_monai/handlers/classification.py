@@ -236,7 +236,7 @@ class ProbabilitySaver(ResultSaver):
         probabilities, frame = np.array(self._probabilities), 1 / engine.state.info.fps
         spans = [(float(times[0]), float(times[-1]) + frame) for times in self._times]
         mean = probabilities.mean(axis=0)
-        likeliest = int(mean.argmax())
+        likeliest = int(np.argmax(mean))
         likely = [name for name, value in zip(self.class_names, mean, strict=True) if value > 0.5]
         windows = [
             {"begin_seconds": round(begin, 3), "end_seconds": round(end, 3), "probabilities": self._by_class(values)}

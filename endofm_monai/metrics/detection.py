@@ -101,7 +101,7 @@ def best_threshold(frames: Sequence[DetectionFrame]) -> float:
     order = np.argsort(-score, kind="stable")
     tp = np.cumsum(matched[order])
     f1 = 2 * tp / (np.arange(1, len(tp) + 1) + max(total, 1))
-    return float(score[order][f1.argmax()]) if matched.any() else 1.0
+    return float(score[order][np.argmax(f1)]) if matched.any() else 1.0
 
 
 def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
