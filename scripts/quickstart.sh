@@ -21,7 +21,7 @@ python -m monai.bundle run --config_file "$INFERENCE" --bundle_root bundle/endof
 
 cat <<END
 
-Endo-FM is pre-trained on the (synthetic) sample data. You will find
+Endo-FM is pre-trained on the sample data (moved stills of PolypGen, CC BY 4.0; only for trying). You will find
   checkpoint        $OUTPUT/models/checkpoint.pt   (backbone alone: model.pt)
   TensorBoard log   $VENV/bin/tensorboard --logdir $OUTPUT
   the views         $OUTPUT/views/0000001.png

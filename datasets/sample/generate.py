@@ -11,20 +11,25 @@ from typing import Any
 import av
 import fire
 import numpy as np
-from rendering import render_video
+import torch
+from endoscope import film
 from skimage.io import imread, imsave
+from torchvision.transforms.v2.functional import to_image
 from tqdm import tqdm
 
+from endofm_monai.data import mask_boxes
 from endofm_monai.preparation import claim_settings, write_lists
 from endofm_monai.utils import atomic_path
 
-VERSION = 1  # of the pictures: raise it when equal settings no longer give equal pixels
+VERSION = 2  # of the pictures: raise it when equal settings no longer give equal pixels
+STILLS = Path(__file__).parent / "stills"
+NUM_STILLS = 60  # those with an odd number show a polyp, and have a mask
 ABOUT = {
     "name": "Endo-FM sample data",
-    "description": "Synthetic colonoscopy-like videos: half of them show one polyp, with its mask and box per frame.",
-    "note": "Computer-generated, for trying the software only. Never draw clinical conclusions from these data, "
+    "description": "A virtual endoscope moves over stills of PolypGen: half of the videos show a polyp, with its mask.",
+    "note": "Made of single stills, for trying the software only. Never draw clinical conclusions from these data, "
     "nor from a network trained or evaluated on them.",
-    "licence": "CC0-1.0",
+    "licence": "CC BY 4.0, see datasets/sample/ATTRIBUTION.md",
     "labels": {"0": "no polyp", "1": "polyp"},
     "box_labels": {"1": "polyp"},
 }
@@ -39,7 +44,7 @@ def generate(
     fps: int = 25,
     workers: int | None = None,
 ) -> str:
-    """Write synthetic endoscopy videos with class labels, masks and boxes, for trying the software only.
+    """Write endoscopy-like videos with class labels, masks and boxes, made of stills, for trying the software only.
 
     Complete videos are kept, so that a stopped run can simply be started again.
 
@@ -69,13 +74,14 @@ def generate(
     names = [f"video_{index:03d}" for index in range(videos)]
     files = [(f"videos/{name}.mp4", *mask_paths(name, frames)) for name in names]
     missing = [index for index, paths in enumerate(files) if not all((folder / path).exists() for path in paths)]
+    stills = choose_stills(videos)
     write = partial(write_video, folder, frames=frames, size=size, seed=seed, fps=fps)
-    with ProcessPoolExecutor(workers) as pool:
-        written = pool.map(write, missing, [names[index] for index in missing])
-        for _ in tqdm(written, "drawing videos", total=videos, initial=videos - len(missing), unit="video"):
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        written = pool.map(write, missing, [stills[index] for index in missing], [names[index] for index in missing])
+        for _ in tqdm(written, "filming stills", total=videos, initial=videos - len(missing), unit="video"):
             pass
 
-    items = [describe(folder, name, index % 2, frames) for index, name in enumerate(names)]
+    items = [describe(folder, *entry, frames) for entry in zip(names, stills, strict=True)]
     splits = {split: [items[index] for index in indices] for split, indices in split_by_video(videos).items()}
     datalist = folder / "datalist.json"
     write_lists(datalist, {**ABOUT, "settings": settings, **splits})
@@ -91,22 +97,36 @@ def split_by_video(videos: int) -> dict[str, list[int]]:
     return {split: [*indices] for split, indices in splits.items()}
 
 
+def choose_stills(videos: int) -> list[int]:
+    """Give the number of each video's still: parts share none, and what has a polyp and what has none stay apart."""
+    parts = split_by_video(NUM_STILLS)
+    order = {split: np.resize(parts[split], len(indices)) for split, indices in split_by_video(videos).items()}
+    return [int(still) for stills in order.values() for still in stills]
+
+
 def mask_paths(name: str, frames: int) -> list[str]:
     """Give the masks of a video, relative to the output folder."""
     return [f"masks/{name}/{frame:05d}.png" for frame in range(frames)]
 
 
+def read_still(still: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read a still, float ``(3, h, w)``, and its mask, float ``(1, h, w)``; both 0 to 1."""
+    image = to_image(imread(STILLS / f"{still:02d}.jpg")) / 255
+    path = STILLS / f"{still:02d}.png"
+    return image, to_image(imread(path)) / 255 if path.exists() else torch.zeros_like(image[:1])
+
+
 def write_video(
-    folder: Path, index: int, name: str, *, frames: int, size: tuple[int, int], seed: int, fps: int
+    folder: Path, index: int, still: int, name: str, *, frames: int, size: tuple[int, int], seed: int, fps: int
 ) -> None:
-    """Draw one video, which depends on the seed and its index only, and write its masks and then its mp4 file."""
-    video, masks = render_video(np.random.default_rng([seed, index]), bool(index % 2), frames, size)
+    """Film a still, as the seed and the number of the video say, and write the masks and then the mp4 file."""
+    video, masks = film(np.random.default_rng([seed, index]), *read_still(still), frames, size)
     for path, mask in zip(mask_paths(name, frames), masks, strict=True):
         with atomic_path(folder / path) as temporary:
             imsave(temporary, mask.astype(np.uint8) * 255, check_contrast=False)
     with atomic_path(folder / f"videos/{name}.mp4") as temporary, av.open(str(temporary), "w") as container:
         # x264's macroblock tree and several threads give other bytes from run to run
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "mbtree": "0"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast", "mbtree": "0"})
         stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.thread_count = 1
         for picture in video:
@@ -114,23 +134,18 @@ def write_video(
         container.mux(stream.encode())
 
 
-def describe(folder: Path, name: str, label: int, frames: int) -> dict[str, Any]:
+def describe(folder: Path, name: str, still: int, frames: int) -> dict[str, Any]:
     """Make the item of a video for the datalist; the boxes are measured on the masks."""
     paths = mask_paths(name, frames)
-    boxes = [find_boxes(imread(folder / path) > 0) for path in paths]
+    boxes = [mask_boxes(imread(folder / path) > 0, min_area=1) for path in paths]
     return {
         "image": f"videos/{name}.mp4",
-        "label": label,
+        "still": still,
+        "label": still % 2,
         "mask": paths,
         "box": boxes,
         "box_label": [[1] * len(frame) for frame in boxes],
     }
-
-
-def find_boxes(mask: np.ndarray) -> list[list[int]]:
-    """Give the extent of a mask ``(H, W)`` as no or one box ``[x1, y1, x2, y2]``, x2 and y2 exclusive."""
-    y, x = np.nonzero(mask)
-    return [[int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]] if len(x) else []
 
 
 if __name__ == "__main__":
