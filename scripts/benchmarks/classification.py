@@ -13,6 +13,8 @@ from typing import Any
 from benchmarks.measure import learn, open_bundle, seconds_of_call
 from ignite.engine import Engine, Events
 
+__all__ = ["epoch", "inference", "learning"]
+
 DATA = "datasets/sample/data"
 
 

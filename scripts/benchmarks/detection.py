@@ -14,6 +14,8 @@ from endofm_monai.inferers import DetectionPredictor
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.transforms import FitClip
 
+__all__ = ["sample", "streaming"]
+
 DATA = "datasets/sample/data"
 
 

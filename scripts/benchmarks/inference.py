@@ -19,6 +19,8 @@ from monai.bundle import ConfigWorkflow
 
 from endofm_monai.apps.cvat.__main__ import annotate
 
+__all__ = ["run"]
+
 TINY: dict[str, dict[str, Any]] = {
     "segmentation": {"preset": "tiny", "decoder": "simple", "frame_size": 96, "num_workers": 0},
     "detection": {"preset": "tiny", "class_names": ["polyp"], "frame_size": [96, 128]},

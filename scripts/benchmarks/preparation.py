@@ -22,6 +22,8 @@ from endofm_monai.data import find_clips, open_clip
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip
 
+__all__ = ["encode", "index", "leakage"]
+
 Frames = list[np.ndarray]
 Cut = tuple[float, float, float, float]
 BILINEAR = Image.Resampling.BILINEAR

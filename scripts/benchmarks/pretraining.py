@@ -28,6 +28,8 @@ from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
 from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
 
+__all__ = ["forward", "memory", "peak_of_step", "reading", "startup", "step"]
+
 SETTINGS = {
     "fp32": (torch.float32, False),
     "fp32_compiled": (torch.float32, True),

@@ -11,6 +11,8 @@ from monai.losses import DiceCELoss
 
 from endofm_monai.networks.nets import EndoFMSegmenter
 
+__all__ = ["forward", "memory", "peak_of_step", "sample"]
+
 
 @torch.inference_mode()
 def forward(frames: int = 8, repeat: int = 3) -> dict[str, dict[str, float]]:
