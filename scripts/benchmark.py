@@ -26,5 +26,8 @@ def load(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    wanted = [name for name in sys.argv[1:2] if name in PARTS] or PARTS
-    fire.Fire({name: load(name) for name in wanted}, serialize=lambda result: json.dumps(result, indent=4))
+    parts = {name: load(name) for name in PARTS if sys.argv[1:2] in ([], [name])}
+    if sys.argv[1:]:
+        fire.Fire(parts, serialize=lambda result: json.dumps(result, indent=4))
+    else:
+        print("\n".join(f"{name} {' | '.join(part) if isinstance(part, dict) else ''}" for name, part in parts.items()))
