@@ -5,19 +5,47 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-__all__ = ["ClipInfo", "ClipReadError", "ClipReader", "FrameRangeReader", "join_frames", "split_frames"]
+__all__ = [
+    "ClipInfo",
+    "ClipReadError",
+    "ClipReader",
+    "FrameRangeReader",
+    "clip_read_errors",
+    "join_frames",
+    "split_frames",
+]
 
 Reader = TypeVar("Reader", bound="ClipReader")
 
 
 class ClipReadError(ValueError):
     """A clip, or a frame of it, cannot be read. The message is one line and starts with the clip's path."""
+
+
+@contextmanager
+def clip_read_errors(path: str | os.PathLike[str], problem: str = "cannot be read") -> Iterator[None]:
+    """Turn whatever a library raises on the content of a file into one line, ``path: problem (reason)``.
+
+    :meth:`ClipReader.probe`, :meth:`ClipReader.read` and ``open_clip`` do so for every reader; a reader uses it itself
+    where it can say more than "cannot be read".
+
+    Raises:
+        ClipReadError: in place of any other exception; one that is raised inside passes as it is.
+    """
+    try:
+        yield
+    except ClipReadError:
+        raise
+    except Exception as error:  # libraries raise anything on a damaged file, MemoryError and RecursionError, too
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        raise ClipReadError(f"{os.fspath(path)}: {problem} ({reason})") from error
 
 
 @dataclass(frozen=True)
@@ -52,8 +80,14 @@ class ClipReader(ABC):
     def probe(self) -> ClipInfo:
         """Give the number, rate and size of the frames, at the cost of at most one decoded frame."""
         if self._info is None:
-            self._info = self._probe()
+            with clip_read_errors(self.path):
+                self._info = self._probe()
         return self._info
+
+    def times(self) -> np.ndarray:
+        """Give when each frame is shown, in seconds from the first one: float64 ``(frames,)``, strictly rising."""
+        info = self.probe()
+        return np.arange(info.frames) / info.fps
 
     def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Read frames, each of them once.
@@ -75,15 +109,16 @@ class ClipReader(ABC):
                 raise ClipReadError(f"{self.path}: frame {index} is outside the clip, which has {info.frames} frames")
             places.setdefault(index, []).append(place)
 
-        clip = np.empty((len(indices), info.height, info.width, 3), np.uint8)
-        for index, frame in self._decode(sorted(places)):
-            if frame.shape != clip.shape[1:]:
-                raise ClipReadError(
-                    f"{self.path}: frame {index} has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), "
-                    f"but the first frame has {info.height}x{info.width}"
-                )
-            for place in places[index]:
-                clip[place] = frame
+        with clip_read_errors(self.path):
+            clip = np.empty((len(indices), info.height, info.width, 3), np.uint8)
+            for index, frame in self._decode(sorted(places)):
+                if frame.shape != clip.shape[1:]:
+                    raise ClipReadError(
+                        f"{self.path}: frame {index} has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), "
+                        f"but the first frame has {info.height}x{info.width}"
+                    )
+                for place in places[index]:
+                    clip[place] = frame
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
     def close(self) -> None:  # noqa: B027 (most readers hold nothing open)
@@ -133,6 +168,12 @@ class FrameRangeReader(ClipReader):
     def close(self) -> None:
         """Close the whole clip's reader."""
         self._reader.close()
+
+    def times(self) -> np.ndarray:
+        """Give the times of the frames, from the first one of the range."""
+        self.probe()
+        times = self._reader.times()[self._first : self._last + 1]
+        return times - times[0]
 
     def _probe(self) -> ClipInfo:
         whole = self._reader.probe()

@@ -12,7 +12,13 @@ from monai.transforms.io.array import SUPPORTED_READERS
 from monai.utils import MetaKeys, ensure_tuple
 from pydicom.misc import is_dicom
 
-from endofm_monai.data.readers.base import ClipReader, ClipReadError, FrameRangeReader, split_frames
+from endofm_monai.data.readers.base import (
+    ClipReader,
+    ClipReadError,
+    FrameRangeReader,
+    clip_read_errors,
+    split_frames,
+)
 from endofm_monai.data.readers.dicom import open_dicom
 from endofm_monai.data.readers.images import FramesReader
 from endofm_monai.data.readers.nifti import NiftiReader
@@ -48,17 +54,22 @@ def open_clip(
     whole, frames = split_frames(os.fspath(source))
     if frames is not None:
         return FrameRangeReader(open_clip(whole, fps=fps, threads=threads), *frames)
-    if not os.path.exists(source):
-        raise ClipReadError(f"{os.fspath(source)}: does not exist")
-    if os.path.isdir(source):
-        return FramesReader(source, fps=fps)
-    if has_suffix(source, IMAGE_SUFFIXES):
-        return FramesReader([source], fps=fps)
-    if has_suffix(source, NIFTI_SUFFIXES):
-        return NiftiReader(source, fps=fps)
-    if has_suffix(source, DICOM_SUFFIXES) or (not has_suffix(source, VIDEO_SUFFIXES) and is_dicom(source)):
-        return open_dicom(source, fps=fps, threads=threads)
-    return VideoReader(source, threads=threads)
+    with clip_read_errors(source):
+        return _open_file(os.fspath(source), fps, threads)
+
+
+def _open_file(path: str, fps: float, threads: int) -> ClipReader:
+    if not os.path.exists(path):
+        raise ClipReadError(f"{path}: does not exist")
+    if os.path.isdir(path):
+        return FramesReader(path, fps=fps)
+    if has_suffix(path, IMAGE_SUFFIXES):
+        return FramesReader([path], fps=fps)
+    if has_suffix(path, NIFTI_SUFFIXES):
+        return NiftiReader(path, fps=fps)
+    if has_suffix(path, DICOM_SUFFIXES) or (not has_suffix(path, VIDEO_SUFFIXES) and is_dicom(path)):
+        return open_dicom(path, fps=fps, threads=threads)
+    return VideoReader(path, threads=threads)
 
 
 def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:

@@ -10,7 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, UniformFrames, join_frames, load_datalist, open_clip, split_frames
+from endofm_monai.data import (
+    ClipInfo,
+    ClipReader,
+    ClipReadError,
+    UniformFrames,
+    clip_read_errors,
+    join_frames,
+    load_datalist,
+    open_clip,
+    split_frames,
+)
 from endofm_monai.transforms import LoadClipd
 
 
@@ -68,3 +78,49 @@ def test_the_datalist_checks_the_file_behind_a_range(video, tmp_path):
     datalist.write_text(json.dumps({"training": [{"image": "missing.mp4#frames=0-9"}]}))
     with pytest.raises(FileNotFoundError, match=r"missing\.mp4#frames=0-9 does not exist"):
         load_datalist(video.parent, datalist)
+
+
+class FailingReader(ClipReader):
+    """A reader whose library raises ``error`` when it decodes, or already when it probes."""
+
+    def __init__(self, error: Exception, early: bool) -> None:
+        super().__init__("clip.xyz")
+        self.error, self.early = error, early
+
+    def _probe(self):
+        if self.early:
+            raise self.error
+        return ClipInfo(3, 25.0, 2, 2, 0.12)
+
+    def _decode(self, wanted):
+        yield wanted[0], np.zeros((2, 2, 3), np.uint8)
+        raise self.error
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError("Columns"), "'Columns'"),
+        (ValueError("several\n  lines"), "several lines"),
+        (FileNotFoundError(2, "No such file or directory", "clip.xyz"), "No such file or directory"),
+        (RecursionError(), "RecursionError"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_whatever_a_library_raises_names_the_clip_in_one_line(error, reason, early):
+    with pytest.raises(ClipReadError) as raised:
+        FailingReader(error, early).read([0, 1])
+    assert str(raised.value) == f"clip.xyz: cannot be read ({reason})"
+
+
+def test_what_ends_a_process_passes():
+    with pytest.raises(KeyboardInterrupt), clip_read_errors("clip.xyz"):
+        raise KeyboardInterrupt
+    with pytest.raises(ClipReadError, match=r"^clip.xyz: is no clip$"), clip_read_errors("other"):
+        raise ClipReadError("clip.xyz: is no clip")
+
+
+def test_frames_of_a_range_are_timed_from_its_first(video):
+    with open_clip(join_frames(str(video), 10, 29)) as reader:
+        np.testing.assert_allclose(reader.times(), np.arange(20) / 25, atol=1e-9)
