@@ -5,9 +5,9 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
+from endofm_monai.data.readers.pictures import open_picture, upright
 from endofm_monai.preparation import run_from_command_line
 from endofm_monai.utils import atomic_path, write_json
 
@@ -30,7 +30,8 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
         x, y, width, height = (int(clip[name]) for name in "xywh")
         for number in range(int(clip["first_frame"]), int(clip["last_frame"]) + 1):
             path = Path(source) / "frames" / f"{number:04d}.png"
-            with Image.open(path) as frame:
+            with open_picture(path) as opened:
+                frame = upright(opened)
                 if x < 0 or y < 0 or x + width > frame.width or y + height > frame.height:
                     found = f"found x={x}, y={y}, w={width}, h={height}"
                     raise ValueError(f"{table}: {clip['clip_id']}: expected a window in {frame.size}, {found}")

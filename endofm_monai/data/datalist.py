@@ -11,19 +11,11 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from endofm_monai.data.readers.base import split_frames
-from endofm_monai.data.readers.paths import (
-    DICOM_SUFFIXES,
-    IMAGE_SUFFIXES,
-    NIFTI_SUFFIXES,
-    VIDEO_SUFFIXES,
-    find_clips,
-    has_suffix,
-)
+from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, find_clips, list_files
 
 __all__ = ["list_videos", "load_datalist", "name_clips", "result_path"]
 
 logger = logging.getLogger(__name__)
-_SUFFIXES = VIDEO_SUFFIXES + IMAGE_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
 
 def load_datalist(
@@ -147,7 +139,7 @@ def _name(clip: Any, root: str) -> str:
 
 
 def _without_suffix(name: str) -> str:
-    found = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    found = next((suffix for suffix in CLIP_SUFFIXES + IMAGE_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(found)]
 
 
@@ -168,10 +160,10 @@ def list_videos(
         results_dir: folder with the results of a former run; a video whose result says that it could be read is done.
     """
     if datalist is None and single_images:
-        images = [path for path in Path(os.path.realpath(dataset_dir)).rglob("*") if has_suffix(path, IMAGE_SUFFIXES)]
+        images = list_files(Path(os.path.realpath(dataset_dir)), IMAGE_SUFFIXES)
         if not images:
             raise ValueError(f"{dataset_dir}: holds no image.")
-        videos = name_clips([{"image": str(path)} for path in sorted(images)], dataset_dir)
+        videos = name_clips([{"image": str(path)} for path in images], dataset_dir)
     else:
         videos = load_datalist(dataset_dir, datalist, section, label_key="")
     if results_dir is None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
-from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, list_files
 
 __all__ = ["class_weights", "key_frames", "load_box_datalist", "load_labeled_clips"]
 
@@ -114,8 +114,7 @@ def _from_folders(dataset_dir: Path, section: str, class_names: Sequence[str]) -
     items = [
         {"image": os.path.realpath(path), "label": index}
         for index, name in enumerate(class_names)
-        for path in sorted((folder / name).rglob("*"))
-        if has_suffix(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES) and not path.name.startswith(".")
+        for path in list_files(folder / name, CLIP_SUFFIXES + IMAGE_SUFFIXES)
     ]
     if not items:
         raise ValueError(f"{folder}: its folders {found} hold no video and no image.")

@@ -4,10 +4,10 @@
 import os
 
 import numpy as np
-from PIL import Image
 from skimage.measure import label, regionprops
 
 from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.data.readers.pictures import open_picture, upright
 
 __all__ = ["mask_boxes", "read_mask"]
 
@@ -32,13 +32,11 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     Raises:
         ClipReadError: when it is no readable image, or which values are foreground is not clear; it names those found.
     """
-    try:
-        with Image.open(path) as image:
-            places = np.asarray(image) if image.mode == "P" else None
-            is_number = image.mode in ("L", "F") or image.mode.startswith("I")
-            pixels = np.asarray(image if is_number else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ClipReadError(f"{path}: is not a readable mask ({error})") from error
+    with open_picture(path, "mask") as opened:
+        image = upright(opened)
+        places = np.asarray(image) if image.mode == "P" else None
+        is_number = image.mode in ("L", "F") or image.mode.startswith("I")
+        pixels = np.asarray(image if is_number else image.convert("RGB"))
     channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
     is_gray = all(np.array_equal(channels[0], channel) for channel in channels[1:])
     codes = (

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, read_mask
+from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, picture_size, read_mask
 from endofm_monai.preparation.encode import encode_clips
-from endofm_monai.preparation.layouts import image_size
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path, sha256
 
@@ -106,6 +105,8 @@ def prepare_video(
         mode, reason = choose_mode(video) if settings.mode == "auto" else (settings.mode, "as asked for")
         with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
             info = reader.probe()  # the last frame is read, so that a video that is cut off is found
+            if video.frames and info.frames != len(video.frames):
+                raise ClipReadError(f"{video.frames[0]}: holds {info.frames} images, expected one")
             brightness = reader.read([0, info.frames // 2, info.frames - 1]).float().mean().item() / 255
         length = None if settings.clip_seconds is None else max(1, round(settings.clip_seconds * info.fps))
         ranges = clip_ranges(info.frames, length, settings.remainder)
@@ -203,9 +204,9 @@ def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
     missing = [path for path in video.files if not path.is_file()]
     if missing:
         raise ClipReadError(f"{missing[0]}: is missing ({len(missing)} of {len(video.files)} files are)")
-    expected = image_size(video.files[0]) if video.frames else (0, 0)
+    expected = picture_size(video.files[0]) if video.frames else (0, 0)
     for path in video.files if video.frames else []:
-        if (size := image_size(path)) != expected:
+        if (size := picture_size(path)) != expected:
             wanted = "{}x{} (width x height)".format(*expected)
             raise ClipReadError(f"{path}: expected {wanted} as {video.files[0].name}, found {size[0]}x{size[1]}")
     boxes = [mask_boxes(read_mask(path)) for path in video.masks]
@@ -233,8 +234,8 @@ def _copy_frames(video: SourceVideo, output: Path) -> dict[str, list[str]]:
         paths["image"].append(f"frames/{place}{'.png' if suffix in ('.tif', '.tiff') else suffix}")
         with atomic_path(output / paths["image"][-1]) as temporary:
             if suffix in (".tif", ".tiff"):
-                with Image.open(frame) as image:
-                    image.convert("RGB").save(temporary)
+                with open_clip(frame) as reader:
+                    Image.fromarray(reader.read([0])[:, 0].permute(1, 2, 0).numpy()).save(temporary)
             else:
                 shutil.copyfile(frame, temporary)
         if video.masks:

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from PIL import Image
-
-from endofm_monai.data import ClipReadError, find_clips
+from endofm_monai.data import ClipReadError, find_clips, picture_size
 from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
 from endofm_monai.preparation.sources import SourceVideo
 
@@ -161,7 +159,7 @@ def read_boxed_video(
                     raise ValueError(f"{box} is not finite or inverted; expected x1 <= x2 and y1 <= y2")
         except (OSError, ValueError) as error:
             raise ClipReadError(f"{path}: holds no readable boxes ({error})") from error
-        size = image_size(frame)
+        size = picture_size(frame)
         if found.size not in (None, size):
             notes.append(f"{path}: states a size of {found.size}, but the image has {size}; that counts")
         boxes.append([])
@@ -183,12 +181,3 @@ def read_boxed_video(
 def _clamp(box: list[float], size: tuple[int, int]) -> list[float]:
     box = [min(max(value, 0), size[axis % 2] - 1) for axis, value in enumerate(box)]
     return [int(value) if float(value).is_integer() else value for value in box]
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Give the width and height of an image, without decoding it."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ClipReadError(f"{path}: is not a readable image ({error})") from error

@@ -3,25 +3,27 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError
 from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data.readers.pictures import open_picture, picture_pages, upright
 
 __all__ = ["FramesReader"]
 
 
 class FramesReader(ClipReader):
-    """Reads a clip that is stored as one image file a frame.
+    """Reads a clip that is stored as one image file a frame, or as the pages of one: a TIFF stack, an animation.
 
     Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask.
 
     Args:
         frames: a folder, whose images are taken in natural order, or the image files in the order of the clip.
-        fps: frames per second, which images do not state.
+        fps: frames per second, which only animations state.
     """
 
     def __init__(self, frames: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0) -> None:
@@ -36,28 +38,42 @@ class FramesReader(ClipReader):
             raise ClipReadError(f"{self.path}: holds no frame images")
 
     def _probe(self) -> ClipInfo:
-        height, width = self._load(0).shape[:2]
-        return ClipInfo(len(self._files), self._fps, height, width, duration=len(self._files) / self._fps)
+        frames, fps = len(self._files), self._fps
+        with open_picture(self._files[0]) as image:
+            pages = picture_pages(image)
+            self._pages, shown = zip(*(pages if frames == 1 else islice(pages, 1)), strict=True)
+            if frames == 1:
+                frames = len(self._pages)
+                fps = 1000 * frames / sum(shown) if frames > 1 and sum(shown) > 0 else fps
+            height, width = self._show(image, self._pages[0]).shape[:2]
+        return ClipInfo(frames, fps, height, width, duration=frames / fps)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         info = self.probe()
+        if len(self._files) == 1:
+            with open_picture(self._files[0]) as image:
+                for index in wanted:
+                    yield index, self._show(image, self._pages[index])
+            return
         for index in wanted:
-            image = self._load(index)
-            if image.shape[:2] != (info.height, info.width):
+            with open_picture(self._files[index]) as image:
+                (page, _), *more = islice(picture_pages(image), 2)
+                if more:
+                    raise ClipReadError(f"{self._files[index]}: holds several images, but is one of several files")
+                frame = self._show(image, page)
+            if frame.shape[:2] != (info.height, info.width):
                 raise ClipReadError(
-                    f"{self._files[index]}: has {image.shape[0]}x{image.shape[1]} pixels (rows x columns), but "
+                    f"{self._files[index]}: has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), but "
                     f"{self._files[0]} of the same clip has {info.height}x{info.width}"
                 )
-            yield index, image
+            yield index, frame
 
-    def _load(self, index: int) -> np.ndarray:
-        try:
-            with Image.open(self._files[index]) as image:
-                image = ImageOps.exif_transpose(image)
-                if image.mode.startswith("I;16"):  # PIL would clip instead of scale
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                if image.mode in ("I", "F"):
-                    raise ValueError(f"pixels of type {image.mode} have no known range")
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ClipReadError(f"{self._files[index]}: is not a readable image ({error})") from error
+    @staticmethod
+    def _show(image: Image.Image, page: int) -> np.ndarray:
+        image.seek(page)
+        image = upright(image)
+        if image.mode.startswith("I;16"):  # PIL would clip instead of scale
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError(f"pixels of type {image.mode} have no known range")
+        return np.asarray(image.convert("RGB"))

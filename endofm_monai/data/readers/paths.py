@@ -1,19 +1,34 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import os
 import re
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from pydicom.misc import is_dicom
 
+from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.data.readers.pictures import open_picture, picture_pages
+
 __all__ = ["find_clips"]
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+logger = logging.getLogger(__name__)
+
+# The one list of what is found in folders; a file that is named is opened by what it holds.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".dv", ".mkv", ".webm", ".ogv", ".ogm", ".flv"),
+    *(".f4v", ".wmv", ".asf", ".mxf", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".mpv", ".vob", ".mod", ".tod", ".ts"),
+    *(".mts", ".m2ts", ".m2t", ".trp", ".h264", ".264", ".h265", ".265", ".hevc", ".mjpg", ".mjpeg", ".ivf", ".y4m"),
+)
+IMAGE_SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 DICOM_SUFFIXES = (".dcm", ".dicom")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
-_CLIP_SUFFIXES = VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
+CLIP_SUFFIXES = VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
 
 def has_suffix(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> bool:
@@ -29,22 +44,48 @@ def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
-    """Find the clips in a folder and below it.
+    """Find the clips in a folder and below it, and log by suffix which files are not used.
 
     A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
-    video are taken for thumbnails). DICOM files are often named by a number: a file without a suffix of letters is one
-    if it begins as such. Hidden files and folders are left out, and links to folders are not followed. The order is
-    natural.
+    video are taken for thumbnails); where the first image holds several, as TIFF stacks do, each is a clip of its own.
+    DICOM files are often named by a number: a file without a suffix of letters is one if it begins as such. Hidden
+    files and folders are left out, and links to folders are not followed. The order is natural.
     """
     clips: list[Path] = []
+    unused: list[str] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         names = [name for name in names if not name.startswith(".")]
-        files = [name for name in names if has_suffix(name, _CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
-        clips += [Path(parent, name) for name in files]
-        if not files and frame_images(parent):
+        files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
+        images = [] if files else frame_images(parent)
+        if images and not _holds_several(images[0]):
             clips.append(Path(parent))
+        else:
+            clips += images or [Path(parent, name) for name in files]
+        unused += set(names).difference(files, (image.name for image in images))
+    _log_unused(folder, unused)
     return sorted(clips, key=lambda clip: natural_key(str(clip)))
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """List the files in a folder and below it whose names end in one of ``suffixes``, and log which are not used."""
+    files = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".") and path.is_file()]
+    _log_unused(folder, [path.name for path in files if not has_suffix(path, suffixes)])
+    return [path for path in files if has_suffix(path, suffixes)]
+
+
+def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Log how many files of each suffix in a folder are not used, in one line."""
+    counts = Counter(os.path.splitext(name)[1].lower() or "without suffix" for name in names)
+    if counts:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+        logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {kinds}")
+
+
+def _holds_several(image: Path) -> bool:
+    with suppress(ClipReadError), open_picture(image) as opened:
+        return len(list(islice(picture_pages(opened), 2))) > 1
+    return False
 
 
 def _is_nameless_dicom(path: Path) -> bool:

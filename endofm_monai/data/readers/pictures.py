@@ -1,0 +1,62 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
+
+from endofm_monai.data.readers.base import clip_read_errors
+
+__all__ = ["open_picture", "picture_pages", "picture_size"]
+
+_PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
+
+
+@contextmanager
+def open_picture(path: str | os.PathLike, kind: str = "image") -> Iterator[Image.Image]:
+    """Open a picture; whatever is wrong with it, then or while it is used, is a ``ClipReadError`` that names it."""
+    with clip_read_errors(path, f"is not a readable {kind}"), Image.open(path) as image:
+        yield image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as it is shown, as its EXIF data ask: pictures, masks and sizes all stand so."""
+    return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Give the width and height of a picture as it is shown."""
+    with open_picture(path) as image:
+        return upright(image).size
+
+
+def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
+    """Find the pages of a TIFF stack, or the frames of an animation, that are shown.
+
+    Thumbnails and masks in a TIFF file are none, nor is the picture that stands for an animated PNG where it cannot be
+    played. Where the file breaks off there is one more page, which cannot be read.
+
+    Yields:
+        number of the page, for ``image.seek``, and how long it is shown, in milliseconds (0 where that is not stated).
+    """
+    if image.format not in _PAGED:
+        yield 0, 0.0
+        return
+    stated = getattr(image, "n_frames", 1) if image.format in ("WEBP", "PNG") else 1
+    for page in count():
+        try:
+            image.seek(page)
+            if image.format == "WEBP":
+                image.load()  # tells the time
+        except Exception as error:
+            if not isinstance(error, EOFError) or page < stated:
+                yield page, 0.0
+            return
+        is_aside = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.NewSubfileType, 0) & 0b101
+        is_stand_in = page == 0 and getattr(image, "default_image", False)
+        if not is_aside and not is_stand_in:
+            yield page, float(image.info.get("duration") or 0)
