@@ -78,8 +78,9 @@ def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
     """Log how many files of each suffix in a folder are not used, in one line."""
     counts = Counter(os.path.splitext(name)[1].lower() or "without suffix" for name in names)
     if counts:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-        logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {kinds}")
+        kinds = sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in kinds[:10]) + ", ..." * (len(kinds) > 10)
+        logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {listed}")
 
 
 def _holds_several(image: Path) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, FramesReader
+from endofm_monai.data import ClipReadError, FramesReader, open_clip, picture_size
+from tests.support.pictures import write_pages, write_turned
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 5, 7, 3), dtype=np.uint8)
 
@@ -59,12 +60,11 @@ def test_any_png_becomes_rgb(tmp_path: Path, image: Image.Image, expected: np.nd
 
 
 def test_image_is_turned_as_its_exif_data_ask(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the orientation: shown after a clockwise quarter turn
-    Image.fromarray(PIXELS[0]).save(tmp_path / "frame.png", exif=exif)
-    reader = FramesReader([tmp_path / "frame.png"])
-    assert (reader.probe().height, reader.probe().width) == (7, 5)
-    np.testing.assert_array_equal(reader.read([0])[:, 0].permute(1, 2, 0), np.rot90(PIXELS[0], -1))
+    for name in ("frame.png", "frame.tif", "frame.webp"):
+        path = write_turned(tmp_path / name, PIXELS[0], **({"lossless": True} if name.endswith("webp") else {}))
+        reader = FramesReader([path])
+        assert (reader.probe().height, reader.probe().width) == picture_size(path)[::-1] == (5, 7)
+        np.testing.assert_array_equal(reader.read([0])[:, 0].permute(1, 2, 0), PIXELS[0])
 
 
 def test_frames_of_different_sizes_are_named(tmp_path: Path) -> None:
@@ -90,3 +90,55 @@ def test_no_frames(tmp_path: Path) -> None:
         FramesReader(tmp_path)
     with pytest.raises(ClipReadError, match="holds no frame images"):
         FramesReader([])
+
+
+PAGES = PIXELS[:6] // 128 * 255  # two levels, so that a GIF's palette can hold them
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fps"),
+    [
+        ("stack.tif", {}, 30),
+        ("a.webp", {"lossless": True, "duration": [40, 120, 40, 120, 40, 120]}, 12.5),
+        ("a.png", {"duration": 100}, 10),
+        ("a.apng", {"duration": 100, "format": "PNG"}, 10),
+        ("stand_in.png", {"duration": 100, "default_image": True}, 10),
+        ("a.GIF", {"duration": 50}, 20),
+    ],
+)
+def test_all_pages_of_one_file_are_frames(tmp_path: Path, name: str, options: dict[str, Any], fps: float) -> None:
+    pages = [PAGES[-1], *PAGES] if "default_image" in options else PAGES  # a picture for those who play none
+    path = write_pages(tmp_path / name, pages, **options)
+    for source in (path, tmp_path):
+        reader = open_clip(source)
+        info = reader.probe()
+        assert (info.frames, info.fps, info.height, info.width) == (6, fps, 5, 7)
+        np.testing.assert_array_equal(reader.read([4, 0, 5, 0]).permute(1, 2, 3, 0), PAGES[[4, 0, 5, 0]])
+
+
+def test_what_beside_pages_is_no_frame(tmp_path: Path) -> None:
+    page, thumbnail = Image.fromarray(PIXELS[0]), Image.fromarray(PIXELS[0, :2, :2])
+    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
+    page.save(tmp_path / "photo.tif", save_all=True, append_images=[thumbnail])
+    page.save(tmp_path / "views.jpg", format="MPO", save_all=True, append_images=[thumbnail])
+    for name in ("photo.tif", "views.jpg"):
+        assert open_clip(tmp_path / name).probe().frames == 1
+    write_pages(tmp_path / "sizes.tif", [PIXELS[0], PIXELS[1, :3]])
+    with pytest.raises(ClipReadError, match=r"sizes\.tif: frame 1 has 3x7 pixels .* first frame has 5x7"):
+        open_clip(tmp_path / "sizes.tif").read([0, 1])
+    with pytest.raises(ClipReadError, match=r"sizes\.tif: holds several images, but is one of several files"):
+        open_clip([tmp_path / "photo.tif", tmp_path / "sizes.tif"]).read([1])
+
+
+def read_all(path: Path) -> np.ndarray:
+    reader = open_clip(path)
+    return reader.read(range(reader.probe().frames)).numpy()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("name", ["cut.tif", "cut.webp", "cut.png", "cut.gif"])
+def test_pages_that_are_cut_off_are_missed(tmp_path: Path, name: str) -> None:
+    path = write_pages(tmp_path / name, np.random.default_rng(1).integers(0, 256, (8, 40, 40, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ClipReadError, match=rf"^{path}: "):
+        read_all(path)

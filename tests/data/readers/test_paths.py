@@ -6,10 +6,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pytest
 from pydicom.examples import get_path
 
 from endofm_monai.data import find_clips
-from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data.readers.paths import frame_images, list_files
+from tests.support.pictures import write_pages
 
 
 def make(folder: Path, *names: str) -> None:
@@ -48,3 +51,25 @@ def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:
     make(tmp_path, "a/video.mp4")
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     assert find_clips(tmp_path) == [tmp_path / "a" / "video.mp4"]
+
+
+def test_recorders_suffixes_and_what_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    videos = ["00000.MTS", "00001.m2ts", "VTS_01_1.VOB", "rec.asf", "rec.mxf", "rec.flv", "rec.OGV", "rec.3gp"]
+    make(tmp_path, *videos, "thumb1.jpg", "thumb2.JPG", "index.bup", "LICENCE", ".hidden", "a/b.xyz", "c.d/e.xyz")
+    assert {path.name for path in find_clips(tmp_path)} == set(videos)
+    assert caplog.messages == [f"{tmp_path}: 6 files are not used: 2 .jpg, 2 .xyz, 1 .bup, 1 without suffix"]
+    caplog.clear()
+    assert len(list_files(tmp_path, (".jpg",))) == 2
+    assert caplog.messages[0].startswith(f"{tmp_path}: 12 files are not used: 2 .xyz, 1 .")
+    caplog.clear()
+    make(tmp_path / "frames", "1.png", "2.png")
+    assert find_clips(tmp_path / "frames") == [tmp_path / "frames"]
+    assert not caplog.messages
+
+
+def test_stacks_are_clips_of_their_own(tmp_path: Path) -> None:
+    pages = np.arange(3, dtype=np.uint8)[:, None, None, None].repeat(60, 1).reshape(3, 4, 5, 3)
+    for name, count in (("a/1.tif", 3), ("a/2.webp", 3), ("b/1.png", 1)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_pages(tmp_path / name, pages[:count])
+    assert find_clips(tmp_path) == [tmp_path / "a" / "1.tif", tmp_path / "a" / "2.webp", tmp_path / "b"]
