@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -12,10 +11,12 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.data.readers.base import split_frames
 from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, find_clips, list_files
+from endofm_monai.utils import read_json
 
-__all__ = ["list_videos", "load_datalist", "name_clips", "result_path"]
+__all__ = ["list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
 
 logger = logging.getLogger(__name__)
+_MAX_NAME = 200  # bytes; files have up to 255, and suffixes are added
 
 
 def load_datalist(
@@ -63,6 +64,7 @@ def load_datalist(
     for index, listed in enumerate(_read_section(datalist, section)):
         where = f"{datalist}: {section}[{index}]"
         item = dict(listed) if isinstance(listed, dict) else {"image": listed}
+        _check_video(item.get("video", "video"), where)
         paths = item.get("image")
         if not paths or not all(isinstance(path, str) for path in ensure_tuple(paths)):
             raise ValueError(f"{where} needs `image`, a path or a list of paths, found {listed}.")
@@ -70,9 +72,9 @@ def load_datalist(
             raise ValueError(f"{where} has no {', '.join(missing)}, which this task needs: {item['image']}.")
         for key in ("image", label_key):
             if isinstance(item.get(key), list):
-                item[key] = [_resolve(value, root, f"{where} {key}") for value in item[key]]
+                item[key] = [resolve_path(value, root, f"{where} {key}") for value in item[key]]
             elif key in item:
-                item[key] = _resolve(item[key], root, f"{where} {key}")
+                item[key] = resolve_path(item[key], root, f"{where} {key}")
         first = seen.setdefault(str(item["image"]), index)
         if first != index:
             raise ValueError(f"{where} lists the same image as {section}[{first}]: {item['image']}.")
@@ -81,11 +83,7 @@ def load_datalist(
 
 
 def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
-    with open(datalist, encoding="utf-8") as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{datalist}: is not valid JSON ({error}).") from error
+    content = read_json(datalist, object)
     if not isinstance(content, dict) or not isinstance(content.get(section), list):
         found = f"keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ValueError(f"{datalist}: needs the list `{section}`, found {found}.")
@@ -94,14 +92,28 @@ def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
     return content[section]
 
 
-def _resolve(value: Any, root: str, where: str) -> Any:
+def _check_video(video: Any, where: str) -> None:
+    """Refuse what cannot name results in a folder."""
+    try:
+        is_name = not os.path.isabs(video) and ".." not in Path(video).parts and "\0" not in video
+        if is_name and 0 < max(len(os.fsencode(part)) for part in video.split("/")) <= _MAX_NAME:
+            return
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{where}: results of the `video` {video!r} would be written outside of their folder, or under no name that a "
+        f"file can have; expected a relative path whose parts have 1 to {_MAX_NAME} bytes."
+    )
+
+
+def resolve_path(value: Any, root: str, where: str) -> Any:
     """Make a path absolute, and check that it exists and lies in ``root``; leave what is no string as it is."""
     if not isinstance(value, str):
         return value
     path = os.path.normpath(os.path.join(root, value))
     try:
         real = os.path.realpath(split_frames(path)[0], strict=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no path at all
         raise FileNotFoundError(f"{where}: {path} does not exist.") from error
     if os.path.commonpath([real, root]) != root:
         raise ValueError(f"{where}: {value} lies outside the dataset's folder {root}.")
@@ -114,11 +126,11 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
     No two of a list have the same name, but several may be of one ``video``. A clip has the name of its path from
     ``root`` on without suffix, a part of a video ``<video>_<first>-<last>`` and a list of frames
     ``<folder>/<first>-<last>``. Where names would be the same (``a.mp4`` and ``a.avi``), the second gets ``_2`` and so
-    on. Parts are separated by ``/``.
+    on. Parts are separated by ``/``, and cut where with a suffix they would be too long for a file's name.
     """
     root, named, taken = os.path.realpath(root), [], set[str]()
     for item in items:
-        name = base = _name(item["image"], root)
+        name = base = "/".join(map(_shorten, _name(item["image"], root).split("/")))
         count = 1
         while name in taken:
             count += 1
@@ -136,6 +148,12 @@ def _name(clip: Any, root: str) -> str:
     if len(paths) > 1:
         return f"{name}-{_without_suffix(os.path.basename(paths[-1]))}"
     return name if frames is None else f"{name}_{frames[0]}-{frames[1]}"
+
+
+def _shorten(name: str) -> str:
+    while len(os.fsencode(name)) > _MAX_NAME:
+        name = name[:-1]
+    return name
 
 
 def _without_suffix(name: str) -> str:
@@ -180,4 +198,4 @@ def result_path(results_dir: str | os.PathLike, name: str) -> Path:
 
 
 def _is_done(path: Path) -> bool:
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["status"] == "ok"
+    return path.exists() and read_json(path, dict).get("status") == "ok"

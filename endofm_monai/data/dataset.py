@@ -256,5 +256,6 @@ class FeatureCache(ClipDataset):
 
 
 def survive_first_sigterm(worker_id: int) -> None:
-    """Initialize a loader's worker so that a first SIGTERM, which schedulers send to all processes, does not end it."""
+    """Initialize a loader's worker so that a first signal, which schedulers send to all processes, does not end it."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,19 +30,29 @@ def load_box_datalist(
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
     for index, item in enumerate(items):
         where = f"{datalist}: {section}[{index}] ({item['name']})"
-        frames = len(item["box"])
-        if len(item["box_label"]) != frames or (not isinstance(item["image"], str) and len(item["image"]) != frames):
+        box, box_label = _lists(item["box"], where), _lists(item["box_label"], where)
+        frames = len(box)
+        if len(box_label) != frames or (not isinstance(item["image"], str) and len(item["image"]) != frames):
             raise ValueError(f"{where}: needs a list of boxes and of labels for each frame, found {frames} and others.")
-        for frame, (boxes, labels) in enumerate(zip(item["box"], item["box_label"], strict=True)):
+        for frame, (boxes, labels) in enumerate(zip(box, box_label, strict=True)):
             if len(boxes) != len(labels):
                 raise ValueError(f"{where}, frame {frame}: has {len(boxes)} boxes, but {len(labels)} labels.")
-            for box, label in zip(boxes, labels, strict=True):
-                _check(box, label, num_classes, f"{where}, frame {frame}")
+            for each, label in zip(boxes, labels, strict=True):
+                _check(each, label, num_classes, f"{where}, frame {frame}")
     return items
 
 
+def _lists(values: Any, where: str) -> list[list[Any]]:
+    if not isinstance(values, list) or not all(isinstance(value, list) for value in values):
+        raise ValueError(
+            f"{where}: `box` and `box_label` must be lists of a list for each frame, found {values!r:.80}."
+        )
+    return values
+
+
 def _check(box: Any, label: Any, num_classes: int, where: str) -> None:
-    if len(box) != 4 or not all(isinstance(side, (int, float)) and math.isfinite(side) for side in box):
+    is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
+    if not is_box or not all(abs(side) < 1e9 for side in box):  # neither NaN nor beyond any frame
         raise ValueError(f"{where}: a box needs four finite numbers [x1, y1, x2, y2], found {box}.")
     if not (box[0] < box[2] and box[1] < box[3]):
         raise ValueError(f"{where}: the box {box} is inverted or has no area; expected x1 < x2 and y1 < y2.")
@@ -135,7 +144,7 @@ def _frames(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str) -> Any:
     if multi_label:
-        if not isinstance(label, list) or len(label) != len(class_names) or not set(label) <= {0, 1}:
+        if not isinstance(label, list) or len(label) != len(class_names) or not all(value in (0, 1) for value in label):
             raise ValueError(f"{where}: `label` must be a list of {len(class_names)} times 0 or 1, found {label!r}.")
         return torch.tensor(label, dtype=torch.float32)
     if label in class_names:

@@ -7,7 +7,7 @@ import numpy as np
 from skimage.measure import label, regionprops
 
 from endofm_monai.data.readers.base import ClipReadError
-from endofm_monai.data.readers.pictures import open_picture, upright
+from endofm_monai.data.readers.pictures import open_picture, picture_pages, upright
 
 __all__ = ["mask_boxes", "read_mask"]
 
@@ -33,10 +33,15 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         ClipReadError: when it is no readable image, or which values are foreground is not clear; it names those found.
     """
     with open_picture(path, "mask") as opened:
+        pages = [page for page, _ in picture_pages(opened)]
+        if len(pages) != 1:
+            raise ClipReadError(f"{path}: holds {len(pages)} pictures, but a mask is one")
+        opened.seek(pages[0])
         image = upright(opened)
         places = np.asarray(image) if image.mode == "P" else None
         is_number = image.mode in ("L", "F") or image.mode.startswith("I")
         pixels = np.asarray(image if is_number else image.convert("RGB"))
+        clear = np.asarray(image.convert("RGBA"))[..., 3] == 0 if image.has_transparency_data else None
     channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
     is_gray = all(np.array_equal(channels[0], channel) for channel in channels[1:])
     codes = (
@@ -44,13 +49,17 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     )
     found = np.flatnonzero(np.bincount(codes.ravel())) if codes.dtype == np.uint8 else np.unique(codes)
     is_told_apart = places is None or len(np.unique(places)) == len(found)  # else two colors of a palette are the same
+    is_told_apart &= clear is None or not codes[clear].any()  # else a color is there and not to be seen
     foreground = found[found != 0]
     if is_told_apart and len(foreground) <= 1 and (not is_gray or set(foreground.tolist()) <= {1, 255}):
         return codes != 0
     level = channels.max(0)
     between = (level > _NOISE) & (level < 255 - _NOISE)
+    gray = (level > level.min()) & (level < 255 - _NOISE)
+    inside = (level[1:, 1:] == level[:-1, 1:]) & (level[1:, 1:] == level[1:, :-1]) & gray[1:, 1:]
+    is_class = 2 * inside.sum() > gray.sum()  # even areas of gray; noise and outlines differ from pixel to pixel
     is_outline = between.mean() <= _MAX_GRAY_SHARE and (level.max() >= 255 - _NOISE or not between.any())
-    if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline:
+    if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline and not is_class:
         return level > 127
     names = [str(code) if is_gray else f"#{code:06x}" for code in found[:8].tolist()]
     raise ClipReadError(

@@ -1,11 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
+from endofm_monai.formats.masks import check_proportions, scale_points
 from endofm_monai.inferers.linking import BoxTrack
 
 TRACK = "track"
@@ -35,10 +37,11 @@ class Track:
     group: int = 0  # CVAT's; 0 for none
     source: str = "manual"  # or "auto", ...
 
-    def visible(self, frames: int) -> dict[int, Shape]:
+    def visible(self, frames: int, left_out: Collection[int] = ()) -> dict[int, Shape]:
         """The shapes of all frames of a video of so many ``frames`` in which the object is to be seen.
 
-        As in CVAT shapes are interpolated linearly between listed frames, and the last one stays until the end.
+        As in CVAT shapes are interpolated linearly between listed frames, but for those that are ``left_out``, and the
+        last one stays until the end.
         """
         found: dict[int, Shape] = {}
         listed = sorted(self.shapes)
@@ -51,6 +54,8 @@ class Track:
                 continue
             target = self.shapes.get(following, shape)
             for between in range(frame + 1, following):
+                if between in left_out:
+                    continue
                 share = (between - frame) / (following - frame)
                 points = _interpolate(shape, shape if target.outside else target, share)
                 found[between] = replace(shape, points=points, keyframe=False)
@@ -80,16 +85,51 @@ class Annotations:
     images: Sequence[str] = ()  # names of the frames, for a task of images
     source: str = ""  # file name of the video, for a task of one
     start: int = 0  # number of the video's frame that is frame 0 here
+    left_out: Collection[int] = frozenset()  # frames of a video that were deleted, of which nothing is known
+
+
+def unknown_frames(track: Track, is_complete: bool) -> set[int]:
+    """Frames between those that a track lists in which it is not known whether the object is to be seen.
+
+    A file that ``is_complete`` lists every frame but those that were deleted; in others boxes are interpolated, and
+    polygons of as many corners.
+    """
+    gaps = [(frame, following) for frame, following in pairwise(sorted(track.shapes)) if following - frame > 1]
+    found: set[int] = set()
+    for frame, following in gaps if track.number is not None else ():
+        shape, target = track.shapes[frame], track.shapes[following]
+        is_known = target.outside or len(shape.points) == len(target.points)
+        if not shape.outside and (is_complete or not is_known):
+            found.update(range(frame + 1, following))
+    return found
+
+
+def fit_annotations(annotations: Annotations, height: int, width: int, where: str) -> Annotations:
+    """Scale annotations to the frames of a file, which may be a smaller or larger copy of the one that was annotated.
+
+    Raises:
+        ValueError: when the file's frames have other proportions.
+    """
+    drawn, size = (annotations.height, annotations.width), (height, width)
+    check_proportions(drawn, size, where)
+    tracks = [
+        replace(
+            track,
+            shapes={
+                frame: replace(shape, points=scale_points(shape.kind, shape.points, drawn, size))
+                for frame, shape in track.shapes.items()
+            },
+        )
+        for track in annotations.tracks
+    ]
+    return replace(annotations, tracks=tracks, height=height, width=width)
 
 
 def _interpolate(shape: Shape, target: Shape, share: float) -> tuple[float, ...]:
     if shape.points == target.points and shape.kind != "mask":
         return shape.points
     if shape.kind == "mask" or len(shape.points) != len(target.points):
-        raise ValueError(
-            f"a {shape.kind} cannot be interpolated to a {target.kind} with another number of corners; export from "
-            'CVAT as "CVAT for video 1.1", which lists every frame'
-        )
+        raise ValueError(f"a {shape.kind} cannot be interpolated to a {target.kind} with another number of corners")
     points = np.array(shape.points) * (1 - share) + np.array(target.points) * share
     return tuple(points.round(2).tolist())
 
@@ -140,4 +180,4 @@ def merge_tags(annotations: Annotations, tagged: Annotations) -> Annotations:
         raise ValueError(
             f"{annotations.name}: has {annotations.frames} frames, but {tagged.frames} where the tags are."
         )
-    return replace(annotations, tags=tagged.tags)
+    return replace(annotations, tags=tagged.tags, left_out={*annotations.left_out, *tagged.left_out})

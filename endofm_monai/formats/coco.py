@@ -1,18 +1,30 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
+import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from endofm_monai.data import open_clip
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.formats.annotations import Shape
 from endofm_monai.formats.items import item_shapes
-from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_from_points, mask_points
-from endofm_monai.utils import write_json
+from endofm_monai.formats.masks import (
+    check_proportions,
+    coco_mask,
+    mask_from_coco,
+    mask_from_points,
+    mask_points,
+    scale_points,
+)
+from endofm_monai.utils import read_json, write_json
+
+logger = logging.getLogger(__name__)
+Size = tuple[int, int]  # height and width
 
 
 def datalist_from_coco(
@@ -20,11 +32,15 @@ def datalist_from_coco(
     class_names: Sequence[str],
     output: str | os.PathLike,
     outlines: bool = False,
+    dataset_dir: str | os.PathLike | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Write a datalist from annotations in COCO's format; :func:`endofm_monai.data.load_box_datalist` checks it.
 
     The images of one folder are the frames of one video, in natural order of their names; of an image in no folder the
     whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video.
+
+    What was annotated on images of another ``width`` and ``height`` than the files have is scaled to them. Crowds
+    (``iscrowd``) are no single polyps and are left out.
 
     Args:
         files: annotation file by section, e.g. ``{"training": "train.json", "validation": "val.json"}``; their
@@ -34,44 +50,55 @@ def datalist_from_coco(
         outlines: read masks and polygons too: an annotation with a ``segmentation`` becomes an ``outline`` of its frame
             and no box, and what else is known goes to ``box_info`` and ``tag``; see
             :func:`endofm_monai.formats.items_from_annotations`. By default every annotation is a box.
+        dataset_dir: folder of the images, by default that of ``output``.
 
     Returns:
         what was written.
 
     Raises:
-        ValueError: when a file is no such JSON, a box is of an unknown image, or of a class that is not in
-            ``class_names``; the message names the file.
+        ValueError: when a file is no such JSON, an annotation is of an unknown image or class or is not as it should
+            be, or images have other proportions than it says; the message names file and annotation.
     """
-    datalist = {section: _read_videos(Path(path), class_names, outlines) for section, path in files.items()}
+    root = Path(output).parent if dataset_dir is None else Path(dataset_dir)
+    datalist = {section: _read_videos(Path(path), class_names, outlines, root) for section, path in files.items()}
     write_json(output, datalist, indent=None)
     return datalist
 
 
-def _read_videos(path: Path, class_names: Sequence[str], outlines: bool) -> list[dict[str, Any]]:
+def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: Path) -> list[dict[str, Any]]:
+    content = read_json(path, object)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         names = {category["id"]: category["name"] for category in content["categories"]}
         images = {image["id"]: image for image in content["images"]}
         videos = _group(content, path)
-        annotations = [
-            (a["image_id"], a["category_id"], [float(side) for side in a["bbox"]], a) for a in content["annotations"]
-        ]
-    except (ValueError, TypeError, KeyError) as error:
+        annotations = [each for each in content["annotations"] if not each.get("iscrowd")]
+        sizes = _sizes(videos, images, root, path)
+    except (AttributeError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: is no JSON in COCO's format ({type(error).__name__}: {error}).") from error
+    if crowds := len(content["annotations"]) - len(annotations):
+        logger.warning(f"{path}: {crowds} crowds (`iscrowd`) are no single polyps and are left out.")
     keys = ("box", "box_label", "box_info", "outline") if outlines else ("box", "box_label")
     found: dict[Any, dict[str, list]] = defaultdict(lambda: {key: [] for key in keys})
-    for image, category, (x, y, width, height), annotation in annotations:
-        if image not in images:
-            raise ValueError(f"{path}: has a box of the image {image!r}, which it does not list.")
-        if names.get(category) not in class_names:
-            expected = ", ".join(class_names)
-            raise ValueError(f"{path}: has a box of the class {names.get(category)!r}; expected one of {expected}.")
-        label, info = list(class_names).index(names[category]) + 1, annotation.get("attributes", {})
-        if outlines and annotation.get("segmentation"):
-            found[image]["outline"] += _outlines(annotation["segmentation"], label, info, path)
-            continue
-        # rounded, so that far sides have no more digits than they were written with
-        box = [x, y, round(x + width, 6), round(y + height, 6)]
+    for number, annotation in enumerate(annotations):
+        try:
+            image, category = annotation["image_id"], annotation["category_id"]
+            if image not in sizes:
+                raise ValueError(f"has a box of the image {image!r}, which it does not list")
+            if names.get(category) not in class_names:
+                expected = ", ".join(class_names)
+                raise ValueError(f"has a box of the class {names.get(category)!r}; expected one of {expected}")
+            label, info = list(class_names).index(names[category]) + 1, annotation.get("attributes", {})
+            if outlines and annotation.get("segmentation"):
+                found[image]["outline"] += _outlines(annotation["segmentation"], label, info, *sizes[image])
+                continue
+            x, y, width, height = (float(side) for side in annotation["bbox"])
+            if not all(map(math.isfinite, (x, y, width, height))):
+                raise ValueError("has a box that is not finite")
+            # rounded, so that far sides have no more digits than they were written with
+            box = list(scale_points("box", [x, y, round(x + width, 6), round(y + height, 6)], *sizes[image]))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"misses {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{path}: annotation {annotation.get('id', number)!r}: {reason}.") from error
         for key, value in zip(keys, (box, label, info), strict=False):
             found[image][key].append(value)
     items = [{**video, **{key: [found[frame][key] for frame in frames] for key in keys}} for video, frames in videos]
@@ -79,6 +106,28 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool) -> list
         for item, (_, frames) in zip(items, videos, strict=True):
             item["tag"] = [images[frame].get("tags", []) for frame in frames]
     return items
+
+
+def _sizes(
+    videos: Sequence[tuple[dict[str, Any], list[Any]]], images: Mapping[Any, Any], root: Path, path: Path
+) -> dict[Any, tuple[Size, Size]]:
+    """Sizes that each image had when it was annotated, and that its file has, where both are known."""
+    sizes: dict[Any, tuple[Size, Size]] = {}
+    for video, frames in videos:
+        source = video["image"] if isinstance(video["image"], str) else video["image"][:1]
+        first = root / (source if isinstance(source, str) else "".join(source))
+        declared = {image: (images[image].get("height"), images[image].get("width")) for image in frames}
+        size = None
+        if first.exists() and any(all(each) for each in declared.values()):
+            with open_clip(str(first) if isinstance(source, str) else [str(first)]) as reader:
+                size = reader.probe().height, reader.probe().width  # of all frames of a clip
+        for image, drawn in declared.items():
+            if size is None or not all(drawn):
+                sizes[image] = (1, 1), (1, 1)
+                continue
+            check_proportions(drawn, size, f"{path}: {images[image]['file_name']}")
+            sizes[image] = drawn, size
+    return sizes
 
 
 def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any], list[Any]]]:
@@ -101,13 +150,22 @@ def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any],
     return heads
 
 
-def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], drawn: Size, size: Size) -> list[dict[str, Any]]:
     if isinstance(segmentation, list):
-        return [{"label": label, "polygon": polygon, **info} for polygon in segmentation]
+        polygons = [list(scale_points("polygon", [float(v) for v in part], drawn, size)) for part in segmentation]
+        if not all(len(part) % 2 == 0 and len(part) >= 6 and all(map(math.isfinite, part)) for part in polygons):
+            raise ValueError("has a polygon that is not of three or more finite corners")
+        return [{"label": label, "polygon": polygon, **info} for polygon in polygons]
     if not isinstance(segmentation["counts"], list):
-        raise ValueError(f"{path}: has a mask of compressed runs; write them as lists of numbers.")
+        raise ValueError("has a mask of compressed runs; write them as lists of numbers")
     mask = mask_from_coco(segmentation)
-    return [{"label": label, "mask": mask_points(mask), **info}] if mask.any() else []
+    if drawn != size and mask.shape != drawn:
+        raise ValueError(f"has a mask of {mask.shape[1]}x{mask.shape[0]} on an image of {drawn[1]}x{drawn[0]}")
+    return (
+        [{"label": label, "mask": list(scale_points("mask", mask_points(mask), drawn, size)), **info}]
+        if mask.any()
+        else []
+    )
 
 
 def write_coco_annotations(

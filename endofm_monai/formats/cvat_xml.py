@@ -1,23 +1,30 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import math
 import os
+import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 from xml.parsers import expat
 
-from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track
-from endofm_monai.utils import atomic_path
+from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, unknown_frames
+from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
+from endofm_monai.utils import atomic_path, open_zip
 
+logger = logging.getLogger(__name__)
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 RECTANGLE = ("left", "top", "width", "height")
-MAX_BYTES = 2_000_000_000  # a file that unpacks to more is not unpacked
+MAX_BYTES = 1 << 28  # of XML, of which Python makes ten times as much
+MAX_RATIO = 200  # of XML to the zip that holds it
+MAX_FRAMES = 2_000_000  # 18 hours at 30 frames per second
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # among them bytes that are not UTF-8
 
 
 def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
@@ -51,15 +58,16 @@ def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
         for frame, shape in track.shapes.items():
             flags = {"keyframe": str(int(shape.keyframe)), "outside": str(int(shape.outside))}
             _add_shape(element, shape, {"frame": str(start + frame), **flags})
-    for frame in range(annotations.frames):
-        tags = annotations.tags.get(frame, ())
-        if images or frame in singles or tags:
-            name = images[frame] if images else f"frame_{start + frame:06d}"
-            image = SubElement(root, "image", {"id": str(start + frame), "name": name, **size})
-            for shape, head in singles[frame]:
-                _add_shape(image, shape, head)
-            for tag in tags:
-                _add_attributes(SubElement(image, "tag", label=tag.label, source=tag.source), tag.attributes)
+    frames: Iterable[int] = sorted({*singles, *annotations.tags})
+    if images or (frames and root.find("track") is None):  # as an export "for images", which lists all of them
+        frames = [frame for frame in range(annotations.frames) if frame not in annotations.left_out]
+    for frame in frames:
+        name = _text(images[frame]) if images else f"frame_{start + frame:06d}"
+        image = SubElement(root, "image", {"id": str(start + frame), "name": name, **size})
+        for shape, head in singles[frame]:
+            _add_shape(image, shape, head)
+        for tag in annotations.tags.get(frame, ()):
+            _add_attributes(SubElement(image, "tag", label=tag.label, source=tag.source), tag.attributes)
     ElementTree.indent(root)
     with atomic_path(path) as temporary:
         ElementTree.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
@@ -67,7 +75,11 @@ def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
 
 def _add_texts(parent: Element, **texts: object) -> None:
     for name, text in texts.items():
-        SubElement(parent, name).text = str(text)
+        SubElement(parent, name).text = _text(text)
+
+
+def _text(value: object) -> str:
+    return _NO_XML.sub(lambda found: ascii(found[0])[1:-1], str(value))
 
 
 def _add_shape(parent: Element, shape: Shape, head: Mapping[str, str]) -> None:
@@ -85,7 +97,7 @@ def _add_shape(parent: Element, shape: Shape, head: Mapping[str, str]) -> None:
 
 def _add_attributes(element: Element, attributes: Mapping[str, str]) -> None:
     for name, value in attributes.items():
-        SubElement(element, "attribute", name=name).text = value
+        SubElement(element, "attribute", name=_text(name)).text = _text(value)
 
 
 def _number(value: float) -> str:
@@ -109,24 +121,31 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
     path = Path(path)
     root = _parse(path)
     try:
-        return _read(root)
-    except (KeyError, TypeError, ValueError) as error:
+        annotations, left_out = _read(root)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"misses {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: is no file in CVAT's format 1.1 that can be used: {reason}.") from error
+    if left_out:
+        shown = f"{', '.join(map(str, sorted(left_out)[:20]))}{', ...' if len(left_out) > 20 else ''}"
+        logger.warning(
+            f"{path}: {len(left_out)} frames were deleted or are missing ({shown}); that says nothing about polyps, so "
+            "they are left out."
+        )
+    return annotations
 
 
 def _parse(path: Path) -> Element:
     def refuse(name: str, *_: object) -> NoReturn:
         raise ValueError(f"{path}: has a document type ({name}), which CVAT does not write; it is refused.")
 
+    if (size := path.stat().st_size) > MAX_BYTES and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: has {size} bytes; XML is read up to {MAX_BYTES}.")
     data = path.read_bytes()
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path, MAX_RATIO) as archive:
             names = [entry for entry in archive.infolist() if entry.filename.endswith(".xml")]
-            if len(names) != 1 or names[0].file_size > MAX_BYTES:
-                raise ValueError(
-                    f"{path}: must hold one XML file of at most {MAX_BYTES} bytes, but holds {len(names)}."
-                )
+            if len(names) != 1:
+                raise ValueError(f"{path}: must hold one XML file, but holds {len(names)}.")
             data = archive.read(names[0])
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
@@ -140,7 +159,8 @@ def _parse(path: Path) -> Element:
     return builder.close()
 
 
-def _read(root: Element) -> Annotations:
+def _read(root: Element) -> tuple[Annotations, set[int]]:
+    """The annotations, and the numbers in CVAT of the frames that are left out."""
     if root.tag != "annotations" or root.findtext("version") != "1.1":
         raise ValueError(f"needs <annotations> of version 1.1, found <{root.tag}> of {root.findtext('version')!r}")
     task = root.find("meta/task") if root.find("meta/job") is None else root.find("meta/job")
@@ -150,44 +170,69 @@ def _read(root: Element) -> Annotations:
         raise ValueError(f"the task leaves out frames ({task.findtext('frame_filter')}); make one with all frames")
     images = sorted(root.findall("image"), key=lambda image: int(image.attrib["id"]))
     is_video = task.findtext("mode") == "interpolation"
-    start = int(task.findtext("start_frame") or 0) if is_video else 0
-    numbers = [int(image.attrib["id"]) for image in images]  # CVAT leaves deleted ones out
+    start, count = int(task.findtext("start_frame") or 0) if is_video else 0, int(task.findtext("size") or 0)
+    if not 0 <= count <= MAX_FRAMES or start < 0:
+        raise ValueError(f"the task has {count} frames from {start} on; expected up to {MAX_FRAMES}")
+    listed = [int(image.attrib["id"]) for image in images]  # CVAT leaves deleted ones out
+    numbers = range(start, start + count) if is_video else listed
+    frames = {number: place for place, number in enumerate(numbers)}
+    height, width = _frame_size(task, images)
+
+    def place(frame: str) -> int:
+        if int(frame) not in frames:
+            raise ValueError(f"has something in frame {frame}, but the task has {len(frames)} frames")
+        return frames[int(frame)]
+
+    def shape(element: Element) -> Shape:
+        return _read_shape(element, height, width)
+
+    tracks = [_read_track(element, place, shape) for element in root.iterfind("track")]
+    left_out: set[int] = set()
     if is_video:
-        numbers = list(range(start, start + int(task.findtext("size") or 0)))
-    places = {number: place for place, number in enumerate(numbers)}
-    tracks = [_read_track(element, places) for element in root.iterfind("track")]
+        if images and not tracks:  # an export "for images" lists every frame
+            left_out = set(range(count)) - {number - start for number in listed}
+        is_export = root.find("meta/dumped") is not None or root.find("track/*[@keyframe='0']") is not None
+        left_out = left_out.union(*(unknown_frames(track, is_export) for track in tracks))
     tags: dict[int, list[Tag]] = {}
     for image in images:
-        frame = _place(image.attrib["id"], places)
+        frame = place(image.attrib["id"])
         for element in image:
             if element.tag == "tag":
                 tag = Tag(element.attrib["label"], _attributes(element), element.get("source", "manual"))
                 tags.setdefault(frame, []).append(tag)
             else:
-                tracks.append(_track(element, {frame: _read_shape(element)}, None))
-    size = task.find("original_size")
-    sizes = {(image.attrib["width"], image.attrib["height"]) for image in images if "width" in image.attrib}
-    if size is not None:
-        sizes = {(size.findtext("width", ""), size.findtext("height", ""))}
-    if len(sizes) != 1:
-        raise ValueError(f"must have frames of one size, found {sorted(sizes)}")
-    ((width, height),) = sizes
-    return Annotations(
+                tracks.append(_track(element, {frame: shape(element)}, None))
+    annotations = Annotations(
         name=task.findtext("name") or "",
-        frames=len(numbers),
-        width=int(width),
-        height=int(height),
+        frames=len(frames),
+        width=width,
+        height=height,
         labels=[label.text or "" for label in task.iterfind("labels/label/name")],
         tracks=tracks,
         tags=tags,
         images=[] if is_video else [image.attrib["name"] for image in images],
         source=task.findtext("source") or "",
         start=start,
+        left_out=frozenset(left_out),
     )
+    return annotations, {start + frame for frame in left_out} if is_video else set(range(count)) - set(listed)
 
 
-def _read_track(element: Element, places: Mapping[int, int]) -> Track:
-    read = {_place(child.attrib["frame"], places): _read_shape(child) for child in element}
+def _frame_size(task: Element, images: list[Element]) -> tuple[int, int]:
+    size = task.find("original_size")
+    sizes = {(image.attrib["width"], image.attrib["height"]) for image in images if "width" in image.attrib}
+    if size is not None:
+        sizes = {(size.findtext("width", ""), size.findtext("height", ""))}
+    if len(sizes) != 1:
+        raise ValueError(f"must have frames of one size, found {sorted(sizes)}")
+    width, height = map(int, *sizes)
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise ValueError(f"has frames of {width}x{height}; expected sides of up to {MAX_SIDE}")
+    return height, width
+
+
+def _read_track(element: Element, place: Callable[[str], int], shape: Callable[[Element], Shape]) -> Track:
+    read = {place(child.attrib["frame"]): shape(child) for child in element}
     shapes = [(frame, read[frame]) for frame in sorted(read)]
     if not shapes:
         raise ValueError(f"the track {element.get('id')} has no shape")
@@ -201,13 +246,7 @@ def _track(element: Element, shapes: Mapping[int, Shape], number: int | None) ->
     return Track(element.attrib["label"], shapes, number, group, source)
 
 
-def _place(frame: str, places: Mapping[int, int]) -> int:
-    if int(frame) not in places:
-        raise ValueError(f"has something in frame {frame}, but the task has {len(places)} frames from {min(places)} on")
-    return places[int(frame)]
-
-
-def _read_shape(element: Element) -> Shape:
+def _read_shape(element: Element, height: int, width: int) -> Shape:
     given, kind = element.attrib, element.tag
     if float(given.get("rotation", 0)):
         raise ValueError("holds a rotated box; draw boxes, polygons or masks instead")
@@ -221,8 +260,7 @@ def _read_shape(element: Element) -> Shape:
             raise ValueError("holds a polygon of fewer than three corners")
     elif kind == "mask":
         points = [int(value) for value in (*(given[side] for side in RECTANGLE), *given["rle"].split(","))]
-        if sum(points[4:]) != points[2] * points[3] or min(points) < 0:
-            raise ValueError(f"holds a mask whose runs do not fill its {points[2]}x{points[3]} pixels")
+        check_mask_points(points, height, width)
     else:
         raise ValueError(f"holds a <{kind}>; draw boxes, polygons or masks instead")
     if not all(math.isfinite(point) for point in points):

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def items_from_annotations(
-    annotations: Annotations, class_names: Sequence[str], image: str | None = None
+    annotations: Annotations, class_names: Sequence[str], image: str | None = None, file_frames: int | None = None
 ) -> list[dict[str, Any]]:
     """Make items of a datalist of what was annotated in CVAT.
 
@@ -43,10 +43,11 @@ def items_from_annotations(
         class_names: names of the classes of boxes and outlines, in the order of their labels, which count from 1.
         image: the video's path in the dataset's folder, by default its name in CVAT; for images the folder that their
             names in CVAT are relative to.
+        file_frames: frames of the video's file, if there may be more than were annotated.
 
     Returns:
-        one item for a video, or one for each folder of images, with ``image`` and ``video`` (the task's name, or that
-        of the folder where there are several).
+        one item for a video, or for each part of it between frames that are left out; or one for each folder of images;
+        with ``image`` and ``video`` (the task's name, or that of the folder where there are several).
     """
     count = annotations.frames
     frames: list[dict[str, list[Any]]] = [{key: [] for key in KEYS} for _ in range(count)]
@@ -55,7 +56,7 @@ def items_from_annotations(
             expected = ", ".join(class_names)
             raise ValueError(f"{annotations.name}: has a {track.label!r}; expected one of {expected}.")
         label = list(class_names).index(track.label) + 1
-        for frame, shape in track.visible(count).items():
+        for frame, shape in track.visible(count, annotations.left_out).items():
             info = _unusual({**vars(shape), "track": track.number, "group": track.group, "source": track.source})
             if shape.kind == "box":
                 for key, value in zip(KEYS, (list(shape.points), label, info), strict=False):
@@ -69,10 +70,12 @@ def items_from_annotations(
         return {"image": source, "video": video, **{key: [frames[number][key] for number in numbers] for key in KEYS}}
 
     if not annotations.images:
-        source = image or annotations.source or annotations.name
-        if annotations.start:
-            source = join_frames(source, annotations.start, annotations.start + count - 1)
-        return [item(source, annotations.name, range(count))]
+        source, first = video_path(annotations, image), annotations.start
+        if not first and not annotations.left_out and file_frames in (None, count):
+            return [item(source, annotations.name, range(count))]
+        ends = [-1, *sorted(annotations.left_out), count]
+        parts = [range(before + 1, after) for before, after in pairwise(ends) if after - before > 1]
+        return [item(join_frames(source, first + p.start, first + p.stop - 1), annotations.name, p) for p in parts]
     folders: dict[str, list[int]] = defaultdict(list)
     for frame, name in enumerate(annotations.images):
         folders[os.path.dirname(name)].append(frame)
@@ -84,6 +87,11 @@ def items_from_annotations(
         )
         for folder, numbers in folders.items()
     ]
+
+
+def video_path(annotations: Annotations, image: str | None = None) -> str:
+    """The annotated video's path in the dataset's folder; see :func:`items_from_annotations`."""
+    return image or annotations.source or annotations.name
 
 
 def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], width: int, height: int) -> Annotations:
@@ -136,10 +144,12 @@ def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         items with ``image`` (a part of a video, or of a list), ``label`` (the tag's name) and ``group`` (the video).
     """
-    clips = []
+    clips: list[dict[str, Any]] = []
     for item in items:
         labels: dict[int, str] = {}  # by the frame from which on it counts
         last = None
+        if clips and clips[-1]["group"] == item["video"]:  # the next part of a video
+            last = labels[0] = clips[-1]["label"]
         for frame, tags in enumerate(item["tag"]):
             if len(tags) > 1:
                 raise ValueError(f"{item['video']}: frame {frame} has several tags; a clip can have one class.")

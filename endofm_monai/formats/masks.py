@@ -17,6 +17,9 @@ from skimage.measure import label as label_regions
 from endofm_monai.data.masks import read_mask
 from endofm_monai.utils import atomic_path
 
+MAX_SIDE = 1 << 14
+"""Pixels that a side of a frame may have in a file from outside: what it claims is allocated."""
+
 
 def encode_runs(values: np.ndarray) -> list[int]:
     """Lengths of the runs of 0 and 1 in turn, 0 first, of a flat mask ``(N,)``."""
@@ -42,23 +45,65 @@ def mask_points(mask: np.ndarray) -> list[int]:
     return [left, top, width, height, *encode_runs(mask[top : top + height, left : left + width].ravel())]
 
 
-def mask_from_points(points: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The bool mask ``(height, width)`` of :func:`mask_points`; what lies beyond the frame is cut off."""
+def check_mask_points(points: Sequence[float], height: int, width: int) -> None:
+    """Refuse with a ``ValueError``, before anything is made of them, what cannot be the points of a mask in a frame."""
     left, top, columns, rows, *runs = (int(value) for value in points)
-    mask = np.zeros((max(height, top + rows), max(width, left + columns)), bool)
+    if min(left, top, columns, rows, *runs) < 0 or sum(runs) != columns * rows:
+        raise ValueError(f"holds a mask whose runs do not fill its {columns}x{rows} pixels")
+    if left + columns > width or top + rows > height:
+        raise ValueError(
+            f"holds a mask of {columns}x{rows} pixels at {left}, {top}, beyond its frame of {width}x{height}"
+        )
+
+
+def mask_from_points(points: Sequence[float], height: int, width: int) -> np.ndarray:
+    """The bool mask ``(height, width)`` of :func:`mask_points`."""
+    check_mask_points(points, height, width)
+    left, top, columns, rows, *runs = (int(value) for value in points)
+    mask = np.zeros((height, width), bool)
     mask[top : top + rows, left : left + columns] = decode_runs(runs).reshape(rows, columns)
-    return mask[:height, :width]
+    return mask
 
 
 def coco_mask(mask: np.ndarray, rectangle: Sequence[float]) -> dict[str, Any]:
     """A mask ``(H, W)`` in COCO's terms, as ``pycocotools`` reads it; ``rectangle`` is that of its foreground."""
     runs = {"size": list(mask.shape), "counts": encode_runs(mask.ravel(order="F"))}
-    return {"segmentation": runs, "area": int(np.count_nonzero(mask)), "bbox": list(rectangle), "iscrowd": 1}
+    return {"segmentation": runs, "area": int(np.count_nonzero(mask)), "bbox": list(rectangle), "iscrowd": 0}
 
 
 def mask_from_coco(segmentation: Mapping[str, Any]) -> np.ndarray:
-    """The bool mask ``(H, W)`` of COCO's uncompressed runs."""
-    return decode_runs(segmentation["counts"]).reshape(segmentation["size"], order="F")
+    """The bool mask ``(H, W)`` of COCO's uncompressed runs, or a ``ValueError`` when they do not fill its size."""
+    (height, width), runs = map(int, segmentation["size"]), [int(run) for run in segmentation["counts"]]
+    check_mask_points([0, 0, width, height, *runs], min(height, MAX_SIDE), min(width, MAX_SIDE))
+    return decode_runs(runs).reshape(height, width, order="F")
+
+
+def scale_points(
+    kind: str, points: Sequence[float], drawn: tuple[int, int], size: tuple[int, int]
+) -> tuple[float, ...]:
+    """Points of a box, polygon or mask that was drawn on a picture of another size (height, width)."""
+    if drawn == size:
+        return tuple(points)
+    if kind != "mask":
+        factors = size[1] / drawn[1], size[0] / drawn[0]
+        return tuple(round(value * factors[place % 2], 6) for place, value in enumerate(points))
+    rows, columns = ((np.arange(n) + 0.5) * of // n for n, of in zip(size, drawn, strict=True))
+    mask = mask_from_points(points, *drawn)[np.ix_(rows.astype(int), columns.astype(int))]
+    if not mask.any():
+        raise ValueError(
+            f"holds a mask of which no pixel is left at {size[1]}x{size[0]} instead of {drawn[1]}x{drawn[0]}"
+        )
+    return tuple(mask_points(mask))
+
+
+def check_proportions(drawn: tuple[int, int], size: tuple[int, int], where: str) -> None:
+    """Refuse annotations that were drawn on a picture (height, width) of other proportions, up to a rounded pixel."""
+    (height, width), (rows, columns) = drawn, size
+    if min(abs(rows - height * columns / width), abs(columns - width * rows / height)) > 1:
+        raise ValueError(
+            f"{where}: was drawn on frames of {width}x{height}, but the file has {columns}x{rows}, which is no other "
+            "scale of the same picture; take the file that was annotated"
+        )
 
 
 def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray:

@@ -29,8 +29,7 @@ from endofm_monai.formats.masks import coco_mask, mask_rectangle
 from endofm_monai.formats.video import open_video
 from endofm_monai.inferers.linking import BoxLinker
 from endofm_monai.inferers.predictor import Answer
-from endofm_monai.utils import atomic_path
-from endofm_monai.utils.files import TEMPORARY_PREFIX
+from endofm_monai.utils import atomic_path, printable, remove_leftovers, temporary_prefix
 from endofm_monai.visualize import draw_boxes, overlay_mask
 
 WriteFrame = Callable[[np.ndarray, Answer], object]
@@ -59,7 +58,8 @@ def _png_masks(output: VideoOutput) -> Iterator[WriteFrame]:
     """``masks/<frame's name>.png``, 0 or 255."""
     names, folder = iter(output.frame_names), output.folder / "masks"
     output.folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=output.folder) as temporary:
+    remove_leftovers(output.folder)
+    with TemporaryDirectory(prefix=temporary_prefix(), dir=output.folder) as temporary:
         made = Path(temporary, "masks")
         made.mkdir()
         yield lambda frame, answer: Image.fromarray(_mask(answer) * 255).save(made / f"{next(names)}.png")
@@ -157,7 +157,9 @@ def _csv_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
             index = next(frames)
             for box, label, score in _boxes(answer):
                 sides = [f"{side:.2f}" for side in box]
-                writer.writerow([output.name, index, *sides, label, output.class_names[label - 1], f"{score:.5f}"])
+                writer.writerow(
+                    [printable(output.name), index, *sides, label, output.class_names[label - 1], f"{score:.5f}"]
+                )
 
         yield write
 

@@ -18,9 +18,12 @@ from torch import nn
 
 from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import atomic_path, check_writable
 
 logger = logging.getLogger(__name__)
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they end a job
+STOP_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+_NOTES = {"best": (dict, type(None)), "iteration": int, "epoch_length": int, "random_states": list}
 
 
 class TrainingCheckpointHandler:
@@ -29,8 +32,9 @@ class TrainingCheckpointHandler:
     ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts``, the iteration, the best metric so far, and
     the random states of all ranks, and loads with ``weights_only=True``. Without an ``evaluator``, beside it
     ``model.pt`` holds the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are
-    written every ``interval`` epochs, at the end, and when the process gets SIGTERM: the run then stops after the
-    present optimizer step. A training that stops because it is not healthy is saved as ``checkpoint_unhealthy.pt``.
+    written every ``interval`` epochs, at the end, and when the process gets SIGTERM or SIGUSR1: the run then stops
+    after the present optimizer step, or, where that ends an epoch, after its validation. A training that stops because
+    it is not healthy is saved as ``checkpoint_unhealthy.pt``.
 
     A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
     have given. If saving fails (a full disk), the former files stay as they are and a warning is logged; at the end of
@@ -42,38 +46,54 @@ class TrainingCheckpointHandler:
             that checkpoint, or starts where there is none; a path goes on from that file.
         interval: epochs between two checkpoints.
         evaluator: the validation's engine, whose best metric the checkpoint keeps.
+        stop_code: with what the process ends when a signal stopped its run, so that a scheduler can start it again;
+            None goes on after the run.
     """
 
     def __init__(
-        self, ckpt_dir: str, resume: bool | str = False, interval: int = 1, evaluator: Evaluator | None = None
+        self,
+        ckpt_dir: str,
+        resume: bool | str = False,
+        interval: int = 1,
+        evaluator: Evaluator | None = None,
+        stop_code: int | None = None,
     ) -> None:
         self.path = Path(ckpt_dir) / "checkpoint.pt"
         self.resume = resume
         self.interval = interval
         self.evaluator = evaluator
-        self._started = self._stop_requested = False
+        self.stop_code = stop_code
+        self._started = self._stopped = False
+        self._stop_requested: signal.Signals | None = None
+        self._former: dict[signal.Signals, Any] = {}  # what listened to the signals before
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer, after all others."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_requested)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_requested)
         engine.add_event_handler(Events.COMPLETED, self.finish)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.stop_listening)
+        engine.add_event_handler(Events.TERMINATE, self.end_process)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_unhealthy)
 
     def start(self, engine: Engine) -> None:
-        """Load the checkpoint to resume from, and listen to SIGTERM.
+        """Load the checkpoint to resume from, and listen to signals.
 
         Raises:
             FileExistsError: when the training would overwrite a former one.
             FileNotFoundError: when ``resume`` is a path to no file.
+            OSError: when ``ckpt_dir`` cannot be written to.
             ValueError: when the checkpoint does not fit; the message names the file and the part.
         """
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._request_stop)
+            self._former = {signum: signal.signal(signum, self._request_stop) for signum in STOPPING}
         if self._started:  # a federated client runs its trainer again and again
             return
         self._started = True
+        if idist.get_rank() == 0:
+            check_writable(self.path.parent)
         path = self.path if isinstance(self.resume, bool) else Path(self.resume)
         if self.resume and (path.exists() or path != self.path):
             self.load(engine, path)
@@ -83,14 +103,31 @@ class TrainingCheckpointHandler:
             )
 
     def _request_stop(self, signum: int, frame: object) -> None:
-        self._stop_requested = True
+        self._stop_requested = signal.Signals(signum)
 
     def stop_if_requested(self, engine: Engine) -> None:
-        """After the last iteration of an optimizer step, save and stop if a rank got SIGTERM."""
-        if engine.ends_step() and idist.all_reduce(float(self._stop_requested), op="MAX"):
+        """After the last iteration of an optimizer step, save and stop if a rank got a signal."""
+        state = engine.state
+        ends_epoch = state.iteration % state.epoch_length == 0  # then its validation comes first
+        if not engine.ends_step() or ends_epoch != (engine.last_event_name == Events.EPOCH_COMPLETED):
+            return
+        is_last = state.iteration >= state.max_epochs * state.epoch_length
+        if idist.all_reduce(float(self._stop_requested or 0), op="MAX") and not is_last:
+            name = self._stop_requested.name if self._stop_requested else "a signal to another process"
             self.save(engine)
-            logger.warning(f"Stopped by SIGTERM; go on with `resume=True` (saved in {self.path.parent}).")
+            logger.warning(f"Stopped by {name}; go on with `resume=True` (saved in {self.path.parent}).")
+            self._stopped = True
             engine.terminate(skip_completed=True)
+
+    def stop_listening(self) -> None:
+        """Give the signals back to what listened to them before."""
+        while self._former:
+            signal.signal(*self._former.popitem())
+
+    def end_process(self, engine: Engine) -> None:
+        """End the process of a run that was stopped by a signal with ``stop_code``."""
+        if self._stopped and self.stop_code is not None:
+            raise SystemExit(self.stop_code)
 
     def finish(self, engine: Engine) -> None:
         """Write both files; here a failure is an error."""
@@ -107,6 +144,7 @@ class TrainingCheckpointHandler:
 
     def save_unhealthy(self, engine: Engine, error: BaseException) -> None:
         """Keep the state of a training that is not healthy, for inspection; every error is raised again."""
+        self.stop_listening()
         if isinstance(error, UnhealthyTrainingError):
             _write(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
         raise error
@@ -127,35 +165,48 @@ class TrainingCheckpointHandler:
             raise FileNotFoundError(f"{path}: there is no checkpoint to resume from.")
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}).") from error
+        except Exception as error:  # a damaged file makes the parser raise nearly anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ValueError(f"{path}: not a readable checkpoint ({reason}).") from error
+        if not isinstance(state, dict):
+            raise ValueError(f"{path}: not a training checkpoint, but a {type(state).__name__}.")
         parts = engine.checkpoint_parts()
-        missing = [name for name in (*parts, "best", "iteration", "epoch_length", "random_states") if name not in state]
+        missing = [name for name in (*parts, *_NOTES) if name not in state]
         if missing:
             raise ValueError(f"{path}: not a training checkpoint, {', '.join(missing)} missing.")
+        for name, kind in _NOTES.items():
+            if not isinstance(state[name], kind):
+                raise ValueError(f"{path}: not a training checkpoint, `{name}` is a {type(state[name]).__name__}.")
         epoch_length = engine.state.epoch_length
         if state["epoch_length"] != epoch_length:
             raise ValueError(
                 f"{path}: made with {state['epoch_length']} iterations an epoch, but this training has {epoch_length}; "
                 "resume with the same clips, batch size and number of processes."
             )
-        for name, part in parts.items():
+        for name, take_over in {
+            **{name: part.load_state_dict for name, part in parts.items()},
+            "best": self._set_best,
+            "random_states": self._set_random_states,
+        }.items():
             try:
-                part.load_state_dict(state[name])
-            except (RuntimeError, ValueError, KeyError) as error:
-                reason = " ".join(str(error).split())
+                take_over(state[name])
+            except Exception as error:  # each part has its own way to say that something is not its own
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise ValueError(f"{path}: `{name}` does not fit this training: {reason}") from error
-        if self.evaluator is not None and state["best"] is not None:
-            self.evaluator.state.best_metric = state["best"]["metric"]
-            self.evaluator.state.best_metric_epoch = state["best"]["epoch"]
         engine.state.iteration = state["iteration"]
         engine.state.epoch, done = divmod(state["iteration"], epoch_length)
         engine.data_loader.sampler.skip(done * engine.data_loader.batch_size)
-        if len(state["random_states"]) == idist.get_world_size():
-            _set_random_state(state["random_states"][idist.get_rank()])
-        else:
-            logger.warning(f"{path} was made by another number of processes: its random states are not taken over.")
         logger.info(f"Resumed from {path} after iteration {state['iteration']}.")
+
+    def _set_best(self, best: dict[str, Any] | None) -> None:
+        if self.evaluator is not None and best is not None:
+            self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best["metric"], best["epoch"]
+
+    def _set_random_states(self, states: list[dict[str, Any]]) -> None:
+        if len(states) == idist.get_world_size():
+            _set_random_state(states[idist.get_rank()])
+        else:
+            logger.warning("The checkpoint is of another number of processes: its random states are not taken over.")
 
 
 class BestModelHandler:

@@ -4,6 +4,7 @@
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import ignite.distributed as idist
@@ -13,7 +14,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Timer
 from monai.engines.utils import IterationEvents
 from monai.metrics import compute_embedding_collapse
-from monai.utils import CommonKeys, evenly_divisible_all_gather
+from monai.utils import CommonKeys, evenly_divisible_all_gather, is_scalar
 from torch.utils.hooks import RemovableHandle
 from torch.utils.tensorboard import SummaryWriter
 
@@ -35,20 +36,47 @@ class UnhealthyTrainingError(RuntimeError):
     """The training cannot come to a good end; the message says what to look at."""
 
 
-class TrainingLogHandler:
-    """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss that is not finite.
+class ScalarBoard:
+    """Numbers in a TensorBoard log, written by the first process.
 
-    Each optimizer step logs the loss, the norm of the gradients (where a :class:`GradientHandler` measures it) and the
-    largest learning rate of all parameter groups. Each epoch logs their means, ``clips_per_second`` of all processes
-    and ``waiting``, the share of time spent waiting for data, which are also in ``engine.state.metrics``.
+    The first ones take the place of those of a killed run that were written from their step on.
+
+    Args:
+        folder: of the log; None writes none.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def write(self, values: Mapping[str, Any], step: int) -> None:
+        """Add what is a number at a step."""
+        if self.folder is not None and idist.get_rank() == 0:
+            self._writer = self._writer or SummaryWriter(self.folder, purge_step=step)
+            for name, value in values.items():
+                if is_scalar(value):
+                    self._writer.add_scalar(name, float(value), step)
+
+    def flush(self) -> None:
+        """Bring all to the disk."""
+        if self._writer is not None:
+            self._writer.flush()
+
+
+class TrainingLogHandler:
+    """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss or weights that are not finite.
+
+    All is logged by the iteration. Each optimizer step logs the loss, the norm of the gradients (where a
+    :class:`GradientHandler` measures it) and the largest learning rate of all parameter groups. Each epoch logs their
+    means, ``clips_per_second`` of all processes and ``waiting``, the share of time spent waiting for data, which are
+    also in ``engine.state.metrics``.
 
     Args:
         log_dir: folder of the TensorBoard log; None writes none.
     """
 
     def __init__(self, log_dir: str | None = None) -> None:
-        self.log_dir = log_dir
-        self._writer: SummaryWriter | None = None
+        self._board = ScalarBoard(log_dir)
         self._epoch, self._waiting = Timer(), Timer()
 
     def attach(self, engine: Engine) -> None:
@@ -60,12 +88,12 @@ class TrainingLogHandler:
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.check_weights)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
+        engine.add_event_handler(Events.TERMINATE, self._board.flush)
 
     def _start(self, engine: Engine) -> None:
         self._reset()
-        if self._writer is None and self.log_dir is not None and idist.get_rank() == 0:  # started again by federation
-            self._writer = SummaryWriter(self.log_dir)
 
     def _reset(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
@@ -77,13 +105,15 @@ class TrainingLogHandler:
 
     def check_loss(self, engine: Engine) -> None:
         """Stop before a loss that is not finite reaches the weights."""
-        state, loss = engine.state, engine.state.output.get(CommonKeys.LOSS, 0.0)
+        loss = engine.state.output.get(CommonKeys.LOSS, 0.0)
         if not math.isfinite(loss):
-            raise UnhealthyTrainingError(
-                f"The loss is {float(loss)} in iteration {state.iteration} (epoch {state.epoch}). "
-                "Look at `gradient_norm` and `lr` in TensorBoard: a smaller learning rate, a longer warm-up, or `amp` "
-                "with bfloat16 instead of float16 are the usual remedies."
-            )
+            raise _not_finite(f"The loss is {float(loss)}", engine)
+
+    def check_weights(self, engine: Engine) -> None:
+        """Stop when a step with a finite loss made weights that are not."""
+        weights = [weight.detach() for group in engine.optimizer.param_groups for weight in group["params"]]
+        if not torch.nn.utils.get_total_norm(weights).isfinite():
+            raise _not_finite("The weights are no longer finite", engine)
 
     def step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name."""
@@ -97,10 +127,10 @@ class TrainingLogHandler:
     def log_step(self, engine: Engine) -> None:
         """Log the numbers of one optimizer step."""
         self._steps += 1
-        for name, value in self.step_values(engine).items():
-            self._sums[name] += float(value)
-            if self._writer is not None:
-                self._writer.add_scalar(f"step/{name}", float(value), engine.state.iteration)
+        values = {name: float(value) for name, value in self.step_values(engine).items()}
+        for name, value in values.items():
+            self._sums[name] += value
+        self._board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration)
 
     def epoch_values(self, engine: Engine) -> dict[str, float]:
         """Means of the steps of an epoch, clips per second and share of waiting, by name."""
@@ -116,10 +146,17 @@ class TrainingLogHandler:
         if idist.get_rank() == 0:
             values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items()]
             logger.info(" | ".join([f"epoch {engine.state.epoch}/{engine.state.max_epochs}", *values]))
-        if self._writer is not None:
-            for name, value in means.items():
-                self._writer.add_scalar(f"epoch/{name}", value, engine.state.epoch)
-            self._writer.flush()
+        self._board.write({f"epoch/{name}": value for name, value in means.items()}, engine.state.iteration)
+        self._board.flush()
+
+
+def _not_finite(what: str, engine: Engine) -> UnhealthyTrainingError:
+    state = engine.state
+    return UnhealthyTrainingError(
+        f"{what} in iteration {state.iteration} (epoch {state.epoch}). "
+        "Look at `gradient_norm` and `lr` in TensorBoard: a smaller learning rate, a longer warm-up, or `amp` "
+        "with bfloat16 instead of float16 are the usual remedies."
+    )
 
 
 class HealthHandler(TrainingLogHandler):

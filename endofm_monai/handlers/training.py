@@ -12,14 +12,14 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
-from monai.handlers import StatsHandler, TensorBoardStatsHandler, ValidationHandler
+from monai.handlers import StatsHandler, ValidationHandler
 from monai.utils import CommonKeys
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from endofm_monai.data import ClipReadError
-from endofm_monai.handlers.checkpoint import BestModelHandler, TrainingCheckpointHandler
-from endofm_monai.handlers.log import TrainingLogHandler
+from endofm_monai.handlers.checkpoint import STOP_CODE, BestModelHandler, TrainingCheckpointHandler
+from endofm_monai.handlers.log import ScalarBoard, TrainingLogHandler
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.weights import load_published
@@ -69,7 +69,7 @@ class TrainingHandlers:
             self.handlers.append(ValidationHandler(val_interval, validator))
         self.handlers += [
             ProgressHandler(),
-            TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator),
+            TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator, STOP_CODE),
         ]
 
     def attach(self, engine: Engine) -> None:
@@ -85,9 +85,18 @@ class ValidationHandlers(TrainingHandlers):
         self, network: nn.Module, ckpt_dir: str, output_dir: str, on_error: str = "skip", max_broken_share: float = 0.05
     ) -> None:
         self.handlers = [BrokenClipsHandler(on_error, max_broken_share), BestModelHandler(network, ckpt_dir)]
+        self.board = ScalarBoard(f"{output_dir}/validation")
         if idist.get_rank() == 0:
-            log = TensorBoardStatsHandler(log_dir=f"{output_dir}/validation", iteration_log=False)
-            self.handlers[1:1] = [StatsHandler(iteration_log=False), log]
+            self.handlers.insert(1, StatsHandler(iteration_log=False))
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handlers with an engine."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
+        super().attach(engine)
+
+    def _log(self, engine: Engine) -> None:
+        self.board.write(engine.state.metrics, engine.state.epoch)
+        self.board.flush()
 
 
 class LoadWeightsHandler:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 
 from endofm_monai.data import ClipInfo, ClipReader, WindowPlan
-from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, read_ahead
+from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, finite, read_ahead
 from endofm_monai.transforms import ScaleCropClip
 
 FPS = 30.0  # of a stream of which nothing is known
@@ -143,7 +143,7 @@ class ClassificationPredictor(Predictor):
         squares = [self.normalize(square) for clip in clips for square in clip]
         with self.computing():
             for first in range(0, len(squares), self.batch_size):
-                logits = self.network(torch.stack(squares[first : first + self.batch_size])).float()
+                logits = finite(self.network(torch.stack(squares[first : first + self.batch_size]))).float()
                 found += logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
         return [
             torch.stack(found[n : n + self.num_crops]).mean(dim=0).cpu() for n in range(0, len(found), self.num_crops)

@@ -12,7 +12,7 @@ from torchvision.ops import batched_nms
 
 from endofm_monai.data import ClipInfo, ClipReader, SupportSampler
 from endofm_monai.inferers.close_up import CloseUp
-from endofm_monai.inferers.predictor import Answer, Answered, Predictor
+from endofm_monai.inferers.predictor import Answer, Answered, Predictor, finite
 from endofm_monai.networks.blocks import FrameFeatures, LocationPredictions, split_predictions
 from endofm_monai.transforms import FitClip, NormalizeClip
 
@@ -101,7 +101,7 @@ class DetectionPredictor(Predictor):
     def detect_alone(self, frames: torch.Tensor) -> list[Answer]:
         """Detections in frames ``(B, 3, 1, h, w)`` of the network's size, in its pixels, each being its own support."""
         levels = self.network.encode(torch.stack([self.normalize(frame) for frame in frames]))
-        return self.select(self.network.head.refine([_join([level, level]) for level in levels]))
+        return self.select(finite(self.network.head.refine([_join([level, level]) for level in levels])))
 
     def _take(self, numbers: range, frames: torch.Tensor) -> Answered:
         self._features.update(zip(numbers, self._encode(frames), strict=True))
@@ -137,7 +137,9 @@ class DetectionPredictor(Predictor):
         """Second stage of a frame with its supports, and what is chosen, in pixels of the frame."""
         frame = self._frames[number]
         chosen = [self._features[n] for n in (number, *self.supports.supports(number, frames))]
-        (found,) = self.select(self.network.head.refine([_join(levels) for levels in zip(*chosen, strict=True)]))
+        (found,) = self.select(
+            finite(self.network.head.refine([_join(levels) for levels in zip(*chosen, strict=True)]))
+        )
         height, width = frame.shape[-2:]
         box, kept = clip_boxes_to_image(self.fit.frame_map(height, width).restore(found["box"]), (width, height))
         found = {"box": box, "label": found["label"][kept], "label_scores": found["label_scores"][kept]}

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
 from typing import Any, ClassVar
@@ -21,6 +21,10 @@ Answer = dict[str, torch.Tensor]
 """What a task's network says of a frame, on the CPU; the keys are the task's, see the predictors."""
 
 Answered = list[tuple[torch.Tensor, Answer]]
+
+
+class NotFiniteError(ClipReadError):
+    """What a network says of a clip is no number, so that nothing can be said of the clip."""
 
 
 @dataclass(eq=False, repr=False)
@@ -66,7 +70,8 @@ class Predictor(ABC):
             each frame, uint8 RGB ``(3, H, W)``, and what is said of it.
 
         Raises:
-            ClipReadError: when a frame cannot be read; frames before it have been answered.
+            ClipReadError: when a frame cannot be read, or the network's answer is not finite; frames before it have
+                been answered.
         """
         with _opened(source) as reader:
             info = reader.probe()
@@ -155,6 +160,15 @@ def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
     return (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2)
 
 
+def finite(output: torch.Tensor) -> torch.Tensor:
+    """Give what a network says, if all of it is finite."""
+    if not output.isfinite().all():
+        raise NotFiniteError(
+            "the network's answer is not finite: look at its weights, or compute it in higher precision (`amp`)"
+        )
+    return output
+
+
 def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Generator[torch.Tensor, None, None]:
     """Read the frames of each block, uint8 ``(3, T, H, W)``, while the block before it is used.
 
@@ -171,5 +185,10 @@ def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Generator
             yield ahead.result()
 
 
-def _opened(source: Any) -> AbstractContextManager[ClipReader]:
-    return nullcontext(source) if isinstance(source, ClipReader) else open_clip(source)
+@contextmanager
+def _opened(source: Any) -> Iterator[ClipReader]:
+    with nullcontext(source) if isinstance(source, ClipReader) else open_clip(source) as reader:
+        try:
+            yield reader
+        except NotFiniteError as error:
+            raise ClipReadError(f"{reader.path}: {error}") from error

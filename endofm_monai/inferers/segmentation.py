@@ -14,7 +14,7 @@ from monai.utils import convert_to_tensor
 from torch import nn
 
 from endofm_monai.data import ClipInfo, ClipReader
-from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy
+from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, finite
 
 MIRRORED_AXES: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
@@ -109,7 +109,7 @@ class SegmentationPredictor(Predictor):
             for first in range(0, len(alike), self.window_batch_size):
                 batch = alike[first : first + self.window_batch_size]
                 clips = torch.stack([torch.stack([self._inputs[number] for number in w], dim=1) for w in batch])
-                images = [self.network(clips.flip(axes)).flip(axes).float() for axes in mirrored]
+                images = [finite(self.network(clips.flip(axes))).flip(axes).float() for axes in mirrored]
                 for window, logits in zip(batch, torch.stack(images, dim=1), strict=True):
                     for number in window if self.mode == "offline" else window[-1:]:
                         self._totals[number] = self._totals.get(number, 0) + logits[:, :, number - window.start]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from endofm_monai.preparation.index import move_paths, prepare_video, read_record, relative, write_lists
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
 from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
-from endofm_monai.utils import TEMPORARY_PREFIX
+from endofm_monai.utils import remove_leftovers
 
 Result = TypeVar("Result")
 SECTIONS = ("training", "validation", "test")
@@ -77,8 +77,7 @@ def prepare_dataset(
             raise ValueError(f"{video.files[0]}: has the same name as {named[video.name].files[0]}: {video.name}")
     settings = {"dataset": dataset.name, "source": relative(source, output), **asdict(chosen)}
     claim_settings(output / "settings.json", settings)
-    for path in output.rglob(f"{TEMPORARY_PREFIX}*"):
-        path.unlink()  # left by a killed run
+    remove_leftovers(output, "**/")
 
     records = {video.name: read_record(video, output) for video in videos}
     missing = [(video, source, output, chosen, private) for video in videos if records[video.name] is None]

@@ -6,14 +6,59 @@ import hashlib
 import json
 import math
 import os
+import platform
+import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-TEMPORARY_PREFIX = ".endofm-"
-"""What the names of temporary files begin with; a killed process leaves one behind."""
+T = TypeVar("T")
+TEMPORARY_PREFIX = f".endofm-{zlib.crc32(platform.node().encode()):08x}-"
+"""What the names of this machine's temporary files begin with; the number of the process follows."""
+
+_MAX_JSON = 1 << 29  # bytes, of which Python makes ten times as much
+
+
+def temporary_prefix() -> str:
+    """What the names of this process's temporary files and folders begin with."""
+    return f"{TEMPORARY_PREFIX}{os.getpid()}-"
+
+
+def remove_leftovers(folder: str | os.PathLike, pattern: str = "") -> None:
+    """Remove the temporary files and folders that killed processes of this machine left in a folder.
+
+    Those of living processes stay; ``pattern="**/"`` looks into its folders too.
+    """
+    for path in Path(folder).glob(f"{pattern}{TEMPORARY_PREFIX}*"):
+        if not _is_alive(path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]):
+            with suppress(OSError):  # another process may be doing the same
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_alive(number: str) -> bool:
+    try:
+        os.kill(int(number), 0)
+    except (OSError, ValueError, OverflowError) as error:  # another user's, or no name of ours
+        return not isinstance(error, ProcessLookupError)
+    return int(number) > 0
+
+
+_clean_once = cache(remove_leftovers)
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Make a folder, and raise an ``OSError`` that names it when nothing can be written there."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=str(folder), prefix=temporary_prefix()):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written to: {error.strerror or error}", str(folder)) from error
 
 
 @contextmanager
@@ -40,7 +85,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY_PREFIX}{path.stem}-", suffix=path.suffix)
+        _clean_once(path.parent.absolute())
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(), suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -58,17 +104,60 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike, content: Any, indent: int | None = 2) -> None:
-    """Write JSON atomically; what is not finite becomes null, since JSON has no NaN."""
+    """Write JSON atomically, in ASCII; what is not finite becomes null, since JSON has no NaN."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table atomically."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    """Write a table atomically; see :func:`printable` for names that are not UTF-8."""
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def printable(text: str) -> str:
+    r"""Text for tables, XML and pictures: a byte of a file name that is not UTF-8 is written out, as ``\udcf6``.
+
+    Files are named by the bytes themselves, and JSON, which has the same escape, gives them again when it is read.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def read_json(path: str | os.PathLike, kind: type[T]) -> T:
+    """Read JSON that must hold an object (``dict``) or a ``list``.
+
+    Raises:
+        ValueError: when it does not, or is too large or too deep; the message names the file.
+    """
+    if (size := os.path.getsize(path)) > _MAX_JSON:
+        raise ValueError(f"{path}: has {size} bytes; JSON is read up to {_MAX_JSON}.")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not valid JSON ({error}).") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}: must hold a {kind.__name__}, but holds a {type(content).__name__}.")
+    return content
+
+
+@contextmanager
+def open_zip(path: str | os.PathLike, max_ratio: int) -> Iterator[zipfile.ZipFile]:
+    """Open an archive that does not unpack to more than ``max_ratio`` times its own size, or raise a ``ValueError``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(entry.file_size for entry in archive.infolist()), os.path.getsize(path)
+            if unpacked > max_ratio * size:
+                raise ValueError(
+                    f"{path}: {size} bytes would unpack to {unpacked}, more than {max_ratio} times as much."
+                )
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{path}: is a damaged archive, or one of an unknown kind ({error}).") from error
 
 
 def sha256(files: Iterable[str | os.PathLike]) -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from endofm_monai.networks.nets import EndoFM
-from endofm_monai.weights.layouts import PublishedWeights, WeightsError, is_backbone_key
+from endofm_monai.weights.layouts import PublishedWeights, WeightsError, check_types, is_backbone_key
 
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
 _DROPPED = {
@@ -34,7 +34,9 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
     others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
     if unknown := [name for name in others if name not in _DROPPED]:
         raise WeightsError(f"{weights.file}: is an image ViT with {unknown}, for which EndoFM has no counterpart.")
-    state = {name: tensor.float() for name, tensor in weights.state.items() if is_backbone_key(name)}
+    state = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
+    check_types(state, weights.file)
+    state = {name: tensor.float() for name, tensor in state.items()}
     if absent := [name for name in _RESAMPLED if name not in state]:
         raise WeightsError(f"{weights.file}: is an image ViT without {absent}.")
     mlp = [state[name].shape for name in state if name.startswith("blocks.0.mlp.") and name.endswith(".weight")]

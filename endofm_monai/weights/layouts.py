@@ -14,9 +14,13 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from endofm_monai.utils import open_zip
+
 # The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
 _SCALAR = np.float64(0).__reduce__()[0]  # named numpy.core.multiarray.scalar up to numpy 1
 _SCALARS = [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+MAX_RATIO = 20  # of arrays to the archive that holds them; trained weights hardly get smaller
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _ALLOWED: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64)), *_SCALARS]
 _BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "blocks", "norm"}
 _WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
@@ -48,8 +52,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
                 f"{path}: needs the Python object {match[1]}, which a file of weights may not run; nothing was loaded. "
                 "Ask its author for the plain tensors (`torch.save(network.state_dict(), ...)` or safetensors)."
             ) from error
-        kind = type(error).__name__
-        raise WeightsError(f"{path}: cannot be read: damaged, incomplete or no weights ({kind}).") from error
+        reason = str(error) if isinstance(error, ValueError) and str(path) in str(error) else type(error).__name__
+        raise WeightsError(f"{path}: cannot be read: damaged, incomplete or no weights ({reason}).") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: must hold a dictionary of weights, but holds a {type(content).__name__}.")
     return {str(key): value for key, value in content.items()}
@@ -59,7 +63,7 @@ def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with open_zip(path, MAX_RATIO), np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     with torch.serialization.safe_globals(_ALLOWED):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -157,7 +161,26 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     if not tensors:
         raise WeightsError(f"{file}: is a {layout} without any tensor.")
     state = {name: tensors[key] for name, key in clean_names(tensors, file).items()}
+    for name, tensor in state.items():
+        if problem := _problem(tensor):
+            raise WeightsError(f"{file}: {name!r} {problem}, which no weight is; nothing was loaded.")
     return PublishedWeights(file, layout, " + ".join(keys) or "all", state)
+
+
+def _problem(tensor: torch.Tensor) -> str:
+    """Why a tensor can be no part of a network, if it cannot."""
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        return f"is not stored number by number ({tensor.layout}, {tensor.device})"
+    if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return f"claims the shape {tuple(tensor.shape)}, more than is stored"
+    return "holds NaN or infinity" if tensor.dtype in _FLOATS and not bool(tensor.isfinite().all()) else ""
+
+
+def check_types(state: Mapping[str, torch.Tensor], file: object) -> None:
+    """Refuse integers, booleans and complex numbers, which would be turned into weights without a word."""
+    for name, tensor in state.items():
+        if tensor.dtype not in _FLOATS:
+            raise WeightsError(f"{file}: {name!r} is of type {tensor.dtype}, but weights are of floating point.")
 
 
 def _nest_pair(content: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from endofm_monai.weights.image_vit import video_from_image
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
+    check_types,
     clean_names,
     describe_architecture,
     is_backbone_key,
@@ -71,7 +72,7 @@ def load_published(
             decoders may differ in names, never in shapes.
 
     Raises:
-        WeightsError: when the file cannot be read safely, or does not fit.
+        WeightsError: when the file cannot be read safely, does not fit, or holds what is no finite number.
     """
     return copy_weights(network, read_weights(path, which), strict)
 
@@ -94,6 +95,7 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
         advice = _advice(state, own, backbone_differs or is_backbone, bool(reshaped))
         kind = type(unwrap(network)).__name__
         raise WeightsError(f"{weights}: does not fit {kind}: {'; '.join(_counts(problems))}.{advice}")
+    check_types({name: state[name] for name in matched}, weights.file)
     network.load_state_dict({names[name]: state[name] for name in matched}, strict=False)
     return LoadReport(str(weights), tuple(matched), tuple(missing), (*unexpected, *left_out), weights.notes)
 

@@ -6,7 +6,8 @@
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from monai.utils import ensure_tuple
 
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data import load_datalist, open_clip
+from endofm_monai.data import load_datalist, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
-from endofm_monai.utils import write_json
+from endofm_monai.utils import printable, write_json
 
 
 def annotate(
@@ -98,12 +99,16 @@ def from_cvat(
         annotations = formats.join_tracks(formats.read_cvat_xml(file))
         if tags:
             annotations = formats.merge_tags(annotations, formats.read_cvat_xml(tags))
-        for item in formats.items_from_annotations(annotations, names, image):
+        annotations, frames = _fit_to_file(annotations, dataset_dir, image, file)
+        former = {item["video"] for item in items}
+        for item in formats.items_from_annotations(annotations, names, image, frames):
             name = item["video"]
-            if name in [other["video"] for other in items]:
+            if name in former:
                 raise ValueError(f"{file}: is another task named {name!r}; their masks would be the same files.")
             if masks and any(item["outline"]):
-                item = formats.write_masks(item, dataset_dir, f"{masks}/{name}", annotations.height, annotations.width)
+                part = split_frames(item["image"])[1] if annotations.left_out else None
+                folder = f"{masks}/{name}" + (f"_{part[0]}-{part[1]}" if part else "")
+                item = formats.write_masks(item, dataset_dir, folder, annotations.height, annotations.width)
             items.append(item)
     write_json(output, {"labels": dict(enumerate(names, start=1)), section: items}, indent=1)
     load_datalist(dataset_dir, output, section, label_key="mask")
@@ -112,6 +117,20 @@ def from_cvat(
         write_json(Path(output).with_name(f"{Path(output).stem}_tags.json"), {section: clips}, indent=1)
     boxes, outlines = (sum(len(frame) for item in items for frame in item[key]) for key in ("box", "outline"))
     print(f"{output}: {len(items)} videos, {boxes} boxes, {outlines} outlines, {len(clips)} clips with a tag")
+
+
+def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, file: str) -> tuple[Annotations, int]:
+    """The annotations in pixels of the dataset's file, and how many frames it has."""
+    source = formats.video_path(annotations, image)
+    if annotations.images:
+        source = os.path.join(image or "", annotations.images[0])
+    path = resolve_path(source, os.path.realpath(dataset_dir), file)
+    with open_clip([path] if annotations.images else path) as reader:
+        info = reader.probe()
+    last = annotations.start + annotations.frames
+    if not annotations.images and last > info.frames:
+        raise ValueError(f"{file}: has annotations of {last} frames, but {path} has {info.frames}.")
+    return formats.fit_annotations(annotations, info.height, info.width, f"{file}: {path}"), info.frames
 
 
 def to_cvat(
@@ -128,14 +147,15 @@ def to_cvat(
         class_names: names of the classes, in the order of their labels.
         section: section of the datalist.
     """
-    for item, (height, width) in _with_sizes(dataset_dir, datalist, section):
-        if "mask" in item and "outline" not in item:
-            item["outline"] = formats.outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
-        path = Path(output, f"{item['video']}.xml")
-        if not path.resolve().is_relative_to(Path(output).resolve()):
-            raise ValueError(f"{datalist}: the video {item['video']!r} would be written outside of {output}.")
-        formats.write_cvat_xml(formats.annotations_from_item(item, ensure_tuple(class_names), width, height), path)
-        print(path)
+    sized = _with_sizes(dataset_dir, datalist, section)
+    videos = [item["video"] for item, _ in sized]
+    for item, (height, width) in sized:
+        path = Path(output, f"{item['video' if videos.count(item['video']) == 1 else 'name']}.xml")  # or parts of one
+        with _named(f"{datalist}: {item['name']}"):
+            if "mask" in item and "outline" not in item:
+                item["outline"] = formats.outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
+            formats.write_cvat_xml(formats.annotations_from_item(item, ensure_tuple(class_names), width, height), path)
+        print(printable(str(path)))
 
 
 def to_coco(
@@ -143,8 +163,18 @@ def to_coco(
 ) -> None:
     """Write a datalist to one file in COCO's format; see :func:`to_cvat` for the other arguments."""
     items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
-    formats.write_coco_annotations(items, ensure_tuple(class_names), sizes, output)
+    with _named(datalist):
+        formats.write_coco_annotations(items, ensure_tuple(class_names), sizes, output)
     print(output)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Say where something is that is not of the kind that it should be."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"{where}: is not as it should be ({type(error).__name__}: {error}).") from error
 
 
 def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dict[str, Any], tuple[int, int]]]:
