@@ -66,7 +66,7 @@ def datalist_from_coco(
 
 
 def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: Path) -> list[dict[str, Any]]:
-    content = read_json(path, object)
+    content: Any = read_json(path, object)
     try:
         names = {category["id"]: category["name"] for category in content["categories"]}
         images = {image["id"]: image for image in content["images"]}

@@ -23,7 +23,7 @@ from endofm_monai.utils import atomic_path, check_writable
 logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they end a job
 STOP_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
-_NOTES = {"best": (dict, type(None)), "iteration": int, "epoch_length": int, "random_states": list}
+_NOTES: dict[str, Any] = {"best": (dict, type(None)), "iteration": int, "epoch_length": int, "random_states": list}
 
 
 class TrainingCheckpointHandler:
