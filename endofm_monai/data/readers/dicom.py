@@ -2,22 +2,29 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import io
+import math
 import os
+import struct
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
-from pydicom.encaps import get_frame
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import get_decoder, iter_pixels
-from pydicom.uid import MPEGTransferSyntaxes
+from PIL import Image
+from pydicom.datadict import keyword_for_tag
+from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
+from pydicom.pixels import as_pixel_options, get_decoder
+from pydicom.uid import JPEG2000TransferSyntaxes, JPEGBaseline8Bit, JPEGExtended12Bit, MPEGTransferSyntaxes
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
 from endofm_monai.data.readers.video import VideoReader
 
 __all__ = ["DicomReader", "open_dicom"]
 
 _COLORS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_RATES = ("CineRate", "FrameTime", "FrameTimeVector", "RecommendedDisplayFrameRate")
 
 
 def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) -> ClipReader:
@@ -29,14 +36,23 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
         threads: decoding threads for a video stream.
     """
     path = os.fspath(path)
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+    with clip_read_errors(path, "is not a readable DICOM image"), open(path, "rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+        kind, length = _begin_pixels(file, header)
         if header.file_meta.TransferSyntaxUID not in MPEGTransferSyntaxes:
-            return DicomReader(path, header, fps=fps)
-        stream = get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
-    except (OSError, InvalidDicomError, AttributeError) as error:
-        raise ClipReadError(f"{path}: is not a readable DICOM image ({error})") from error
+            return DicomReader(path, header, kind, file.tell(), length, fps=fps)
+        stream = get_frame(file, 0, number_of_frames=1)
     return VideoReader(path, file=io.BytesIO(stream), threads=threads)
+
+
+def _begin_pixels(file: BinaryIO, header: pydicom.Dataset) -> tuple[str, int]:
+    """Go on from where pydicom stops to the first byte of the pixels, and give their type and length as stated."""
+    implicit, little = header.original_encoding
+    order = "<" if little else ">"
+    if struct.unpack(f"{order}HH", file.read(4).ljust(4)) != (0x7FE0, 0x0010):
+        raise ValueError("it holds no pixels")
+    kind = "OW" if implicit else file.read(4)[:2].decode("ascii")
+    return kind, struct.unpack(f"{order}L", file.read(4))[0]
 
 
 class DicomReader(ClipReader):
@@ -46,43 +62,135 @@ class DicomReader(ClipReader):
     bits are scaled to 0..255 from the window that the file states or, without one, from all values that the stored
     bits can hold. Only wanted frames are decoded.
 
+    How many frames there are, and of which colors, is taken from the pixels where the header cannot be right, and a
+    warning says so. A file that is cut off has one frame more than it holds, which cannot be read.
+
     Args:
         path: the file.
         header: what the file holds apart from its pixels.
+        kind: type of the pixels, "OB" or "OW".
+        start: place of the pixels in the file.
+        length: their length in bytes, as far as it is stated.
         fps: frames per second, where the file does not state them.
     """
 
-    def __init__(self, path: str, header: pydicom.Dataset, *, fps: float = 30.0) -> None:
+    def __init__(
+        self, path: str, header: pydicom.Dataset, kind: str, start: int, length: int, *, fps: float = 30.0
+    ) -> None:
         super().__init__(path)
-        self._header = header
-        self._fps = fps
+        self._header, self._start, self._fps = header, start, fps
+        self._length = min(length, os.path.getsize(path) - start)
+        for name in ("Rows", "Columns", "PhotometricInterpretation"):
+            if not header.get(name):
+                raise ClipReadError(f"{path}: its header states no {name}")
         if header.PhotometricInterpretation not in _COLORS:
             raise ClipReadError(f"{path}: its colors are {header.PhotometricInterpretation}, not one of {_COLORS}")
-        syntax = header.file_meta.TransferSyntaxUID
-        try:
-            decoder = get_decoder(syntax)
-        except NotImplementedError as error:
-            raise ClipReadError(f"{path}: {error}") from error
-        if not decoder.is_available:
-            missing = " or ".join(decoder.missing_dependencies)
-            raise ClipReadError(f"{path}: its pixels ({syntax.name}) need a package that is not installed: {missing}")
+        self._syntax = header.file_meta.TransferSyntaxUID
+        self._decoder = get_decoder(self._syntax)
+        if not self._decoder.is_available:
+            missing = " or ".join(self._decoder.missing_dependencies)
+            raise ClipReadError(
+                f"{path}: its pixels ({self._syntax.name}) need a package that is not installed: {missing}"
+            )
+        self._stated = 1
+        with suppress(TypeError, ValueError):
+            self._stated = max(1, int(header.get("NumberOfFrames") or 1))
+        header.NumberOfFrames = self._stated
+        self._options: dict[str, Any] = {"pixel_keyword": "PixelData", "pixel_vr": kind}
+        self._options |= as_pixel_options(header)
 
     def _probe(self) -> ClipInfo:
-        header = self._header
-        frames = int(header.get("NumberOfFrames") or 1)
-        fps = float(header.get("CineRate") or 0)
-        fps = fps or (1000 / float(header.FrameTime) if header.get("FrameTime") else 0)  # milliseconds
-        fps = fps or float(header.get("RecommendedDisplayFrameRate") or self._fps)
+        header, stated = self._header, self._stated
+        found = self._find_frames() if self._syntax.is_encapsulated else self._count_frames()
+        if not found:
+            raise ClipReadError(f"{self.path}: ends within its first frame")
+        if found > stated:
+            self._warn(f"holds {found} frames, although its header states {stated}")
+        frames = max(found, min(stated, found + 1))
+        self._options["number_of_frames"] = frames
+        fps = self._rate()
         return ClipInfo(frames, fps, header.Rows, header.Columns, duration=frames / fps)
 
+    def _count_frames(self) -> int:
+        """Count the whole frames that the file can hold without compression."""
+        header = self._header
+        bits = header.Rows * header.Columns * header.SamplesPerPixel * header.BitsAllocated
+        if header.PhotometricInterpretation == "YBR_FULL_422":
+            if 0 <= self._length - self._stated * bits // 8 < 2:
+                self._options["photometric_interpretation"] = "YBR_FULL"
+                self._warn("has colors that are not subsampled, although its header states YBR_FULL_422")
+            else:
+                bits = bits * 2 // 3  # two pixels share their colors
+        return self._length * 8 // bits
+
+    def _find_frames(self) -> int:
+        """Count the compressed frames, each of which is one fragment or more, and find the former."""
+        with open(self.path, "rb") as file:
+            file.seek(self._start)
+            offsets = parse_basic_offsets(file)
+            first = file.tell()
+            count, fragments = parse_fragments(file)
+            if count <= max(self._stated, len(offsets)) and not self._options.get("extended_offsets"):
+                file.seek(fragments[-1] + 4 if fragments else 0)
+                ends = [*fragments[1:], file.tell() + 4 + int.from_bytes(file.read(4), "little")]
+                lengths = [end - start - 8 for start, end in zip(fragments, ends, strict=False)]
+                self._options["extended_offsets"] = [start - first for start in fragments], lengths
+            found = min(max(len(offsets), self._stated), count)
+            if self._syntax in JPEG2000TransferSyntaxes and "FULL" in self._header.PhotometricInterpretation:
+                frame = self._frame(file, 0)
+                if frame[frame.find(b"\xff\x52") + 8 :][:1] == b"\1":  # whose decoder undoes the transform
+                    self._options["photometric_interpretation"] = "RGB"
+                    self._warn("has frames that JPEG 2000 itself transforms, although its header states YBR_FULL")
+        return found
+
+    def _rate(self) -> float:
+        """Give the frames per second: by what the file points to as the time between frames, else as it states them."""
+        pointer = self._header.get("FrameIncrementPointer")
+        for name in (keyword_for_tag(pointer) if isinstance(pointer, int) else "", *_RATES):
+            with suppress(TypeError, ValueError, IndexError, ZeroDivisionError):
+                values = [float(value) for value in np.ravel(self._header.get(name))]
+                if name == "FrameTimeVector":  # milliseconds; the first frame has no distance to another
+                    values = [sum(values[1:]) / len(values[1:])]
+                rate = values[0] if name.endswith("Rate") else 1000 / values[0]
+                if 0 < rate < math.inf:
+                    return rate
+        return self._fps
+
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        frames = iter_pixels(self.path, indices=wanted)
-        for index in wanted:
-            try:
-                yield index, self._to_rgb(next(frames))
-            except Exception as error:  # each of pydicom's decoders raises its own
-                reason = " ".join(str(error).split())  # some take several lines
-                raise ClipReadError(f"{self.path}: frame {index} cannot be decoded ({reason})") from error
+        is_jpeg = self._syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and self._header.SamplesPerPixel == 3
+        with open(self.path, "rb") as file:
+            for index in wanted:
+                with clip_read_errors(self.path, f"frame {index} cannot be decoded"):
+                    if is_jpeg and self._header.BitsStored == 8:
+                        frame = self._read_jpeg(self._frame(file, index))
+                    else:
+                        file.seek(self._start)  # one frame at a time: pydicom reads several of YBR_FULL_422 wrongly
+                        frame = self._to_rgb(self._decoder.as_array(file, index=index, **self._options)[0])
+                yield index, frame
+
+    def _frame(self, file: BinaryIO, index: int) -> bytes:
+        """Read a compressed frame."""
+        file.seek(self._start)
+        keys = "number_of_frames", "extended_offsets"
+        return get_frame(file, index, **{key: self._options[key] for key in keys if key in self._options})
+
+    def _read_jpeg(self, data: bytes) -> np.ndarray:
+        """Decode JPEG in color: markers, names of components and subsampling tell more than pydicom looks at."""
+        image: Any = Image.open(io.BytesIO(data), formats=["JPEG"])
+        names, *sampling = zip(*[layer[:3] for layer in image.layer], strict=True)
+        is_rgb = bytes(names) == b"RGB" and "jfif" not in image.info
+        is_rgb = image.info.get("adobe_transform", 0 if is_rgb else 1) == 0
+        is_open = not {"jfif", "adobe_transform"} & image.info.keys() and all(len(set(each)) == 1 for each in sampling)
+        stated = self._header.PhotometricInterpretation
+        if stated == "RGB" and is_open and not is_rgb:
+            image.draft("YCbCr", image.size)  # as is: nothing but the header tells what it is
+            return np.asarray(image)
+        if (stated == "RGB") != is_rgb:
+            self._warn(f"has {'RGB' if is_rgb else 'YCbCr'} in its JPEG frames, although its header states {stated}")
+        return np.asarray(image.convert("RGB"))
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"{self.path}: {message}", stacklevel=3)
 
     def _to_rgb(self, frame: np.ndarray) -> np.ndarray:
         header = self._header

@@ -1,17 +1,18 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 import os
 from collections.abc import Iterator
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
 
 __all__ = ["NiftiReader"]
 
+_MAX_DEFLATION = 1032  # how much smaller gzip can make a file
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 
@@ -34,10 +35,8 @@ class NiftiReader(ClipReader):
     def __init__(self, path: str | os.PathLike, *, fps: float = 30.0) -> None:
         super().__init__(os.fspath(path))
         self._fps = fps
-        try:
+        with clip_read_errors(self.path, "is not a readable NIfTI image"):
             self._image = nibabel.load(self.path)
-        except (OSError, ValueError, ImageFileError) as error:
-            raise ClipReadError(f"{self.path}: is not a readable NIfTI image ({error})") from error
         shape = self._image.shape
         self._depth = len(shape) > 3 and shape[2] == 1  # (X, Y, 1, T): the third axis is no time
         times = shape[2 + self._depth :]
@@ -46,14 +45,23 @@ class NiftiReader(ClipReader):
                 f"{self.path}: has shape {shape}, but a clip has shape (X, Y, T) or (X, Y, 1, T), "
                 "and 3 as a further axis for color"
             )
-        self._frames = times[0] if times else 1
+        self._frames = self._held(times[0] if times else 1)
         self._range: tuple[float, float] | None = None
+
+    def _held(self, stated: int) -> int:
+        """Give the number of frames: where the file is too short for all, one more than it can hold."""
+        size = os.path.getsize(self.path) * (_MAX_DEFLATION if self.path.lower().endswith(".gz") else 1)
+        frame = math.prod(self._image.shape) // stated * self._image.get_data_dtype().itemsize
+        if size < frame:
+            raise ClipReadError(f"{self.path}: ends within its first frame")
+        return min(stated, size // frame + 1)
 
     def _probe(self) -> ClipInfo:
         width, height = self._image.shape[:2]
         second = _SECONDS.get(self._image.header.get_xyzt_units()[1])
         step = self._image.header.get_zooms()[3] if self._depth else 0
-        fps = 1 / (float(step) * second) if step and second else self._fps
+        rate = 1 / (float(step) * second) if step and second else 0
+        fps = rate if 0 < rate < math.inf else self._fps
         return ClipInfo(self._frames, fps, height, width, duration=self._frames / fps)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -73,7 +81,7 @@ class NiftiReader(ClipReader):
     def _display_range(self) -> tuple[float, float]:
         if self._range is None:
             low, high = float(self._image.header["cal_min"]), float(self._image.header["cal_max"])
-            if low >= high:
+            if not -math.inf < low < high < math.inf:
                 values = self._load(())
                 low, high = float(np.nanmin(values)), float(np.nanmax(values))
             self._range = low, high
@@ -81,10 +89,10 @@ class NiftiReader(ClipReader):
 
     def _load(self, part: tuple) -> np.ndarray:
         """Read a part of the array; colors, if any, are its last axis."""
-        try:
+        with clip_read_errors(self.path, "cannot be read to its end"):
             values = np.asarray(self._image.dataobj[part])
-        except (OSError, EOFError, ValueError) as error:
-            raise ClipReadError(f"{self.path}: cannot be read to its end ({error})") from error
+        if values.dtype.kind == "c":
+            raise ClipReadError(f"{self.path}: its values are complex numbers")
         if values.dtype.names:  # RGB pixels are records of three or four bytes
             values = np.stack([values[name] for name in "RGB"], axis=-1)
         return values

@@ -4,50 +4,24 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
-from pydicom import Dataset, FileMetaDataset, uid
+from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
-from endofm_monai.data import ClipReadError, VideoReader, open_dicom
+from endofm_monai.data import ClipReadError, VideoReader, open_clip, open_dicom
+from tests.support.dicom import write_dicom
 
-HEIGHT, WIDTH, FRAMES = 16, 24, 5
+HEIGHT, WIDTH, FRAMES = 16, 24, 5  # as write_dicom states
 GRAY = np.random.default_rng(0).integers(0, 256, (FRAMES, HEIGHT, WIDTH), dtype=np.uint8)
 COLOR = np.random.default_rng(1).integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-def write_dicom(path: Path, pixels: bytes, syntax: uid.UID = uid.ExplicitVRLittleEndian, **tags: Any) -> Path:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.file_meta.MediaStorageSOPClassUID = uid.MultiFrameTrueColorSecondaryCaptureImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
-    defaults = {
-        "Rows": HEIGHT,
-        "Columns": WIDTH,
-        "NumberOfFrames": FRAMES,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "PixelRepresentation": 0,
-    }
-    for name, value in {**defaults, **tags}.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    dataset.HighBit = dataset.BitsStored - 1
-    if dataset.SamplesPerPixel == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.PixelData = pixels
-    dataset["PixelData"].VR = "OW" if dataset.BitsAllocated == 16 else "OB"
-    dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 def read(path: Path, indices: list[int]) -> np.ndarray:
@@ -193,3 +167,136 @@ def test_broken_files(tmp_path: Path) -> None:
     palette = write_dicom(tmp_path / "palette.dcm", GRAY.tobytes(), PhotometricInterpretation="PALETTE COLOR")
     with pytest.raises(ClipReadError, match=rf"^{palette}: its colors are PALETTE COLOR, not one of"):
         open_dicom(palette)
+
+
+PAIRS = COLOR[:, :, ::2].repeat(2, 2)  # two pixels share their colors
+
+
+def to_ycc(frames: np.ndarray) -> np.ndarray:
+    return np.stack([np.asarray(Image.fromarray(frame).convert("YCbCr")) for frame in frames])
+
+
+@pytest.mark.parametrize("wanted", [[0, 1], [2, 3], [3], [0, 1, 2, 3, 4]])
+@pytest.mark.filterwarnings("ignore:.*not subsampled")
+def test_colors_that_two_pixels_share(tmp_path: Path, wanted: list[int]) -> None:
+    ycc = to_ycc(PAIRS)
+    packed = np.stack([ycc[:, :, ::2, 0], ycc[:, :, 1::2, 0], ycc[:, :, ::2, 1], ycc[:, :, ::2, 2]], -1)
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422"}
+    for pixels in (packed, ycc):  # the latter are what the header cannot mean
+        path = write_dicom(tmp_path / "pairs.dcm", pixels.tobytes(), **tags)
+        np.testing.assert_allclose(read(path, wanted).astype(int), PAIRS[wanted], atol=3)
+
+
+@pytest.mark.parametrize(
+    ("tags", "fps"),
+    [
+        ({"FrameTimeVector": [0, 125, 125, 125, 125], "FrameIncrementPointer": 0x00181065, "CineRate": 30}, 8),
+        ({"FrameTimeVector": [0, 100, 150, 100, 150]}, 8),
+        ({"FrameTime": 50, "CineRate": 25, "FrameIncrementPointer": 0x00181063}, 20),
+        ({"CineRate": 0, "FrameTime": "0", "RecommendedDisplayFrameRate": 10}, 10),
+        ({"FrameTime": "NaN"}, 30),
+        ({"FrameTime": -40}, 30),
+        ({"FrameTimeVector": [0]}, 30),
+    ],
+)
+def test_rates(tmp_path: Path, tags: dict[str, Any], fps: float) -> None:
+    assert open_clip(write_dicom(tmp_path / "rate.dcm", GRAY.tobytes(), **tags)).probe().fps == fps
+
+
+def test_rates_that_are_text(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "rate.dcm", GRAY.tobytes(), FrameTime="12345678", CineRate="87654321")
+    path.write_bytes(path.read_bytes().replace(b"12345678", b"quickly ").replace(b"87654321", b"fast    "))
+    assert open_clip(path).probe().fps == 30
+
+
+JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
+
+
+def jpeg(frame: np.ndarray, marker: bytes = b"", named_123: bool = False, **options: Any) -> bytes:
+    """A JPEG stream whose only marker of its colors is ``marker``, with components named 1, 2, 3 on request."""
+    data = compress(frame, format="JPEG", quality=95, **options)
+    kept, place = bytearray(data[:2] + marker), 2
+    while data[place + 1] != 0xDA:
+        size = 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        kept += data[place : place + size] if data[place + 1] not in (0xE0, 0xEE) else b""
+        place += size
+    kept += data[place:]
+    frame_names, scan_names = kept.index(b"\xff\xc0") + 10, kept.index(b"\xff\xda") + 5
+    for number in range(3 * named_123):
+        kept[frame_names + 3 * number] = kept[scan_names + 2 * number] = number + 1
+    return bytes(kept)
+
+
+@pytest.mark.parametrize(
+    ("stream", "stated", "is_told"),
+    [
+        ({"subsampling": 2}, "RGB", True),
+        ({"marker": JFIF, "subsampling": 0}, "RGB", True),
+        ({"marker": ADOBE + b"\1", "subsampling": 0}, "RGB", True),
+        ({"marker": ADOBE + b"\1"}, "YBR_FULL_422", False),
+        ({"subsampling": 0}, "YBR_FULL", False),
+        ({"keep_rgb": True}, "RGB", False),
+        ({"keep_rgb": True}, "YBR_FULL_422", True),
+        ({"keep_rgb": True, "marker": ADOBE + b"\0", "named_123": True}, "YBR_FULL", True),
+        ({"keep_rgb": True, "named_123": True}, "RGB", False),  # nothing but the header tells
+    ],
+)
+def test_jpeg_tells_its_colors(tmp_path: Path, stream: dict[str, Any], stated: str, is_told: bool) -> None:
+    frames = [np.full((HEIGHT, WIDTH, 3), color, np.uint8) for color in ((200, 70, 60), (40, 80, 180))]
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": stated, "NumberOfFrames": 2}
+    pixels = encapsulate([jpeg(frame, **stream) for frame in frames])
+    path = write_dicom(tmp_path / "jpeg.dcm", pixels, uid.JPEGBaseline8Bit, **tags)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.testing.assert_allclose(read(path, [0, 1]).astype(int), frames, atol=4)
+    told = [str(warning.message) for warning in caught if str(path) in str(warning.message)]
+    assert bool(told) == is_told
+    assert not told or "JPEG frames, although its header states" in told[0]
+
+
+def test_jpeg_2000_tells_its_colors(tmp_path: Path) -> None:
+    frames = [np.full((HEIGHT, WIDTH, 3), (200, 70, 60), np.uint8)] * 2
+    pixels = encapsulate([compress(f, format="JPEG2000", irreversible=False, no_jp2=True, mct=1) for f in frames])
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL", "NumberOfFrames": 2}
+    path = write_dicom(tmp_path / "frames.dcm", pixels, uid.JPEG2000Lossless, **tags)
+    with pytest.warns(UserWarning, match="JPEG 2000 itself transforms"):
+        np.testing.assert_array_equal(read(path, [0, 1]), frames)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("stated", [2_000_000_000, 3, 1, 0])
+def test_what_is_there_bounds_the_number_of_frames(tmp_path: Path, compressed: bool, stated: int) -> None:
+    pixels, syntax = GRAY.tobytes(), uid.ExplicitVRLittleEndian
+    if compressed:
+        frames = [compress(frame, format="JPEG2000", irreversible=False, no_jp2=True) for frame in GRAY]
+        pixels, syntax = encapsulate(frames, has_bot=stated < FRAMES), uid.JPEG2000Lossless
+    path = write_dicom(tmp_path / "stated.dcm", pixels, syntax, NumberOfFrames=stated)
+    reader = open_clip(path)
+    assert reader.probe().frames == (FRAMES + 1 if stated > FRAMES else FRAMES)
+    np.testing.assert_array_equal(reader.read([4, 1])[0], GRAY[[4, 1]])
+    if stated > FRAMES:
+        with pytest.raises(ClipReadError, match=rf"^{path}: frame 5 cannot be decoded"):
+            reader.read([0, FRAMES])
+
+
+@pytest.mark.parametrize("name", ["Rows", "Columns", "PhotometricInterpretation", "BitsAllocated", "PixelData"])
+def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    path = write_dicom(tmp_path / "missing.dcm", GRAY.tobytes())
+    dataset = pydicom.dcmread(path)
+    del dataset[name]
+    dataset.save_as(path)
+    with pytest.raises(ClipReadError, match=rf"^{path}: .*({name}|no pixels)[^\n]*$"):
+        read_first(path)
+
+
+def test_a_file_that_ends_in_its_first_frame(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "huge.dcm", GRAY.tobytes(), Rows=65535, Columns=65535)
+    with pytest.raises(ClipReadError, match=rf"^{path}: ends within its first frame$"):
+        read_first(path)
+
+
+def read_first(path: Path) -> None:
+    with open_clip(path) as reader:
+        reader.read([0])

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from endofm_monai.data import ClipReadError, NiftiReader
+from endofm_monai.data import ClipReadError, NiftiReader, open_clip
 
 WIDTH, HEIGHT, FRAMES = 7, 5, 4
 GRAY = np.random.default_rng(0).integers(0, 256, (WIDTH, HEIGHT, FRAMES), dtype=np.uint8)
@@ -88,3 +88,49 @@ def test_broken_files(tmp_path: Path) -> None:
     (tmp_path / "cut.nii").write_bytes(data[:-100])
     with pytest.raises(ClipReadError, match=rf"^{tmp_path}/cut.nii: cannot be read to its end"):
         NiftiReader(tmp_path / "cut.nii").read([3])
+
+
+def read_all(path: Path) -> np.ndarray:
+    with open_clip(path) as reader:
+        return reader.read(range(FRAMES)).numpy()
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.nii.gz", GRAY).read_bytes()
+    path = tmp_path / "damaged.nii.gz"
+    for damaged in (whole[: len(whole) // 2], whole[:40] + bytes(80) + whole[120:], whole[:20], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ClipReadError, match=rf"^{path}: [^\n]+$"):
+            read_all(path)
+
+
+def test_what_is_there_bounds_the_number_of_frames(tmp_path: Path) -> None:
+    path = tmp_path / "stated.nii"
+    nibabel.save(nibabel.Nifti2Image(GRAY, np.eye(4)), path)
+    data = bytearray(path.read_bytes())
+    data[16 + 3 * 8 : 16 + 4 * 8] = (10**12).to_bytes(8, "little")  # the length of the third axis
+    path.write_bytes(data)
+    reader = open_clip(path)
+    frames = reader.probe().frames
+    assert FRAMES < frames < 1000
+    np.testing.assert_array_equal(reader.read([FRAMES - 1])[0, 0], GRAY[..., -1].T)
+    with pytest.raises(ClipReadError, match=r"stated\.nii: cannot be read to its end"):
+        reader.read([frames - 1])
+
+
+@pytest.mark.parametrize("step", [np.nan, np.inf, 0])
+def test_a_rate_that_is_none(tmp_path: Path, step: float) -> None:
+    image = nibabel.Nifti1Image(GRAY[:, :, None], np.eye(4))
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = step
+    nibabel.save(image, tmp_path / "clip.nii")
+    assert open_clip(tmp_path / "clip.nii").probe().fps == 30
+
+
+def test_display_range_that_is_none(tmp_path: Path) -> None:
+    values = np.arange(2 * 3 * 5, dtype=np.float32).reshape(2, 3, 5)
+    clip = NiftiReader(write(tmp_path / "window.nii", values, cal_min=np.nan, cal_max=5)).read([0, 4])
+    assert (clip.min(), clip.max()) == (0, 255)
+    reader = NiftiReader(write(tmp_path / "complex.nii", values.astype(np.complex64)))
+    with pytest.raises(ClipReadError, match=r"complex\.nii: its values are complex numbers"):
+        reader.read([0])

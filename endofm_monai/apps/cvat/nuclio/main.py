@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from endofm_monai.apps.cvat.answers import open_annotator
+from endofm_monai.data.readers.pictures import upright
 
 
 def init_context(context: Any) -> None:
@@ -27,8 +28,9 @@ def handler(context: Any, event: Any) -> Any:
     """Answer CVAT's request ``{"image": base64, "threshold": 0.5}`` with shapes or tags."""
     annotator = context.user_data.annotator
     try:
-        with Image.open(io.BytesIO(base64.b64decode(event.body["image"]))) as image:
-            image.load()
+        with Image.open(io.BytesIO(base64.b64decode(event.body["image"]))) as opened:
+            opened.load()
+            image = upright(opened)
         threshold = None if event.body.get("threshold") is None else float(event.body["threshold"])
     except (KeyError, OSError, TypeError, ValueError) as error:
         return _respond(context, {"error": f"the request is not usable ({type(error).__name__}: {error})"}, 400)
