@@ -12,13 +12,18 @@ import numpy as np
 
 __all__ = ["PacketTable", "RecentCache", "file_key"]
 
+_MAX_DELAY = 16  # frames that a decoder may hold back to put them in order, in H.264 and H.265
+_NEVER = -(1 << 63)
+
 
 class PacketTable:
     """Which packet of a video file holds which frame, learnt from the packets alone, without decoding.
 
     A container stores one compressed frame a packet, in decoding order, and states when each one is shown. The table
     puts the frames in presentation order and says which packets have to be decoded to get some of them. A *position*
-    counts packets in decoding order, from 0. A table takes about 40 bytes a packet.
+    counts packets in decoding order, from 0. A table takes about 50 bytes a packet.
+
+    Where what is stated cannot be true (``ordered`` is False), :meth:`settle` takes it from decoding.
 
     Args:
         packets: the packets (``av.Packet``) of one video stream, from the first to the last.
@@ -27,39 +32,56 @@ class PacketTable:
     Attributes:
         count: number of packets.
         times: int64 array, presentation time of each packet, in the stream's time base (else decoding time, or 0).
-        shown: int32 array, positions of the frames that are shown (an edit list hides some), in presentation order
-            where ``ordered``, else in decoding order.
+        shown: int32 array, positions of the frames that are shown (an edit list hides some), in presentation order.
         keyframes: int32 array, positions of the keyframes.
+        ordered: whether the packets state the presentation order.
+        flagged: positions of packets that the container calls incomplete.
     """
 
     def __init__(self, packets: Iterable[Any], *, reorders: bool) -> None:
-        self.end = 0  # of the last frame, in the stream's time base
-        # Whether the packets state the presentation order. They do not in AVI, which has no presentation times: FFmpeg
-        # invents some that rise in decoding order, whatever the stream.
-        self.ordered = True
-        self.damaged: set[int] = set()  # positions of incomplete packets, as the last one of a file that is cut off
-        times, places, sizes, shown, keyframes = (array(kind) for kind in "qqiii")
+        self.flagged: set[int] = set()
+        self.tail = 0  # how long the last frame is shown, in the stream's time base; 0 where that is not stated
+        times, decoding, places, sizes, shown, keyframes = (array(kind) for kind in "qqqiii")
+        timed = array("b")
+        latest = _NEVER
         for position, packet in enumerate(packets):
-            self.ordered &= packet.pts is not None
-            time = packet.pts if packet.pts is not None else packet.dts or 0
+            time, decoded = packet.pts, packet.dts
+            timed.append(time is not None)
+            if decoded is not None:
+                decoding.append(decoded)
+            if time is None:
+                time = decoded or 0
             times.append(time)
             places.append(-1 if packet.pos is None else packet.pos)
             sizes.append(packet.size)
             if packet.is_keyframe:
                 keyframes.append(position)
             if packet.is_corrupt:
-                self.damaged.add(position)
+                self.flagged.add(position)
             if not packet.is_discard:
                 shown.append(position)
-                self.end = max(self.end, time + (packet.duration or 0))
+                if time > latest:
+                    latest, self.tail = time, packet.duration or 0
         self.count = len(times)
         self.times, self.shown, self.keyframes = (np.array(values) for values in (times, shown, keyframes))
+        self._timed = np.array(timed, bool)
 
         moments = self.times[self.shown]
-        rising = bool((np.diff(moments) > 0).all())
-        self.ordered &= len(np.unique(moments)) == len(moments) and not (reorders and rising)
+        order = np.argsort(moments, kind="stable")
+        # Not so in AVI, which has no presentation times: FFmpeg invents some that rise in decoding order, whatever the
+        # stream. And a clock that starts again puts frames before others that were decoded long ago.
+        self._rising = bool((np.diff(moments) > 0).all())
+        self.ordered = bool(
+            self._timed.all()
+            and (np.diff(moments[order]) > 0).all()
+            and (np.diff(decoding) > 0).all()
+            and not (reorders and self._rising)
+            and np.abs(order - np.arange(len(order))).max(initial=0) <= (_MAX_DELAY if reorders else 0)
+        )
         if self.ordered:
-            self.shown = self.shown[np.argsort(moments)]
+            self.shown = self.shown[order]
+        self._ranks = self.times  # what is less is shown earlier
+        self._stops = np.arange(1, self.count + 1)  # where the packets of a frame end
         self.hide(0)
         self._by_place = np.argsort(np.array(places), kind="stable").astype(np.int32)
         self._places, self._sizes = (np.array(values)[self._by_place] for values in (places, sizes))
@@ -69,6 +91,22 @@ class PacketTable:
         self.shown = self.shown[count:]
         self._index = np.full(self.count, -1, np.int32)
         self._index[self.shown] = np.arange(len(self.shown))
+
+    def settle(self, positions: Iterable[int]) -> None:
+        """Take the frames, and their order, from decoding: ``positions`` as their frames came out."""
+        self.shown = np.array(list(dict.fromkeys(positions)), np.int32)
+        self.hide(0)
+        self._ranks = np.where(self._index < 0, self.count, self._index)
+        self._stops = np.append(np.sort(self.shown)[1:], self.count)
+
+    def clock(self) -> np.ndarray:
+        """Give the stated time of each frame that is shown, float64, in the stream's time base; NaN where unknown."""
+        times = self.times[self.shown].astype(np.float64)
+        if self._rising or not self._timed.any():
+            times.sort()  # they are those of decoding
+        else:
+            times[~self._timed[self.shown]] = np.nan
+        return times
 
     def index(self, position: int | None) -> int | None:
         """Give the place in ``shown`` of a position; ``None`` where the frame is not shown, or nobody knows which."""
@@ -88,7 +126,7 @@ class PacketTable:
         They are ranges ``(start, stop)`` in decoding order that neither touch nor overlap; each starts at a keyframe.
         """
         spans: list[tuple[int, int]] = []
-        for start, stop in sorted((self._start(position), position + 1) for position in positions):
+        for start, stop in sorted((self._start(position), self._stop(position)) for position in positions):
             if spans and start <= spans[-1][1]:
                 spans[-1] = spans[-1][0], max(spans[-1][1], stop)
             else:
@@ -102,9 +140,13 @@ class PacketTable:
         group before it.
         """
         for rank in range(int(np.searchsorted(self.keyframes, position, "right")) - 1, -1, -1):
-            if self.times[self.keyframes[rank]] <= self.times[position]:
+            if self._ranks[self.keyframes[rank]] <= self._ranks[position]:
                 return int(self.keyframes[rank])
         return 0
+
+    def _stop(self, position: int) -> int:
+        """Give where the frame at ``position`` ends: packets without a frame, as second fields, belong to it."""
+        return int(self._stops[np.searchsorted(self._stops, position, "right")])
 
 
 Value = TypeVar("Value")

@@ -8,11 +8,12 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.frame import PictureType
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
+from endofm_monai.data.readers.container import missing_bytes, open_container, video_stream
 from endofm_monai.data.readers.packets import PacketTable, RecentCache, file_key
+from endofm_monai.data.readers.times import film_times
 
 __all__ = ["VideoReader"]
 
@@ -24,21 +25,24 @@ _INTRA = (PictureType.I, PictureType.NONE)
 _SEEK_DISTANCE = 16
 # Containers round their duration, and the last frame often has none of its own.
 _DURATION_TOLERANCE = 0.5  # seconds
-# Packets, about 40 bytes each: with clips that are parts of long videos, workers open the same files again and again.
-_PROBED: RecentCache[tuple[PacketTable, np.ndarray, ClipInfo]] = RecentCache(limit=2_500_000)
+_RATES = (1e-3, 1e5)  # frames per second that can be true
+_SAMPLE = 16  # packets that show whether each of them holds a field or a frame
+# Packets, about 60 bytes each: with clips that are parts of long videos, workers open the same files again and again.
+_PROBED: RecentCache[tuple[PacketTable, np.ndarray, np.ndarray, ClipInfo]] = RecentCache(limit=2_500_000)
 
 
 class VideoReader(ClipReader):
-    """Reads frames from a video file with PyAV: any container and codec that FFmpeg decodes.
+    """Reads frames from a video file with PyAV: any codec that FFmpeg decodes, in any container but playlists.
 
     One pass over the packets (a few microseconds each, nothing is decoded) tells the exact number and order of the
-    frames, with variable frame rate, edit lists, and containers that state no frame count; a file that is opened again
-    unchanged needs none. Reading then decodes the groups of pictures that hold a wanted frame, each up to its last
-    wanted one, without frames on which none depends (where the codec marks them).
+    frames, with variable frame rate, edit lists, and containers that state no frame count. Where what the packets say
+    cannot be true (times that are missing, doubled or jump back, a field a packet), the file is decoded once instead.
+    A file that is opened again unchanged needs neither. Reading then decodes the groups of pictures that hold a wanted
+    frame, each up to its last wanted one, without frames on which none depends (where the codec marks them).
 
     Frames are counted, turned and mirrored as FFmpeg shows them. The color matrix and range are those that the file
-    states; more than 8 bits are reduced to 8, and alpha is dropped. Where a file is cut off, ``probe`` counts the
-    frames that it should hold.
+    states; more than 8 bits are reduced to 8, and alpha is dropped. Where an MP4, Matroska or AVI file is cut off,
+    ``probe`` counts the frames that it should hold. The frame rate is that of the film, whatever its clock does.
 
     Args:
         path: the video file.
@@ -59,22 +63,22 @@ class VideoReader(ClipReader):
         """Close the file."""
         self._container.close()
 
+    def times(self) -> np.ndarray:
+        """Give the times of the frames as their clock states them; see :func:`film_times` for clocks that jump."""
+        info = self.probe()
+        lost = np.arange(1, info.frames - len(self._times) + 1) / info.fps
+        return np.concatenate([self._times, self._times[-1] + lost])
+
     def _open(self) -> None:
-        try:
-            if self._file:
-                self._file.seek(0)
+        with clip_read_errors(self.path, "is not a readable video"):
             self._key = None if self._file else file_key(self.path)
-            self._container = av.open(self._file or os.path.abspath(self.path), metadata_errors="replace")
-        except (av.FFmpegError, OSError) as error:
-            raise ClipReadError(f"{self.path}: is not a readable video ({error.strerror})") from error
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
+            self._container = open_container(self.path, self._file)
+        stream = video_stream(self._container)
+        if stream is None or stream.codec_context is None:
             self._container.close()
-            raise ClipReadError(f"{self.path}: holds no video stream")
-        self._stream = streams[0]
-        if self._stream.codec_context is None:
-            self._container.close()
-            raise ClipReadError(f"{self.path}: the codec of its video stream is not supported")
+            reason = "holds no video stream" if stream is None else "the codec of its video stream is not supported"
+            raise ClipReadError(f"{self.path}: {reason}")
+        self._stream = stream
         self._stream.codec_context.thread_count = self._threads
         self._stream.codec_context.thread_type = "AUTO"
         self._packets = self._demux()
@@ -91,83 +95,113 @@ class VideoReader(ClipReader):
     def _probe(self) -> ClipInfo:
         known = _PROBED.get(self._key) if self._key else None
         if known is not None:
-            self._table, self._display, info = known
+            self._table, self._display, self._times, info = known
             return info
         info = self._pass_over()
         if self._key:
-            _PROBED.put(self._key, (self._table, self._display, info), self._table.count)
+            _PROBED.put(self._key, (self._table, self._display, self._times, info), self._table.count)
         return info
 
     def _pass_over(self) -> ClipInfo:
         self._table = table = PacketTable(self._packets, reorders=bool(self._stream.codec_context.has_b_frames))
         self._position = table.count
-        first, frame = next(self._show([(0, table.count)]), (0, None))
+        frames = self._show([(0, table.count)])
+        frame = next((frame for frame in frames if not table.ordered or table.index(frame.pts) is not None), None)
         if frame is None:
             raise ClipReadError(f"{self.path}: none of its {table.count} frames can be decoded")
-        if table.ordered:
-            table.hide(first)  # frames that lean on what was cut off before the beginning
         if "DISPLAYMATRIX" in frame.side_data:
             self._display = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
         height, width = self._to_rgb(frame).shape[:2]
+        first = frame.pts
+        if frame.interlaced_frame and table.ordered and self._stream.codec_context.codec.name == "h264":
+            table.ordered = not self._splits_frames()
+            frames = self._show([(0, table.count)])
+        if table.ordered:
+            table.hide(table.index(first) or 0)  # frames that lean on what was cut off before the beginning
+        else:
+            table.settle(position for position in (first, *(frame.pts for frame in frames)) if position is not None)
+        return self._measure(height, width)
 
-        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        duration = float((table.end - int(table.times[table.shown[0]])) * self._stream.time_base)
+    def _splits_frames(self) -> bool:
+        """Say whether packets of an interlaced video hold fields, two a frame, as some or all in AVCHD may do."""
+        steps = np.diff(self._table.clock())
+        sample = min(_SAMPLE, self._table.count)
+        frames = sum(1 for _ in self._show([(0, sample)]))
+        return frames <= 0.75 * sample or bool(steps.max(initial=0) > 1.5 * steps.min(initial=np.inf))
+
+    def _measure(self, height: int, width: int) -> ClipInfo:
+        table, stream = self._table, self._stream
+        low, high = _RATES
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate and low <= rate <= high]
+        unit = float(stream.time_base or 1)
+        self._times = film_times(table.clock() * unit, 1 / (rates or [25.0])[0])
+        count, duration = len(self._times), float(self._times[-1])
+        last = duration / (count - 1) if count > 1 else 1 / (rates or [25.0])[0]
+        tail = table.tail * unit * table.ordered
+        duration += tail if 0 < tail <= 10 * last else last
+        # The header's rate where it is true: containers round times, so that the mean of a constant one would be off.
+        rate = next((rate for rate in rates if abs(duration * rate - count) <= 1.5), count / duration)
         # Some containers count their duration from the first frame, some from time 0.
-        lost = self._stated_duration() - max(duration, float(table.end * self._stream.time_base))
-        frames = len(table.shown) + max(
-            len(self._stream.index_entries) - table.count,  # complete in MP4 and MOV, elsewhere at most all keyframes
-            round(lost * rate) if lost > _DURATION_TOLERANCE else 0,
-            0,
-        )
-        duration = max(duration, duration + lost) or frames / rate
-        if abs(duration * rate - frames) > 1.5:  # variable frame rate, or a wrong header
-            rate = frames / duration
+        frames = count + self._lost_frames(max(duration, float(table.times.max()) * unit), rate)
         return ClipInfo(frames=frames, fps=rate, height=height, width=width, duration=frames / rate)
+
+    def _lost_frames(self, end: float, rate: float) -> int:
+        """Give the number of frames that should follow after ``end``, in seconds, but are cut off."""
+        # An index is complete in MP4 and MOV, elsewhere it holds at most all keyframes.
+        lost = max(0, len(self._stream.index_entries) - self._table.count)
+        missing = missing_bytes(self.path, self._file)
+        if missing:
+            seconds = self._stated_duration() - end
+            lost = max(lost, min(round(seconds * rate), missing) if seconds > _DURATION_TOLERANCE else 0)
+        return lost
 
     def _stated_duration(self) -> float:
         """Length of the video by the header, in seconds; 0 where it is not stated."""
         if self._stream.duration is not None:
-            return float(self._stream.duration * self._stream.time_base)
+            return float(self._stream.duration * (self._stream.time_base or 1))
         if self._container.duration is not None and len(self._container.streams) == 1:
             return self._container.duration / av.time_base
         return 0.0
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         table, missing = self._table, set(wanted)
-        if table.ordered:
-            positions = {int(table.shown[index]) for index in wanted if index < len(table.shown)}
-            for index, frame in self._show(table.spans(positions), needed=positions):
-                if index in missing:
-                    missing.remove(index)
-                    yield index, self._to_rgb(frame)
-        if not missing:
-            return
-        # Where the presentation order is not stated, frames can only be counted as they come out. And some streams do
-        # not decode from what they call keyframes: they, too, are decoded from the beginning.
-        readable = 0
-        for index, frame in self._show([(0, table.count)]):
-            readable += 1
+        positions = {int(table.shown[index]) for index in wanted if index < len(table.shown)}
+        for frame in self._show(table.spans(positions), needed=positions):
+            index = table.index(frame.pts)
             if index in missing:
                 missing.remove(index)
                 yield index, self._to_rgb(frame)
-                if not missing:
-                    return
+        if not missing:
+            return
+        readable = len(table.shown)
+        if min(missing) < readable:
+            # Some streams do not decode from what they call keyframes: they are decoded from the beginning.
+            readable = 0
+            for frame in self._show([(0, table.count)]):
+                index = table.index(frame.pts)
+                readable += index is not None
+                if index in missing:
+                    missing.remove(index)
+                    yield index, self._to_rgb(frame)
+                    if not missing:
+                        return
         raise ClipReadError(
             f"{self.path}: frame {min(missing)} cannot be decoded: {readable} of {self.probe().frames} frames are "
             "readable, the file is damaged or cut off"
         )
 
-    def _show(self, spans: list[tuple[int, int]], needed: Collection[int] = ()) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode spans of packets, each from a keyframe on, and give each frame that is shown with its index.
+    def _show(self, spans: list[tuple[int, int]], needed: Collection[int] = ()) -> Iterator[av.VideoFrame]:
+        """Decode spans of packets, each from a keyframe on, and give the frames, with their positions as ``pts``.
 
         Those at positions that are not ``needed`` may be left out; all are needed by default.
         """
-        shown = 0
+        # In transport streams, packets are flagged for a counter that jumped, whether something is missing or not.
+        is_flag_true = self._container.format.name != "mpegts"
         for start, stop in spans:
             self._go_to(start)
             codec = self._stream.codec_context
             codec.flush_buffers()
-            skippable = bool(needed) and codec.codec.name in _SKIPPABLE_CODECS
+            skippable = bool(needed) and self._table.ordered and codec.codec.name in _SKIPPABLE_CODECS
             # A stream with intra refresh has "keyframes" that are no pictures of their own: do not decode from there.
             trusted = not needed or self._table.index(start) is None
             for packet in chain(self._read_packets(stop), [None]):  # None: no more, give what is held back
@@ -178,11 +212,10 @@ class VideoReader(ClipReader):
                 except av.FFmpegError:  # as FFmpeg does: go on with the next packet
                     continue
                 for frame in frames:
-                    index = self._table.index(frame.pts) if self._table.ordered else shown
-                    shown += 1
                     trusted |= frame.pts == start and frame.pict_type in _INTRA
-                    if trusted and index is not None and frame.pts not in self._table.damaged:
-                        yield index, frame
+                    damaged = frame.pts in self._table.flagged and (is_flag_true or frame.is_corrupt)
+                    if trusted and not damaged:
+                        yield frame
 
     def _read_packets(self, stop: int) -> Iterator[av.Packet]:
         """Read the packets from here up to position ``stop``.

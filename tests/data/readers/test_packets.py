@@ -13,7 +13,7 @@ import pytest
 from endofm_monai.data.readers.packets import PacketTable, RecentCache, file_key
 
 
-def make_table(*, reorders: bool = True, damaged: int = -1, **columns: list[Any]) -> PacketTable:
+def make_table(*, reorders: bool = True, flagged: int = -1, **columns: list[Any]) -> PacketTable:
     """A table of packets that are given column by column, in decoding order; ``"K"`` marks a keyframe."""
     count = len(next(iter(columns.values())))
     defaults = {
@@ -32,7 +32,7 @@ def make_table(*, reorders: bool = True, damaged: int = -1, **columns: list[Any]
             size=1,
             is_keyframe=kind == "K",
             is_discard=hidden,
-            is_corrupt=number == damaged,
+            is_corrupt=number == flagged,
         )
         for number, (kind, pts, hidden, place) in enumerate(rows)
     ]
@@ -43,7 +43,7 @@ def test_presentation_order_and_hidden_frames() -> None:
     table = make_table(kind=list("KPBB"), pts=[0, 3, 1, 2], hidden=[True, False, False, False])
     assert table.ordered
     assert table.shown.tolist() == [2, 3, 1]
-    assert table.end == 4
+    assert table.clock().tolist() == [1, 2, 3]
     table.hide(1)
     assert table.shown.tolist() == [3, 1]
     assert [table.index(position) for position in range(4)] == [None, 1, None, 0]
@@ -75,8 +75,8 @@ def test_leading_frames_of_an_open_group_need_the_group_before() -> None:
     assert table.spans([3, 5]) == [(0, 6)]
 
 
-def test_damaged_packets_are_noted() -> None:
-    assert make_table(pts=[0, 1, 2], reorders=False, damaged=2).damaged == {2}
+def test_flagged_packets_are_noted() -> None:
+    assert make_table(pts=[0, 1, 2], reorders=False, flagged=2).flagged == {2}
 
 
 def test_packets_are_recognized_unless_they_look_alike() -> None:
