@@ -4,11 +4,15 @@
 import logging
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import HTTPException
+from monailabel.app import app
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
@@ -23,11 +27,15 @@ from monailabel.utils.others.generic import strtobool
 import endofm_monai
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore
 from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
+from endofm_monai.apps.monai_label.lib.requests import check_requests
 from endofm_monai.apps.monai_label.lib.strategies import UncertainFrames, Uncertainty
 from endofm_monai.apps.monai_label.lib.trainers import EndoTrainTask
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 
 logger = logging.getLogger(__name__)
+
+SERVER = "ENDOFM_MONAI_SERVER"
+"""Environment variable with the server's process number, for the processes that it starts."""
 
 
 class Known(dict[str, Any]):
@@ -57,11 +65,14 @@ class EndoFMApp(MONAILabelApp):
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         os.environ.setdefault("PYTHONPATH", "")  # MONAI Label's background tasks fail silently without it
         self._tasks = load_tasks(conf.get("bundles_dir") or os.path.join(app_dir, "model"), conf.get("models", "all"))
+        if server := os.environ.get(SERVER):  # which has started this process, for a training, say
+            threading.Thread(target=_end_with, args=(int(server),), daemon=True).start()
         super().__init__(
             *(app_dir, studies, conf, "Endo-FM"),
             "Segmentation, detection and classification of polyps in endoscopy video",
             version=endofm_monai.__version__,
         )
+        check_requests(app)
         self._auto_update_scoring = strtobool(conf.get("auto_update_scoring", "false"))
 
     def init_datastore(self) -> Datastore:
@@ -90,6 +101,11 @@ class EndoFMApp(MONAILabelApp):
     def _load_sessions(self, load: bool = False) -> None:
         """No sessions: their names reach the file system unchecked, and frames do not need them."""
 
+    def server_mode(self, mode: bool) -> None:
+        """Serve; MONAI Label says so when it starts."""
+        super().server_mode(mode)
+        os.environ[SERVER] = str(os.getpid())
+
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a request about an image of the datastore, or one that came with it."""
         image = str(request.get("image"))
@@ -98,6 +114,22 @@ class EndoFMApp(MONAILabelApp):
                 raise HTTPException(404, f"There is no image {image!r}.")
             request = {**request, "context": False}  # the files beside it are other people's
         return super().infer(request, datastore)
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Likewise: endoscopy has no whole-slide images."""
+        return self.infer(request, datastore)
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Likewise about many images."""
+        several = torch.cuda.is_available() and request.get("multi_gpu", True)  # of none MONAI Label takes the first
+        return super().batch_infer({**request, "multi_gpu": several}, datastore)
+
+
+def _end_with(server: int) -> None:
+    """End this process when the server that started it has ended: nobody can ask for its work, or stop it."""
+    while os.getppid() == server:
+        time.sleep(1)
+    os._exit(1)
 
 
 def load_tasks(folder: str, names: str) -> dict[str, EndoInferTask]:

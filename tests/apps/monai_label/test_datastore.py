@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +125,90 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     with pytest.raises(PermissionError, match=rf"{folder}.* cannot write there"):
         CheckedDatastore(str(folder))
     tmp_path.chmod(0o755)
+
+
+def test_an_image_with_labels_is_not_replaced_by_another(client, studies):
+    def put(size: int, name: str = "any.png") -> Any:
+        frame = encoded(draw(0).resize((size, size)), name[-3:].upper())
+        return client.put("/datastore/image", params={"image": "again"}, files={"file": (name, frame)})
+
+    assert put(40).status_code == 200
+    assert put(60, "any.bmp").status_code == 200  # nobody has labeled it yet
+    assert [path.name for path in studies.glob("again.*")] == ["again.bmp"]
+    assert put_label(client, "again", encoded(np.zeros((60, 60), np.uint8))).status_code == 200
+    answer = put(40)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        409,
+        "again: another image of this name has labels: remove it before.",
+    )
+    assert put(60, "any.bmp").status_code == 200
+    assert client.get("/datastore/?output=train").json()[-1]["image"].endswith("again.bmp")
+    client.delete("/datastore/image", params={"id": "again"})
+    assert put(40).status_code == 200
+    assert client.get("/datastore/").json()["completed"] == 0
+    client.delete("/datastore/image", params={"id": "again"})
+
+
+def test_a_label_of_another_kind_takes_the_place_of_the_former(tmp_path):
+    draw(0).save(tmp_path / "case.png")
+    store, notes_file, mask_file = CheckedDatastore(str(tmp_path)), tmp_path / "notes.json", tmp_path / "mask.png"
+    notes_file.write_bytes(notes(label="normal"))
+    mask_file.write_bytes(encoded(MASK))
+    for file in (mask_file, notes_file, mask_file):
+        store.save_label("case", str(file), "final", {})
+        assert [path.suffix for path in (tmp_path / "labels" / "final").iterdir()] == [file.suffix]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"objects": 5}', "\x00" * 100])
+def test_an_unreadable_index_is_made_anew_of_the_labels(tmp_path, content, caplog):
+    for name in ("a.png", "b.png"):
+        draw(0).save(tmp_path / name)
+    store = CheckedDatastore(str(tmp_path))
+    for image, label in (("a", encoded(MASK)), ("b", notes(label="normal"))):
+        file = tmp_path / ("label.png" if image == "a" else "label.json")
+        file.write_bytes(label)
+        store.save_label(image, str(file), "final", {})
+        file.unlink()
+    labels = store.datalist()
+    assert len(labels) == 2
+    (tmp_path / "datastore_v2.json").write_text(content)
+    (tmp_path / "labels" / "final" / ".endofm-a-1.png").touch()  # as a killed server leaves it
+    assert CheckedDatastore(str(tmp_path)).datalist() == labels
+    assert "datastore_v2.json: is not readable" in caplog.text
+    assert not list(tmp_path.rglob(".endofm-*"))
+
+
+def test_notes_that_nobody_could_read_are_left_out(tmp_path, caplog):
+    draw(0).save(tmp_path / "a.png")
+    CheckedDatastore(str(tmp_path)).update_image_info("a", {"doctor": "x"})
+    index = tmp_path / "datastore_v2.json"
+    index.write_text(index.read_text().replace('"x"', 'NaN, "uncertainty": "high"'))
+    store = CheckedDatastore(str(tmp_path))
+    assert set(store.get_image_info("a")) == {"path"}
+    assert "of a is left out: `uncertainty`" in caplog.text
+
+
+def save_labels(folder: Path) -> None:
+    store = CheckedDatastore(str(folder))
+    for index in range(100_000):
+        store.save_label("case", str(folder / "label.json"), f"tag{index % 5}", {"index": index})
+        (folder / "count").write_text(str(index))
+
+
+def test_a_killed_server_leaves_labels_and_index_whole(tmp_path):
+    draw(0).save(tmp_path / "case.png")
+    (tmp_path / "label.json").write_bytes(notes(label="normal", detections=[], padding="x" * 100_000))
+    for kill in range(8):
+        process = multiprocessing.get_context("fork").Process(target=save_labels, args=(tmp_path,))
+        process.start()
+        while not (tmp_path / "count").exists():
+            time.sleep(0.01)
+        time.sleep(0.003 * kill)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        (tmp_path / "count").unlink()
+        index = json.loads((tmp_path / "datastore_v2.json").read_text())
+        assert index["objects"]["case"]["labels"]
+        store = CheckedDatastore(str(tmp_path))
+        for tag in index["objects"]["case"]["labels"]:
+            assert Path(store.get_label_uri("case", tag)).read_bytes() == (tmp_path / "label.json").read_bytes()

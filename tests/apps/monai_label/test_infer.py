@@ -194,7 +194,7 @@ def test_stock_app_reads_the_segmentation_bundle(bundles, studies):
         (SEGMENTATION, "case", {}, 400, "say which `frame`, from 0 to 10"),
         (DETECTION, "case", {"frame": FRAMES}, 400, "has no frame 11; its 11 frames count from 0"),
         (SEGMENTATION, "case", {"frame": -1}, 400, "has no frame -1"),
-        (SEGMENTATION, "case", {"frame": "last"}, 400, "`frame` must be a number"),
+        (SEGMENTATION, "case", {"frame": "last"}, 400, "`frame`: Input should be a valid integer"),
         (SEGMENTATION, "case_0001", {"frame": 3}, 400, "single image"),
         (SEGMENTATION, "case_0001", {"device": "$__import__('os').abort()"}, 400, "`device`"),
         ("endofm_pretraining", "case_0001", {}, 404, "no model 'endofm_pretraining'; there are endofm_polyp_"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import socket
@@ -10,12 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from blob_bundles import ROOT, SEGMENTATION, make_bundle, make_studies, truth
 from blob_scene import APP, infer, mask, overlap
+
+from endofm_monai.apps.monai_label.main import _end_with
 
 SECONDS = 600  # more than enough on a machine that does other things as well
 
@@ -76,6 +81,30 @@ def test_server_is_started_used_trained_and_stopped(server, tmp_path):
     assert (bundle / "models" / "monai_label" / "model.pt").is_file()
     assert mask(infer(http, SEGMENTATION, "image", "case_0004")).shape == found.shape
 
+    # a server that ends takes a training with it, and its workers
+    assert http.post(f"/train/{SEGMENTATION}", json={"max_epochs": 1000, "num_workers": 1}).status_code == 200
+    wait(lambda: bool(list(bundle.glob("models/monai_label/training/*.pt"))))
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
     process.terminate()
     process.wait(SECONDS)
     assert "Traceback" not in (tmp_path / "log").read_text()
+    assert psutil.wait_procs(children, SECONDS)[1] == []
+
+
+def start_a_training(connection: Connection) -> None:
+    child = multiprocessing.get_context("fork").Process(target=_end_with, args=(os.getpid(),))
+    child.start()
+    connection.send(child.pid)
+    child.join()
+
+
+def test_a_server_that_is_killed_takes_a_training_with_it():
+    near, far = multiprocessing.Pipe()
+    server = multiprocessing.get_context("fork").Process(target=start_a_training, args=(far,))
+    server.start()
+    training = psutil.Process(near.recv())
+    assert training.is_running()
+    server.kill()
+    server.join()
+    assert psutil.wait_procs([training], SECONDS)[1] == []

@@ -1,18 +1,28 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import filecmp
 import json
+import logging
 import os
 import re
+import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
-from monailabel.datastore.local import LocalDatastore
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
+from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, open_clip, read_mask
 from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from endofm_monai.utils import TEMPORARY_PREFIX, atomic_path, write_json
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES + DICOM_SUFFIXES
 MASK_SUFFIXES, NOTES_SUFFIXES = (".png",), (".json",)
@@ -23,14 +33,20 @@ class CheckedDatastore(LocalDatastore):
     """MONAI Label's folder of images, videos and labels, which takes in nothing that it could not use later.
 
     What it refuses is answered by an ``HTTPException``. With ``auto_reload`` it looks for files that others put there.
+    Files are whole or not there, whenever the server is killed; an unreadable ``datastore_v2.json`` is made anew of
+    images and labels.
     """
 
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
-        probe = Path(folder, "labels", ".writable")
+        index, labels = Path(folder, "datastore_v2.json"), Path(folder, "labels")
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            with atomic_path(labels / "writable"):
+                pass
+            (labels / "writable").unlink()
+            for part in (index.parent, *labels.rglob("*/")):
+                for left in part.glob(f"{TEMPORARY_PREFIX}*"):  # by a server that was killed
+                    left.unlink()
+            _mend(index)
         except OSError as error:
             raise PermissionError(
                 f"{folder}: the server cannot write there ({error.strerror}), so it could keep no label; give it the "
@@ -39,7 +55,7 @@ class CheckedDatastore(LocalDatastore):
         super().__init__(folder, extensions=[f"*{suffix}" for suffix in SUFFIXES], auto_reload=auto_reload)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Take in an image or video, if its name is a plain one and the file is readable."""
+        """Take in an image or video, if its name is a plain one, the file is readable, and no label is of another."""
         _check_name(image_id)
         if not has_suffix(image_filename, SUFFIXES):
             raise HTTPException(400, f"{image_id}: must be an image or video ({', '.join(SUFFIXES)}).")
@@ -48,28 +64,109 @@ class CheckedDatastore(LocalDatastore):
                 reader.read([0])
         except ClipReadError as error:
             raise HTTPException(400, f"{image_id}: {str(error).partition(': ')[2]}") from error
-        return super().add_image(image_id, image_filename, image_info)
+        former = self.get_image_uri(image_id)
+        if former and self.get_labels_by_image_id(image_id):
+            if not filecmp.cmp(former, image_filename, shallow=False):
+                raise HTTPException(409, f"{image_id}: another image of this name has labels: remove it before.")
+            return image_id
+        image = ImageLabelModel(image=self._store(image_id, image_filename, self._datastore.image_path(), image_info))
+        self._datastore.objects[image_id] = image
+        self._update_datastore_file()
+        self._forget(former, self.get_image_uri(image_id))
+        return image_id
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Take in a label, if there is such an image that it fits, and the tag is a plain name."""
         self._check_known(image_id)
         _check_name(label_tag)
         check_label(label_filename, self.get_image_uri(image_id))
-        return super().save_label(image_id, label_filename, label_tag, label_info)
+        former = self.get_label_uri(image_id, label_tag)
+        label = self._store(image_id, label_filename, self._datastore.label_path(label_tag), label_info)
+        self._datastore.objects[image_id].labels[label_tag] = label
+        self._update_datastore_file()
+        self._forget(former, self.get_label_uri(image_id, label_tag))
+        return image_id
+
+    def _store(self, name: str, source: str, folder: str, info: dict[str, Any]) -> DataModel:
+        suffix = Path(source).suffix
+        with atomic_path(Path(folder, name + suffix)) as temporary:
+            shutil.copyfile(source, temporary)
+        return DataModel(info={**_notes(info), "ts": int(time.time()), "name": name + suffix}, ext=suffix)
+
+    def _forget(self, former: str, present: str) -> None:
+        if former not in ("", present):  # the same name with another suffix
+            Path(former).unlink(missing_ok=True)
 
     def remove_image(self, image_id: str) -> None:
         """Remove an image and its labels, if there is such an image."""
         self._check_known(image_id)
         super().remove_image(image_id)
+        self.refresh()
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label, if there is such a label."""
+        self._check_known(label_id, label_tag)
+        super().remove_label(label_id, label_tag)
+        self.refresh()
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is known of an image, if there is such an image."""
         self._check_known(image_id)
-        super().update_image_info(image_id, info)
+        super().update_image_info(image_id, _notes(info))
 
-    def _check_known(self, image_id: str) -> None:
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add to what is known of a label, if there is such a label."""
+        self._check_known(label_id, label_tag)
+        super().update_label_info(label_id, label_tag, _notes(info))
+
+    def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
+        """Images, or labels, the latest first; of MONAI Label the latter would have the suffixes of images."""
+        files = [file for file in os.scandir(path) if not file.name.startswith(".")]
+        if os.path.realpath(path) == os.path.realpath(self._datastore.image_path()):
+            names = sorted(file.name for file in files if has_suffix(file.name, SUFFIXES))
+        else:
+            files.sort(key=lambda file: -file.stat().st_mtime)
+            names = [file.name for file in files if has_suffix(file.name, MASK_SUFFIXES + NOTES_SUFFIXES)]
+        return {name: name for name in names}
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        return Path(file).stem, Path(file).suffix
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        with FileLock(self._lock_file) if lock else nullcontext():
+            self._ignore_event_config = True
+            write_json(self._datastore_config_path, self._datastore.model_dump(exclude={"base_path"}))
+            self._config_ts = os.stat(self._datastore_config_path).st_mtime
+
+    def _check_known(self, image_id: str, tag: str | None = None) -> None:
         if not self.get_image_uri(image_id):
             raise HTTPException(404, f"There is no image {image_id!r}.")
+        if tag is not None and not self.get_label_uri(image_id, tag):
+            raise HTTPException(404, f"There is no label {tag!r} of {image_id!r}.")
+
+
+def _notes(info: dict[str, Any]) -> dict[str, Any]:
+    return parse(Notes, info).model_dump(exclude_unset=True)
+
+
+def _mend(index: Path) -> None:
+    """Put an unreadable index aside, and notes that nobody could read."""
+    if not index.exists():
+        return
+    try:
+        content = LocalDatastoreModel.model_validate_json(index.read_bytes())
+    except ValueError as error:
+        os.replace(index, index.with_suffix(".unreadable"))
+        logger.warning(f"{index}: is not readable ({str(error).splitlines()[0]}); made anew of the files beside it.")
+        return
+    for name, entry in content.objects.items():
+        for part in (entry.image, *entry.labels.values()):
+            try:
+                part.info = _notes(part.info)
+            except HTTPException as error:
+                logger.warning(f"{index}: what is noted of {name} is left out: {error.detail}")
+                part.info = {}
+    write_json(index, content.model_dump(exclude={"base_path"}))
 
 
 def check_label(label: str | os.PathLike, image: str) -> None:

@@ -5,7 +5,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,13 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.transform.post import FindContoursd
 from monailabel.transform.writer import PolygonWriter
-from monailabel.utils.others.generic import name_to_device, strtobool
 from PIL import Image
 
 from endofm_monai.apps.monai_label.lib.clips import find_clip
+from endofm_monai.apps.monai_label.lib.requests import InferRequest, parse
 from endofm_monai.data import ClipReadError, open_clip
 from endofm_monai.inferers import Answer, Bundle, Predictor
 from endofm_monai.weights import WeightsError
-
-
-def requested_device(request: Mapping[str, Any]) -> torch.device:
-    """The ``device`` of a request, by its name in torch or in the lists that MONAI Label shows; else the best one."""
-    try:
-        return torch.device(name_to_device(request.get("device")))
-    except RuntimeError as error:
-        raise ValueError(f"`device`: {error}") from error
 
 
 class EndoInferTask(InferTask):
@@ -54,7 +46,8 @@ class EndoInferTask(InferTask):
         An ``HTTPException`` says that an image cannot be read, there is no such frame, or the weights do not fit.
         """
         start = time.perf_counter()
-        file, result = WRITERS[self.bundle.task](self.bundle, self.answer(request), request)
+        asked = parse(InferRequest, request)
+        file, result = WRITERS[self.bundle.task](self.bundle, self.answer(asked), asked)
         seconds = round(time.perf_counter() - start, 2)
         return file, {**result, "label_names": self.labels, "latencies": {"total": seconds}}
 
@@ -68,19 +61,14 @@ class EndoInferTask(InferTask):
 
     def score(self, image: str) -> float:
         """Uncertainty about a frame, or about a video as a whole, from 0 to 1."""
-        return self.predictor.uncertainty(self.answer({"image": image}))
+        return self.predictor.uncertainty(self.answer(InferRequest(image=image)))
 
-    def answer(self, request: dict[str, Any]) -> Answer:
+    def answer(self, asked: InferRequest) -> Answer:
         """What the predictor says."""
-        try:
-            frame = None if request.get("frame") is None else int(request["frame"])
-            device, context = requested_device(request), strtobool(request.get("context", True))
-        except (TypeError, ValueError) as error:
-            raise HTTPException(400, f"`frame` must be a number and `device` a device: {error}") from error
         with self._lock:
             try:
-                source, place = find_clip(request["image"], frame, context)
-                self._load_weights(device)
+                source, place = find_clip(asked.image, asked.frame, asked.context)
+                self._load_weights(asked.device)
                 return self._of_video(source) if place is None else self.predictor.at(source, place)
             except (ClipReadError, WeightsError) as error:
                 raise HTTPException(400, str(error)) from error
@@ -98,20 +86,21 @@ class EndoInferTask(InferTask):
         weights = self.bundle.weights
         current = (device, weights, weights and os.stat(weights).st_mtime_ns)
         if current != self._loaded:
+            self._loaded = ()  # should this fail, the next request tries again
             self.bundle.load_weights(self.predictor.network)
             self.predictor.network.to(device)
             self.predictor.amp = bool(self.bundle.get("amp")) and device.type == "cuda"
             self._loaded = current
 
 
-def write_mask(bundle: Bundle, answer: Answer, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def write_mask(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[str, dict[str, Any]]:
     """Write the mask as PNG of the frame's size, 0 for background and 1 for foreground, and give its polygons.
 
     ``output`` in a request asks for another file: ``"dsa"`` (JSON) or ``"asap"`` (XML, for QuPath).
     """
     mask = answer["mask"][0].numpy()
     nothing: dict[str, Any] = {"annotation": {"elements": []}}
-    data = {"output": "mask", "result": nothing, **request, "pred": mask.T}  # MONAI Label counts x first
+    data = {**asked.model_dump(), "result": nothing, "pred": mask.T}  # MONAI Label counts x first
     data = FindContoursd("pred", labels=bundle.labels, min_poly_area=16)(data)
     file, result = PolygonWriter("pred")(data)
     if file is None:
@@ -121,12 +110,12 @@ def write_mask(bundle: Bundle, answer: Answer, request: dict[str, Any]) -> tuple
     return file, result
 
 
-def write_boxes(bundle: Bundle, answer: Answer, request: dict[str, Any]) -> tuple[None, dict[str, Any]]:
+def write_boxes(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[None, dict[str, Any]]:
     """Give the boxes with scores, xyxy in pixels, and the same as polygons.
 
     ``score_threshold`` in a request is the smallest score; by default the bundle's ``threshold``.
     """
-    threshold = float(request.get("score_threshold", bundle.get("threshold")))
+    threshold = bundle.get("threshold") if asked.score_threshold is None else asked.score_threshold
     names = {number: name for name, number in bundle.labels.items()}
     detections, elements = [], []
     for box, label, score in zip(*(answer[key].tolist() for key in ("box", "label", "label_scores")), strict=True):
@@ -137,11 +126,11 @@ def write_boxes(bundle: Bundle, answer: Answer, request: dict[str, Any]) -> tupl
     return None, {"detections": detections, "annotations": [{"annotation": {"elements": elements}}]}
 
 
-def write_classes(bundle: Bundle, answer: Answer, request: dict[str, Any]) -> tuple[None, dict[str, Any]]:
+def write_classes(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[None, dict[str, Any]]:
     """Give the probabilities of the classes."""
     scores = zip(bundle.labels.items(), answer["probabilities"].tolist(), strict=True)
     return None, {"prediction": [{"idx": index, "label": name, "score": score} for (name, index), score in scores]}
 
 
-Writer = Callable[[Bundle, Answer, dict[str, Any]], tuple[str | None, dict[str, Any]]]
+Writer = Callable[[Bundle, Answer, InferRequest], tuple[str | None, dict[str, Any]]]
 WRITERS: dict[str, Writer] = {"segmentation": write_mask, "detection": write_boxes, "classification": write_classes}

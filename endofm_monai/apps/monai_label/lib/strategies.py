@@ -13,6 +13,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from endofm_monai.apps.active_learning import select_frames
 from endofm_monai.apps.monai_label.lib.clips import frame_number
 from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
+from endofm_monai.apps.monai_label.lib.requests import SampleRequest, ScoringRequest, parse
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Uncertainty(ScoringMethod):
         weights, failed = self.task.bundle.weights, {}
         version = str(weights and weights.stat().st_mtime_ns)
         due = [image for image in datastore.get_unlabeled_images() if _score(datastore, image, self.name)[1] != version]
-        due = due[: int(request.get("max_samples", 0)) or None]
+        due = due[: parse(ScoringRequest, request).max_samples or None]
         for image in due:
             try:
                 score = self.task.score(datastore.get_image_uri(image))
@@ -67,7 +68,7 @@ class UncertainFrames(Strategy):
         images = [image for image in datastore.list_images() if image in scored or image not in unlabeled]
         scores = [scored.get(image, 0.0) for image in images]
         labeled = [index for index, image in enumerate(images) if image not in unlabeled]
-        places, window = map(frame_number, images), int(request.get("window", 8))
+        places, window = map(frame_number, images), parse(SampleRequest, request).window
         parts = [(clip, number // window) for clip, number in places]
         chosen = select_frames(scores, 1, parts, labeled) or select_frames(scores, 1, images, labeled)
         return {"id": images[chosen[0]], "weight": scores[chosen[0]]} if chosen else None

@@ -17,15 +17,12 @@ from monailabel.utils.others.generic import device_list
 
 from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
 from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
-from endofm_monai.apps.monai_label.lib.infers import requested_device
+from endofm_monai.apps.monai_label.lib.requests import AnyRequest, TrainRequest, parse
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.inferers import Bundle
 from endofm_monai.utils import write_json
 
 WANTED = {"segmentation": "masks (PNG)", "detection": "notes with `detections`", "classification": "notes with `label`"}
-
-DEFAULTS = {"pretrained": True, "max_epochs": 50, "val_split": 0.2, "num_workers": 0}
-"""What a request may say: begin with the weights in use? epochs, and the share of the labels that choose the best."""
 
 
 class EndoTrainTask(TrainTask):
@@ -46,7 +43,7 @@ class EndoTrainTask(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """What a request may say."""
-        return {"device": device_list(), **DEFAULTS}
+        return {"device": device_list(), **TrainRequest().model_dump(exclude={*AnyRequest.model_fields, "batch_size"})}
 
     def stats(self) -> dict[str, Any]:
         """Result of the last training in this process."""
@@ -58,6 +55,7 @@ class EndoTrainTask(TrainTask):
         When there are no labels, one does not fit its image, or the training cannot be set up or written, an
         ``HTTPException`` says so, and the weights in use stay as they are.
         """
+        asked = parse(TrainRequest, request)
         items = labeled_frames(self.bundle.task, datastore.datalist(), self.bundle.labels)
         if not items:
             others, none = len(datastore.datalist()), len(datastore.get_unlabeled_images())
@@ -67,7 +65,7 @@ class EndoTrainTask(TrainTask):
                 f"{others} images have other labels, {none} have none.",
             )
         try:
-            self._stats = self._train(items, **_options(request))
+            self._stats = self._train(items, asked)
         except Exception as error:
             cause: BaseException | None = error  # of a chain, as the bundle's parser makes, what somebody can put right
             while cause is not None and not isinstance(cause, (ValueError, OSError)):
@@ -77,20 +75,18 @@ class EndoTrainTask(TrainTask):
             raise HTTPException(400, str(cause)) from error
         return self._stats
 
-    def _train(
-        self, items: list[dict[str, Any]], val_split: float, pretrained: bool, **overrides: Any
-    ) -> dict[str, Any]:
+    def _train(self, items: list[dict[str, Any]], asked: TrainRequest) -> dict[str, Any]:
         files = [(item, key) for item in items for key in ("image", "mask") if key in item]
         root = os.path.commonpath([os.path.dirname(item[key]) for item, key in files])
         for item, key in files:
             item[key] = Path(os.path.relpath(item[key], root)).as_posix()
-        training, validation = _split(items, val_split)
+        training, validation = _split(items, asked.val_split)
         folder = self.bundle.trained_weights.parent / "training"
         shutil.rmtree(folder, ignore_errors=True)
         parts = {"training": training, "validation": validation or training}
         sections = {name: join_frames_of_clips(part) for name, part in parts.items()}
         write_json(folder / "datalist.json", sections)
-        weights = self.bundle.weights if pretrained else None
+        weights = self.bundle.weights if asked.pretrained else None
         if weights:
             self.bundle.check_weights(weights)
         workflow = ConfigWorkflow(
@@ -104,10 +100,12 @@ class EndoTrainTask(TrainTask):
             output_dir=str(folder / "eval"),
             weights=weights and str(weights),
             val_interval=1,
-            **overrides,
+            epochs=asked.max_epochs,
+            num_workers=asked.num_workers,
+            device=f"$torch.device('{asked.device}')",
         )
         examples = training if self.bundle.task == "detection" else sections["training"]  # key frames, or clips
-        workflow.parser["batch_size"] = min(workflow.parser["batch_size"], len(examples))
+        workflow.parser["batch_size"] = min(asked.batch_size or workflow.parser["batch_size"], len(examples))
         stop = signal.getsignal(signal.SIGTERM)  # stops the server; a training listens to the same signal
         try:
             workflow.initialize()
@@ -120,25 +118,10 @@ class EndoTrainTask(TrainTask):
         return {
             "labels": len(training),
             "validation_labels": len(validation),
-            "epochs": overrides["epochs"],
+            "epochs": asked.max_epochs,
             "best_epoch": state.best_metric_epoch,
             state.key_metric_name: round(float(state.best_metric), 4),
         }
-
-
-def _options(request: dict[str, Any]) -> dict[str, Any]:
-    """Of the request only numbers and a device: what else it says must not reach a configuration, which is code."""
-    asked = {**DEFAULTS, **request}
-    try:
-        return {
-            "device": f"$torch.device('{requested_device(request)}')",
-            "epochs": int(asked["max_epochs"]),
-            "num_workers": int(asked["num_workers"]),
-            "val_split": float(asked["val_split"]),
-            "pretrained": bool(asked["pretrained"]),
-        }
-    except TypeError as error:
-        raise ValueError(f"`max_epochs`, `num_workers` and `val_split` must be numbers: {error}") from error
 
 
 def _split(items: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,0 +1,181 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+import functools
+import json
+import os
+import reprlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+import torch
+from fastapi import Depends, FastAPI, HTTPException, Request
+from monailabel.endpoints import activelearning, batch_infer, datastore, infer, scoring, train, wsi_infer
+from monailabel.utils.others.generic import device_list, name_to_device
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+MAX_NOTE_BYTES, MAX_NOTE_DEPTH = 1 << 16, 20
+
+
+def _usable(asked: Any) -> torch.device:
+    """The device of a name in torch or in the lists that MONAI Label shows; without one the best."""
+    asked = asked[0] if isinstance(asked, list) and asked else asked
+    try:
+        device = torch.device(name_to_device(asked))
+    except (RuntimeError, TypeError, AttributeError):
+        device = torch.device("meta")
+    count = torch.cuda.device_count() if device.type == "cuda" else int(device.type == "cpu")
+    if (device.index or 0) >= count:
+        raise ValueError(f"must be one of {', '.join(dict.fromkeys(['cpu', *device_list()]))}")
+    return device
+
+
+def _past(seconds: int) -> int:
+    if seconds > time.time() + 60:  # of another clock
+        raise ValueError("must not be in the future")
+    return seconds
+
+
+class AnyRequest(BaseModel):
+    """What every request may say; what else it says is passed over, as stock clients say many things."""
+
+    model_config = ConfigDict(allow_inf_nan=False, validate_default=True)
+    device: Annotated[Any, AfterValidator(_usable)] = None
+    model: str = ""
+    method: str = ""
+    strategy: str = ""
+    label_tag: str = "final"
+    gpus: Annotated[str, Field(pattern=r"^(all|\d+(,\d+)*)?$")] = "all"  # becomes CUDA_VISIBLE_DEVICES
+    bundle_path: None = None  # would become part of PYTHONPATH
+
+
+class InferRequest(AnyRequest):
+    """A question about an image; see :class:`~endofm_monai.apps.monai_label.lib.infers.EndoInferTask`."""
+
+    image: str = ""
+    frame: int | None = None
+    context: bool = True
+    score_threshold: float | None = None
+    output: Literal["mask", "dsa", "asap", "json"] | None = "mask"
+    save_label: bool = False
+
+
+class BatchRequest(AnyRequest):
+    """A question about many images."""
+
+    images: str | list[str] = "all"
+    multi_gpu: bool = True
+    max_batch_size: Annotated[int, Field(ge=0)] = 0
+    max_workers: Annotated[int, Field(ge=0, le=64)] = 1
+
+
+class SlideRequest(wsi_infer.WSIInput):
+    """A question in the form for whole-slide images."""
+
+    params: InferRequest | None = None
+
+
+class TrainRequest(AnyRequest):
+    """Begin with the weights in use? How long, how much at once, and the share of the labels that choose the best."""
+
+    pretrained: bool = True
+    max_epochs: Annotated[int, Field(ge=1, le=1000)] = 50
+    val_split: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    batch_size: Annotated[int, Field(ge=1, le=64)] | None = None
+    num_workers: Annotated[int, Field(ge=0, le=os.cpu_count() or 1)] = 0
+
+
+class ScoringRequest(AnyRequest):
+    """How many images to score; 0 is all."""
+
+    max_samples: Annotated[int, Field(ge=0)] = 0
+
+
+class SampleRequest(AnyRequest):
+    """Frames of a part of a video, and who asks."""
+
+    window: Annotated[int, Field(ge=1)] = 8
+    client_id: Annotated[str, Field(max_length=150)] | None = None
+
+
+Past = Annotated[int, Field(ge=0), AfterValidator(_past)]
+
+
+class Sample(BaseModel):
+    """When a strategy gave an image, and whom."""
+
+    ts: Past = 0
+    client_id: str | None = None
+
+
+class Notes(BaseModel):
+    """What may be noted of an image or label: anything, but what the server itself reads has its form."""
+
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
+    uncertainty: dict[str, tuple[float, str]] = {}  # of each model, and by which weights
+    strategy: dict[str, Sample] = {}
+    ts: Past = 0
+    name: str = ""
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+ROUTERS: dict[Any, type[BaseModel]] = {
+    infer: InferRequest,
+    wsi_infer: SlideRequest,
+    batch_infer: BatchRequest,
+    train: TrainRequest,
+    scoring: ScoringRequest,
+    activelearning: SampleRequest,
+    datastore: Notes,
+}
+
+
+def parse(schema: type[Schema], content: Any) -> Schema:
+    """Check content against a schema; an ``HTTPException`` says in a line which key is not as it should be."""
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "params"
+        reason = first["msg"].removeprefix("Value error, ").partition(" or instance of")[0]
+        raise HTTPException(400, f"`{key}`: {reason}, found {reprlib.repr(first['input'])}.") from error
+
+
+def parse_text(schema: type[Schema], key: str, text: str) -> Schema:
+    """Check a form's field, a JSON object; likewise."""
+    try:
+        content = json.loads(text or "{}")
+        length, depth = len(json.dumps(content, allow_nan=False, ensure_ascii=False).encode()), _depth(content)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"`{key}`: must be a JSON object, without NaN, but {error}.") from error
+    if length > MAX_NOTE_BYTES or depth > MAX_NOTE_DEPTH:
+        raise HTTPException(400, f"`{key}`: must have {MAX_NOTE_BYTES} bytes and {MAX_NOTE_DEPTH} levels at most.")
+    return parse(schema, content)
+
+
+@functools.cache
+def check_requests(app: FastAPI) -> None:
+    """Let the server check what a client says before an endpoint of MONAI Label's sees it."""
+    before = list(app.router.routes)
+    for module, schema in ROUTERS.items():
+        app.include_router(module.router, dependencies=[Depends(_check(schema))], include_in_schema=False)
+    app.router.routes[:] = [*app.router.routes[len(before) :], *before]  # the first that fits is taken
+
+
+def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
+    async def check(request: Request) -> None:
+        if "form" in request.headers.get("content-type", ""):
+            form = await request.form()
+            for key in {"params", "info", "wsi"} & set(form):
+                parse_text(schema, key, str(form[key]))
+        elif await request.body():
+            content = await request.json()
+            parse(schema, {} if content is None else content)
+
+    return check
+
+
+def _depth(content: Any) -> int:
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return 1 + max(map(_depth, parts), default=0)

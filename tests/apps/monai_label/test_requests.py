@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a client sends is checked before anything is touched or stored."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from blob_bundles import CLASSIFICATION, DETECTION, SEGMENTATION
+from blob_scene import infer
+from PIL import Image
+
+
+def put_info(client: Any, text: str, image: str = "case_0001") -> Any:
+    return client.put("/datastore/image/info", params={"image": image}, data={"info": text})
+
+
+def refused(answer: Any, message: str, status: int = 400) -> bool:
+    detail = answer.json()["detail"]
+    return answer.status_code == status and message in detail and "\n" not in detail
+
+
+@pytest.mark.parametrize("model", [SEGMENTATION, DETECTION, CLASSIFICATION])
+def test_a_refused_device_does_not_touch_the_model(client, model):
+    before = infer(client, model, image="case_0001").json()
+    for device in ("meta", "xpu", "no device", 5, ["meta"]):
+        assert refused(infer(client, model, image="case_0001", device=device), "`device`: must be one of cpu")
+    after = infer(client, model, image="case_0001", device="cpu").json()
+    for answer in (before, after):
+        answer.pop("latencies")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "`params`: must be a JSON object"),
+        ("[1]", "`params`: Input should be a valid dictionary"),
+        ("null", "`params`: Input should be a valid dictionary"),
+        ("[" * 100_000, "`params`: must be a JSON object"),
+        ('{"frame": NaN}', "`params`: must be a JSON object, without NaN"),
+        ('{"frame": 2.5}', "`frame`: Input should be a valid integer"),
+        ('{"context": "perhaps"}', "`context`: Input should be a valid boolean"),
+        ('{"model": [1]}', "`model`: Input should be a valid string"),
+        ('{"image": 5}', "`image`: Input should be a valid string"),
+        ('{"score_threshold": "high"}', "`score_threshold`: Input should be a valid number"),
+        ('{"output": "pdf"}', "`output`: Input should be 'mask'"),
+        ('{"bundle_path": "/tmp"}', "`bundle_path`: Input should be None"),
+    ],
+)
+def test_parameters_of_a_question_are_checked(client, text, message):
+    answer = client.post(f"/infer/{DETECTION}", params={"image": "case_0001"}, data={"params": text})
+    assert refused(answer, message), answer.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"num_workers": 100000}', "`num_workers`: Input should be less than or equal to"),
+        ('{"num_workers": -1}', "`num_workers`"),
+        ('{"max_epochs": 0}', "`max_epochs`"),
+        ('{"max_epochs": 100000}', "`max_epochs`"),
+        ('{"batch_size": 100000}', "`batch_size`"),
+        ('{"val_split": NaN}', "`val_split`: Input should be a finite number"),
+        ('{"val_split": 1}', "`val_split`"),
+        ('{"pretrained": "perhaps"}', "`pretrained`"),
+        ('{"device": "meta"}', "`device`"),
+        ('{"gpus": 5}', "`gpus`"),
+        ('{"bundle_path": "/tmp"}', "`bundle_path`"),
+        ("[1]", "`params`"),
+    ],
+)
+def test_a_training_is_refused_before_it_is_started(client, content, message):
+    headers = {"content-type": "application/json"}
+    answer = client.post(f"/train/{SEGMENTATION}", content=content, headers=headers)
+    assert refused(answer, message), answer.text
+    assert client.get("/train/").status_code == 404  # none was ever started
+
+
+def test_other_requests_are_checked_likewise(client):
+    assert refused(client.post(f"/scoring/{DETECTION}", json={"max_samples": "all"}), "`max_samples`")
+    assert refused(client.post(f"/activelearning/uncertainty_{DETECTION}", json={"window": 0}), "`window`")
+    assert refused(client.post("/activelearning/random", json={"client_id": 5}), "`client_id`")
+    assert refused(client.post(f"/batch/infer/{DETECTION}", json={"max_workers": 100_000}), "`max_workers`")
+    slide = {"wsi": '{"params": {"device": "meta"}}'}
+    assert refused(client.post(f"/infer/wsi_v2/{DETECTION}?image=case_0001", data=slide), "`params.device`")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"uncertainty": "high"}',
+        '{"uncertainty": {"model": ["high", "1"]}}',
+        '{"uncertainty": {"model": [NaN, "1"]}}',
+        '{"strategy": 5}',
+        '{"strategy": {"random": {"ts": "now"}}}',
+        '{"strategy": {"random": {"ts": 99999999999999}}}',
+        '{"note": NaN}',
+        '{"note": [1e999]}',
+        '{"note": "\\ud800"}',
+        '{"note": ' + "[" * 100 + "]" * 100 + "}",
+        "[1]",
+    ],
+)
+def test_what_is_noted_of_an_image_cannot_break_the_server_for_all(client, text):
+    answer = put_info(client, text)
+    assert answer.status_code == 400, answer.text
+    assert len(answer.json()["detail"].splitlines()) == 1
+    assert client.get("/datastore/").status_code == client.get("/datastore/?output=all").status_code == 200
+    assert client.post(f"/scoring/{CLASSIFICATION}?run_sync=true", json={"max_samples": 1}).json()["failed"] == {}
+    assert client.post("/activelearning/random", json={}).status_code == 200
+
+
+def test_notes_with_numbers_are_kept(client):
+    note = {"uncertainty": {DETECTION: [0.5, "any"]}, "note": {"doctor": ["a", 1]}}
+    assert put_info(client, json.dumps(note)).status_code == 200
+    kept = client.get("/datastore/image/info?image=case_0001").json()
+    assert (kept["uncertainty"][DETECTION], kept["note"]) == ([0.5, "any"], note["note"])
+    answer = client.post(f"/activelearning/uncertainty_{DETECTION}", json={}).json()
+    assert (answer["id"], answer["weight"]) == ("case_0001", 0.5)
+
+
+def test_notes_that_come_with_an_image_or_label_are_checked_too(client):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    files = {"file": ("a.png", file.getvalue())}
+    answer = client.put("/datastore/image?image=other", files=files, data={"params": '{"uncertainty": 5}'})
+    assert refused(answer, "`uncertainty`")
+    label = {"label": ("a.json", b'{"label": "normal"}')}
+    answer = client.put("/datastore/label?image=case_0001", files=label, data={"params": "[]"})
+    assert refused(answer, "`params`")
+    assert client.get("/datastore/").json()["completed"] == 0
+    answer = client.put("/datastore/label/info?label=case_0001&tag=final", data={"info": "{}"})
+    assert refused(answer, "no label 'final' of 'case_0001'", 404)
+    assert refused(client.delete("/datastore/label?id=case_0001&tag=final"), "no label", 404)
+
+
+def test_weights_cannot_be_removed_or_replaced(client, bundles):
+    weights = bundles / SEGMENTATION / "models" / "model.pt"
+    content = weights.read_bytes()
+    assert client.delete(f"/model/{SEGMENTATION}").status_code == 404
+    client.put(f"/model/{SEGMENTATION}", files={"file": ("model.pt", b"other weights")})
+    assert weights.read_bytes() == content
+    assert [path.name for path in weights.parent.iterdir()] == ["model.pt"]
+    assert infer(client, SEGMENTATION, image="case_0001").status_code == 200
