@@ -188,9 +188,9 @@ class StudentTeacherTrainer(ClipTrainer):
         postpone = isinstance(self.network, DistributedDataParallel) and not last
         with self.network.no_sync() if postpone else nullcontext():
             with self._autocast():
-                student, teacher = self.network(views)
+                student, teacher, class_tokens = self.network(views, clips)
             self.fire_event(IterationEvents.FORWARD_COMPLETED)
-            loss = self.loss_function(student[:, :clips], teacher[:, :clips], update_center=last)
+            loss = self.loss_function(student, teacher, class_tokens, update_center=last)
             if total > 0:
                 self.state.output[CommonKeys.LOSS] = self.loss_function.total
             self._backward(loss)

@@ -1,9 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from typing import Literal
+
 import ignite.distributed as idist
 import torch
 import torch.nn.functional as F
+from monai.utils import evenly_divisible_all_gather
 from torch import nn
 
 
@@ -22,10 +25,13 @@ class SpatialTemporalMatchingLoss(nn.Module):
     Pairs of two global views (other frame rate) are the dynamic motion matching L_dm, pairs of a local with a global
     view are the cross-view matching L_cv (paper, section 2.2). As in the published code the loss is the mean over
     all pairs (18 for 2 global and 8 local views), and a running centre c of the teacher's logits prevents collapse.
+    With few clips the centre cannot; there the targets of :func:`sinkhorn` use all prototypes alike, and :func:`koleo`
+    drives the clips apart, as in DINOv2 (Oquab et al., TMLR 2024).
 
-    A call leaves, without gradient and averaged over all ranks, ``total``, the loss, ``dynamic_motion`` and
-    ``cross_view``, the shares of L_dm and L_cv in it; ``pairs`` ``(G, V)``, the cross-entropy of each pair, NaN where a
-    view would match itself; and ``teacher_entropy``, the mean of the targets in nats (uniform: ``ln K``, one-hot: 0).
+    A call leaves, without gradient and averaged over all ranks, ``total``, the matching loss, ``dynamic_motion`` and
+    ``cross_view``, the shares of L_dm and L_cv in it; ``koleo``, before its weight; ``pairs`` ``(G, V)``, the
+    cross-entropy of each pair, NaN where a view would match itself; and ``teacher_entropy``, the mean of the targets in
+    nats (uniform: ``ln K``, one-hot: 0).
 
     When ranks hold different numbers of clips, the returned loss is scaled so that the mean of all ranks' gradients,
     as ``DistributedDataParallel`` takes it, is the gradient of the mean over all clips. A rank may hold none;
@@ -37,9 +43,14 @@ class SpatialTemporalMatchingLoss(nn.Module):
         student_temperature: temperature of the predictions.
         teacher_temperature: temperature of the targets; an attribute that a schedule may set.
         center_momentum: share of the old centre that an update keeps.
+        targets: how the teacher's logits become targets: less the running ``"center"``, or by ``"sinkhorn"``.
+        queue_length: number of earlier teacher logits that Sinkhorn's targets are balanced with, for small batches.
+        koleo_weight: weight of :func:`koleo` of the student's class tokens of the global views.
     """
 
     center: torch.Tensor
+    queue: torch.Tensor
+    queue_rows: torch.Tensor
 
     def __init__(
         self,
@@ -48,20 +59,39 @@ class SpatialTemporalMatchingLoss(nn.Module):
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
         center_momentum: float = 0.9,
+        targets: Literal["center", "sinkhorn"] = "center",
+        queue_length: int = 0,
+        koleo_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        if targets not in ("center", "sinkhorn"):
+            raise ValueError(f"`targets` must be 'center' or 'sinkhorn', but got {targets!r}.")
+        if queue_length and targets == "center":
+            raise ValueError("`queue_length` belongs to the targets of 'sinkhorn', but `targets` is 'center'.")
         self.num_global_views = num_global_views
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.center_momentum = center_momentum
+        self.targets = targets
+        self.koleo_weight = koleo_weight
         self.register_buffer("center", torch.zeros(1, num_prototypes))
+        if queue_length:
+            self.register_buffer("queue", torch.zeros(queue_length, num_prototypes))
+            self.register_buffer("queue_rows", torch.tensor(0))
         self._pending: list[torch.Tensor] = []  # sum of teacher logits and their number, a call each
 
-    def forward(self, student: torch.Tensor, teacher: torch.Tensor, update_center: bool = True) -> torch.Tensor:
+    def forward(
+        self,
+        student: torch.Tensor,
+        teacher: torch.Tensor,
+        class_tokens: torch.Tensor | None = None,
+        update_center: bool = True,
+    ) -> torch.Tensor:
         """Float32 loss of the student's logits ``(V, B, K)`` and the teacher's ``(G, B, K)``, in any float type.
 
-        In training mode the centre moves. With gradient accumulation pass ``update_center=False`` except at the last
-        call of a step: it then moves once, by the mean over all calls.
+        ``class_tokens`` ``(G, B, D)`` are the student's, for KoLeo. In training mode the centre moves. With gradient
+        accumulation pass ``update_center=False`` except at the last call of a step: it then moves once, by the mean
+        over all calls.
         """
         wanted = (self.num_global_views, student.shape[1], self.center.shape[1])
         if teacher.shape != wanted or student.shape[2:] != wanted[2:] or len(student) < len(teacher):
@@ -70,12 +100,33 @@ class SpatialTemporalMatchingLoss(nn.Module):
                 f"V >= {wanted[0]}, but got {tuple(student.shape)} and {tuple(teacher.shape)}."
             )
         with torch.autocast(student.device.type, enabled=False):
-            return self._match(teacher.detach().float(), student.float(), update_center)
+            loss = self._match(teacher.detach().float(), student.float(), update_center)
+            if self.koleo_weight and class_tokens is not None:
+                spreading = torch.stack([koleo(tokens.float()) for tokens in class_tokens]).mean()
+                self.koleo = spreading.detach()
+                loss = loss + self.koleo_weight * spreading * idist.get_world_size()
+        return loss
+
+    def _soft_targets(self, logits: torch.Tensor) -> torch.Tensor:
+        """Targets ``(G, B, K)`` of the teacher's logits."""
+        if self.targets == "center":
+            return ((logits - self.center) / self.teacher_temperature).softmax(dim=-1)
+        rows = logits.flatten(0, 1)
+        if not hasattr(self, "queue"):
+            return sinkhorn(rows, self.teacher_temperature).view_as(logits)
+        earlier = self.queue[: int(self.queue_rows)]
+        balanced = torch.cat([rows, earlier]) if idist.get_rank() == 0 else rows  # all ranks hold the same queue
+        targets = sinkhorn(balanced, self.teacher_temperature)[: len(rows)].view_as(logits)
+        if self.training:
+            remembered = torch.cat([evenly_divisible_all_gather(rows), earlier])[: len(self.queue)]
+            self.queue[: len(remembered)] = remembered
+            self.queue_rows.fill_(len(remembered))
+        return targets
 
     def _match(self, targets: torch.Tensor, predictions: torch.Tensor, update_center: bool) -> torch.Tensor:
         batch = torch.tensor(targets.shape[1], dtype=torch.float32, device=targets.device)
         clips = _sum_over_ranks(batch).clamp(min=1)
-        q = ((targets - self.center) / self.teacher_temperature).softmax(dim=-1)  # (G, B, K)
+        q = self._soft_targets(targets)  # (G, B, K)
         log_p = F.log_softmax(predictions / self.student_temperature, dim=-1)  # (V, B, K)
         matching = -torch.einsum("gbk,vbk->gv", q, log_p)  # cross-entropies, summed over this rank's clips
         same_view = torch.eye(*matching.shape, dtype=torch.bool, device=matching.device)
@@ -101,3 +152,48 @@ class SpatialTemporalMatchingLoss(nn.Module):
 
 def _sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return idist.all_reduce(value.clone()) if idist.get_world_size() > 1 else value
+
+
+@torch.no_grad()
+def sinkhorn(logits: torch.Tensor, temperature: float, iterations: int = 3) -> torch.Tensor:
+    """Targets that use all prototypes alike: Sinkhorn-Knopp's balancing of ``softmax(logits / temperature)``.
+
+    In turn each prototype's sum over the rows of all ranks and each row's sum become 1 (up to a factor), the rows' last
+    (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020).
+
+    Args:
+        logits: ``(N, K)``; each rank has its own rows, perhaps none.
+        temperature: the lower, the nearer to one-hot.
+        iterations: number of turns; few leave the prototypes' use uneven where the logits are.
+
+    Returns:
+        float32 ``(N, K)``, rows summing to 1. Logarithms carry it, so that logits may be of any finite size.
+    """
+    log_q = logits.float() / temperature
+    for _ in range(iterations):
+        largest = F.pad(log_q, (0, 0, 0, 1), value=torch.finfo(torch.float32).min).amax(dim=0)
+        if idist.get_world_size() > 1:
+            largest = idist.all_reduce(largest, op="MAX")
+        log_q = log_q - largest
+        log_q = (log_q - _sum_over_ranks(log_q.exp().sum(dim=0)).log()).log_softmax(dim=1)
+    return log_q.exp()
+
+
+def koleo(features: torch.Tensor) -> torch.Tensor:
+    """Minus the mean logarithm of the distance of normalized features ``(N, D)`` to their nearest neighbour.
+
+    The estimate of differential entropy by Kozachenko and Leonenko, as a loss (Sablayrolles et al., "Spreading vectors
+    for similarity search", ICLR 2019). Neighbours are sought among the rows of all ranks, and the value is that of all
+    ranks, so that the sum of their gradients is its gradient. It is 0 with fewer than two rows.
+    """
+    rows = F.normalize(features, dim=1)
+    if idist.get_world_size() > 1:
+        counts = [int(count) for count in idist.all_gather(len(rows))]
+        before = sum(counts[: idist.get_rank()])
+        gathered = evenly_divisible_all_gather(rows.detach())
+        rows = torch.cat([gathered[:before], rows, gathered[before + len(rows) :]])
+    if len(rows) < 2:
+        return 0 * rows.sum()
+    with torch.no_grad():
+        nearest = (rows @ rows.T).fill_diagonal_(-2).argmax(dim=1)
+    return -F.pairwise_distance(rows, rows[nearest], eps=1e-8).add(1e-8).log().mean()

@@ -45,6 +45,8 @@ class EndoFM(nn.Module):
         mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
         activation_checkpointing: recompute each block's activations in the backward pass: less memory, more time.
+        token_drop: share of patch positions, drawn for each clip, that :meth:`forward` leaves out of all its frames
+            while training; time and memory fall in proportion (0.8 in STOMP, MICCAI 2026).
 
     Example::
 
@@ -65,8 +67,11 @@ class EndoFM(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.1,
         activation_checkpointing: bool = False,
+        token_drop: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= token_drop < 1:
+            raise ValueError(f"`token_drop` must be at least 0 and below 1, but got {token_drop}.")
         height, width = ensure_tuple_rep(img_size, 2)
         if height % patch_size or width % patch_size:
             raise ValueError(f"`img_size` must be a multiple of `patch_size`={patch_size}, but got {img_size}.")
@@ -75,6 +80,7 @@ class EndoFM(nn.Module):
         self.num_frames = num_frames
         self.embed_dim = embed_dim
         self.activation_checkpointing = activation_checkpointing
+        self.token_drop = float(token_drop)
 
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
@@ -133,9 +139,21 @@ class EndoFM(nn.Module):
                 tokens = checkpoint(block, tokens, num_frames, alone, use_reentrant=False)
         return self.norm(tokens)
 
+    def drop_tokens(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """Keep a random share of the patch positions of ``tokens`` ``(B, 1 + N*T, D)``, at least one, in all frames."""
+        batch, _, width = tokens.shape
+        patches = tokens[:, 1:].reshape(batch, -1, num_frames * width)  # (B, N, T*D)
+        kept = max(1, round(patches.shape[1] * (1 - self.token_drop)))
+        order = torch.rand(batch, patches.shape[1], device=tokens.device).argsort(dim=1)[:, :kept]
+        patches = patches.gather(1, order.unsqueeze(2).expand(-1, -1, patches.shape[2]))
+        return torch.cat([tokens[:, :1], patches.reshape(batch, -1, width)], dim=1)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``, H and W in multiples of the patch size."""
-        return self.transform(self.embed(x), x.shape[2], class_token_only=True)[:, 0]
+        tokens = self.embed(x)
+        if self.training and self.token_drop > 0:
+            tokens = self.drop_tokens(tokens, x.shape[2])
+        return self.transform(tokens, x.shape[2], class_token_only=True)[:, 0]
 
     @torch.jit.export
     def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:

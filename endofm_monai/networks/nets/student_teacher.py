@@ -5,13 +5,52 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
+import ignite.distributed as idist
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from endofm_monai.networks.nets.endofm import EndoFM
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over processes, whose gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return idist.all_reduce(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return idist.all_reduce(gradient.clone())
+
+
+def _sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
+    return _SumOverRanks.apply(x) if idist.get_world_size() > 1 else x
+
+
+class SyncedBatchNorm(nn.Module):
+    """Batch normalization by the rows of all processes, on any device; some may have none.
+
+    It always takes the statistics of the batch. (``torch.nn.SyncBatchNorm`` runs on GPUs only.)
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize ``(N, D)``."""
+        rows = x.float()
+        count = idist.all_reduce(len(rows)) or 1
+        centered = rows - _sum_over_ranks(rows.sum(dim=0)) / count
+        variance = _sum_over_ranks(centered.square().sum(dim=0)) / count
+        return (centered * (variance + self.eps).rsqrt() * self.weight + self.bias).to(x.dtype)
 
 
 class ProjectionHead(nn.Module):
@@ -26,14 +65,25 @@ class ProjectionHead(nn.Module):
         num_prototypes: number K of logits.
         hidden_dim: width of the MLP's hidden layers.
         bottleneck_dim: width of the normalized features.
+        batch_norm: normalize the hidden layers over the views of the batch, which keeps few clips apart.
     """
 
-    def __init__(self, embed_dim: int, num_prototypes: int, hidden_dim: int = 2048, bottleneck_dim: int = 256) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        num_prototypes: int,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
+        norms = [[SyncedBatchNorm(hidden_dim)] if batch_norm else [] for _ in range(2)]
         self.mlp = nn.Sequential(
             nn.Linear(embed_dim, hidden_dim),
+            *norms[0],
             nn.GELU(),
             nn.Linear(hidden_dim, hidden_dim),
+            *norms[1],
             nn.GELU(),
             nn.Linear(hidden_dim, bottleneck_dim),
         )
@@ -42,13 +92,13 @@ class ProjectionHead(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         self.last_layer = weight_norm(nn.Linear(bottleneck_dim, num_prototypes, bias=False))
-        norms = self.last_layer.parametrizations.weight.original0
-        nn.init.ones_(norms)
-        norms.requires_grad_(False)
+        lengths = self.last_layer.parametrizations.weight.original0
+        nn.init.ones_(lengths)
+        lengths.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Cosines ``(..., K)`` in float32 of class tokens ``(..., D)``."""
-        bottleneck = self.mlp(x)
+        """Cosines ``(V, B, K)`` in float32 of class tokens ``(V, B, D)``."""
+        bottleneck = self.mlp(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         with torch.autocast(x.device.type, enabled=False):
             return self.last_layer(F.normalize(bottleneck.float(), dim=-1))
 
@@ -61,8 +111,8 @@ class ProjectionNetwork(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Logits ``(V, B, K)`` of V views, each ``(B, C, T, H, W)``; views of equal shape run as one batch."""
+    def class_tokens(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Class tokens ``(V, B, D)`` of V views, each ``(B, C, T, H, W)``; views of equal shape run as one batch."""
         groups: dict[torch.Size, list[int]] = {}
         for index, view in enumerate(views):
             groups.setdefault(view.shape, []).append(index)
@@ -70,7 +120,11 @@ class ProjectionNetwork(nn.Module):
         for indices in groups.values():
             features = self.backbone(torch.cat([views[index] for index in indices]))
             class_tokens.update(zip(indices, features.chunk(len(indices)), strict=True))
-        return self.head(torch.stack([class_tokens[index] for index in range(len(views))]))
+        return torch.stack([class_tokens[index] for index in range(len(views))])
+
+    def forward(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Logits ``(V, B, K)`` of V views, each ``(B, C, T, H, W)``."""
+        return self.head(self.class_tokens(views))
 
 
 class StudentTeacher(nn.Module):
@@ -82,7 +136,7 @@ class StudentTeacher(nn.Module):
     Args:
         backbone: the backbone to pre-train; becomes the student's.
         num_prototypes: number K of logits of the projection head.
-        hidden_dim: see :class:`ProjectionHead`; ``bottleneck_dim`` likewise.
+        hidden_dim: see :class:`ProjectionHead`; ``bottleneck_dim`` and ``batch_norm`` likewise.
         num_global_views: the first views, which the teacher sees too.
         teacher_momentum: share of itself that the teacher keeps at an update; an attribute that a schedule may set.
     """
@@ -95,13 +149,15 @@ class StudentTeacher(nn.Module):
         bottleneck_dim: int = 256,
         num_global_views: int = 2,
         teacher_momentum: float = 0.996,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        head = ProjectionHead(backbone.embed_dim, num_prototypes, hidden_dim, bottleneck_dim)
+        head = ProjectionHead(backbone.embed_dim, num_prototypes, hidden_dim, bottleneck_dim, batch_norm)
         self.num_global_views = num_global_views
         self.teacher_momentum = teacher_momentum
         self.student = ProjectionNetwork(backbone, head)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher.backbone.token_drop = 0.0
         self.train()
 
     def train(self, mode: bool = True) -> StudentTeacher:
@@ -110,15 +166,23 @@ class StudentTeacher(nn.Module):
         self.teacher.eval()
         return self
 
-    def forward(self, views: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, views: Sequence[torch.Tensor], clips: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the student on all V normalized views ``(B, C, T, H, W)`` and the teacher on the global ones, the first.
 
+        Of the B clips only the first ``clips`` reach the heads, if that is given: a process without a clip runs the
+        backbone on a dummy, to take part in the collective calls.
+
         Returns:
-            student logits ``(V, B, K)`` and teacher logits ``(num_global_views, B, K)``, the latter without gradient.
+            student logits ``(V, B, K)``; teacher logits ``(num_global_views, B, K)``, without gradient; and the
+            student's class tokens ``(num_global_views, B, D)`` of the global views.
         """
         with torch.no_grad():
-            teacher_logits = self.teacher(views[: self.num_global_views])
-        return self.student(views), teacher_logits
+            teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
+            teacher_logits = self.teacher.head(teacher_tokens)
+        class_tokens = self.student.class_tokens(views)[:, :clips]
+        return self.student.head(class_tokens), teacher_logits, class_tokens[: self.num_global_views]
 
     @torch.no_grad()
     def update_teacher(self) -> None:

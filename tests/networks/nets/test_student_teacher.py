@@ -30,7 +30,7 @@ def test_whole_step_equals_the_published_code(views, golden, fill):
         fill(network.backbone, 0.1)
         fill(network.head, 0.3)
     expected = golden["ssl_step"]
-    student, teacher = pair.eval()(views)
+    student, teacher, _ = pair.eval()(views)
     torch.testing.assert_close(student.flatten()[:10], torch.tensor(expected["student_out_first10"]), atol=1e-5, rtol=0)
     torch.testing.assert_close(teacher.flatten()[:10], torch.tensor(expected["teacher_out_first10"]), atol=1e-5, rtol=0)
     loss = SpatialTemporalMatchingLoss(num_prototypes=40)
@@ -59,7 +59,7 @@ def test_teacher_has_no_gradient_and_no_drop_path(views):
     pair = make_pair().train()
     assert pair.student.training
     assert not any(module.training for module in pair.teacher.modules())
-    student, teacher = pair(views)
+    student, teacher, _ = pair(views)
     assert not teacher.requires_grad
     student.sum().backward()
     assert all(parameter.grad is None for parameter in pair.teacher.parameters())
