@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from endofm_monai.losses import SpatialTemporalMatchingLoss
+from endofm_monai.losses.spatial_temporal_matching import koleo, sinkhorn
 
 
 @pytest.fixture
@@ -90,3 +91,74 @@ def test_teacher_entropy_is_in_nats():
 def test_shapes_that_do_not_fit_are_named(student, teacher):
     with pytest.raises(ValueError, match=r"Expected student logits \(V, B, 7\).*but got \("):
         SpatialTemporalMatchingLoss(7)(torch.zeros(student), torch.zeros(teacher))
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ([[0.1, 0], [0, 0.1]], [[0.880797, 0.119203], [0.119203, 0.880797]]),
+        ([[0.1, 0], [0.1, 0]], [[0.5, 0.5], [0.5, 0.5]]),
+        ([[0.2, 0], [0.1, 0]], [[0.727212, 0.272788], [0.265129, 0.734871]]),
+        ([[0.2, 0], [0.1, 0], [0, 0]], [[0.863962, 0.136038], [0.462221, 0.537779], [0.1042, 0.8958]]),
+    ],
+)
+def test_sinkhorn_gives_the_values_of_its_published_form(logits, expected):
+    targets = sinkhorn(torch.tensor(logits), temperature=0.05)
+    torch.testing.assert_close(targets, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
+def test_sinkhorn_uses_all_prototypes_alike_and_takes_logits_of_any_size():
+    logits = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    targets = sinkhorn(logits, 0.5, iterations=50)
+    torch.testing.assert_close(targets.sum(dim=0), torch.full((8,), 8.0))
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(64))
+    huge = sinkhorn((logits * 1e4).half(), 0.04)  # overflows as an exponential
+    assert huge.isfinite().all()
+    torch.testing.assert_close(huge.sum(dim=1), torch.ones(64))
+
+
+def test_queue_balances_the_targets_with_earlier_clips():
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(2, 3, 7, generator=generator) for _ in range(3)]
+    loss = SpatialTemporalMatchingLoss(7, targets="sinkhorn", queue_length=8)
+    for teacher in batches:
+        loss(torch.randn(4, 3, 7), teacher)
+    rows = torch.cat([batch.flatten(0, 1) for batch in reversed(batches)])
+    torch.testing.assert_close(loss.queue, rows[:8])
+    now = torch.randn(2, 3, 7)
+    expected = sinkhorn(torch.cat([now.flatten(0, 1), rows[:8]]), 0.04)[:6].view(2, 3, 7)
+    before = loss.queue.clone()
+    loss.eval()(torch.randn(4, 3, 7), now)
+    assert float(loss.teacher_entropy) == pytest.approx(float(torch.special.entr(expected).sum(-1).mean()), rel=1e-5)
+    assert loss.queue.equal(before)  # not in training
+    again = SpatialTemporalMatchingLoss(7, targets="sinkhorn", queue_length=8)
+    again.load_state_dict(loss.state_dict())
+    assert float(again.eval()(batches[0].repeat(2, 1, 1), now)) == float(loss(batches[0].repeat(2, 1, 1), now))
+
+
+def test_koleo_is_the_nearest_distance_and_drives_rows_apart():
+    square = torch.tensor([[1.0, 0], [0, 2], [-3, 0], [0, -1]], requires_grad=True)
+    assert float(koleo(square.detach())) == pytest.approx(-math.log(2) / 2, abs=1e-6)
+    close = torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0]], requires_grad=True)
+    koleo(close).backward()
+    moved = F.normalize(close - 0.01 * close.grad, dim=1)
+    assert (moved[0] - moved[1]).norm() > (close[0] - F.normalize(close[1], dim=0)).norm()
+    assert float(koleo(torch.ones(1, 3))) == 0
+    equal = torch.ones(3, 4, requires_grad=True)
+    koleo(equal).backward()
+    assert equal.grad.isfinite().all()
+
+
+def test_koleo_enters_the_loss_by_its_weight_but_not_the_total(logits):
+    tokens = torch.randn(2, 2, 16)
+    plain, weighted = SpatialTemporalMatchingLoss(40), SpatialTemporalMatchingLoss(40, koleo_weight=0.3)
+    expected = float(plain(*logits)) + 0.3 * float(torch.stack([koleo(tokens[0]), koleo(tokens[1])]).mean())
+    assert float(weighted(*logits, tokens)) == pytest.approx(expected, rel=1e-6)
+    assert float(weighted.total) == float(plain.total)
+
+
+def test_settings_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="'center' or 'sinkhorn', but got 'centre'"):
+        SpatialTemporalMatchingLoss(7, targets="centre")
+    with pytest.raises(ValueError, match="queue_length"):
+        SpatialTemporalMatchingLoss(7, queue_length=4)

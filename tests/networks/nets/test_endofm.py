@@ -149,3 +149,27 @@ def test_torchscript_gives_the_same(tiny):
         clip = torch.randn(1, 3, frames, size, size)
         torch.testing.assert_close(scripted(clip), tiny(clip))
         torch.testing.assert_close(scripted.forward_features(clip).token_map, tiny.forward_features(clip).token_map)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 8), (0.8, 3), (0.99, 1)])
+def test_dropped_tokens_are_whole_positions_and_the_others_keep_theirs(share, kept):
+    network = EndoFM(img_size=64, num_frames=3, embed_dim=12, depth=1, num_heads=2, token_drop=share).train()
+    tokens = network.embed(torch.randn(2, 3, 3, 64, 64))
+    left = network.drop_tokens(tokens, 3)
+    assert left.shape == (2, 1 + kept * 3, 12)
+    assert left[:, 0].equal(tokens[:, 0])
+    for clip in range(2):
+        columns = {tuple(column.flatten().tolist()) for column in tokens[clip, 1:].unflatten(0, (16, 3))}
+        positions = [tuple(column.flatten().tolist()) for column in left[clip, 1:].unflatten(0, (kept, 3))]
+        assert len(set(positions)) == kept
+        assert columns.issuperset(positions)
+
+
+def test_tokens_are_dropped_while_training_only():
+    network = EndoFM(img_size=64, num_frames=3, embed_dim=12, depth=2, num_heads=2, drop_path_rate=0, token_drop=0.5)
+    clips = torch.randn(2, 3, 3, 64, 64)
+    whole = network.eval()(clips)
+    assert network(clips).equal(whole)
+    assert not network.train()(clips).allclose(whole)
+    with pytest.raises(ValueError, match="token_drop"):
+        EndoFM(token_drop=1.0)

@@ -8,7 +8,7 @@ import torch
 
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
-from endofm_monai.networks.nets.student_teacher import ProjectionHead
+from endofm_monai.networks.nets.student_teacher import ProjectionHead, SyncedBatchNorm
 
 SHAPES = [(8, 64), (16, 64), *[(frames, 32) for frames in (2, 2, 4, 4, 8, 8, 16, 16)]]
 
@@ -104,3 +104,23 @@ def test_logits_are_cosines_in_float32(dtype):
     assert logits.abs().max() <= 1 + 1e-6
     norms = head.last_layer.weight.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(40))
+
+
+def test_batch_normalization_of_the_head_is_torchs_on_one_process():
+    x = 5 + torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+    ours, theirs = SyncedBatchNorm(6), torch.nn.BatchNorm1d(6)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
+    assert ours(x[:0]).shape == (0, 6)
+
+
+def test_small_data_head_keeps_few_clips_apart(views):
+    plain, normalized = make_pair(), make_pair(batch_norm=True)
+    normalized.load_state_dict(plain.state_dict(), strict=False)
+    clips = [view.repeat(4, 1, 1, 1, 1) + 0.01 * torch.randn(4 * len(view), *view.shape[1:]) for view in views]
+    spread = [pair.eval()(clips)[1].std(dim=1).mean() for pair in (plain, normalized)]
+    assert spread[1] > 10 * spread[0]
+
+
+def test_teacher_sees_all_tokens():
+    pair = StudentTeacher(EndoFM.from_preset("tiny", depth=1, img_size=32, token_drop=0.5), num_prototypes=4)
+    assert (pair.student.backbone.token_drop, pair.teacher.backbone.token_drop) == (0.5, 0)
