@@ -103,12 +103,15 @@ def build_trainer(
     accumulation: int = 1,
     resume: bool | str = False,
     drop_path_rate: float = 0.2,
+    few_clips: bool = False,
     handlers: Any = (),
     **arguments: Any,
 ) -> StudentTeacherTrainer:
     torch.manual_seed(0)
-    backbone = EndoFM(img_size=32, num_frames=4, embed_dim=16, depth=2, num_heads=2, drop_path_rate=drop_path_rate)
-    network = StudentTeacher(backbone, num_prototypes=12, hidden_dim=16, bottleneck_dim=8)
+    size = {"img_size": 32, "num_frames": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    backbone = EndoFM(**size, drop_path_rate=drop_path_rate, token_drop=0.5 if few_clips else 0)
+    network = StudentTeacher(backbone, num_prototypes=12, hidden_dim=16, bottleneck_dim=8, batch_norm=few_clips)
+    targets = {"targets": "sinkhorn", "queue_length": 10, "koleo_weight": 0.1} if few_clips else {}
     wrap = arguments.pop("wrap", lambda module: module)
     optimizer = torch.optim.AdamW(weight_decay_groups(network.student))
     items = [{"clip": index / 10} for index in range(clips)] if isinstance(clips, int) else clips
@@ -134,7 +137,7 @@ def build_trainer(
         train_data_loader=loader,
         network=wrap(network),
         optimizer=optimizer,
-        loss_function=SpatialTemporalMatchingLoss(num_prototypes=12),
+        loss_function=SpatialTemporalMatchingLoss(num_prototypes=12, **targets),
         prepare_batch=prepare_random_views,
         train_handlers=[
             *schedules,

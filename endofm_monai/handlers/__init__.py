@@ -5,6 +5,7 @@ from endofm_monai.handlers.checkpoint import BestModelHandler, TrainingCheckpoin
 from endofm_monai.handlers.classification import ClassificationReport, ProbabilitySaver
 from endofm_monai.handlers.detection import DetectionReport, DetectionSaver
 from endofm_monai.handlers.embeddings import ClipEmbeddings, EmbeddingSaver, embed_clips
+from endofm_monai.handlers.learning import LearningReport
 from endofm_monai.handlers.log import HealthHandler, TrainingLogHandler, UnhealthyTrainingError
 from endofm_monai.handlers.pictures import AttentionPictureHandler, MaskPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.probes import KNNProbeHandler, ProbeEvaluation
@@ -34,6 +35,7 @@ __all__ = [
     "GradientHandler",
     "HealthHandler",
     "KNNProbeHandler",
+    "LearningReport",
     "LoadWeightsHandler",
     "MaskPictureHandler",
     "MaskSaver",

@@ -23,13 +23,16 @@ from endofm_monai.networks import unwrap
 logger = logging.getLogger(__name__)
 
 UNIFORM = (
-    "The targets are uniform: look at the teacher's temperature, a larger learning rate, or start from pre-trained "
-    "weights (`backbone_weights`)."
+    "targets uniform",
+    "few clips need `small.json`, whose targets are those of Sinkhorn; otherwise look at `teacher_temperature`, "
+    "`base_learning_rate`, or start from pre-trained weights (`backbone_weights`)",
 )
 CONSTANT = (
-    "All clips look the same to the teacher: look at the centre's momentum and norm, a smaller learning rate, a higher "
-    "teacher momentum, and whether the clips differ at all."
+    "all clips look the same to the teacher",
+    "look at the centre's momentum and norm, a smaller `base_learning_rate`, a higher `teacher_momentum`, and whether "
+    "the clips differ at all",
 )
+FIRST_EPOCHS = 3  # in which a start from random weights may look collapsed without a word
 
 
 class UnhealthyTrainingError(RuntimeError):
@@ -163,19 +166,19 @@ class HealthHandler(TrainingLogHandler):
     """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
 
     Adds to what a :class:`TrainingLogHandler` logs of each step: the loss's shares ``cross_view`` (L_cv) and
-    ``dynamic_motion`` (L_dm), the teacher's entropy in nats, the norm of the centre, weight decay and the teacher's
-    momentum; and of each epoch ``collapse``, that of the teacher's class tokens in [0, 1] by effective rank (MONAI's
-    ``EmbeddingCollapseMetric``), 1 being a single direction; and ``spread``, the standard deviation of the normalized
-    class tokens over clips, times the root of their width: 1 if they fill the sphere, 0 if all clips look the same.
+    ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm of the centre, weight
+    decay and the teacher's momentum; and of each epoch ``effective_rank``, the number of directions that the teacher's
+    class tokens use (Roy and Vetterli, 2007), and ``spread``, the standard deviation of the normalized class tokens
+    over clips, times the root of their width: 1 if they fill the sphere, 0 if all clips look the same.
 
     Args:
         log_dir: folder of the TensorBoard log; None writes none.
         collapse_patience: stop after so many epochs in a row that look collapsed (targets uniform and the loss at
-            ``ln K``, or targets one-hot and the loss at 0, or no spread); None never stops. A start from random
-            weights passes through such a state, and needs some epochs to leave it.
+            ``ln K``, or targets one-hot and the loss at 0, or no spread); None never stops. Each epoch of them but the
+            first ones says so.
     """
 
-    max_embeddings = 1024  # of an epoch, for ``collapse`` and ``spread``
+    max_embeddings = 1024  # of an epoch, for ``effective_rank`` and ``spread``
 
     def __init__(self, log_dir: str | None = None, collapse_patience: int | None = 20) -> None:
         super().__init__(log_dir)
@@ -212,6 +215,7 @@ class HealthHandler(TrainingLogHandler):
             "cross_view": loss.cross_view,
             "dynamic_motion": loss.dynamic_motion,
             "teacher_entropy": loss.teacher_entropy,
+            **({"koleo": loss.koleo} if loss.koleo_weight else {}),
             "center_norm": loss.center.norm(),
             **super().step_values(engine),
             "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
@@ -219,19 +223,19 @@ class HealthHandler(TrainingLogHandler):
         }
 
     def epoch_values(self, engine: Engine) -> dict[str, float]:
-        """Means of the steps of an epoch, collapse and spread of the embeddings, and the pace, by name."""
+        """Means of the steps of an epoch, rank and spread of the embeddings, and the pace, by name."""
         values = super().epoch_values(engine)
         width = unwrap(engine.network).teacher.backbone.embed_dim
         local = torch.cat([torch.empty(0, width, device=engine.state.device), *self._embeddings])
         embeddings = evenly_divisible_all_gather(local)
         if len(embeddings) > 1:
-            collapse = compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])
-            values["collapse"] = float(collapse["aggregate"])
+            collapse = compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])["aggregate"]
+            values["effective_rank"] = (1 - float(collapse)) * min(len(embeddings) - 1, width)
             values["spread"] = float(F.normalize(embeddings, dim=1).std(dim=0).mean() * width**0.5)
         return values
 
     def check_collapse(self, engine: Engine) -> None:
-        """Stop a training that has been collapsed for ``collapse_patience`` epochs in a row."""
+        """Say that a training looks collapsed; stop it after ``collapse_patience`` such epochs in a row."""
         if not self._steps:
             return
         means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())
@@ -239,9 +243,15 @@ class HealthHandler(TrainingLogHandler):
         is_uniform = loss > 0.999 and entropy > 0.999
         is_constant = (loss < 0.001 and entropy < 0.001) or spread < 0.001
         self._collapsed_epochs = self._collapsed_epochs + 1 if is_uniform or is_constant else 0
+        if self._collapsed_epochs < min(FIRST_EPOCHS, self.collapse_patience or FIRST_EPOCHS):
+            return
+        what, remedy = UNIFORM if is_uniform else CONSTANT
+        message = (
+            f"epoch {engine.state.epoch} | {what} since epoch {engine.state.epoch - self._collapsed_epochs + 1}: loss "
+            f"{means['loss']:.4f}, teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread "
+            f"{spread:.3f}; {remedy}."
+        )
         if self.collapse_patience is not None and self._collapsed_epochs >= self.collapse_patience:
-            raise UnhealthyTrainingError(
-                f"The representation has collapsed for {self._collapsed_epochs} epochs: loss {means['loss']:.4f}, "
-                f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}. "
-                f"{UNIFORM if is_uniform else CONSTANT}"
-            )
+            raise UnhealthyTrainingError(f"The representation has collapsed. {message}")
+        if idist.get_rank() == 0:
+            logger.warning(message)

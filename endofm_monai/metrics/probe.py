@@ -70,6 +70,19 @@ def linear_probe(
     return _scores(classifier, _check(train_features, train_labels, "training"), _check(features, labels, "probed"))
 
 
+def retrieval(first: ArrayLike, second: ArrayLike) -> float:
+    """Share of the windows that are nearest, by cosine, to the other window of their own video, in both directions.
+
+    Args:
+        first: embeddings ``(N, D)`` of a window of each video.
+        second: those of another window, in the same order.
+    """
+    windows = [np.asarray(window, dtype=np.float64) for window in (first, second)]
+    a, b = (window / np.maximum(np.linalg.norm(window, axis=1, keepdims=True), 1e-12) for window in windows)
+    similarity, videos = a @ b.T, np.arange(len(a))
+    return float(np.mean([similarity.argmax(axis=axis) == videos for axis in (0, 1)]))
+
+
 def _check(features: ArrayLike, labels: ArrayLike, role: str) -> tuple[np.ndarray, np.ndarray]:
     features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
     if features.ndim != 2 or labels.shape != features.shape[:1] or features.size == 0:

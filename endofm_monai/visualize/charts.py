@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -95,6 +96,22 @@ def plot_timeline(
             axes.set_axis_off()
         pair[0].set_title(f"{seconds:.1f} s", fontsize=8, pad=3)
         show_heat(pair[1], heat, max(float(np.quantile(heat, 0.995)), 2.0), height, width)
+    return save_figure(figure, path)
+
+
+def plot_curves(curves: Mapping[str, Sequence[float]], limits: Mapping[str, float], path: str | os.PathLike) -> Figure:
+    """Draw a panel for each series of values, one an epoch, with a dotted line at its limit, if it has one."""
+    columns = min(len(curves), 3)
+    figure = new_figure(2.4 * columns, 1.8 * math.ceil(len(curves) / columns))
+    panels = figure.subplots(math.ceil(len(curves) / columns), columns, squeeze=False).flat
+    for axes, (name, values) in zip(panels, curves.items(), strict=False):
+        axes.plot(range(1, len(values) + 1), values, marker="." if len(values) < 20 else "", linewidth=1.2)
+        if name in limits:
+            axes.axhline(limits[name], color="0.4", linewidth=0.8, linestyle=":")
+        axes.set_title(name.replace("_", " "), fontsize=8)
+        axes.tick_params(labelsize=6)
+    for axes in list(panels)[len(curves) :]:
+        axes.set_axis_off()
     return save_figure(figure, path)
 
 

@@ -83,6 +83,19 @@ def test_training_writes_checkpoints_pictures_and_tensorboard(trained):
     assert (trained / "eval" / "views" / "0000001.png").stat().st_size > 5000
 
 
+def test_recipe_for_few_clips_ends_with_a_report(dataset_dir, tmp_path):
+    settings = {"datalist": dataset_dir / "datalist.json", "report_section": "validation", "queue_length": 6}
+    made = BUNDLE.train(dataset_dir, tmp_path, "small", "learning", **settings)
+    network, loss = (made.parser.get_parsed_content(key) for key in ("model", "loss"))
+    assert network.student.backbone.token_drop == 0.5
+    assert int(loss.queue_rows) == 6
+    record = json.loads((tmp_path / "eval" / "learning.json").read_text())
+    assert {"retrieval", "knn_accuracy"} <= record["after"].keys()
+    assert len(record["epochs"]) == 2
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3  # curves, views, attention; two clips make no map
+
+
 def test_inference_writes_one_embedding_a_clip(trained, dataset_dir, tmp_path):
     BUNDLE.infer(dataset_dir, trained / "models" / "model.pt", tmp_path)
     with np.load(tmp_path / "embeddings.npz") as saved:

@@ -37,8 +37,8 @@ def whole_run(make_trainer):
     """Weights of a training that was never interrupted, by its ``accumulation``."""
 
     @functools.cache
-    def run(accumulation):
-        trainer = make_trainer(accumulation=accumulation)
+    def run(accumulation, few_clips=False):
+        trainer = make_trainer(accumulation=accumulation, few_clips=few_clips)
         trainer.run()
         return weights_of(trainer)
 
@@ -70,15 +70,17 @@ def test_last_layer_is_frozen_in_the_first_epoch(make_trainer):
     torch.testing.assert_close(weights_of(trainer)[name], before[name])
 
 
-@pytest.mark.parametrize(("workers", "accumulation"), [(0, 1), (2, 2)])
-def test_resume_after_two_of_four_epochs_is_bit_identical(make_trainer, whole_run, tmp_path, workers, accumulation):
-    settings = {"workers": workers, "accumulation": accumulation}
+@pytest.mark.parametrize(("workers", "accumulation", "few_clips"), [(0, 1, False), (2, 2, False), (0, 1, True)])
+def test_resume_after_two_of_four_epochs_is_bit_identical(
+    make_trainer, whole_run, tmp_path, workers, accumulation, few_clips
+):
+    settings = {"workers": workers, "accumulation": accumulation, "few_clips": few_clips}
     first = make_trainer(tmp_path, max_epochs=2, **settings)
     first.run()
     second = make_trainer(tmp_path, resume=True, **settings)
     second.run()
     assert second.state.epoch == 4
-    assert_equal(weights_of(second), whole_run(accumulation))
+    assert_equal(weights_of(second), whole_run(accumulation, few_clips))
 
 
 class KillAt:

@@ -15,7 +15,7 @@ from endofm_monai.handlers import HealthHandler, UnhealthyTrainingError
 
 STEP = {"loss", "cross_view", "dynamic_motion", "teacher_entropy", "center_norm", "gradient_norm"}
 STEP |= {"lr", "weight_decay", "teacher_momentum"}
-EPOCH = STEP | {"collapse", "spread", "clips_per_second", "waiting"}
+EPOCH = STEP | {"effective_rank", "spread", "clips_per_second", "waiting"}
 
 
 def test_steps_and_epochs_go_to_tensorboard_and_one_line_an_epoch(make_trainer, tmp_path, caplog):
@@ -68,14 +68,29 @@ def collapse(trainer):
 
 def test_collapse_stops_after_patience(make_trainer, tmp_path):
     trainer = collapse(make_trainer(tmp_path, epochs=9, handlers=[HealthHandler(collapse_patience=3)]))
-    with pytest.raises(UnhealthyTrainingError, match=r"collapsed for 3 epochs.*spread 0.000.*All clips look the same"):
+    with pytest.raises(
+        UnhealthyTrainingError,
+        match=r"collapsed.*same to the teacher since epoch 1.*spread 0.000.*`base_learning_rate`",
+    ):
         trainer.run()
     assert trainer.state.epoch == 3
     assert torch.load(tmp_path / "checkpoint_unhealthy.pt", weights_only=True)["iteration"] == 15
 
 
-def test_collapse_is_only_logged_without_patience(make_trainer):
+def test_collapse_is_only_said_without_patience(make_trainer, caplog):
     trainer = collapse(make_trainer(epochs=4, handlers=[HealthHandler(collapse_patience=None)]))
     trainer.run()
     assert trainer.state.epoch == 4
     assert trainer.state.metrics["spread"] == pytest.approx(0, abs=1e-6)
+    said = [record.getMessage() for record in caplog.records if "since epoch 1" in record.getMessage()]
+    assert [message.split(" | ")[0] for message in said] == ["epoch 3", "epoch 4"]  # the first two may start so
+
+
+def test_uniform_targets_name_the_overlay_for_few_clips(make_trainer, caplog):
+    trainer = make_trainer(epochs=3, handlers=[HealthHandler()])
+    for network in (trainer.network.student, trainer.network.teacher):
+        network.head.last_layer.requires_grad_(False)
+        network.head.last_layer.parametrizations.weight.original1.fill_(1.0)  # all prototypes are the same
+    trainer.run()
+    assert "targets uniform since epoch 1" in caplog.text
+    assert "`small.json`" in caplog.text

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, resample_table
 
 ENDOFM_PRESETS: dict[str, dict[str, int]] = {
+    "mini": {"embed_dim": 192, "depth": 4, "num_heads": 3},
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
     "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
     "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},  # the published one, 121,258,752 parameters

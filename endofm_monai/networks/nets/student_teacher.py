@@ -97,8 +97,8 @@ class ProjectionHead(nn.Module):
         lengths.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Cosines ``(V, B, K)`` in float32 of class tokens ``(V, B, D)``."""
-        bottleneck = self.mlp(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        """Cosines ``(..., K)`` in float32 of class tokens ``(..., D)``."""
+        bottleneck = self.mlp(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
         with torch.autocast(x.device.type, enabled=False):
             return self.last_layer(F.normalize(bottleneck.float(), dim=-1))
 

@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from monai.config import PathLike
+
+from endofm_monai.utils import atomic_path
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+img { max-width: 100%; display: block; margin: 1rem 0; }
+table { border-collapse: collapse; } td, th { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #eee; }
+td:first-child, th:first-child { text-align: left; } footer { margin-top: 3rem; color: #777; }
+"""
+
+
+@dataclass
+class Section:
+    """A part of a page: a text, a table whose first row is its head, and PNG pictures, of which each may be absent."""
+
+    heading: str
+    text: str = ""
+    table: Sequence[Sequence[object]] = ()
+    pictures: Sequence[PathLike] = ()
+
+    def html(self) -> str:
+        """The part as HTML, with the pictures within it."""
+        rows = [[f"<td>{escape(str(cell))}</td>" for cell in row] for row in self.table]
+        table = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
+        images = [base64.b64encode(Path(picture).read_bytes()).decode() for picture in self.pictures]
+        return "\n".join(
+            [
+                f"<h2>{escape(self.heading)}</h2>",
+                *([f"<p>{escape(self.text)}</p>"] if self.text else []),
+                *([f"<table>\n{table}</table>"] if table else []),
+                *(f'<img alt="{escape(self.heading)}" src="data:image/png;base64,{image}">' for image in images),
+            ]
+        )
+
+
+def write_page(path: PathLike, title: str, sections: Sequence[Section], footer: str = "Research only.") -> None:
+    """Write one HTML file that holds all that it shows, and asks nothing of the network."""
+    body = "\n".join(section.html() for section in sections)
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n"
+        f"<footer>{escape(footer)}</footer>\n</body>\n</html>\n"
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
