@@ -19,6 +19,7 @@ from endofm_monai import (
     weights,
 )
 from endofm_monai.registry import register
+from endofm_monai.utils.errors import end_with_one_line
 
 __all__ = [
     "apps",
@@ -40,3 +41,4 @@ __all__ = [
 __version__ = "0.1.0"
 
 register()
+end_with_one_line()

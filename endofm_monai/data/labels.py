@@ -10,6 +10,7 @@ import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
 from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, list_files
+from endofm_monai.utils import as_class_names
 
 __all__ = ["class_weights", "key_frames", "load_box_datalist", "load_labeled_clips"]
 
@@ -67,7 +68,7 @@ def key_frames(items: Sequence[dict[str, Any]], interval: int = 1) -> list[dict[
 
 def load_labeled_clips(
     dataset_dir: str | os.PathLike,
-    class_names: Sequence[str],
+    class_names: str | Sequence[str],
     datalist: str | os.PathLike | None = None,
     section: str = "training",
     multi_label: bool = False,
@@ -93,6 +94,7 @@ def load_labeled_clips(
     Raises:
         ValueError: also when a label is missing or no class, or the training section lacks a class.
     """
+    class_names = as_class_names(class_names)
     if datalist is None:
         items = _from_folders(Path(dataset_dir), section, class_names)
     else:

@@ -34,8 +34,10 @@ class ClipEvaluator(SupervisedEvaluator):
             ``key_val_metric``, ``val_handlers``, ``amp``, ...
     """
 
-    def __init__(self, device: torch.device, val_data_loader: Iterable[Any], network: nn.Module, **kwargs: Any) -> None:
-        super().__init__(device, val_data_loader, unwrap(network), **kwargs)
+    def __init__(
+        self, device: str | torch.device, val_data_loader: Iterable[Any], network: nn.Module, **kwargs: Any
+    ) -> None:
+        super().__init__(torch.device(device), val_data_loader, unwrap(network), **kwargs)
 
     def _register_decollate(self) -> None:
         """Split batches into items; see :func:`endofm_monai.data.split_clips`."""

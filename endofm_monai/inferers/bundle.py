@@ -13,6 +13,7 @@ from torch import nn
 
 import endofm_monai
 from endofm_monai.inferers.predictor import Predictor
+from endofm_monai.utils import as_class_names, as_device, check_settings
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
 TASKS = ("segmentation", "detection", "classification")
@@ -34,6 +35,7 @@ class Bundle:
 
     Raises:
         BundleError: when it cannot be used, or has no weights.
+        ValueError: see :func:`endofm_monai.utils.check_settings`.
     """
 
     def __init__(self, path: str | os.PathLike, **overrides: Any) -> None:
@@ -51,7 +53,9 @@ class Bundle:
             )
         self.description = str(metadata.get("description", self.name))
         self.train_config = self.path / "configs" / "train.json"
-        self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path), **overrides})
+        self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path)})
+        self._parser.update(overrides)
+        check_settings(self._parser, self.path / "configs")
         self.labels = self._labels(metadata)
         self.shared_weights = [self.path / "models" / name for name in ("model.safetensors", "model.pt")]
         self.trained_weights = self.path / "models" / "monai_label" / "model.pt"
@@ -101,7 +105,7 @@ class Bundle:
             channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
             return {name: int(index) for index, name in channels.items() if name != "background"}
         first = 1 if self.task == "detection" else 0
-        return {name: index for index, name in enumerate(self.get("class_names"), start=first)}
+        return {name: index for index, name in enumerate(as_class_names(self.get("class_names")), start=first)}
 
     def _read(self, name: str) -> dict[str, Any]:
         file = self.path / "configs" / name
@@ -129,7 +133,7 @@ def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu"
         for frame, answer in predictor("colonoscopy.mp4"):
             print(answer["box"], answer["label_scores"])
     """
-    opened = Bundle(bundle, device=torch.device(device), **overrides)
+    opened = Bundle(bundle, device=as_device(device), **overrides)
     predictor = opened.get("predictor")
     opened.load_weights(predictor.network)
     return predictor

@@ -66,7 +66,7 @@ def test_inference_gives_what_the_predictor_gives_and_opens_a_video_once(with_mo
         bundle_root=str(with_model),
         dataset_dir=str(video.parent),
         output_dir=str(tmp_path / "out"),
-        device="$torch.device('cpu')",
+        device="cpu",
         **settings,
     )
     pieces: list[dict[str, torch.Tensor]] = []

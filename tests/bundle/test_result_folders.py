@@ -27,7 +27,7 @@ def infer(task: str, dataset_dir: Path, output_dir: Path, **overrides: Any) -> l
         "inference",
         dataset_dir=str(dataset_dir),
         output_dir=str(output_dir),
-        device="$torch.device('cpu')",
+        device="cpu",
         **{"preset": "tiny", **TINY, **SETTINGS[task], **overrides},
     ).run()
     results = output_dir.rglob("detections.csv" if task == "detection" else "masks")

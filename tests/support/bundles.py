@@ -32,7 +32,7 @@ class BundleUnderTest:
     def __init__(self, name: str, network: dict[str, Any] | None = None, training: dict[str, Any] | None = None):
         self.name = name
         self.folder = Path(__file__).parents[2] / "bundle" / name
-        self.network = {"device": "$torch.device('cpu')", **(network or {})}
+        self.network = {"device": "cpu", **(network or {})}
         self.training = {**self.network, **(training or {})}
 
     def config(self, *names: str) -> list[str]:
@@ -80,7 +80,7 @@ class BundleUnderTest:
         """Train in two processes by the command of the guide, from the folder ``output``."""
         settings = {**self.training, **overrides, "batch_size": 1, "dataset_dir": dataset_dir}
         settings |= {"ckpt_dir": output / "models", "output_dir": output / "eval", "bundle_root": self.folder}
-        settings.pop("device")  # an expression, which a shell would need quoted
+        settings.pop("device")  # each process has its own
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
             *("-m", "monai.bundle", "run", "--config_file", str(self.config("train", "multi_gpu_train"))),

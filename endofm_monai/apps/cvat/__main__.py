@@ -18,7 +18,7 @@ from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import load_datalist, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
-from endofm_monai.utils import printable, write_json
+from endofm_monai.utils import as_class_names, printable, write_json
 
 
 def annotate(
@@ -93,7 +93,7 @@ def from_cvat(
     """
     if tags and len(files) != 1:
         raise ValueError(f"`tags` belongs to one file, but there are {len(files)}.")
-    names = ensure_tuple(class_names)
+    names = as_class_names(class_names)
     items: list[dict[str, Any]] = []
     for file in files:
         annotations = formats.join_tracks(formats.read_cvat_xml(file))
@@ -154,7 +154,7 @@ def to_cvat(
         with _named(f"{datalist}: {item['name']}"):
             if "mask" in item and "outline" not in item:
                 item["outline"] = formats.outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
-            formats.write_cvat_xml(formats.annotations_from_item(item, ensure_tuple(class_names), width, height), path)
+            formats.write_cvat_xml(formats.annotations_from_item(item, as_class_names(class_names), width, height), path)
         print(printable(str(path)))
 
 
@@ -164,7 +164,7 @@ def to_coco(
     """Write a datalist to one file in COCO's format; see :func:`to_cvat` for the other arguments."""
     items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
     with _named(datalist):
-        formats.write_coco_annotations(items, ensure_tuple(class_names), sizes, output)
+        formats.write_coco_annotations(items, as_class_names(class_names), sizes, output)
     print(output)
 
 

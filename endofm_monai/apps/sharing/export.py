@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, ckpt_export, onnx_export, trt_export
 from monai.utils import ensure_tuple_rep
 from torch import nn
 
-from endofm_monai.utils import atomic_path, write_json
+from endofm_monai.utils import atomic_path, check_settings, write_json
 from endofm_monai.weights import load_published
 
 EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
@@ -31,6 +31,7 @@ def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> 
     if strange := [key for key in overrides if key.split("::")[0] not in parser.get()]:
         raise KeyError(f"{config}: has no key {', '.join(strange)}.")
     parser.update(overrides)
+    check_settings(parser, config.parent)
     network = parser.get_parsed_content("network_def")
     load_published(network, weights)
     return network.eval(), parser.get()

@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The last line that the user of a command sees is the cause."""
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+import monai
+
+WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")  # MONAI's
+SPEAKING = tuple(os.path.join(os.path.dirname(path), "") for path in (monai.__file__, str(Path(__file__).parent)))
+_settings = {"always": False}
+
+
+def end_with_one_line() -> None:
+    """Let an error end this process with one line, if it is a run of ``python -m monai.bundle``.
+
+    Errors of this package, of MONAI and of the file system say all in that line; others show their traceback before.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name == "monai.bundle.__main__":
+        sys.excepthook = _end
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_is_news)
+
+
+def show_tracebacks(always: bool) -> None:
+    """Show tracebacks before every line, as they are at debug level anyway."""
+    _settings["always"] = always
+
+
+def _shown() -> bool:
+    return _settings["always"] or logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out what engines log of an error that ends the run: its line is to come."""
+    text = record.getMessage()
+    of_engine = "is terminating due to exception" in text or (record.exc_info and text.startswith("Exception: "))
+    return _shown() or not of_engine
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say what ended the run, also to ``torchrun``, which shows it in its summary."""
+    if not isinstance(error, Exception):
+        sys.__excepthook__(kind, error, trace)
+        return
+    cause: BaseException = error
+    while str(cause).startswith(WRAPPERS) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    line, is_all = _describe(cause)
+    if _shown():
+        sys.__excepthook__(kind, error, trace)
+    elif not is_all:
+        traceback.print_exception(cause, chain=False)
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        more = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}), encoding="utf-8")
+
+
+def _describe(error: BaseException) -> tuple[str, bool]:
+    """An error in one line, and whether it says all that its user needs."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", True
+    frames = traceback.extract_tb(error.__traceback__)
+    name, text, file = type(error).__name__, str(error), frames[-1].filename if frames else ""
+    if " in DataLoader worker process " in text:  # which sends its traceback as text
+        parts = re.split(r"\n\n(?:The above exception was|During handling of) .*\n\n", text.rstrip())
+        said = [part.rpartition("\n")[2].partition(": ") for part in parts]
+        index = next((i for i in reversed(range(len(said))) if not said[i][2].startswith(WRAPPERS)), 0)
+        name, _, text = said[index]
+        file = re.findall(r'^  File "(.+?)", line', parts[index], re.MULTILINE)[-1]
+    is_fault = isinstance(error, (AssertionError, AttributeError, LookupError, NameError, TypeError))
+    is_all = isinstance(error, OSError) or (file.startswith(SPEAKING) and not is_fault)
+    is_all |= "got an unexpected keyword argument" in text
+    line = " ".join(text.split())
+    return (line if is_all else f"{name}: {line}"), is_all

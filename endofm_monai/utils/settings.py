@@ -1,0 +1,211 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Settings are checked once, before anything runs: their names, their kinds, the classes and the device."""
+
+import inspect
+import logging
+import math
+import os
+import traceback
+from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import torch
+from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
+from endofm_monai.utils.errors import show_tracebacks
+
+logger = logging.getLogger(__name__)
+
+RUN_IDS = ("initialize", "run", "finalize")
+OF_MONAI = {*DEFAULT_MLFLOW_SETTINGS["configs"], "save_execute_config", "bundle_root", "use_click", *RUN_IDS}
+FROM_1 = (
+    *("epochs", "batch_size", "accumulation_steps", "val_interval", "checkpoint_interval", "probe_interval"),
+    *("num_frames", "sampling_rate", "frame_size", "num_windows", "num_crops", "clips_per_video", "key_frame_interval"),
+    *("window", "stride", "window_batch_size", "block", "num_prototypes", "num_classes", "global_size"),
+)
+FROM_0 = ("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples")
+MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
+ALSO = {  # kinds beside those in the configs, which hold an expression, null, or one kind of two there
+    **dict.fromkeys(("num_workers", "average_decay"), "a number"),
+    **dict.fromkeys(("amp", "augment_on_device"), "True or False"),
+    **dict.fromkeys(("resume", "weights", "backbone_weights", "datalist", "selection_score"), "text"),
+}
+KINDS: dict[Any, str] = {
+    **{bool: "True or False", (int, float): "a number", str: "text", (list, tuple): "a list", dict: "a section"},
+    type(None): "None",
+}
+
+
+def as_class_names(names: str | Sequence[str]) -> list[str]:
+    """The names of classes, by class index; a name alone is one class.
+
+    Raises:
+        ValueError: when these are no names, or one is there twice.
+    """
+    found = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else []
+    if not found or not all(isinstance(name, str) and name.strip() for name in found) or len({*found}) < len(found):
+        raise ValueError(f"`class_names` must be a name or a list of different names, found {names!r}.")
+    return found
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """A device by its name.
+
+    Raises:
+        ValueError: when there is no such device here to compute on.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+        usable = found.type != "meta"
+    except (AssertionError, RuntimeError, TypeError):
+        usable = False
+    if not usable:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ValueError(f"`device` must be one to compute on, here {' or '.join(there)}, found {device!r}.")
+    return found
+
+
+def check_run() -> None:
+    """Check the settings of the bundle's run that calls this in its ``initialize``.
+
+    MONAI merges files and command line before it calls anything, and hands the result to no one: it is found through
+    the stack.
+    """
+    callers = (frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None))
+    workflow = next((caller for caller in callers if isinstance(caller, ConfigWorkflow)), None)
+    if workflow is not None:
+        ids = (workflow.init_id, workflow.run_id, workflow.final_id)
+        check_settings(workflow.parser, workflow.config_root_path, ids)
+
+
+def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collection[str] = RUN_IDS) -> None:
+    """Check the names and values of settings against the configs that they were merged of.
+
+    Args:
+        parser: the merged settings.
+        folder: where the configs are. Those of which the settings hold all keys count as merged: a key of another one
+            is warned of, since this run does not use it.
+        ids: what will be run.
+
+    Raises:
+        ValueError: when a key is in no config and nothing refers to it, a component has no such argument, or a value is
+            not of the kind that the configs have there. The message names the key, and the nearest one.
+    """
+    config: dict[str, Any] = parser.get()
+    show_tracebacks(config.get("verbose_errors") is True)
+    configs = list(_configs(Path(folder)))
+    keys = [{_top(key) for key in content} for content in configs]
+    merged = set().union(*(found for found in keys if found <= config.keys()))
+    used = merged.union(OF_MONAI, ids, _references(config), ("verbose_errors",))
+    for key in config:
+        if key in used or key.startswith("_"):
+            continue
+        if not any(key in found for found in keys):
+            raise ValueError(f"`{key}`: no config has such a key.{_nearest(key, merged)}")
+        logger.warning(f"`{key}`: nothing uses it in this run.{_nearest(key, merged)}")
+    _check_arguments(parser, config, "")
+    for key, check in (("class_names", as_class_names), ("device", as_device)):
+        if key in config and _kind(config[key]):
+            check(config[key])
+    for key, value in config.items():
+        _check_value(key, value, [content[key] for content in configs if key in content])
+
+
+def _configs(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(path for path in folder.glob("*") if path.suffix[1:] in ConfigParser.suffixes):
+        try:
+            content = ConfigParser.load_config_file(path)
+        except (OSError, ValueError):  # not one of this run, which could be read
+            continue
+        if isinstance(content, dict):
+            yield content
+
+
+def _top(key: str) -> str:
+    return ReferenceResolver.split_id(key.removeprefix("+"))[0]
+
+
+def _references(config: Any) -> set[str]:
+    """The keys at the top that anything in a config refers to."""
+    if isinstance(config, str):
+        return {_top(found) for found in ReferenceResolver.match_refs_pattern(config)}
+    if isinstance(config, (dict, list)):
+        return set().union(*map(_references, config.values() if isinstance(config, dict) else config))
+    return set()
+
+
+def _nearest(key: str, known: Collection[str]) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    return f" Did you mean `{near[0]}`?" if near else " Those it has are at the top of its files."
+
+
+def _check_arguments(parser: ConfigParser, config: Any, where: str) -> None:
+    """Check the names of the arguments of each component, in a part of the settings."""
+    if not isinstance(config, (dict, list)):
+        return
+    for _, key, value in ReferenceResolver.iter_subconfigs(where, config):
+        _check_arguments(parser, value, key)
+    if isinstance(config, dict) and isinstance(config.get("_target_"), str):
+        target = str(ConfigComponent(config, locator=parser.locator).resolve_module_name())
+        accepted = _arguments(locate(target))
+        for name in config.keys() - ConfigComponent.non_arg_keys - (accepted or config.keys()):
+            near = get_close_matches(name, accepted or (), n=1, cutoff=0.5)
+            hint = f" Did you mean `{where}::{near[0]}`?" if near else ""
+            raise ValueError(f"`{where}::{name}`: {target} has no such argument.{hint}")
+
+
+def _arguments(component: Any) -> set[str] | None:
+    """Names of the arguments that a component takes; None when any may be handed on."""
+    names: set[str] = set()
+    for owner in inspect.getmro(component) if inspect.isclass(component) else [component]:
+        try:
+            parameters = inspect.signature(owner).parameters.values()
+        except (TypeError, ValueError):  # written in C, or not found
+            return None
+        names.update(parameter.name for parameter in parameters)
+        kinds = {parameter.kind for parameter in parameters}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return names
+        if inspect.Parameter.VAR_POSITIONAL in kinds or not owner.__module__.startswith("endofm_monai."):
+            return None
+    return None
+
+
+def _kind(value: Any) -> str | None:
+    """What a literal value is; None for expressions, references, macros, components and objects of Python."""
+    if (isinstance(value, str) and value.startswith(("$", "@", "%"))) or ConfigComponent.is_instantiable(value):
+        return None
+    return next((kind for types, kind in KINDS.items() if isinstance(value, types)), None)
+
+
+def _check_value(key: str, value: Any, defaults: Sequence[Any]) -> None:
+    """Check that a literal value is of a kind that the configs have under its key."""
+    if isinstance(value, dict):
+        target = value.get("_target_")
+        alike = [found for found in defaults if isinstance(found, dict) and found.get("_target_") == target]
+        for part, content in value.items():
+            _check_value(f"{key}::{part}", content, [found[part] for found in alike if part in found])
+    name = ReferenceResolver.split_id(key)[-1]
+    kind, kinds = _kind(value), {_kind(default) for default in defaults}
+    if kind == "None" and kinds & {None, "None"}:
+        return
+    expected = sorted(found for found in kinds | {ALSO.get(name)} if found not in (None, "None"))
+    elements = [element for default in defaults if isinstance(default, list) for element in default]
+    if kind is None or not expected or (kind == "text" and "text" in map(_kind, elements)):  # a name alone is one
+        return
+    minimum, types = (MINIMUM[name], int) if name in MINIMUM else (0, (int, float))
+    fits = kind != "a number" or (isinstance(value, types) and minimum <= value < math.inf)
+    if kind not in expected or not fits:
+        number = f"a {'whole ' if types is int else ''}number from {minimum} on"
+        words = " or ".join(expected).replace("a number", number)
+        raise ValueError(f"`{key}` must be {words}, found {value!r}.")
+    if kind == "a list":
+        for element in value:
+            _check_value(key, element, elements)

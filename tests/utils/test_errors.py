@@ -1,0 +1,126 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from torch.utils.data import DataLoader
+
+from endofm_monai.utils import as_class_names
+from endofm_monai.utils.errors import end_with_one_line, show_tracebacks
+
+
+@pytest.fixture
+def last_words(monkeypatch, capsys) -> Callable[[Callable[[], Any]], list[str]]:
+    """What a run of ``monai.bundle`` that does something wrong says on stderr."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="monai.bundle.__main__"))
+    end_with_one_line()
+
+    def run(action: Callable[[], Any]) -> list[str]:
+        try:
+            action()
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        return capsys.readouterr().err.splitlines()
+
+    return run
+
+
+def wrong_names() -> None:
+    config = {"names": {"_target_": "as_class_names", "names": 5}, "run": "$len(@names)"}
+    ConfigParser(config).get_parsed_content("run")
+
+
+WRONG_NAMES = "error: `class_names` must be a name or a list of different names, found 5."
+
+
+def test_an_error_of_the_package_is_one_line(last_words):
+    assert last_words(wrong_names) == [WRONG_NAMES]
+
+
+def test_an_error_of_the_file_system_names_the_file(last_words):
+    assert last_words(lambda: Path("no/such/file").read_text()) == ["error: no/such/file: No such file or directory"]
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "full.pt")
+
+    assert last_words(fail) == ["error: full.pt: No space left on device"]
+
+
+def test_what_monai_finds_wrong_is_one_line(last_words):
+    found = last_words(lambda: ConfigParser({"run": "@missing"}).get_parsed_content("run"))
+    assert found == ["error: the referring item `@missing` is not defined in the config content."]
+
+
+def test_an_argument_that_a_component_does_not_know_is_one_line(last_words):
+    config = {"network": {"_target_": "endofm_monai.networks.nets.EndoFM.from_preset", "preset": "tiny", "depths": 3}}
+    (line,) = last_words(lambda: ConfigParser(config).get_parsed_content("network"))
+    assert line.startswith("error: EndoFM.__init__() got an unexpected keyword argument 'depths'")
+
+
+def test_a_fault_shows_its_own_traceback_and_then_the_cause(last_words):
+    found = last_words(lambda: ConfigParser({"run": "$[].missing"}).get_parsed_content("run"))
+    assert found[0] == "Traceback (most recent call last):"
+    assert found[-1] == "error: AttributeError: 'list' object has no attribute 'missing'"
+    assert not any("Failed to evaluate" in line for line in found)
+
+
+class Items:
+    """Two items, of which a transform or the dataset itself makes an error."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(index)
+
+
+@pytest.mark.parametrize("make", [as_class_names, Compose([as_class_names])], ids=["dataset", "transform"])
+def test_an_error_in_a_worker_is_one_line(last_words, make):
+    loader = DataLoader(Items(lambda index: make(index + 5)), num_workers=1)
+    assert last_words(lambda: next(iter(loader))) == [WRONG_NAMES]
+
+
+def test_a_fault_in_a_worker_shows_its_traceback(last_words):
+    found = last_words(lambda: next(iter(DataLoader(Items(lambda index: [][index]), num_workers=1))))
+    assert any("Original Traceback" in line for line in found)
+    assert found[-1] == "error: IndexError: list index out of range"
+
+
+def test_tracebacks_on_request(last_words, monkeypatch):
+    show_tracebacks(True)
+    found = last_words(wrong_names)
+    show_tracebacks(False)
+    assert any("Failed to instantiate" in line for line in found)
+    assert found[-1] == WRONG_NAMES
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
+    logging.getLogger()._cache.clear()
+    assert len(last_words(wrong_names)) > 10
+
+
+def test_torchrun_hears_of_it(last_words, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    last_words(wrong_names)
+    message = json.loads((tmp_path / "error.json").read_text())["message"]
+    assert f"error: {message['message']}" == f"error: {message['extraInfo']['py_callstack']}" == WRONG_NAMES
+
+
+def test_who_uses_the_package_as_a_library_is_left_alone(monkeypatch):
+    before = sys.excepthook
+    end_with_one_line()
+    assert sys.excepthook is before
