@@ -154,7 +154,9 @@ def to_cvat(
         with _named(f"{datalist}: {item['name']}"):
             if "mask" in item and "outline" not in item:
                 item["outline"] = formats.outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
-            formats.write_cvat_xml(formats.annotations_from_item(item, as_class_names(class_names), width, height), path)
+            formats.write_cvat_xml(
+                formats.annotations_from_item(item, as_class_names(class_names), width, height), path
+            )
         print(printable(str(path)))
 
 
