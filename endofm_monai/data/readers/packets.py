@@ -35,7 +35,9 @@ class PacketTable:
         shown: int32 array, positions of the frames that are shown (an edit list hides some), in presentation order.
         keyframes: int32 array, positions of the keyframes.
         ordered: whether the packets state the presentation order.
+        doubtful: whether they state it if none of the frames is reordered.
         flagged: positions of packets that the container calls incomplete.
+        size: bytes of all packets.
     """
 
     def __init__(self, packets: Iterable[Any], *, reorders: bool) -> None:
@@ -68,22 +70,24 @@ class PacketTable:
 
         moments = self.times[self.shown]
         order = np.argsort(moments, kind="stable")
-        # Not so in AVI, which has no presentation times: FFmpeg invents some that rise in decoding order, whatever the
-        # stream. And a clock that starts again puts frames before others that were decoded long ago.
         self._rising = bool((np.diff(moments) > 0).all())
-        self.ordered = bool(
+        # A clock that starts again puts frames before others that were decoded long ago.
+        agreed = bool(
             self._timed.all()
             and (np.diff(moments[order]) > 0).all()
             and (np.diff(decoding) > 0).all()
-            and not (reorders and self._rising)
             and np.abs(order - np.arange(len(order))).max(initial=0) <= (_MAX_DELAY if reorders else 0)
         )
+        # AVI has no presentation times: FFmpeg invents some that rise in decoding order, whatever the stream.
+        self.doubtful = agreed and reorders and self._rising
+        self.ordered = agreed and not self.doubtful
         if self.ordered:
             self.shown = self.shown[order]
         self._ranks = self.times  # what is less is shown earlier
         self._stops = np.arange(1, self.count + 1)  # where the packets of a frame end
         self.hide(0)
         self._by_place = np.argsort(np.array(places), kind="stable").astype(np.int32)
+        self.size = sum(sizes)
         self._places, self._sizes = (np.array(values)[self._by_place] for values in (places, sizes))
 
     def hide(self, count: int) -> None:

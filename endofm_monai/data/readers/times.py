@@ -3,10 +3,13 @@
 
 import numpy as np
 
-__all__ = ["film_times"]
+__all__ = ["film_times", "mean_step"]
 
 # Of a clock with steps of 40 ms, one of more than a second is a pause of the recorder, if there are few of them.
 _PAUSE_STEPS, _PAUSE_SECONDS, _PAUSE_SHARE = 10, 1.0, 0.1
+
+# Of a constant rate, containers round the steps; if nearly all are alike, others stand for frames that are lost.
+_REGULAR_STEP, _REGULAR_SHARE = 0.25, 0.9
 
 
 def film_times(clock: np.ndarray, step: float) -> np.ndarray:
@@ -34,3 +37,20 @@ def film_times(clock: np.ndarray, step: float) -> np.ndarray:
     if len(known):
         every[known[0] : known[-1]] = np.repeat(steps, np.diff(known))
     return np.concatenate([[0.0], every.cumsum()])[: len(clock)]
+
+
+def mean_step(times: np.ndarray, tail: float) -> float:
+    """Give the seconds a frame takes on the mean; where frames were lost, the steps across the gaps do not count.
+
+    Args:
+        times: float64 ``(frames,)``, as :func:`film_times` gives them.
+        tail: how long the last frame is shown.
+    """
+    steps = np.diff(times)
+    if not len(steps):
+        return tail
+    usual = float(np.median(steps))
+    regular = np.abs(steps - usual) <= _REGULAR_STEP * usual
+    if regular.mean() >= _REGULAR_SHARE:
+        return float(steps[regular].mean())
+    return float(times[-1] + min(tail, _PAUSE_STEPS * usual)) / len(times)

@@ -13,7 +13,7 @@ from av.video.frame import PictureType
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
 from endofm_monai.data.readers.container import missing_bytes, open_container, video_stream
 from endofm_monai.data.readers.packets import PacketTable, RecentCache, file_key
-from endofm_monai.data.readers.times import film_times
+from endofm_monai.data.readers.times import film_times, mean_step
 
 __all__ = ["VideoReader"]
 
@@ -26,7 +26,7 @@ _SEEK_DISTANCE = 16
 # Containers round their duration, and the last frame often has none of its own.
 _DURATION_TOLERANCE = 0.5  # seconds
 _RATES = (1e-3, 1e5)  # frames per second that can be true
-_SAMPLE = 16  # packets that show whether each of them holds a field or a frame
+_SAMPLE = 32  # packets that show whether the others can be trusted
 # Packets, about 60 bytes each: with clips that are parts of long videos, workers open the same files again and again.
 _PROBED: RecentCache[tuple[PacketTable, np.ndarray, np.ndarray, ClipInfo]] = RecentCache(limit=2_500_000)
 
@@ -106,43 +106,43 @@ class VideoReader(ClipReader):
         self._table = table = PacketTable(self._packets, reorders=bool(self._stream.codec_context.has_b_frames))
         self._position = table.count
         frames = self._show([(0, table.count)])
-        frame = next((frame for frame in frames if not table.ordered or table.index(frame.pts) is not None), None)
+        frame = next((frame for frame in frames if table.index(frame.pts) is not None), None)
         if frame is None:
             raise ClipReadError(f"{self.path}: none of its {table.count} frames can be decoded")
         if "DISPLAYMATRIX" in frame.side_data:
             self._display = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
         height, width = self._to_rgb(frame).shape[:2]
         first = frame.pts
-        if frame.interlaced_frame and table.ordered and self._stream.codec_context.codec.name == "h264":
-            table.ordered = not self._splits_frames()
-            frames = self._show([(0, table.count)])
+        if table.doubtful and self._container.format.name != "avi":
+            table.ordered = self._agrees_with_sample()
+        elif table.ordered and frame.interlaced_frame and self._stream.codec_context.codec.name == "h264":
+            steps = np.diff(table.clock())  # fields and frames may alternate
+            table.ordered = steps.max(initial=0) <= 1.5 * steps.min(initial=np.inf) and self._agrees_with_sample()
         if table.ordered:
             table.hide(table.index(first) or 0)  # frames that lean on what was cut off before the beginning
         else:
-            table.settle(position for position in (first, *(frame.pts for frame in frames)) if position is not None)
+            table.settle(frame.pts for frame in self._show([(0, table.count)]) if frame.pts is not None)
         return self._measure(height, width)
 
-    def _splits_frames(self) -> bool:
-        """Say whether packets of an interlaced video hold fields, two a frame, as some or all in AVCHD may do."""
-        steps = np.diff(self._table.clock())
+    def _agrees_with_sample(self) -> bool:
+        """Say whether the first packets give a frame each, in the order of the table; two fields may share one."""
         sample = min(_SAMPLE, self._table.count)
-        frames = sum(1 for _ in self._show([(0, sample)]))
-        return frames <= 0.75 * sample or bool(steps.max(initial=0) > 1.5 * steps.min(initial=np.inf))
+        found = [self._table.index(frame.pts) for frame in self._show([(0, sample)])]
+        known = [index for index in found if index is not None]
+        return len(known) > 0.75 * sample and known == sorted(known)
 
     def _measure(self, height: int, width: int) -> ClipInfo:
         table, stream = self._table, self._stream
         low, high = _RATES
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate and low <= rate <= high]
-        unit = float(stream.time_base or 1)
-        self._times = film_times(table.clock() * unit, 1 / (rates or [25.0])[0])
-        count, duration = len(self._times), float(self._times[-1])
-        last = duration / (count - 1) if count > 1 else 1 / (rates or [25.0])[0]
-        tail = table.tail * unit * table.ordered
-        duration += tail if 0 < tail <= 10 * last else last
+        unit, usual = float(stream.time_base or 1), 1 / (rates or [25.0])[0]
+        self._times = film_times(table.clock() * unit, usual)
+        tail = table.tail * unit if table.ordered else 0.0
+        count, step = len(self._times), mean_step(self._times, tail or usual)
         # The header's rate where it is true: containers round times, so that the mean of a constant one would be off.
-        rate = next((rate for rate in rates if abs(duration * rate - count) <= 1.5), count / duration)
+        rate = next((rate for rate in rates if abs(count * (step * rate - 1)) <= 1.5), 1 / step)
         # Some containers count their duration from the first frame, some from time 0.
-        frames = count + self._lost_frames(max(duration, float(table.times.max()) * unit), rate)
+        frames = count + self._lost_frames(max(float(self._times[-1]), float(table.times.max()) * unit) + tail, rate)
         return ClipInfo(frames=frames, fps=rate, height=height, width=width, duration=frames / rate)
 
     def _lost_frames(self, end: float, rate: float) -> int:
@@ -152,7 +152,8 @@ class VideoReader(ClipReader):
         missing = missing_bytes(self.path, self._file)
         if missing:
             seconds = self._stated_duration() - end
-            lost = max(lost, min(round(seconds * rate), missing) if seconds > _DURATION_TOLERANCE else 0)
+            held = 4 * missing * self._table.count // self._table.size  # by frames a quarter as large as the others
+            lost = max(lost, round(min(seconds * rate, held)) if seconds > _DURATION_TOLERANCE else 0)
         return lost
 
     def _stated_duration(self) -> float:
@@ -195,8 +196,9 @@ class VideoReader(ClipReader):
 
         Those at positions that are not ``needed`` may be left out; all are needed by default.
         """
-        # In transport streams, packets are flagged for a counter that jumped, whether something is missing or not.
-        is_flag_true = self._container.format.name != "mpegts"
+        # A container knows a packet that is cut in two. Transport streams flag one beside a counter that jumped, though
+        # nothing may be missing. Which frame is made up in part, the decoder tells.
+        halves = set() if self._container.format.name == "mpegts" else self._table.flagged
         for start, stop in spans:
             self._go_to(start)
             codec = self._stream.codec_context
@@ -213,8 +215,7 @@ class VideoReader(ClipReader):
                     continue
                 for frame in frames:
                     trusted |= frame.pts == start and frame.pict_type in _INTRA
-                    damaged = frame.pts in self._table.flagged and (is_flag_true or frame.is_corrupt)
-                    if trusted and not damaged:
+                    if trusted and not frame.is_corrupt and frame.pts not in halves:
                         yield frame
 
     def _read_packets(self, stop: int) -> Iterator[av.Packet]:
