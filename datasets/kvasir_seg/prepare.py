@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.layouts import check_layout, images_by_stem, split_by_name
+from endofm_monai.utils import read_json
 
 DATASET = SourceDataset(
     name="Kvasir-SEG",
@@ -27,7 +27,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
-    boxes = json.loads((root / "kavsir_bboxes.json").read_text(encoding="utf-8"))
+    boxes = read_json(root / "kavsir_bboxes.json", dict)
     images, masks = (images_by_stem(root / folder) for folder in ("images", "masks"))
     if unknown := images.keys() - boxes.keys():
         raise ValueError(f"{root / 'kavsir_bboxes.json'}: has no boxes for {len(unknown)} images, as {min(unknown)}")

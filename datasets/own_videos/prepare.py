@@ -8,7 +8,7 @@ from typing import Any
 from endofm_monai.data import find_clips
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.utils import write_csv
+from endofm_monai.utils import printable, write_csv
 
 DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
 
@@ -33,7 +33,7 @@ def prepare(source: str, output: str, border: str = "crop", **options: Any) -> s
     clips = [clip for clip in find_clips(root) if not clip.resolve().is_relative_to(Path(output).resolve())]
     if not clips:
         raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")
-    names = [clip.relative_to(root).as_posix() for clip in clips]
+    names = [printable(clip.relative_to(root).as_posix()) for clip in clips]
     numbers = number_sources(Path(output, "private", "sources.csv"), names)
     videos = [
         SourceVideo(f"video_{numbers[name]:05d}", frame_images(clip) if clip.is_dir() else clip)

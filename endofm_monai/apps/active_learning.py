@@ -3,11 +3,9 @@
 
 """Which frames of videos to annotate next: ``python -m endofm_monai.apps.active_learning``."""
 
-import json
 import os
 import sys
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 import fire
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from endofm_monai.data import join_frames, load_datalist, open_clip
 from endofm_monai.inferers import load_predictor
-from endofm_monai.utils import write_json
+from endofm_monai.utils import read_json, write_json
 
 
 def select_frames(
@@ -87,7 +85,7 @@ def choose_frames(
     frames = [(name, frame) for name, length in lengths.items() for frame in range(length)]
     done = []
     for file in filter(None, labeled.split(",")):
-        for entry in json.loads(Path(file).read_text(encoding="utf-8")):
+        for entry in read_json(file, list):
             name, frame = entry["image"], entry["frame"]
             if not 0 <= frame < lengths.get(name, 0):
                 raise ValueError(f"{file}: frame {frame} of {name} is not among the videos.")

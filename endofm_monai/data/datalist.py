@@ -101,7 +101,7 @@ def _check_video(video: Any, where: str) -> None:
     except (TypeError, ValueError):
         pass
     raise ValueError(
-        f"{where}: results of the `video` {video!r} would be written outside of their folder, or under no name that a "
+        f"{where} video: results of {video!r} would be written outside of their folder, or under no name that a "
         f"file can have; expected a relative path whose parts have 1 to {_MAX_NAME} bytes."
     )
 

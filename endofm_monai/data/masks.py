@@ -19,7 +19,7 @@ _NOISE = 8  # levels by which JPEG changes even areas
 def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     """Read a mask of foreground and background: one rule for training, preparation and every format.
 
-    Background is 0 or black. Foreground is 255 or 1, or any one color, as of a palette.
+    Background is 0 or black. Foreground is white (255, or 65535 of 16 bits) or 1, or any one color, as of a palette.
 
     Args:
         path: the image.
@@ -51,14 +51,14 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     is_told_apart = places is None or len(np.unique(places)) == len(found)  # else two colors of a palette are the same
     is_told_apart &= clear is None or not codes[clear].any()  # else a color is there and not to be seen
     foreground = found[found != 0]
-    if is_told_apart and len(foreground) <= 1 and (not is_gray or set(foreground.tolist()) <= {1, 255}):
+    if is_told_apart and len(foreground) <= 1 and (not is_gray or set(foreground.tolist()) <= {1, 255, 65535}):
         return codes != 0
     level = channels.max(0)
     between = (level > _NOISE) & (level < 255 - _NOISE)
     gray = (level > level.min()) & (level < 255 - _NOISE)
     inside = (level[1:, 1:] == level[:-1, 1:]) & (level[1:, 1:] == level[1:, :-1]) & gray[1:, 1:]
     is_class = 2 * inside.sum() > gray.sum()  # even areas of gray; noise and outlines differ from pixel to pixel
-    is_outline = between.mean() <= _MAX_GRAY_SHARE and (level.max() >= 255 - _NOISE or not between.any())
+    is_outline = between.mean() <= _MAX_GRAY_SHARE and (255 - _NOISE <= level.max() <= 255 or level.max() <= _NOISE)
     if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline and not is_class:
         return level > 127
     names = [str(code) if is_gray else f"#{code:06x}" for code in found[:8].tolist()]

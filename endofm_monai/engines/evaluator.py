@@ -16,6 +16,7 @@ from torch import nn
 
 from endofm_monai.data import ClipReadError, open_clip, split_clips
 from endofm_monai.networks import unwrap
+from endofm_monai.utils import name_memory_errors
 
 
 class ClipEvaluator(SupervisedEvaluator):
@@ -110,8 +111,12 @@ class VideoEvaluator(SupervisedEvaluator):
         state = engine.state
         state.item = {key: values[0] for key, values in batchdata.items() if key != "broken"}
         state.info, state.piece, state.problem = None, 0, None
+        where = f"{state.item.get('name', state.item['image'])}, frame or window"
         try:
-            with open_clip(state.item["image"], threads=self.threads) as reader:
+            with (
+                name_memory_errors(lambda: f"{where} {state.piece}", "lower the size or number of frames seen at once"),
+                open_clip(state.item["image"], threads=self.threads) as reader,
+            ):
                 state.info = reader.probe()
                 engine.fire_event(VideoEvents.VIDEO_STARTED)
                 for state.frame, state.answer in engine.predictor.pieces(reader):

@@ -18,6 +18,7 @@ from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import DividedSpaceTimeBlock
 from endofm_monai.transforms import RandAugmentViewsd
+from endofm_monai.utils import name_memory_errors
 
 
 class ClipTrainer(SupervisedTrainer):
@@ -73,7 +74,9 @@ class ClipTrainer(SupervisedTrainer):
 
     def run(self) -> None:
         """Train from the present state on; the gradient scaler lives as long as the trainer."""
-        super(Trainer, self).run()
+        advice = "lower `batch_size` (and raise `accumulation_steps`), or the size or number of the frames"
+        with name_memory_errors(lambda: f"Training, iteration {self.state.iteration}", advice):
+            super(Trainer, self).run()
 
     def checkpoint_parts(self) -> dict[str, Any]:
         """What a checkpoint holds, by name, each with ``state_dict`` and ``load_state_dict``.

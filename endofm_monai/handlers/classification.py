@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import logging
 import math
 import time
@@ -22,7 +21,7 @@ from endofm_monai.handlers.rows import Report, Rows
 from endofm_monai.handlers.savers import ResultSaver
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
 from endofm_monai.metrics.classification import decide, labels_to_one_hot
-from endofm_monai.utils import write_csv, write_json
+from endofm_monai.utils import printable, read_json, write_csv, write_json
 from endofm_monai.visualize import KeyFrame, plot_confusion, plot_timeline
 
 logger = logging.getLogger(__name__)
@@ -244,7 +243,8 @@ class ProbabilitySaver(ResultSaver):
         ]
         if self.save_pictures:
             name = engine.state.item["name"]
-            title = f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in self._by_class(mean).items())
+            scores = ", ".join(f"{key} {value:.2f}" for key, value in self._by_class(mean).items())
+            title = printable(f"{name}: {scores}")
             picture = result_path(self.results_dir, name).with_suffix(".png")
             plot_timeline(spans, probabilities, self.class_names, self._key_frames(engine, likeliest), title, picture)
         prediction = likely if self.multi_label else self.class_names[likeliest]
@@ -271,7 +271,7 @@ class ProbabilitySaver(ResultSaver):
         columns = ["windows_used", "frames", "fps", "reading_seconds", "network_seconds"]
         rows = []
         for path in sorted(self.results_dir.rglob("*.json")):
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path, dict)
             probabilities, prediction = result["probabilities"] or {}, result["prediction"]
             text = " ".join(prediction) if isinstance(prediction, list) else prediction
             values = [*map(probabilities.get, self.class_names), *(result[column] for column in columns)]

@@ -19,6 +19,7 @@ from torch import nn
 
 from endofm_monai.data import split_clips
 from endofm_monai.handlers.rows import Rows
+from endofm_monai.inferers.predictor import finite
 from endofm_monai.utils import atomic_path, write_csv
 from endofm_monai.visualize.charts import MIN_CLIPS, plot_embeddings
 
@@ -63,6 +64,7 @@ def add_embeddings(rows: Rows, items: Sequence[Mapping[str, Any]], embeddings: I
         path = item["path"] if "path" in item or not meta else meta[ImageMetaKey.FILENAME_OR_OBJ]
         label = item.get(CommonKeys.LABEL)
         label = label if isinstance(label, int) else -1  # it may also be the path of a mask
+        finite(embedding, f"{path}: ")
         rows[item.get("index", len(rows))] = [(embedding.detach().float().cpu().numpy(), label, str(path))]
 
 

@@ -79,7 +79,7 @@ class TrainingLogHandler:
     """
 
     def __init__(self, log_dir: str | None = None) -> None:
-        self._board = ScalarBoard(log_dir)
+        self.board = ScalarBoard(log_dir)
         self._epoch, self._waiting = Timer(), Timer()
 
     def attach(self, engine: Engine) -> None:
@@ -93,7 +93,7 @@ class TrainingLogHandler:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.check_weights)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
-        engine.add_event_handler(Events.TERMINATE, self._board.flush)
+        engine.add_event_handler(Events.TERMINATE, self.board.flush)
 
     def _start(self, engine: Engine) -> None:
         self._reset()
@@ -133,7 +133,7 @@ class TrainingLogHandler:
         values = {name: float(value) for name, value in self.step_values(engine).items()}
         for name, value in values.items():
             self._sums[name] += value
-        self._board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration)
+        self.board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration)
 
     def epoch_values(self, engine: Engine) -> dict[str, float]:
         """Means of the steps of an epoch, clips per second and share of waiting, by name."""
@@ -149,8 +149,8 @@ class TrainingLogHandler:
         if idist.get_rank() == 0:
             values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items()]
             logger.info(" | ".join([f"epoch {engine.state.epoch}/{engine.state.max_epochs}", *values]))
-        self._board.write({f"epoch/{name}": value for name, value in means.items()}, engine.state.iteration)
-        self._board.flush()
+        self.board.write({f"epoch/{name}": value for name, value in means.items()}, engine.state.iteration)
+        self.board.flush()
 
 
 def _not_finite(what: str, engine: Engine) -> UnhealthyTrainingError:

@@ -21,7 +21,7 @@ from endofm_monai.data import ClipReadError, result_path
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
-from endofm_monai.utils import write_json
+from endofm_monai.utils import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class ResultSaver(ABC):
         own = {name: getattr(self, name) for name in self.also}
         now = json.loads(json.dumps({**own, **settings, "weights_sha256": digest.hexdigest()}))
         path = self.output_dir / "settings.json"
-        former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
+        former = read_json(path, dict) if path.exists() else now
         if differing := [key for key in {**now, **former} if now.get(key) != former.get(key)]:
             raise FileExistsError(
                 f"{self.output_dir} holds results with other settings ({', '.join(differing)}); "

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 
 from endofm_monai.data import ClipInfo, ClipReader, WindowPlan
-from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, finite, read_ahead
+from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, finite, opened, read_ahead
 from endofm_monai.transforms import ScaleCropClip
 
 FPS = 30.0  # of a stream of which nothing is known
@@ -55,15 +55,16 @@ class ClassificationPredictor(Predictor):
         together = max(1, self.batch_size // self.num_crops)
         frames: dict[int, torch.Tensor] = {}
         waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for window, block, read in zip(windows, blocks, read_ahead(reader, blocks), strict=True):
-            frames = {number: frame for number, frame in frames.items() if number >= window[0]}
-            frames.update(zip(block, read.unbind(1), strict=True))
-            waiting.append((window, _clip(frames, window)))
-            if len(waiting) == together or window is windows[-1]:
-                found = self._classify([self._cut(clip) for _, clip in waiting])
-                for (numbers, clip), probabilities in zip(waiting, found, strict=True):
-                    yield clip, {"probabilities": probabilities, "frames": numbers}
-                waiting = []
+        with opened(reader):  # names the clip in errors
+            for window, block, read in zip(windows, blocks, read_ahead(reader, blocks), strict=True):
+                frames = {number: frame for number, frame in frames.items() if number >= window[0]}
+                frames.update(zip(block, read.unbind(1), strict=True))
+                waiting.append((window, _clip(frames, window)))
+                if len(waiting) == together or window is windows[-1]:
+                    found = self._classify([self._cut(clip) for _, clip in waiting])
+                    for (numbers, clip), probabilities in zip(waiting, found, strict=True):
+                        yield clip, {"probabilities": probabilities, "frames": numbers}
+                    waiting = []
 
     def begin(self, info: ClipInfo | None = None) -> None:
         """Forget all frames, and begin a video; offline its length must be known."""

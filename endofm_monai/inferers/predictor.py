@@ -73,7 +73,7 @@ class Predictor(ABC):
             ClipReadError: when a frame cannot be read, or the network's answer is not finite; frames before it have
                 been answered.
         """
-        with _opened(source) as reader:
+        with opened(source) as reader:
             info = reader.probe()
             self.begin(info)
             numbers = range(info.frames)
@@ -123,7 +123,7 @@ class Predictor(ABC):
         Raises:
             ClipReadError: when the clip has no such frame, or one that is needed cannot be read.
         """
-        with _opened(source) as reader, self.computing():
+        with opened(source) as reader, self.computing():
             info = reader.probe()
             if not 0 <= index < info.frames:
                 raise ClipReadError(f"{reader.path}: has no frame {index}; its {info.frames} frames count from 0")
@@ -160,11 +160,11 @@ def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
     return (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2)
 
 
-def finite(output: torch.Tensor) -> torch.Tensor:
-    """Give what a network says, if all of it is finite."""
+def finite(output: torch.Tensor, where: str = "") -> torch.Tensor:
+    """Give what a network says of a clip, or of some, if all of it is finite."""
     if not output.isfinite().all():
         raise NotFiniteError(
-            "the network's answer is not finite: look at its weights, or compute it in higher precision (`amp`)"
+            f"{where}the network's answer is not finite: look at its weights, or compute it in higher precision (`amp`)"
         )
     return output
 
@@ -186,7 +186,8 @@ def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Generator
 
 
 @contextmanager
-def _opened(source: Any) -> Iterator[ClipReader]:
+def opened(source: Any) -> Iterator[ClipReader]:
+    """Open a clip, if it is not open, and name it where the network's answer is not finite."""
     with nullcontext(source) if isinstance(source, ClipReader) else open_clip(source) as reader:
         try:
             yield reader

@@ -15,7 +15,7 @@ from PIL import Image
 from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, picture_size, read_mask
 from endofm_monai.preparation.encode import encode_clips
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
-from endofm_monai.utils import atomic_path, sha256
+from endofm_monai.utils import atomic_path, printable, read_json, sha256
 
 _FORMAT = 2  # of records: those of another one are made again
 _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250
@@ -152,7 +152,7 @@ def read_record(video: SourceVideo, output: Path) -> dict[str, Any] | None:
     path = _record_path(video, output)
     if not path.exists():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path, dict)
     is_same = record["stamp"] == _stamp(video) and all((output / file).exists() for file in record["written"])
     return record if is_same else None
 
@@ -183,7 +183,7 @@ def write_lists(path: Path, content: dict[str, Any]) -> None:
         if isinstance(value, Sequence) and value and isinstance(value[0], dict):
             text = "[\n" + ",\n".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
         lines.append(f"{json.dumps(key)}: {text}")
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    text = printable("{\n" + ",\n".join(lines) + "\n}\n")  # whose escapes are those of JSON
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

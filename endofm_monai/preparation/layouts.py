@@ -3,6 +3,7 @@
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ def clean_name(path: str | Path) -> str:
 
 def share_of(name: str) -> float:
     """Give a number from 0 to 1 that depends on nothing but a name, to split a set that others will be added to."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
 
 
 def split_by_name(name: str) -> str:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from endofm_monai.preparation.index import move_paths, prepare_video, read_record, relative, write_lists
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
 from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
-from endofm_monai.utils import remove_leftovers
+from endofm_monai.utils import printable, remove_leftovers
 
 Result = TypeVar("Result")
 SECTIONS = ("training", "validation", "test")
@@ -110,7 +110,7 @@ def prepare_dataset(
         draw_stats(output, dataset, entries, data)
 
     for problem in found:
-        print(f"problem: {problem}")
+        print(printable(f"problem: {problem}"))
     totals, published = manifest["totals"], manifest["published"]
     counts = [f"{what} {totals[what]}" for what in ("videos", "clips", "frames")]
     counts = [f"{each} (published: {published[w]})" if (w := each.split()[0]) in published else each for each in counts]

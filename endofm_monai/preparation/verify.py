@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import platform
 import shlex
 import sys
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from endofm_monai.data import open_clip
 from endofm_monai.preparation.index import paths_of
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset
-from endofm_monai.utils import atomic_path, sha256
+from endofm_monai.utils import atomic_path, read_json, sha256
 
 _PACKAGES = ("endofm-monai", "av", "numpy", "pillow", "scikit-image")
 _TILE, _COLUMNS, _ROWS = 96, 10, 6  # of the contact sheet; a tile's side in pixels
@@ -60,7 +59,7 @@ def verify_manifest(output: Path) -> None:
     Files that are missing or have changed end it with an error that lists them.
     """
     path = output / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_json(path, dict)
     different = []
     for entry in tqdm(manifest["videos"], f"verifying {manifest['name']}", unit="video"):
         expected = [(output / manifest["source"], entry["source"], entry["sha256"])] if entry["source"] else []

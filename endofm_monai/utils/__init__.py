@@ -14,9 +14,11 @@ from endofm_monai.utils.files import (
     write_csv,
     write_json,
 )
+from endofm_monai.utils.memory import name_memory_errors
 from endofm_monai.utils.settings import as_class_names, as_device, check_run, check_settings
 
 __all__ = [
     "TEMPORARY_PREFIX", "as_class_names", "as_device", "atomic_path", "check_run", "check_settings", "check_writable",
-    "open_zip", "printable", "read_json", "remove_leftovers", "sha256", "temporary_prefix", "write_csv", "write_json",
+    "name_memory_errors", "open_zip", "printable", "read_json", "remove_leftovers", "sha256", "temporary_prefix",
+    "write_csv", "write_json",
 ]  # fmt: skip

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 import endofm_monai  # noqa: F401 (registers the short names)
 from endofm_monai.data import list_videos, load_datalist, name_clips, result_path
+from endofm_monai.utils import write_json
 
 
 @pytest.fixture
@@ -121,6 +123,15 @@ def test_malformed_list(dataset: Path, tmp_path: Path, text: str, message: str) 
         ({"image": "link.mp4"}, ValueError, "image: link.mp4 lies outside"),
         ({"image": "up/outside.mp4"}, ValueError, "image: up/outside.mp4 lies outside"),
         ({"image": "a/2.mp4", "label": ["../outside.mp4"]}, ValueError, "label: ../outside.mp4 lies outside"),
+        ({"image": "a\0.mp4"}, FileNotFoundError, "image: .*does not exist"),
+        ({"image": "a/2.mp4", "video": "../b"}, ValueError, "video: results of '../b' would be written outside"),
+        ({"image": "a/2.mp4", "video": "/b"}, ValueError, "video: .*would be written outside"),
+        ({"image": "a/2.mp4", "video": "b/../../c"}, ValueError, "video: .*would be written outside"),
+        ({"image": "a/2.mp4", "video": "b\0"}, ValueError, "video: .*under no name that a file can have"),
+        ({"image": "a/2.mp4", "video": "b\ud800"}, ValueError, "video: .*under no name that a file can have"),
+        ({"image": "a/2.mp4", "video": ""}, ValueError, "video: .*under no name that a file can have"),
+        ({"image": "a/2.mp4", "video": "b" * 300}, ValueError, "video: .*parts have 1 to 200 bytes"),
+        ({"image": "a/2.mp4", "video": 7}, ValueError, "video: .*under no name that a file can have"),
         ({"image": "a/../a/1.mp4"}, ValueError, r"lists the same image as training\[0\]: .*/a/1.mp4"),
     ],
     ids=str,
@@ -236,3 +247,12 @@ def test_frames_of_one_folder_have_names_of_their_own(frames_folder):
     videos = list_videos(frames_folder, datalist)
     assert [item["name"] for item in videos] == ["long/00-01", "long/02", "long/00", "long"]
     assert videos[-1]["video"] == "x"
+
+
+def test_every_file_gets_a_name_for_its_results(tmp_path: Path) -> None:
+    files = [os.fsdecode(b"K\xf6ln.mp4"), "x" * 251 + ".mp4", "x" * 250 + ".mp4"]
+    items = name_clips([{"image": str(tmp_path / file)} for file in files], tmp_path)
+    assert [item["name"] for item in items] == [os.fsdecode(b"K\xf6ln"), "x" * 200, "x" * 200 + "_2"]
+    for item in items:
+        write_json(result_path(tmp_path / "out", item["name"]), {"status": "ok"})
+    assert len(list((tmp_path / "out").iterdir())) == 3

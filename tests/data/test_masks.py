@@ -66,8 +66,9 @@ def palette_mask(colors: list[int], mask: np.ndarray) -> Image.Image:
         lambda: Image.fromarray(np.stack([square(255), square(0), square(0)], 2)),
         lambda: Image.fromarray(np.stack([square(3), square(200), square(90)], 2)).convert("RGBA"),
         lambda: Image.fromarray(square(255)).convert("1"),
+        lambda: Image.fromarray(square(255).astype(np.uint16) * 257),
     ],
-    ids=["voc", "white", "dark", "red", "green", "bilevel"],
+    ids=["voc", "white", "dark", "red", "green", "bilevel", "16 bits"],
 )
 def test_any_one_color_is_foreground(tmp_path, make, clean):
     make().save(tmp_path / "mask.png")
@@ -105,3 +106,46 @@ def test_boxes_enclose_separate_regions_but_no_specks():
     mask[35:37, 2:4] = True
     assert mask_boxes(mask) == [[2, 2, 8, 8], [20, 10, 50, 30]]
     assert mask_boxes(mask, min_area=1)[-1] == [2, 35, 4, 37]
+
+
+def classes(*values: int) -> np.ndarray:
+    """A map of classes: a square and a part of it."""
+    mask = square(values[0])
+    mask[15:25, 25:40] = values[-1]
+    return mask
+
+
+def faded(color: int) -> Image.Image:
+    """A picture of one color whose alpha alone shows a square."""
+    return Image.fromarray(np.dstack([np.full((40, 60, 3), color, np.uint8), square(255)]))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: Image.fromarray(classes(2)), "0, 2"),
+        (lambda: Image.fromarray(classes(1, 2)), "0, 1, 2"),
+        (lambda: Image.fromarray(classes(1, 255)), "0, 1, 255"),
+        (lambda: Image.fromarray(classes(255, 100)), "0, 100, 255"),
+        (lambda: faded(255), "255"),
+        (lambda: Image.fromarray(classes(1, 255).astype(np.uint16) * 257), "0, 257, 65535"),
+    ],
+    ids=["one class", "two classes", "void", "gray in white", "alpha", "16 bits"],
+)
+def test_a_class_is_never_taken_for_noise(tmp_path, make, found):
+    make().save(tmp_path / "mask.png")
+    with pytest.raises(ClipReadError, match=rf"mask\.png: a mask must hold .* but holds {found}$"):
+        read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_lossy_masks_are_read_pixel_by_pixel(tmp_path, quality):
+    Image.fromarray(square(255)).save(tmp_path / "mask.jpg", quality=quality)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.jpg"), square(1) == 1)
+
+
+def test_a_stack_is_no_mask(tmp_path):
+    first, second = (Image.fromarray(square(value)) for value in (0, 255))
+    first.save(tmp_path / "mask.tif", save_all=True, append_images=[second])
+    with pytest.raises(ClipReadError, match=r"mask\.tif: holds 2 pictures, but a mask is one"):
+        read_mask(tmp_path / "mask.tif")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -87,6 +88,19 @@ def test_the_zip_that_cvat_exports(tmp_path):
     assert read_cvat_xml(tmp_path / "a.zip") == read(tmp_path, VIDEO)
 
 
+def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", VIDEO + " " * (1 << 22))
+    with pytest.raises(ValueError, match=r"a\.zip: \d+ bytes would unpack to \d+, more than 200 times as much"):
+        read_cvat_xml(tmp_path / "a.zip")
+
+
+def test_names_that_xml_cannot_hold_are_written_out(video_task, tmp_path):
+    write_cvat_xml(replace(video_task, name="K\udcf6ln\x01", source="K\udcf6ln.mp4"), tmp_path / "a.xml")
+    task = read_cvat_xml(tmp_path / "a.xml")
+    assert (task.name, task.source) == (r"K\udcf6ln\x01", r"K\udcf6ln.mp4")
+
+
 def test_what_is_written_is_what_cvat_imports(video_task, tmp_path):
     write_cvat_xml(video_task, tmp_path / "a.xml")
     root = ElementTree.parse(tmp_path / "a.xml").getroot()
@@ -115,6 +129,12 @@ def test_what_is_written_is_what_cvat_imports(video_task, tmp_path):
         ('xtl="1.00"', 'xtl="1.00" rotation="30.0"', "a rotated box"),
         ("mask", "ellipse", "holds a <ellipse>"),
         ("task>", "project>", "export a task, not a project"),
+        ("<size>4<", "<size>2000000000<", "the task has 2000000000 frames from 10 on; expected up to 2000000"),
+        ("<size>4<", "<size>-4<", "the task has -4 frames"),
+        ("<width>384<", "<width>1000000000<", "has frames of 1000000000x288; expected sides of up to"),
+        ('left="5"', 'left="1000000000"', "a mask of 2x2 pixels at 1000000000, 6, beyond its frame of 384x288"),
+        ('xtl="1.00"', 'xtl="1e999"', "a <box> that is not finite"),
+        ("<size>4<", f"<size>{'4' * 5000}<", "that can be used"),
     ],
 )
 def test_bad_files_are_named(tmp_path, old, new, message):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from endofm_monai.networks.nets import EndoFM
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import atomic_path, remove_leftovers
 
 KEYS = {"student", "teacher", "loss", "optimizer", "scaler", "best", "iteration", "epoch_length", "random_states"}
 
@@ -50,6 +50,13 @@ def test_resume_without_a_checkpoint_starts_and_a_missing_file_is_named(make_tra
     ("damage", "message"),
     [
         ("truncate", "checkpoint.pt: not a readable checkpoint"),
+        ("empty", r"checkpoint.pt: not a readable checkpoint \(.+\)"),
+        ("list", "checkpoint.pt: not a training checkpoint, but a list"),
+        ("iteration", "checkpoint.pt: not a training checkpoint, `iteration` is a str"),
+        ("best", "checkpoint.pt: not a training checkpoint, `best` is a str"),
+        ("random_states", "checkpoint.pt: not a training checkpoint, `random_states` is a str"),
+        ("optimizer", "checkpoint.pt: `optimizer` does not fit this training: "),
+        ("student", "checkpoint.pt: `student` does not fit this training: "),
         ("other file", "checkpoint.pt: not a training checkpoint, student, teacher"),
         ("other network", "checkpoint.pt: `student` does not fit this training: .*size mismatch"),
         ("other data", "checkpoint.pt: made with 5 iterations an epoch, but this training has 3"),
@@ -61,6 +68,12 @@ def test_checkpoint_that_does_not_fit_is_named(make_trainer, tmp_path, damage, m
     clips = 10
     if damage == "truncate":
         path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "list":
+        torch.save([1], path)
+    elif damage in KEYS:
+        torch.save(torch.load(path, weights_only=True) | {damage: "text"}, path)
     elif damage == "other file":
         torch.save({"weights": torch.zeros(3)}, path)
     elif damage == "other network":
@@ -93,6 +106,14 @@ def test_full_disk_keeps_the_former_checkpoint_and_training_goes_on(make_trainer
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "model.pt"]
 
 
+def test_a_folder_that_cannot_be_written_to_ends_the_training_before_its_first_step(make_trainer, tmp_path):
+    (tmp_path / "file").touch()
+    trainer = make_trainer(tmp_path / "file" / "models")
+    with pytest.raises(OSError, match="cannot be written to"):
+        trainer.run()
+    assert trainer.state.iteration == 0
+
+
 def save_versions(path):
     for version in itertools.count(1):
         with atomic_path(path) as temporary:
@@ -112,3 +133,5 @@ def test_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
     process.join()
     state = torch.load(path, weights_only=True)
     assert (state["values"] == state["version"]).all()
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from itertools import islice
 from typing import Any
@@ -114,6 +115,23 @@ def test_a_broken_frame_is_an_error_after_the_answers_before_it(make, task):
     assert len(list(islice(answers, 8))) == 8
     with pytest.raises(ClipReadError, match="memory.mp4: frame 9 cannot be decoded"):
         next(answers)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_not_finite_is_no_answer(make, task, value):
+    predictor, reader = make(task), MemoryClip(noise(LENGTH))
+    network = predictor.network if task != "detection" else copy.deepcopy(predictor.network)
+    predictor.network = network
+    with torch.no_grad():
+        list(network.parameters())[-1].fill_(value)
+    for ask in (
+        lambda: list(predictor(reader)),
+        lambda: predictor.at(reader, 3),
+        lambda: list(predictor.pieces(reader)),
+    ):
+        with pytest.raises(ClipReadError, match=r"memory\.mp4: the network's answer is not finite"):
+            ask()
 
 
 def test_leaving_early_ends_the_reading(make):

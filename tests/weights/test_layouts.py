@@ -165,6 +165,35 @@ def test_a_truncated_file_is_named(tmp_path, suffix, share):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("suffix", SAVERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_that_are_not_finite_are_refused_by_key(tmp_path, suffix, value, dtype):
+    tensors = {"cls_token": torch.zeros(1, 1, 64, dtype=dtype), "norm.bias": torch.full((64,), value, dtype=dtype)}
+    SAVERS[suffix](tensors, tmp_path / f"sick{suffix}")
+    with pytest.raises(WeightsError, match=rf"sick\{suffix}: 'norm\.bias' holds NaN or infinity"):
+        read_weights(tmp_path / f"sick{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(1).expand(10**6, 10**6), r"claims the shape \(1000000, 1000000\), more than is stored"),
+        (torch.eye(4).to_sparse(), "is not stored number by number"),
+    ],
+)
+def test_what_a_tensor_claims_is_stored(tmp_path, tensor, message):
+    torch.save({"cls_token": tensor}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=rf"file\.pth: 'cls_token' {message}"):
+        read_weights(tmp_path / "file.pth")
+
+
+def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "zeros.npz", cls_token=np.zeros((1, 1, 1 << 20), np.float32))
+    with pytest.raises(WeightsError, match=r"zeros\.npz: .* bytes would unpack to .*, more than 20 times as much"):
+        read_weights(tmp_path / "zeros.npz")
+
+
 def test_other_content(tmp_path):
     (tmp_path / "text.pth").write_text("hello\n" * 20)
     with pytest.raises(WeightsError, match=r"text\.pth: cannot be read: damaged"):

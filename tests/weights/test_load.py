@@ -168,6 +168,17 @@ def test_an_unexpected_tensor_of_the_backbone(tmp_path, make_backbone, backbone_
     assert load_published(make_backbone(), tmp_path / "file.pth", strict=False).unexpected == ("blocks.0.extra",)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_what_is_no_floating_point_number_is_refused_by_key(tmp_path, make_backbone, backbone_state, dtype):
+    backbone = make_backbone()
+    before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    state = backbone_state()
+    torch.save(state | {"norm.bias": state["norm.bias"].to(dtype)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=rf"file\.pth: 'norm\.bias' is of type {dtype}"):
+        load_published(backbone, tmp_path / "file.pth")
+    assert equals(backbone, before)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

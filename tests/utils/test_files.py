@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import zipfile
+
+import pytest
+
+from endofm_monai.utils import (
+    TEMPORARY_PREFIX,
+    atomic_path,
+    check_writable,
+    open_zip,
+    printable,
+    read_json,
+    remove_leftovers,
+    temporary_prefix,
+    write_csv,
+    write_json,
+)
+
+LATIN_1 = os.fsdecode(b"K\xf6ln")
+
+
+@pytest.fixture
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_names_that_are_not_utf_8_in_tables_and_json(tmp_path):
+    write_csv(tmp_path / f"{LATIN_1}.csv", ["name"], [[LATIN_1], ["Köln"]])
+    with open(tmp_path / f"{LATIN_1}.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["name"], [r"K\udcf6ln"], ["Köln"]]
+    assert printable(LATIN_1) == r"K\udcf6ln"
+    write_json(tmp_path / "a.json", {"name": LATIN_1})
+    assert (tmp_path / "a.json").read_bytes().isascii()
+    assert read_json(tmp_path / "a.json", dict) == {"name": LATIN_1}
+
+
+def test_a_name_as_long_as_the_system_allows(tmp_path):
+    path = tmp_path / ("x" * 250 + ".json")
+    write_json(path, [1])
+    assert json.loads(path.read_text()) == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not valid JSON"),
+        (b"\xff", "is not valid JSON"),
+        (b"[" * 200_000, "is not valid JSON"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "is not valid JSON"),
+        (b"[]", "must hold a dict, but holds a list"),
+    ],
+    ids=["empty", "no UTF-8", "deep", "digits", "type"],
+)
+def test_bad_json_is_one_line_with_the_file(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^[^\n]*a\.json: {message}[^\n]*$"):
+        read_json(tmp_path / "a.json", dict)
+
+
+def test_an_archive_is_weighed_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(1 << 22))
+    with pytest.raises(ValueError, match=r"a\.zip: \d+ bytes would unpack to 4194304, more than 100 times"):
+        open_zip(tmp_path / "a.zip", 100).__enter__()
+    (tmp_path / "b.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"b\.zip: is a damaged archive"):
+        open_zip(tmp_path / "b.zip", 100).__enter__()
+
+
+def test_what_a_killed_process_left_goes_and_all_else_stays(tmp_path, dead):
+    kept = [f"{TEMPORARY_PREFIX}{os.getppid()}-a.pt", ".endofm-00000000-1-a.pt", "checkpoint.pt", ".hidden"]
+    kept += [f"{TEMPORARY_PREFIX}mine.txt", f"{temporary_prefix()}a.pt"]
+    for name in (*kept, f"{TEMPORARY_PREFIX}{dead}-a.pt"):
+        (tmp_path / name).touch()
+    (tmp_path / f"{TEMPORARY_PREFIX}{dead}-b" / "masks").mkdir(parents=True)
+    with atomic_path(tmp_path / "new.pt"):  # whatever is written next
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "new.pt"}
+    below = tmp_path / "a" / "b" / f"{TEMPORARY_PREFIX}{dead}-c"
+    below.mkdir(parents=True)
+    remove_leftovers(tmp_path, "**/")
+    assert not below.exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "models", "/proc/models"):
+        with pytest.raises(OSError, match="cannot be written to") as caught:
+            check_writable(folder)
+        assert caught.value.filename == str(folder)
+    check_writable(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
