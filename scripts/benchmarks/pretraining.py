@@ -1,13 +1,15 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The backbone, the pre-training step, the reading of clips and the start of a training."""
+"""The backbone, the pre-training step, the reading of clips, the start of a training, and whether one learns."""
 
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import av
@@ -19,6 +21,7 @@ from benchmarks.measure import (
     peak_memory,
     peaks_of_steps,
     seconds_of,
+    seconds_of_call,
     tflop_of,
     write_video,
 )
@@ -28,7 +31,7 @@ from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
 from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
 
-__all__ = ["forward", "memory", "peak_of_step", "reading", "startup", "step"]
+__all__ = ["dropping", "forward", "learning", "memory", "peak_of_step", "reading", "startup", "step"]
 
 SETTINGS = {
     "fp32": (torch.float32, False),
@@ -53,9 +56,55 @@ def memory() -> dict[str, float]:
     return peaks_of_steps("pretraining")
 
 
-def peak_of_step(checkpointing: bool) -> float:
+def dropping(repeat: int = 3, share: float = 0.8) -> dict[str, float]:
+    """Time and peak memory in GiB of the step when the student sees all tokens, and when a ``share`` is left out."""
+    command = [sys.executable, str(BUNDLES.parent / "scripts" / "benchmark.py"), "pretraining", "peak_of_step"]
+    peaks = [float(subprocess.check_output([*command, f"--token_drop={drop}"], text=True)) for drop in (0, share)]
+    steps = [make_step(token_drop=drop) for drop in (0, share)]
+    times: list[list[float]] = [[seconds_of_call(step) for step in steps] for _ in range(repeat + 1)][1:]
+    seconds = [median(column) for column in zip(*times, strict=True)]
+    ratio = median(dropped / whole for whole, dropped in times)
+    return {
+        "seconds": seconds[0], "seconds_dropped": seconds[1], "ratio": ratio,
+        "gib": peaks[0], "gib_dropped": peaks[1],
+    }  # fmt: skip
+
+
+def learning(dataset_dir: str = "datasets/sample/data", seeds: int = 3, **settings: Any) -> dict[str, Any]:
+    """The quickstart's training, with several seeds: what it has learned at its end, and whether that is enough."""
+    configs = BUNDLES / "endofm_pretraining" / "configs"
+    files = [str(configs / f"{name}.json") for name in ("train", "small", "tiny", "learning")]
+    result: dict[str, Any] = {}
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            places = {"dataset_dir": dataset_dir, "datalist": f"{dataset_dir}/datalist.json", "output_dir": folder}
+            given = {**places, "ckpt_dir": f"{folder}/models", "bundle_root": str(BUNDLES / "endofm_pretraining")}
+            options = [f"--{name}={value}" for name, value in {**given, "seed": seed, **settings}.items()]
+            command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), *options]
+            seconds = seconds_of_call(lambda command=command: subprocess.run(command, check=True))
+            record = json.loads(Path(folder, "learning.json").read_text(encoding="utf-8"))
+        last, before, after = record["epochs"][-1], record["before"], record["after"]
+        ranks, spreads = ([row[name] for row in record["epochs"]] for name in ("effective_rank", "spread"))
+        result[f"seed {seed}"] = found = {
+            "minutes": seconds / 60,
+            "loss_share": last["loss"] / record["uniform"],
+            "entropy_share": last["teacher_entropy"] / record["uniform"],
+            "effective_rank": [min(ranks), ranks[-1]],
+            "spread": [min(spreads), spreads[-1]],
+            **{name: [before[name], after[name]] for name in before},
+        }
+        found["learns"] = (
+            found["loss_share"] < 0.9
+            and ranks[-1] > min(ranks)
+            and spreads[-1] > min(spreads)
+            and after["retrieval"] > before["retrieval"]
+        )
+    return result
+
+
+def peak_of_step(checkpointing: bool = False, token_drop: float = 0) -> float:
     """Peak memory in GiB of this process after two steps."""
-    run = make_step(checkpointing=checkpointing)
+    run = make_step(checkpointing=checkpointing, token_drop=token_drop)
     run()
     run()
     return peak_memory()
@@ -142,11 +191,12 @@ def make_step(
     device: str = "cpu",
     clips: int = 1,
     checkpointing: bool = False,
+    token_drop: float = 0,
 ) -> Callable[[], None]:
     """A whole pre-training step of the published size."""
     torch.manual_seed(0)
     with torch.device(device):
-        network = StudentTeacher(EndoFM(activation_checkpointing=checkpointing))
+        network = StudentTeacher(EndoFM(activation_checkpointing=checkpointing, token_drop=token_drop))
         loss = SpatialTemporalMatchingLoss()
         views = [torch.randn(clips, 3, view.frames, view.size, view.size) for view in ViewPlan()]
     if compiled:
@@ -156,8 +206,8 @@ def make_step(
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(device, dtype):
-            student, teacher = network(views)
-        loss(student, teacher).backward()
+            logits = network(views)
+        loss(*logits).backward()
         optimizer.step()
         network.update_teacher()
 

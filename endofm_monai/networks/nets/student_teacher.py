@@ -106,7 +106,9 @@ class ProjectionHead(nn.Module):
 class ProjectionNetwork(nn.Module):
     """A backbone from clips ``(B, C, T, H, W)`` to class tokens, and its projection head, for views of any shapes."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    backbone: EndoFM
+
+    def __init__(self, backbone: EndoFM, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
