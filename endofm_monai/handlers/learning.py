@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from endofm_monai.handlers.embeddings import embed_clips
 from endofm_monai.handlers.rows import Rows
 from endofm_monai.metrics import knn_probe, retrieval
 from endofm_monai.networks import unwrap
-from endofm_monai.utils import write_json
+from endofm_monai.utils import read_json, write_json
 from endofm_monai.visualize import plot_curves, plot_embeddings
 from endofm_monai.visualize.charts import MIN_CLIPS
 from endofm_monai.visualize.page import Section, write_page
@@ -74,7 +73,7 @@ class LearningReport:
         if self.record:
             return
         path, epoch = self.folder / "learning.json", engine.state.epoch
-        former = json.loads(path.read_text()) if epoch > 1 and path.exists() else {}
+        former = read_json(path, dict) if epoch > 1 and path.exists() else {}
         self.record["epochs"] = [row for row in former.get("epochs", []) if row["epoch"] < epoch]
         self.record["before"] = former.get("before") or self._judge(engine, "before")
 

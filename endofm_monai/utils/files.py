@@ -156,7 +156,9 @@ def open_zip(path: str | os.PathLike, max_ratio: int) -> Iterator[zipfile.ZipFil
                     f"{path}: {size} bytes would unpack to {unpacked}, more than {max_ratio} times as much."
                 )
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:  # of the file itself, not of an offset in it
+            raise
         raise ValueError(f"{path}: is a damaged archive, or one of an unknown kind ({error}).") from error
 
 
