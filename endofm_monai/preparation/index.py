@@ -17,7 +17,7 @@ from endofm_monai.preparation.encode import encode_clips
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path, printable, read_json, sha256
 
-_FORMAT = 2  # of records: those of another one are made again
+_FORMAT = 3  # of records: those of another one are made again
 _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250
 
 

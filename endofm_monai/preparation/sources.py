@@ -68,7 +68,7 @@ class PreparationSettings:
     mode: str = "auto"
     clip_seconds: float | None = None  # length of the clips; None keeps videos whole
     remainder: str = "merge"  # what happens to the frames left over, see `clip_ranges`
-    fps: float | None = 30.0  # of encoded clips: frames are repeated or left out; None keeps the source's
+    fps: float | None = 30.0  # of encoded clips: frames are repeated or left out; None: the source's highest
     short_side: int | None = 256  # of encoded clips in pixels; None keeps the source's
     crf: int = 18  # H.264's constant rate factor: 0 is lossless, 18 hardly visible, 51 worst
     border: str = "keep"

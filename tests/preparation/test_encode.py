@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from endofm_monai.data import open_clip
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
+
+DATASET = SourceDataset("test set", "none")
 
 
 def test_encoded_clips_are_resized_resampled_and_without_metadata(prepare, videos, tmp_path):
@@ -82,3 +88,123 @@ def test_labels_a_frame_are_not_encoded_away(tmp_path, videos):
     labeled = [SourceVideo("a", videos / "0.mp4", frame_labels={"box": [[]] * 40})]
     with pytest.raises(ValueError, match="a: has masks or labels a frame"):
         prepare_dataset(SourceDataset("test set", "none"), labeled, videos, tmp_path / "out", workers=1, mode="encode")
+
+
+def prepare_one(path, output, **options):
+    """Encode one video with its own size, and give the frames ``(T, H, W, 3)`` before and after."""
+    options = {"workers": 1, "stats": False, "mode": "encode", "short_side": None, "crf": 8, **options}
+    prepare_dataset(DATASET, [SourceVideo("a", path)], path.parent, output, **options)
+    return read_all(path), read_all(output / "clips/a.mp4")
+
+
+def read_all(path):
+    with open_clip(path) as reader:
+        return reader.read(range(reader.probe().frames)).permute(1, 2, 3, 0).numpy().astype(int)
+
+
+@pytest.mark.parametrize("fps", [30.0, None])
+def test_frames_are_shown_at_their_times(tmp_path, fps):
+    times = [90 * number if number < 30 else 2700 + 30 * (number - 30) for number in range(120)]  # 10, then 30 a second
+    frames = [np.full((48, 64, 3), 2 * number, np.uint8) for number in range(120)]
+    before, after = prepare_one(write_frames_at(tmp_path / "vfr.mp4", frames, times, 900), tmp_path / "out", fps=fps)
+    expected = [number for number in range(30) for _ in range(3)] + list(range(30, 120))
+    assert len(after) == 180
+    np.testing.assert_allclose(after.mean((1, 2, 3)), before[expected].mean((1, 2, 3)), atol=1.5)
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(30.0, 60), (10.0, 20), (None, 48)])
+def test_rounded_times_are_a_steady_rate(tmp_path, fps, expected):
+    frames = [np.full((48, 64, 3), 5 * number, np.uint8) for number in range(48)]
+    times = [round(number * 1000 * 1001 / 24000) for number in range(48)]  # milliseconds, as in Matroska
+    _, after = prepare_one(write_frames_at(tmp_path / "ms.mkv", frames, times, 1000), tmp_path / "out", fps=fps)
+    assert len(after) == expected
+    places = np.round(np.arange(expected) * 48 / expected - 1e-6).clip(max=47)
+    assert np.abs(after.mean((1, 2, 3)) - 5 * places).max() <= 8  # one frame, and what is lost
+
+
+COLORS = np.array([(200, 70, 60), (40, 80, 180), (10, 10, 10), (245, 245, 245)], np.uint8)  # mucosa, dye, dark, bright
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuvj420p"])
+@pytest.mark.parametrize("space", [Colorspace.ITU601, Colorspace.ITU709, None])
+def test_colors_stay_as_they_are_read(tmp_path, pix_fmt, space):
+    frame = COLORS.repeat(16, 0)[None].repeat(48, 0)
+    path = write_frames_at(tmp_path / "colors.mp4", [frame] * 5, range(5), 30, pix_fmt, space, {"crf": "5"})
+    before, after = prepare_one(path, tmp_path / "out")
+    for place, color in enumerate(COLORS):
+        shown, encoded = (clip[0, 24, 16 * place + 8] for clip in (before, after))
+        assert abs(shown - color).max() <= 4
+        assert abs(encoded - shown).max() <= 3
+    with av.open(str(tmp_path / "out/clips/a.mp4")) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.colorspace, codec.color_range) == (Colorspace.SMPTE170M, ColorRange.MPEG)
+
+
+@pytest.mark.parametrize(("aspect", "size"), [(Fraction(64, 45), (72, 128)), (Fraction(1, 2), (144, 90))])
+def test_a_circle_stays_a_circle(tmp_path, aspect, size):
+    y, x = np.mgrid[:72, :90]
+    circle = ((x - 45) * float(aspect)) ** 2 + (y - 36) ** 2 < 20**2
+    frames = [np.uint8(circle[..., None] * 255).repeat(3, -1)] * 3
+    path = write_frames_at(tmp_path / "wide.mp4", frames, range(3), 30, aspect=aspect)
+    with open_clip(path) as reader:
+        assert reader.probe().pixel_aspect == pytest.approx(float(aspect))
+    _, after = prepare_one(path, tmp_path / "out")
+    assert after.shape[1:3] == size
+    bright = after[0].mean(-1) > 128
+    assert abs(int(bright.any(0).sum()) - int(bright.any(1).sum())) <= 2
+    with open_clip(tmp_path / "out/clips/a.mp4") as reader:
+        assert reader.probe().pixel_aspect == 1
+
+
+def test_a_cover_picture_is_not_encoded(tmp_path, make_scene):
+    frames = [make_scene(1, shift) for shift in range(12)]
+    path = write_frames_at(tmp_path / "cover.mp4", frames, range(12), 30, cover=True)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition & Disposition.attached_pic
+    before, after = prepare_one(path, tmp_path / "out", border="crop")
+    assert len(after) == 12
+    assert abs(after - before).mean() < 6
+
+
+def write_frames_at(path, frames, times, base, pix_fmt="yuv420p", space=None, options=None, aspect=None, cover=False):
+    """Write frames at ``times / base`` seconds, with a color space that is stated, or BT.601 that is not."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options=options or {"crf": "8"})
+        (stream.height, stream.width), stream.pix_fmt = frames[0].shape[:2], pix_fmt
+        codec = stream.codec_context
+        codec.time_base = Fraction(1, base)
+        color_range = ColorRange.JPEG if pix_fmt == "yuvj420p" else ColorRange.MPEG
+        if space is not None:
+            codec.colorspace, codec.color_range = 1 if space == Colorspace.ITU709 else 6, color_range
+        if aspect:
+            codec.sample_aspect_ratio = aspect
+        if cover:
+            picture = container.add_stream("mjpeg")
+            picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
+            picture.disposition = Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 200, np.uint8))))
+        for image, time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = frame.reformat(
+                format=pix_fmt, dst_colorspace=space or Colorspace.ITU601, dst_color_range=color_range
+            )
+            frame.pts, frame.time_base = time, Fraction(1, base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    if cover:
+        path.write_bytes(put_cover_first(path.read_bytes()))
+    return path
+
+
+def put_cover_first(data):
+    """Move ``udta`` to the front of an MP4 file's ``moov``: FFmpeg then lists the picture in it as the first stream."""
+
+    def boxes(start, stop):
+        while start < stop:
+            size = int.from_bytes(data[start : start + 4], "big")
+            yield data[start + 4 : start + 8], start, start + size
+            start += size
+
+    start, stop = next((start, stop) for kind, start, stop in boxes(0, len(data)) if kind == b"moov")
+    inner = sorted(boxes(start + 8, stop), key=lambda box: (box[0] != b"mvhd", box[0] != b"udta"))
+    return data[: start + 8] + b"".join(data[first:last] for _, first, last in inner) + data[stop:]

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -57,6 +57,7 @@ class ClipInfo:
     height: int  # of a frame as it is shown (after rotation), in pixels
     width: int
     duration: float  # in seconds
+    pixel_aspect: float = field(default=1.0, repr=False)  # width by height of a pixel; frames are not stretched by it
 
 
 class ClipReader(ABC):
@@ -105,21 +106,32 @@ class ClipReader(ABC):
         info = self.probe()
         places: dict[int, list[int]] = {}
         for place, index in enumerate(int(index) for index in indices):
-            if not 0 <= index < info.frames:
-                raise ClipReadError(f"{self.path}: frame {index} is outside the clip, which has {info.frames} frames")
             places.setdefault(index, []).append(place)
-
         with clip_read_errors(self.path):
             clip = np.empty((len(indices), info.height, info.width, 3), np.uint8)
-            for index, frame in self._decode(sorted(places)):
-                if frame.shape != clip.shape[1:]:
+        for index, frame in self.stream(sorted(places)):
+            for place in places[index]:
+                clip[place] = frame
+        return torch.from_numpy(clip).permute(3, 0, 1, 2)
+
+    def stream(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames one after the other, of which each index is larger than the one before, as :meth:`read` does.
+
+        Yields:
+            index, and uint8 RGB ``(H, W, 3)``.
+        """
+        info = self.probe()
+        for end in (*indices[:1], *indices[-1:]):
+            if not 0 <= end < info.frames:
+                raise ClipReadError(f"{self.path}: frame {end} is outside the clip, which has {info.frames} frames")
+        with clip_read_errors(self.path):
+            for index, frame in self._decode(list(indices)):
+                if frame.shape != (info.height, info.width, 3):
                     raise ClipReadError(
                         f"{self.path}: frame {index} has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), "
                         f"but the first frame has {info.height}x{info.width}"
                     )
-                for place in places[index]:
-                    clip[place] = frame
-        return torch.from_numpy(clip).permute(3, 0, 1, 2)
+                yield index, frame
 
     def close(self) -> None:  # noqa: B027 (most readers hold nothing open)
         """Release what the reader holds open."""
@@ -180,7 +192,7 @@ class FrameRangeReader(ClipReader):
         if not self._first <= self._last < whole.frames:
             raise ClipReadError(f"{self.path}: is no range of frames of the clip, which has {whole.frames} frames")
         frames = self._last - self._first + 1
-        return ClipInfo(frames, whole.fps, whole.height, whole.width, duration=frames / whole.fps)
+        return replace(whole, frames=frames, duration=frames / whole.fps)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for index, frame in self._reader._decode([self._first + index for index in wanted]):

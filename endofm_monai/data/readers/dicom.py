@@ -109,7 +109,9 @@ class DicomReader(ClipReader):
         frames = max(found, min(stated, found + 1))
         self._options["number_of_frames"] = frames
         fps = self._rate()
-        return ClipInfo(frames, fps, header.Rows, header.Columns, duration=frames / fps)
+        high, wide = header.get("PixelAspectRatio") or (1, 1)
+        aspect = float(wide) / float(high)
+        return ClipInfo(frames, fps, header.Rows, header.Columns, frames / fps, pixel_aspect=aspect)
 
     def _count_frames(self) -> int:
         """Count the whole frames that the file can hold without compression."""

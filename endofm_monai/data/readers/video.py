@@ -143,7 +143,9 @@ class VideoReader(ClipReader):
         rate = next((rate for rate in rates if abs(count * (step * rate - 1)) <= 1.5), 1 / step)
         # Some containers count their duration from the first frame, some from time 0.
         frames = count + self._lost_frames(max(float(self._times[-1]), float(table.times.max()) * unit) + tail, rate)
-        return ClipInfo(frames=frames, fps=rate, height=height, width=width, duration=frames / rate)
+        aspect = float(stream.sample_aspect_ratio or 1)
+        aspect = 1 / aspect if abs(self._display[1]) > abs(self._display[0]) else aspect  # shown after a quarter turn
+        return ClipInfo(frames, rate, height, width, frames / rate, pixel_aspect=aspect)
 
     def _lost_frames(self, end: float, rate: float) -> int:
         """Give the number of frames that should follow after ``end``, in seconds, but are cut off."""
