@@ -77,6 +77,7 @@ class ClipReader(ABC):
     def __init__(self, path: str) -> None:
         self.path = path
         self._info: ClipInfo | None = None
+        self._steps: Sequence[float] = ()  # seconds from each frame to the next, where they vary
 
     def probe(self) -> ClipInfo:
         """Give the number, rate and size of the frames, at the cost of at most one decoded frame."""
@@ -88,6 +89,8 @@ class ClipReader(ABC):
     def times(self) -> np.ndarray:
         """Give when each frame is shown, in seconds from the first one: float64 ``(frames,)``, strictly rising."""
         info = self.probe()
+        if len(self._steps) == info.frames - 1 > 0 and min(self._steps) > 0:
+            return np.append(0, np.cumsum(self._steps))
         return np.arange(info.frames) / info.fps
 
     def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:

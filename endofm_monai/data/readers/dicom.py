@@ -152,7 +152,8 @@ class DicomReader(ClipReader):
             with suppress(TypeError, ValueError, IndexError, ZeroDivisionError):
                 values = [float(value) for value in np.ravel(self._header.get(name))]
                 if name == "FrameTimeVector":  # milliseconds; the first frame has no distance to another
-                    values = [sum(values[1:]) / len(values[1:])]
+                    self._steps = [value / 1000 for value in values[1:]]
+                    values = [sum(values[1:]) / len(self._steps)]
                 rate = values[0] if name.endswith("Rate") else 1000 / values[0]
                 if 0 < rate < math.inf:
                     return rate

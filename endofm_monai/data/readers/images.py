@@ -45,6 +45,7 @@ class FramesReader(ClipReader):
             if frames == 1:
                 frames = len(self._pages)
                 fps = 1000 * frames / sum(shown) if frames > 1 and sum(shown) > 0 else fps
+                self._steps = [time / 1000 for time in shown[:-1]]
             height, width = self._show(image, self._pages[0]).shape[:2]
         return ClipInfo(frames, fps, height, width, duration=frames / fps)
 

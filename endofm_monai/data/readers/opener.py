@@ -35,8 +35,8 @@ def open_clip(
 
     Args:
         source: a video file, a folder of frame images, a list of frame images, a DICOM file (with any name), a NIfTI
-            file, or an image file, which is a clip of its pages: mostly of one frame. ``"video.mp4#frames=150-299"`` is a part of a clip,
-            frames counted from 0, both included.
+            file, or an image file, which is a clip of its pages: mostly of one frame.
+            ``"video.mp4#frames=150-299"`` is a part of a clip, frames counted from 0, both included.
         fps: frames per second of a clip that does not state them, as frame images.
         threads: decoding threads for videos; see :class:`endofm_monai.data.VideoReader`.
 

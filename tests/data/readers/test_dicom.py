@@ -203,6 +203,11 @@ def test_rates(tmp_path: Path, tags: dict[str, Any], fps: float) -> None:
     assert open_clip(write_dicom(tmp_path / "rate.dcm", GRAY.tobytes(), **tags)).probe().fps == fps
 
 
+def test_times_that_vary(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "rate.dcm", GRAY.tobytes(), FrameTimeVector=[0, 100, 150, 100, 150])
+    np.testing.assert_allclose(open_clip(path).times(), [0, 0.1, 0.25, 0.35, 0.5])
+
+
 def test_rates_that_are_text(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "rate.dcm", GRAY.tobytes(), FrameTime="12345678", CineRate="87654321")
     path.write_bytes(path.read_bytes().replace(b"12345678", b"quickly ").replace(b"87654321", b"fast    "))

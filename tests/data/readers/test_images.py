@@ -113,6 +113,7 @@ def test_all_pages_of_one_file_are_frames(tmp_path: Path, name: str, options: di
         reader = open_clip(source)
         info = reader.probe()
         assert (info.frames, info.fps, info.height, info.width) == (6, fps, 5, 7)
+        assert reader.times()[1] == pytest.approx(0.04 if name == "a.webp" else 1 / fps)
         np.testing.assert_array_equal(reader.read([4, 0, 5, 0]).permute(1, 2, 3, 0), PAGES[[4, 0, 5, 0]])
 
 
