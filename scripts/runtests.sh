@@ -14,5 +14,6 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-# files go to processes in their order, as the slow ones come first; fixtures of a file are made once
+# files go to processes in their order, as the slow ones come first; fixtures of a file are made once; a thread each
+export OMP_NUM_THREADS=1
 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import zlib
 from pathlib import Path
@@ -23,6 +24,7 @@ from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
 
 torch.set_num_threads(1)  # the networks of the tests are too small to gain from more, and workers run beside them
+gc.freeze()  # what has been imported stays
 
 
 def recipe(name: str, shape: Any, std: float = 1.0, mean: float = 0.0) -> torch.Tensor:

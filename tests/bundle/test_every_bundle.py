@@ -74,14 +74,14 @@ def test_has_all_properties_without_weights(bundle, trial_datalist, names, tmp_p
     assert made.version == read(bundle, "metadata")["version"]
 
 
-@pytest.mark.full_size
 def test_network_takes_and_gives_what_the_metadata_say(bundle) -> None:
-    verify_net_in_out(
-        net_id="network_def",
-        meta_file=bundle.config("metadata")[0],
-        config_file=bundle.config("inference")[0],
-        device="cpu",
-    )
+    with torch.device("meta"):  # MONAI compares shape and dtype alone, which need no arithmetic
+        verify_net_in_out(
+            net_id="network_def",
+            meta_file=bundle.config("metadata")[0],
+            config_file=bundle.config("inference")[0],
+            device="meta",
+        )
 
 
 def test_torchscript_file_gives_the_same_at_any_shape(bundle, with_model, trial_network) -> None:

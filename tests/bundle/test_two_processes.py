@@ -28,5 +28,6 @@ def test_two_processes_train_from_another_folder(name, trial_datalist, tmp_path)
 
 
 def test_torchrun_trains(trial_datalist, tmp_path):
+    """In new processes, which know the short names of the package by nothing but `imports` of the config."""
     TRAININGS["endofm_polyp_segmentation"].train_by_torchrun(trial_datalist.parent, tmp_path)
     check(tmp_path)

@@ -52,6 +52,14 @@ def test_several_labels_agree_with_scikit_learn():
     assert scores["average_precision"] == pytest.approx(metrics.average_precision_score(labels, probabilities))
 
 
+def test_areas_of_equal_probabilities_agree_with_scikit_learn():
+    random = np.random.default_rng(0)
+    probabilities, labels = random.integers(0, 4, (60, 3)) / 3, random.integers(0, 2, (60, 3))
+    scores = classification_scores(probabilities, labels)
+    assert scores["roc_auc"] == pytest.approx(metrics.roc_auc_score(labels, probabilities))
+    assert scores["average_precision"] == pytest.approx(metrics.average_precision_score(labels, probabilities))
+
+
 def test_labels_of_one_class_leave_areas_undefined():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6]])
     scores = classification_scores(probabilities, [0, 0])
