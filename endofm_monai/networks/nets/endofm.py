@@ -144,7 +144,7 @@ class EndoFM(nn.Module):
         """Keep a random share of the patch positions of ``tokens`` ``(B, 1 + N*T, D)``, at least one, in all frames."""
         batch, _, width = tokens.shape
         patches = tokens[:, 1:].reshape(batch, -1, num_frames * width)  # (B, N, T*D)
-        kept = max(1, round(patches.shape[1] * (1 - self.token_drop)))
+        kept = max(1, int(patches.shape[1] * (1 - self.token_drop) + 0.5))  # TorchScript rounds to a float
         order = torch.rand(batch, patches.shape[1], device=tokens.device).argsort(dim=1)[:, :kept]
         patches = patches.gather(1, order.unsqueeze(2).expand(-1, -1, patches.shape[2]))
         return torch.cat([tokens[:, :1], patches.reshape(batch, -1, width)], dim=1)
