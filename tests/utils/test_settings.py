@@ -16,8 +16,7 @@ from endofm_monai.inferers import load_predictor
 from endofm_monai.utils import as_class_names, as_device, check_settings
 
 BUNDLES = Path(__file__).parents[2] / "bundle"
-OVERLAYS = {"train": ("tiny", "evaluate", "reference", "multi_gpu_train", "linear_probe", "knn_probe")}
-OVERLAYS["inference"] = ("tiny_inference", "reference_inference", "embeddings")
+FOR_INFERENCE = {"tiny_inference", "reference_inference", "embeddings"}
 
 
 def check(bundle: str, *names: str, **overrides: Any) -> None:
@@ -32,10 +31,10 @@ def check(bundle: str, *names: str, **overrides: Any) -> None:
 @pytest.mark.parametrize("bundle", sorted(TRIAL_TRAINING))
 def test_what_the_bundles_say_is_right(bundle, base, caplog):
     trial = (TRIAL_TRAINING if base == "train" else TRIAL_INFERENCE)[bundle]
-    for overlay in OVERLAYS[base]:
-        if (BUNDLES / bundle / "configs" / f"{overlay}.json").is_file():
-            check(bundle, base, overlay)
-            check(bundle, base, overlay, **trial)
+    names = {path.stem for path in (BUNDLES / bundle / "configs").glob("*.json")} - {"metadata", "train", "inference"}
+    for overlay in names & FOR_INFERENCE if base == "inference" else names - FOR_INFERENCE:
+        check(bundle, base, overlay)
+        check(bundle, base, overlay, **trial)
     assert "nothing uses it" not in caplog.text
 
 
