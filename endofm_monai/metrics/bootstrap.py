@@ -2,52 +2,42 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
-def bootstrap_interval(
-    statistic: Callable[[np.ndarray], float],
+def bootstrap_intervals(
+    statistics: Callable[[np.ndarray], dict[Any, float]],
     groups: ArrayLike,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of a statistic when whole groups of items are drawn with replacement.
+) -> dict[Any, tuple[float, float]]:
+    """Percentile intervals of statistics when whole groups of items are drawn with replacement.
 
     Clips or frames of one video resemble each other: drawing them one by one would give an interval that is too
     narrow. So videos (or sequences, or patients) are drawn, each with all of its items (the cluster bootstrap;
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
     Args:
-        statistic: computes the statistic of the items with these indices (int64, with repetitions); NaN where it is
-            undefined, as the area under the ROC curve of items of one class.
+        statistics: computes the statistics, by name, of the items with these indices (int64, with repetitions); NaN
+            where one is undefined, as the area under the ROC curve of items of one class.
         groups: ``(N,)``, the group of each item, of any type that can be compared.
-        level: share of the resampled statistics that the interval holds, in (0, 1).
+        level: share of the resampled statistics that an interval holds, in (0, 1).
         resamples: number of times that the groups are drawn.
         seed: seed of the draws.
 
     Returns:
-        the lower and the upper end, of those resamples for which the statistic is defined; NaN when there are none.
+        by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none.
 
     Example::
 
         >>> correct = np.array([1, 1, 0, 1])
-        >>> bootstrap_interval(lambda items: correct[items].mean(), groups=["a", "a", "b", "c"])
-        (0.0, 1.0)
+        >>> bootstrap_intervals(lambda items: {"accuracy": correct[items].mean()}, groups=["a", "a", "b", "c"])
+        {'accuracy': (0.0, 1.0)}
     """
-    return bootstrap_intervals(lambda items: {"": statistic(items)}, groups, level, resamples, seed)[""]
-
-
-def bootstrap_intervals(
-    statistics: Callable[[np.ndarray], dict[str, float]],
-    groups: ArrayLike,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Intervals of several statistics that are computed at once, by name; see :func:`bootstrap_interval`."""
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"`level` must be in (0, 1) and `resamples` positive, but got {level} and {resamples}.")
     names, group_of_item = np.unique(np.asarray(groups), return_inverse=True)

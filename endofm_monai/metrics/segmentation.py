@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import correlate, distance_transform_edt
 
-from endofm_monai.metrics.bootstrap import bootstrap_interval
+from endofm_monai.metrics.bootstrap import bootstrap_intervals
 
 EPS = np.finfo(np.float64).eps
 
@@ -107,8 +107,7 @@ def weighted_f_measure(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 COUNTS = ("true_positive", "false_positive", "false_negative")
-OVERLAPS = ("dice", "iou", "precision", "recall")
-SCORES = (*OVERLAPS, "hd95", "weighted_f", "s_measure", "mae")
+SCORES = ("dice", "iou", "precision", "recall", "hd95", "weighted_f", "s_measure", "mae")
 
 
 def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
@@ -190,30 +189,28 @@ def segmentation_report(
     values["e_measure"] = np.stack([row["alignment"] for row in rows])
     counts = np.array([[row[name] for name in COUNTS] for row in rows], np.float64)
 
-    def summarize(statistic: Callable[[np.ndarray], float]) -> dict[str, Any]:
-        value, interval = statistic(np.arange(len(names))), bootstrap_interval(statistic, names, level, resamples)
-        return {"value": value, "interval": list(interval)} if np.isfinite(value) else {"value": None}
-
-    report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "per_frame": {}, "per_sequence": {}}
+    statistics: dict[tuple[str, str], Callable[[np.ndarray], float]] = {}
+    defined: dict[tuple[str, str], int] = {}
     for name, value in values.items():
-        report["per_frame"][name] = summarize(_best_mean(value, np.ones(len(names))))
-        sequence_means = np.stack([_mean(value[sequence == index]) for index in range(len(length))])
-        report["per_sequence"][name] = summarize(_best_mean(sequence_means[sequence], 1 / length[sequence]))
+        means = np.stack([_mean(value[sequence == index]) for index in range(len(length))])
+        statistics["per_frame", name] = _best_mean(value, np.ones(len(names)))
+        statistics["per_sequence", name] = _best_mean(means[sequence], 1 / length[sequence])
         if np.isnan(value).any():
-            report["per_frame"][name]["defined"] = int(np.isfinite(value).sum())
-            report["per_sequence"][name]["defined"] = int(np.isfinite(sequence_means).sum())
-    report["pooled"] = {name: summarize(_pooled(counts, name)) for name in OVERLAPS}
-    return report
+            defined["per_frame", name] = int(np.isfinite(value).sum())
+            defined["per_sequence", name] = int(np.isfinite(means).sum())
 
-
-def _pooled(counts: np.ndarray, name: str) -> Callable[[np.ndarray], float]:
-    """A score of the pixels of rows of ``COUNTS`` taken together."""
-
-    def statistic(items: np.ndarray) -> float:
+    def summarize(items: np.ndarray) -> dict[tuple[str, str], float]:
         hits, excess, missed = counts[items].sum(axis=0)
-        return _overlap(hits, hits + excess, hits + missed)[name]
+        pooled = _overlap(hits, hits + excess, hits + missed)
+        found = {key: statistic(items) for key, statistic in statistics.items()}
+        return {**found, **{("pooled", name): value for name, value in pooled.items()}}
 
-    return statistic
+    report: dict[str, Any] = {"frames": len(names), "sequences": len(length)}
+    intervals = bootstrap_intervals(summarize, names, level, resamples)
+    for key, number in summarize(np.arange(len(names))).items():
+        found = {"value": number, "interval": list(intervals[key])} if np.isfinite(number) else {"value": None}
+        report.setdefault(key[0], {})[key[1]] = found | ({"defined": defined[key]} if key in defined else {})
+    return report
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@
 
 import os
 from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,12 +132,6 @@ class ReferenceAugmentViews(corrected.RandAugmentViews):
     has_blur = False
 
 
-class ReferenceAugmentViewsd(corrected.RandAugmentViewsd):
-    """Dictionary version of :class:`ReferenceAugmentViews`."""
-
-    array_transform: ClassVar[type[Transform]] = ReferenceAugmentViews
-
-
 class ReferenceRandScaleCropClip(corrected.RandScaleCropClip):
     """Resized without antialiasing, and the last row or column is never taken."""
 
@@ -157,12 +151,6 @@ class ReferenceScaleCropClip(corrected.ScaleCropClip):
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
         """Resize and cut."""
         return scale_short_side(clip, self.size, antialias=False)[..., : self.size, : self.size]
-
-
-class ReferenceScaleCropClipd(corrected.ScaleCropClipd):
-    """Dictionary version of :class:`ReferenceScaleCropClip`."""
-
-    array_transform: ClassVar[type[Transform]] = ReferenceScaleCropClip
 
 
 class ReferenceFitClip(corrected.FitClip):
@@ -186,12 +174,6 @@ class ReferenceRandFitClip(corrected.RandFitClip):
 
     fit_transform = ReferenceFitClip
     map_type = ReferenceFrameMap
-
-
-class ReferenceRandFitClipd(corrected.RandFitClipd):
-    """Dictionary version of :class:`ReferenceRandFitClip`."""
-
-    array_transform: ClassVar[type[Transform]] = ReferenceRandFitClip
 
 
 class ReferenceBGRClip(Transform):
@@ -272,6 +254,9 @@ class RandReferenceInputd(Randomizable, MapTransform):
         return [image.rotate(angle, kind) for image, kind in zip(placed, filters, strict=True)]
 
 
+ReferenceAugmentViewsd = dictionary_version(ReferenceAugmentViews, corrected.RandAugmentViewsd)
 ReferenceBGRClipd = dictionary_version(ReferenceBGRClip)
 ReferenceInputd = dictionary_version(ReferenceInput)
+ReferenceRandFitClipd = dictionary_version(ReferenceRandFitClip, corrected.RandFitClipd)
 ReferenceRandScaleCropClipd = dictionary_version(ReferenceRandScaleCropClip)
+ReferenceScaleCropClipd = dictionary_version(ReferenceScaleCropClip, corrected.ScaleCropClipd)

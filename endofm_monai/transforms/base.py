@@ -85,10 +85,12 @@ class RandClipTransformd(Randomizable, ClipTransformd):
         return d
 
 
-def dictionary_version(array_transform: type[Transform]) -> type[ClipTransformd]:
+def dictionary_version(
+    array_transform: type[Transform], base: type[ClipTransformd] | None = None
+) -> type[ClipTransformd]:
     """Make the dictionary version of a transform, which configs name, as ``FlipClipd`` of ``FlipClip``."""
     name = f"{array_transform.__name__}d"
-    base = RandClipTransformd if issubclass(array_transform, Randomizable) else ClipTransformd
+    base = base or (RandClipTransformd if issubclass(array_transform, Randomizable) else ClipTransformd)
     members = {
         "array_transform": array_transform,
         "__module__": array_transform.__module__,

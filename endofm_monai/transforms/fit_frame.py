@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from monai.apps.detection.transforms.box_ops import flip_boxes, swapaxes_boxes, zoom_boxes
-from monai.config import KeysCollection
 from monai.data.box_utils import clip_boxes_to_image
 from monai.transforms import Transform
 from monai.utils import ensure_tuple_rep
@@ -162,24 +161,17 @@ def _area(box: torch.Tensor) -> torch.Tensor:
 class RandFitClipd(RandClipTransformd):
     """Dictionary version of :class:`RandFitClip`, for clips of one size and the boxes of their frames.
 
-    Boxes, lists of a tensor ``(G, 4)`` for each frame, are clipped to the frame and moved with it. A box of which less
-    than a quarter stays visible goes, and with it its label, of tensors ``(G,)``.
+    The boxes at ``box``, a tensor ``(G, 4)`` for each frame, are clipped to the frame and moved with it. One of which
+    less than a quarter stays visible goes, and with it its label, of the tensors ``(G,)`` at ``box_label``.
     """
 
     array_transform: ClassVar[type[Transform]] = RandFitClip
-
-    def __init__(
-        self, keys: KeysCollection, *args: Any, box_key: str = "box", label_key: str = "box_label", **kwargs: Any
-    ) -> None:
-        super().__init__(keys, *args, **kwargs)
-        self.box_key = box_key
-        self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Transform clip and boxes; all else stays."""
         height, width = data[self.keys[0]].shape[-2:]
         d = super().__call__(data)
-        frames = zip(d[self.box_key], d[self.label_key], strict=True)
+        frames = zip(d["box"], d["box_label"], strict=True)
         moved = [move_boxes(box, label, self.transform.frame_map, (width, height)) for box, label in frames]
-        d[self.box_key], d[self.label_key] = map(list, zip(*moved, strict=True))
+        d["box"], d["box_label"] = map(list, zip(*moved, strict=True))
         return d

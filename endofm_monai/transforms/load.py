@@ -67,30 +67,16 @@ class LoadClipd(Randomizable, MapTransform):
 
 
 class LoadMasksd(MapTransform):
-    """Read the masks of those frames of a clip that were read, see :func:`load_masks`.
+    """Read the masks at a key of those frames of the loaded ``image`` that were read, see :func:`load_masks`.
 
-    Args:
-        keys: key of the mask files.
-        image_key: key of the clip, which is already loaded.
-        output_key: key for the masks. The default replaces the class label that the datalist may have for other tasks.
-        allow_missing_keys: do not fail when there are none.
+    They are the item's ``label``, in the place of the class label that the datalist may have for other tasks.
     """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        image_key: str = CommonKeys.IMAGE,
-        output_key: str = CommonKeys.LABEL,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key, self.output_key = image_key, output_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read the masks; all else stays."""
         d = dict(data)
         for key in self.key_iterator(d):
-            d[self.output_key] = load_masks(d[key], d[self.image_key], self.read)
+            d[CommonKeys.LABEL] = load_masks(d[key], d[CommonKeys.IMAGE], self.read)
         return d
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
@@ -128,23 +114,20 @@ def load_masks(masks: Any, clip: MetaTensor, read: Any = read_mask) -> torch.Ten
 class LoadBoxesd(MapTransform):
     """Take the boxes of those frames of a clip that were read, see :func:`endofm_monai.data.load_box_datalist`.
 
-    They become a list of T float32 tensors ``(G, 4)``, their labels one of T int64 tensors ``(G,)``.
+    They become a list of T float32 tensors ``(G, 4)``, their labels, of ``box_label``, one of T int64 tensors ``(G,)``.
     """
 
-    def __init__(
-        self, keys: KeysCollection = "box", label_key: str = "box_label", image_key: str = CommonKeys.IMAGE
-    ) -> None:
+    def __init__(self, keys: KeysCollection = "box") -> None:
         super().__init__(keys)
-        self.label_key, self.image_key = label_key, image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Take the boxes; all else stays."""
         d = dict(data)
-        clip, labels = d[self.image_key], d[self.label_key]
+        clip, labels = d[CommonKeys.IMAGE], d["box_label"]
         for key in self.key_iterator(d):
             boxes = list(_of_frames(d[key], clip, "lists of boxes"))
             d[key] = [torch.tensor(box, dtype=torch.float32).reshape(-1, 4) for _, box in boxes]
-            d[self.label_key] = [torch.tensor(labels[index], dtype=torch.long) for index, _ in boxes]
+            d["box_label"] = [torch.tensor(labels[index], dtype=torch.long) for index, _ in boxes]
         return d
 
 

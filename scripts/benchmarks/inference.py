@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.measure import BUNDLES, moving_texture, seconds_of_call, write_video
-from monai.bundle import ConfigWorkflow
+from benchmarks.measure import BUNDLES, moving_texture, open_bundle, seconds_of_call, write_video
 
 from endofm_monai.apps.cvat.__main__ import annotate
 
@@ -35,7 +34,9 @@ def run(frames: int = 300, size: tuple[int, int] = (256, 320), threads: int = 2,
         video = write_video(Path(folder, "videos", "video.mp4"), moving_texture(frames, size))
         for task, settings in TINY.items():
             bundle = copy_bundle(task, Path(folder), {**settings, "dataset_dir": str(video.parent)}, seed)
-            seconds[task] = seconds_of_call(lambda: _open_inference(bundle).run())  # noqa: B023
+            seconds[task] = seconds_of_call(
+                lambda: open_bundle(task, "inference", kind="infer", bundle_root=str(bundle)).run()  # noqa: B023
+            )
         bundle, output = Path(folder, "endofm_polyp_segmentation"), str(Path(folder, "annotations.xml"))
         seconds["cvat_annotate_segmentation"] = seconds_of_call(lambda: annotate(str(video), str(bundle), output))
     return {name: round(value, 2) for name, value in seconds.items()}
@@ -49,13 +50,6 @@ def copy_bundle(task: str, folder: Path, settings: dict[str, Any], seed: int) ->
     config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), **settings}), encoding="utf-8")
     torch.manual_seed(seed)
     (bundle / "models").mkdir()
-    workflow = _open_inference(bundle)
+    workflow = open_bundle(task, "inference", kind="infer", bundle_root=str(bundle))
     torch.save(workflow.parser.get_parsed_content("network_def").state_dict(), bundle / "models" / "model.pt")
     return bundle
-
-
-def _open_inference(bundle: Path) -> ConfigWorkflow:
-    config = str(bundle / "configs" / "inference.json")
-    workflow = ConfigWorkflow(config, workflow_type="infer", bundle_root=str(bundle), logging_file=False)
-    workflow.initialize()
-    return workflow

@@ -86,10 +86,9 @@ def peaks_of_steps(part: str, **options: Any) -> dict[str, float]:
 
 
 def open_bundle(task: str, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
-    """Open configs of a bundle of polyps, ready to run."""
-    root = BUNDLES / f"endofm_polyp_{task}"
-    files = [str(root / "configs" / f"{name}.json") for name in configs]
-    settings = {"bundle_root": str(root), **settings}
+    """Open configs of a bundle of polyps, or of a copy of it at ``bundle_root``, ready to run."""
+    settings = {"bundle_root": str(BUNDLES / f"endofm_polyp_{task}"), **settings}
+    files = [f"{settings['bundle_root']}/configs/{name}.json" for name in configs]
     workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
     workflow.initialize()
     return workflow

@@ -6,7 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from endofm_monai.metrics import bootstrap_interval, bootstrap_intervals
+from endofm_monai.metrics import bootstrap_intervals
+
+
+def bootstrap_interval(statistic, groups, **arguments):
+    return bootstrap_intervals(lambda items: {"": statistic(items)}, groups, **arguments)[""]
 
 
 def test_interval_of_a_mean_agrees_with_the_normal_approximation():
