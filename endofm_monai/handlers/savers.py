@@ -126,7 +126,7 @@ class FrameSaver(ResultSaver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.formats = formats = ensure_tuple(self.writers if self.formats is None else self.formats)
+        self.formats = formats = list(ensure_tuple(self.writers if self.formats is None else self.formats))
         if unknown := set(formats) - set(self.writers):
             raise ValueError(f"`formats` must be some of {', '.join(self.writers)}, but got {', '.join(unknown)}.")
         self._stack = ExitStack()
