@@ -99,11 +99,11 @@ def load_labeled_clips(
         items = _from_folders(Path(dataset_dir), section, class_names)
     else:
         items = load_datalist(dataset_dir, datalist, section, label_key="", required=("label",))
+    where = f"{datalist or dataset_dir}: {section}"
     if not multi_label:
-        items = name_clips([frame for item in items for frame in _frames(item)], dataset_dir)
+        items = name_clips([frame for item in items for frame in _frames(item, where)], dataset_dir)
     for item in items:
-        where = f"{datalist or dataset_dir}: {section}: {item['video']}"
-        item["label"] = _label(item["label"], class_names, multi_label, where)
+        item["label"] = _label(item["label"], class_names, multi_label, f"{where}: {item['video']}")
         item.setdefault("group", item["video"])
     if section == "training":
         present = _count(items, len(class_names))
@@ -132,13 +132,13 @@ def _from_folders(dataset_dir: Path, section: str, class_names: Sequence[str]) -
     return name_clips(items, dataset_dir)
 
 
-def _frames(item: dict[str, Any]) -> list[dict[str, Any]]:
+def _frames(item: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """One item a frame where each frame has a label of its own, else the item."""
     if not isinstance(item["label"], list) or not isinstance(item["image"], list):
         return [item]
     if len(item["label"]) != len(item["image"]):
         raise ValueError(
-            f"{item['image'][0]} and following: {len(item['image'])} frames have {len(item['label'])} labels."
+            f"{where}: {item['image'][0]} and following: {len(item['image'])} frames have {len(item['label'])} labels."
         )
     frames = zip(item["image"], item["label"], strict=True)
     return [{"image": frame, "label": label, "group": item["image"][0]} for frame, label in frames]

@@ -86,6 +86,10 @@ class Annotations:
     source: str = ""  # file name of the video, for a task of one
     start: int = 0  # number of the video's frame that is frame 0 here
     left_out: Collection[int] = frozenset()  # frames of a video that were deleted, of which nothing is known
+    file: str = field(default="", compare=False)  # that they were read from
+
+    def __str__(self) -> str:
+        return self.file or self.name
 
 
 def unknown_frames(track: Track, is_complete: bool) -> set[int]:
@@ -165,7 +169,7 @@ def join_tracks(annotations: Annotations) -> Annotations:
             continue
         shapes = parts.setdefault((track.label, shape.attributes[TRACK], shape.kind), {})
         if frame in shapes:
-            raise ValueError(f"{annotations.name}: frame {frame} has two shapes of track {shape.attributes[TRACK]}.")
+            raise ValueError(f"{annotations}: frame {frame} has two shapes of track {shape.attributes[TRACK]}.")
         attributes = {name: value for name, value in shape.attributes.items() if name != TRACK}
         shapes[frame] = replace(shape, attributes=attributes)
     first = 1 + max((track.number for track in tracks if track.number is not None), default=-1)
@@ -177,7 +181,5 @@ def join_tracks(annotations: Annotations) -> Annotations:
 def merge_tags(annotations: Annotations, tagged: Annotations) -> Annotations:
     """Add the tags of an export "for images" of the same task, as CVAT leaves them out of one "for video"."""
     if annotations.frames != tagged.frames:
-        raise ValueError(
-            f"{annotations.name}: has {annotations.frames} frames, but {tagged.frames} where the tags are."
-        )
+        raise ValueError(f"{annotations}: has {annotations.frames} frames, but {tagged.frames} where the tags are.")
     return replace(annotations, tags=tagged.tags, left_out={*annotations.left_out, *tagged.left_out})

@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 from xml.etree import ElementTree
@@ -131,7 +132,7 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
             f"{path}: {len(left_out)} frames were deleted or are missing ({shown}); that says nothing about polyps, so "
             "they are left out."
         )
-    return annotations
+    return replace(annotations, file=str(path))
 
 
 def _parse(path: Path) -> Element:

@@ -54,7 +54,7 @@ def items_from_annotations(
     for track in annotations.tracks:
         if track.label not in class_names:
             expected = ", ".join(class_names)
-            raise ValueError(f"{annotations.name}: has a {track.label!r}; expected one of {expected}.")
+            raise ValueError(f"{annotations}: has a {track.label!r}; expected one of {expected}.")
         label = list(class_names).index(track.label) + 1
         for frame, shape in track.visible(count, annotations.left_out).items():
             info = _unusual({**vars(shape), "track": track.number, "group": track.group, "source": track.source})

@@ -172,11 +172,12 @@ def to_coco(
 
 @contextmanager
 def _named(where: str) -> Iterator[None]:
-    """Say where something is that is not of the kind that it should be."""
+    """Say where something is that is not as it should be."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
-        raise ValueError(f"{where}: is not as it should be ({type(error).__name__}: {error}).") from error
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{where}: is not as it should be ({kind}{error}).") from error
 
 
 def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dict[str, Any], tuple[int, int]]]:
