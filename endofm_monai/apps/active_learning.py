@@ -86,8 +86,11 @@ def choose_frames(
     done = []
     for file in filter(None, labeled.split(",")):
         for entry in read_json(file, list):
-            name, frame = entry["image"], entry["frame"]
-            if not 0 <= frame < lengths.get(name, 0):
+            try:
+                name, frame = entry["image"], entry["frame"]
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{file}: entries need `image` and `frame`, found {entry!r:.80}.") from error
+            if (name, frame) not in frames:
                 raise ValueError(f"{file}: frame {frame} of {name} is not among the videos.")
             done.append(frames.index((name, frame)))
     windows = [(name, frame // window) for name, frame in frames]

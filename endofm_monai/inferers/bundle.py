@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 
 import endofm_monai
 from endofm_monai.inferers.predictor import Predictor
-from endofm_monai.utils import as_class_names, as_device, check_settings
+from endofm_monai.utils import as_class_names, as_device, check_settings, read_json
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
 TASKS = ("segmentation", "detection", "classification")
@@ -110,7 +109,7 @@ class Bundle:
     def _read(self, name: str) -> dict[str, Any]:
         file = self.path / "configs" / name
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return read_json(file, dict)
         except (OSError, ValueError) as error:
             raise BundleError(f"{file}: is not a readable configuration ({error}).") from error
 
