@@ -6,9 +6,8 @@
 ``python scripts/build_bundle.py bundle/endofm_pretraining --weights models/model.pt --output shared --preset small``
 """
 
-import fire
-
 from endofm_monai.apps.sharing.build import build_bundle
+from endofm_monai.utils import run_from_command_line
 
 if __name__ == "__main__":
-    fire.Fire(build_bundle)
+    run_from_command_line(build_bundle)

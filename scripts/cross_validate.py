@@ -4,7 +4,6 @@
 import json
 import re
 
-import fire
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
@@ -12,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
+from endofm_monai.utils import run_from_command_line
 
 
 def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str, object]]:
@@ -58,4 +58,4 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
 
 
 if __name__ == "__main__":
-    fire.Fire(cross_validate, serialize=lambda result: json.dumps(result, indent=4))
+    run_from_command_line(cross_validate, serialize=lambda result: json.dumps(result, indent=4))

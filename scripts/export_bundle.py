@@ -6,9 +6,8 @@
 ``python scripts/export_bundle.py bundle/endofm_pretraining --weights models/model.pt --format onnx --preset small``
 """
 
-import fire
-
 from endofm_monai.apps.sharing.export import export_network
+from endofm_monai.utils import run_from_command_line
 
 if __name__ == "__main__":
-    fire.Fire(export_network)
+    run_from_command_line(export_network)

@@ -6,9 +6,8 @@
 ``python scripts/push_bundle.py shared/endofm_pretraining --repo USER/endofm_pretraining --dry_run``
 """
 
-import fire
-
 from endofm_monai.apps.sharing.publish import push_bundle
+from endofm_monai.utils import run_from_command_line
 
 if __name__ == "__main__":
-    fire.Fire(lambda folder, repo, **options: push_bundle(folder, repo, **options) and None)
+    run_from_command_line(lambda folder, repo, **options: push_bundle(folder, repo, **options) and None)

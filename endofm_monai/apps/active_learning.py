@@ -4,17 +4,15 @@
 """Which frames of videos to annotate next: ``python -m endofm_monai.apps.active_learning``."""
 
 import os
-import sys
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import fire
 import numpy as np
 import numpy.typing as npt
 
 from endofm_monai.data import join_frames, load_datalist, open_clip
 from endofm_monai.inferers import load_predictor
-from endofm_monai.utils import read_json, write_json
+from endofm_monai.utils import read_json, run_from_command_line, write_json
 
 
 def select_frames(
@@ -106,7 +104,4 @@ def choose_frames(
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire(choose_frames)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_from_command_line(choose_frames)

@@ -3,14 +3,12 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fire
 from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
@@ -206,11 +204,3 @@ def run_parallel(
             return
         results = Parallel(return_as="generator_unordered")(calls)
         yield from tqdm(results, description, total=finished + len(arguments), initial=finished, unit="video")
-
-
-def run_from_command_line(function: Callable[..., Any]) -> None:
-    """Make a function the command of a script; what is wrong with files or arguments ends it with one line."""
-    try:
-        fire.Fire(function)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")

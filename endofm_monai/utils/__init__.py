@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from endofm_monai.utils.errors import run_from_command_line
 from endofm_monai.utils.files import (
     TEMPORARY_PREFIX,
     atomic_path,
@@ -19,6 +20,6 @@ from endofm_monai.utils.settings import as_class_names, as_device, check_run, ch
 
 __all__ = [
     "TEMPORARY_PREFIX", "as_class_names", "as_device", "atomic_path", "check_run", "check_settings", "check_writable",
-    "name_memory_errors", "open_zip", "printable", "read_json", "remove_leftovers", "sha256", "temporary_prefix",
-    "write_csv", "write_json",
+    "name_memory_errors", "open_zip", "printable", "read_json", "remove_leftovers", "run_from_command_line",
+    "sha256", "temporary_prefix", "write_csv", "write_json",
 ]  # fmt: skip

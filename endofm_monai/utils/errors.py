@@ -12,8 +12,11 @@ import time
 import traceback
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import fire
 import monai
+from tqdm import tqdm
 
 WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")  # MONAI's
 SPEAKING = tuple(os.path.join(os.path.dirname(path), "") for path in (monai.__file__, str(Path(__file__).parent)))
@@ -30,6 +33,22 @@ def end_with_one_line() -> None:
         sys.excepthook = _end
         for handler in logging.getLogger().handlers:
             handler.addFilter(_is_news)
+
+
+def run_from_command_line(commands: Any, **options: Any) -> None:
+    """Make one function, or several by name, what a script does; an error that says all ends it with one line.
+
+    Args:
+        commands: see ``fire.Fire``.
+        options: further arguments of ``fire.Fire``.
+    """
+    try:
+        fire.Fire(commands, **options)
+    except Exception as error:
+        line, is_all = _describe(error)
+        if not is_all and not isinstance(error, ValueError):
+            raise
+        sys.exit(f"error: {line if is_all else error}")
 
 
 def show_tracebacks(always: bool) -> None:
@@ -61,7 +80,8 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
         sys.__excepthook__(kind, error, trace)
     elif not is_all:
         traceback.print_exception(cause, chain=False)
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    open_bars = len(getattr(tqdm, "_instances", ()))  # which leave their line unended
+    print(f"{os.linesep if open_bars else ''}error: {line}", file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         more = {"py_callstack": line, "timestamp": str(int(time.time()))}
         Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}), encoding="utf-8")

@@ -3,15 +3,13 @@
 """Command line: ``python -m endofm_monai.weights convert IN OUT.safetensors`` and ``... inspect FILE``."""
 
 import os
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import fire
 import safetensors
 import safetensors.torch
 
-from endofm_monai.utils import atomic_path, sha256
+from endofm_monai.utils import atomic_path, run_from_command_line, sha256
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
@@ -79,7 +77,4 @@ def _describe(weights: PublishedWeights) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire({"convert": convert, "inspect": inspect}, name="endofm_monai.weights")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_from_command_line({"convert": convert, "inspect": inspect}, name="endofm_monai.weights")

@@ -16,9 +16,10 @@ import pytest
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from endofm_monai.utils import as_class_names
-from endofm_monai.utils.errors import end_with_one_line, show_tracebacks
+from endofm_monai.utils.errors import end_with_one_line, run_from_command_line, show_tracebacks
 
 
 @pytest.fixture
@@ -100,6 +101,23 @@ def test_a_fault_in_a_worker_shows_its_traceback(last_words):
     found = last_words(lambda: next(iter(DataLoader(Items(lambda index: [][index]), num_workers=1))))
     assert any("Original Traceback" in line for line in found)
     assert found[-1] == "error: IndexError: list index out of range"
+
+
+def test_a_progress_bar_leaves_the_line_alone(last_words):
+    with tqdm(total=2, desc="Epoch"):
+        found = last_words(wrong_names)
+    assert found[-1] == WRONG_NAMES
+    assert "Epoch" in found[-2]
+
+
+def test_a_script_ends_alike(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit, match=f"^{WRONG_NAMES}$"):
+        run_from_command_line(lambda: as_class_names(5))
+    with pytest.raises(SystemExit, match="^error: no/such/file: No such file or directory$"):
+        run_from_command_line(lambda: Path("no/such/file").read_text())
+    with pytest.raises(AttributeError):
+        run_from_command_line(lambda: [].missing)
 
 
 def test_tracebacks_on_request(last_words, monkeypatch):

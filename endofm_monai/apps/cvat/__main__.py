@@ -4,21 +4,19 @@
 """Commands between CVAT and the project; see docs/cvat.md."""
 
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fire
 from monai.utils import ensure_tuple
 
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import load_datalist, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
-from endofm_monai.utils import as_class_names, printable, write_json
+from endofm_monai.utils import as_class_names, printable, run_from_command_line, write_json
 
 
 def annotate(
@@ -196,7 +194,4 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
 
 
 if __name__ == "__main__":
-    try:
-        fire.Fire({"annotate": annotate, "from_cvat": from_cvat, "to_cvat": to_cvat, "to_coco": to_coco})
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_from_command_line({"annotate": annotate, "from_cvat": from_cvat, "to_cvat": to_cvat, "to_coco": to_coco})
