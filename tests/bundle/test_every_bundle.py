@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser, ckpt_export, create_workflow, load, verif
 from trial import TRIAL_INFERENCE, TRIAL_TRAINING
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "tests" / "data" / "meta_schema_20240725_equivalent.json"
+SCHEMA = ROOT / "endofm_monai" / "apps" / "sharing" / "metadata_schema.json"
 NAMES = sorted(path.parents[1].name for path in ROOT.glob("bundle/*/configs/metadata.json"))
 ONLY_IN_TRAINING = {"activation_checkpointing", "frames", "last_blocks", "mode"}
 NOT_OF_THE_CLIP = {"LoadMasksd", "CopyItemsd", "SelectItemsd"}

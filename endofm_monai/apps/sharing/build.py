@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
 from safetensors.torch import save_file
 
 import endofm_monai
-from endofm_monai.apps.sharing.export import EXPORTED_NAMES, export_network, load_network, overlays
+from endofm_monai.apps.sharing.export import EXPORTED_NAMES, clip_shape, export_network, load_network, overlays
 from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
-from endofm_monai.utils import sha256, write_json
+from endofm_monai.utils import atomic_path, sha256, write_json
 
 WEIGHT_FORMATS = ("pt", "safetensors")
 NOT_SHARED = shutil.ignore_patterns("__pycache__", "*.pyc", "eval", "models", "logs", "bin", "model", ".*")
@@ -37,7 +38,8 @@ def build_bundle(
     """Make of a bundle and trained weights what one shares: a folder and a zip that run on their own.
 
     The folder also holds the weights, this package, overlays for exported networks, and ``large_files.yml`` with the
-    SHA-256 of the weights. The zip has the same bytes for the same content. Beside it are ``model_info.json``, the list
+    SHA-256 of the weights. Its metadata say what this network takes and gives, which is checked as the Model
+    Zoo does. The zip has the same bytes for the same content. Beside it are ``model_info.json``, the list
     of the bundles in ``output``, and in ``ci/unit_tests`` the tests of the Model Zoo.
 
     Args:
@@ -68,18 +70,21 @@ def build_bundle(
         shutil.copytree(bundle, folder, ignore=NOT_SHARED)
         shutil.copytree(Path(endofm_monai.__file__).parent, folder / endofm_monai.__name__, ignore=NOT_SHARED)
         _override(folder / "configs", overrides, WEIGHT_FORMATS["pt" not in formats])
+        write_data_format(folder)
         (folder / "models").mkdir()
         if "pt" in formats:
             torch.save(state, folder / "models" / "model.pt")
         if "safetensors" in formats:
             contiguous = {name: value.contiguous() for name, value in state.items()}
-            save_file(contiguous, folder / "models" / "model.safetensors", metadata={"format": "pt"})
+            with atomic_path(folder / "models" / "model.safetensors") as file:  # which others may read
+                save_file(contiguous, file, metadata={"format": "pt"})
         for name in set(formats) & set(EXPORTED_NAMES):
             export_network(folder, weights, name, **overrides)
         if data_license is not None:
             shutil.copy(data_license, folder / "docs" / "data_license.txt")
         fill_model_card(folder, trained_on, results)
         write_large_files(folder, weights_url)
+        verify(folder)
         archive = _zip(folder)
         for made in (folder, archive):
             place = output / made.name
@@ -89,6 +94,37 @@ def build_bundle(
     add_to_listing(output / archive.name, _read(output / bundle.name / "configs" / "metadata.json")["version"])
     write_zoo_tests(bundle.name, output / "ci" / "unit_tests")
     return output / archive.name
+
+
+def write_data_format(folder: Path) -> None:
+    """Say in a bundle's metadata what its network takes and gives, as ``inference.json`` makes it."""
+    inference = _read(folder / "configs" / "inference.json")
+    network, shape = ConfigParser(dict(inference)).get_parsed_content("network_def").eval(), clip_shape(inference)
+    with torch.no_grad():
+        _, channels, *places = network(torch.zeros(1, 3, *shape)).shape
+    metadata = _read(folder / "configs" / "metadata.json")
+    data_format = metadata["network_data_format"]
+    pred = data_format["outputs"]["pred"]
+    names = list(pred["channel_def"].values())
+    if "class_names" in inference:
+        names = [*(name for name in names[:1] if name == "background"), *inference["class_names"]]
+    elif names:
+        names = [*names, *(f"class {index}" for index in range(len(names), channels))][:channels]
+    data_format["inputs"]["image"]["spatial_shape"] = shape
+    pred |= {"num_channels": channels, "spatial_shape": places}
+    pred["channel_def"] = {str(index): name for index, name in enumerate(names)}
+    write_json(folder / "configs" / "metadata.json", metadata, indent=4)
+
+
+def verify(folder: Path) -> None:
+    """Check a bundle as the Model Zoo does: the metadata by their schema, and the network by the metadata.
+
+    Raises:
+        ValueError: when they do not fit; nothing is built then.
+    """
+    metadata, inference = (str(folder / "configs" / f"{name}.json") for name in ("metadata", "inference"))
+    verify_metadata(meta_file=metadata, filepath=Path(__file__).with_name("metadata_schema.json"))
+    verify_net_in_out(net_id="network_def", meta_file=metadata, config_file=inference, device="cpu")
 
 
 def fill_model_card(

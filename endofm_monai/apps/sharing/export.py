@@ -37,6 +37,20 @@ def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> 
     return network.eval(), parser.get()
 
 
+def clip_shape(inference: dict[str, Any]) -> list[int]:
+    """Frames, height and width of the clips that a bundle's network is given, by its ``inference.json``.
+
+    The detector's is a key frame with two supports.
+    """
+    parsed = ConfigParser(dict(inference)).get_parsed_content
+    frames = 3 if _is_detector(inference) else parsed("num_frames" if "num_frames" in inference else "window")
+    return [frames, *ensure_tuple_rep(parsed("frame_size"), 2)]
+
+
+def _is_detector(inference: dict[str, Any]) -> bool:
+    return "Detector" in inference["network_def"]["_target_"]
+
+
 def export_network(
     bundle: str | os.PathLike,
     weights: str | os.PathLike,
@@ -49,7 +63,7 @@ def export_network(
 
     TorchScript (``"ts"``) takes clips of any shape that the network takes; so does ONNX (``"onnx"``, compared with ONNX
     Runtime), but for the detector's, whose frames have the bundle's ``frame_size``. A TensorRT engine (``"trt"``, for
-    an NVIDIA GPU) takes the shape in the metadata. The overlay with which inference runs the file,
+    an NVIDIA GPU) takes clips of :func:`clip_shape`. The overlay with which inference runs the file,
     ``configs/inference_ts.json`` or ``inference_onnx.json``, is written too.
 
     Args:
@@ -86,7 +100,7 @@ def export_network(
         elif format == "onnx":
             onnx_export(**{**common, **written["onnx_export"]})
         else:
-            trt_export(**common, precision=precision)
+            trt_export(**common, precision=precision, input_shape=[1, 3, *clip_shape(inference)])
     if (name := f"inference_{format}") in written:
         write_json(configs / f"{name}.json", written[name], indent=4)
     return path
@@ -98,19 +112,16 @@ def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
     The detector's ONNX file has a fixed height and width, since the exporter makes bounds of the sizes that its pyramid
     and boxes are computed with.
     """
-    is_detector = "Detector" in inference["network_def"]["_target_"]
-    adapter = f"endofm_monai.inferers.{'OnnxDetector' if is_detector else 'OnnxNetwork'}"
+    adapter = f"endofm_monai.inferers.{'OnnxDetector' if _is_detector(inference) else 'OnnxNetwork'}"
     networks = {"ts": "$torch.jit.load(@exported, @device)", "onnx": {"_target_": adapter, "path": "@exported"}}
     changed = {"load_pretrain": False, **({"amp": False} if "amp" in inference else {})}
     made: dict[str, dict[str, Any]] = {}
     for format, network in networks.items():
         exported = f"$@bundle_root + '/models/{EXPORTED_NAMES[format]}'"
         made[f"inference_{format}"] = {"exported": exported, **changed, "network_def": network}
-    size, open_axes = (96, 128), [0, 2, 3, 4]
-    if is_detector:
-        size, open_axes = ensure_tuple_rep(inference["frame_size"], 2), [0, 2]
+    open_axes = [0, 2] if _is_detector(inference) else [0, 2, 3, 4]
     names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": open_axes}}
     settings = {**names, "verify": True, "use_ort": True, "rtol": 0.001, "atol": 0.0001}
-    shape = [2, 3, 3, *size]
+    shape = [2, 3, *clip_shape(inference)]
     made["onnx_export"] = {"net_id": "network_def", "input_shape": shape, "converter_kwargs": settings}
     return made

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser, verify_net_in_out
 from safetensors.torch import load_file
 
 from endofm_monai.apps.sharing.build import build_bundle, fill_model_card
@@ -79,6 +82,80 @@ def test_safetensors_alone_are_what_the_configs_load(shared: Path, tmp_path: Pat
     assert check_large_files(folder) == [folder / "models" / "model.safetensors"]
     assert "Trained on: Two made-up videos." in (folder / "docs" / "model_card.md").read_text()
     assert bundle_versions(tmp_path)["endofm_pretraining"]["latest_version"] == "0.1.0"
+
+
+SMALL = {"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2}
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings, and what the metadata say then
+    "endofm_pretraining": (
+        {**SMALL, "num_frames": 4, "frame_size": 64},
+        {"clip": [4, 64, 64], "num_channels": 16, "spatial_shape": [], "channel_def": {}},
+    ),
+    "endofm_polyp_classification": (
+        {**SMALL, "class_names": ["clean", "polyp", "bleeding"], "num_frames": 2, "frame_size": 48},
+        {
+            **{"clip": [2, 48, 48], "num_channels": 3, "spatial_shape": []},
+            "channel_def": {"0": "clean", "1": "polyp", "2": "bleeding"},
+        },
+    ),
+    "endofm_polyp_segmentation": (
+        {**SMALL, "decoder": "simple", "num_classes": 3, "window": 2, "frame_size": 32},
+        {
+            **{"clip": [2, 32, 32], "num_channels": 3, "spatial_shape": [2, 32, 32]},
+            "channel_def": {"0": "background", "1": "polyp", "2": "class 2"},
+        },
+    ),
+    "endofm_polyp_detection": (
+        {**SMALL, "class_names": ["polyp"], "frame_size": [64, 96]},
+        {
+            **{"clip": [3, 64, 96], "num_channels": 14, "spatial_shape": [129]},
+            "channel_def": {"0": "background", "1": "polyp"},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_metadata_tell_of_the_network_that_is_shared(name: str, tmp_path: Path) -> None:
+    settings, expected = OTHERS[name]
+    parser = ConfigParser({**json.loads((BUNDLES / name / CONFIG).read_text())})
+    parser.update(settings)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "trained.pt")
+    build_bundle(BUNDLES / name, tmp_path / "trained.pt", tmp_path, **settings)
+    metadata = tmp_path / name / "configs" / "metadata.json"
+    data_format = json.loads(metadata.read_text())["network_data_format"]
+    clip, pred = data_format["inputs"]["image"]["spatial_shape"], data_format["outputs"]["pred"]
+    assert {"clip": clip, **{key: pred[key] for key in expected if key != "clip"}} == expected
+    verify_net_in_out("network_def", str(metadata), str(tmp_path / name / CONFIG), device="cpu")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / name / "models").iterdir()} == {0o666 & ~umask}
+    export = json.loads((tmp_path / name / "configs" / "onnx_export.json").read_text())
+    assert export["input_shape"] == [2, 3, *expected["clip"]]
+
+
+def test_what_fails_the_checks_of_the_zoo_is_not_built(shared: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "endofm_pretraining"
+    shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("models", "eval"))
+    metadata = bundle / "configs" / "metadata.json"
+    before, _, after = metadata.read_text().rpartition('"dtype": "float32"')
+    metadata.write_text(f'{before}"dtype": "float64"{after}')
+    with pytest.raises(ValueError, match="dtype"):
+        build_bundle(bundle, shared / "trained.pt", tmp_path / "out", preset="tiny", frame_size=32)
+    metadata.write_text(metadata.read_text().replace('"monai_version"', '"monay_version"'))
+    with pytest.raises(ValueError, match="monai_version"):
+        build_bundle(bundle, shared / "trained.pt", tmp_path / "out", preset="tiny", frame_size=32)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_packages_are_those_that_every_supported_python_has(name: str) -> None:
+    tested = (BUNDLES.parent / "scripts" / "constraints" / "python3.10.txt").read_text().splitlines()
+    metadata = json.loads((BUNDLES / name / "configs" / "metadata.json").read_text())
+    needed = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"]}
+    needed |= {"numpy": metadata["numpy_version"], **metadata["required_packages_version"]}
+    assert [
+        f"{package}=={version}" for package, version in needed.items() if f"{package}=={version}" not in tested
+    ] == []
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path: Path) -> None:
