@@ -92,7 +92,13 @@ class Bundle:
         listing = self.path / "large_files.yml"
         for entry in ConfigParser.load_config_file(str(listing))["large_files"] if listing.is_file() else ():
             expected, kind = entry.get("hash_val"), entry.get("hash_type", "md5")
-            if self.path / entry["path"] == weights and not check_hash(str(weights), expected, kind):
+            if self.path / entry["path"] != weights:
+                continue
+            try:
+                weights.open("rb").close()  # of a file that it cannot read, MONAI says that its hash is another
+            except OSError as error:
+                raise WeightsError(f"{weights}: cannot be read ({error.strerror}).") from error
+            if not check_hash(str(weights), expected, kind):
                 raise WeightsError(
                     f"{weights}: is not the file that was shared: its {kind} is not {expected}, as in {listing.name}. "
                     "Nothing was loaded."

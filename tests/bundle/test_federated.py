@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType, Weight
 from monai.fl.utils.exchange_object import ExchangeObject
 from trial import TRIAL_TRAINING
 
+from endofm_monai.apps.sharing.federated import ROUND, FederatedClient, initial_network
+
 METRICS = {
     "endofm_pretraining": "knn_accuracy",
     "endofm_polyp_classification": "score",
     "endofm_polyp_segmentation": "dice",
     "endofm_polyp_detection": "ap50",
 }
+JOB = Path(__file__).parents[2] / "scripts" / "federated" / "job.py"
 Weights = dict[str, torch.Tensor]
 
 
@@ -103,3 +108,54 @@ def test_pretraining_aggregates_student_and_teacher(trial_datalist, tmp_path):
     for key, value in clients[0].evaluator.network.state_dict().items():
         assert key.startswith("teacher.backbone.")
         assert torch.equal(value.cpu(), mean[key])
+
+
+def federate(name: str, datalist: Path, output: Path, site: str, restart: bool, weights: Weights) -> list[Weights]:
+    """What a site gives after each of two rounds that begin with the same weights, as no server would give them."""
+    settings = {**TRIAL_TRAINING[name], "dataset_dir": str(datalist.parent), "datalist": str(datalist), "epochs": 2}
+    client, updates = None, []
+    for number in (0, 1):
+        if client is None or restart:
+            client = FederatedClient(BundleUnderTest(name).folder, output, **settings)
+            client.initialize({ExtraItems.CLIENT_NAME: site})
+        client.train(ExchangeObject(weights=weights), {ROUND: number})
+        assert client.trainer.state.epoch == number + 1
+        updates.append(weights_of(client))
+    return updates
+
+
+@pytest.mark.parametrize("name", ["endofm_pretraining", "endofm_polyp_classification"])
+def test_a_site_whose_process_restarts_goes_on_as_if_it_had_not(name, trial_datalist, tmp_path):
+    settings = {**TRIAL_TRAINING[name], "dataset_dir": str(trial_datalist.parent), "datalist": str(trial_datalist)}
+    torch.manual_seed(0)
+    network = initial_network(str(BundleUnderTest(name).folder), **settings)
+    start = {key: value.clone() for key, value in network.state_dict().items()}
+    expected = federate(name, trial_datalist, tmp_path, "one", restart=False, weights=start)
+    assert expected[0].keys() == start.keys()
+    assert any(not torch.equal(value, expected[1][key]) for key, value in expected[0].items())
+    for site in ("two", "one"):  # another site in the same folder, and the same in a second federation
+        found = federate(name, trial_datalist, tmp_path, site, restart=True, weights=start)
+        for one, other in zip(found, expected, strict=True):
+            assert all(torch.equal(value, other[key]) for key, value in one.items())
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+
+
+@pytest.mark.full_size
+def test_nvflare_runs_two_federations_of_two_sites_after_each_other(trial_datalist, tmp_path):
+    pytest.importorskip("nvflare", reason="needs nvflare, in an environment of its own")
+    name = "endofm_polyp_classification"
+    settings = {**TRIAL_TRAINING[name], "datalist": str(trial_datalist)}
+    for site in ("one", "two"):
+        (tmp_path / "data" / site).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / site).symlink_to(trial_datalist.parent)
+    command = [sys.executable, str(JOB), str(BundleUnderTest(name).folder), "--sites", "['one','two']"]
+    command += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    results = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(torch.load(done.stdout.splitlines()[-1], weights_only=True)["model"])
+    network = initial_network(str(BundleUnderTest(name).folder), **settings)
+    network.load_state_dict(results[0])
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"one", "two", "server"}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from blob_scene import infer, start_app
 from endofm_monai.apps.monai_label.lib.clips import find_clip, neighbors
 from endofm_monai.apps.monai_label.main import EndoFMApp, load_tasks
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
+from endofm_monai.weights import WeightsError
 
 
 def edit(bundle: Path, name: str, **changes: object) -> None:
@@ -85,6 +87,21 @@ def test_shared_weights_are_compared_with_their_hash(tmp_path):
     ):
         assert "is not the file that was shared" in answer.text
     assert infer(client, SEGMENTATION, image="single").status_code == 400
+
+
+def test_shared_weights_that_cannot_be_read_are_not_called_forged(tmp_path, monkeypatch):
+    bundle = make_bundle(tmp_path, "segmentation")
+    weights = bundle / "models" / "model.pt"
+    entry = {"path": "models/model.pt", "hash_val": "0" * 64, "hash_type": "sha256"}
+    (bundle / "large_files.yml").write_text(json.dumps({"large_files": [entry]}))
+    opened = Bundle(bundle)
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(WeightsError, match=r"models/model.pt: cannot be read \(Permission denied\)"):
+        opened.check_weights(weights)
 
 
 def test_weights_of_another_network_or_with_code_get_a_message(tmp_path):

@@ -18,6 +18,7 @@ from blob_bundles import FRAMES, HEIGHT, WIDTH, draw, truth
 from PIL import Image
 
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore
+from endofm_monai.utils import TEMPORARY_PREFIX
 
 
 def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG") -> bytes:
@@ -172,7 +173,7 @@ def test_an_unreadable_index_is_made_anew_of_the_labels(tmp_path, content, caplo
     labels = store.datalist()
     assert len(labels) == 2
     (tmp_path / "datastore_v2.json").write_text(content)
-    (tmp_path / "labels" / "final" / ".endofm-a-1.png").touch()  # as a killed server leaves it
+    (tmp_path / "labels" / "final" / f"{TEMPORARY_PREFIX}{2**22 + 1}-a.png").touch()  # as a killed server leaves it
     assert CheckedDatastore(str(tmp_path)).datalist() == labels
     assert "datastore_v2.json: is not readable" in caplog.text
     assert not list(tmp_path.rglob(".endofm-*"))

@@ -20,7 +20,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, open_clip, read_mask
 from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
-from endofm_monai.utils import TEMPORARY_PREFIX, atomic_path, write_json
+from endofm_monai.utils import atomic_path, check_writable, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +38,10 @@ class CheckedDatastore(LocalDatastore):
     """
 
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
-        index, labels = Path(folder, "datastore_v2.json"), Path(folder, "labels")
         try:
-            with atomic_path(labels / "writable"):
-                pass
-            (labels / "writable").unlink()
-            for part in (index.parent, *labels.rglob("*/")):
-                for left in part.glob(f"{TEMPORARY_PREFIX}*"):  # by a server that was killed
-                    left.unlink()
-            _mend(index)
+            check_writable(Path(folder, "labels"))
+            remove_leftovers(folder, "**/")
+            _mend(Path(folder, "datastore_v2.json"))
         except OSError as error:
             raise PermissionError(
                 f"{folder}: the server cannot write there ({error.strerror}), so it could keep no label; give it the "

@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a site of a federation runs; ``job.py`` beside it says where and with what."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import nvflare.client as flare
+from monai.fl.utils.constants import ExtraItems
+from monai.fl.utils.exchange_object import ExchangeObject
+
+from endofm_monai.apps.sharing.federated import ROUND, FederatedClient
+
+
+def run(bundle: str, data: str, output: str, **settings: Any) -> None:
+    """Take part in a federation with the data in ``<data>/<name of the site>``."""
+    flare.init()
+    site = flare.get_site_name()
+    client = FederatedClient(bundle, output, dataset_dir=str(Path(data, site)), **settings)
+    client.initialize({ExtraItems.CLIENT_NAME: site})
+    while flare.is_running():
+        model = flare.receive()
+        weights = ExchangeObject(weights=model.params)
+        metrics = client.evaluate(weights).metrics
+        client.train(weights, {ROUND: model.current_round})
+        flare.send(flare.FLModel(params=client.get_weights().weights, metrics=metrics))
+    client.finalize()
+
+
+if __name__ == "__main__":
+    run(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -1,0 +1,53 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Train a bundle in a federation, here in NVFlare's simulator: all sites on this machine.
+
+``python scripts/federated/job.py bundle/endofm_polyp_segmentation --data DIR --sites "['a','b']" --output outputs``
+"""
+
+from pathlib import Path
+from typing import Any
+
+import fire
+from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
+from nvflare.recipe import SimEnv
+
+from endofm_monai.utils import write_json
+
+
+def run(bundle: str, data: str, sites: list[str], output: str, rounds: int = 2, **settings: Any) -> Path:
+    """Average the weights of the sites, each with the data in ``<data>/<name of the site>``.
+
+    Args:
+        bundle: the bundle's folder, the same path at server and sites.
+        data: the folder of the sites' data, likewise.
+        sites: their names.
+        output: sites write to the folders of their names in it, the server to ``server``.
+        rounds: how often they average, each time after an epoch.
+        settings: values for keys of ``train.json``, for example ``preset="small"``.
+
+    Returns:
+        the weights.
+    """
+    bundle, data, output = (str(Path(path).resolve()) for path in (bundle, data, output))
+    arguments = Path(output, "client.json")
+    write_json(arguments, {"bundle": bundle, "data": data, "output": output, "epochs": rounds, **settings})
+    recipe = FedAvgRecipe(
+        name="server",
+        model={
+            "class_path": "endofm_monai.apps.sharing.federated.initial_network",
+            "args": {"bundle": bundle, **settings},
+        },
+        min_clients=len(sites),
+        num_rounds=rounds,
+        train_script=str(Path(__file__).with_name("client.py")),
+        train_args=str(arguments),
+        launch_external_process=True,
+    )
+    result = recipe.execute(SimEnv(clients=sites, workspace_root=output)).get_result()
+    return next(Path(result).rglob("FL_global_model.pt"))
+
+
+if __name__ == "__main__":
+    fire.Fire(run)
