@@ -15,12 +15,11 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from endofm_monai.apps.sharing.federated import ROUND, FederatedClient
 
 
-def run(bundle: str, data: str, output: str, **settings: Any) -> None:
-    """Take part in a federation with the data in ``<data>/<name of the site>``."""
-    flare.init()
-    site = flare.get_site_name()
+def run(site: str, bundle: str, data: str, output: str, **settings: Any) -> None:
+    """Take part in a federation with the data in ``<data>/<site>``."""
     client = FederatedClient(bundle, output, dataset_dir=str(Path(data, site)), **settings)
-    client.initialize({ExtraItems.CLIENT_NAME: site})
+    client.initialize({ExtraItems.CLIENT_NAME: site})  # MONAI lists modules, which NVFlare's threads import
+    flare.init()
     while flare.is_running():
         model = flare.receive()
         weights = ExchangeObject(weights=model.params)
@@ -31,4 +30,4 @@ def run(bundle: str, data: str, output: str, **settings: Any) -> None:
 
 
 if __name__ == "__main__":
-    run(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    run(sys.argv[2], **json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -11,12 +11,14 @@ from typing import Any
 
 import fire
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
-from nvflare.recipe import SimEnv
+from nvflare.recipe import SimEnv, set_per_site_config
 
 from endofm_monai.utils import write_json
 
 
-def run(bundle: str, data: str, sites: list[str], output: str, rounds: int = 2, **settings: Any) -> Path:
+def run(
+    bundle: str, data: str, sites: list[str], output: str, rounds: int = 2, metric: str = "dice", **settings: Any
+) -> Path:
     """Average the weights of the sites, each with the data in ``<data>/<name of the site>``.
 
     Args:
@@ -25,6 +27,7 @@ def run(bundle: str, data: str, sites: list[str], output: str, rounds: int = 2, 
         sites: their names.
         output: sites write to the folders of their names in it, the server to ``server``.
         rounds: how often they average, each time after an epoch.
+        metric: of the evaluation, by which the server keeps the best weights.
         settings: values for keys of ``train.json``, for example ``preset="small"``.
 
     Returns:
@@ -41,10 +44,11 @@ def run(bundle: str, data: str, sites: list[str], output: str, rounds: int = 2, 
         },
         min_clients=len(sites),
         num_rounds=rounds,
+        key_metric=metric,
         train_script=str(Path(__file__).with_name("client.py")),
-        train_args=str(arguments),
         launch_external_process=True,
     )
+    set_per_site_config(recipe, {site: {"train_args": f"{arguments} {site}"} for site in sites})
     result = recipe.execute(SimEnv(clients=sites, workspace_root=output)).get_result()
     return next(Path(result).rglob("FL_global_model.pt"))
 

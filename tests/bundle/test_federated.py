@@ -141,6 +141,7 @@ def test_a_site_whose_process_restarts_goes_on_as_if_it_had_not(name, trial_data
 
 
 @pytest.mark.full_size
+@pytest.mark.timeout(1800)
 def test_nvflare_runs_two_federations_of_two_sites_after_each_other(trial_datalist, tmp_path):
     pytest.importorskip("nvflare", reason="needs nvflare, in an environment of its own")
     name = "endofm_polyp_classification"
@@ -149,7 +150,7 @@ def test_nvflare_runs_two_federations_of_two_sites_after_each_other(trial_datali
         (tmp_path / "data" / site).parent.mkdir(exist_ok=True)
         (tmp_path / "data" / site).symlink_to(trial_datalist.parent)
     command = [sys.executable, str(JOB), str(BundleUnderTest(name).folder), "--sites", "['one','two']"]
-    command += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    command += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--metric", METRICS[name]]
     command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     results = []
     for _ in range(2):

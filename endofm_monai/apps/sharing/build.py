@@ -18,7 +18,7 @@ import endofm_monai
 from endofm_monai.apps.sharing.export import EXPORTED_NAMES, clip_shape, export_network, load_network, overlays
 from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
-from endofm_monai.utils import atomic_path, sha256, write_json
+from endofm_monai.utils import as_class_names, atomic_path, sha256, write_json
 
 WEIGHT_FORMATS = ("pt", "safetensors")
 NOT_SHARED = shutil.ignore_patterns("__pycache__", "*.pyc", "eval", "models", "logs", "bin", "model", ".*")
@@ -107,7 +107,7 @@ def write_data_format(folder: Path) -> None:
     pred = data_format["outputs"]["pred"]
     names = list(pred["channel_def"].values())
     if "class_names" in inference:
-        names = [*(name for name in names[:1] if name == "background"), *inference["class_names"]]
+        names = [*(name for name in names[:1] if name == "background"), *as_class_names(inference["class_names"])]
     elif names:
         names = [*names, *(f"class {index}" for index in range(len(names), channels))][:channels]
     data_format["inputs"]["image"]["spatial_shape"] = shape

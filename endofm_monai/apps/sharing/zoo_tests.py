@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import json
 import os
 import subprocess
 import sys
@@ -91,7 +92,9 @@ class BundleTestCase(unittest.TestCase):
         self.model = self.folder / "models" / "model.pt"
         self.data = {"dataset_dir": folder.name, "datalist": str(make_trial_clips(folder.name))}
         self.data |= {"bundle_root": str(self.root), "output_dir": str(self.folder / "eval")}
-        self.training: dict[str, Any] = {**self.data, **TRAINING, "ckpt_dir": str(self.model.parent)}
+        known = json.loads(Path(self._configs("train")[0]).read_text(encoding="utf-8"))
+        settings = {key: value for key, value in TRAINING.items() if key.partition("::")[0] in known}
+        self.training: dict[str, Any] = {**self.data, **settings, "ckpt_dir": str(self.model.parent)}
 
     def train_evaluate_infer(self) -> None:
         """The model of a training is evaluated and used, in one process."""

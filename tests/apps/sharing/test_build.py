@@ -60,16 +60,16 @@ def test_zip_is_complete_and_holds_the_weights(shared: Path) -> None:
         assert all(torch.equal(state[name], trained[name]) for name in trained)
 
 
-def test_same_content_gives_the_same_bytes_and_replaces_the_former(shared: Path) -> None:
+def test_same_content_gives_the_same_bytes_and_replaces_the_former(shared: Path, settings: dict[str, Any]) -> None:
     archive = shared / "out" / "endofm_pretraining.zip"
     before = archive.read_bytes()
-    build_bundle(BUNDLE, shared / "trained.pt", shared / "out", preset="tiny", frame_size=32)
+    build_bundle(BUNDLE, shared / "trained.pt", shared / "out", **settings)
     assert archive.read_bytes() == before
 
 
-def test_safetensors_alone_are_what_the_configs_load(shared: Path, tmp_path: Path) -> None:
+def test_safetensors_alone_are_what_the_configs_load(shared: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     url = "https://example.org/weights/"
-    data = {"weights_url": url, "trained_on": "Two made-up videos.", "preset": "tiny", "formats": "safetensors"}
+    data = {"weights_url": url, "trained_on": "Two made-up videos.", **settings, "formats": "safetensors"}
     data["network_def::drop_path_rate"] = 0.0
     build_bundle(BUNDLE, shared / "trained.pt", tmp_path, **data)
     folder = tmp_path / "endofm_pretraining"
@@ -105,7 +105,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings, and wh
         },
     ),
     "endofm_polyp_detection": (
-        {**SMALL, "class_names": ["polyp"], "frame_size": [64, 96]},
+        {**SMALL, "class_names": "polyp", "frame_size": [64, 96]},
         {
             **{"clip": [3, 64, 96], "num_channels": 14, "spatial_shape": [129]},
             "channel_def": {"0": "background", "1": "polyp"},
@@ -133,17 +133,17 @@ def test_metadata_tell_of_the_network_that_is_shared(name: str, tmp_path: Path) 
     assert export["input_shape"] == [2, 3, *expected["clip"]]
 
 
-def test_what_fails_the_checks_of_the_zoo_is_not_built(shared: Path, tmp_path: Path) -> None:
+def test_what_fails_the_checks_of_the_zoo_is_not_built(shared: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     bundle = tmp_path / "endofm_pretraining"
     shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("models", "eval"))
     metadata = bundle / "configs" / "metadata.json"
     before, _, after = metadata.read_text().rpartition('"dtype": "float32"')
     metadata.write_text(f'{before}"dtype": "float64"{after}')
     with pytest.raises(ValueError, match="dtype"):
-        build_bundle(bundle, shared / "trained.pt", tmp_path / "out", preset="tiny", frame_size=32)
+        build_bundle(bundle, shared / "trained.pt", tmp_path / "out", **settings)
     metadata.write_text(metadata.read_text().replace('"monai_version"', '"monay_version"'))
     with pytest.raises(ValueError, match="monai_version"):
-        build_bundle(bundle, shared / "trained.pt", tmp_path / "out", preset="tiny", frame_size=32)
+        build_bundle(bundle, shared / "trained.pt", tmp_path / "out", **settings)
     assert list((tmp_path / "out").iterdir()) == []
 
 

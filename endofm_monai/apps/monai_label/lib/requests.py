@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 from fastapi import Depends, FastAPI, HTTPException, Request
 from monailabel.endpoints import activelearning, batch_infer, datastore, infer, scoring, train, wsi_infer
-from monailabel.utils.others.generic import device_list, name_to_device
+from monailabel.utils.others.generic import name_to_device
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from endofm_monai.utils import as_device
 
 MAX_NOTE_BYTES, MAX_NOTE_DEPTH = 1 << 16, 20
 
@@ -21,14 +23,7 @@ MAX_NOTE_BYTES, MAX_NOTE_DEPTH = 1 << 16, 20
 def _usable(asked: Any) -> torch.device:
     """The device of a name in torch or in the lists that MONAI Label shows; without one the best."""
     asked = asked[0] if isinstance(asked, list) and asked else asked
-    try:
-        device = torch.device(name_to_device(asked))
-    except (RuntimeError, TypeError, AttributeError):
-        device = torch.device("meta")
-    count = torch.cuda.device_count() if device.type == "cuda" else int(device.type == "cpu")
-    if (device.index or 0) >= count:
-        raise ValueError(f"must be one of {', '.join(dict.fromkeys(['cpu', *device_list()]))}")
-    return device
+    return as_device(name_to_device(asked) if isinstance(asked, str) or not asked else asked)
 
 
 def _past(seconds: int) -> int:
@@ -139,7 +134,8 @@ def parse(schema: type[Schema], content: Any) -> Schema:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "params"
         reason = first["msg"].removeprefix("Value error, ").partition(" or instance of")[0]
-        raise HTTPException(400, f"`{key}`: {reason}, found {reprlib.repr(first['input'])}.") from error
+        named = reason if reason[0] == "`" else f"`{key}`: {reason}, found {reprlib.repr(first['input'])}."
+        raise HTTPException(400, named) from error
 
 
 def parse_text(schema: type[Schema], key: str, text: str) -> Schema:
