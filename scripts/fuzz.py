@@ -19,7 +19,7 @@ import time
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,6 +30,7 @@ import nibabel
 import numpy as np
 import pydicom
 import torch
+from monai.utils import ensure_tuple
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from safetensors.torch import save_file
@@ -241,7 +242,7 @@ class Server:
         self.process = None
 
 
-def fuzz(seconds: float = 600, seed: int = 0, doors: list[str] | None = None, output: str = "outputs/fuzz") -> str:
+def fuzz(seconds: float = 600, seed: int = 0, doors: Sequence[str] | None = None, output: str = "outputs/fuzz") -> str:
     """Damage files at random and give them to the doors in turn.
 
     Args:
@@ -253,7 +254,7 @@ def fuzz(seconds: float = 600, seed: int = 0, doors: list[str] | None = None, ou
     Returns:
         the counts of the verdicts by door, as text; bad ones end the command with an error.
     """
-    chosen, draw, kept = doors or list(DOORS), random.Random(seed), Path(output)
+    chosen, draw, kept = ensure_tuple(doors or DOORS), random.Random(seed), Path(output)
     counts: dict[str, Counter[str]] = {door: Counter() for door in chosen}
     bad: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -95,7 +95,7 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
         advice = _advice(state, own, backbone_differs or is_backbone, bool(reshaped))
         kind = type(unwrap(network)).__name__
         raise WeightsError(f"{weights}: does not fit {kind}: {'; '.join(_counts(problems))}.{advice}")
-    check_types({name: state[name] for name in matched}, weights.file)
+    check_types({name: state[name] for name in matched if own[name].is_floating_point()}, weights.file)
     network.load_state_dict({names[name]: state[name] for name in matched}, strict=False)
     return LoadReport(str(weights), tuple(matched), tuple(missing), (*unexpected, *left_out), weights.notes)
 

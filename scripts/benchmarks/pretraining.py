@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -81,7 +82,7 @@ def learning(dataset_dir: str = "datasets/sample/data", seeds: int = 3, **settin
             given = {**places, "ckpt_dir": f"{folder}/models", "bundle_root": str(BUNDLES / "endofm_pretraining")}
             options = [f"--{name}={value}" for name, value in {**given, "seed": seed, **settings}.items()]
             command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), *options]
-            seconds = seconds_of_call(lambda command=command: subprocess.run(command, check=True))
+            seconds = seconds_of_call(partial(subprocess.run, command, check=True))
             record = json.loads(Path(folder, "learning.json").read_text(encoding="utf-8"))
         last, before, after = record["epochs"][-1], record["before"], record["after"]
         ranks, spreads = ([row[name] for row in record["epochs"]] for name in ("effective_rank", "spread"))

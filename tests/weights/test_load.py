@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from endofm_monai.networks.nets import EndoFM
 from endofm_monai.weights import WeightsError, initialize_backbone, load_published
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_pretraining.json"
@@ -254,3 +255,12 @@ def test_a_network_without_backbone_or_a_missing_file(tmp_path, make_network):
         initialize_backbone(nn.Linear(2, 2), tmp_path / "none.pth")
     with pytest.raises(WeightsError, match=r"none\.pth: there is no such file"):
         initialize_backbone(make_network(), tmp_path / "none.pth")
+
+
+def test_counters_of_a_network_are_no_weights(tmp_path):
+    network = nn.Sequential(EndoFM.from_preset("tiny", depth=1, img_size=32), nn.BatchNorm2d(3))
+    network[1].num_batches_tracked.fill_(7)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    network[1].num_batches_tracked.zero_()
+    load_published(network, tmp_path / "model.pt")
+    assert int(network[1].num_batches_tracked) == 7
