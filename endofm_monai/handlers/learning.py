@@ -116,7 +116,7 @@ class LearningReport:
                 pairs = torch.stack([backbone(view.to(device)).float() for view in batch[CommonKeys.IMAGE]], dim=1)
                 rows.update({(repeat, int(i)): [pair] for i, pair in zip(batch["index"], pairs.cpu(), strict=True)})
         gathered = rows.gather()
-        repeats = [[rows[0] for place, rows in gathered.items() if place[0] == r] for r in range(self.repeats)]
+        repeats = [[found[0] for place, found in gathered.items() if place[0] == r] for r in range(self.repeats)]
         if not gathered:
             raise ValueError("There is no window to judge the pre-training by: no test clip could be read.")
         first, second = (torch.stack([torch.stack(pairs)[:, side] for pairs in repeats]) for side in (0, 1))
