@@ -20,6 +20,8 @@ __all__ = ["VideoReader"]
 # Codecs in which a frame that is marked as no reference is needed by no other frame. (In H.265 the mark only holds
 # within a temporal layer.)
 _SKIPPABLE_CODECS = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
+# Formats without presentation times: FFmpeg invents some.
+_WITHOUT_TIMES = ("avi", "mpegvideo", "m4v", "h264", "hevc", "vvc", "vc1", "obu", "dirac")
 _INTRA = (PictureType.I, PictureType.NONE)
 # Reading this many packets without decoding them takes about as long as a seek.
 _SEEK_DISTANCE = 16
@@ -113,7 +115,7 @@ class VideoReader(ClipReader):
             self._display = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
         height, width = self._to_rgb(frame).shape[:2]
         first = frame.pts
-        if table.doubtful and self._container.format.name != "avi":
+        if table.doubtful and self._container.format.name not in _WITHOUT_TIMES:
             table.ordered = self._agrees_with_sample()
         elif table.ordered and frame.interlaced_frame and self._stream.codec_context.codec.name == "h264":
             steps = np.diff(table.clock())  # fields and frames may alternate
