@@ -60,12 +60,14 @@ def add_embeddings(rows: Rows, items: Sequence[Mapping[str, Any]], embeddings: I
             raise ValueError(f"A clip's embedding must have the shape (D,), but got {tuple(embedding.shape)}.")
         if "index" not in item and idist.get_world_size() > 1:
             raise ValueError("To order the clips of several processes, items need `index`, as of a `ClipDataset`.")
-        meta = getattr(item.get(CommonKeys.IMAGE), "meta", {})
-        path = item["path"] if "path" in item or not meta else meta[ImageMetaKey.FILENAME_OR_OBJ]
         label = item.get(CommonKeys.LABEL)
         label = label if isinstance(label, int) else -1  # it may also be the path of a mask
-        finite(embedding, f"{path}: ")
-        rows[item.get("index", len(rows))] = [(embedding.detach().float().cpu().numpy(), label, str(path))]
+        rows[item.get("index", len(rows))] = [(embedding.detach().float().cpu().numpy(), label, _path(item))]
+
+
+def _path(item: Mapping[str, Any]) -> str:
+    meta = getattr(item.get(CommonKeys.IMAGE), "meta", {})
+    return str(item["path"] if "path" in item or not meta else meta[ImageMetaKey.FILENAME_OR_OBJ])
 
 
 def attach_embeddings(rows: Rows, engine: Engine) -> None:
@@ -127,10 +129,16 @@ class EmbeddingSaver:
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
         attach_embeddings(self._rows, engine)
         self._broken.attach_broken(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_partial)
+
+    def _check(self, engine: Engine) -> None:
+        output = engine.state.output
+        for item, found in zip(engine.state.batch[: len(output)], output, strict=True):
+            finite(found[CommonKeys.PRED], f"{_path(item)}: ")
 
     def _save(self) -> None:
         clips, broken = ClipEmbeddings.of(self._rows.gather()), self._broken.gather()

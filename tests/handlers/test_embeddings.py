@@ -18,7 +18,7 @@ from monai.handlers import StatsHandler
 from processes import run_two_processes
 from torch import nn
 
-from endofm_monai.data import ClipDataset, EpochSampler
+from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler
 from endofm_monai.handlers import BrokenClipsHandler, EmbeddingSaver, embed_clips
 from endofm_monai.handlers.embeddings import add_embeddings
 from endofm_monai.handlers.rows import Rows
@@ -33,6 +33,14 @@ def read(folder: Path, name: str = "embeddings") -> dict[str, np.ndarray]:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_not_finite_is_no_embedding(make_clip_loader, make_evaluator, backbone, tmp_path) -> None:
+    with torch.no_grad():
+        backbone.cls_token.fill_(float("nan"))
+    with pytest.raises(ClipReadError, match=r"^clip0\.mp4: the network's answer is not finite"):
+        make_evaluator(make_clip_loader(LABELS), [EmbeddingSaver(tmp_path)]).run()
+    assert not names(tmp_path)
 
 
 def test_npz_and_csv_hold_one_row_a_clip(make_clip_loader, make_evaluator, backbone, tmp_path, caplog) -> None:
