@@ -155,7 +155,7 @@ def _parse(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # also an encoding that nobody knows
         raise ValueError(f"{path}: is not valid XML ({error}).") from error
     return builder.close()
 
