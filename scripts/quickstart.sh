@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
-# From nothing to a pre-trained model in minutes: environment, sample data, training, embeddings.
+# From nothing to a pre-trained model in minutes: environment, sample data, training, what it learned, embeddings.
 # OUTPUT chooses where the results go, EPOCHS how long the training takes.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 OUTPUT="${OUTPUT:-$PWD/outputs/quickstart}"
-EPOCHS="${EPOCHS:-20}"
 SAMPLE="datasets/sample/data"
 CONFIGS="bundle/endofm_pretraining/configs"
-TRAINING="['$CONFIGS/train.json','$CONFIGS/tiny.json']"
+TRAINING="['$CONFIGS/train.json','$CONFIGS/small.json','$CONFIGS/tiny.json','$CONFIGS/learning.json']"
 INFERENCE="['$CONFIGS/inference.json','$CONFIGS/tiny_inference.json']"
 
 python datasets/sample/generate.py --output "$SAMPLE"
 
 python -m monai.bundle run --config_file "$TRAINING" --bundle_root bundle/endofm_pretraining \
-    --dataset_dir "$SAMPLE" --datalist "$SAMPLE/datalist.json" --epochs "$EPOCHS" --resume True \
+    --dataset_dir "$SAMPLE" --datalist "$SAMPLE/datalist.json" ${EPOCHS:+--epochs "$EPOCHS"} --resume True \
     --ckpt_dir "$OUTPUT/models" --output_dir "$OUTPUT"
 
 python -m monai.bundle run --config_file "$INFERENCE" --bundle_root bundle/endofm_pretraining \
@@ -22,6 +21,7 @@ python -m monai.bundle run --config_file "$INFERENCE" --bundle_root bundle/endof
 cat <<END
 
 Endo-FM is pre-trained on the sample data (moved stills of PolypGen, CC BY 4.0; only for trying). You will find
+  what it learned   $OUTPUT/report.html   (open it in a browser)
   checkpoint        $OUTPUT/models/checkpoint.pt   (backbone alone: model.pt)
   TensorBoard log   $VENV/bin/tensorboard --logdir $OUTPUT
   the views         $OUTPUT/views/0000001.png
@@ -29,7 +29,8 @@ Endo-FM is pre-trained on the sample data (moved stills of PolypGen, CC BY 4.0; 
   embedding plot    $OUTPUT/embeddings/embeddings.png
 
 The same on your own videos (every readable video below a folder):
-  $VENV/bin/python -m monai.bundle run --config_file "$TRAINING" \\
+  $VENV/bin/python -m monai.bundle run --config_file "['$CONFIGS/train.json','$CONFIGS/small.json']" \\
       --bundle_root bundle/endofm_pretraining --dataset_dir /path/to/videos --ckpt_dir outputs/mine/models --output_dir outputs/mine
-Without tiny.json it is the published full-size model, for a GPU.
+small.json is a recipe for hundreds of clips; without it it is the published one, for tens of thousands. Both are
+full-size models, for a GPU.
 END
