@@ -122,13 +122,15 @@ class EpochSampler(DistributedSampler):
         dataset: the dataset to draw from.
         shuffle: draw a new order each epoch.
         seed: seed of the orders.
+        repeats: how often an epoch sees each clip, each time otherwise augmented; where clips are few, the workers are
+            then started less often.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0) -> None:
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:
         world, rank = idist.get_world_size(), idist.get_rank()
         super().__init__(dataset, world, rank, shuffle, seed)  # type: ignore[arg-type]
         self._done = 0
-        self._decks = _make_decks(dataset, seed)
+        self._decks = _make_decks(dataset, seed, repeats)
         self.num_samples = -(-sum(count for _, count in self._decks) // self.num_replicas)
         self.total_size = self.num_samples * self.num_replicas
 
@@ -151,7 +153,7 @@ class EpochSampler(DistributedSampler):
         return islice(mine, done, None)
 
 
-def _make_decks(dataset: Sized, seed: int) -> list[tuple[torch.Tensor, int]]:
+def _make_decks(dataset: Sized, seed: int, repeats: int) -> list[tuple[torch.Tensor, int]]:
     """Give the clips of each weight in a random order, and how many of them an epoch sees."""
     items = dataset.data if isinstance(dataset, ClipDataset) else [{}] * len(dataset)
     indices: dict[float, list[int]] = defaultdict(list)
@@ -159,7 +161,7 @@ def _make_decks(dataset: Sized, seed: int) -> list[tuple[torch.Tensor, int]]:
         weight = item.get("weight", 1)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
             raise ValueError(f"weight: expected a positive number, found {weight!r} in {item}")
-        indices[float(weight)].append(index)
+        indices[float(weight) * repeats].append(index)
     decks = []
     for weight, clips in sorted(indices.items()):
         count = round(weight * len(clips))
@@ -181,6 +183,7 @@ class ClipLoader(DataLoader):
         batch_size: clips of a batch.
         shuffle: load them in the orders of an :class:`EpochSampler`; otherwise in their own.
         seed: seed of the orders.
+        repeats: see :class:`EpochSampler`.
         num_workers: processes that load clips.
         device: where the batches go: for a GPU they are put into memory that is copied from quickly.
         drop_last: whether to leave out a last batch that is not full; by default with ``shuffle``.
@@ -193,6 +196,7 @@ class ClipLoader(DataLoader):
         *,
         shuffle: bool = False,
         seed: int = 0,
+        repeats: int = 1,
         num_workers: int = 0,
         device: str | torch.device = "cpu",
         drop_last: bool | None = None,
@@ -201,7 +205,7 @@ class ClipLoader(DataLoader):
         super().__init__(
             dataset,
             batch_size=batch_size,
-            sampler=EpochSampler(dataset, shuffle, seed) if is_shared else None,
+            sampler=EpochSampler(dataset, shuffle, seed, repeats) if is_shared else None,
             num_workers=num_workers,
             collate_fn=collate_clips,
             drop_last=shuffle if drop_last is None else drop_last,

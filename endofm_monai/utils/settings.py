@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 RUN_IDS = ("initialize", "run", "finalize")
 OF_MONAI = {*DEFAULT_MLFLOW_SETTINGS["configs"], "save_execute_config", "bundle_root", "use_click", *RUN_IDS}
 FROM_1 = (
-    *("epochs", "batch_size", "accumulation_steps", "val_interval", "checkpoint_interval", "probe_interval"),
+    *("epochs", "batch_size", "clip_repeats", "accumulation_steps"),
+    *("val_interval", "checkpoint_interval", "probe_interval"),
     *("num_frames", "sampling_rate", "frame_size", "num_windows", "num_crops", "clips_per_video", "key_frame_interval"),
     *("window", "stride", "window_batch_size", "block", "num_prototypes", "num_classes", "global_size"),
 )

@@ -23,7 +23,7 @@ from trial import TRIAL_INFERENCE, TRIAL_TRAINING
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "endofm_monai" / "apps" / "sharing" / "metadata_schema.json"
 NAMES = sorted(path.parents[1].name for path in ROOT.glob("bundle/*/configs/metadata.json"))
-ONLY_IN_TRAINING = {"activation_checkpointing", "token_drop"}
+ONLY_IN_TRAINING = {"activation_checkpointing", "frames", "last_blocks", "mode", "token_drop"}
 NOT_OF_THE_CLIP = {"LoadMasksd", "CopyItemsd", "SelectItemsd"}
 
 

@@ -187,6 +187,13 @@ def test_a_source_of_small_weight_is_seen_wholly_over_the_epochs():
     assert {clip for clip in seen[0] if clip > 3} != {clip for clip in seen[1] if clip > 3}
 
 
+def test_repeats_make_epochs_longer_and_every_time_another():
+    dataset = weighted_dataset(None, 2, None)
+    keys = list(EpochSampler(dataset, repeats=3))
+    assert sorted(key.clip for key in keys) == [0] * 3 + [1] * 6 + [2] * 3
+    assert len(set(keys)) == 12
+
+
 def test_a_clip_of_great_weight_is_seen_several_times_and_never_the_same(monkeypatch):
     sampler = EpochSampler(weighted_dataset(*[2.5] * 4, 1))
     first, second = counts(sampler, 2)
