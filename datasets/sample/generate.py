@@ -21,7 +21,7 @@ from endofm_monai.data import mask_boxes
 from endofm_monai.preparation import claim_settings, write_lists
 from endofm_monai.utils import atomic_path
 
-VERSION = 2  # of the pictures: raise it when equal settings no longer give equal pixels
+VERSION = 3  # of the pictures: raise it when equal settings no longer give equal pixels
 STILLS = Path(__file__).parent / "stills"
 NUM_STILLS = 60  # those with an odd number show a polyp, and have a mask
 ABOUT = {
@@ -125,8 +125,10 @@ def write_video(
         with atomic_path(folder / path) as temporary:
             imsave(temporary, mask.astype(np.uint8) * 255, check_contrast=False)
     with atomic_path(folder / f"videos/{name}.mp4") as temporary, av.open(str(temporary), "w") as container:
-        # x264's macroblock tree and several threads give other bytes from run to run
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast", "mbtree": "0"})
+        # x264's macroblock tree and several threads give other bytes from run to run; with key frames alone, a training
+        # decodes the frames that it wants and no others
+        options = {"crf": "18", "preset": "veryfast", "mbtree": "0", "g": "1"}
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.thread_count = 1
         for picture in video:
