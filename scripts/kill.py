@@ -153,8 +153,8 @@ def fingerprint(act: Act, output: Path) -> dict[str, str]:
     found = {}
     for path in sorted({path for pattern in act.results for path in output.glob(pattern)}):
         digest = hashlib.sha256()
-        if path.suffix == ".pt":
-            for name, value in torch.load(path, weights_only=True).items():
+        if path.suffix in (".pt", ".safetensors"):  # of which the second orders its notes at random
+            for name, value in sorted(READERS[path.suffix](path).items()):
                 digest.update(name.encode() + value.numpy().tobytes())
         else:
             content = path.read_bytes()
