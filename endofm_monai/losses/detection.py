@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import ignite.distributed as idist
 import torch
 import torch.nn.functional as F
+from monai.utils import convert_to_tensor
 from torch import nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
@@ -149,6 +150,7 @@ class DetectionLoss(nn.Module):
 
     def _divisors(self, positives: torch.Tensor) -> torch.Tensor:
         """Divisors of the two stages for the numbers of their positives, of which a running mean is kept."""
+        positives = convert_to_tensor(positives, track_meta=False)  # else a checkpoint would hold metadata of boxes
         usual = self.usual_positives.to(positives)
         seen = torch.where(usual > 0, MOMENTUM * usual + (1 - MOMENTUM) * positives, positives)
         self.usual_positives = torch.where(positives > 0, seen, usual)

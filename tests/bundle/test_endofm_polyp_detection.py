@@ -83,6 +83,7 @@ def test_training_keeps_the_best_model_and_a_checkpoint(trained):
     state = torch.load(trained.with_name("checkpoint.pt"), weights_only=True)
     assert state["iteration"] == 4  # 2 videos with 2 key frames, batches of 2, 2 epochs
     assert state["best"]["metric"] is not None
+    assert type(state["loss"]["usual_positives"]) is torch.Tensor  # no metadata of boxes with it
     network = EndoFMDetector.from_preset("tiny", embed_dim=32, depth=2, num_heads=2)
     network.load_state_dict(torch.load(trained, weights_only=True))
     assert list((trained.parents[1] / "eval").glob("events.out.tfevents*"))

@@ -83,9 +83,9 @@ def test_server_is_started_used_trained_and_stopped(server, tmp_path):
 
     # a server that ends takes a training with it, and its workers
     assert http.post(f"/train/{SEGMENTATION}", json={"max_epochs": 1000, "num_workers": 1}).status_code == 200
-    wait(lambda: bool(list(bundle.glob("models/monai_label/training/*.pt"))))
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
+    parent = psutil.Process(process.pid)
+    wait(lambda: len(parent.children(recursive=True)) > 1)  # the training, and the worker of its loader
+    children = parent.children(recursive=True)
     process.terminate()
     process.wait(SECONDS)
     assert "Traceback" not in (tmp_path / "log").read_text()
