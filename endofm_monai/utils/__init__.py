@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.utils.errors import run_from_command_line
+from endofm_monai.utils.errors import name_memory_errors, run_from_command_line
 from endofm_monai.utils.files import (
     TEMPORARY_PREFIX,
     atomic_path,
@@ -15,7 +15,6 @@ from endofm_monai.utils.files import (
     write_csv,
     write_json,
 )
-from endofm_monai.utils.memory import name_memory_errors
 from endofm_monai.utils.settings import as_class_names, as_device, check_run, check_settings
 
 __all__ = [

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The last line that the user of a command sees is the cause."""
+"""The last line that the user of a command sees is the cause; memory errors name what was being done."""
 
 import json
 import logging
@@ -10,16 +10,20 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import fire
 import monai
+import torch
 from tqdm import tqdm
 
 WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")  # MONAI's
 SPEAKING = tuple(os.path.join(os.path.dirname(path), "") for path in (monai.__file__, str(Path(__file__).parent)))
+_SIGNS = ("allocate memory", "out of memory", "ALLOC_FAILED")  # torch has no class of its own for the CPU and cuBLAS
 _settings = {"always": False}
 
 
@@ -104,3 +108,21 @@ def _describe(error: BaseException) -> tuple[str, bool]:
     is_all |= "got an unexpected keyword argument" in text
     line = " ".join(text.split())
     return (line if is_all else f"{name}: {line}"), is_all
+
+
+@contextmanager
+def name_memory_errors(what: Callable[[], str], advice: str) -> Iterator[None]:
+    """Turn every way of having too little memory into a ``MemoryError`` that names what was being done.
+
+    Args:
+        what: says it, when it happens.
+        advice: what to change.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_memory and not any(sign in str(error) for sign in _SIGNS):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise MemoryError(f"{what()}: there is not enough memory; {advice} ({reason}).") from error
