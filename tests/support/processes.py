@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 from collections.abc import Callable
@@ -27,6 +28,7 @@ def run_two_processes(function: Callable[..., None], *args: Any, initialize: boo
 
 
 def _run_rank(rank: int, port: int, function: Callable[..., None], args: tuple[Any, ...], initialize: bool) -> None:
+    faulthandler.dump_traceback_later(200, exit=True)  # says where a rank hangs, before the test is given up
     torch.set_num_threads(1)
     torch.cuda.is_available = lambda: False  # ignite would take a GPU, which a forked process cannot use
     os.environ.update(  # as torchrun does

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import gc
 import os
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -19,6 +20,8 @@ _FORMATS = (
     "h264 hevc vvc vc1 av1 obu dirac mjpeg"
 )
 _OPTIONS = {"format_whitelist": ",".join(_FORMATS.split()), "protocol_whitelist": "file"}
+# A forked worker has none of the threads of FFmpeg, but would wait for them where it collects a codec left behind.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:

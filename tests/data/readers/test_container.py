@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import struct
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,22 @@ PLAYLISTS = {
     "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
     "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"></MPD>',
 }
+
+
+def test_a_forked_process_leaves_the_threads_of_other_readers_alone(tmp_path: Path, write_video: Any) -> None:
+    write_video(tmp_path / "clip.mp4", frames=8)
+    reader = VideoReader(tmp_path / "clip.mp4", threads=2)
+    reader.read([0])
+    gc.disable()
+    try:
+        del reader  # a cycle, not closed
+        worker = multiprocessing.get_context("fork").Process(target=gc.collect)
+        worker.start()
+        worker.join(30)
+        assert worker.exitcode == 0
+    finally:
+        worker.kill()
+        gc.enable()
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ffconcat", ""])
