@@ -27,7 +27,8 @@ def merge_datalists(
             epoch sees half of them, the next one the other half; with 2 it sees all of them twice. The list holds all
             clips, with their ``weight`` for :class:`endofm_monai.data.EpochSampler`.
         sections: sections to take. Leave out those that anything is tested on.
-        keep_labels: keep the labels, boxes and masks of the clips, which pre-training does not need.
+        keep_labels: keep the labels, boxes and masks of the clips, which pre-training does not need, and their sections;
+            otherwise all are for training.
 
     Returns:
         the path of the list.
@@ -43,24 +44,24 @@ def merge_datalists(
     manifests = {folder: read(Path(folder, "manifest.json")) for folder in folders}
     data = {folder: Path(folder, manifest["dataset_dir"]).resolve() for folder, manifest in manifests.items()}
     root = Path(os.path.commonpath(list(data.values())))
-    items: list[dict[str, Any]] = []
+    items: dict[str, list[dict[str, Any]]] = {}
     shares = {}
     for folder, manifest in manifests.items():
         content = read(Path(folder, "datalist.json"))
-        clips = [item for section in sections for item in content.get(section, [])]
+        clips = [(section, item) for section in sections for item in content.get(section, [])]
         shares[manifest["name"]] = {"clips": len(clips), "weight": weights[folder]}
-        for item in clips:
+        for section, item in clips:
             merged = {**(item if keep_labels else {}), "source": manifest["name"]}
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
             for key in ("image", *({"mask"} & merged.keys())):
                 merged[key] = move_paths(item[key], data[folder], root)
-            items.append(merged)
+            items.setdefault(section if keep_labels else "training", []).append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
-    write_lists(Path(output), {"name": "pre-training", "sources": shares, "training": items})
+    write_lists(Path(output), {"name": "pre-training", "sources": shares, **items})
     counts = ", ".join(f"{name}: {each['clips']} x {each['weight']:g}" for name, each in shares.items())
-    print(f"{len(items)} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
+    print(f"{sum(map(len, items.values()))} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
     return output
 
 

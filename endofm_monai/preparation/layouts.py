@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import csv
 import hashlib
 import math
 import os
@@ -79,6 +80,17 @@ def share_of(name: str) -> float:
 def split_by_name(name: str) -> str:
     """Give the section of an image or video: by its name alone, a tenth each is for test and validation."""
     return "test" if share_of(name) < 0.1 else "validation" if share_of(name) < 0.2 else "training"
+
+
+def read_sections(path: str | Path) -> dict[str, str]:
+    """Read which section each image or video belongs to: a CSV file with the columns ``name`` and ``section``."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    known = ("training", "validation", "test")
+    for line, row in enumerate(rows, start=2):
+        if not row.get("name") or row.get("section") not in known:
+            raise ValueError(f"{path}: line {line}: expected `name` and `section` of {', '.join(known)}, found {row}")
+    return {row["name"]: row["section"] for row in rows}
 
 
 def video_files(folder: Path) -> list[Path]:

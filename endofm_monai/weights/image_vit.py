@@ -48,7 +48,7 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
         layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
         for key in (f"{layer}.weight", f"{layer}.bias"):
             state[key] = torch.einsum("o,o...->o...", gamma, state[key])
-    for name in list(state):
+    for name in list(state) if network.temporal else ():
         if ".norm1." in name or ".attn." in name:
             state[name.replace(".norm1.", ".temporal_norm1.").replace(".attn.", ".temporal_attn.")] = state[name]
         if name.endswith(".attn.qkv.weight"):
@@ -56,13 +56,15 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
             width = state[name].shape[1]
             state[f"{temporal_fc}.weight"] = torch.zeros(width, width)
             state[f"{temporal_fc}.bias"] = torch.zeros(width)
-    state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
+    if network.temporal:
+        state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
     state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
     state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
     resized = [name for name in _RESAMPLED if state[name].shape != weights.state[name].shape]
     resampled = [f"resampled {len(resized)} ({', '.join(resized)})"] if resized else []
     dropped = dict.fromkeys(_DROPPED[name] for name in others)
-    notes = (*resampled, "temporal attention starts from the spatial one", *dropped)
+    temporal = ["temporal attention starts from the spatial one"] if network.temporal else []
+    notes = (*resampled, *temporal, *dropped)
     return replace(weights, layout=f"image ViT in a {weights.layout}", state=state, notes=notes)
 
 

@@ -81,13 +81,21 @@ class DividedSpaceTimeBlock(nn.Module):
         num_heads: number of attention heads; must divide D.
         mlp_ratio: hidden width of the MLP in multiples of D.
         drop_path_rate: probability to drop a row of a residual branch while training.
+        temporal: whether it attends along time at all; without, each frame is transformed as by an image ViT.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        temporal: bool = True,
+    ) -> None:
         super().__init__()
-        self.temporal_norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.temporal_attn = SelfAttention(embed_dim, num_heads)
-        self.temporal_fc = nn.Linear(embed_dim, embed_dim)
+        self.temporal_norm1 = nn.LayerNorm(embed_dim, eps=1e-6) if temporal else None
+        self.temporal_attn = SelfAttention(embed_dim, num_heads) if temporal else None
+        self.temporal_fc = nn.Linear(embed_dim, embed_dim) if temporal else None
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attn = SelfAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
@@ -101,6 +109,8 @@ class DividedSpaceTimeBlock(nn.Module):
         """Patch tokens ``(B, N, T, D)`` of ``tokens`` ``(B, 1 + N*T, D)`` after temporal attention."""
         batch, _, width = tokens.shape
         patches = tokens[:, 1:].reshape(batch, -1, num_frames, width)
+        if self.temporal_norm1 is None or self.temporal_attn is None or self.temporal_fc is None:
+            return patches
         sequences = patches.reshape(-1, num_frames, width)  # (B*N, T, D)
         attended = self.drop_path(self.temporal_attn(self.temporal_norm1(sequences)))
         return patches + self.temporal_fc(attended).reshape(patches.shape)

@@ -48,6 +48,8 @@ class EndoFM(nn.Module):
         activation_checkpointing: recompute each block's activations in the backward pass: less memory, more time.
         token_drop: share of patch positions, drawn for each clip, that :meth:`forward` leaves out of all its frames
             while training; time and memory fall in proportion (0.8 in STOMP, MICCAI 2026).
+        temporal: whether frames attend to each other. Without, there is no temporal branch and no table of time: the
+            frames of a clip are encoded one by one, as an image ViT does whose weights are then the same.
 
     Example::
 
@@ -69,6 +71,7 @@ class EndoFM(nn.Module):
         drop_path_rate: float = 0.1,
         activation_checkpointing: bool = False,
         token_drop: float = 0.0,
+        temporal: bool = True,
     ) -> None:
         super().__init__()
         if not 0 <= token_drop < 1:
@@ -82,13 +85,20 @@ class EndoFM(nn.Module):
         self.embed_dim = embed_dim
         self.activation_checkpointing = activation_checkpointing
         self.token_drop = float(token_drop)
+        self.temporal = temporal
 
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size[0] * self.grid_size[1], embed_dim))
-        self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
+        no_time = torch.zeros(1, num_frames, embed_dim)
+        if temporal:
+            self.time_embed = nn.Parameter(no_time)
+        else:
+            self.register_buffer("time_embed", no_time, persistent=False)
         rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
-        self.blocks = nn.ModuleList(DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate, temporal) for rate in rates
+        )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.reset_parameters()
 
