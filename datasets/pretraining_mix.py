@@ -27,8 +27,8 @@ def merge_datalists(
             epoch sees half of them, the next one the other half; with 2 it sees all of them twice. The list holds all
             clips, with their ``weight`` for :class:`endofm_monai.data.EpochSampler`.
         sections: sections to take. Leave out those that anything is tested on.
-        keep_labels: keep the labels, boxes and masks of the clips, which pre-training does not need, and their sections;
-            otherwise all are for training.
+        keep_labels: keep the labels, boxes and masks of the clips, which pre-training does not need, and the sections;
+            otherwise all clips are for training.
 
     Returns:
         the path of the list.
