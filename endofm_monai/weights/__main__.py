@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: ``python -m endofm_monai.weights convert IN OUT.safetensors`` and ``... inspect FILE``."""
+"""Command line: ``python -m endofm_monai.weights convert|compact IN OUT.safetensors`` and ``... inspect FILE``."""
 
 import os
 from importlib.metadata import version
@@ -8,14 +8,17 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 
 from endofm_monai.utils import atomic_path, run_from_command_line, sha256
+from endofm_monai.weights.compact import share_with, to_int8
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
     describe_architecture,
     is_backbone_key,
     is_image_vit,
+    read_checkpoint,
     read_weights,
 )
 
@@ -55,6 +58,26 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
     return "\n".join([*_describe(weights), *wrote])
 
 
+def compact(source: str | os.PathLike, target: str | os.PathLike, shares_with: str | None = None) -> str:
+    """Write trained weights as a small file, a quarter as large: kernels in int8, with a scale an output channel.
+
+    Args:
+        source: ``model.pt`` of a training.
+        target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
+        shares_with: folder of the bundle whose backbone this network was trained on, frozen: what is alike is left out.
+            It has to lie beside the bundle that the file is for.
+    """
+    state, metadata = read_checkpoint(source), {"format": "pt"}
+    if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise WeightsError(f"{source}: expected the state dict of a network, found {', '.join(foreign[:5])} in it.")
+    if shares_with:
+        state, shared = share_with(shares_with, state)
+        metadata |= shared
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(safetensors.torch.save(to_int8(state), metadata))
+    return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB"
+
+
 def inspect(file: str | os.PathLike, which: str = "teacher") -> str:
     """Say what a file of weights holds: layout, architecture, tensors, and for a converted file its origin."""
     lines = _describe(read_weights(file, which))
@@ -77,4 +100,4 @@ def _describe(weights: PublishedWeights) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_from_command_line({"convert": convert, "inspect": inspect}, name="endofm_monai.weights")
+    run_from_command_line({"convert": convert, "compact": compact, "inspect": inspect}, name="endofm_monai.weights")

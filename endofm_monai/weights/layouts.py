@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 
 from endofm_monai.utils import open_zip
+from endofm_monai.weights.compact import read_compact
 
 # The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
 _SCALAR = np.float64(0).__reduce__()[0]  # named numpy.core.multiarray.scalar up to numpy 1
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
 def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
+        return read_compact(path)
     if path.suffix == ".npz":
         with open_zip(path, MAX_RATIO), np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}

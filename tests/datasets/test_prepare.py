@@ -174,6 +174,50 @@ def test_kvasir_seg_splits_by_name(items_of, prepared):
     assert 280 < (mask > 0).sum() < 360
 
 
+@pytest.mark.parametrize(
+    ("name", "listed"), [("kvasir_seg", {"cju3": "test", "cju4": "training"}), ("polypgen", {"C6/a b": "training"})]
+)
+def test_a_list_says_which_section_each_still_belongs_to(prepared, items_of, script, tmp_path, name, listed):
+    source, _, _ = prepared(name)
+    splits = tmp_path / "splits.csv"
+    splits.write_text("name,section\n" + "".join(f"{still},{section}\n" for still, section in listed.items()))
+    prepare = script(f"{name}/prepare.py").prepare
+    prepare(str(source), str(tmp_path / "out"), splits=str(splits), workers=1, stats=False)
+    found = {item["video"]: section for section, items in items_of(tmp_path / "out").items() for item in items}
+    assert found == {still.replace(" ", "_"): section for still, section in listed.items()}
+    splits.write_text("name,section\ncju3,val\n")
+    with pytest.raises(ValueError, match=r"splits.csv: line 2: expected `name` and `section` of training, validation"):
+        prepare(str(source), str(tmp_path / "out"), splits=str(splits))
+
+
+@pytest.mark.parametrize(("name", "stills"), [("kvasir_seg", 1000), ("polypgen", 1094)])
+def test_the_lists_that_come_along(name, stills):
+    lines = (Path(__file__).parents[2] / "datasets" / name / "splits.csv").read_text().splitlines()
+    assert len(set(lines)) == len(lines) == 1 + stills
+    assert {line.rpartition(",")[2] for line in lines[1:]} == {"training", "validation", "test"}
+
+
+def test_polyp_free_windows_touch_no_polyp(prepared, items_of, script, tmp_path):
+    source, _, _ = prepared("kvasir_seg")
+    script("kvasir_seg/prepare.py").prepare(str(source), str(tmp_path / "set"), workers=1, stats=False)
+    cut = script("polyp_free_windows.py").cut
+    for output in ("free", "again"):
+        cut(str(tmp_path / "set"), str(tmp_path / output))
+    lists, wholes = items_of(tmp_path / "free"), items_of(tmp_path / "set")
+    assert {section: len(items) for section, items in lists.items()} == {
+        section: len(items) for section, items in wholes.items()
+    }
+    for item in lists["test"]:
+        (path,), (mask,) = item["image"], item["mask"]
+        window = np.asarray(Image.open(tmp_path / "free" / path))
+        assert window.shape == (33, 33, 3)  # 0.7 of the short side, to the right of the polyp: the largest that fits
+        assert not np.asarray(Image.open(tmp_path / "free" / mask)).any()
+        assert item["box"] == item["box_label"] == [[]]
+        whole = np.asarray(Image.open(tmp_path / "set/frames" / f"{item['video']}.jpg"))
+        assert any(np.array_equal(whole[row : row + 33, 31:], window) for row in range(16))
+        assert np.array_equal(window, np.asarray(Image.open(tmp_path / "again" / path)))
+
+
 def test_sun_seg_frames_are_in_natural_order(items_of, prepared):
     _, output, _ = prepared("sun_seg")
     lists = items_of(output)

@@ -52,6 +52,8 @@ def test_the_training_parts_are_merged(merge):
     ]
     assert merge(keep_labels=True)["training"][0]["label"] == 1
     assert len(merge(sections=("training", "test"))["training"]) == 8
+    labelled = merge(sections=("training", "test"), keep_labels=True)
+    assert [len(labelled[section]) for section in ("training", "test")] == [6, 2]
 
 
 def test_masks_move_with_their_frames_where_labels_are_kept(merge, sets):

@@ -92,6 +92,13 @@ def test_temporal_attention_starts_from_the_spatial_one(make_backbone, image_sta
 
 
 @torch.no_grad()
+def test_a_backbone_without_a_temporal_branch_starts_one_with_it(make_backbone, image_state, start, arr):
+    spatial = start(make_backbone(temporal=False), image_state(layer_scale=True))
+    clips = arr("images", (2, 3, 3, 64, 64))
+    assert torch.equal(start(make_backbone(), spatial.state_dict())(clips), spatial(clips))
+
+
+@torch.no_grad()
 def test_a_larger_patch_embeds_enlarged_images_alike(make_backbone, image_state, start, arr):
     state = image_state(patch_size=14)
     backbone = start(make_backbone(), state)

@@ -121,6 +121,19 @@ def test_initial_temporal_branch_adds_nothing():
     assert float(network.pos_embed.detach().std()) == pytest.approx(0.02, rel=0.1)
 
 
+@torch.no_grad()
+def test_without_a_temporal_branch_frames_are_encoded_one_by_one():
+    full, spatial = EndoFM(**TINY).eval(), EndoFM(**TINY, temporal=False).eval()
+    names = {name for name in full.state_dict() if "temporal" not in name and name != "time_embed"}
+    assert set(spatial.state_dict()) == names
+    spatial.load_state_dict({name: full.state_dict()[name] for name in names})
+    clip = torch.randn(2, 3, 3, 32, 48)
+    assert torch.equal(spatial(clip), full(clip))  # whose temporal branch adds nothing yet
+    together = spatial.forward_features(clip[:, :, :1]).token_map
+    torch.testing.assert_close(together, full.forward_features(clip[:, :, :1]).token_map)
+    torch.testing.assert_close(torch.jit.script(spatial)(clip), spatial(clip))
+
+
 def test_drop_path_rises_from_zero_and_acts_on_rows_while_training(tiny):
     assert [block.drop_path.p for block in tiny.blocks] == pytest.approx([0, 0.05, 0.1])
     block = EndoFM(**TINY, drop_path_rate=1.0).blocks[-1].train()

@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Small files of weights: in int8, and without what the file of another bundle holds."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from endofm_monai.utils import sha256
+
+SCALE = ".int8_scale"  # added to the name of a tensor in int8: what its numbers are multiplied by, by output channel
+BUNDLE, HASH = "shares_with_bundle", "shared_file_sha256"  # metadata of a file that lacks what another one holds
+WEIGHTS = Path("models", "model.safetensors")  # of a bundle
+
+
+def to_int8(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Round the kernels of layers to int8, with a scale for each output channel; all else stays."""
+    small: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(".weight") and tensor.ndim > 1:
+            scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+            small[name] = (tensor / _as_factor(scale, tensor)).round().to(torch.int8)
+            small[name + SCALE] = scale
+        else:
+            small[name] = tensor.contiguous()
+    return small
+
+
+def read_compact(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, with what it shares with another bundle's, as floating point numbers.
+
+    That bundle lies beside the one of the file, and its weights are compared with the hash that the file names.
+    """
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, framework="pt") as archive:
+        notes = archive.metadata() or {}
+    for name in [name for name in tensors if name.endswith(SCALE)]:
+        scale, kernel = tensors.pop(name), name.removesuffix(SCALE)
+        tensors[kernel] = tensors[kernel] * _as_factor(scale, tensors[kernel])
+    return {**_shared(path, notes), **tensors} if BUNDLE in notes else tensors
+
+
+def share_with(
+    bundle: str | os.PathLike, state: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Leave out of ``state`` what the weights of another bundle hold alike; give the rest and the metadata to write."""
+    file = Path(bundle).resolve() / WEIGHTS
+    theirs = read_compact(file)
+    rest = {name: value for name, value in state.items() if name not in theirs or not torch.equal(value, theirs[name])}
+    return rest, {BUNDLE: file.parents[1].name, HASH: sha256([file])}
+
+
+def _shared(path: Path, notes: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    name = notes[BUNDLE]
+    if not re.fullmatch(r"\w+", name):
+        raise ValueError(f"{path}: `{BUNDLE}` must be the name of a bundle's folder, but is {name!r}")
+    file = path.resolve().parents[2] / name / WEIGHTS
+    if not file.is_file():
+        raise ValueError(
+            f"{path}: shares its backbone with {file}, which is missing; keep the bundles side by side, or make one "
+            "that stands alone with scripts/build_bundle.py"
+        )
+    if (found := sha256([file])) != notes.get(HASH):
+        raise ValueError(f"{path}: shares its backbone with {file}, but not this one: its SHA-256 is {found}")
+    return {key: value for key, value in read_compact(file).items() if key.startswith("backbone.")}
+
+
+def _as_factor(scale: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    return scale.reshape(-1, *[1] * (kernel.ndim - 1))

@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from endofm_monai.networks import freeze_blocks
+from endofm_monai.networks.nets import EndoFMClassifier, EndoFMSegmenter
+from endofm_monai.weights import WeightsError, load_published
+from endofm_monai.weights.__main__ import compact
+
+SIZE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "temporal": False}
+
+
+@pytest.fixture
+def bundles(tmp_path):
+    for name in ("a_segmentation", "a_classification"):
+        (tmp_path / name / "models").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def segmenter(bundles):
+    """A network, written compactly, and what is read back."""
+    torch.manual_seed(0)
+    network = EndoFMSegmenter.from_preset("tiny", decoder="simple", **SIZE)
+    torch.save(network.state_dict(), bundles / "trained.pt")
+    target = bundles / "a_segmentation/models/model.safetensors"
+    compact(bundles / "trained.pt", target)
+    return network, target
+
+
+def test_rounding_is_at_most_half_a_step_of_each_channel(segmenter, bundles):
+    network, target = segmenter
+    assert target.stat().st_size < 0.35 * (bundles / "trained.pt").stat().st_size  # tiny: names and tables weigh
+    read = EndoFMSegmenter.from_preset("tiny", decoder="simple", **SIZE)
+    load_published(read, target)
+    for (name, before), after in zip(network.state_dict().items(), read.state_dict().values(), strict=True):
+        step = before.flatten(1).abs().amax(1) / 127 if name.endswith(".weight") and before.ndim > 1 else None
+        if step is None:
+            assert torch.equal(after, before), name
+        else:
+            assert ((after - before).flatten(1).abs().amax(1) <= 0.501 * step).all(), name
+
+
+def test_rounding_twice_changes_nothing(segmenter, bundles):
+    network, target = segmenter
+    load_published(network, target)
+    torch.save(network.state_dict(), bundles / "again.pt")
+    compact(bundles / "again.pt", bundles / "again.safetensors")
+    again = EndoFMSegmenter.from_preset("tiny", decoder="simple", **SIZE)
+    load_published(again, bundles / "again.safetensors")
+    for before, after in zip(network.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.fixture
+def classifier(segmenter, bundles):
+    """A network whose head and last normalization learned on the segmenter's frozen backbone."""
+    network = EndoFMClassifier.from_preset("tiny", num_classes=2, **SIZE)
+    load_published(network.backbone, segmenter[1], strict=False)
+    freeze_blocks(network, 2)
+    with torch.no_grad():
+        network.backbone.norm.bias += 1
+    torch.save(network.state_dict(), bundles / "trained.pt")
+    target = bundles / "a_classification/models/model.safetensors"
+    compact(bundles / "trained.pt", target, shares_with=str(bundles / "a_segmentation"))
+    return network, target
+
+
+def test_a_shared_backbone_is_stored_once(classifier):
+    network, target = classifier
+    assert target.stat().st_size < 3000
+    read = EndoFMClassifier.from_preset("tiny", num_classes=2, **SIZE)
+    load_published(read, target)
+    for (name, before), after in zip(network.state_dict().items(), read.state_dict().values(), strict=True):
+        assert torch.allclose(after, before, atol=0 if name.startswith("backbone.") else 1e-3), name
+
+
+def test_another_backbone_or_none_is_refused(classifier, bundles):
+    network, target = classifier
+    other = bundles / "a_segmentation/models/model.safetensors"
+    torch.save(network.state_dict(), bundles / "trained.pt")
+    compact(bundles / "trained.pt", other)
+    with pytest.raises(WeightsError, match=r"a_classification/models/model.safetensors: .*but not this one: its SHA"):
+        load_published(network, target)
+    other.unlink()
+    with pytest.raises(
+        WeightsError, match=r"a_segmentation/models/model.safetensors, which is missing; keep the bundles"
+    ):
+        load_published(network, target)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", ""])
+def test_a_file_leads_to_no_other_folder(classifier, bundles, name):
+    network, target = classifier
+    content = target.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].replace(b'"a_segmentation"', b'"' + name.encode() + b'"').rstrip()
+    target.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    with pytest.raises(WeightsError, match="must be the name of a bundle's folder"):
+        load_published(network, target)
+
+
+def test_only_a_network_is_made_compact(bundles):
+    torch.save({"epoch": 3}, bundles / "other.pt")
+    with pytest.raises(WeightsError, match="other.pt: expected the state dict of a network, found epoch"):
+        compact(bundles / "other.pt", bundles / "x.safetensors")
