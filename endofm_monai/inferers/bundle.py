@@ -51,15 +51,15 @@ class Bundle:
                 f"is {endofm_monai.__version__}, which reads bundles of the same first number only."
             )
         self.description = str(metadata.get("description", self.name))
-        self.train_config = self.path / "configs" / "train.json"
+        self.shared_weights = [self.path / "models" / name for name in ("model.pt", "model.safetensors")]
+        self.trained_weights = self.path / "models" / "monai_label" / "model.pt"
+        self.settings = released_settings(self.path, next(filter(Path.is_file, self.shared_weights), None))
         self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path)})
-        self._parser.update(overrides)
+        self._parser.update({**self.settings, **overrides})
         check_settings(self._parser, self.path / "configs")
         self.labels = self._labels(metadata)
-        self.shared_weights = [self.path / "models" / name for name in ("model.safetensors", "model.pt")]
-        self.trained_weights = self.path / "models" / "monai_label" / "model.pt"
         if self.weights is None:
-            raise BundleError(f"{self.shared_weights[-1]}: is missing; a bundle without weights is left out.")
+            raise BundleError(f"{self.shared_weights[0]}: is missing; a bundle without weights is left out.")
 
     @property
     def weights(self) -> Path | None:
@@ -83,7 +83,7 @@ class Bundle:
             WeightsError: when there are none, they are not those that were shared, or they do not fit.
         """
         if self.weights is None:
-            raise WeightsError(f"{self.shared_weights[-1]}: there is no such file of weights.")
+            raise WeightsError(f"{self.shared_weights[0]}: there is no such file of weights.")
         self.check_weights(self.weights)
         return load_published(network, self.weights)
 
@@ -118,6 +118,17 @@ class Bundle:
             return read_json(file, dict)
         except (OSError, ValueError) as error:
             raise BundleError(f"{file}: is not a readable configuration ({error}).") from error
+
+
+def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
+    """Give what a bundle's ``configs/released.json`` says, if ``weights`` are those that come with the project.
+
+    That file describes their network, for all configurations of the bundle; weights of one's own, ``models/model.pt``,
+    go before them.
+    """
+    file = bundle / "configs" / "released.json"
+    is_released = weights is not None and weights.resolve() == bundle.resolve() / "models" / "model.safetensors"
+    return read_json(file, dict) if is_released and file.is_file() else {}
 
 
 def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:

@@ -12,7 +12,8 @@ from endofm_monai.weights.layouts import PublishedWeights, WeightsError, check_t
 
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
 _DROPPED = {
-    "head": "classifier dropped",
+    "head": "head dropped",
+    **dict.fromkeys(("encoder", "decoder", "neck"), "what its task adds dropped"),  # of this project's networks
     "mask_token": "mask token dropped",
     "reg_token": "register tokens dropped (features differ from the image model's)",
     "register_tokens": "register tokens dropped (features differ from the image model's)",

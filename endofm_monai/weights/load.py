@@ -117,7 +117,7 @@ def _rename(weights: PublishedWeights, prefixes: dict[str, str | None]) -> tuple
 def _advice(state: Tensors, own: Tensors, backbone_differs: bool, rest_reshaped: bool) -> str:
     """What to look at, or nothing, when weights ``state`` do not fit a network with the tensors ``own``."""
     theirs, ours = describe_architecture(state), describe_architecture(own)
-    if is_image_vit(state):
+    if is_image_vit(state) and not is_image_vit(own):
         return f" It is an image ViT ({theirs}): start from it with `initialize_backbone`."
     if theirs != ours:
         return f" The file seems to hold {theirs}; the network has {ours}."

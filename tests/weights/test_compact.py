@@ -8,7 +8,7 @@ import torch
 
 from endofm_monai.networks import freeze_blocks
 from endofm_monai.networks.nets import EndoFMClassifier, EndoFMSegmenter
-from endofm_monai.weights import WeightsError, load_published
+from endofm_monai.weights import WeightsError, initialize_backbone, load_published
 from endofm_monai.weights.__main__ import compact
 
 SIZE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "temporal": False}
@@ -54,6 +54,17 @@ def test_rounding_twice_changes_nothing(segmenter, bundles):
     load_published(again, bundles / "again.safetensors")
     for before, after in zip(network.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(before, after)
+
+
+def test_its_backbone_starts_another_network(segmenter):
+    _, target = segmenter
+    video = EndoFMClassifier.from_preset("tiny", **{**SIZE, "temporal": True})
+    initialize_backbone(video, target)
+    frame = EndoFMSegmenter.from_preset("tiny", decoder="simple", **SIZE)
+    load_published(frame, target)
+    clip = torch.rand(1, 3, 2, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(video.eval().backbone(clip), frame.eval().backbone(clip))
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_what_has_no_counterpart_is_reported(make_backbone, image_state, start, 
     assert "loaded 67 of the network's 67 tensors" in caplog.text
     assert "resampled 2 (pos_embed, patch_embed.proj.weight)" in caplog.text
     assert "register tokens dropped" in caplog.text
-    assert "classifier dropped" in caplog.text
+    assert "head dropped" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,13 @@ import endofm_monai
 from endofm_monai.apps.sharing.export import EXPORTED_NAMES, clip_shape, export_network, load_network, overlays
 from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
+from endofm_monai.inferers.bundle import released_settings
 from endofm_monai.utils import as_class_names, atomic_path, sha256, write_json
 
 WEIGHT_FORMATS = ("pt", "safetensors")
-NOT_SHARED = shutil.ignore_patterns("__pycache__", "*.pyc", "eval", "models", "logs", "bin", "model", ".*")
+NOT_SHARED = shutil.ignore_patterns(
+    "__pycache__", "*.pyc", "eval", "models", "logs", "bin", "model", "released.json", ".*"
+)
 
 
 def build_bundle(
@@ -63,6 +66,7 @@ def build_bundle(
     known = (*WEIGHT_FORMATS, *EXPORTED_NAMES)
     if not set(formats) <= set(known) or not set(formats) & set(WEIGHT_FORMATS):
         raise ValueError(f"`formats` must be of {', '.join(known)}, with pt or safetensors among them, got {formats}.")
+    overrides = {**released_settings(bundle, Path(weights)), **overrides}
     state = load_network(bundle, weights, **overrides)[0].state_dict()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as temporary:

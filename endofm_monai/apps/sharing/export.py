@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser, ckpt_export, onnx_export, trt_export
 from monai.utils import ensure_tuple_rep
 from torch import nn
 
+from endofm_monai.inferers.bundle import released_settings
 from endofm_monai.utils import atomic_path, check_settings, write_json
 from endofm_monai.weights import load_published
 
@@ -23,14 +24,17 @@ NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "trt": ("torch_tensorrt
 
 
 def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a bundle with weights, in evaluation mode, and its ``inference.json`` with the overrides."""
+    """The network of a bundle with weights, in evaluation mode, and its ``inference.json`` with the overrides.
+
+    Released weights bring their own settings.
+    """
     config = bundle / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"{config}: is missing; `bundle` must be the folder of a bundle.")
     parser = ConfigParser(json.loads(config.read_text(encoding="utf-8")))
     if strange := [key for key in overrides if key.split("::")[0] not in parser.get()]:
         raise KeyError(f"{config}: has no key {', '.join(strange)}.")
-    parser.update(overrides)
+    parser.update({**released_settings(bundle, Path(weights)), **overrides})
     check_settings(parser, config.parent)
     network = parser.get_parsed_content("network_def")
     load_published(network, weights)

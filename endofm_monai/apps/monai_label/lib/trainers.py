@@ -90,7 +90,7 @@ class EndoTrainTask(TrainTask):
         if weights:
             self.bundle.check_weights(weights)
         workflow = ConfigWorkflow(
-            str(self.bundle.train_config),
+            str(self.bundle.path / "configs" / "train.json"),
             workflow_type="train",
             logging_file=False,
             bundle_root=str(self.bundle.path),
@@ -103,6 +103,7 @@ class EndoTrainTask(TrainTask):
             epochs=asked.max_epochs,
             num_workers=asked.num_workers,
             device=f"$torch.device('{asked.device}')",
+            **self.bundle.settings,
         )
         examples = training if self.bundle.task == "detection" else sections["training"]  # key frames, or clips
         workflow.parser["batch_size"] = min(asked.batch_size or workflow.parser["batch_size"], len(examples))
