@@ -149,11 +149,11 @@ def start(act: Act, inputs: Path, output: Path, log: Path) -> Any:
 
 
 def fingerprint(act: Act, output: Path) -> dict[str, str]:
-    """What the results are, by name: weights by their values and volumes unpacked, as archives hold the time too."""
+    """What the results are, by name: weights of torch by their values, volumes unpacked: archives hold the time."""
     found = {}
     for path in sorted({path for pattern in act.results for path in output.glob(pattern)}):
         digest = hashlib.sha256()
-        if path.suffix in (".pt", ".safetensors"):  # of which the second orders its notes at random
+        if path.suffix == ".pt":
             for name, value in sorted(READERS[path.suffix](path).items()):
                 digest.update(name.encode() + value.numpy().tobytes())
         else:

@@ -13,7 +13,7 @@ from endofm_monai.data.readers.base import split_frames
 from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, find_clips, list_files
 from endofm_monai.utils import read_json
 
-__all__ = ["list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
+__all__ = ["adopt_items", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
 
 logger = logging.getLogger(__name__)
 _MAX_NAME = 200  # bytes; files have up to 255, and suffixes are added
@@ -138,6 +138,17 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
         taken.add(name)
         named.append({"video": name, **item, "name": name})
     return named
+
+
+def adopt_items(items: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, their ``mask`` and names.
+
+    All others are handed back as they are.
+    """
+    if not items or not all(item.keys() == {"image", "label"} and isinstance(item["label"], str) for item in items):
+        return items
+    root = os.path.commonpath([os.path.dirname(ensure_tuple(item["image"])[0]) for item in items])
+    return name_clips([{**item, "mask": item["label"]} for item in items], root)
 
 
 def _name(clip: Any, root: str) -> str:

@@ -17,6 +17,7 @@ from monai.utils import CommonKeys, convert_to_tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
+from endofm_monai.data.datalist import adopt_items
 from endofm_monai.data.readers.base import ClipReadError
 
 __all__ = [
@@ -41,13 +42,13 @@ class ClipDataset(Dataset):
     policy of :class:`endofm_monai.handlers.BrokenClipsHandler`, in the main process, where it is counted.
 
     Args:
-        data: datalist items, for example from :func:`endofm_monai.data.load_datalist`.
+        data: datalist items, for example from :func:`endofm_monai.data.load_datalist`; see :func:`adopt_items`.
         transform: transforms that load and prepare an item; without one it stays as it is listed.
         seed: seed of all random transforms.
     """
 
     def __init__(self, data: Sequence[dict[str, Any]], transform: Callable | None = None, seed: int = 0) -> None:
-        super().__init__(data, transform if isinstance(transform, Compose) else Compose(transform))
+        super().__init__(adopt_items(data), transform if isinstance(transform, Compose) else Compose(transform))
         self.seed = seed
 
     def __getitem__(self, key: Any) -> Any:

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
 from ignite.handlers import Timer
+from monai.config import PathLike
 from monai.engines.utils import IterationEvents
 from monai.metrics import compute_embedding_collapse
 from monai.utils import CommonKeys, evenly_divisible_all_gather, is_scalar
@@ -39,8 +41,8 @@ class UnhealthyTrainingError(RuntimeError):
     """The training cannot come to a good end; the message says what to look at."""
 
 
-class ScalarBoard:
-    """Numbers in a TensorBoard log, written by the first process.
+class Board:
+    """Numbers and pictures in a TensorBoard log, written by the first process.
 
     The first ones take the place of those of a killed run that were written from their step on.
 
@@ -48,17 +50,19 @@ class ScalarBoard:
         folder: of the log; None writes none.
     """
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: PathLike | None) -> None:
         self.folder = folder
         self._writer: SummaryWriter | None = None
 
     def write(self, values: Mapping[str, Any], step: int) -> None:
-        """Add what is a number at a step."""
+        """Add what is a number, or a picture ``(H, W, 3)``, at a step."""
         if self.folder is not None and idist.get_rank() == 0:
-            self._writer = self._writer or SummaryWriter(self.folder, purge_step=step)
+            self._writer = self._writer or SummaryWriter(str(self.folder), purge_step=step)
             for name, value in values.items():
                 if is_scalar(value):
                     self._writer.add_scalar(name, float(value), step)
+                elif isinstance(value, np.ndarray):
+                    self._writer.add_image(name, value, step, dataformats="HWC")
 
     def flush(self) -> None:
         """Bring all to the disk."""
@@ -79,7 +83,7 @@ class TrainingLogHandler:
     """
 
     def __init__(self, log_dir: str | None = None) -> None:
-        self.board = ScalarBoard(log_dir)
+        self.board = Board(log_dir)
         self._epoch, self._waiting = Timer(), Timer()
 
     def attach(self, engine: Engine) -> None:

@@ -12,9 +12,9 @@ from matplotlib.image import imread
 from monai.config import PathLike
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
-from torch.utils.tensorboard import SummaryWriter
 
 from endofm_monai.engines import VideoEvents
+from endofm_monai.handlers.log import Board
 from endofm_monai.handlers.segmentation import true_mask
 from endofm_monai.networks import unwrap
 from endofm_monai.visualize import plot_attention, plot_masks, plot_views
@@ -31,11 +31,11 @@ class PictureHandler(ABC):
 
     def __init__(self, output_dir: PathLike) -> None:
         self.folder = Path(output_dir) / self.name
+        self._board = Board(self.folder)
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine."""
         if idist.get_rank() == 0:
-            self._writer = SummaryWriter(str(self.folder))
             self._register(engine)
 
     @abstractmethod
@@ -43,8 +43,8 @@ class PictureHandler(ABC):
         """Add the event handlers."""
 
     def _show(self, path: Path, step: int) -> None:
-        self._writer.add_image(self.name, imread(path)[..., :3], step, dataformats="HWC")
-        self._writer.flush()
+        self._board.write({self.name: imread(path)[..., :3]}, step)
+        self._board.flush()
 
 
 class TrainingPictureHandler(PictureHandler):

@@ -13,9 +13,9 @@ from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.data import DataLoader
 from monai.utils import CommonKeys
-from torch.utils.tensorboard import SummaryWriter
 
 from endofm_monai.handlers.embeddings import ClipEmbeddings, attach_embeddings, embed_clips
+from endofm_monai.handlers.log import Board
 from endofm_monai.handlers.rows import Rows
 from endofm_monai.metrics import knn_probe, linear_probe
 from endofm_monai.networks import unwrap
@@ -52,7 +52,7 @@ class KNNProbeHandler:
     def __post_init__(self) -> None:
         if self.interval < 1:
             raise ValueError(f"`interval` must be at least 1 epoch, but got {self.interval}.")
-        self._writer: SummaryWriter | None = None
+        self._board = Board(self.output_dir and Path(self.output_dir) / "knn")
 
     def attach(self, engine: Engine) -> None:
         """Register with a :class:`StudentTeacherTrainer`, ahead of handlers that show its metrics."""
@@ -60,8 +60,6 @@ class KNNProbeHandler:
             if idist.get_rank() == 0:
                 logger.info("No k-NN probe: it needs class indices as `label`, of two classes or more in training.")
             return
-        if self.output_dir is not None and idist.get_rank() == 0:
-            self._writer = SummaryWriter(str(Path(self.output_dir) / "knn"))
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._probe)
 
     def _probe(self, engine: Engine) -> None:
@@ -77,10 +75,8 @@ class KNNProbeHandler:
         metrics.update(scores)
         if idist.get_rank() == 0:
             logger.info(f"epoch {epoch} | " + _text(scores))
-        if self._writer is not None:
-            for name, score in scores.items():
-                self._writer.add_scalar(f"epoch/{name}", score, epoch)
-            self._writer.flush()
+        self._board.write({f"epoch/{name}": score for name, score in scores.items()}, epoch)
+        self._board.flush()
 
 
 @dataclass(eq=False)

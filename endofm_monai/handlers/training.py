@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.handlers.checkpoint import STOP_CODE, BestModelHandler, TrainingCheckpointHandler
-from endofm_monai.handlers.log import ScalarBoard, TrainingLogHandler
+from endofm_monai.handlers.log import Board, TrainingLogHandler
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.weights import load_published
@@ -85,7 +85,7 @@ class ValidationHandlers(TrainingHandlers):
         self, network: nn.Module, ckpt_dir: str, output_dir: str, on_error: str = "skip", max_broken_share: float = 0.05
     ) -> None:
         self.handlers = [BrokenClipsHandler(on_error, max_broken_share), BestModelHandler(network, ckpt_dir)]
-        self.board = ScalarBoard(f"{output_dir}/validation")
+        self.board = Board(f"{output_dir}/validation")
         if idist.get_rank() == 0:
             self.handlers.insert(1, StatsHandler(iteration_log=False))
 
@@ -172,10 +172,10 @@ class ScheduleHandler:
             one, ``weight_decay`` only where ``decay`` is set), or any object, which gets it as an attribute.
         name: name of the number, for example ``"lr"``.
         schedule: the schedule.
-        epochs: length of the schedule, if it is not ``max_epochs`` of the trainer.
+        epochs: length of the schedule; at least ``max_epochs`` of the trainer.
     """
 
-    def __init__(self, target: Any, name: str, schedule: CosineSchedule, epochs: int | None = None) -> None:
+    def __init__(self, target: Any, name: str, schedule: CosineSchedule, epochs: int = 0) -> None:
         self.target = target
         self.name = name
         self.schedule = schedule
@@ -190,7 +190,7 @@ class ScheduleHandler:
         steps_per_epoch = math.ceil(engine.state.epoch_length / engine.accumulation_steps)
         epoch, iteration = divmod(engine.state.iteration - 1, engine.state.epoch_length)
         step = epoch * steps_per_epoch + iteration // engine.accumulation_steps
-        value = self.schedule(step, steps_per_epoch, self.epochs or engine.state.max_epochs)
+        value = self.schedule(step, steps_per_epoch, max(self.epochs, engine.state.max_epochs))
         if not isinstance(self.target, torch.optim.Optimizer):
             setattr(self.target, self.name, value)
             return

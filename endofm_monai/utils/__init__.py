@@ -15,10 +15,10 @@ from endofm_monai.utils.files import (
     write_csv,
     write_json,
 )
-from endofm_monai.utils.settings import as_class_names, as_device, check_run, check_settings
+from endofm_monai.utils.settings import as_class_names, as_device, check_run, check_settings, nearest_key
 
 __all__ = [
     "TEMPORARY_PREFIX", "as_class_names", "as_device", "atomic_path", "check_run", "check_settings", "check_writable",
-    "name_memory_errors", "open_zip", "printable", "read_json", "remove_leftovers", "run_from_command_line",
-    "sha256", "temporary_prefix", "write_csv", "write_json",
+    "name_memory_errors", "nearest_key", "open_zip", "printable", "read_json", "remove_leftovers",
+    "run_from_command_line", "sha256", "temporary_prefix", "write_csv", "write_json",
 ]  # fmt: skip

@@ -109,14 +109,21 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
         if key in used or key.startswith("_"):
             continue
         if not any(key in found for found in keys):
-            raise ValueError(f"`{key}`: no config has such a key.{_nearest(key, merged)}")
-        logger.warning(f"`{key}`: nothing uses it in this run.{_nearest(key, merged)}")
+            raise ValueError(f"`{key}`: no config has such a key.{nearest_key(key, merged)}")
+        logger.warning(f"`{key}`: nothing uses it in this run.{nearest_key(key, merged)}")
     _check_arguments(parser, config, "")
     for key, check in (("class_names", as_class_names), ("device", as_device)):
         if key in config and _kind(config[key]):
             check(config[key])
     for key, value in config.items():
         _check_value(key, value, [content[key] for content in configs if key in content])
+    for data in ("train::dataset::data", "validate::dataset::data") if "class_names" in config else ():
+        items = parser.get(data)
+        if isinstance(items, list) and any("name" not in item for item in items):  # of MONAI Label's stock app
+            raise ValueError(
+                f"`{data}`: another program lists these items, which have no boxes or classes to learn from; take the "
+                "app in endofm_monai/apps/monai_label (docs/monai_label.md), or a `datalist`."
+            )
 
 
 def _configs(folder: Path) -> Iterator[dict[str, Any]]:
@@ -142,7 +149,8 @@ def _references(config: Any) -> set[str]:
     return set()
 
 
-def _nearest(key: str, known: Collection[str]) -> str:
+def nearest_key(key: str, known: Collection[str]) -> str:
+    """What a message about an unknown key ends with: the nearest one, if there is any like it."""
     near = get_close_matches(key, known, n=1, cutoff=0.5)
     return f" Did you mean `{near[0]}`?" if near else " Those it has are at the top of its files."
 

@@ -7,10 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 import torch
 
-from endofm_monai.utils import atomic_path, run_from_command_line, sha256
+from endofm_monai.utils import run_from_command_line, sha256
 from endofm_monai.weights.compact import share_with, to_int8
 from endofm_monai.weights.layouts import (
     PublishedWeights,
@@ -21,6 +20,7 @@ from endofm_monai.weights.layouts import (
     read_checkpoint,
     read_weights,
 )
+from endofm_monai.weights.save import save_weights
 
 
 def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "teacher", head: bool = False) -> str:
@@ -43,17 +43,13 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
         raise WeightsError(f"{source}: holds nothing besides the backbone; convert it without `head`.")
     tensors = {**{f"backbone.{name}": backbone[name] for name in backbone}, **others} if head else backbone
     metadata = {
-        "format": "pt",
         "source_file": weights.file.name,
         "source_sha256": sha256([weights.file]),
         "layout": weights.layout,
         "part": weights.part,
         "endofm_monai_version": version("endofm-monai"),
     }
-    # Cloned, because safetensors refuses tensors that share memory.
-    data = safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, metadata)
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(data)
+    save_weights(tensors, target, **metadata)
     wrote = [f"sha-256: {metadata['source_sha256']}", f"wrote {len(tensors)} tensors to {target}"]
     return "\n".join([*_describe(weights), *wrote])
 
@@ -67,14 +63,12 @@ def compact(source: str | os.PathLike, target: str | os.PathLike, shares_with: s
         shares_with: folder of the bundle whose backbone this network was trained on, frozen: what is alike is left out.
             It has to lie beside the bundle that the file is for.
     """
-    state, metadata = read_checkpoint(source), {"format": "pt"}
+    state, shared = read_checkpoint(source), dict[str, str]()
     if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{source}: expected the state dict of a network, found {', '.join(foreign[:5])} in it.")
     if shares_with:
         state, shared = share_with(shares_with, state)
-        metadata |= shared
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(safetensors.torch.save(to_int8(state), metadata))
+    save_weights(to_int8(state), target, **shared)
     return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB"
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,11 @@ def test_other_ranks_draw_nothing(make_trainer, tmp_path, monkeypatch, handler, 
 def test_bad_interval(tmp_path, handler, name: str) -> None:
     with pytest.raises(ValueError, match="at least 1 iteration, but got 0"):
         handler(tmp_path, interval=0)
+
+
+def test_pictures_after_a_kill_are_logged_once(make_trainer, tmp_path) -> None:
+    for _ in range(2):  # steps after the last checkpoint are made again
+        make_trainer(epochs=1, clips=4, handlers=[ViewsPictureHandler(str(tmp_path), interval=1)]).run()
+        time.sleep(1.1)  # the names of logs count seconds
+    log = EventAccumulator(str(tmp_path / "views")).Reload()
+    assert [event.step for event in log.Images("views")] == [1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -42,6 +43,14 @@ def test_the_teacher_is_probed_every_interval(make_trainer, loaders, tmp_path, c
     log = EventAccumulator(str(tmp_path / "knn")).Reload()
     assert set(log.Tags()["scalars"]) == {f"epoch/{name}" for name in KNN}
     assert [event.step for event in log.Scalars("epoch/knn_accuracy")] == [2, 4]
+
+
+def test_scores_after_a_kill_are_logged_once(make_trainer, loaders, tmp_path) -> None:
+    for _ in range(2):  # epochs after the last checkpoint are made again
+        make_trainer(epochs=2, clips=2, handlers=[KNNProbeHandler(*loaders, k=3, output_dir=tmp_path)]).run()
+        time.sleep(1.1)  # the names of logs count seconds
+    log = EventAccumulator(str(tmp_path / "knn")).Reload()
+    assert [event.step for event in log.Scalars("epoch/knn_accuracy")] == [1, 2]
 
 
 def test_the_scores_are_those_of_the_teacher_s_backbone(make_trainer, loaders) -> None:

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import runpy
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -40,6 +43,24 @@ def test_the_backbone_survives_and_its_origin_is_kept(source, make_backbone, bac
     assert len(load_published(loaded, target).matched) == 67
     for backbone in (plain, loaded):
         assert all(torch.equal(tensor, expected[key]) for key, tensor in backbone.state_dict().items())
+
+
+def test_the_bytes_are_the_same_each_time(source):
+    files = [source.with_name(f"{number}.safetensors") for number in range(4)]  # of orders by chance two would be alike
+    for file in files:
+        convert(source, file)
+    assert len({file.read_bytes() for file in files}) == 1
+    length = int.from_bytes(files[0].read_bytes()[:8], "little")
+    assert length % 8 == 0
+    assert files[0].stat().st_size == 8 + length + sum(tensor.nbytes for tensor in load_file(files[0]).values())
+
+
+def test_a_name_that_is_no_text_is_written_escaped(source):
+    strange = Path(os.fsdecode(os.fsencode(source.parent) + b"/polyp\xff.npz"))
+    with strange.open("wb") as file:
+        np.savez(file, cls_token=np.ones((1, 1, 2), np.float32))
+    convert(strange, source.with_name("out.safetensors"))
+    assert "source_file: polyp\\udcff.npz" in inspect(source.with_name("out.safetensors"))
 
 
 def test_the_head_on_request(source, make_network, wrapper_state):

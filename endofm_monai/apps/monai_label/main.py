@@ -120,9 +120,17 @@ class EndoFMApp(MONAILabelApp):
         return self.infer(request, datastore)
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Likewise about many images."""
+        """Likewise about many images; one that has no answer gets the reason as ``error``, and the others go on."""
+        self._infers.get(str(request.get("model")))
         several = torch.cuda.is_available() and request.get("multi_gpu", True)  # of none MONAI Label takes the first
-        return super().batch_infer({**request, "multi_gpu": several}, datastore)
+
+        def answer(request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+            try:
+                return self.infer(request, datastore)
+            except (HTTPException, MemoryError) as error:
+                return {"error": getattr(error, "detail", None) or str(error)}
+
+        return self._batch_infer({**request, "multi_gpu": several}, datastore or self.datastore(), answer)
 
 
 def _end_with(server: int) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser, verify_metadata, verify_net_in_out
-from safetensors.torch import save_file
 
 import endofm_monai
 from endofm_monai.apps.sharing.export import EXPORTED_NAMES, clip_shape, export_network, load_network, overlays
 from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
 from endofm_monai.inferers.bundle import released_settings
-from endofm_monai.utils import as_class_names, atomic_path, sha256, write_json
+from endofm_monai.utils import as_class_names, sha256, write_json
+from endofm_monai.weights import save_weights
 
 WEIGHT_FORMATS = ("pt", "safetensors")
 NOT_SHARED = shutil.ignore_patterns(
@@ -79,9 +79,7 @@ def build_bundle(
         if "pt" in formats:
             torch.save(state, folder / "models" / "model.pt")
         if "safetensors" in formats:
-            contiguous = {name: value.contiguous() for name, value in state.items()}
-            with atomic_path(folder / "models" / "model.safetensors") as file:  # which others may read
-                save_file(contiguous, file, metadata={"format": "pt"})
+            save_weights(state, folder / "models" / "model.safetensors")
         for name in set(formats) & set(EXPORTED_NAMES):
             export_network(folder, weights, name, **overrides)
         if data_license is not None:

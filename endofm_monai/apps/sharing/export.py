@@ -14,7 +14,7 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 
 from endofm_monai.inferers.bundle import released_settings
-from endofm_monai.utils import atomic_path, check_settings, write_json
+from endofm_monai.utils import atomic_path, check_settings, nearest_key, write_json
 from endofm_monai.weights import load_published
 
 EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
@@ -32,8 +32,8 @@ def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> 
     if not config.is_file():
         raise FileNotFoundError(f"{config}: is missing; `bundle` must be the folder of a bundle.")
     parser = ConfigParser(json.loads(config.read_text(encoding="utf-8")))
-    if strange := [key for key in overrides if key.split("::")[0] not in parser.get()]:
-        raise KeyError(f"{config}: has no key {', '.join(strange)}.")
+    for key in (key for key in overrides if key.split("::")[0] not in parser.get()):
+        raise ValueError(f"{config}: has no key `{key}`.{nearest_key(key, parser.get())}")
     parser.update({**released_settings(bundle, Path(weights)), **overrides})
     check_settings(parser, config.parent)
     network = parser.get_parsed_content("network_def")

@@ -152,6 +152,18 @@ def test_probabilities_of_a_frame_and_of_a_whole_video(client, studies):
     assert answer["prediction"][0] == pytest.approx({"idx": 0, "label": "normal", "score": 1}, abs=0.1)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_batch_goes_on_after_what_has_no_answer(client, workers):
+    answer = client.post(f"/batch/infer/{DETECTION}?run_sync=true", json={"device": "cpu", "max_workers": workers})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert "is a video; say which `frame`" in found.pop("case")["error"]
+    assert len(found) == FRAMES + 1
+    assert all(each["params"]["detections"][0]["score"] > 0.9 for each in found.values())
+    answer = client.post("/batch/infer/other?run_sync=true", json={})
+    assert (answer.status_code, "There is no model 'other'" in answer.text) == (404, True)
+
+
 def test_four_threads_at_once_get_the_answers_of_one(client):
     app = app_instance()
     requests = [

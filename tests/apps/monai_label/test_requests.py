@@ -147,7 +147,10 @@ def test_weights_cannot_be_removed_or_replaced(client, bundles):
     weights = bundles / SEGMENTATION / "models" / "model.pt"
     content = weights.read_bytes()
     assert client.delete(f"/model/{SEGMENTATION}").status_code == 404
-    client.put(f"/model/{SEGMENTATION}", files={"file": ("model.pt", b"other weights")})
+    for name in (SEGMENTATION, "other"):
+        answer = client.put(f"/model/{name}", files={"file": ("model.pt", b"other weights")})
+        assert refused(answer, "Weights come with a bundle", 405)
+    assert client.get(f"/model/info/{SEGMENTATION}").status_code == 404
     assert weights.read_bytes() == content
     assert [path.name for path in weights.parent.iterdir()] == ["model.pt"]
     assert infer(client, SEGMENTATION, image="case_0001").status_code == 200

@@ -161,7 +161,7 @@ def test_packages_are_those_that_every_supported_python_has(name: str) -> None:
 def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", preset="small")
-    with pytest.raises(KeyError, match="has no key presett"):
+    with pytest.raises(ValueError, match=r"inference.json: has no key `presett`\. Did you mean `preset`\?"):
         build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", presett="tiny")
     with pytest.raises(FileNotFoundError, match="inference.json: is missing"):
         build_bundle(tmp_path, shared / "trained.pt", tmp_path / "out")

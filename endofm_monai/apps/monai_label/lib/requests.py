@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from fastapi import Depends, FastAPI, HTTPException, Request
-from monailabel.endpoints import activelearning, batch_infer, datastore, infer, scoring, train, wsi_infer
+from monailabel.endpoints import activelearning, batch_infer, datastore, infer, model, scoring, train, wsi_infer
 from monailabel.utils.others.generic import name_to_device
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -156,6 +156,7 @@ def check_requests(app: FastAPI) -> None:
     before = list(app.router.routes)
     for module, schema in ROUTERS.items():
         app.include_router(module.router, dependencies=[Depends(_check(schema))], include_in_schema=False)
+    app.include_router(model.router, dependencies=[Depends(_refuse_weights)], include_in_schema=False)
     app.router.routes[:] = [*app.router.routes[len(before) :], *before]  # the first that fits is taken
 
 
@@ -170,6 +171,11 @@ def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
             parse(schema, {} if content is None else content)
 
     return check
+
+
+def _refuse_weights(request: Request) -> None:
+    if request.method == "PUT":
+        raise HTTPException(405, "Weights come with a bundle or from its training: no client gives a server others.")
 
 
 def _depth(content: Any) -> int:
