@@ -49,10 +49,11 @@ def run_from_command_line(commands: Any, **options: Any) -> None:
     try:
         fire.Fire(commands, **options)
     except Exception as error:
-        line, is_all = _describe(error)
-        if not is_all and not isinstance(error, ValueError):
+        cause = _cause(error)
+        line, is_all = _describe(cause)
+        if not is_all and not isinstance(cause, ValueError):
             raise
-        sys.exit(f"error: {line if is_all else error}")
+        sys.exit(f"error: {line if is_all else cause}")
 
 
 def show_tracebacks(always: bool) -> None:
@@ -76,9 +77,7 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if not isinstance(error, Exception):
         sys.__excepthook__(kind, error, trace)
         return
-    cause: BaseException = error
-    while str(cause).startswith(WRAPPERS) and cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = _cause(error)
     line, is_all = _describe(cause)
     if _shown():
         sys.__excepthook__(kind, error, trace)
@@ -89,6 +88,13 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         more = {"py_callstack": line, "timestamp": str(int(time.time()))}
         Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}), encoding="utf-8")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What MONAI wrapped."""
+    while str(error).startswith(WRAPPERS) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _describe(error: BaseException) -> tuple[str, bool]:

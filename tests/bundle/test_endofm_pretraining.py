@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import BundleUnderTest, failing, write_noise
+from dicom import write_dicom
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.networks.nets import EndoFM
@@ -129,6 +130,28 @@ def test_truncated_video_is_skipped_or_stops_by_policy(dataset_dir, tmp_path, ca
     assert "1 of 4 clips were broken and skipped" in caplog.text
     with failing("0.mp4", kind=ClipReadError):
         BUNDLE.train(videos, tmp_path / "raise", on_error="raise", epochs=1)
+
+
+def test_damaged_dicom_is_skipped_by_name(tmp_path, caplog):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, 12 * 32 * 48, np.uint8).tobytes()
+    size = {"Rows": 32, "Columns": 48, "NumberOfFrames": 12}
+    for number in range(4):
+        write_dicom(folder / f"{number}.dcm", pixels, **size)
+    write_dicom(folder / "columns.dcm", pixels, **{**size, "Columns": None})
+    write_dicom(folder / "frames.dcm", pixels, **{**size, "NumberOfFrames": 10**6})
+    write_dicom(folder / "cells.dcm", pixels, **{**size, "BitsAllocated": 7})
+    whole = (folder / "0.dcm").read_bytes()
+    (folder / "header.dcm").write_bytes(whole[:200])
+    (folder / "bytes.dcm").write_bytes(whole[:132] + bytes(range(256)) * 40)
+    made = BUNDLE.train(folder, tmp_path / "skip", max_broken_share=0.9, epochs=1)
+    named = {line.split("recordings/")[1].split(":")[0] for line in caplog.messages if "Skipping a broken" in line}
+    assert {"columns.dcm", "cells.dcm", "header.dcm", "bytes.dcm"} <= named <= {path.name for path in folder.iterdir()}
+    assert not named & {f"{number}.dcm" for number in range(4)}
+    assert made.parser.get_parsed_content("train::trainer").state.iteration == 9 // 2
+    with failing("of 9 clips are broken", kind=ClipReadError):
+        BUNDLE.train(folder, tmp_path / "stop", epochs=1)
 
 
 @pytest.mark.parametrize(

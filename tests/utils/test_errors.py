@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,8 @@ def test_a_script_ends_alike(monkeypatch):
         run_from_command_line(lambda: as_class_names(5))
     with pytest.raises(SystemExit, match="^error: no/such/file: No such file or directory$"):
         run_from_command_line(lambda: Path("no/such/file").read_text())
+    with pytest.raises(SystemExit, match=f"^{re.escape(WRONG_NAMES)}$"):
+        run_from_command_line(wrong_names)
     with pytest.raises(AttributeError):
         run_from_command_line(lambda: [].missing)
 
