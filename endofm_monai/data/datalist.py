@@ -182,13 +182,17 @@ def list_videos(
     """List the videos to look at as :func:`load_datalist`, without those that have been done.
 
     Args:
-        dataset_dir: folder with the data.
+        dataset_dir: folder with the data, or a single file, as :func:`endofm_monai.data.open_clip` opens it.
         datalist: JSON file; by default all videos below ``dataset_dir``.
         section: the list to take from the JSON file.
         single_images: without a datalist, list the images below ``dataset_dir``, each as a video of one frame.
         results_dir: folder with the results of a former run; a video whose result says that it could be read is done.
     """
-    if datalist is None and single_images:
+    folder, name = os.path.split(os.fspath(dataset_dir))
+    if datalist is None and os.path.isfile(split_frames(os.fspath(dataset_dir))[0]):
+        folder = os.path.realpath(folder)
+        videos = name_clips([{"image": os.path.join(folder, name)}], folder)
+    elif datalist is None and single_images:
         images = list_files(Path(os.path.realpath(dataset_dir)), IMAGE_SUFFIXES)
         if not images:
             raise ValueError(f"{dataset_dir}: holds no image.")

@@ -16,12 +16,15 @@ from monai.handlers import StatsHandler, ValidationHandler
 from monai.utils import CommonKeys
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
 
 from endofm_monai.data import ClipReadError
+from endofm_monai.engines import VideoEvaluator, VideoEvents
 from endofm_monai.handlers.checkpoint import STOP_CODE, BestModelHandler, TrainingCheckpointHandler
 from endofm_monai.handlers.log import Board, TrainingLogHandler
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
+from endofm_monai.utils import printable
 from endofm_monai.weights import load_published
 
 logger = logging.getLogger(__name__)
@@ -294,15 +297,39 @@ class WeightAverageHandler:
 
 
 class ProgressHandler:
-    """A progress bar with the time left and, while training, the loss; on the first process only."""
+    """A progress bar with the time left and, while training, the loss; on the first process only.
+
+    On the way through videos it moves with every frame.
+    """
 
     def __init__(self, description: str = "Epoch") -> None:
         self.description = description
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer or evaluator."""
-        if idist.get_rank() == 0:
+        if idist.get_rank() > 0:
+            return
+        if not isinstance(engine, VideoEvaluator):
             ProgressBar(persist=True, desc=self.description).attach(engine, output_transform=self._loss)
+            return
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._move)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._move_to(engine.state.iteration))
+        engine.add_event_handler(Events.COMPLETED, lambda: self._bar.close())
+
+    def _start(self, engine: Engine) -> None:
+        style = "{desc}{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+        self._bar = tqdm(total=engine.state.epoch_length, desc=self.description, bar_format=style)
+
+    def _move(self, engine: Engine) -> None:
+        state = engine.state
+        frame = int(state.answer["frames"][-1]) if "frames" in state.answer else state.piece  # the last of a window
+        where = f"{printable(state.item['name'])}, frame {frame + 1} of {state.info.frames}"
+        self._bar.set_description(f"{self.description} {where}", refresh=False)
+        self._move_to(state.iteration - 1 + (frame + 1) / state.info.frames)
+
+    def _move_to(self, place: float) -> None:
+        self._bar.update(place - self._bar.n)
 
     def _loss(self, output: Any) -> dict[str, float]:
         has_loss = isinstance(output, dict) and CommonKeys.LOSS in output

@@ -12,7 +12,7 @@ from torch import nn
 
 import endofm_monai
 from endofm_monai.inferers.predictor import Predictor
-from endofm_monai.utils import as_class_names, as_device, check_settings, read_json
+from endofm_monai.utils import as_class_names, as_device, cause_of, check_settings, read_json
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
 TASKS = ("segmentation", "detection", "classification")
@@ -30,7 +30,7 @@ class Bundle:
 
     Args:
         path: the bundle's folder.
-        overrides: values that take the place of those of keys of ``inference.json``.
+        overrides: values that take the place of those of keys of ``inference.json``, ``weights`` among them.
 
     Raises:
         BundleError: when it cannot be used, or has no weights.
@@ -53,25 +53,31 @@ class Bundle:
         self.description = str(metadata.get("description", self.name))
         self.shared_weights = [self.path / "models" / name for name in ("model.pt", "model.safetensors")]
         self.trained_weights = self.path / "models" / "monai_label" / "model.pt"
-        self.settings = released_settings(self.path, next(filter(Path.is_file, self.shared_weights), None))
+        self._named_weights = [Path(overrides["weights"])] if "weights" in overrides else []
+        in_use = filter(Path.is_file, [*self._named_weights, *self.shared_weights])
+        self.settings = released_settings(self.path, next(in_use, None))
         self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path)})
         self._parser.update({**self.settings, **overrides})
         check_settings(self._parser, self.path / "configs")
         self.labels = self._labels(metadata)
         if self.weights is None:
-            raise BundleError(f"{self.shared_weights[0]}: is missing; a bundle without weights is left out.")
+            missing = (self._named_weights or self.shared_weights)[0]
+            raise BundleError(
+                f"{missing}: is missing, the bundle has no weights; train it, or name a file by `weights`."
+            )
 
     @property
     def weights(self) -> Path | None:
-        """The file in use: what was trained here, else what came with the bundle, if anything did."""
-        return next((file for file in (self.trained_weights, *self.shared_weights) if file.is_file()), None)
+        """The file in use: the one named, or what was trained here, else what came with the bundle, if anything did."""
+        files = self._named_weights or [self.trained_weights, *self.shared_weights]
+        return next((file for file in files if file.is_file()), None)
 
     def get(self, key: str) -> Any:
         """Build what stands under a key of ``inference.json``, once; a ``BundleError`` says why it cannot be."""
         try:
             return self._parser.get_parsed_content(key)
         except Exception as error:  # a configuration may raise anything
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(cause_of(error)).split())
             raise BundleError(
                 f"{self.path / 'configs' / 'inference.json'}: `{key}` cannot be built ({reason})."
             ) from error
@@ -87,8 +93,8 @@ class Bundle:
         self.check_weights(self.weights)
         return load_published(network, self.weights)
 
-    def check_weights(self, weights: Path) -> None:
-        """Compare a file with the bundle's ``large_files.yml``, if it is listed there, or raise a ``WeightsError``."""
+    def check_weights(self, weights: Path) -> bool:
+        """Compare a file with the bundle's ``large_files.yml``, or raise a ``WeightsError``; gives if it is listed."""
         listing = self.path / "large_files.yml"
         for entry in ConfigParser.load_config_file(str(listing))["large_files"] if listing.is_file() else ():
             expected, kind = entry.get("hash_val"), entry.get("hash_type", "md5")
@@ -103,6 +109,8 @@ class Bundle:
                     f"{weights}: is not the file that was shared: its {kind} is not {expected}, as in {listing.name}. "
                     "Nothing was loaded."
                 )
+            return True
+        return False
 
     def _labels(self, metadata: dict[str, Any]) -> dict[str, int]:
         """Number of each class: a pixel's value, a box's label, or the place among the probabilities."""

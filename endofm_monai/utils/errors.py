@@ -25,6 +25,7 @@ WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying
 SPEAKING = tuple(os.path.join(os.path.dirname(path), "") for path in (monai.__file__, str(Path(__file__).parent)))
 _SIGNS = ("allocate memory", "out of memory", "ALLOC_FAILED")  # torch has no class of its own for the CPU and cuBLAS
 _settings = {"always": False}
+INTERRUPTED = 130  # what shells give for a process that Ctrl+C ended
 
 
 def end_with_one_line() -> None:
@@ -35,8 +36,13 @@ def end_with_one_line() -> None:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and spec.name == "monai.bundle.__main__":
         sys.excepthook = _end
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_is_news)
+        hush_engines()
+
+
+def hush_engines() -> None:
+    """Leave out of the log what engines say of an error that ends the run: its line is to come."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_news)
 
 
 def run_from_command_line(commands: Any, **options: Any) -> None:
@@ -48,12 +54,30 @@ def run_from_command_line(commands: Any, **options: Any) -> None:
     """
     try:
         fire.Fire(commands, **options)
+    except KeyboardInterrupt:
+        close_bars()
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except Exception as error:
-        cause = _cause(error)
+        cause = cause_of(error)
         line, is_all = _describe(cause)
         if not is_all and not isinstance(cause, ValueError):
             raise
+        close_bars()
         sys.exit(f"error: {line if is_all else cause}")
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What an error comes from that MONAI wrapped once for each level of a configuration."""
+    while str(error).startswith(WRAPPERS) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def close_bars() -> None:
+    """Close the progress bars of a run that ends before its time, which leave their line unended."""
+    for bar in [*getattr(tqdm, "_instances", ())]:
+        bar.close()
 
 
 def show_tracebacks(always: bool) -> None:
@@ -66,7 +90,6 @@ def _shown() -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Leave out what engines log of an error that ends the run: its line is to come."""
     text = record.getMessage()
     of_engine = "is terminating due to exception" in text or (record.exc_info and text.startswith("Exception: "))
     return _shown() or not of_engine
@@ -77,24 +100,17 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if not isinstance(error, Exception):
         sys.__excepthook__(kind, error, trace)
         return
-    cause = _cause(error)
+    cause = cause_of(error)
     line, is_all = _describe(cause)
     if _shown():
         sys.__excepthook__(kind, error, trace)
     elif not is_all:
         traceback.print_exception(cause, chain=False)
-    open_bars = len(getattr(tqdm, "_instances", ()))  # which leave their line unended
-    print(f"{os.linesep if open_bars else ''}error: {line}", file=sys.stderr, flush=True)
+    close_bars()
+    print(f"error: {line}", file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         more = {"py_callstack": line, "timestamp": str(int(time.time()))}
         Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}), encoding="utf-8")
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What MONAI wrapped."""
-    while str(error).startswith(WRAPPERS) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _describe(error: BaseException) -> tuple[str, bool]:

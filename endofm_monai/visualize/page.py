@@ -22,12 +22,13 @@ td:first-child, th:first-child { text-align: left; } footer { margin-top: 3rem; 
 
 @dataclass
 class Section:
-    """A part of a page: a text, a table whose first row is its head, and PNG pictures, of which each may be absent."""
+    """A part of a page: a text, a table whose first row is its head, PNG pictures, HTML; each may be absent."""
 
     heading: str
     text: str = ""
     table: Sequence[Sequence[object]] = ()
     pictures: Sequence[PathLike] = ()
+    body: str = ""  # HTML
 
     def html(self) -> str:
         """The part as HTML, with the pictures within it."""
@@ -40,16 +41,19 @@ class Section:
                 *([f"<p>{escape(self.text)}</p>"] if self.text else []),
                 *([f"<table>\n{table}</table>"] if table else []),
                 *(f'<img alt="{escape(self.heading)}" src="data:image/png;base64,{image}">' for image in images),
+                *([self.body] if self.body else []),
             ]
         )
 
 
-def write_page(path: PathLike, title: str, sections: Sequence[Section], footer: str = "Research only.") -> None:
-    """Write one HTML file that holds all that it shows, and asks nothing of the network."""
+def write_page(
+    path: PathLike, title: str, sections: Sequence[Section], footer: str = "Research only.", head: str = ""
+) -> None:
+    """Write one HTML file that holds all that it shows, and asks nothing of the network; ``head`` is for its head."""
     body = "\n".join(section.html() for section in sections)
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n"
+        f"<style>{STYLE}</style>\n{head}</head>\n<body>\n<h1>{escape(title)}</h1>\n{body}\n"
         f"<footer>{escape(footer)}</footer>\n</body>\n</html>\n"
     )
     with atomic_path(path) as temporary:

@@ -1,0 +1,235 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command ``endofm``: a door to the bundles for those who do not want to know of configurations."""
+
+import logging
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import monai
+import torch
+from fire.decorators import SetParseFns
+from monai.bundle import ConfigWorkflow, ReferenceResolver
+from monai.utils import ensure_tuple
+
+import endofm_monai
+from endofm_monai.apps.endofm.findings import status_of
+from endofm_monai.apps.endofm.report import write_report
+from endofm_monai.data import list_videos, split_frames
+from endofm_monai.inferers import Bundle, BundleError, find_bundles
+from endofm_monai.inferers.bundle import TASKS
+from endofm_monai.utils import INTERRUPTED, check_writable, read_json, run_from_command_line, sha256, write_json
+from endofm_monai.utils.errors import hush_engines
+from endofm_monai.weights import WeightsError
+
+BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
+LISTING = {"datalist", "section", "single_images"}  # settings that say which videos there are
+REPORTED = {"segmentation": ("coco", "overlay"), "detection": ("csv", "overlay")}  # formats that the report is made of
+
+
+@SetParseFns(input=str, output=str, task=str, bundle=str, device=str, mode=str)
+def predict(
+    input: str,
+    output: str,
+    task: str | None = None,
+    bundle: str | None = None,
+    device: str | None = None,
+    mode: str = "offline",
+    **settings: Any,
+) -> None:
+    """Find polyps in videos or pictures, and show them in ``OUTPUT/report.html``.
+
+    ``OUTPUT/<task>`` has what the bundle of each task writes. The same command again goes on with what is left.
+
+    Args:
+        input: a video, picture, DICOM or NIfTI file; or a folder of videos, or of pictures, which are then the frames
+            of a clip, or with ``--single_images True`` have nothing to do with each other.
+        output: the folder to write to, in short ``-o``.
+        task: segmentation, detection or classification, or some of them, separated by commas; by default all whose
+            bundles have weights.
+        bundle: a bundle, or a folder of bundles; by default those of the checkout.
+        device: where to compute; by default the GPU, if there is one.
+        mode: "offline", or "online", which looks at no later frame, as in live use.
+        settings: further keys of the bundles' ``inference.json``, as ``--frame_size 256``.
+    """
+    logging.basicConfig(format="%(message)s")
+    hush_engines()
+    folder, source = Path(output).resolve(), os.path.abspath(input)
+    if folder.is_relative_to(os.path.realpath(source)):
+        raise ValueError(f"{output}: lies in the input {input}; choose an `--output` outside of it.")
+    if not os.path.exists(split_frames(source)[0]):
+        raise FileNotFoundError(f"{input}: there is no such file or folder.")
+    videos = list_videos(source, **{key: settings[key] for key in LISTING & settings.keys()})
+    given = {**settings, "mode": mode} | ({"device": device} if device is not None else {})
+    paths = _chosen_bundles(bundle, task)
+    keys = {path: read_json(path / "configs" / "inference.json", dict).keys() for path in paths}
+    for key in settings:
+        if not any(_top(key) in known for known in keys.values()):
+            raise ValueError(
+                f"`{key}`: {' and '.join(path.name for path in paths)} have no such key in inference.json."
+            )
+    check_writable(folder)
+    bundles = []
+    for path, known in keys.items():
+        own = {"max_broken_share": 1.0, **given, "dataset_dir": source, "load_pretrain": False}
+        bundles.append(_open_bundle(path, folder, {key: value for key, value in own.items() if _top(key) in known}))
+    _claim(folder, source, videos, bundles)
+    try:
+        for opened in bundles:
+            if len(opened.get("dataset")):
+                opened.get("initialize")
+                opened.get("evaluator").run()
+    except KeyboardInterrupt:
+        left = _broken(folder, videos, bundles)
+        done = f"{len(videos) - len(left)} of {len(videos)} videos are done"
+        print(f"\nstopped: {done}; the same command goes on with the others", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    print(f"The report: {write_report(folder, videos)}")
+    if broken := _broken(folder, videos, bundles):
+        some = ", ".join(broken[:3]) + ", ..." * (len(broken) > 3)
+        raise ValueError(f"{len(broken)} of {len(videos)} videos could not be read to their end: {some}.")
+
+
+def _top(key: str) -> str:
+    return ReferenceResolver.split_id(key)[0]
+
+
+def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
+    """The bundles of the tasks, in the order of :data:`TASKS`; by default all that have weights."""
+    tasks = [name.strip() for name in task.split(",")] if task is not None else list(TASKS)
+    if unknown := [name for name in tasks if name not in TASKS]:
+        raise ValueError(f"`task` must be some of {', '.join(TASKS)}, separated by commas, found {unknown[0]!r}.")
+    root = Path(bundle or BUNDLES)
+    found = [root] if (root / "configs").is_dir() else find_bundles(root)
+    by_task = {path.name.rpartition("_")[2]: path for path in found}
+    if missing := [name for name in tasks if name not in by_task] if task is not None else []:
+        raise BundleError(f"{root}: there is no bundle for {missing[0]}; name its folder by `--bundle`.")
+    paths = [by_task[name] for name in TASKS if name in tasks and name in by_task]
+    if task is not None or len(paths) == 1:
+        return paths
+    with_weights = [path for path in paths if any((path / "models").rglob("model.*"))]
+    if not with_weights:
+        raise BundleError(f"{root}: there is no bundle with weights; train one, or name its folder by `--bundle`.")
+    return with_weights
+
+
+def _open_bundle(path: Path, folder: Path, settings: dict[str, Any]) -> Bundle:
+    """Open a bundle that writes to a folder of its own, and load its weights."""
+    task = path.name.rpartition("_")[2]
+    if "formats" in settings:
+        settings["formats"] = sorted({*ensure_tuple(settings["formats"]), *REPORTED[task]})
+    opened = Bundle(path, **settings, output_dir=str(folder / task))
+    opened.load_weights(opened.get("network"))
+    return opened
+
+
+def _claim(folder: Path, source: str, videos: Sequence[dict[str, Any]], bundles: Sequence[Bundle]) -> None:
+    """Note in ``run.json`` what the results of a folder are of, and refuse to mix those of other inputs with them."""
+    path = folder / "run.json"
+    files = {item["name"]: os.stat(split_frames(ensure_tuple(item["image"])[0])[0]) for item in videos}
+    states = {name: [file.st_size, file.st_mtime_ns] for name, file in files.items()}
+    models = {
+        opened.task: {
+            "bundle": str(opened.path),
+            "version": opened.version,
+            "weights": str(opened.weights),
+            "sha256": sha256([str(opened.weights)]),
+            "device": str(opened.get("device")),
+        }
+        for opened in bundles
+    }
+    former: dict[str, Any] = {"input": source, "videos": {}, "models": {}}
+    if path.exists():
+        former = read_json(path, dict)
+    elif others := [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]:
+        raise FileExistsError(f"{folder}: holds other files ({min(others)}); choose another `--output`.")
+    if former["input"] != source:
+        raise FileExistsError(f"{folder}: holds the results of {former['input']}; choose another `--output`.")
+    for name, state in states.items():
+        if former["videos"].get(name, state) != state:
+            raise FileExistsError(f"{folder}: {name} is another file than when it began; choose another `--output`.")
+    write_json(path, {"input": source, "videos": states, "models": {**former["models"], **models}})
+
+
+def _broken(folder: Path, videos: Sequence[dict[str, Any]], bundles: Sequence[Bundle]) -> list[str]:
+    """Names of the videos that at least one bundle has no whole result of."""
+    tasks = [opened.task for opened in bundles]
+    return [name for item in videos if any(status_of(folder, task, name := item["name"]) != "ok" for task in tasks)]
+
+
+@SetParseFns(task=str, data=str, bundle=str, configs=str)
+def train(task: str, data: str, bundle: str | None = None, configs: str = "train", **settings: Any) -> None:
+    """Train the network of a task's bundle: ``monai.bundle run`` of its ``train.json``.
+
+    Args:
+        task: segmentation, detection or classification.
+        data: folder of a prepared dataset, with its ``datalist.json``.
+        bundle: the bundle; by default that of the checkout.
+        configs: the bundle's configurations, separated by commas, each of which changes those before it.
+        settings: keys of these configurations, as ``--epochs 10``.
+    """
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, found {task!r}.")
+    _train(Path(bundle or BUNDLES / f"endofm_polyp_{task}"), data, configs, settings)
+
+
+@SetParseFns(data=str, bundle=str, configs=str)
+def pretrain(data: str, bundle: str | None = None, configs: str = "train", **settings: Any) -> None:
+    """Pre-train a backbone on videos without labels: ``monai.bundle run`` of ``endofm_pretraining``'s ``train.json``.
+
+    Args:
+        data: folder with videos.
+        bundle: the bundle; by default that of the checkout.
+        configs: see ``train``; "train,small" is the recipe for hundreds of clips.
+        settings: keys of these configurations.
+    """
+    _train(Path(bundle or BUNDLES / "endofm_pretraining"), data, configs, settings)
+
+
+def _train(bundle: Path, data: str, configs: str, settings: dict[str, Any]) -> None:
+    files = [str(bundle / "configs" / f"{name.strip()}.json") for name in configs.split(",")]
+    root = {"bundle_root": str(bundle), "dataset_dir": data}
+    workflow = ConfigWorkflow(files, workflow_type="train", **root, **settings)
+    hush_engines()
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+@SetParseFns(bundle=str)
+def info(bundle: str | None = None) -> None:
+    """Say which versions, device, bundles and weights there are.
+
+    Args:
+        bundle: a folder of bundles; by default that of the checkout.
+    """
+    logging.basicConfig(format="%(message)s")
+    has_gpu = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if has_gpu else f"CPU, {torch.get_num_threads()} threads"
+    versions = f"python {platform.python_version()}, torch {torch.__version__}, monai {monai.__version__}"
+    print(f"endofm-monai {endofm_monai.__version__} ({versions})\ndevice: {device}\nbundles in {bundle or BUNDLES}:")
+    for path in find_bundles(bundle or BUNDLES):
+        try:
+            opened = Bundle(path)
+            weights = Path(str(opened.weights))  # a bundle without them does not open
+            listed = "as shared" if opened.check_weights(weights) else "not in large_files.yml"
+            text = f"{weights}, {weights.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256([weights])}, {listed}"
+            print(f"  {path.name} {opened.version}: {text}")
+        except (BundleError, WeightsError) as error:
+            print(f"  {path.name}: {error}")
+
+
+def main() -> None:
+    """Run the command."""
+    words = ["--output" if word == "-o" else word for word in sys.argv[1:]]
+    commands = {"predict": predict, "train": train, "pretrain": pretrain, "info": info}
+    run_from_command_line(commands, command=words, name="endofm")
+
+
+if __name__ == "__main__":
+    main()

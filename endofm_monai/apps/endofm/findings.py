@@ -1,0 +1,159 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the files that the bundles wrote of a video say: polyps from their first to their last frame, and classes."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import find_objects, label
+
+from endofm_monai.data import open_clip, result_path
+from endofm_monai.formats.masks import mask_from_coco
+from endofm_monai.inferers import BoxLinker
+from endofm_monai.utils import read_json
+
+MAX_GAP = 0.5  # seconds in which a polyp may be missed
+MIN_SHARE = 5e-4  # of the frame, that a region of a mask covers at least
+RESULTS_DIRS = {"detection": "", "segmentation": "", "classification": "videos"}  # in the folder of a task
+
+
+@dataclass
+class Finding:
+    """A polyp in a video: frames count from 0, sizes are in pixels."""
+
+    task: str  # that found it
+    name: str  # of its class
+    first: int
+    last: int
+    frames: int = 0  # in which it was found
+    best: int = 0  # the frame of its highest score or, of masks, largest size
+    size: float = 0.0  # the largest, of the mask or the box
+    score: float | None = None  # the highest
+
+    def extend(self, frame: int, size: float, score: float | None) -> None:
+        """Add a frame in which it is found."""
+        self.last, self.frames = frame, self.frames + 1
+        if size > self.size if score is None else score > (self.score or 0):
+            self.best, self.score = frame, score
+        self.size = max(self.size, size)
+
+
+@dataclass
+class VideoFindings:
+    """All that is known of a video, of the tasks by which it could be read to its end."""
+
+    name: str
+    statuses: Mapping[str, str]  # by task: "ok", "damaged", "unreadable" or "not done"
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    times: np.ndarray = field(default_factory=lambda: np.zeros(0))  # of the frames, in seconds
+    polyps: dict[str, list[Finding]] = field(default_factory=dict)  # by task
+    overlays: dict[str, Path] = field(default_factory=dict)  # by task
+    classes: Mapping[str, Any] | None = None  # see :class:`endofm_monai.handlers.ProbabilitySaver`
+
+    @property
+    def frames(self) -> int:
+        """Number of its frames; 0 of a video of which nothing is known."""
+        return len(self.times)
+
+    def when(self, frame: int) -> str:
+        """The time of a frame; with the number of frames, that of the end of the last one."""
+        seconds = self.times[frame] if frame < self.frames else self.times[-1] + 1 / self.fps
+        minutes, seconds = divmod(round(float(seconds), 2), 60)
+        hours, minutes = divmod(int(minutes), 60)
+        return f"{hours}:{minutes:02d}:{seconds:05.2f}" if hours else f"{minutes}:{seconds:05.2f}"
+
+
+def status_of(folder: Path, task: str, name: str) -> str:
+    """How the way of a task through a video ended, see :class:`endofm_monai.handlers.savers.ResultSaver`."""
+    path = result_path(folder / task / RESULTS_DIRS[task], name)
+    return read_json(path, dict)["status"] if path.exists() else "not done"
+
+
+def read_findings(folder: Path, tasks: Sequence[str], item: Mapping[str, Any]) -> VideoFindings:
+    """Read what is known of a video.
+
+    Args:
+        folder: with a folder of results of each task.
+        tasks: those to read.
+        item: the video, see :func:`endofm_monai.data.list_videos`.
+    """
+    name = item["name"]
+    video = VideoFindings(name, {task: status_of(folder, task, name) for task in RESULTS_DIRS if task in tasks})
+    done = [task for task, status in video.statuses.items() if status == "ok"]
+    if done:
+        with open_clip(item["image"]) as reader:
+            info, video.times = reader.probe(), reader.times()
+        video.width, video.height, video.fps = info.width, info.height, info.fps
+    for task in done:
+        if task == "classification":
+            video.classes = read_json(result_path(folder / task / RESULTS_DIRS[task], name), dict)
+        else:
+            video.polyps[task] = find_polyps(folder / task, name, video.fps)
+            video.overlays[task] = folder / task / name / "overlay.mp4"
+    return video
+
+
+Found = tuple[int, list[list[float]], list[str], list[float], list[float] | None]
+"""A frame's number, the boxes in it, and the classes, sizes and scores of each."""
+
+
+def find_polyps(folder: Path, name: str, fps: float) -> list[Finding]:
+    """The polyps of a video in the folder of results that is named by its task, in the order in which they begin.
+
+    Boxes of successive frames are linked, of masks those around their regions.
+    """
+    if folder.name == "segmentation":
+        frames = _regions(folder / name / "masks.json")
+    else:
+        frames = _detections(folder / name / "detections.csv", read_json(folder / "settings.json", dict)["threshold"])
+    linker, polyps, due = BoxLinker(max_gap=round(MAX_GAP * fps)), list[Finding](), 0
+    classes: dict[str, int] = {}
+    for frame, boxes, names, sizes, scores in frames:
+        for _ in range(due, frame):
+            linker.push({"box": torch.empty(0, 4), "label": torch.empty(0)})
+        due = frame + 1
+        labels = torch.tensor([classes.setdefault(name, len(classes)) for name in names])
+        for place, number in enumerate(linker.push({"box": torch.tensor(boxes), "label": labels})):
+            if number == len(polyps):
+                polyps.append(Finding(folder.name, names[place], frame, frame))
+            polyps[number].extend(frame, sizes[place], None if scores is None else scores[place])
+    return polyps
+
+
+def _regions(path: Path) -> Iterator[Found]:
+    """The regions of the masks in a file that has a line for each frame with a mask."""
+    with open(path, encoding="utf-8") as file:
+        categories = next(file).rpartition('"categories": ')[2].rpartition(', "annotations"')[0]
+        name = json.loads(categories)[0]["name"]
+        for line in file:
+            if not line.startswith("{"):
+                continue
+            entry = json.loads(line.rstrip(",\n"))
+            regions, _ = label(mask_from_coco(entry["segmentation"]), np.ones((3, 3)))
+            areas = np.bincount(regions.ravel())[1:]
+            kept = np.flatnonzero(areas >= MIN_SHARE * regions.size)
+            places = find_objects(regions)
+            boxes = [[float(side) for side in (x.start, y.start, x.stop, y.stop)] for y, x in (places[k] for k in kept)]
+            if boxes:
+                yield entry["image_id"] - 1, boxes, [name] * len(boxes), areas[kept].tolist(), None
+
+
+def _detections(path: Path, threshold: float) -> Iterator[Found]:
+    """The likely detections in a table that has a row for each one."""
+    with open(path, newline="", encoding="utf-8") as file:
+        likely = (row for row in csv.DictReader(file) if float(row["score"]) >= threshold)
+        for frame, rows in groupby(likely, key=lambda row: int(row["frame"])):
+            found = list(rows)
+            boxes = [[float(row[side]) for side in ("x1", "y1", "x2", "y2")] for row in found]
+            sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes]
+            yield frame, boxes, [row["class"] for row in found], sizes, [float(row["score"]) for row in found]
