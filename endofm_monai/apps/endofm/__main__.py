@@ -3,11 +3,12 @@
 
 """The command ``endofm``: a door to the bundles for those who do not want to know of configurations."""
 
+import json
 import logging
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from endofm_monai.utils.errors import hush_engines
 from endofm_monai.weights import WeightsError
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
+NEUTRAL = {"device", "num_workers", "on_error", "max_broken_share"}  # settings that results do not depend on
 LISTING = {"datalist", "section", "single_images"}  # settings that say which videos there are
 REPORTED = {"segmentation": ("coco", "overlay"), "detection": ("csv", "overlay")}  # formats that the report is made of
 
@@ -66,23 +68,11 @@ def predict(
         raise FileNotFoundError(f"{input}: there is no such file or folder.")
     videos = list_videos(source, **{key: settings[key] for key in LISTING & settings.keys()})
     given = {**settings, "mode": mode} | ({"device": device} if device is not None else {})
-    paths = _chosen_bundles(bundle, task)
-    keys = {path: read_json(path / "configs" / "inference.json", dict).keys() for path in paths}
-    for key in settings:
-        if not any(_top(key) in known for known in keys.values()):
-            raise ValueError(
-                f"`{key}`: {' and '.join(path.name for path in paths)} have no such key in inference.json."
-            )
-    check_writable(folder)
-    bundles = []
-    for path, known in keys.items():
-        own = {"max_broken_share": 1.0, **given, "dataset_dir": source, "load_pretrain": False}
-        bundles.append(_open_bundle(path, folder, {key: value for key, value in own.items() if _top(key) in known}))
-    _claim(folder, source, videos, bundles)
+    bundles = _open_bundles(_chosen_bundles(bundle, task), folder, {**given, "dataset_dir": source})
+    _claim(folder, source, videos, bundles, given)
     try:
         for opened in bundles:
             if len(opened.get("dataset")):
-                opened.get("initialize")
                 opened.get("evaluator").run()
     except KeyboardInterrupt:
         left = _broken(folder, videos, bundles)
@@ -92,7 +82,8 @@ def predict(
     print(f"The report: {write_report(folder, videos)}")
     if broken := _broken(folder, videos, bundles):
         some = ", ".join(broken[:3]) + ", ..." * (len(broken) > 3)
-        raise ValueError(f"{len(broken)} of {len(videos)} videos could not be read to their end: {some}.")
+        hint = " Pictures that are no clip need `--single_images True`." if os.path.isdir(videos[0]["image"]) else ""
+        raise ValueError(f"{len(broken)} of {len(videos)} videos could not be read to their end: {some}.{hint}")
 
 
 def _top(key: str) -> str:
@@ -118,18 +109,36 @@ def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
     return with_weights
 
 
-def _open_bundle(path: Path, folder: Path, settings: dict[str, Any]) -> Bundle:
-    """Open a bundle that writes to a folder of its own, and load its weights."""
-    task = path.name.rpartition("_")[2]
-    if "formats" in settings:
-        settings["formats"] = sorted({*ensure_tuple(settings["formats"]), *REPORTED[task]})
-    opened = Bundle(path, **settings, output_dir=str(folder / task))
-    opened.load_weights(opened.get("network"))
-    return opened
+def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, Any]) -> list[Bundle]:
+    """Open bundles that write to a folder each, and load their weights; each gets the settings that it has."""
+    keys = [read_json(path / "configs" / "inference.json", dict).keys() for path in paths]
+    for key in settings:
+        if not any(_top(key) in known for known in keys):
+            names = " and ".join(path.name for path in paths)
+            raise ValueError(f"`{key}`: inference.json of {names} has no such key.")
+    bundles = []
+    for path, known in zip(paths, keys, strict=True):
+        task = path.name.rpartition("_")[2]
+        own = {"max_broken_share": 1.0, **{key: value for key, value in settings.items() if _top(key) in known}}
+        if "formats" in own:
+            own["formats"] = sorted({*ensure_tuple(own["formats"]), *REPORTED[task]})
+        opened = Bundle(path, **own, output_dir=str(folder / task), load_pretrain=False)
+        opened.get("initialize")
+        opened.load_weights(opened.get("network"))
+        opened.get("evaluator")  # what is wrong is told before anything is written
+        bundles.append(opened)
+    return bundles
 
 
-def _claim(folder: Path, source: str, videos: Sequence[dict[str, Any]], bundles: Sequence[Bundle]) -> None:
-    """Note in ``run.json`` what the results of a folder are of, and refuse to mix those of other inputs with them."""
+def _claim(
+    folder: Path,
+    source: str,
+    videos: Sequence[dict[str, Any]],
+    bundles: Sequence[Bundle],
+    settings: Mapping[str, Any],
+) -> None:
+    """Note in ``run.json`` what the results of a folder are of, and refuse to mix others with them."""
+    check_writable(folder)
     path = folder / "run.json"
     files = {item["name"]: os.stat(split_frames(ensure_tuple(item["image"])[0])[0]) for item in videos}
     states = {name: [file.st_size, file.st_mtime_ns] for name, file in files.items()}
@@ -140,6 +149,7 @@ def _claim(folder: Path, source: str, videos: Sequence[dict[str, Any]], bundles:
             "weights": str(opened.weights),
             "sha256": sha256([str(opened.weights)]),
             "device": str(opened.get("device")),
+            "settings": {key: value for key, value in settings.items() if key not in NEUTRAL},
         }
         for opened in bundles
     }
@@ -150,6 +160,11 @@ def _claim(folder: Path, source: str, videos: Sequence[dict[str, Any]], bundles:
         raise FileExistsError(f"{folder}: holds other files ({min(others)}); choose another `--output`.")
     if former["input"] != source:
         raise FileExistsError(f"{folder}: holds the results of {former['input']}; choose another `--output`.")
+    for task, model in json.loads(json.dumps(models)).items():
+        of_before = {**model, **former["models"].get(task, {})}
+        if differing := [key for key in ("sha256", "settings") if model[key] != of_before[key]]:
+            what = {"sha256": "weights", "settings": "settings"}[differing[0]]
+            raise FileExistsError(f"{folder}: holds results of other {what} ({task}); choose another `--output`.")
     for name, state in states.items():
         if former["videos"].get(name, state) != state:
             raise FileExistsError(f"{folder}: {name} is another file than when it began; choose another `--output`.")

@@ -1,0 +1,243 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from blob_bundles import draw
+from PIL import Image
+
+from endofm_monai.apps.endofm import __main__ as command
+from endofm_monai.apps.endofm.__main__ import predict
+from endofm_monai.formats import write_video
+from endofm_monai.handlers.savers import FrameSaver
+from endofm_monai.inferers import load_predictor
+from endofm_monai.utils import sha256
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
+    """What the command, as it is typed, ends with: None where all is well."""
+    monkeypatch.setattr("sys.argv", ["endofm", *words])
+    try:
+        command.main()
+    except SystemExit as end:
+        return end.code
+    return None
+
+
+def red_video(path: Path, frames: int = 4) -> Path:
+    write_video(path, [np.asarray(draw(index)) for index in range(frames)], fps=10, crf=10)
+    return path
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_video_gets_the_files_of_all_bundles_and_a_report(results, blob, bundles):
+    found = files(results).keys()
+    assert {"segmentation/blob/masks/00000.png", "segmentation/blob/overlay.mp4"} <= found
+    assert {"detection/blob/detections.csv", "detection/blob/annotations.xml", "detection/blob/overlay.mp4"} <= found
+    assert {"classification/videos/blob.json", "classification/predictions.csv", "report.html"} <= found
+    run_of = json.loads((results / "run.json").read_text())
+    assert run_of["input"] == str(blob)
+    weights = bundles / "endofm_polyp_detection" / "models" / "model.pt"
+    assert run_of["models"]["detection"]["sha256"] == sha256([weights])
+
+
+def test_the_masks_are_those_of_the_one_way_through_a_video(results, blob, bundles):
+    predictor = load_predictor(bundles / "endofm_polyp_segmentation")
+    for index, (_, answer) in enumerate(predictor(str(blob))):
+        written = np.asarray(Image.open(results / "segmentation" / "blob" / "masks" / f"{index:05d}.png"))
+        assert np.array_equal(written > 0, answer["mask"][0].numpy() > 0)
+    assert index == 29
+
+
+def test_started_again_it_leaves_what_is_done(results, blob, bundles):
+    before = files(results / "segmentation")
+    predict(str(blob), str(results), bundle=str(bundles), device="cpu")
+    assert files(results / "segmentation") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "online"}, "other settings"),
+        ({"overlap": 0.5}, "other settings"),
+        ({"input": "another"}, "holds the results of .*blob.mp4"),
+        ({"weights": "another"}, "other weights"),
+    ],
+)
+def test_other_runs_do_not_mix_their_results_in(change, message, results, blob, bundles, tmp_path):
+    arguments: dict[str, Any] = {"input": str(blob), "bundle": str(bundles), "task": "classification", **change}
+    if "input" in change:
+        arguments["input"] = str(red_video(tmp_path / "blob.mp4"))
+    if "weights" in change:
+        arguments["weights"] = str(tmp_path / "other.pt")
+        state = torch.load(bundles / "endofm_polyp_classification" / "models" / "model.pt", weights_only=True)
+        torch.save({name: value + 1 for name, value in state.items()}, tmp_path / "other.pt")
+    before = files(results)
+    with pytest.raises(FileExistsError, match=message):
+        predict(output=str(results), device="cpu", **arguments)
+    assert files(results) == before
+
+
+def test_a_file_that_changed_since_is_another_one(bundles, tmp_path):
+    video = red_video(tmp_path / "v.mp4")
+    options = {"bundle": str(bundles / "endofm_polyp_classification"), "device": "cpu"}
+    predict(str(video), str(tmp_path / "out"), **options)
+    red_video(video, frames=6)
+    with pytest.raises(FileExistsError, match="v is another file than when it began"):
+        predict(str(video), str(tmp_path / "out"), **options)
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(bundles, tmp_path, monkeypatch, capsys):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    for name in "ab":
+        red_video(folder / f"{name}.mp4")
+    words = ["predict", str(folder), "-o", str(out), "--bundle", str(bundles / "endofm_polyp_segmentation")]
+    add = FrameSaver._add
+
+    def interrupt(saver: FrameSaver, engine: Any) -> None:
+        if engine.state.item["name"] == "b" and engine.state.piece == 2:
+            raise KeyboardInterrupt
+        add(saver, engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameSaver, "_add", interrupt)
+        assert run(patch, *words) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "stopped: 1 of 2 videos are done; the same command goes on with the others"
+    assert not any("Traceback" in line or "terminating" in line for line in lines)
+    done = files(out / "segmentation")
+    assert "a.json" in done
+    assert not any(name.startswith(("b", ".")) or "/." in name for name in done if name != "b")
+    assert run(monkeypatch, *words) is None
+    after = files(out / "segmentation")
+    assert after["a/masks.json"] == done["a/masks.json"]
+    assert "b/masks.json" in after
+    assert 'href="pages/b.html"' in (out / "report.html").read_text()
+
+
+def test_the_others_of_a_broken_video_are_done(bundles, tmp_path, monkeypatch):
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    red_video(folder / "good one.mp4")
+    (folder / "bad.mp4").write_bytes(b"nothing")
+    words = ["predict", str(folder), f"--output={out}", "--bundle", str(bundles), "--task", "detection"]
+    assert run(monkeypatch, *words) == "error: 1 of 2 videos could not be read to their end: bad."
+    report = (out / "report.html").read_text()
+    assert "unreadable" in report
+    assert 'href="pages/good%20one.html"' in report
+    assert (out / "detection" / "good one" / "detections.csv").exists()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 47)])
+def test_small_stills_of_any_kind_and_size(size, bundles, tmp_path):
+    Image.new("RGB", size, (200, 60, 60)).save(tmp_path / "still.png")
+    predict(str(tmp_path / "still.png"), str(tmp_path / "out"), bundle=str(bundles), device="cpu")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<video" not in page
+    assert page.count("data:image/jpeg") == 2
+    assert np.asarray(Image.open(tmp_path / "out/segmentation/still/masks/still.png")).shape == size[::-1]
+
+
+def test_pictures_of_a_folder_are_a_clip_or_stills(bundles, tmp_path, monkeypatch):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(2):
+        draw(index).resize((96 + 16 * index, 72)).save(folder / f"{index}.png")
+    words = ["predict", str(folder), "--bundle", str(bundles), "--task", "detection", "-o"]
+    said = run(monkeypatch, *words, str(tmp_path / "clip"))
+    assert said == (
+        "error: 1 of 1 videos could not be read to their end: pictures. "
+        "Pictures that are no clip need `--single_images True`."
+    )
+    assert run(monkeypatch, *words, str(tmp_path / "stills"), "--single_images", "True") is None
+    assert {"0.json", "1.json"} <= files(tmp_path / "stills" / "detection").keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["no.mp4"], r"no.mp4: there is no such file or folder."),
+        (["INPUT", "--task", "seg"], "`task` must be some of segmentation, detection, classification, .* found 'seg'"),
+        (["INPUT", "--frame_sise", "9"], "`frame_sise`: inference.json of endofm_polyp_.* has no such key"),
+        (["INPUT", "--mode", "live"], '`mode` must be "offline" or "online"'),
+        (["INPUT", "--device", "cuda:77"], "`device` must be one to compute on"),
+        (["INPUT", "--bundle", "absent"], "absent: `bundles_dir` is not an existing folder"),
+        (["INPUT", "--weights", "none.pt"], "none.pt: is missing"),
+        (["INPUT", "-o", "FILE"], "file: cannot be written to"),
+        (["INPUT", "-o", "FULL"], r"holds other files \(file\); choose another `--output`"),
+        (["FULL", "-o", "FULL/out"], "lies in the input"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_before_anything_is_written(
+    words, message, blob, bundles, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    places = {
+        "INPUT": blob,
+        "FILE": tmp_path / "full/file",
+        "FULL": tmp_path / "full",
+        "FULL/out": tmp_path / "full/out",
+    }
+    words = ["predict", *(str(places.get(word, word)) for word in words)]
+    words += [] if "-o" in words else ["-o", str(tmp_path / "out")]
+    words += [] if "--bundle" in words else ["--bundle", str(bundles)]
+    said = run(monkeypatch, *words)
+    assert isinstance(said, str)
+    assert "\n" not in said
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(said)
+    assert sorted(os.listdir(tmp_path)) == ["full"]
+    assert os.listdir(tmp_path / "full") == ["file"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "damaged", "not as shared", "of another network"])
+def test_bundles_whose_weights_cannot_be_used(kind, blob, bundles, tmp_path, monkeypatch):
+    bundle = shutil.copytree(bundles / "endofm_polyp_segmentation", tmp_path / "endofm_polyp_segmentation")
+    weights = bundle / "models" / "model.pt"
+    expected = {
+        "missing": "is missing, the bundle has no weights",
+        "damaged": "cannot be read: damaged",
+        "not as shared": "is not the file that was shared",
+        "of another network": "does not fit BlobSegmenter",
+    }[kind]
+    if kind == "missing":
+        weights.unlink()
+    if kind == "damaged":
+        weights.write_bytes(weights.read_bytes()[:900])
+    if kind == "not as shared":
+        listed = f"large_files:\n- path: models/model.pt\n  hash_val: {'0' * 64}\n  hash_type: sha256\n"
+        (bundle / "large_files.yml").write_text(listed)
+    if kind == "of another network":
+        shutil.copy(bundles / "endofm_polyp_classification" / "models" / "model.pt", weights)
+    said = run(monkeypatch, "predict", str(blob), "-o", str(tmp_path / "out"), "--bundle", str(bundle))
+    assert isinstance(said, str)
+    assert said.startswith("error: ")
+    assert expected in said
+    assert "\n" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_info_tells_versions_bundles_and_weights(bundles, tmp_path, monkeypatch, capsys):
+    shutil.copytree(bundles, tmp_path / "some")
+    (tmp_path / "some" / "endofm_polyp_detection" / "models" / "model.pt").unlink()
+    assert run(monkeypatch, "info", "--bundle", str(tmp_path / "some")) is None
+    said = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in said
+    assert "device: " in said
+    assert sha256([bundles / "endofm_polyp_segmentation" / "models" / "model.pt"]) in said
+    assert "endofm_polyp_detection: " in said
+    assert "model.pt: is missing" in said
