@@ -24,8 +24,16 @@ from endofm_monai.apps.endofm.report import write_report
 from endofm_monai.data import list_videos, split_frames
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 from endofm_monai.inferers.bundle import TASKS
-from endofm_monai.utils import INTERRUPTED, check_writable, read_json, run_from_command_line, sha256, write_json
-from endofm_monai.utils.errors import hush_engines
+from endofm_monai.utils import (
+    INTERRUPTED,
+    check_writable,
+    nearest_key,
+    read_json,
+    run_from_command_line,
+    sha256,
+    write_json,
+)
+from endofm_monai.utils.errors import close_bars, hush_engines
 from endofm_monai.weights import WeightsError
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
@@ -75,9 +83,10 @@ def predict(
             if len(opened.get("dataset")):
                 opened.get("evaluator").run()
     except KeyboardInterrupt:
-        left = _broken(folder, videos, bundles)
-        done = f"{len(videos) - len(left)} of {len(videos)} videos are done"
-        print(f"\nstopped: {done}; the same command goes on with the others", file=sys.stderr)
+        close_bars()
+        counts = [f"{len(videos) - len(_broken(folder, videos, [opened]))} by {opened.task}" for opened in bundles]
+        done = f"of {len(videos)} videos {', '.join(counts)} are done"
+        print(f"stopped: {done}; the same command goes on with the others", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print(f"The report: {write_report(folder, videos)}")
     if broken := _broken(folder, videos, bundles):
@@ -115,7 +124,8 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
     for key in settings:
         if not any(_top(key) in known for known in keys):
             names = " and ".join(path.name for path in paths)
-            raise ValueError(f"`{key}`: inference.json of {names} has no such key.")
+            near = nearest_key(key, set().union(*keys))
+            raise ValueError(f"`{key}`: inference.json of {names} has no such key.{near}")
     bundles = []
     for path, known in zip(paths, keys, strict=True):
         task = path.name.rpartition("_")[2]

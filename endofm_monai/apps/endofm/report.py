@@ -18,7 +18,6 @@ from endofm_monai.apps.endofm.findings import MAX_GAP, MIN_SHARE, VideoFindings,
 from endofm_monai.utils import printable, read_json
 from endofm_monai.visualize.page import Section, write_page
 
-HIDDEN = ("weights_sha256", "settings")  # of the tensors; those given, which are among those used
 MAX_ROWS, MAX_PICTURES = 200, 12
 STYLE, SCRIPT = (Path(__file__).with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
 HEAD = f"<style>{STYLE}</style>\n<script>{SCRIPT}</script>\n"
@@ -96,6 +95,8 @@ def _settings(folder: Path, run: Mapping[str, Any]) -> Section:
     for task, model in run["models"].items():
         path = folder / task / "settings.json"
         used = read_json(path, dict) if path.exists() else {}
-        rows += [(f"{task}: {key}", value) for key, value in {**model, **used}.items() if key not in HIDDEN]
+        values = ", ".join(f"{key} {value}" for key, value in used.items() if key != "weights_sha256")
+        rows += [(task, f"{model['bundle']}, version {model['version']}, computed on {model['device']}")]
+        rows += [("model", model["weights"]), ("its SHA-256", model["sha256"]), ("settings", values)]
     cells = [[escape(key), escape(printable(str(value)))] for key, value in rows]
     return Section("Settings and models", body=parts.table([], cells, "settings"))

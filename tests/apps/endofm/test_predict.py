@@ -116,7 +116,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(bundles, tmp_path, m
         patch.setattr(FrameSaver, "_add", interrupt)
         assert run(patch, *words) == 130
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "stopped: 1 of 2 videos are done; the same command goes on with the others"
+    assert lines[-1] == "stopped: of 2 videos 1 by segmentation are done; the same command goes on with the others"
     assert not any("Traceback" in line or "terminating" in line for line in lines)
     done = files(out / "segmentation")
     assert "a.json" in done
@@ -171,7 +171,10 @@ def test_pictures_of_a_folder_are_a_clip_or_stills(bundles, tmp_path, monkeypatc
     [
         (["no.mp4"], r"no.mp4: there is no such file or folder."),
         (["INPUT", "--task", "seg"], "`task` must be some of segmentation, detection, classification, .* found 'seg'"),
-        (["INPUT", "--frame_sise", "9"], "`frame_sise`: inference.json of endofm_polyp_.* has no such key"),
+        (
+            ["INPUT", "--frame_sise", "9"],
+            "`frame_sise`: inference.json of endofm_polyp_.* has no such key. Did you mean `frame_size`",
+        ),
         (["INPUT", "--mode", "live"], '`mode` must be "offline" or "online"'),
         (["INPUT", "--device", "cuda:77"], "`device` must be one to compute on"),
         (["INPUT", "--bundle", "absent"], "absent: `bundles_dir` is not an existing folder"),
