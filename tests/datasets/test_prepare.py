@@ -200,7 +200,7 @@ def test_the_lists_that_come_along(name, stills):
 def test_polyp_free_windows_touch_no_polyp(prepared, items_of, script, tmp_path):
     source, _, _ = prepared("kvasir_seg")
     script("kvasir_seg/prepare.py").prepare(str(source), str(tmp_path / "set"), workers=1, stats=False)
-    cut = script("polyp_free_windows.py").cut
+    cut = script("polyp_windows.py").cut
     for output in ("free", "again"):
         cut(str(tmp_path / "set"), str(tmp_path / output))
     lists, wholes = items_of(tmp_path / "free"), items_of(tmp_path / "set")
@@ -212,10 +212,16 @@ def test_polyp_free_windows_touch_no_polyp(prepared, items_of, script, tmp_path)
         window = np.asarray(Image.open(tmp_path / "free" / path))
         assert window.shape == (33, 33, 3)  # 0.7 of the short side, to the right of the polyp: the largest that fits
         assert not np.asarray(Image.open(tmp_path / "free" / mask)).any()
-        assert item["box"] == item["box_label"] == [[]]
+        assert (item["label"], item["box"], item["box_label"]) == (0, [[]], [[]])
         whole = np.asarray(Image.open(tmp_path / "set/frames" / f"{item['video']}.jpg"))
         assert any(np.array_equal(whole[row : row + 33, 31:], window) for row in range(16))
         assert np.array_equal(window, np.asarray(Image.open(tmp_path / "again" / path)))
+    cut(str(tmp_path / "set"), str(tmp_path / "pairs"), pairs=True)
+    for item in items_of(tmp_path / "pairs")["test"]:
+        mask = np.asarray(Image.open(tmp_path / "pairs" / item["mask"][0]))
+        assert mask.shape == (33, 33)
+        assert ((mask > 0).sum() > 250) == bool(item["label"])
+        assert len(item["box"][0]) == len(item["box_label"][0]) == item["label"]
 
 
 def test_sun_seg_frames_are_in_natural_order(items_of, prepared):

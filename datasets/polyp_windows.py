@@ -1,0 +1,80 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Windows without a polyp, cut out of stills with one: sets of stills hardly hold any other pictures without."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from endofm_monai.data.masks import mask_boxes, read_mask
+from endofm_monai.preparation import run_from_command_line, write_lists
+from endofm_monai.utils import read_json, write_json
+
+SIDES = (0.9, 0.8, 0.7, 0.6, 0.5)  # of the picture's short side, largest first
+DARK = 25  # brighter pixels belong to the endoscope's picture,
+MUCOSA = 0.97  # which fills at least this share of a window without a polyp
+
+
+def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, seed: int = 0) -> str:
+    """Cut the largest square without a polyp out of each still that holds one, in all sections of a prepared set.
+
+    Args:
+        folder: output of a ``prepare.py``, of stills with masks.
+        output: folder to write to, a prepared set as well: pictures with the ``label`` 0, empty masks and no boxes.
+        pairs: also cut a square of the same size, with the label 1, that shows the polyp: a set for classification, in
+            which nothing but the polyp tells the classes apart.
+        margin: distance to keep from a polyp, as a share of the picture's long side.
+        seed: chooses among squares of the same size.
+
+    Returns:
+        the path of the datalist.
+    """
+    manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
+    source, target = Path(folder, manifest["dataset_dir"]), Path(output)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for section in ("training", "validation", "test"):
+        for item in lists.get(section, []):
+            (image,), (mask,) = item["image"], item["mask"]
+            pixels, polyp = np.asarray(Image.open(source / image).convert("RGB")), read_mask(source / mask)
+            random = np.random.default_rng([seed, *item["video"].encode()])
+            for label, window in enumerate(_windows(pixels, polyp, margin, random)[: 1 + pairs]):
+                file = f"{label}/{item['video']}.png"
+                for kind, content in (("frames", pixels), ("masks", polyp.astype(np.uint8) * 255)):
+                    (target / kind / file).parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(content[window]).save(target / kind / file)
+                box = mask_boxes(polyp[window])
+                made = {"image": [f"frames/{file}"], "mask": [f"masks/{file}"], "label": label, "box": [box]}
+                found.setdefault(section, []).append({**item, **made, "box_label": [[1] * len(box)]})
+    title = f"{manifest['name']}, windows"
+    write_json(target / "manifest.json", {"name": title, "licence": manifest["licence"], "dataset_dir": "."})
+    write_lists(target / "datalist.json", {"name": title, "licence": manifest["licence"], **found})
+    print(", ".join(f"{section}: {len(items)}" for section, items in found.items()))
+    return str(target / "datalist.json")
+
+
+def _windows(
+    pixels: np.ndarray, polyp: np.ndarray, margin: float, random: np.random.Generator
+) -> list[tuple[slice, slice]]:
+    """Rows and columns of the largest square of mucosa alone, and of one as large that shows the polyp best."""
+    near = ndimage.distance_transform_edt(~polyp) < margin * max(polyp.shape) if polyp.any() else ~polyp
+    shown = pixels.max(axis=2) > DARK
+    sums = [np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0))) for part in (near, shown, polyp)]
+    for share in SIDES:
+        side = int(share * min(polyp.shape))
+        near_count, shown_count, polyp_count = (
+            total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side] for total in sums
+        )
+        free = np.argwhere((near_count == 0) & (shown_count > MUCOSA * side * side))
+        best = np.argwhere(polyp_count >= 0.9 * polyp_count.max())
+        if len(free):
+            chosen = [random.choice(free), random.choice(best)]
+            return [(slice(row, row + side), slice(column, column + side)) for row, column in chosen]
+    return []
+
+
+if __name__ == "__main__":
+    run_from_command_line(cut)
