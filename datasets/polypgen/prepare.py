@@ -10,7 +10,7 @@ from endofm_monai.preparation.layouts import check_layout, clean_name, read_sect
 
 DATASET = SourceDataset(
     name="PolypGen",
-    licence="see the owners' page; no commercial use without permission",
+    licence="CC BY 4.0; the owners ask to be contacted for commercial use",
     labels={1: "polyp"},
     published={"frames": 1537 + 2225},  # 4,275 more with the negative sequences
     mode="copy",
