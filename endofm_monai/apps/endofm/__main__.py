@@ -14,7 +14,6 @@ from typing import Any
 
 import monai
 import torch
-from fire.decorators import SetParseFns
 from monai.bundle import ConfigWorkflow, ReferenceResolver
 from monai.utils import ensure_tuple
 
@@ -37,15 +36,16 @@ from endofm_monai.utils.errors import close_bars, hush_engines
 from endofm_monai.weights import WeightsError
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
+NAMES = {"--output", "--task", "--bundle", "--device", "--mode", "--configs", "--weights"}  # options that are text
 NEUTRAL = {"device", "num_workers", "on_error", "max_broken_share"}  # settings that results do not depend on
 LISTING = {"datalist", "section", "single_images"}  # settings that say which videos there are
 REPORTED = {"segmentation": ("coco", "overlay"), "detection": ("csv", "overlay")}  # formats that the report is made of
 
 
-@SetParseFns(input=str, output=str, task=str, bundle=str, device=str, mode=str)
 def predict(
     input: str,
     output: str,
+    *,
     task: str | None = None,
     bundle: str | None = None,
     device: str | None = None,
@@ -187,8 +187,7 @@ def _broken(folder: Path, videos: Sequence[dict[str, Any]], bundles: Sequence[Bu
     return [name for item in videos if any(status_of(folder, task, name := item["name"]) != "ok" for task in tasks)]
 
 
-@SetParseFns(task=str, data=str, bundle=str, configs=str)
-def train(task: str, data: str, bundle: str | None = None, configs: str = "train", **settings: Any) -> None:
+def train(task: str, data: str, *, bundle: str | None = None, configs: str = "train", **settings: Any) -> None:
     """Train the network of a task's bundle: ``monai.bundle run`` of its ``train.json``.
 
     Args:
@@ -203,8 +202,7 @@ def train(task: str, data: str, bundle: str | None = None, configs: str = "train
     _train(Path(bundle or BUNDLES / f"endofm_polyp_{task}"), data, configs, settings)
 
 
-@SetParseFns(data=str, bundle=str, configs=str)
-def pretrain(data: str, bundle: str | None = None, configs: str = "train", **settings: Any) -> None:
+def pretrain(data: str, *, bundle: str | None = None, configs: str = "train", **settings: Any) -> None:
     """Pre-train a backbone on videos without labels: ``monai.bundle run`` of ``endofm_pretraining``'s ``train.json``.
 
     Args:
@@ -226,7 +224,6 @@ def _train(bundle: Path, data: str, configs: str, settings: dict[str, Any]) -> N
     workflow.finalize()
 
 
-@SetParseFns(bundle=str)
 def info(bundle: str | None = None) -> None:
     """Say which versions, device, bundles and weights there are.
 
@@ -249,11 +246,24 @@ def info(bundle: str | None = None) -> None:
             print(f"  {path.name}: {error}")
 
 
+def _quoted(words: Sequence[str]) -> list[str]:
+    """Words of which fire takes paths and names as they are typed: ``1e5`` for no number, ``a,b`` for no list."""
+    quoted, before = list(words[:1]), ""
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        name = "--output" if name == "-o" else name
+        if not word.startswith("-"):
+            quoted.append(word if before.startswith("-") and before not in NAMES else repr(word))
+        else:
+            quoted.append(f"{name}={value!r}" if equals and name in NAMES else f"{name}{equals}{value}")
+        before = name if word.startswith("-") and not equals else ""
+    return quoted
+
+
 def main() -> None:
     """Run the command."""
-    words = ["--output" if word == "-o" else word for word in sys.argv[1:]]
     commands = {"predict": predict, "train": train, "pretrain": pretrain, "info": info}
-    run_from_command_line(commands, command=words, name="endofm")
+    run_from_command_line(commands, command=_quoted(sys.argv[1:]), name="endofm")
 
 
 if __name__ == "__main__":

@@ -141,6 +141,18 @@ def test_the_others_of_a_broken_video_are_done(bundles, tmp_path, monkeypatch):
     assert (out / "detection" / "good one" / "detections.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["1e5", "a,b", "[x] (1)", "None", "it's"])
+def test_names_are_taken_as_they_are_typed(name, bundles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    Image.new("RGB", (48, 40)).save(f"images/{name}.png")
+    words = ["--bundle", str(bundles), "--task=segmentation,detection", "--threshold", "0.4"]
+    assert run(monkeypatch, "predict", f"images/{name}.png", *words, "-o", name + "_") is None
+    assert Path(name + "_", "segmentation", name, "masks", f"{name}.png").exists()
+    assert json.loads(Path(name + "_", "detection", "settings.json").read_text())["threshold"] == 0.4
+    assert Path(name + "_", "report.html").exists()
+
+
 @pytest.mark.parametrize("size", [(64, 64), (33, 47)])
 def test_small_stills_of_any_kind_and_size(size, bundles, tmp_path):
     Image.new("RGB", size, (200, 60, 60)).save(tmp_path / "still.png")
