@@ -26,7 +26,7 @@ COPY . .
 RUN python -m pip install --no-deps --editable . && python -m compileall -q endofm_monai
 
 # results belong to whom `--user` names; anybody may run it
-ENV HOME=/tmp MPLCONFIGDIR=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV HOME=/tmp USER=endofm MPLCONFIGDIR=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 1000:1000
 WORKDIR /data
 ENTRYPOINT ["endofm"]
