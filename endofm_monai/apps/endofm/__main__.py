@@ -76,7 +76,7 @@ def predict(
         raise FileNotFoundError(f"{input}: there is no such file or folder.")
     videos = list_videos(source, **{key: settings[key] for key in LISTING & settings.keys()})
     given = {**settings, "mode": mode} | ({"device": device} if device is not None else {})
-    bundles = _open_bundles(_chosen_bundles(bundle, task), folder, {**given, "dataset_dir": source})
+    bundles = _open_bundles(_chosen_bundles(bundle, task), folder, {**given, "dataset_dir": _literal(source)})
     _claim(folder, source, videos, bundles, given)
     try:
         for opened in bundles:
@@ -93,6 +93,11 @@ def predict(
         some = ", ".join(broken[:3]) + ", ..." * (len(broken) > 3)
         hint = " Pictures that are no clip need `--single_images True`." if os.path.isdir(videos[0]["image"]) else ""
         raise ValueError(f"{len(broken)} of {len(videos)} videos could not be read to their end: {some}.{hint}")
+
+
+def _literal(path: str) -> str:
+    """A path as an expression in which MONAI finds none of its signs: it takes ``#`` for ``::`` in any text."""
+    return "$" + repr(path).replace("#", r"\x23").replace("@", r"\x40")
 
 
 def _top(key: str) -> str:
@@ -132,7 +137,7 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
         own = {"max_broken_share": 1.0, **{key: value for key, value in settings.items() if _top(key) in known}}
         if "formats" in own:
             own["formats"] = sorted({*ensure_tuple(own["formats"]), *REPORTED[task]})
-        opened = Bundle(path, **own, output_dir=str(folder / task), load_pretrain=False)
+        opened = Bundle(path, **own, output_dir=_literal(str(folder / task)), load_pretrain=False)
         opened.get("initialize")
         opened.load_weights(opened.get("network"))
         opened.get("evaluator")  # what is wrong is told before anything is written

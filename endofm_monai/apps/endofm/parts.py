@@ -68,7 +68,11 @@ def facts(video: VideoFindings) -> str:
 def stills(video: VideoFindings) -> str:
     """The frame of a video that has no other."""
     sources = ((TITLES[task], pictures(path, [0], 1120)[0]) for task, path in video.overlays.items())
-    return "".join(f'<figure class="still"><img alt="{name}" src="{source}"></figure>\n' for name, source in sources)
+    figures = (
+        f'<figure><img alt="{name}" src="{source}"><figcaption>{name}</figcaption></figure>\n'
+        for name, source in sources
+    )
+    return f'<div class="stills">{"".join(figures)}</div>'
 
 
 def stage(page: Path, video: VideoFindings) -> str:

@@ -141,7 +141,7 @@ def test_the_others_of_a_broken_video_are_done(bundles, tmp_path, monkeypatch):
     assert (out / "detection" / "good one" / "detections.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["1e5", "a,b", "[x] (1)", "None", "it's"])
+@pytest.mark.parametrize("name", ["1e5", "a,b", "[x] (1)", "None", "it's", "#1 @2 %3"])
 def test_names_are_taken_as_they_are_typed(name, bundles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("images").mkdir()
@@ -151,6 +151,14 @@ def test_names_are_taken_as_they_are_typed(name, bundles, tmp_path, monkeypatch)
     assert Path(name + "_", "segmentation", name, "masks", f"{name}.png").exists()
     assert json.loads(Path(name + "_", "detection", "settings.json").read_text())["threshold"] == 0.4
     assert Path(name + "_", "report.html").exists()
+
+
+def test_a_part_of_a_video(blob, bundles, tmp_path):
+    options = {"bundle": str(bundles), "device": "cpu", "task": "detection,classification"}
+    predict(f"{blob}#frames=5-14", str(tmp_path / "out"), **options)
+    rows = (tmp_path / "out" / "detection" / "blob_5-14" / "detections.csv").read_text().splitlines()
+    likely = [row.split(",") for row in rows[1:] if float(row.split(",")[-1]) > 0.5]
+    assert [int(row[1]) for row in likely] == [4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47)])
