@@ -48,7 +48,8 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
                     Image.fromarray(content[window]).save(target / kind / file)
                 box = mask_boxes(polyp[window])
                 made = {"image": [f"frames/{file}"], "mask": [f"masks/{file}"], "label": label, "box": [box]}
-                found.setdefault(section, []).append({**item, **made, "box_label": [[1] * len(box)]})
+                made |= {"box_label": [[1] * len(box)], "video": f"{label}/{item['video']}"}
+                found.setdefault(section, []).append({**item, **made})
     title = f"{manifest['name']}, windows"
     write_json(target / "manifest.json", {"name": title, "licence": manifest["licence"], "dataset_dir": "."})
     write_lists(target / "datalist.json", {"name": title, "licence": manifest["licence"], **found})

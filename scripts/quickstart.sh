@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a pre-trained model in minutes: environment, sample data, training, what it learned, embeddings.
+# From nothing to polyps found in a video, and to a pre-trained model, in minutes: environment, sample data, report,
+# training, what it learned, embeddings.
 # OUTPUT chooses where the results go, EPOCHS how long the training takes.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 OUTPUT="${OUTPUT:-$PWD/outputs/quickstart}"
@@ -10,6 +11,8 @@ INFERENCE="['$CONFIGS/inference.json','$CONFIGS/tiny_inference.json']"
 
 python datasets/sample/generate.py --output "$SAMPLE"
 
+endofm predict "$SAMPLE/videos/video_013.mp4" --output "$OUTPUT/predict"
+
 python -m monai.bundle run --config_file "$TRAINING" --bundle_root bundle/endofm_pretraining \
     --dataset_dir "$SAMPLE" --datalist "$SAMPLE/datalist.json" ${EPOCHS:+--epochs "$EPOCHS"} --resume True \
     --ckpt_dir "$OUTPUT/models" --output_dir "$OUTPUT"
@@ -19,6 +22,10 @@ python -m monai.bundle run --config_file "$INFERENCE" --bundle_root bundle/endof
     --weights "$OUTPUT/models/model.pt" --output_dir "$OUTPUT/embeddings"
 
 cat <<END
+
+Polyps were found in a sample video by the networks that come with the project, which learned of this very still:
+  the report        $OUTPUT/predict/report.html   (open it in a browser)
+  your own video    $VENV/bin/endofm predict VIDEO -o OUT
 
 Endo-FM is pre-trained on the sample data (moved stills of PolypGen, CC BY 4.0; only for trying). You will find
   what it learned   $OUTPUT/report.html   (open it in a browser)
