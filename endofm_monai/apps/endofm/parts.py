@@ -154,7 +154,7 @@ def _class_marks(video: VideoFindings, windows: Sequence[Mapping[str, Any]]) -> 
     return "".join(marks)
 
 
-def key_frames(overlay: Path, video: VideoFindings, polyps: Sequence[Finding]) -> str:
+def best_frames(overlay: Path, video: VideoFindings, polyps: Sequence[Finding]) -> str:
     """The best frames of polyps of one task, whose overlay video it is."""
     sources = pictures(overlay, [polyp.best for polyp in polyps], 480)
     figures = (

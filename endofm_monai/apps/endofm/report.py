@@ -65,7 +65,7 @@ def _sections(page: Path, video: VideoFindings) -> list[Section]:
         task = next(task for task, found in video.polyps.items() if found)  # one task's are enough
         chosen = [polyp for polyp in longest if polyp.task == task][:MAX_PICTURES]
         chosen.sort(key=lambda polyp: polyp.first)
-        sections.append(Section("Key frames", body=parts.key_frames(video.overlays[task], video, chosen)))
+        sections.append(Section("Key frames", body=parts.best_frames(video.overlays[task], video, chosen)))
     if polyps:
         listed = sorted(longest[:MAX_ROWS], key=lambda polyp: polyp.first)
         more = f" The longest {MAX_ROWS} of {len(polyps)} are listed." if len(polyps) > MAX_ROWS else ""
