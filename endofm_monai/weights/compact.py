@@ -28,7 +28,7 @@ def to_int8(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             small[name] = (tensor / _as_factor(scale, tensor)).round().to(torch.int8)
             small[name + SCALE] = scale
         else:
-            small[name] = tensor.contiguous()
+            small[name] = tensor
     return small
 
 
@@ -42,6 +42,8 @@ def read_compact(path: Path) -> dict[str, torch.Tensor]:
         notes = archive.metadata() or {}
     for name in [name for name in tensors if name.endswith(SCALE)]:
         scale, kernel = tensors.pop(name), name.removesuffix(SCALE)
+        if scale.shape != tensors[kernel].shape[:1]:  # which would be multiplied to something of any size
+            raise ValueError(f"{path}: {name!r} has the shape {tuple(scale.shape)}, for {tuple(tensors[kernel].shape)}")
         tensors[kernel] = tensors[kernel] * _as_factor(scale, tensors[kernel])
     return {**_shared(path, notes), **tensors} if BUNDLE in notes else tensors
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from endofm_monai.networks import freeze_blocks
 from endofm_monai.networks.nets import EndoFMClassifier, EndoFMSegmenter
-from endofm_monai.weights import WeightsError, initialize_backbone, load_published
+from endofm_monai.weights import WeightsError, initialize_backbone, load_published, read_weights
 from endofm_monai.weights.__main__ import compact
 
 SIZE = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "temporal": False}
@@ -113,6 +114,13 @@ def test_a_file_leads_to_no_other_folder(classifier, bundles, name):
     target.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
     with pytest.raises(WeightsError, match="must be the name of a bundle's folder"):
         load_published(network, target)
+
+
+def test_scales_of_another_size_allocate_nothing(bundles):
+    path = bundles / "bomb.safetensors"
+    save_file({"a.weight": torch.ones(1, 100_000, dtype=torch.int8), "a.weight.int8_scale": torch.ones(100_000)}, path)
+    with pytest.raises(WeightsError, match=r"bomb.safetensors: 'a.weight.int8_scale' has the shape \(100000,\), for"):
+        read_weights(path)
 
 
 def test_only_a_network_is_made_compact(bundles):
