@@ -14,6 +14,10 @@ _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
 _DROPPED = {
     "head": "head dropped",
     **dict.fromkeys(("encoder", "decoder", "neck"), "what its task adds dropped"),  # of this project's networks
+    **dict.fromkeys(("dino_head", "ibot_head"), "head dropped"),
+    **dict.fromkeys(
+        (f"decoder_{part}" for part in ("embed", "pos_embed", "blocks", "norm", "pred")), "decoder dropped"
+    ),
     "mask_token": "mask token dropped",
     "reg_token": "register tokens dropped (features differ from the image model's)",
     "register_tokens": "register tokens dropped (features differ from the image model's)",

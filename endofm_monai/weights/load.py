@@ -4,13 +4,15 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from endofm_monai.networks import unwrap
+from endofm_monai.networks.blocks.divided_space_time import resample_table
 from endofm_monai.networks.nets import EndoFM
+from endofm_monai.weights.foreign import foreign_network
 from endofm_monai.weights.image_vit import video_from_image
 from endofm_monai.weights.layouts import (
     PublishedWeights,
@@ -25,6 +27,7 @@ from endofm_monai.weights.layouts import (
 
 logger = logging.getLogger(__name__)
 Tensors = dict[str, torch.Tensor]
+_TIME = "time_embed"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,11 @@ def _counts(lists: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def load_published(
-    network: nn.Module, path: str | os.PathLike, which: str = "teacher", strict: bool = True
+    network: nn.Module,
+    path: str | os.PathLike,
+    which: str = "teacher",
+    strict: bool = True,
+    resample_time: bool = False,
 ) -> LoadReport:
     """Load a published or own file of weights into a network, or into a part of one.
 
@@ -70,17 +77,23 @@ def load_published(
         which: likewise.
         strict: whether every tensor must be on both sides. If false, only the backbone must be complete: heads and
             decoders may differ in names, never in shapes.
+        resample_time: whether a time table of another length (32 frames in EndoFM-LV) is resampled as the network does
+            for a clip of another length: each of its frames takes the nearest entry. Otherwise it is an error.
 
     Raises:
         WeightsError: when the file cannot be read safely, does not fit, or holds what is no finite number.
     """
-    return copy_weights(network, read_weights(path, which), strict)
+    return copy_weights(network, read_weights(path, which), strict, resample_time)
 
 
-def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = True) -> LoadReport:
+def copy_weights(
+    network: nn.Module, weights: PublishedWeights, strict: bool = True, resample_time: bool = False
+) -> LoadReport:
     """Copy ``weights`` into ``network``; see :func:`load_published`."""
     names = clean_names(network.state_dict(), type(network).__name__)
     own = dict(zip(names, network.state_dict().values(), strict=True))
+    if resample_time and _differ_in_length(weights.state, own):
+        weights = _resample_time(weights, own[_TIME].shape[1])
     state, left_out = _rename(weights, getattr(unwrap(network), "published_prefixes", {}))
     matched = [name for name in own if name in state]
     missing = [name for name in own if name not in state]
@@ -91,6 +104,8 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
     backbone_differs = any(map(is_backbone_key, missing)) or (strict and any(map(is_backbone_key, unexpected)))
     rest_differs = strict and not is_backbone and (missing or unexpected)
     if not matched or reshaped or backbone_differs or rest_differs:
+        if foreign := foreign_network(weights.state):
+            raise WeightsError(f"{weights.file}: {foreign}")
         problems = {"of another shape": reshaped, "missing": missing, "unexpected": unexpected}
         advice = _advice(state, own, backbone_differs or is_backbone, bool(reshaped))
         kind = type(unwrap(network)).__name__
@@ -98,6 +113,20 @@ def copy_weights(network: nn.Module, weights: PublishedWeights, strict: bool = T
     check_types({name: state[name] for name in matched if own[name].is_floating_point()}, weights.file)
     network.load_state_dict({names[name]: state[name] for name in matched}, strict=False)
     return LoadReport(str(weights), tuple(matched), tuple(missing), (*unexpected, *left_out), weights.notes)
+
+
+def _differ_in_length(state: Tensors, own: Tensors) -> bool:
+    """Whether the time tables of a file and of a network are alike but for the number of their frames."""
+    theirs, ours = (tuple(tensors[_TIME].shape) if _TIME in tensors else () for tensors in (state, own))
+    return len(theirs) == len(ours) == 3 and theirs[::2] == ours[::2] and 0 < theirs[1] != ours[1]
+
+
+def _resample_time(weights: PublishedWeights, num_frames: int) -> PublishedWeights:
+    """Give each frame the nearest entry of the file's time table, by the network's own rule."""
+    table = weights.state[_TIME]
+    resampled = resample_table(table, (table.shape[1], 1), (num_frames, 1))
+    note = f"time table of {table.shape[1]} frames resampled to {num_frames}, each with the nearest entry"
+    return replace(weights, state={**weights.state, _TIME: resampled}, notes=(*weights.notes, note))
 
 
 def _rename(weights: PublishedWeights, prefixes: dict[str, str | None]) -> tuple[Tensors, list[str]]:
@@ -119,6 +148,9 @@ def _advice(state: Tensors, own: Tensors, backbone_differs: bool, rest_reshaped:
     theirs, ours = describe_architecture(state), describe_architecture(own)
     if is_image_vit(state) and not is_image_vit(own):
         return f" It is an image ViT ({theirs}): start from it with `initialize_backbone`."
+    if _differ_in_length(state, own) and theirs.rpartition(", ")[0] == ours.rpartition(", ")[0]:
+        frames = f"{state[_TIME].shape[1]} frames, the network's has {own[_TIME].shape[1]}"
+        return f" Its time table has {frames}: `resample_time=True` (in a bundle `--resample_time True`) resamples it."
     if theirs != ours:
         return f" The file seems to hold {theirs}; the network has {ours}."
     if backbone_differs:
@@ -128,12 +160,16 @@ def _advice(state: Tensors, own: Tensors, backbone_differs: bool, rest_reshaped:
 
 
 def initialize_backbone(
-    network: nn.Module, weights: str | os.PathLike | None = None, which: str = "teacher"
+    network: nn.Module,
+    weights: str | os.PathLike | None = None,
+    which: str = "teacher",
+    resample_time: bool = False,
 ) -> nn.Module:
     """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 
     ``weights`` is a file that :func:`load_published` understands, or an image ViT in timm's layout (see
-    :func:`~endofm_monai.weights.image_vit.video_from_image`). None keeps the random initialization.
+    :func:`~endofm_monai.weights.image_vit.video_from_image`). None keeps the random initialization. ``which`` and
+    ``resample_time`` are those of :func:`load_published`.
     """
     if weights is None:
         logger.info("The backbone starts from random weights.")
@@ -142,7 +178,7 @@ def initialize_backbone(
     if not isinstance(backbone, EndoFM):
         raise TypeError(f"`network` must be or have as its `backbone` an EndoFM, but got {type(network).__name__}.")
     published = read_weights(weights, which)
-    if is_image_vit(published.state):
+    if is_image_vit(published.state) and not foreign_network(published.state):
         published = video_from_image(published, backbone)
-    logger.info("%s", copy_weights(backbone, published))
+    logger.info("%s", copy_weights(backbone, published, resample_time=resample_time))
     return network

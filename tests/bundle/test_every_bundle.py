@@ -18,7 +18,10 @@ import pytest
 import torch
 from bundles import BundleUnderTest
 from monai.bundle import ConfigParser, ckpt_export, create_workflow, load, verify_metadata, verify_net_in_out
-from trial import TRIAL_INFERENCE, TRIAL_TRAINING
+from trial import TINY, TRIAL_INFERENCE, TRIAL_TRAINING
+
+from endofm_monai.networks.nets import EndoFM
+from endofm_monai.utils import cause_of
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "endofm_monai" / "apps" / "sharing" / "metadata_schema.json"
@@ -72,6 +75,24 @@ def test_has_all_properties_without_weights(bundle, trial_datalist, names, tmp_p
     )
     assert made.check_properties() == []
     assert made.version == read(bundle, "metadata")["version"]
+
+
+def test_starts_from_a_backbone_of_long_videos_on_request(bundle, tmp_path) -> None:
+    sizes = {key.partition("::")[2]: value for key, value in TINY.items() if key.startswith("network_def::")}
+    backbone = EndoFM(num_frames=32, **sizes)
+    backbone.time_embed.data.copy_(torch.arange(32.0).reshape(1, 32, 1))
+    torch.save(backbone.state_dict(), tmp_path / "long.pth")
+    parser = ConfigParser(ConfigParser.load_config_file(bundle.config("train")[0]))
+    parser.parse(reset=True)
+    parser.update({**TRIAL_TRAINING[bundle.folder.name], "backbone_weights": str(tmp_path / "long.pth")})
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("model")
+    assert "`--resample_time True`" in str(cause_of(caught.value))
+    parser.update({"resample_time": True})
+    state = parser.get_parsed_content("model").state_dict()
+    tables = [table[0, :, 0].tolist() for name, table in state.items() if name.endswith("time_embed")]
+    assert tables
+    assert all(table == [0, 4, 8, 12, 16, 20, 24, 28] for table in tables)
 
 
 def test_network_takes_and_gives_what_the_metadata_say(bundle) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["TRIAL_INFERENCE", "TRIAL_TRAINING"]
+__all__ = ["TINY", "TRIAL_INFERENCE", "TRIAL_TRAINING"]
 
 TINY = {
     **{"preset": "tiny", "network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2},

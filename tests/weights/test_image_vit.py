@@ -91,6 +91,20 @@ def test_temporal_attention_starts_from_the_spatial_one(make_backbone, image_sta
     assert not block.temporal_fc.bias.any()
 
 
+@pytest.mark.parametrize(
+    "added",
+    [
+        ["mask_token", "decoder_embed.weight", "decoder_pos_embed", "decoder_blocks.0.norm1.bias", "decoder_pred.bias"],
+        ["mask_token", "dino_head.mlp.0.weight", "ibot_head.last_layer.weight"],
+    ],
+    ids=["MAE", "DINOv2"],
+)
+def test_what_pretraining_adds_is_dropped(make_backbone, image_state, start, arr, added):
+    state = image_state()
+    backbone = start(make_backbone(), state | {key: arr(key, (48,)) for key in added})
+    assert torch.equal(backbone.blocks[0].mlp.fc1.weight, state["blocks.0.mlp.fc1.weight"])
+
+
 @torch.no_grad()
 def test_a_backbone_without_a_temporal_branch_starts_one_with_it(make_backbone, image_state, start, arr):
     spatial = start(make_backbone(temporal=False), image_state(layer_scale=True))

@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -186,13 +187,76 @@ def test_what_is_no_floating_point_number_is_refused_by_key(tmp_path, make_backb
         ({"embed_dim": 64}, "embed_dim 48, .*the network has embed_dim 64"),
         ({"depth": 2}, "depth 3, .*the network has .*depth 2"),
         ({"patch_size": 8}, "patch_size 16, positions 17, .*the network has .*patch_size 8, positions 65"),
-        ({"num_frames": 8}, "num_frames 4; the network has .*num_frames 8"),
+        (
+            {"num_frames": 8},
+            r"time table has 4 frames, the network's has 8: `resample_time=True` \(in a bundle `--resample",
+        ),
     ],
 )
 def test_another_architecture_is_described(tmp_path, make_backbone, backbone_state, override, message):
     torch.save(backbone_state(), tmp_path / "model.pt")
     with pytest.raises(WeightsError, match=message):
         load_published(make_backbone(**override), tmp_path / "model.pt")
+
+
+@pytest.fixture
+def long_checkpoint(training_checkpoint, wrapper_state, arr) -> dict[str, object]:
+    """What EndoFM-LV writes, with a time table of 32 frames."""
+    teacher = wrapper_state() | {"backbone.time_embed": arr("time_embed 32", (1, 32, 48))}
+    return training_checkpoint | {"teacher": teacher}
+
+
+@torch.no_grad()
+def test_the_time_table_of_long_videos_by_the_models_own_rule(tmp_path, make_backbone, long_checkpoint, arr):
+    torch.save(long_checkpoint, tmp_path / "endofm_lv.pth")
+    table = long_checkpoint["teacher"]["backbone.time_embed"]
+    long, short, none = make_backbone(num_frames=32), make_backbone(num_frames=8), make_backbone()
+    assert "resampled" not in str(load_published(long, tmp_path / "endofm_lv.pth", resample_time=True))
+    before = none.time_embed.clone()
+    with pytest.raises(WeightsError, match="time table has 32 frames, the network's has 4: `resample_time=True`"):
+        load_published(none, tmp_path / "endofm_lv.pth")
+    assert torch.equal(none.time_embed, before)
+
+    report = load_published(short, tmp_path / "endofm_lv.pth", resample_time=True)
+    assert torch.equal(short.time_embed, table[:, [0, 4, 8, 12, 16, 20, 24, 28]])
+    assert str(report).endswith("time table of 32 frames resampled to 8, each with the nearest entry")
+    clip = arr("clip", (1, 3, 8, 64, 64))
+    assert torch.equal(short(clip), long(clip))
+
+
+def test_a_fine_tuned_file_of_long_videos(tmp_path, make_backbone, backbone_state, arr):
+    backbone = {f"module.{key}": value for key, value in backbone_state().items()}
+    content = {
+        "epoch": 20,
+        "backbone_state_dict": backbone | {"module.time_embed": arr("time_embed 32", (1, 32, 48))},
+        "state_dict": {"module.linear.weight": arr("w", (2, 48)), "module.linear.bias": arr("b", (2,))},
+        "optimizer": {},
+        "scheduler": {},
+        "best_f1": np.float64(0.95),
+    }
+    torch.save(content, tmp_path / "polypdiag.pth")
+    classifier = Classifier(make_backbone(num_frames=8))
+    assert load_published(classifier, tmp_path / "polypdiag.pth", resample_time=True).missing == ()
+    assert torch.equal(classifier.backbone.time_embed, content["backbone_state_dict"]["module.time_embed"][:, ::4])
+    network = initialize_backbone(make_backbone(num_frames=2), tmp_path / "polypdiag.pth", resample_time=True)
+    assert torch.equal(network.time_embed, content["backbone_state_dict"]["module.time_embed"][:, ::16])
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 47), (2, 32, 48), (1, 0, 48), (32, 48)])
+def test_only_the_length_of_the_time_table_may_differ(tmp_path, make_backbone, backbone_state, shape):
+    torch.save(backbone_state() | {"time_embed": torch.ones(shape)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"of another shape 1 \(time_embed"):
+        load_published(make_backbone(), tmp_path / "file.pth", resample_time=True)
+
+
+def test_what_masked_pretraining_adds_is_left_alone(tmp_path, make_backbone, training_checkpoint, backbone_state, arr):
+    shapes = {"masked_embed": (1, 48), "decoder.0.weight": (768, 48, 1, 1), "decoder.0.bias": (768,)}
+    added = {f"backbone.{key}": arr(key, shape) for key, shape in shapes.items()}
+    torch.save(training_checkpoint | {"teacher": training_checkpoint["teacher"] | added}, tmp_path / "m2crl.pth")
+    backbone = make_backbone()
+    report = load_published(backbone, tmp_path / "m2crl.pth")
+    assert equals(backbone, backbone_state())
+    assert set(shapes) < set(report.unexpected)
 
 
 def test_from_a_config_as_often_as_one_likes(tmp_path, make_backbone, backbone_state):
