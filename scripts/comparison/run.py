@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A training and the evaluation of what it gives, measured, in a folder of its own."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import endofm_monai
+from endofm_monai.handlers.checkpoint import STOP_CODE
+from endofm_monai.utils import INTERRUPTED, read_json, sha256, write_json
+
+SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
+    "classification": ("f1", "metrics.json", "video/scores/{}/value", "video/scores/{}/interval_95"),
+    "segmentation": ("dice", "segmentation.json", "clean/per_frame/{}/value", "clean/per_frame/{}/interval"),
+    "detection": ("ap50", "detection.json", "scores/{}", "intervals/{}"),
+}
+FILES = ("backbone_weights", "weights", "datalist")  # settings whose files' content the results depend on
+
+
+@dataclass
+class Run:
+    """A training, and for a task the evaluation of what it gives, by a bundle's own configurations."""
+
+    names: tuple[Any, ...]  # the last one is the seed
+    folder: Path
+    bundle: Path
+    configs: Sequence[str]
+    settings: dict[str, Any]
+    training: Sequence[str] = ()  # further configurations of the training alone
+    evaluation: dict[str, Any] = field(default_factory=dict)  # settings of the evaluation alone
+    score: str | None = None  # what an evaluation is to give; None: there is none
+    pretraining: "Run | None" = None  # that it starts from
+
+    @property
+    def title(self) -> str:
+        """What is run, in words."""
+        *names, seed = (f"{name:.0%} of the labels" if isinstance(name, float) else f"{name}" for name in self.names)
+        return ", ".join([*names, f"seed {seed}"])
+
+    @property
+    def weights(self) -> Path:
+        """What the training gives."""
+        return self.folder / "models" / "model.pt"
+
+    def result(self) -> dict[str, Any] | None:
+        """What :meth:`execute` gave, if it came to its end."""
+        path = self.folder / "result.json"
+        return read_json(path, dict) if path.is_file() else None
+
+    def execute(self) -> dict[str, Any]:
+        """Train, evaluate and measure; goes on where it was stopped, and never mixes two settings."""
+        self._claim()
+        if (result := self.result()) is not None:
+            return result
+        train = self._config_files("train", [*self.configs, *self.training], {})
+        result = {"run": self.describe(), **count_parameters(train)}
+        seconds, result["peak_memory_gib"] = run_bundle(train, self.folder / "training.log")
+        result |= {"training_minutes": seconds / 60, "seconds_per_step": seconds_per_step(self.folder / "train")}
+        result["weights_sha256"] = sha256([self.weights])
+        (self.folder / "models" / "checkpoint.pt").unlink(missing_ok=True)  # three times the network, now of no use
+        if self.score is None:
+            result["tokens_per_clip"] = count_tokens(train)
+        else:
+            weights = {**self.evaluation, "weights": str(self.weights)}
+            files = self._config_files("evaluate", [*self.configs, "evaluate"], weights)
+            run_bundle(files, self.folder / "evaluation.log")
+            _, name, *places = SCORES[self.bundle.name.rpartition("_")[2]]
+            report = read_json(self.folder / "evaluate" / name, dict)
+            result["value"], result["interval"] = (look_up(report, place.format(self.score)) for place in places)
+        write_json(self.folder / "result.json", result)
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """All that the result depends on, with the hashes of files."""
+        files = {key: path for key, path in self.settings.items() if key in FILES and path is not None}
+        return {
+            "version": endofm_monai.__version__,
+            "bundle": self.bundle.name,
+            "configs": [*self.configs, *(f"{name} (training only)" for name in self.training)],
+            "settings": self.settings,
+            "evaluation": self.evaluation,
+            "sha256": {key: sha256([path]) for key, path in files.items()},
+        }
+
+    def _claim(self) -> None:
+        path, described = self.folder / "run.json", self.describe()
+        former = read_json(path, dict) if path.is_file() else described
+        if differing := [key for key in described if former.get(key) != described[key]]:
+            raise ValueError(
+                f"{self.folder}: holds a run whose `{differing[0]}` was {former.get(differing[0])}, not "
+                f"{described[differing[0]]}; choose another `output`, or remove the folder."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, described)
+
+    def _config_files(self, kind: str, configs: Sequence[str], more: dict[str, Any]) -> list[str]:
+        folders = {"ckpt_dir": str(self.folder / "models"), "output_dir": str(self.folder / kind)}
+        own = self.folder / f"{kind}.json"
+        write_json(own, {"bundle_root": str(self.bundle), **self.settings, **folders, **more, "resume": True})
+        return [*(str(self.bundle / "configs" / f"{name}.json") for name in configs), str(own)]
+
+
+def run_bundle(files: Sequence[str], log: Path) -> tuple[float, float]:
+    """Run configurations in a process of their own: seconds, and its peak memory in GiB."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", repr(list(files))]
+    start = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except KeyboardInterrupt:  # the process got it too, and keeps what it has done
+            process.wait()
+            raise
+    code = os.waitstatus_to_exitcode(status)
+    if code in (STOP_CODE, INTERRUPTED):
+        raise KeyboardInterrupt
+    if code:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise RuntimeError(f"{log}: ended with {code}: {' '.join(last)}")
+    return time.monotonic() - start, usage.ru_maxrss / 2**20
+
+
+def parsed(files: Sequence[str]) -> ConfigParser:
+    """Configurations, of which single components can be built."""
+    parser = ConfigParser()
+    parser.read_config(list(files))
+    return parser
+
+
+def count_parameters(files: Sequence[str]) -> dict[str, int]:
+    """Parameters of the network, and those of them that the optimizer changes."""
+    parser = parsed(files)
+    groups = parser.get_parsed_content("optimizer").param_groups
+    trained = sum(weight.numel() for group in groups for weight in group["params"] if weight.requires_grad)
+    weights = parser.get_parsed_content("model").parameters()
+    return {"trained_parameters": trained, "parameters": sum(weight.numel() for weight in weights)}
+
+
+def count_tokens(files: Sequence[str]) -> int:
+    """Patch tokens of all views of a clip that a pre-training gives its networks, before any are dropped."""
+    parser = parsed(files)
+    views = parser.get_parsed_content("train::dataset")[0]["image"]
+    patch = parser.get_parsed_content("network_def").patch_size
+    return sum(math.prod(view.shape[-3:]) for view in views) // patch**2
+
+
+def seconds_per_step(folder: Path) -> float:
+    """Median over the epochs of a training's log."""
+    log = EventAccumulator(str(folder)).Reload()
+    steps = {event.step: event.wall_time for event in log.Scalars("step/loss")}
+    return float(np.median(np.diff([time for _, time in sorted(steps.items())])))
+
+
+def look_up(report: Any, place: str) -> Any:
+    """What stands in nested dictionaries under names that are separated by slashes; None where there is nothing."""
+    for name in place.split("/"):
+        report = (report or {}).get(name)
+    return report

@@ -1,0 +1,198 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from trial import TRIAL_TRAINING
+
+from endofm_monai.apps.sharing.zoo_tests import make_trial_clips
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+PROBE = {"bundle": "classification", "training": ["linear_probe"]}
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """The modules of the comparison, imported as the script does."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import compare
+    import comparison.run
+
+    yield compare, comparison.run
+    for name in ("compare", "comparison.run", "comparison.tables", "comparison"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def trained(scripts, monkeypatch):
+    """What was trained and evaluated, in order; a run's score is its seed plus its start's learning rate."""
+    _, run = scripts
+    calls: list[tuple[str, ...]] = []
+
+    def run_bundle(files, log):
+        settings = json.loads(Path(files[-1]).read_text())
+        kind, folder = Path(files[-1]).stem, Path(files[-1]).parent
+        calls.append((kind, *folder.parts[-3:]))
+        if settings.get("learning_rate") == -1:
+            raise RuntimeError("it failed")
+        if kind == "train":
+            (folder / "models").mkdir(exist_ok=True)
+            torch.save({}, folder / "models" / "model.pt")
+        else:
+            assert settings["weights"] == str(folder / "models" / "model.pt")
+            value = settings["seed"] + settings.get("learning_rate", 0)
+            score = {"value": value, "interval_95": [value - 0.5, value + 1]}
+            (folder / "evaluate").mkdir()
+            (folder / "evaluate" / "metrics.json").write_text(json.dumps({"video": {"scores": {"f1": score}}}))
+        return 60.0, 1.5
+
+    monkeypatch.setattr(run, "run_bundle", run_bundle)
+    monkeypatch.setattr(run, "count_parameters", lambda files: {"trained_parameters": 2, "parameters": 8})
+    monkeypatch.setattr(run, "count_tokens", lambda files: 120)
+    monkeypatch.setattr(run, "seconds_per_step", lambda folder: 0.25)
+    return calls
+
+
+@pytest.fixture
+def content(tmp_path):
+    """A comparison of two starts, one of them with a pre-training."""
+    items = [{"image": f"{number}.mp4", "label": number % 2} for number in range(8)]
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": items, "test": items}))
+    return {
+        "output": str(tmp_path / "out"),
+        "seeds": [0, 1],
+        "shares": [0.5, 1],
+        "settings": {"num_workers": 0},
+        "pretrainings": {"ours": {"configs": ["train", "small"]}},
+        "starts": {"random": None, "pre-trained": {"pretraining": "ours", "settings": {"learning_rate": 10}}},
+        "tasks": {"polyps": {**PROBE, "settings": {"dataset_dir": str(tmp_path)}, "evaluation": {"num_windows": 1}}},
+    }
+
+
+def write(content, tmp_path) -> str:
+    path = tmp_path / "compare.yaml"
+    path.write_text(json.dumps(content))  # which YAML holds
+    return str(path)
+
+
+def test_every_start_with_every_seed_and_share(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    path = write(content, tmp_path)
+    compare.compare(path)
+    assert trained[:2] == [("train", "pretrainings", "ours", f"seed{seed}") for seed in (0, 1)]
+    assert len(trained) == 2 + 2 * 8  # a training and an evaluation of two starts, shares and seeds
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["start"], row["share"]) for row in rows] == [
+        ("random", "0.5"), ("pre-trained", "0.5"), ("random", "1.0"), ("pre-trained", "1.0"),
+    ]  # fmt: skip
+    last = rows[-1]
+    assert float(last["mean"]) == 10.5
+    assert float(last["deviation"]) == pytest.approx(np.std([10, 11], ddof=1))
+    assert (float(last["low"]), float(last["high"])) == (10.0, 11.5)
+    assert (last["tokens_per_clip"], rows[0]["tokens_per_clip"]) == ("120", "")
+    table = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| pre-trained | 100% | 10.500 ± 0.707 [10.000, 11.500] | 2 (25.0%) | 0.25 | 1.50 | 120 |" in table
+    runs = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    weights = tmp_path / "out" / "pretrainings" / "ours" / "seed1" / "models" / "model.pt"
+    assert runs[-1]["run"]["settings"]["backbone_weights"] == str(weights)
+    assert len(runs[-1]["run"]["sha256"]["backbone_weights"]) == 64
+    compare.compare(path)
+    assert len(trained) == 18  # nothing anew
+
+
+def test_a_run_that_fails_does_not_stop_the_others(scripts, trained, content, tmp_path, capsys):
+    compare, _ = scripts
+    content["starts"] = {"broken": {"settings": {"learning_rate": -1}}, "random": None}
+    with pytest.raises(ValueError, match=r"4 of 10 runs failed, .*polyps, 50% of the labels, broken, seed 0: it"):
+        compare.compare(write(content, tmp_path))
+    assert "| broken" not in (tmp_path / "out" / "comparison.md").read_text()
+    assert "10/10  polyps, 100% of the labels, random, seed 1: f1 1.000" in capsys.readouterr().out
+
+
+def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    compare.compare(write(content, tmp_path))
+    content["settings"]["num_workers"] = 1
+    with pytest.raises(ValueError, match=r"seed0: holds a run whose `settings` was .*'num_workers': 0"):
+        compare.compare(write(content, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("seed", 1, "there is no key `seed`. Did you mean `seeds`"),
+        ("shares", [0], "must be above 0 and at most 1, found 0"),
+        ("tasks", {"a": {"bundle": "cooking"}}, "tasks, a: `bundle` must be one of classification, "),
+        ("tasks", {"a": {**PROBE, "training": ["probe"]}}, "probe.json: is named in `configs` or `training`"),
+        ("starts", {"a": {"pretraining": "theirs"}}, "starts, a: `pretraining` names theirs, there are ours"),
+        ("starts", {"a": {"tasks": ["masks"]}}, "starts, a: `tasks` names masks, there are polyps"),
+        ("starts", {"a": {"settings": {"backbone_weights": "no.pt"}}}, "starts, a: no.pt is no file"),
+        ("starts", {"a": {"weights": "no.pt"}}, "starts, a: there is no key `weights`"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_run(scripts, trained, content, tmp_path, part, value, message):
+    compare, _ = scripts
+    content[part] = value
+    for task in content["tasks"].values():
+        task.setdefault("settings", {"dataset_dir": str(tmp_path)})
+    with pytest.raises(ValueError, match=message):
+        compare.compare(write(content, tmp_path))
+    assert trained == []
+
+
+def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path):
+    compare, _ = scripts
+    items = [
+        {"image": f"{video}_{clip}.mp4", "video": f"v{video}", "label": int(video > 15)}
+        for video in range(20)
+        for clip in range(3)
+    ]
+    (tmp_path / "all.json").write_text(json.dumps({"training": items, "test": items[:2]}))
+    taken = []
+    for share in (0.1, 0.5, 1.0):
+        path = compare.write_share(str(tmp_path / "all.json"), share, 0, True, tmp_path / f"{share}.json")
+        content = json.loads(Path(path).read_text())
+        assert content["test"] == items[:2]
+        taken.append({item["image"] for item in content["training"]})
+        by_class = [len({item["video"] for item in content["training"] if item["label"] == label}) for label in (0, 1)]
+        assert by_class == [{0.1: 2, 0.5: 8, 1.0: 16}[share], {0.1: 1, 0.5: 2, 1.0: 4}[share]]
+        assert len(content["training"]) == 3 * sum(by_class)
+    assert taken[0] < taken[1] < taken[2]
+
+
+def test_a_real_run_of_a_bundle_is_measured(scripts, monkeypatch, tmp_path):
+    compare, run = scripts
+    datalist = make_trial_clips(tmp_path / "clips")
+
+    def in_this_process(files, log):
+        workflow = ConfigWorkflow(list(files), workflow_type="train", logging_file=False)
+        workflow.initialize()
+        workflow.run()
+        return 1.0, 1.0
+
+    monkeypatch.setattr(run, "run_bundle", in_this_process)
+    settings = {**TRIAL_TRAINING["endofm_polyp_classification"], "dataset_dir": str(datalist.parent), "epochs": 2}
+    task = {**PROBE, "settings": settings, "evaluation": {"num_windows": 1, "bootstrap_resamples": 2}}
+    content = {"output": str(tmp_path / "out"), "starts": {"random": None}, "tasks": {"polyps": task}}
+    compare.compare(write(content, tmp_path))
+    (result,) = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert 0 <= result["value"] <= 1
+    assert 0 < result["trained_parameters"] < result["parameters"] / 2
+    assert result["seconds_per_step"] > 0
+    assert not (tmp_path / "out" / "runs" / "polyps" / "1.0" / "random" / "seed0" / "models" / "checkpoint.pt").exists()
+
+
+def test_what_ends_badly_is_told_by_its_last_line(scripts, tmp_path):
+    _, run = scripts
+    with pytest.raises(RuntimeError, match=r"run.log: ended with 1: .*no.json"):
+        run.run_bundle([str(tmp_path / "no.json")], tmp_path / "run.log")
