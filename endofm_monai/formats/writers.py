@@ -25,7 +25,7 @@ from PIL import Image
 from endofm_monai.data import ClipInfo
 from endofm_monai.formats.annotations import Annotations, track_from_boxes
 from endofm_monai.formats.cvat_xml import write_cvat_xml
-from endofm_monai.formats.masks import coco_mask, mask_rectangle
+from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_rectangle
 from endofm_monai.formats.video import open_video
 from endofm_monai.inferers.linking import BoxLinker
 from endofm_monai.inferers.predictor import Answer
@@ -106,6 +106,18 @@ def _coco_masks(output: VideoOutput) -> Iterator[WriteFrame]:
                 append(json.dumps({**ids, **coco_mask(mask, mask_rectangle(mask))}))
 
         yield write
+
+
+def read_coco_masks(path: str | os.PathLike) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Frame (from 0), class and mask (bool ``(H, W)``) of each annotation of a ``masks.json``, one by one."""
+    with open(path, encoding="utf-8") as file:
+        head = json.loads(next(file) + "]}")
+        names = {category["id"]: category["name"] for category in head["categories"]}
+        for line in file:
+            if line.startswith("{"):
+                annotation = json.loads(line.rstrip(",\n"))
+                mask = mask_from_coco(annotation["segmentation"])
+                yield annotation["image_id"] - 1, names[annotation["category_id"]], mask
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from monai.data import NibabelWriter
 from PIL import Image
 
 from endofm_monai.data import ClipInfo, open_clip
-from endofm_monai.formats import BOX_WRITERS, MASK_WRITERS, VideoOutput
+from endofm_monai.formats import BOX_WRITERS, MASK_WRITERS, VideoOutput, read_coco_masks
 
 HEIGHT, WIDTH = 60, 80
 HERE, MOVED, FAR = [10.0, 20.0, 40.0, 50.0], [12.0, 20.0, 42.0, 52.0], [60.0, 5.0, 75.0, 20.0]
@@ -152,6 +152,10 @@ def test_masks_are_the_same_in_all_formats(tmp_path):
         assert annotation["area"] == mask.sum()
         x, y, width, height = annotation["bbox"]
         assert mask[y : y + height, x : x + width].sum() == mask.sum()
+    for index, (frame, name, mask) in enumerate(read_coco_masks(tmp_path / "masks.json")):
+        assert (frame, name) == (index, "polyp")
+        np.testing.assert_array_equal(mask, MASKS[index])
+    assert index == 3
 
     with open_clip(tmp_path / "overlay.mp4") as reader:
         shown = reader.read(range(5)).amax(dim=0) > 60
@@ -162,6 +166,7 @@ def test_no_foreground_is_written_too(tmp_path):
     write_all(MASK_WRITERS, tmp_path, masks_as_answers(np.zeros((3, 16, 16), bool)), np.zeros((3, 16, 16, 3), np.uint8))
     coco = json.loads((tmp_path / "masks.json").read_text())
     assert (len(coco["images"]), coco["annotations"]) == (3, [])
+    assert not [*read_coco_masks(tmp_path / "masks.json")]
     assert np.asarray(nibabel.load(tmp_path / "masks.nii.gz").dataobj).sum() == 0
 
 

@@ -4,7 +4,6 @@
 """What the files that the bundles wrote of a video say: polyps from their first to their last frame, and classes."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,7 +15,7 @@ import torch
 from scipy.ndimage import find_objects, label
 
 from endofm_monai.data import open_clip, result_path
-from endofm_monai.formats.masks import mask_from_coco
+from endofm_monai.formats import read_coco_masks
 from endofm_monai.inferers import BoxLinker
 from endofm_monai.utils import read_json
 
@@ -131,21 +130,15 @@ def find_polyps(folder: Path, name: str, fps: float) -> list[Finding]:
 
 
 def _regions(path: Path) -> Iterator[Found]:
-    """The regions of the masks in a file that has a line for each frame with a mask."""
-    with open(path, encoding="utf-8") as file:
-        categories = next(file).rpartition('"categories": ')[2].rpartition(', "annotations"')[0]
-        name = json.loads(categories)[0]["name"]
-        for line in file:
-            if not line.startswith("{"):
-                continue
-            entry = json.loads(line.rstrip(",\n"))
-            regions, _ = label(mask_from_coco(entry["segmentation"]), np.ones((3, 3)))
-            areas = np.bincount(regions.ravel())[1:]
-            kept = np.flatnonzero(areas >= MIN_SHARE * regions.size)
-            places = find_objects(regions)
-            boxes = [[float(side) for side in (x.start, y.start, x.stop, y.stop)] for y, x in (places[k] for k in kept)]
-            if boxes:
-                yield entry["image_id"] - 1, boxes, [name] * len(boxes), areas[kept].tolist(), None
+    """The regions of the masks in a file."""
+    for frame, name, mask in read_coco_masks(path):
+        regions, _ = label(mask, np.ones((3, 3)))
+        areas = np.bincount(regions.ravel())[1:]
+        kept = np.flatnonzero(areas >= MIN_SHARE * regions.size)
+        places = find_objects(regions)
+        boxes = [[float(side) for side in (x.start, y.start, x.stop, y.stop)] for y, x in (places[k] for k in kept)]
+        if boxes:
+            yield frame, boxes, [name] * len(boxes), areas[kept].tolist(), None
 
 
 def _detections(path: Path, threshold: float) -> Iterator[Found]:
