@@ -24,5 +24,6 @@ __all__ = [
     "BOX_WRITERS", "MASK_WRITERS", "Annotations", "Shape", "Tag", "Track", "VideoOutput", "WriteFrame",
     "annotations_from_item", "datalist_from_coco", "end_gaps", "fit_annotations", "items_from_annotations",
     "join_tracks", "mask_polygons", "merge_tags", "open_video", "outlines_from_masks", "read_coco_masks",
-    "read_cvat_xml", "tagged_clips", "video_path", "write_coco_annotations", "write_cvat_xml", "write_masks", "write_video",
+    "read_cvat_xml", "tagged_clips", "video_path", "write_coco_annotations", "write_cvat_xml", "write_masks",
+    "write_video",
 ]  # fmt: skip

@@ -153,7 +153,7 @@ def test_masks_are_the_same_in_all_formats(tmp_path):
         x, y, width, height = annotation["bbox"]
         assert mask[y : y + height, x : x + width].sum() == mask.sum()
     for index, (frame, name, mask) in enumerate(read_coco_masks(tmp_path / "masks.json")):
-        assert (frame, name) == (index, "polyp")
+        assert (frame, name) == (index, "adenoma")
         np.testing.assert_array_equal(mask, MASKS[index])
     assert index == 3
 
