@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: ``python -m endofm_monai.weights convert|compact IN OUT.safetensors`` and ``... inspect FILE``."""
+"""Command line: ``python -m endofm_monai.weights convert|compact|inspect|list|show|download``."""
 
 import os
 from importlib.metadata import version
@@ -10,7 +10,9 @@ import safetensors
 import torch
 
 from endofm_monai.utils import run_from_command_line, sha256
+from endofm_monai.weights.catalogue import list_published, show_published
 from endofm_monai.weights.compact import share_with, to_int8
+from endofm_monai.weights.download import download
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
@@ -94,4 +96,8 @@ def _describe(weights: PublishedWeights) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_from_command_line({"convert": convert, "compact": compact, "inspect": inspect}, name="endofm_monai.weights")
+    commands = {
+        **{"convert": convert, "compact": compact, "inspect": inspect},
+        **{"list": list_published, "show": show_published, "download": download},
+    }
+    run_from_command_line(commands, name="endofm_monai.weights")

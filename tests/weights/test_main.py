@@ -141,3 +141,12 @@ def test_command_line_ends_with_a_line_about_a_broken_file(source, run):
     source.write_bytes(source.read_bytes()[:1000])
     with pytest.raises(SystemExit, match=f"^error: {source}: cannot be read[^\n]*$"):
         run("inspect", source)
+
+
+def test_command_line_of_the_catalogue(tmp_path, run):
+    assert "cholec80.pth" in run("list", "--task", "phases")
+    assert "CC BY-NC-SA 4.0" in run("show", "HecVL.pth")
+    for name, reason in {"endofm_lv.pth": "its link is dead", "endo_fm.pth": "is fetched if you accept"}.items():
+        with pytest.raises(SystemExit, match=f"^error: {name}: {reason}[^\n]*$"):
+            run("download", name, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
