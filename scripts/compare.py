@@ -53,8 +53,9 @@ def compare(config: str) -> None:
             failed.append(f"{run.title}: {error}")
             print(f"{number}/{len(runs)}  {failed[-1]}", file=sys.stderr)
             continue
-        outcome = f"{run.score} {result['value']:.3f}, " if run.score else ""
-        print(f"{number}/{len(runs)}  {run.title}: {outcome}{result['training_minutes']:.1f} min", flush=True)
+        value = result.get("value")
+        outcome = "trained" if run.score is None else f"{run.score} {'undefined' if value is None else f'{value:.4f}'}"
+        print(f"{number}/{len(runs)}  {run.title}: {outcome}", flush=True)
         write_tables(runs, output)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed, the first one: {failed[0]}")

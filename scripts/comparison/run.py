@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,22 +63,32 @@ class Run:
         self._claim()
         if (result := self.result()) is not None:
             return result
-        train = self._config_files("train", [*self.configs, *self.training], {})
-        result = {"run": self.describe(), **count_parameters(train)}
-        seconds, result["peak_memory_gib"] = run_bundle(train, self.folder / "training.log")
-        result |= {"training_minutes": seconds / 60, "seconds_per_step": seconds_per_step(self.folder / "train")}
-        result["weights_sha256"] = sha256([self.weights])
-        (self.folder / "models" / "checkpoint.pt").unlink(missing_ok=True)  # three times the network, now of no use
-        if self.score is None:
-            result["tokens_per_clip"] = count_tokens(train)
-        else:
+        result = self._train()
+        if self.score is not None:
             weights = {**self.evaluation, "weights": str(self.weights)}
-            files = self._config_files("evaluate", [*self.configs, "evaluate"], weights)
-            run_bundle(files, self.folder / "evaluation.log")
+            run_bundle(
+                self._config_files("evaluate", [*self.configs, "evaluate"], weights), self.folder / "evaluation.log"
+            )
             _, name, *places = SCORES[self.bundle.name.rpartition("_")[2]]
             report = read_json(self.folder / "evaluate" / name, dict)
             result["value"], result["interval"] = (look_up(report, place.format(self.score)) for place in places)
         write_json(self.folder / "result.json", result)
+        return result
+
+    def _train(self) -> dict[str, Any]:
+        """What there is to say of the training, which is not done twice if it is the evaluation that failed."""
+        done = self.folder / "trained.json"
+        if done.is_file():
+            return read_json(done, dict)
+        files = self._config_files("train", [*self.configs, *self.training], {})
+        result = {"run": self.describe(), **count_parameters(files)}
+        if self.score is None:
+            result["tokens_per_clip"] = count_tokens(files)
+        result["peak_memory_gib"] = run_bundle(files, self.folder / "training.log")
+        result["seconds_per_step"] = seconds_per_step(self.folder / "train")
+        result["weights_sha256"] = sha256([self.weights])
+        write_json(done, result)
+        (self.folder / "models" / "checkpoint.pt").unlink(missing_ok=True)  # three times the network, now of no use
         return result
 
     def describe(self) -> dict[str, Any]:
@@ -112,10 +121,9 @@ class Run:
         return [*(str(self.bundle / "configs" / f"{name}.json") for name in configs), str(own)]
 
 
-def run_bundle(files: Sequence[str], log: Path) -> tuple[float, float]:
-    """Run configurations in a process of their own: seconds, and its peak memory in GiB."""
+def run_bundle(files: Sequence[str], log: Path) -> float:
+    """Run configurations in a process of their own; gives its peak memory in GiB."""
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", repr(list(files))]
-    start = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -129,7 +137,7 @@ def run_bundle(files: Sequence[str], log: Path) -> tuple[float, float]:
     if code:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise RuntimeError(f"{log}: ended with {code}: {' '.join(last)}")
-    return time.monotonic() - start, usage.ru_maxrss / 2**20
+    return usage.ru_maxrss / 2**20
 
 
 def parsed(files: Sequence[str]) -> ConfigParser:
@@ -160,7 +168,7 @@ def seconds_per_step(folder: Path) -> float:
     """Median over the epochs of a training's log."""
     log = EventAccumulator(str(folder)).Reload()
     steps = {event.step: event.wall_time for event in log.Scalars("step/loss")}
-    return float(np.median(np.diff([time for _, time in sorted(steps.items())])))
+    return float(np.median(np.diff([moment for _, moment in sorted(steps.items())])))
 
 
 def look_up(report: Any, place: str) -> Any:

@@ -53,7 +53,7 @@ def trained(scripts, monkeypatch):
             score = {"value": value, "interval_95": [value - 0.5, value + 1]}
             (folder / "evaluate").mkdir()
             (folder / "evaluate" / "metrics.json").write_text(json.dumps({"video": {"scores": {"f1": score}}}))
-        return 60.0, 1.5
+        return 1.5
 
     monkeypatch.setattr(run, "run_bundle", run_bundle)
     monkeypatch.setattr(run, "count_parameters", lambda files: {"trained_parameters": 2, "parameters": 8})
@@ -116,7 +116,19 @@ def test_a_run_that_fails_does_not_stop_the_others(scripts, trained, content, tm
     with pytest.raises(ValueError, match=r"4 of 10 runs failed, .*polyps, 50% of the labels, broken, seed 0: it"):
         compare.compare(write(content, tmp_path))
     assert "| broken" not in (tmp_path / "out" / "comparison.md").read_text()
-    assert "10/10  polyps, 100% of the labels, random, seed 1: f1 1.000" in capsys.readouterr().out
+    assert "10/10  polyps, 100% of the labels, random, seed 1: f1 1.0000" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_failed_is_done_again_without_the_training(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    content |= {"starts": {"random": None}, "pretrainings": {}, "seeds": [0], "shares": [1.0]}
+    in_the_way = tmp_path / "out" / "runs" / "polyps" / "1.0" / "random" / "seed0" / "evaluate"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(FileExistsError):
+        compare.compare(write(content, tmp_path))
+    in_the_way.rmdir()
+    compare.compare(write(content, tmp_path))
+    assert [kind for kind, *_ in trained] == ["train", "evaluate", "evaluate"]
 
 
 def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_path):
@@ -178,7 +190,7 @@ def test_a_real_run_of_a_bundle_is_measured(scripts, monkeypatch, tmp_path):
         workflow = ConfigWorkflow(list(files), workflow_type="train", logging_file=False)
         workflow.initialize()
         workflow.run()
-        return 1.0, 1.0
+        return 1.0
 
     monkeypatch.setattr(run, "run_bundle", in_this_process)
     settings = {**TRIAL_TRAINING["endofm_polyp_classification"], "dataset_dir": str(datalist.parent), "epochs": 2}
