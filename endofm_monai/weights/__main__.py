@@ -13,6 +13,7 @@ from endofm_monai.utils import run_from_command_line, sha256
 from endofm_monai.weights.catalogue import list_published, show_published
 from endofm_monai.weights.compact import share_with, to_int8
 from endofm_monai.weights.download import download
+from endofm_monai.weights.foreign import foreign_network
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
@@ -89,7 +90,7 @@ def _describe(weights: PublishedWeights) -> list[str]:
     return [
         f"file: {weights.file}",
         f"layout: {weights.layout}, {weights.part}",
-        f"architecture: {kind}, {describe_architecture(weights.state)}",
+        f"architecture: {foreign_network(weights.state) or f'{kind}, {describe_architecture(weights.state)}'}",
         f"tensors: {len(weights.state)} ({', '.join(sorted({str(t.dtype) for t in weights.state.values()}))})",
         f"outside the backbone: {', '.join(others) or 'none'}",
     ]

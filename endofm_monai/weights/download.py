@@ -87,7 +87,7 @@ def _receive(file: PublishedFile, target: Path) -> Path:
             except _BREAKS:
                 is_whole = False
     size = part.stat().st_size
-    if not is_whole or (total and size < total):  # some breaks look like the end
+    if not is_whole or (total and size != total):  # some breaks look like the end
         raise WeightsError(f"{file.url}: broke off after {size:,} bytes; the same command goes on from there.")
     return part
 

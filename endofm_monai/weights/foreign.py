@@ -29,7 +29,7 @@ _FOREIGN = {
 
 
 def foreign_network(state: Mapping[str, torch.Tensor]) -> str:
-    """Say what a file holds, and why it does not fit, if its names are those of another known network; else nothing.
+    """Say what a file holds, and what keeps it from EndoFM, if its names are another known network's; else nothing.
 
     Args:
         state: tensors by clean name, see :func:`~endofm_monai.weights.layouts.clean_key`.
@@ -39,5 +39,5 @@ def foreign_network(state: Mapping[str, torch.Tensor]) -> str:
     tensors = [f"{name}, {tensor.ndim}" for name, tensor in state.items()]
     for mark, (what, why) in _FOREIGN.items():
         if any(re.search(mark, tensor) for tensor in tensors):
-            return f"holds {what}, {why}, so it does not fit EndoFM."
+            return f"{what}, {why}"
     return ""

@@ -104,11 +104,11 @@ def copy_weights(
     backbone_differs = any(map(is_backbone_key, missing)) or (strict and any(map(is_backbone_key, unexpected)))
     rest_differs = strict and not is_backbone and (missing or unexpected)
     if not matched or reshaped or backbone_differs or rest_differs:
+        kind = type(unwrap(network)).__name__
         if foreign := foreign_network(weights.state):
-            raise WeightsError(f"{weights.file}: {foreign}")
+            raise WeightsError(f"{weights.file}: holds {foreign}, so it does not fit {kind}.")
         problems = {"of another shape": reshaped, "missing": missing, "unexpected": unexpected}
         advice = _advice(state, own, backbone_differs or is_backbone, bool(reshaped))
-        kind = type(unwrap(network)).__name__
         raise WeightsError(f"{weights}: does not fit {kind}: {'; '.join(_counts(problems))}.{advice}")
     check_types({name: state[name] for name in matched if own[name].is_floating_point()}, weights.file)
     network.load_state_dict({names[name]: state[name] for name in matched}, strict=False)

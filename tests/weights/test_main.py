@@ -114,6 +114,11 @@ def test_inspect(source):
     assert "source_file: endo_fm.pth" in inspect(target)
 
 
+def test_inspect_knows_other_networks(tmp_path):
+    torch.save({"layers.0.mixer.A_log": torch.ones(2, 2)}, tmp_path / "mamba.pth")
+    assert "architecture: a Mamba (VideoMamba, EndoMamba, FPRL), of state" in inspect(tmp_path / "mamba.pth")
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run ``python -m endofm_monai.weights`` in this process, and give what it printed."""
