@@ -21,8 +21,8 @@ from endofm_monai.data.datalist import adopt_items
 from endofm_monai.data.readers.base import ClipReadError
 
 __all__ = [
-    "ClipDataset", "ClipKey", "ClipLoader", "EpochSampler", "FeatureCache", "collate_clips", "split_clips",
-    "survive_first_sigterm",
+    "ClipDataset", "ClipKey", "ClipLoader", "EpochSampler", "FeatureCache", "collate_clips", "count_clips",
+    "split_clips", "survive_first_sigterm",
 ]  # fmt: skip
 
 
@@ -97,6 +97,12 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
             is_number = isinstance(first, (torch.Tensor, np.ndarray, np.number, int, float))
             batch[key] = list_data_collate(values) if is_number else values
     return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}
+
+
+def count_clips(images: Any) -> int:
+    """Number of clips in the ``image`` of a batch of :func:`collate_clips`."""
+    is_views = isinstance(images, list) and len(images) > 0 and images[0].ndim == 5
+    return len(images[0] if is_views else images)
 
 
 def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,9 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from endofm_monai.engines.evaluator import ClipEvaluator, VideoEvaluator, VideoEvents
-from endofm_monai.engines.trainer import ClipTrainer, PrepareKeyFrames, PrepareViews, StudentTeacherTrainer
+from endofm_monai.engines.trainer import (
+    ClipTrainer,
+    PrepareKeyFrames,
+    PrepareViews,
+    PretrainingTrainer,
+    StudentTeacherTrainer,
+)
 
 __all__ = [
-    "ClipEvaluator", "ClipTrainer", "PrepareKeyFrames", "PrepareViews", "StudentTeacherTrainer",
-    "VideoEvaluator", "VideoEvents",
+    "ClipEvaluator", "ClipTrainer", "PrepareKeyFrames", "PrepareViews", "PretrainingTrainer",
+    "StudentTeacherTrainer", "VideoEvaluator", "VideoEvents",
 ]  # fmt: skip

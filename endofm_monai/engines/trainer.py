@@ -14,6 +14,7 @@ from monai.utils import CommonKeys
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from endofm_monai.data import count_clips
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import DividedSpaceTimeBlock
@@ -107,7 +108,7 @@ class ClipTrainer(SupervisedTrainer):
         """Learn from one batch; see the class."""
         self._start()
         self.state.output = {}
-        clips = len(batchdata[CommonKeys.IMAGE])
+        clips = count_clips(batchdata[CommonKeys.IMAGE])
         total, fewest = idist.all_reduce(clips), idist.all_reduce(clips, op="MIN")
         if fewest > 0:
             inputs, targets, *more = self._prepare(batchdata)
@@ -150,7 +151,15 @@ class ClipTrainer(SupervisedTrainer):
             self.fire_event(IterationEvents.MODEL_COMPLETED)
 
 
-class StudentTeacherTrainer(ClipTrainer):
+class PretrainingTrainer(ClipTrainer):
+    """Self-supervised pre-training of a network's ``backbone``, which others start from; see :class:`ClipTrainer`."""
+
+    def network_to_share(self) -> nn.Module:
+        """The backbone alone."""
+        return unwrap(self.network).backbone
+
+
+class StudentTeacherTrainer(PretrainingTrainer):
     """Self-supervised pre-training of a student and its teacher on views of clips.
 
     An iteration runs the student on all views and the teacher on the global ones, and takes the gradient of their
@@ -174,10 +183,6 @@ class StudentTeacherTrainer(ClipTrainer):
         pair = unwrap(self.network)
         parts = {"student": pair.student, "teacher": pair.teacher, "loss": self.loss_function}
         return parts | {"optimizer": self.optimizer, "scaler": self.scaler}
-
-    def network_to_share(self) -> nn.Module:
-        """The backbone of the teacher."""
-        return unwrap(self.network).teacher.backbone
 
     def _iteration(self, engine: ClipTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Learn from one batch; see the class."""

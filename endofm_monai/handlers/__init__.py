@@ -3,10 +3,11 @@
 
 from endofm_monai.handlers.checkpoint import BestModelHandler, TrainingCheckpointHandler
 from endofm_monai.handlers.classification import ClassificationReport, ProbabilitySaver
+from endofm_monai.handlers.concepts import ConceptHealthHandler, ConceptPhaseHandler
 from endofm_monai.handlers.detection import DetectionReport, DetectionSaver
 from endofm_monai.handlers.embeddings import ClipEmbeddings, EmbeddingSaver, embed_clips
 from endofm_monai.handlers.learning import LearningReport
-from endofm_monai.handlers.log import HealthHandler, TrainingLogHandler, UnhealthyTrainingError
+from endofm_monai.handlers.log import EmbeddingLogHandler, HealthHandler, TrainingLogHandler, UnhealthyTrainingError
 from endofm_monai.handlers.pictures import AttentionPictureHandler, MaskPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.probes import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.segmentation import MaskSaver, SegmentationReport
@@ -29,8 +30,11 @@ __all__ = [
     "BrokenClipsHandler",
     "ClassificationReport",
     "ClipEmbeddings",
+    "ConceptHealthHandler",
+    "ConceptPhaseHandler",
     "DetectionReport",
     "DetectionSaver",
+    "EmbeddingLogHandler",
     "EmbeddingSaver",
     "GradientHandler",
     "HealthHandler",

@@ -93,7 +93,7 @@ class LearningReport:
 
     def _judge(self, engine: Engine, when: str) -> dict[str, float]:
         """Scores of the teacher's backbone, by name; draws its map of the embeddings."""
-        backbone, device = unwrap(engine.network).teacher.backbone, engine.state.device
+        backbone, device = unwrap(engine.network).backbone, engine.state.device
         windows = self._windows(backbone, device)
         scores = {"retrieval": sum(retrieval(*pair) for pair in windows) / len(windows)}
         train, test = (embed_clips(backbone, loader, device) for loader in (self.train_loader, self.test_loader))

@@ -3,6 +3,7 @@
 
 import logging
 import math
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from monai.utils import CommonKeys, evenly_divisible_all_gather, is_scalar
 from torch.utils.hooks import RemovableHandle
 from torch.utils.tensorboard import SummaryWriter
 
+from endofm_monai.data import count_clips
 from endofm_monai.networks import unwrap
 
 logger = logging.getLogger(__name__)
@@ -107,8 +109,7 @@ class TrainingLogHandler:
         self._steps = self._clips = 0
 
     def _count(self, engine: Engine) -> None:
-        images = engine.state.output[CommonKeys.IMAGE]
-        self._clips += len(images) if isinstance(images, torch.Tensor) else len(images[0])  # clips, or a list of views
+        self._clips += count_clips(engine.state.output[CommonKeys.IMAGE])
 
     def check_loss(self, engine: Engine) -> None:
         """Stop before a loss that is not finite reaches the weights."""
@@ -166,14 +167,48 @@ def _not_finite(what: str, engine: Engine) -> UnhealthyTrainingError:
     )
 
 
-class HealthHandler(TrainingLogHandler):
+class EmbeddingLogHandler(TrainingLogHandler):
+    """Adds to the log of each epoch of a pre-training how much room the embeddings of its clips take.
+
+    ``effective_rank`` is the number of directions that the class tokens use (Roy and Vetterli, 2007), and ``spread``
+    the standard deviation of the normalized class tokens over clips, times the root of their width: 1 if they fill the
+    sphere, 0 if all clips look the same.
+    """
+
+    max_embeddings = 1024  # of an epoch
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._embeddings: list[torch.Tensor] = []
+
+    def _count(self, engine: Engine) -> None:
+        super()._count(engine)
+        if sum(map(len, self._embeddings)) < self.max_embeddings:
+            self._embeddings.append(self.class_tokens(engine).detach().float())
+
+    @abstractmethod
+    def class_tokens(self, engine: Engine) -> torch.Tensor:
+        """Class tokens ``(B, D)`` of one view of each clip of the present batch."""
+
+    def epoch_values(self, engine: Engine) -> dict[str, float]:
+        """Means of the steps of an epoch, rank and spread of the embeddings, and the pace, by name."""
+        values = super().epoch_values(engine)
+        width = unwrap(engine.network).backbone.embed_dim
+        local = torch.cat([torch.empty(0, width, device=engine.state.device), *self._embeddings])
+        embeddings = evenly_divisible_all_gather(local)
+        if len(embeddings) > 1:
+            collapse = compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])["aggregate"]
+            values["effective_rank"] = (1 - float(collapse)) * min(len(embeddings) - 1, width)
+            values["spread"] = float(F.normalize(embeddings, dim=1).std(dim=0).mean() * width**0.5)
+        return values
+
+
+class HealthHandler(EmbeddingLogHandler):
     """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
 
-    Adds to what a :class:`TrainingLogHandler` logs of each step: the loss's shares ``cross_view`` (L_cv) and
-    ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm of the centre, weight
-    decay and the teacher's momentum; and of each epoch ``effective_rank``, the number of directions that the teacher's
-    class tokens use (Roy and Vetterli, 2007), and ``spread``, the standard deviation of the normalized class tokens
-    over clips, times the root of their width: 1 if they fill the sphere, 0 if all clips look the same.
+    Adds to what an :class:`EmbeddingLogHandler` logs of the teacher's class tokens, of each step: the loss's shares
+    ``cross_view`` (L_cv) and ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm
+    of the centre, weight decay and the teacher's momentum.
 
     Args:
         log_dir: folder of the TensorBoard log; None writes none.
@@ -181,8 +216,6 @@ class HealthHandler(TrainingLogHandler):
             ``ln K``, or targets one-hot and the loss at 0, or no spread); None never stops. Each epoch of them but the
             first ones says so.
     """
-
-    max_embeddings = 1024  # of an epoch, for ``effective_rank`` and ``spread``
 
     def __init__(self, log_dir: str | None = None, collapse_patience: int | None = 20) -> None:
         super().__init__(log_dir)
@@ -197,19 +230,14 @@ class HealthHandler(TrainingLogHandler):
 
     def _start(self, engine: Engine) -> None:
         super()._start(engine)
-        self._hook = self._hook or unwrap(engine.network).teacher.backbone.register_forward_hook(self._remember)
-
-    def _reset(self) -> None:
-        super()._reset()
-        self._embeddings: list[torch.Tensor] = []
+        self._hook = self._hook or unwrap(engine.network).backbone.register_forward_hook(self._remember)
 
     def _remember(self, module: torch.nn.Module, inputs: object, class_tokens: torch.Tensor) -> None:
-        self._class_tokens = class_tokens.detach()
+        self._class_tokens = class_tokens
 
-    def _count(self, engine: Engine) -> None:
-        super()._count(engine)
-        if sum(map(len, self._embeddings)) < self.max_embeddings:
-            self._embeddings.append(self._class_tokens[: len(engine.state.output[CommonKeys.IMAGE][0])].float())
+    def class_tokens(self, engine: Engine) -> torch.Tensor:
+        """Class tokens ``(B, D)`` that the teacher gave last; without the dummy of a batch without clips."""
+        return self._class_tokens[: count_clips(engine.state.output[CommonKeys.IMAGE])]
 
     def step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name."""
@@ -225,18 +253,6 @@ class HealthHandler(TrainingLogHandler):
             "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
             "teacher_momentum": unwrap(engine.network).teacher_momentum,
         }
-
-    def epoch_values(self, engine: Engine) -> dict[str, float]:
-        """Means of the steps of an epoch, rank and spread of the embeddings, and the pace, by name."""
-        values = super().epoch_values(engine)
-        width = unwrap(engine.network).teacher.backbone.embed_dim
-        local = torch.cat([torch.empty(0, width, device=engine.state.device), *self._embeddings])
-        embeddings = evenly_divisible_all_gather(local)
-        if len(embeddings) > 1:
-            collapse = compute_embedding_collapse(embeddings, include_indicators=["effective_rank"])["aggregate"]
-            values["effective_rank"] = (1 - float(collapse)) * min(len(embeddings) - 1, width)
-            values["spread"] = float(F.normalize(embeddings, dim=1).std(dim=0).mean() * width**0.5)
-        return values
 
     def check_collapse(self, engine: Engine) -> None:
         """Say that a training looks collapsed; stop it after ``collapse_patience`` such epochs in a row."""

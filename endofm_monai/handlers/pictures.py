@@ -48,7 +48,7 @@ class PictureHandler(ABC):
 
 
 class TrainingPictureHandler(PictureHandler):
-    """Draws the first clip of a :class:`StudentTeacherTrainer` after the first iteration and at intervals.
+    """Draws the first clip of a :class:`PretrainingTrainer` after the first iteration and at intervals.
 
     Args:
         output_dir: the folder to write to, in a subfolder.
@@ -78,7 +78,7 @@ class TrainingPictureHandler(PictureHandler):
 
 
 class ViewsPictureHandler(TrainingPictureHandler):
-    """Draws the views that student and teacher see of a clip to ``views``; see :class:`TrainingPictureHandler`."""
+    """Draws the views that the network sees of a clip to ``views``; see :class:`TrainingPictureHandler`."""
 
     name = "views"
 
@@ -88,13 +88,13 @@ class ViewsPictureHandler(TrainingPictureHandler):
 
 
 class AttentionPictureHandler(TrainingPictureHandler):
-    """Draws where the teacher looks in the first global view to ``attention``; see :class:`TrainingPictureHandler`."""
+    """Draws where the backbone (the teacher's) looks in the first view; see :class:`TrainingPictureHandler`."""
 
     name = "attention"
 
     def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
         """Draw the attention of the last block; see :func:`endofm_monai.visualize.plot_attention`."""
-        backbone = network.teacher.backbone
+        backbone = network.backbone
         with torch.compiler.set_stance("force_eager"), eval_mode(backbone):
             attention = backbone.attention_maps(views[0])
         plot_attention(views[0][0], attention[0], path)

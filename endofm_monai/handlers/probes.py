@@ -5,7 +5,6 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 class KNNProbeHandler:
     """Follows during the pre-training how well the nearest training clips predict a clip's class.
 
-    Every ``interval`` epochs the teacher's backbone embeds the labeled clips, and the scores of
+    Every ``interval`` epochs the backbone (of a pair the teacher's) embeds the labeled clips, and the scores of
     :func:`endofm_monai.metrics.knn_probe` are logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so
     on; after other epochs they are absent there. The training itself does not change. A datalist without two classes
     in training and a label in validation is said once, and there is no probe.
@@ -55,7 +54,7 @@ class KNNProbeHandler:
         self._board = Board(self.output_dir and Path(self.output_dir) / "knn")
 
     def attach(self, engine: Engine) -> None:
-        """Register with a :class:`StudentTeacherTrainer`, ahead of handlers that show its metrics."""
+        """Register with a :class:`PretrainingTrainer`, ahead of handlers that show its metrics."""
         if len(_classes(self.train_loader)) < 2 or not _classes(self.val_loader):
             if idist.get_rank() == 0:
                 logger.info("No k-NN probe: it needs class indices as `label`, of two classes or more in training.")
@@ -68,9 +67,9 @@ class KNNProbeHandler:
             del metrics[name]
         if epoch % self.interval:
             return
-        network: Any = unwrap(engine.network)
-        train = embed_clips(network.teacher.backbone, self.train_loader, engine.state.device).labeled("training")
-        val = embed_clips(network.teacher.backbone, self.val_loader, engine.state.device).labeled("validation")
+        backbone = unwrap(engine.network).backbone
+        train = embed_clips(backbone, self.train_loader, engine.state.device).labeled("training")
+        val = embed_clips(backbone, self.val_loader, engine.state.device).labeled("validation")
         scores = _named(knn=knn_probe(*train, *val, self.k, self.temperature))
         metrics.update(scores)
         if idist.get_rank() == 0:

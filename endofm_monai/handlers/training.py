@@ -209,7 +209,7 @@ class GradientHandler:
 
     Args:
         max_norm: largest L2 norm of all gradients together; None leaves them.
-        freeze_last_layer_epochs: epochs in which the last layer of a pre-training's projection head gets no gradient.
+        freeze_last_layer_epochs: epochs in which a pre-training's ``last_layer``, its prototypes, gets no gradient.
     """
 
     def __init__(self, max_norm: float | None = 3.0, freeze_last_layer_epochs: int = 0) -> None:
@@ -224,7 +224,7 @@ class GradientHandler:
         """Freeze, measure and clip."""
         network = unwrap(engine.network)
         if engine.state.epoch <= self.freeze_last_layer_epochs:
-            network.student.head.last_layer.zero_grad()
+            network.last_layer.zero_grad()
         parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
         engine.state.gradient_norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
         if self.max_norm is not None:

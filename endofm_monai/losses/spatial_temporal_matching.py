@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from monai.utils import evenly_divisible_all_gather
 from torch import nn
 
+from endofm_monai.losses.sinkhorn import enqueue, sinkhorn, sum_over_ranks
+
 
 class SpatialTemporalMatchingLoss(nn.Module):
     r"""Self-supervised loss of Endo-FM: the student's views predict the teacher's global views.
@@ -114,18 +116,14 @@ class SpatialTemporalMatchingLoss(nn.Module):
         rows = logits.flatten(0, 1)
         if not hasattr(self, "queue"):
             return sinkhorn(rows, self.teacher_temperature).view_as(logits)
-        earlier = self.queue[: int(self.queue_rows)]
-        balanced = torch.cat([rows, earlier]) if idist.get_rank() == 0 else rows  # all ranks hold the same queue
-        targets = sinkhorn(balanced, self.teacher_temperature)[: len(rows)].view_as(logits)
+        targets = sinkhorn(rows, self.teacher_temperature, self.queue[: int(self.queue_rows)]).view_as(logits)
         if self.training:
-            remembered = torch.cat([evenly_divisible_all_gather(rows), earlier])[: len(self.queue)]
-            self.queue[: len(remembered)] = remembered
-            self.queue_rows.fill_(len(remembered))
+            enqueue(self.queue, self.queue_rows, rows)
         return targets
 
     def _match(self, targets: torch.Tensor, predictions: torch.Tensor, update_center: bool) -> torch.Tensor:
         batch = torch.tensor(targets.shape[1], dtype=torch.float32, device=targets.device)
-        clips = _sum_over_ranks(batch).clamp(min=1)
+        clips = sum_over_ranks(batch).clamp(min=1)
         q = self._soft_targets(targets)  # (G, B, K)
         log_p = F.log_softmax(predictions / self.student_temperature, dim=-1)  # (V, B, K)
         matching = -torch.einsum("gbk,vbk->gv", q, log_p)  # cross-entropies, summed over this rank's clips
@@ -135,7 +133,7 @@ class SpatialTemporalMatchingLoss(nn.Module):
 
         with torch.no_grad():
             entropy = torch.special.entr(q).sum() / self.num_global_views
-            pairs, self.teacher_entropy = (_sum_over_ranks(value) / clips for value in (matching.detach(), entropy))
+            pairs, self.teacher_entropy = (sum_over_ranks(value) / clips for value in (matching.detach(), entropy))
             self.pairs = pairs.masked_fill(same_view, torch.nan)
             self.dynamic_motion = self.pairs[:, : self.num_global_views].nansum() / num_pairs
             self.cross_view = self.pairs[:, self.num_global_views :].sum() / num_pairs
@@ -143,40 +141,11 @@ class SpatialTemporalMatchingLoss(nn.Module):
             if self.training:
                 self._pending.append(torch.cat([targets.sum(dim=(0, 1)), batch.reshape(1) * self.num_global_views]))
             if self.training and update_center:
-                total = _sum_over_ranks(torch.stack(self._pending).sum(dim=0))
+                total = sum_over_ranks(torch.stack(self._pending).sum(dim=0))
                 self._pending.clear()
                 if total[-1] > 0:
                     self.center.lerp_(total[:-1] / total[-1], 1 - self.center_momentum)
         return loss * idist.get_world_size()
-
-
-def _sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    return idist.all_reduce(value.clone()) if idist.get_world_size() > 1 else value
-
-
-@torch.no_grad()
-def sinkhorn(logits: torch.Tensor, temperature: float, iterations: int = 3) -> torch.Tensor:
-    """Targets that use all prototypes alike: Sinkhorn-Knopp's balancing of ``softmax(logits / temperature)``.
-
-    In turn each prototype's sum over the rows of all ranks and each row's sum become 1 (up to a factor), the rows' last
-    (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020).
-
-    Args:
-        logits: ``(N, K)``; each rank has its own rows, perhaps none.
-        temperature: the lower, the nearer to one-hot.
-        iterations: number of turns; few leave the prototypes' use uneven where the logits are.
-
-    Returns:
-        float32 ``(N, K)``, rows summing to 1. Logarithms carry it, so that logits may be of any finite size.
-    """
-    log_q = logits.float() / temperature
-    for _ in range(iterations):
-        largest = F.pad(log_q, (0, 0, 0, 1), value=torch.finfo(torch.float32).min).amax(dim=0)
-        if idist.get_world_size() > 1:
-            largest = idist.all_reduce(largest, op="MAX")
-        log_q = log_q - largest
-        log_q = (log_q - _sum_over_ranks(log_q.exp().sum(dim=0)).log()).log_softmax(dim=1)
-    return log_q.exp()
 
 
 def koleo(features: torch.Tensor) -> torch.Tensor:

@@ -65,3 +65,22 @@ class PolynomialSchedule:
         if step < warmup:
             return self.start * (step + 1) / warmup
         return self.start * (1 - min((step - warmup) / max(total - warmup, 1), 1.0)) ** self.power
+
+
+class StepSchedule:
+    """One value, and from a place in the training on another one, as a function of the optimizer step.
+
+    Args:
+        start: value up to there.
+        end: value from there on.
+        share: the place as a share of the training; 0.7 as published for VCL.
+    """
+
+    def __init__(self, start: float, end: float, share: float = 0.7) -> None:
+        self.start = start
+        self.end = end
+        self.share = share
+
+    def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
+        return self.start if step < round(self.share * epochs * steps_per_epoch) else self.end

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -164,6 +164,8 @@ class RandAugmentViews(Randomizable, Transform):
     color_jitter: ClassVar[type[RandColorJitterClip]] = RandColorJitterClip
     grayscale: ClassVar[type[RandGrayscaleClip]] = RandGrayscaleClip
     has_blur: ClassVar[bool] = True
+    views: Iterable[View]
+    transforms: list[list[RandClipTransform]]
 
     def __init__(
         self,
@@ -183,7 +185,7 @@ class RandAugmentViews(Randomizable, Transform):
     ) -> None:
         self.views = views
         self.normalize = NormalizeClip(mean, std)
-        self.transforms: list[list[RandClipTransform]] = []
+        self.transforms = []
         for number, view in enumerate(views):
             transforms: list[RandClipTransform] = [
                 self.crop(view.size, view.scale, views.ratio),

@@ -28,9 +28,12 @@ FROM_1 = (
     *("epochs", "batch_size", "clip_repeats", "accumulation_steps"),
     *("val_interval", "checkpoint_interval", "probe_interval"),
     *("num_frames", "sampling_rate", "frame_size", "num_windows", "num_crops", "clips_per_video", "key_frame_interval"),
-    *("window", "stride", "window_batch_size", "block", "num_prototypes", "num_classes", "global_size"),
+    *("window", "stride", "window_batch_size", "block", "num_prototypes", "num_concepts", "num_classes", "global_size"),
 )
-FROM_0 = ("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples")
+FROM_0 = (
+    *("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples"),
+    *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss"),
+)
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
 ALSO = {  # kinds beside those in the configs, which hold an expression, null, or one kind of two there
     **dict.fromkeys(("num_workers", "average_decay"), "a number"),

@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from endofm_monai.networks.nets.classifier import EndoFMClassifier
+from endofm_monai.networks.nets.concepts import ConceptFeatures, ConceptNetwork
 from endofm_monai.networks.nets.detector import EndoFMDetector
 from endofm_monai.networks.nets.endofm import EndoFM
 from endofm_monai.networks.nets.segmenter import EndoFMSegmenter
 from endofm_monai.networks.nets.student_teacher import StudentTeacher, TeacherBackbone
 
-__all__ = ["EndoFM", "EndoFMClassifier", "EndoFMDetector", "EndoFMSegmenter", "StudentTeacher", "TeacherBackbone"]
+__all__ = [
+    "ConceptFeatures", "ConceptNetwork", "EndoFM", "EndoFMClassifier", "EndoFMDetector", "EndoFMSegmenter",
+    "StudentTeacher", "TeacherBackbone",
+]  # fmt: skip

@@ -162,6 +162,16 @@ class StudentTeacher(nn.Module):
         self.teacher.backbone.token_drop = 0.0
         self.train()
 
+    @property
+    def backbone(self) -> EndoFM:
+        """The backbone that others start from, the teacher's."""
+        return self.teacher.backbone
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """What gets no gradient in the first epochs."""
+        return self.student.head.last_layer  # type: ignore[return-value]
+
     def train(self, mode: bool = True) -> StudentTeacher:
         """Set the student's mode."""
         super().train(mode)

@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monai.transforms import Transform
+from monai.utils import ensure_tuple
+
+from endofm_monai.data.readers import ClipInfo, ClipReadError
+from endofm_monai.data.sampling import FrameSampler
+from endofm_monai.transforms.color import (
+    PRETRAINING_MEAN,
+    PRETRAINING_STD,
+    NormalizeClip,
+    RandColorJitterClip,
+    RandGrayscaleClip,
+)
+from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
+from endofm_monai.transforms.views import RandAugmentViews, RandAugmentViewsd, View
+
+__all__ = ["ClipPairPlan", "RandConceptViews", "RandConceptViewsd"]
+
+
+@dataclass(frozen=True)
+class ClipPairPlan(FrameSampler):
+    """Two clips of a video, one behind the other, and a still frame of either, as VCL sees a video.
+
+    The clips have one stride, drawn from 1 to ``max_stride`` or as far as the video allows, and lie at a random place.
+    The still frames have the same random place in both. Iterating gives the four parts as each :class:`View`.
+
+    Args:
+        num_frames: frames T of a clip.
+        frame_size: height and width of all clips in pixels.
+        max_stride: largest distance of two frames of a clip in frames of the video.
+        scale: smallest and largest share of the frame's area in a crop.
+        ratio: smallest and largest width-to-height ratio of a crop.
+    """
+
+    num_frames: int = 16
+    frame_size: int = 128
+    max_stride: float = 3.0
+    scale: tuple[float, float] = (0.4, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 2:
+            raise ValueError(f"ClipPairPlan: `num_frames` must be at least 2, to differ, found {self.num_frames}.")
+        if self.max_stride < 1:
+            raise ValueError(f"ClipPairPlan: `max_stride` must be at least 1 frame, found {self.max_stride}.")
+
+    def __iter__(self) -> Iterator[View]:
+        for name, frames in (("v1", self.num_frames), ("v2", self.num_frames), ("s1", 1), ("s2", 1)):
+            yield View(name, frames, self.frame_size, self.scale, is_global=True)
+
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Indices ``(2T + 2,)`` of the frames of all parts, one part after the other.
+
+        Raises:
+            ClipReadError: when the video is shorter than two clips.
+        """
+        count = 2 * self.num_frames
+        if info.frames < count:
+            raise ClipReadError(
+                f"{ensure_tuple(item['image'])[0]}: has {info.frames} frames, fewer than two clips of "
+                f"`num_frames`={self.num_frames}"
+            )
+        stride = random.uniform(1, min(self.max_stride, info.frames / count))
+        start = random.uniform(0, info.frames - count * stride)
+        indices = (start + stride * torch.arange(count)).round().long().clamp(0, info.frames - 1)
+        still = random.randint(self.num_frames)
+        return torch.cat([indices, indices[still :: self.num_frames]])
+
+
+class RandConceptViews(RandAugmentViews):
+    """Make six clips of the parts of a :class:`ClipPairPlan`: two RGB, two static, two of frame differences.
+
+    RGB and static clips have draws of their own: crop and resize, mirror, gray, jitter the colors, normalize. A static
+    clip repeats its frame. The differences are those of the augmented RGB clips, each frame less the one before it, the
+    first less the last.
+
+    Args:
+        views: the parts.
+        flip_prob: probability of a mirrored clip.
+        gray_prob: probability of a gray clip.
+        brightness: strength of the jitter, see :class:`RandColorJitterClip`; likewise the next three.
+        mean: of each channel, see :class:`NormalizeClip`; likewise ``std``.
+    """
+
+    def __init__(
+        self,
+        views: ClipPairPlan,
+        flip_prob: float = 0.5,
+        gray_prob: float = 0.5,
+        brightness: float = 0.5,
+        contrast: float = 0.5,
+        saturation: float = 0.5,
+        hue: float = 0.25,
+        mean: tuple[float, float, float] = PRETRAINING_MEAN,
+        std: tuple[float, float, float] = PRETRAINING_STD,
+    ) -> None:
+        self.views = views
+        self.normalize = NormalizeClip(mean, std)
+        self.transforms = [
+            [
+                RandResizedCropClip(view.size, view.scale, views.ratio),
+                RandFlipClip(flip_prob),
+                RandGrayscaleClip(gray_prob),
+                RandColorJitterClip(brightness, contrast, saturation, hue, prob=1.0),
+            ]
+            for view in views
+        ]
+
+    def __call__(self, clip: torch.Tensor) -> list[torch.Tensor]:
+        """Make of the frames of all parts, one part after the other ``(3, 2T + 2, H, W)``, clips ``(3, T, S, S)``."""
+        *rgb, first_still, second_still = super().__call__(clip)
+        static = [still.expand_as(rgb[0]).contiguous() for still in (first_still, second_still)]
+        return [*rgb, *static, *(clip - clip.roll(1, dims=1) for clip in rgb)]
+
+
+class RandConceptViewsd(RandAugmentViewsd):
+    """Dictionary version of :class:`RandConceptViews`: the parts become the list of six clips."""
+
+    array_transform: ClassVar[type[Transform]] = RandConceptViews
