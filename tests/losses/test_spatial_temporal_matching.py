@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from endofm_monai.losses import SpatialTemporalMatchingLoss
-from endofm_monai.losses.spatial_temporal_matching import koleo, sinkhorn
+from endofm_monai.losses.sinkhorn import sinkhorn
+from endofm_monai.losses.spatial_temporal_matching import koleo
 
 
 @pytest.fixture
@@ -91,30 +92,6 @@ def test_teacher_entropy_is_in_nats():
 def test_shapes_that_do_not_fit_are_named(student, teacher):
     with pytest.raises(ValueError, match=r"Expected student logits \(V, B, 7\).*but got \("):
         SpatialTemporalMatchingLoss(7)(torch.zeros(student), torch.zeros(teacher))
-
-
-@pytest.mark.parametrize(
-    ("logits", "expected"),
-    [
-        ([[0.1, 0], [0, 0.1]], [[0.880797, 0.119203], [0.119203, 0.880797]]),
-        ([[0.1, 0], [0.1, 0]], [[0.5, 0.5], [0.5, 0.5]]),
-        ([[0.2, 0], [0.1, 0]], [[0.727212, 0.272788], [0.265129, 0.734871]]),
-        ([[0.2, 0], [0.1, 0], [0, 0]], [[0.863962, 0.136038], [0.462221, 0.537779], [0.1042, 0.8958]]),
-    ],
-)
-def test_sinkhorn_gives_the_values_of_its_published_form(logits, expected):
-    targets = sinkhorn(torch.tensor(logits), temperature=0.05)
-    torch.testing.assert_close(targets, torch.tensor(expected), atol=1e-5, rtol=0)
-
-
-def test_sinkhorn_uses_all_prototypes_alike_and_takes_logits_of_any_size():
-    logits = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    targets = sinkhorn(logits, 0.5, iterations=50)
-    torch.testing.assert_close(targets.sum(dim=0), torch.full((8,), 8.0))
-    torch.testing.assert_close(targets.sum(dim=1), torch.ones(64))
-    huge = sinkhorn((logits * 1e4).half(), 0.04)  # overflows as an exponential
-    assert huge.isfinite().all()
-    torch.testing.assert_close(huge.sum(dim=1), torch.ones(64))
 
 
 def test_queue_balances_the_targets_with_earlier_clips():

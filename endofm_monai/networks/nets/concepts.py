@@ -13,8 +13,6 @@ from endofm_monai.networks.nets.student_teacher import SyncedBatchNorm
 
 STREAMS = ("rgb", "static", "dynamic")  # two clips each, in this order
 CONTRASTS = ("rgb_rgb", "rgb_static", "rgb_dynamic", "static_rgb", "dynamic_rgb")  # whose features, and to match whose
-CONTRAST_DIM = 128
-DECODER_DIM = 512
 
 
 class ConceptFeatures(NamedTuple):
@@ -64,22 +62,26 @@ class ConceptNetwork(nn.Module):
     Args:
         backbone: the backbone to pre-train.
         num_concepts: number K of static, and of dynamic concepts.
+        hidden_dim: width of the reconstruction's hidden layers.
+        bottleneck_dim: width P of the features that are contrasted.
     """
 
     num_global_views = 6  # all clips are of one size
 
-    def __init__(self, backbone: EndoFM, num_concepts: int = 100) -> None:
+    def __init__(
+        self, backbone: EndoFM, num_concepts: int = 100, hidden_dim: int = 512, bottleneck_dim: int = 128
+    ) -> None:
         super().__init__()
         if backbone.token_drop > 0:
             raise ValueError(f"`token_drop` must be 0: local concepts need all tokens, but got {backbone.token_drop}.")
         dim, both = backbone.embed_dim, 2 * num_concepts
         self.num_concepts = num_concepts
         self.backbone = backbone
-        self.contrast_heads = nn.ModuleDict({name: _mlp(dim, dim, CONTRAST_DIM) for name in CONTRASTS})
+        self.contrast_heads = nn.ModuleDict({name: _mlp(dim, dim, bottleneck_dim) for name in CONTRASTS})
         self.concept_heads = nn.ModuleDict({name: _mlp(dim, dim, dim, batch_norm=True) for name in STREAMS})
         self.prototypes = nn.ParameterDict({name: torch.randn(both, dim) for name in STREAMS})
         self.decoders = nn.ModuleDict(
-            {name: _mlp(both if name == "rgb" else num_concepts, DECODER_DIM, dim, batch_norm=True) for name in STREAMS}
+            {name: _mlp(both if name == "rgb" else num_concepts, hidden_dim, dim, batch_norm=True) for name in STREAMS}
         )
         self.integration = LocalFeatureIntegration(dim)
 
