@@ -65,15 +65,16 @@ class BundleUnderTest:
         settings = {"dataset_dir": dataset_dir, "weights": weights, "output_dir": output, **self.network}
         self.workflow("infer", "inference", *overlays, **{**settings, **overrides}).run()
 
-    def train_in_two_processes(self, dataset_dir: Path, output: Path, **overrides: Any) -> None:
+    def train_in_two_processes(self, dataset_dir: Path, output: Path, *overlays: str, **overrides: Any) -> None:
         """Train as ``torchrun`` does, in two processes that are forked from this one."""
-        run_two_processes(self._train_one_rank, dataset_dir, output, overrides, initialize=False)
+        run_two_processes(self._train_one_rank, dataset_dir, output, overlays, overrides, initialize=False)
 
-    def _train_one_rank(self, rank: int, dataset_dir: Path, output: Path, overrides: dict[str, Any]) -> None:
+    def _train_one_rank(
+        self, rank: int, dataset_dir: Path, output: Path, overlays: Sequence[str], overrides: dict[str, Any]
+    ) -> None:
         os.chdir(output)
-        workflow = self.train(
-            dataset_dir, output, "multi_gpu_train", batch_size=1, device="$idist.device()", **overrides
-        )
+        settings = {"batch_size": 1, "device": "$idist.device()", **overrides}
+        workflow = self.train(dataset_dir, output, *overlays, "multi_gpu_train", **settings)
         workflow.finalize()
 
     def train_by_torchrun(self, dataset_dir: Path, output: Path, **overrides: Any) -> None:
