@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-__all__ = ["freeze_blocks", "unwrap"]
+__all__ = ["freeze_backbone", "freeze_blocks", "unwrap"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,4 +23,11 @@ def freeze_blocks(network: Network, count: int) -> Network:
             part.requires_grad_(False)
         for table in (backbone.cls_token, backbone.pos_embed, backbone.time_embed):
             table.requires_grad_(False)
+    return network
+
+
+def freeze_backbone(network: Network) -> Network:
+    """Let only the adapters in a network's ``backbone`` learn, and what is outside of it."""
+    backbone: Any = network.backbone
+    backbone.freeze()
     return network

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -16,6 +17,7 @@ from endofm_monai.utils import sha256
 
 SCALE = ".int8_scale"  # added to the name of a tensor in int8: what its numbers are multiplied by, by output channel
 BUNDLE, HASH = "shares_with_bundle", "shared_file_sha256"  # metadata of a file that lacks what another one holds
+BACKBONE_HASH = "backbone_sha256"  # of a file of adapters and head: the frozen backbone that they were trained on
 WEIGHTS = Path("models", "model.safetensors")  # of a bundle
 
 
@@ -32,7 +34,7 @@ def to_int8(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return small
 
 
-def read_compact(path: Path) -> dict[str, torch.Tensor]:
+def read_compact(path: Path) -> dict[str, Any]:
     """Read a safetensors file, with what it shares with another bundle's, as floating point numbers.
 
     That bundle lies beside the one of the file, and its weights are compared with the hash that the file names.
@@ -45,7 +47,8 @@ def read_compact(path: Path) -> dict[str, torch.Tensor]:
         if scale.shape != tensors[kernel].shape[:1]:  # which would be multiplied to something of any size
             raise ValueError(f"{path}: {name!r} has the shape {tuple(scale.shape)}, for {tuple(tensors[kernel].shape)}")
         tensors[kernel] = tensors[kernel] * _as_factor(scale, tensors[kernel])
-    return {**_shared(path, notes), **tensors} if BUNDLE in notes else tensors
+    named = {BACKBONE_HASH: notes[BACKBONE_HASH]} if BACKBONE_HASH in notes else {}
+    return {**(_shared(path, notes) if BUNDLE in notes else {}), **tensors, **named}
 
 
 def share_with(
@@ -58,7 +61,7 @@ def share_with(
     return rest, {BUNDLE: file.parents[1].name, HASH: sha256([file])}
 
 
-def _shared(path: Path, notes: Mapping[str, str]) -> dict[str, torch.Tensor]:
+def _shared(path: Path, notes: Mapping[str, str]) -> dict[str, Any]:
     name = notes[BUNDLE]
     if not re.fullmatch(r"\w+", name):
         raise ValueError(f"{path}: `{BUNDLE}` must be the name of a bundle's folder, but is {name!r}")

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from endofm_monai.utils import open_zip
-from endofm_monai.weights.compact import read_compact
+from endofm_monai.weights.clip import from_clip, is_clip
+from endofm_monai.weights.compact import BACKBONE_HASH, read_compact
 
 # The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
 _SCALAR = np.float64(0).__reduce__()[0]  # named numpy.core.multiarray.scalar up to numpy 1
@@ -22,7 +23,7 @@ _SCALARS = [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_
 MAX_RATIO = 20  # of arrays to the archive that holds them; trained weights hardly get smaller
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _ALLOWED: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64)), *_SCALARS]
-_BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "blocks", "norm"}
+_BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "norm_pre", "blocks", "norm"}
 _WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
 _NORM = ".parametrizations.weight.original"
 _WEIGHT_NORM = {".weight_g": f"{_NORM}0", ".weight_v": f"{_NORM}1"}
@@ -46,6 +47,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         raise WeightsError(f"{path}: there is no such file of weights.")
     try:
         content = _read(path)
+    except WeightsError:
+        raise
     except Exception as error:  # a damaged file makes the parsers raise nearly anything
         if match := re.search(r"GLOBAL (\S+)", str(error)):
             raise WeightsError(
@@ -65,13 +68,24 @@ def _read(path: Path) -> object:
     if path.suffix == ".npz":
         with open_zip(path, MAX_RATIO), np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+        raise WeightsError(
+            f"{path}: is a TorchScript program (as OpenAI's files of CLIP), which would be run to read it; if you trust "
+            "it, save its weights: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'clip.pt')."
+        )
     with torch.serialization.safe_globals(_ALLOWED):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
 def is_backbone_key(key: str) -> bool:
     """Whether the clean ``key`` names a tensor of the video or image transformer, not of a head or a decoder."""
     return key.partition(".")[0] in _BACKBONE_ROOTS
+
+
+def is_adapter_key(key: str) -> bool:
+    """Whether the clean ``key`` names a tensor of an adapter."""
+    return ".adapter_pre_" in key
 
 
 def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
@@ -93,7 +107,10 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
     }
     sizes = {name: state[key].shape[axis] for name, (key, axis) in where.items() if key in state}
     sizes["depth"] = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    return ", ".join(f"{name} {sizes[name]}" for name in where if sizes.get(name)) or "no transformer"
+    adapters = [state[key].shape[0] for key in state if is_adapter_key(key) and key.endswith(".conv.bias")]
+    sizes |= {"adapters": len(adapters), "adapter_dim": max(adapters, default=0)}
+    order = [*where, "adapters", "adapter_dim"]
+    return ", ".join(f"{name} {sizes[name]}" for name in order if sizes.get(name)) or "no transformer"
 
 
 def clean_key(key: str) -> str:
@@ -124,6 +141,7 @@ class PublishedWeights:
     part: str  # which part of the file was taken
     state: dict[str, torch.Tensor]  # by clean name, see `clean_key`
     notes: tuple[str, ...] = ()  # what was changed on the way
+    backbone: str | None = None  # of adapters and a head: the SHA-256 of the backbone they need, "" if it is not named
 
     def __str__(self) -> str:
         return f"{self.file} ({self.layout}, {self.part})"
@@ -137,7 +155,9 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     * fine-tuned classifier: ``backbone_state_dict`` with ``state_dict`` (``polypdiag.pth``);
     * nested state dict: ``state_dict``, ``model``, ``model_state`` or ``network`` (``kumc.pth``, TimeSformer, this
       project's ``checkpoint.pt`` of a task);
-    * state dict: nothing but tensors (SVT's release, ``cvc.pth``, timm, ``model.pt``).
+    * state dict: nothing but tensors (SVT's release, ``cvc.pth``, timm, ``model.pt``);
+    * CLIP's image tower, alone or with its text tower, and ST-Adapter's files, under the names of timm and this project;
+    * adapters and head: a ``model.pt`` or ``checkpoint.pt`` that also has the SHA-256 of the backbone they need.
 
     ``which`` is ``"teacher"`` or ``"student"`` of a training checkpoint; other layouts hold one network, the teacher.
 
@@ -156,6 +176,7 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     tensors: dict[str, Any] = {}
     for part in [content[key] for key in keys] or [content]:
         tensors.update(part)
+    backbone = tensors.pop(BACKBONE_HASH, None)
     if foreign := [key for key, value in tensors.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{file}: is in no known layout; it holds {', '.join(foreign[:5])} besides tensors.")
     if not tensors:
@@ -164,7 +185,13 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     for name, tensor in state.items():
         if problem := _problem(tensor):
             raise WeightsError(f"{file}: {name!r} {problem}, which no weight is; nothing was loaded.")
-    return PublishedWeights(file, layout, " + ".join(keys) or "all", state)
+    if is_clip(state):
+        try:
+            state, layout = from_clip(state)
+        except ValueError as error:
+            raise WeightsError(f"{file}: {error}") from error
+        backbone = "" if layout == "ST-Adapter" else None
+    return PublishedWeights(file, layout, " + ".join(keys) or "all", state, backbone=backbone)
 
 
 def _problem(tensor: torch.Tensor) -> str:

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from endofm_monai.networks.blocks.adapter import AdaptableBackbone, SpatialTemporalAdapter
 from endofm_monai.networks.blocks.detection_head import (
     DetectionHead,
     DetectionPyramid,
@@ -10,9 +11,11 @@ from endofm_monai.networks.blocks.detection_head import (
 )
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
+from endofm_monai.networks.blocks.frame_block import FrameBlock
 from endofm_monai.networks.blocks.segmentation_decoder import CascadedUpsampler, DetailStem, ResidualStem
 
 __all__ = [
-    "CascadedUpsampler", "DetailStem", "DetectionHead", "DetectionPyramid", "DividedSpaceTimeBlock", "FrameFeatures",
-    "LocationPredictions", "ResidualStem", "SpatialTemporalTransformation", "split_predictions",
+    "AdaptableBackbone", "CascadedUpsampler", "DetailStem", "DetectionHead", "DetectionPyramid",
+    "DividedSpaceTimeBlock", "FrameBlock", "FrameFeatures", "LocationPredictions", "ResidualStem",
+    "SpatialTemporalAdapter", "SpatialTemporalTransformation", "split_predictions",
 ]  # fmt: skip

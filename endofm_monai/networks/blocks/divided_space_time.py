@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
+
 
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
     """Dynamic positional encoding: each patch takes the nearest entry of a learned table (paper, section 2.1).
@@ -82,6 +84,8 @@ class DividedSpaceTimeBlock(nn.Module):
         mlp_ratio: hidden width of the MLP in multiples of D.
         drop_path_rate: probability to drop a row of a residual branch while training.
         temporal: whether it attends along time at all; without, each frame is transformed as by an image ViT.
+        adapters: number of adapters of the patch tokens: 1 before the MLP, 2 also at the start of the block.
+        adapter_dim: width of their bottleneck.
     """
 
     def __init__(
@@ -91,8 +95,12 @@ class DividedSpaceTimeBlock(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.0,
         temporal: bool = True,
+        adapters: int = 0,
+        adapter_dim: int = 384,
     ) -> None:
         super().__init__()
+        self.adapter_pre_attn = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 1 else None
+        self.adapter_pre_mlp = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 0 else None
         self.temporal_norm1 = nn.LayerNorm(embed_dim, eps=1e-6) if temporal else None
         self.temporal_attn = SelfAttention(embed_dim, num_heads) if temporal else None
         self.temporal_fc = nn.Linear(embed_dim, embed_dim) if temporal else None
@@ -109,6 +117,8 @@ class DividedSpaceTimeBlock(nn.Module):
         """Patch tokens ``(B, N, T, D)`` of ``tokens`` ``(B, 1 + N*T, D)`` after temporal attention."""
         batch, _, width = tokens.shape
         patches = tokens[:, 1:].reshape(batch, -1, num_frames, width)
+        if self.adapter_pre_attn is not None:
+            patches = self.adapter_pre_attn(patches)
         if self.temporal_norm1 is None or self.temporal_attn is None or self.temporal_fc is None:
             return patches
         sequences = patches.reshape(-1, num_frames, width)  # (B*N, T, D)
@@ -140,6 +150,8 @@ class DividedSpaceTimeBlock(nn.Module):
         attended = self.drop_path(self.attn(frames)).reshape(batch, num_frames, 1 + num_patches, width)
         class_token = class_token + attended[:, :, 0].mean(dim=1, keepdim=True)
         patches = patches + attended[:, :, 1:].transpose(1, 2)
+        if self.adapter_pre_mlp is not None:
+            patches = self.adapter_pre_mlp(patches)
         tokens = torch.cat([class_token, patches.reshape(batch, num_patches * num_frames, width)], dim=1)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 

@@ -4,9 +4,11 @@
 from typing import Any, ClassVar  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from endofm_monai.networks.nets.endofm import EndoFM
+from endofm_monai.networks.nets.frame_vit import FrameViT
 
 
 class AttentiveHead(nn.Module):
@@ -45,24 +47,25 @@ class EndoFMClassifier(nn.Module):
     The published fine-tuned file (``polypdiag.pth``) loads with :func:`endofm_monai.weights.load_published`.
 
     Args:
-        backbone: the video transformer.
+        backbone: the video transformer, or an image ViT with adapters.
         head: takes class tokens ``(B, D)``, as published; an :class:`AttentiveHead` takes all tokens ``(B, L, D)``.
         mode: what is trained: ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the
-            backbone, its final normalization and the head, ``"linear_probe"`` only the head. What is frozen is also
-            kept in evaluation mode, so that drop path does not blur it.
+            backbone, its final normalization and the head, ``"adapter"`` the backbone's adapters and the head,
+            ``"linear_probe"`` only the head. What is frozen is also kept in evaluation mode, so that drop path does not
+            blur it.
         last_blocks: number of blocks that ``"last_blocks"`` trains.
     """
 
     published_prefixes: ClassVar[dict[str, str]] = {"linear.": "head."}
 
-    def __init__(self, backbone: EndoFM, head: nn.Module, mode: str = "full", last_blocks: int = 1) -> None:
+    def __init__(self, backbone: EndoFM | FrameViT, head: nn.Module, mode: str = "full", last_blocks: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.takes_all_tokens = isinstance(head, AttentiveHead)
         depth = len(backbone.blocks)
-        if mode not in ("full", "last_blocks", "linear_probe"):
-            raise ValueError(f'`mode` must be "full", "last_blocks" or "linear_probe", but got {mode!r}.')
+        if mode not in ("full", "last_blocks", "adapter", "linear_probe"):
+            raise ValueError(f'`mode` must be "full", "last_blocks", "adapter" or "linear_probe", but got {mode!r}.')
         if mode == "last_blocks" and not 0 < last_blocks <= depth:
             raise ValueError(f"`last_blocks` must be from 1 to the backbone's depth {depth}, but got {last_blocks}.")
         frozen = ["backbone"] if mode == "linear_probe" else []
@@ -73,6 +76,10 @@ class EndoFMClassifier(nn.Module):
         for name in frozen:
             self.get_submodule(name).requires_grad_(False)
         self._frozen = frozen
+        if mode == "adapter":
+            backbone.freeze()
+            if not self.takes_all_tokens:  # the class token sees nothing of the last block's second half
+                backbone.blocks[-1].adapter_pre_mlp.requires_grad_(False)  # type: ignore[operator, union-attr]
 
     @classmethod
     def from_preset(
@@ -111,3 +118,29 @@ class EndoFMClassifier(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``(B, num_classes)`` of normalized clips ``(B, C, T, H, W)``."""
         return self.head(self.features(x))
+
+
+class DropoutLinear(nn.Linear):
+    """A linear layer whose input is dropped out by half: the head of ST-Adapter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, num_classes)`` of class tokens ``(B, D)``."""
+        return F.linear(F.dropout(x, 0.5, self.training), self.weight, self.bias)
+
+
+class STAdapterClassifier(EndoFMClassifier):
+    """The rival: a frozen image ViT that encodes frame by frame, with adapters along time (ST-Adapter).
+
+    The means of the frames' class tokens are normalized, dropped out and classified (Pan et al., "ST-Adapter:
+    Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022). Adapters and head alone learn. The released
+    files load once CLIP's image tower is in place.
+    """
+
+    @classmethod
+    def from_preset(cls, preset: str = "base", num_classes: int = 2, **overrides: Any) -> "STAdapterClassifier":  # type: ignore[override]
+        """Of a named size; ``overrides`` are arguments of :class:`FrameViT`."""
+        backbone = FrameViT.from_preset(preset, **overrides)
+        head = DropoutLinear(backbone.embed_dim, num_classes)
+        nn.init.normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        return cls(backbone, head, "adapter")

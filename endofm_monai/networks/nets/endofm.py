@@ -9,6 +9,7 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from endofm_monai.networks.blocks.adapter import AdaptableBackbone
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, resample_table
 
 ENDOFM_PRESETS: dict[str, dict[str, int]] = {
@@ -27,7 +28,7 @@ class EndoFMFeatures(NamedTuple):
     token_map: torch.Tensor  # (B, D, T, H / patch, W / patch)
 
 
-class EndoFM(nn.Module):
+class EndoFM(AdaptableBackbone):
     """Video transformer of Endo-FM: ViT with divided space-time attention and dynamic positional encoding.
 
     Takes clips of any number of frames and of any size in multiples of the patch. Architecture and parameter names are
@@ -50,6 +51,9 @@ class EndoFM(nn.Module):
             while training; time and memory fall in proportion (0.8 in STOMP, MICCAI 2026).
         temporal: whether frames attend to each other. Without, there is no temporal branch and no table of time: the
             frames of a clip are encoded one by one, as an image ViT does whose weights are then the same.
+        adapters: adapters of a block (see :class:`~endofm_monai.networks.blocks.SpatialTemporalAdapter`), which
+            change nothing until they learn: none, 1 before the MLP, or 2, also at the start of the block.
+        adapter_dim: width of their bottleneck; None is D / 2, as published.
 
     Example::
 
@@ -72,8 +76,12 @@ class EndoFM(nn.Module):
         activation_checkpointing: bool = False,
         token_drop: float = 0.0,
         temporal: bool = True,
+        adapters: int = 0,
+        adapter_dim: int | None = None,
     ) -> None:
         super().__init__()
+        if adapters not in (0, 1, 2):
+            raise ValueError(f"`adapters` must be 0, 1 or 2, but got {adapters}.")
         if not 0 <= token_drop < 1:
             raise ValueError(f"`token_drop` must be at least 0 and below 1, but got {token_drop}.")
         height, width = ensure_tuple_rep(img_size, 2)
@@ -97,7 +105,10 @@ class EndoFM(nn.Module):
             self.register_buffer("time_embed", no_time, persistent=False)
         rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
-            DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate, temporal) for rate in rates
+            DividedSpaceTimeBlock(
+                embed_dim, num_heads, mlp_ratio, rate, temporal, adapters, adapter_dim or embed_dim // 2
+            )
+            for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.reset_parameters()
@@ -111,13 +122,7 @@ class EndoFM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Initialize as published: normal weights (std 0.02), zero biases, time table and ``temporal_fc``."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-                if name.endswith("temporal_fc"):
-                    nn.init.zeros_(module.weight)
-                else:
-                    nn.init.trunc_normal_(module.weight, std=0.02)
+        self.reset_linear_layers()
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.zeros_(self.time_embed)
