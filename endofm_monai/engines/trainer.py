@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from endofm_monai.data import count_clips
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks import unwrap
-from endofm_monai.networks.blocks import DividedSpaceTimeBlock
+from endofm_monai.networks.blocks import DividedSpaceTimeBlock, FrameBlock
 from endofm_monai.transforms import RandAugmentViewsd
 from endofm_monai.utils import name_memory_errors
 
@@ -70,7 +70,7 @@ class ClipTrainer(SupervisedTrainer):
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and amp_kwargs["dtype"] == torch.float16)
         for block in unwrap(network).modules() if compile else ():
-            if isinstance(block, DividedSpaceTimeBlock):
+            if isinstance(block, (DividedSpaceTimeBlock, FrameBlock)):
                 block.compile(**(compile_kwargs or {}))
 
     def run(self) -> None:

@@ -6,6 +6,8 @@ import logging
 import random
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import nn
 from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path, check_writable
+from endofm_monai.weights.adapters import load_trained_state, trained_state
 
 logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they end a job
@@ -34,7 +37,8 @@ class TrainingCheckpointHandler:
     ``model.pt`` holds the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are
     written every ``interval`` epochs, at the end, and when the process gets SIGTERM or SIGUSR1: the run then stops
     after the present optimizer step, or, where that ends an epoch, after its validation. A training that stops because
-    it is not healthy is saved as ``checkpoint_unhealthy.pt``.
+    it is not healthy is saved as ``checkpoint_unhealthy.pt``. A frozen backbone with adapters is in none of the files:
+    its SHA-256 stands for it (see :func:`~endofm_monai.weights.adapters.trained_state`).
 
     A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
     have given. If saving fails (a full disk), the former files stay as they are and a warning is logged; at the end of
@@ -133,7 +137,7 @@ class TrainingCheckpointHandler:
         """Write both files; here a failure is an error."""
         _write(self.path, self.state(engine))
         if self.evaluator is None:
-            _write(self.path.with_name("model.pt"), engine.network_to_share().state_dict())
+            _write(self.path.with_name("model.pt"), trained_state(engine.network_to_share()))
 
     def save(self, engine: Engine) -> None:
         """Write both files; a failure is a warning."""
@@ -152,7 +156,7 @@ class TrainingCheckpointHandler:
     def state(self, engine: Engine) -> dict[str, Any]:
         """Everything that a resumed run needs, in types that load with ``weights_only=True``."""
         best = self.evaluator and self.evaluator.state
-        return {name: part.state_dict() for name, part in engine.checkpoint_parts().items()} | {
+        return {name: trained_state(part) for name, part in engine.checkpoint_parts().items()} | {
             "best": best and {"metric": best.best_metric, "epoch": best.best_metric_epoch},
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
@@ -183,11 +187,12 @@ class TrainingCheckpointHandler:
                 f"{path}: made with {state['epoch_length']} iterations an epoch, but this training has {epoch_length}; "
                 "resume with the same clips, batch size and number of processes."
             )
-        for name, take_over in {
-            **{name: part.load_state_dict for name, part in parts.items()},
+        take_overs: dict[str, Callable[[Any], object]] = {
+            **{name: partial(load_trained_state, part) for name, part in parts.items()},
             "best": self._set_best,
             "random_states": self._set_random_states,
-        }.items():
+        }
+        for name, take_over in take_overs.items():
             try:
                 take_over(state[name])
             except Exception as error:  # each part has its own way to say that something is not its own
@@ -231,7 +236,7 @@ class BestModelHandler:
         if idist.get_rank() == 0:
             logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
         try:
-            _write(self.path, unwrap(self.network).state_dict())
+            _write(self.path, trained_state(unwrap(self.network)))
         except OSError as error:
             logger.warning(f"{error}. The former model is kept; training goes on.")
 

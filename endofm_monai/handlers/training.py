@@ -105,8 +105,14 @@ class ValidationHandlers(TrainingHandlers):
 class LoadWeightsHandler:
     """Loads weights of any layout when an engine starts, with :func:`endofm_monai.weights.load_published`."""
 
-    def __init__(self, network: nn.Module, weights: str | os.PathLike, which: str = "teacher") -> None:
-        self.load = lambda: load_published(network, weights, which=which)
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: str | os.PathLike,
+        which: str = "teacher",
+        backbone: str | os.PathLike | None = None,
+    ) -> None:
+        self.load = lambda: load_published(network, weights, which=which, backbone=backbone)
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an engine."""

@@ -91,7 +91,8 @@ class Bundle:
         if self.weights is None:
             raise WeightsError(f"{self.shared_weights[0]}: there is no such file of weights.")
         self.check_weights(self.weights)
-        return load_published(network, self.weights)
+        backbone = self.get("backbone_weights") if "backbone_weights" in self._parser else None
+        return load_published(network, self.weights, backbone=backbone)
 
     def check_weights(self, weights: Path) -> bool:
         """Compare a file with the bundle's ``large_files.yml``, or raise a ``WeightsError``; gives if it is listed."""

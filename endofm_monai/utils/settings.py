@@ -32,7 +32,7 @@ FROM_1 = (
 )
 FROM_0 = (
     *("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples"),
-    *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss"),
+    *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters"),
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
 ALSO = {  # kinds beside those in the configs, which hold an expression, null, or one kind of two there

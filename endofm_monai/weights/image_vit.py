@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from endofm_monai.networks.nets import EndoFM
+from endofm_monai.networks.nets import EndoFM, FrameViT
 from endofm_monai.weights.layouts import PublishedWeights, WeightsError, check_types, is_backbone_key
 
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
@@ -24,7 +24,7 @@ _DROPPED = {
 }
 
 
-def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWeights:
+def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> PublishedWeights:
     """Make the weights of a video transformer that starts as an image ViT, frame by frame.
 
     Spatial tensors are kept. Temporal attention starts as a copy of the spatial one, as in TimeSformer; with
@@ -36,9 +36,16 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
         weights: an image ViT in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...).
         network: the video transformer to make them for; it is not changed.
     """
+    kind, is_clip = type(network).__name__, "norm_pre.weight" in network.state_dict()
+    if is_clip != ("norm_pre.weight" in weights.state):
+        has = "without `norm_pre`" if is_clip else "with `norm_pre`, as CLIP's,"
+        raise WeightsError(
+            f"{weights.file}: is an image ViT {has} for which {kind} has no counterpart here; FrameViT has one with "
+            f"`clip={not is_clip}`."
+        )
     others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
     if unknown := [name for name in others if name not in _DROPPED]:
-        raise WeightsError(f"{weights.file}: is an image ViT with {unknown}, for which EndoFM has no counterpart.")
+        raise WeightsError(f"{weights.file}: is an image ViT with {unknown}, for which {kind} has no counterpart.")
     state = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
     check_types(state, weights.file)
     state = {name: tensor.float() for name, tensor in state.items()}
@@ -46,7 +53,7 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
         raise WeightsError(f"{weights.file}: is an image ViT without {absent}.")
     mlp = [state[name].shape for name in state if name.startswith("blocks.0.mlp.") and name.endswith(".weight")]
     if len(mlp) != 2 or mlp[0] != mlp[1][::-1]:
-        raise WeightsError(f"{weights.file}: is an image ViT with a gated MLP (SwiGLU), but EndoFM has a plain one.")
+        raise WeightsError(f"{weights.file}: is an image ViT with a gated MLP (SwiGLU), but {kind} has a plain one.")
 
     for name in [name for name in state if name.endswith((".ls1.gamma", ".ls2.gamma"))]:
         gamma = state.pop(name)
@@ -61,7 +68,7 @@ def video_from_image(weights: PublishedWeights, network: EndoFM) -> PublishedWei
             width = state[name].shape[1]
             state[f"{temporal_fc}.weight"] = torch.zeros(width, width)
             state[f"{temporal_fc}.bias"] = torch.zeros(width)
-    if network.temporal:
+    if isinstance(network, EndoFM) and network.temporal:
         state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
     state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
     state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)

@@ -71,8 +71,8 @@ def _read(path: Path) -> object:
     is_zip = zipfile.is_zipfile(path)
     if is_zip and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         raise WeightsError(
-            f"{path}: is a TorchScript program (as OpenAI's files of CLIP), which would be run to read it; if you trust "
-            "it, save its weights: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'clip.pt')."
+            f"{path}: is a TorchScript program (as OpenAI's files of CLIP), which would be run to read it; if you "
+            "trust it, save its weights: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'clip.pt')."
         )
     with torch.serialization.safe_globals(_ALLOWED):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -156,7 +156,7 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     * nested state dict: ``state_dict``, ``model``, ``model_state`` or ``network`` (``kumc.pth``, TimeSformer, this
       project's ``checkpoint.pt`` of a task);
     * state dict: nothing but tensors (SVT's release, ``cvc.pth``, timm, ``model.pt``);
-    * CLIP's image tower, alone or with its text tower, and ST-Adapter's files, under the names of timm and this project;
+    * CLIP's image tower, alone or with its text tower, and ST-Adapter's files, under timm's names and ours;
     * adapters and head: a ``model.pt`` or ``checkpoint.pt`` that also has the SHA-256 of the backbone they need.
 
     ``which`` is ``"teacher"`` or ``"student"`` of a training checkpoint; other layouts hold one network, the teacher.
@@ -177,6 +177,8 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     for part in [content[key] for key in keys] or [content]:
         tensors.update(part)
     backbone = tensors.pop(BACKBONE_HASH, None)
+    if backbone is not None and not re.fullmatch("[0-9a-f]{64}", str(backbone)):
+        raise WeightsError(f"{file}: `{BACKBONE_HASH}` must be a SHA-256, 64 hexadecimal digits.")
     if foreign := [key for key, value in tensors.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{file}: is in no known layout; it holds {', '.join(foreign[:5])} besides tensors.")
     if not tensors:

@@ -11,7 +11,8 @@ from torch import nn
 
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks.divided_space_time import resample_table
-from endofm_monai.networks.nets import EndoFM
+from endofm_monai.networks.nets import EndoFM, FrameViT
+from endofm_monai.weights.adapters import complete_weights
 from endofm_monai.weights.foreign import foreign_network
 from endofm_monai.weights.image_vit import video_from_image
 from endofm_monai.weights.layouts import (
@@ -20,6 +21,7 @@ from endofm_monai.weights.layouts import (
     check_types,
     clean_names,
     describe_architecture,
+    is_adapter_key,
     is_backbone_key,
     is_image_vit,
     read_weights,
@@ -61,6 +63,7 @@ def load_published(
     which: str = "teacher",
     strict: bool = True,
     resample_time: bool = False,
+    backbone: str | os.PathLike | None = None,
 ) -> LoadReport:
     """Load a published or own file of weights into a network, or into a part of one.
 
@@ -79,10 +82,14 @@ def load_published(
             decoders may differ in names, never in shapes.
         resample_time: whether a time table of another length (32 frames in EndoFM-LV) is resampled as the network does
             for a clip of another length: each of its frames takes the nearest entry. Otherwise it is an error.
+        backbone: for a file of adapters and head, the file of the backbone that they were trained on, which
+            :func:`initialize_backbone` puts in place before. None if it is there; another one is an error in any case.
 
     Raises:
         WeightsError: when the file cannot be read safely, does not fit, or holds what is no finite number.
     """
+    if backbone is not None:
+        initialize_backbone(network, backbone, resample_time=True)
     return copy_weights(network, read_weights(path, which), strict, resample_time)
 
 
@@ -94,6 +101,7 @@ def copy_weights(
     own = dict(zip(names, network.state_dict().values(), strict=True))
     if resample_time and _differ_in_length(weights.state, own):
         weights = _resample_time(weights, own[_TIME].shape[1])
+    weights = complete_weights(weights, own)
     state, left_out = _rename(weights, getattr(unwrap(network), "published_prefixes", {}))
     matched = [name for name in own if name in state]
     missing = [name for name in own if name not in state]
@@ -167,18 +175,22 @@ def initialize_backbone(
 ) -> nn.Module:
     """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 
-    ``weights`` is a file that :func:`load_published` understands, or an image ViT in timm's layout (see
-    :func:`~endofm_monai.weights.image_vit.video_from_image`). None keeps the random initialization. ``which`` and
-    ``resample_time`` are those of :func:`load_published`.
+    ``weights`` is a file that :func:`load_published` understands, or an image ViT in timm's or CLIP's layout (see
+    :func:`~endofm_monai.weights.image_vit.video_from_image`). Adapters that it lacks stay as they are, which change
+    nothing while they are new. None keeps the random initialization. ``which`` and ``resample_time`` are those of
+    :func:`load_published`.
     """
     if weights is None:
         logger.info("The backbone starts from random weights.")
         return network
     backbone = getattr(unwrap(network), "backbone", unwrap(network))
-    if not isinstance(backbone, EndoFM):
-        raise TypeError(f"`network` must be or have as its `backbone` an EndoFM, but got {type(network).__name__}.")
+    if not isinstance(backbone, (EndoFM, FrameViT)):
+        name = type(network).__name__
+        raise TypeError(f"`network` must be or have as its `backbone` an EndoFM or a FrameViT, but got {name}.")
     published = read_weights(weights, which)
     if is_image_vit(published.state) and not foreign_network(published.state):
         published = video_from_image(published, backbone)
+    adapters = {name: value for name, value in backbone.state_dict().items() if is_adapter_key(name)}
+    published = replace(published, state={**adapters, **published.state})
     logger.info("%s", copy_weights(backbone, published, resample_time=resample_time))
     return network

@@ -56,7 +56,7 @@ def build_bundle(
         results: the JSON report of ``evaluate.json`` for these weights, for the model card.
         data_license: the terms of the training data, in the place of the bundle's ``docs/data_license.txt``.
         overrides: values for keys of ``inference.json`` that the weights need, for example ``preset="small"``; they are
-            written into the shared configuration.
+            written into the shared configuration, save ``backbone_weights``, since the shared files are complete.
 
     Returns:
         the zip.
@@ -68,6 +68,7 @@ def build_bundle(
         raise ValueError(f"`formats` must be of {', '.join(known)}, with pt or safetensors among them, got {formats}.")
     overrides = {**released_settings(bundle, Path(weights)), **overrides}
     state = load_network(bundle, weights, **overrides)[0].state_dict()
+    overrides.pop("backbone_weights", None)  # the files hold the whole network
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as temporary:
         folder = Path(temporary) / bundle.name
@@ -80,8 +81,9 @@ def build_bundle(
             torch.save(state, folder / "models" / "model.pt")
         if "safetensors" in formats:
             save_weights(state, folder / "models" / "model.safetensors")
+        saved = next(folder.glob("models/model.*"))
         for name in set(formats) & set(EXPORTED_NAMES):
-            export_network(folder, weights, name, **overrides)
+            export_network(folder, saved, name, **overrides)
         if data_license is not None:
             shutil.copy(data_license, folder / "docs" / "data_license.txt")
         fill_model_card(folder, trained_on, results)

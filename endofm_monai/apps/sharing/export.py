@@ -37,7 +37,8 @@ def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> 
     parser.update({**released_settings(bundle, Path(weights)), **overrides})
     check_settings(parser, config.parent)
     network = parser.get_parsed_content("network_def")
-    load_published(network, weights)
+    backbone = parser.get_parsed_content("backbone_weights") if "backbone_weights" in parser else None
+    load_published(network, weights, backbone=backbone)
     return network.eval(), parser.get()
 
 

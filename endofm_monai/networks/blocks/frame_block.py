@@ -14,7 +14,7 @@ class QuickGELU(nn.Module):
     """CLIP's activation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x times the sigmoid of 1.702 x."""
+        """Give ``x * sigmoid(1.702 x)``."""
         return x * torch.sigmoid(1.702 * x)
 
 

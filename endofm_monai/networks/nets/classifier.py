@@ -79,7 +79,7 @@ class EndoFMClassifier(nn.Module):
         if mode == "adapter":
             backbone.freeze()
             if not self.takes_all_tokens:  # the class token sees nothing of the last block's second half
-                backbone.blocks[-1].adapter_pre_mlp.requires_grad_(False)  # type: ignore[operator, union-attr]
+                backbone.blocks[-1].adapter_pre_mlp.requires_grad_(False)
 
     @classmethod
     def from_preset(
