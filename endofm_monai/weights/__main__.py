@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: ``python -m endofm_monai.weights convert|compact|inspect|list|show|download``."""
+"""Command line: ``python -m endofm_monai.weights convert|compact|merge|inspect|list|show|download``."""
 
 import os
 from importlib.metadata import version
@@ -10,20 +10,24 @@ import safetensors
 import torch
 
 from endofm_monai.utils import run_from_command_line, sha256
+from endofm_monai.weights.adapters import backbone_sha256, complete_weights
 from endofm_monai.weights.catalogue import list_published, show_published
-from endofm_monai.weights.compact import share_with, to_int8
+from endofm_monai.weights.compact import BACKBONE_HASH, share_with, to_int8
 from endofm_monai.weights.download import download
 from endofm_monai.weights.foreign import foreign_network
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
     describe_architecture,
+    is_adapter_key,
     is_backbone_key,
     is_image_vit,
     read_checkpoint,
     read_weights,
 )
 from endofm_monai.weights.save import save_weights
+
+EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")  # which the published segmentation network leaves out
 
 
 def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "teacher", head: bool = False) -> str:
@@ -35,9 +39,10 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
         which: "teacher" or "student" of a training checkpoint.
         head: also write the tensors outside the backbone; the backbone's names then start with ``backbone.``.
     """
-    if Path(target).suffix != ".safetensors":
-        raise ValueError(f"{target}: the file to write must end in '.safetensors'.")
+    _check_target(target)
     weights = read_weights(source, which)
+    if weights.backbone is not None:
+        raise WeightsError(f"{source}: holds adapters and a head, but no backbone; `merge` them with theirs.")
     backbone = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
     others = {name: tensor for name, tensor in weights.state.items() if not is_backbone_key(name)}
     if not backbone:
@@ -67,12 +72,38 @@ def compact(source: str | os.PathLike, target: str | os.PathLike, shares_with: s
             It has to lie beside the bundle that the file is for.
     """
     state, shared = read_checkpoint(source), dict[str, str]()
+    if BACKBONE_HASH in state:
+        shared[BACKBONE_HASH] = state.pop(BACKBONE_HASH)
     if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{source}: expected the state dict of a network, found {', '.join(foreign[:5])} in it.")
     if shares_with:
-        state, shared = share_with(shares_with, state)
+        state, theirs = share_with(shares_with, state)
+        shared |= theirs
     save_weights(to_int8(state), target, **shared)
     return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB"
+
+
+def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str | os.PathLike) -> str:
+    """Write adapters and head together with the backbone that they were trained on, as one file to share.
+
+    A backbone that was made of an image ViT of another size is in no file: scripts/build_bundle.py writes its network.
+
+    Args:
+        adapters: ``model.pt`` of a training with a frozen backbone.
+        backbone: the training's ``backbone_weights``.
+        target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
+    """
+    _check_target(target)
+    weights, whole = read_weights(adapters), read_weights(backbone).state
+    if weights.backbone is None:
+        raise WeightsError(f"{adapters}: is complete, or at least names no backbone that it needs.")
+    kept = {name: value for name, value in whole.items() if is_backbone_key(name) and not is_adapter_key(name)}
+    inner = {name: value for name, value in kept.items() if not name.startswith(EMBEDDING)}
+    own = inner if weights.backbone == backbone_sha256(inner) else kept
+    state = {f"backbone.{n}" if is_backbone_key(n) else n: t for n, t in complete_weights(weights, own).state.items()}
+    files = {"source_file": weights.file.name, "source_sha256": sha256([weights.file])}
+    save_weights(state, target, **files, backbone_file=Path(backbone).name)
+    return f"wrote {len(state)} tensors to {target}"
 
 
 def inspect(file: str | os.PathLike, which: str = "teacher") -> str:
@@ -84,6 +115,11 @@ def inspect(file: str | os.PathLike, which: str = "teacher") -> str:
     return "\n".join(lines)
 
 
+def _check_target(target: str | os.PathLike) -> None:
+    if Path(target).suffix != ".safetensors":
+        raise ValueError(f"{target}: the file to write must end in '.safetensors'.")
+
+
 def _describe(weights: PublishedWeights) -> list[str]:
     others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
     kind = "image ViT" if is_image_vit(weights.state) else "video transformer"
@@ -93,12 +129,13 @@ def _describe(weights: PublishedWeights) -> list[str]:
         f"architecture: {foreign_network(weights.state) or f'{kind}, {describe_architecture(weights.state)}'}",
         f"tensors: {len(weights.state)} ({', '.join(sorted({str(t.dtype) for t in weights.state.values()}))})",
         f"outside the backbone: {', '.join(others) or 'none'}",
+        *([f"needs the backbone: {weights.backbone or 'not named'}"] if weights.backbone is not None else []),
     ]
 
 
 if __name__ == "__main__":
     commands = {
-        **{"convert": convert, "compact": compact, "inspect": inspect},
+        **{"convert": convert, "compact": compact, "merge": merge, "inspect": inspect},
         **{"list": list_published, "show": show_published, "download": download},
     }
     run_from_command_line(commands, name="endofm_monai.weights")

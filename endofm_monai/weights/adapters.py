@@ -68,6 +68,6 @@ def _frozen(state: Mapping[str, Any]) -> dict[str, str]:
 def _compare(needed: str, found: str, owner: str) -> None:
     if needed != found:
         raise WeightsError(
-            f"{owner}: needs the backbone with the SHA-256 {needed}, but the network's has {found}; name the file that "
-            "it was trained on by `backbone_weights`."
+            f"{owner}: needs the backbone with the SHA-256 {needed}, but found one with {found}; name the file that it "
+            "was trained on by `backbone_weights`."
         )

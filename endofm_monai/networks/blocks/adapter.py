@@ -40,7 +40,9 @@ class SpatialTemporalAdapter(nn.Module):
         before, same, after = self.conv.weight.flatten(1).to(reduced.dtype).unbind(1)  # (d,) each
         # on a CPU, three products are ten times as fast as the convolution
         seen = reduced[:, :, :-2] * before + reduced[:, :, 1:-1] * same + reduced[:, :, 2:] * after
-        return patches + self.fc2(seen + self.conv.bias.to(seen.dtype))  # type: ignore[union-attr]
+        bias = self.conv.bias
+        assert bias is not None  # as TorchScript has to be told
+        return patches + self.fc2(seen + bias.to(seen.dtype))
 
 
 class AdaptableBackbone(nn.Module):
