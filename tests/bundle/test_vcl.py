@@ -71,7 +71,8 @@ def test_weights_start_a_classifier(trained, name):
 
 
 def test_resumes_and_trains_in_two_processes(dataset_dir, tmp_path):
-    BUNDLE.train_in_two_processes(dataset_dir, tmp_path, "vcl", epochs=1)
+    """Also where `small.json`, of the other method, comes before."""
+    BUNDLE.train_in_two_processes(dataset_dir, tmp_path, "small", "vcl", epochs=1)
     BUNDLE.train_in_two_processes(dataset_dir, tmp_path, "vcl", resume=True)
     state = torch.load(tmp_path / "models" / "checkpoint.pt", weights_only=True)
     assert state["iteration"] == 2 * 3

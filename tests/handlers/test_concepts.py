@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 from typing import Any
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -107,11 +110,14 @@ def test_what_gathers_local_concepts_stays_until_it_learns():
     assert all(after[name].equal(value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_resume_is_bit_identical_also_where_a_phase_begins(tmp_path, stop):
+@pytest.mark.parametrize("iteration", [3, 4, 6])
+def test_resume_is_bit_identical_also_where_a_phase_begins_and_within_it(tmp_path, iteration):
     whole = make_trainer()
     whole.run()
-    make_trainer(tmp_path, epochs=stop).run()
+    stopped = make_trainer(tmp_path)
+    stopped.add_event_handler(Events.ITERATION_STARTED(once=iteration), os.kill, os.getpid(), signal.SIGTERM)
+    stopped.run()
+    assert stopped.state.iteration == iteration
     resumed = make_trainer(tmp_path, resume=True)
     resumed.run()
     expected, found = state_of(whole), state_of(resumed)
