@@ -1,19 +1,25 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Polyp classification: how the sample data are learned, what a cache saves, and how much of inference is overhead."""
+"""Polyp classification: how the sample data are learned, what a cache and adapters save, and the cost of inference."""
 
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import learn, open_bundle, seconds_of_call
+import torch
+from benchmarks.measure import BUNDLES, learn, open_bundle, peak_memory, seconds_of_call
 from ignite.engine import Engine, Events
 
-__all__ = ["epoch", "inference", "learning"]
+from endofm_monai.networks.nets import EndoFMClassifier
+from endofm_monai.optimizers import weight_decay_groups
+
+__all__ = ["adapters", "epoch", "inference", "learning", "peak_of_step"]
 
 DATA = "datasets/sample/data"
 
@@ -31,6 +37,50 @@ def epoch(data: str = DATA, preset: str = "small", frame_size: int = 112) -> dic
     full = _epoch_seconds("train", epochs=2, **settings)
     probe = _epoch_seconds("train", "linear_probe", epochs=20, **settings)
     return {"full_seconds": full, "probe_seconds": probe, "times_cheaper": full / probe}
+
+
+def adapters(preset: str = "base", frames: int = 8, size: int = 224, repeat: int = 3) -> dict[str, Any]:
+    """Steps of full fine-tuning and of adapters, in turn: parameters that learn, median seconds, peak memory in GiB."""
+    settings: dict[str, Any] = {"preset": preset, "frames": frames, "size": size}
+    command = [sys.executable, str(BUNDLES.parent / "scripts" / "benchmark.py"), "classification", "peak_of_step"]
+    command += [f"--{name}={value}" for name, value in settings.items()]
+    modes = {"full": Step("full", **settings), "adapter": Step("adapter", **settings)}
+    times = [{mode: seconds_of_call(step) for mode, step in modes.items()} for _ in range(repeat + 1)][1:]
+    result: dict[str, Any] = {
+        mode: {
+            "trained": step.trained,
+            "share": step.trained / step.total,
+            "seconds": median(row[mode] for row in times),
+            "gib": float(subprocess.check_output([*command, f"--mode={mode}"], text=True)),
+        }
+        for mode, step in modes.items()
+    }
+    return {**result, "time_ratio": median(row["adapter"] / row["full"] for row in times)}
+
+
+def peak_of_step(mode: str, preset: str, frames: int, size: int) -> float:
+    """Peak memory in GiB of this process after two training steps of a mode."""
+    step = Step(mode, preset, frames, size)
+    for _ in range(2):
+        step()
+    return peak_memory()
+
+
+class Step:
+    """A training step of a classifier on one random clip, with AdamW."""
+
+    def __init__(self, mode: str, preset: str, frames: int, size: int) -> None:
+        network = EndoFMClassifier.from_preset(preset, mode=mode, adapters=int(mode == "adapter")).train()
+        self.network, self.clip = network, torch.randn(1, 3, frames, size, size)
+        self.optimizer = torch.optim.AdamW(weight_decay_groups(network))
+        self.trained = sum(value.numel() for value in network.parameters() if value.requires_grad)
+        self.total = sum(value.numel() for value in network.parameters())
+
+    def __call__(self) -> None:
+        """Make the step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(self.network(self.clip), torch.tensor([1])).backward()
+        self.optimizer.step()
 
 
 def inference(data: str = DATA, preset: str = "base", frame_size: int = 224) -> dict[str, float]:
