@@ -47,7 +47,7 @@ def trained(dataset_dir, tmp_path_factory) -> Path:
     """Output folder of a short training, made once."""
     output = tmp_path_factory.mktemp("trained")
     settings = {"datalist": dataset_dir / "datalist.json", "batch_size": 4, "epochs": 30}
-    settings |= {"epochs_without_local_loss": 20, "probe_interval": 30}
+    settings |= {"epochs_without_local_loss": 20, "probe_interval": 30, "learning_rate": 0.001}
     BUNDLE.train(dataset_dir, output, "vcl", "knn_probe", **settings)
     return output
 
