@@ -17,6 +17,7 @@ _PARTS = {
     **{".ln_": ".norm", ".attn.in_proj_": ".attn.qkv.", ".attn.out_proj.": ".attn.proj."},
     **{".mlp.c_fc.": ".mlp.fc1.", ".mlp.c_proj.": ".mlp.fc2."},
 }
+_NEW_AXES = {"cls_token": 2, "pos_embed": 1}  # in front
 
 
 def is_clip(state: Mapping[str, torch.Tensor]) -> bool:
@@ -39,9 +40,8 @@ def from_clip(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor
             "is the text tower of CLIP, which reads words and no pictures; the image tower has the keys `visual.*` in "
             "a file of the whole CLIP."
         )
-    renamed = {_rename(key): value for key, value in tower.items()}
-    for name in {"cls_token", "pos_embed"} & renamed.keys():
-        renamed[name] = renamed[name].reshape(1, -1, renamed[name].shape[-1])
+    named = {_rename(key): value for key, value in tower.items()}
+    renamed = {name: value[(None,) * _NEW_AXES.get(name, 0)] for name, value in named.items()}
     return renamed, "CLIP" if "conv1.weight" in tower else "ST-Adapter"
 
 
