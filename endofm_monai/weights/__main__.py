@@ -86,8 +86,6 @@ def compact(source: str | os.PathLike, target: str | os.PathLike, shares_with: s
 def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str | os.PathLike) -> str:
     """Write adapters and head together with the backbone that they were trained on, as one file to share.
 
-    A backbone that was made of an image ViT of another size is in no file: scripts/build_bundle.py writes its network.
-
     Args:
         adapters: ``model.pt`` of a training with a frozen backbone.
         backbone: the training's ``backbone_weights``.
@@ -100,7 +98,14 @@ def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str 
     kept = {name: value for name, value in whole.items() if is_backbone_key(name) and not is_adapter_key(name)}
     inner = {name: value for name, value in kept.items() if not name.startswith(EMBEDDING)}
     own = inner if weights.backbone == backbone_sha256(inner) else kept
-    state = {f"backbone.{n}" if is_backbone_key(n) else n: t for n, t in complete_weights(weights, own).state.items()}
+    try:
+        complete = complete_weights(weights, own).state
+    except WeightsError as error:
+        if not is_image_vit(whole):
+            raise
+        made = "is an image ViT, of which the training made its backbone; scripts/build_bundle.py writes the network"
+        raise WeightsError(f"{backbone}: {made}.") from error
+    state = {f"backbone.{name}" if is_backbone_key(name) else name: value for name, value in complete.items()}
     files = {"source_file": weights.file.name, "source_sha256": sha256([weights.file])}
     save_weights(state, target, **files, backbone_file=Path(backbone).name)
     return f"wrote {len(state)} tensors to {target}"

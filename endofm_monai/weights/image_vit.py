@@ -38,11 +38,9 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     """
     kind, is_clip = type(network).__name__, "norm_pre.weight" in network.state_dict()
     if is_clip != ("norm_pre.weight" in weights.state):
-        has = "without `norm_pre`" if is_clip else "with `norm_pre`, as CLIP's,"
-        raise WeightsError(
-            f"{weights.file}: is an image ViT {has} for which {kind} has no counterpart here; FrameViT has one with "
-            f"`clip={not is_clip}`."
-        )
+        lacks = f"with `norm_pre`, as CLIP's, for which {kind} has no counterpart: build a FrameViT with `clip=True`"
+        has = "without `norm_pre`, which CLIP's have: build the FrameViT with `clip=False`"
+        raise WeightsError(f"{weights.file}: is an image ViT {has if is_clip else lacks}.")
     others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
     if unknown := [name for name in others if name not in _DROPPED]:
         raise WeightsError(f"{weights.file}: is an image ViT with {unknown}, for which {kind} has no counterpart.")

@@ -106,6 +106,12 @@ def test_one_file_to_share(trained, tmp_path, arr):
     torch.save({**torch.load(backbone, weights_only=True), "norm.bias": torch.ones(48)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"model\.pt: needs the backbone with the SHA-256"):
         merge(file, tmp_path / "other.pth", tmp_path / "whole.safetensors")
+    image = {
+        key: value for key, value in whole.backbone.state_dict().items() if "tempor" not in key and "time" not in key
+    }
+    torch.save(image, tmp_path / "vit.pth")
+    with pytest.raises(WeightsError, match=r"vit\.pth: is an image ViT.*build_bundle"):
+        merge(file, tmp_path / "vit.pth", tmp_path / "whole.safetensors")
     with pytest.raises(WeightsError, match=r"endo_fm\.pth: is complete"):
         merge(backbone, backbone, tmp_path / "whole.safetensors")
 

@@ -125,7 +125,7 @@ def test_clip_needs_a_network_of_its_kind(clip_state, fill, tmp_path):
     torch.save(clip_state, tmp_path / "clip.pt")
     for network in (EndoFM(**SIZES), FrameViT(**SIZES)):
         kind = type(network).__name__
-        with pytest.raises(WeightsError, match=rf"clip\.pt: .*`norm_pre`.* {kind} .* FrameViT .*`clip=True`\.$"):
+        with pytest.raises(WeightsError, match=rf"clip\.pt: .*`norm_pre`.* {kind} .* FrameViT with `clip=True`\.$"):
             initialize_backbone(network, tmp_path / "clip.pt")
     torch.save(fill(FrameViT(**SIZES), 0.1).state_dict(), tmp_path / "vit.pt")
     with pytest.raises(WeightsError, match=r"vit\.pt: is an image ViT without `norm_pre`.*`clip=False`\.$"):
