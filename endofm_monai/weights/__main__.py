@@ -73,7 +73,7 @@ def compact(source: str | os.PathLike, target: str | os.PathLike, shares_with: s
     """
     state, shared = read_checkpoint(source), dict[str, str]()
     if BACKBONE_HASH in state:
-        shared[BACKBONE_HASH] = state.pop(BACKBONE_HASH)
+        shared[BACKBONE_HASH] = str(state.pop(BACKBONE_HASH))
     if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{source}: expected the state dict of a network, found {', '.join(foreign[:5])} in it.")
     if shares_with:
