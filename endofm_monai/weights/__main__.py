@@ -3,11 +3,13 @@
 """Command line: ``python -m endofm_monai.weights convert|compact|merge|inspect|list|show|download``."""
 
 import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import safetensors
 import torch
+from monai.utils import ensure_tuple_rep
 
 from endofm_monai.utils import run_from_command_line, sha256
 from endofm_monai.weights.adapters import backbone_sha256, complete_weights
@@ -15,6 +17,7 @@ from endofm_monai.weights.catalogue import list_published, show_published
 from endofm_monai.weights.compact import BACKBONE_HASH, share_with, to_int8
 from endofm_monai.weights.download import download
 from endofm_monai.weights.foreign import foreign_network
+from endofm_monai.weights.image_vit import resample_position_table
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
@@ -27,6 +30,7 @@ from endofm_monai.weights.layouts import (
 )
 from endofm_monai.weights.save import save_weights
 
+POSITIONS, KERNEL = "backbone.pos_embed", "backbone.patch_embed.proj.weight"
 EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")  # which the published segmentation network leaves out
 
 
@@ -62,7 +66,12 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
     return "\n".join([*_describe(weights), *wrote])
 
 
-def compact(source: str | os.PathLike, target: str | os.PathLike, shares_with: str | None = None) -> str:
+def compact(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    shares_with: str | None = None,
+    img_size: int | Sequence[int] | None = None,
+) -> str:
     """Write trained weights as a small file, a quarter as large: kernels in int8, with a scale an output channel.
 
     Args:
@@ -70,17 +79,35 @@ def compact(source: str | os.PathLike, target: str | os.PathLike, shares_with: s
         target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
         shares_with: folder of the bundle whose backbone this network was trained on, frozen: what is alike is left out.
             It has to lie beside the bundle that the file is for.
+        img_size: height and width (or one number for both) of the frames that the network is to see, if the training's
+            were others: the position table is resampled once, smoothly, where the network would take the nearest entry.
+            Give the network the same ``img_size``.
     """
     state, shared = read_checkpoint(source), dict[str, str]()
     if BACKBONE_HASH in state:
         shared[BACKBONE_HASH] = str(state.pop(BACKBONE_HASH))
     if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{source}: expected the state dict of a network, found {', '.join(foreign[:5])} in it.")
+    if img_size is not None:
+        grid = _grid(state, img_size, source)
+        state[POSITIONS] = resample_position_table(state[POSITIONS], grid)
     if shares_with:
         state, theirs = share_with(shares_with, state)
         shared |= theirs
     save_weights(to_int8(state), target, **shared)
     return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB"
+
+
+def _grid(
+    state: Mapping[str, torch.Tensor], img_size: int | Sequence[int], source: str | os.PathLike
+) -> tuple[int, int]:
+    """Rows and columns of patches of frames of ``img_size``."""
+    if not {POSITIONS, KERNEL} <= state.keys():
+        raise WeightsError(f"{source}: has no {POSITIONS} that could be resampled.")
+    patch, (height, width) = state[KERNEL].shape[-1], ensure_tuple_rep(img_size, 2)
+    if height % patch or width % patch:
+        raise ValueError(f"`img_size` must be a multiple of {patch}, the side of a patch, but got {img_size}.")
+    return height // patch, width // patch
 
 
 def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str | os.PathLike) -> str:

@@ -123,6 +123,26 @@ def test_scales_of_another_size_allocate_nothing(bundles):
         read_weights(path)
 
 
+def test_positions_are_resampled_for_frames_of_another_size(segmenter, bundles):
+    network, _ = segmenter
+    with torch.no_grad():
+        rows = torch.arange(2.0).reshape(1, 2, 1, 1).expand(1, 2, 2, 32)
+        network.backbone.pos_embed[:, 1:] = rows.flatten(1, 2)
+    torch.save(network.state_dict(), bundles / "rows.pt")
+    compact(bundles / "rows.pt", bundles / "rows.safetensors", img_size=[64, 96])
+    larger = EndoFMSegmenter.from_preset("tiny", decoder="simple", **{**SIZE, "img_size": (64, 96)})
+    load_published(larger, bundles / "rows.safetensors")
+    assert torch.equal(larger.backbone.pos_embed[:, 0], network.backbone.pos_embed[:, 0])
+    grid = larger.backbone.pos_embed[0, 1:].reshape(4, 6, 32)
+    assert (grid[1:] > grid[:-1]).all()  # four places on a slope, where there were two
+    torch.testing.assert_close(grid, grid[:, :1].expand_as(grid))
+    with pytest.raises(ValueError, match="`img_size` must be a multiple of 16, the side of a patch, but got 40"):
+        compact(bundles / "rows.pt", bundles / "rows.safetensors", img_size=40)
+    torch.save({"head.weight": torch.zeros(2, 2)}, bundles / "head.pt")
+    with pytest.raises(WeightsError, match=r"head\.pt: has no backbone\.pos_embed"):
+        compact(bundles / "head.pt", bundles / "rows.safetensors", img_size=64)
+
+
 def test_only_a_network_is_made_compact(bundles):
     torch.save({"epoch": 3}, bundles / "other.pt")
     with pytest.raises(WeightsError, match="other.pt: expected the state dict of a network, found epoch"):
