@@ -118,7 +118,7 @@ def _sizes(
         first = root / (source if isinstance(source, str) else "".join(source))
         declared = {image: (images[image].get("height"), images[image].get("width")) for image in frames}
         size = None
-        if first.exists() and any(all(each) for each in declared.values()):
+        if os.path.exists(first) and any(all(each) for each in declared.values()):
             with open_clip(str(first) if isinstance(source, str) else [str(first)]) as reader:
                 size = reader.probe().height, reader.probe().width  # of all frames of a clip
         for image, drawn in declared.items():

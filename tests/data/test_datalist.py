@@ -145,6 +145,11 @@ def test_bad_item_is_named(dataset: Path, write: Any, item: Any, error: type[Exc
     assert "\n" not in str(raised.value)
 
 
+def test_a_name_with_a_line_feed_is_told_in_one_line(dataset: Path, write: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"/a\\n\.mp4 does not exist\.$"):
+        load_datalist(dataset, write(["a\n.mp4"]))
+
+
 def test_folder_whose_name_begins_like_the_dataset_is_outside(dataset: Path, write: Any) -> None:
     other = dataset.parent / "dataset2"
     other.mkdir()

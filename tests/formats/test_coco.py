@@ -62,3 +62,11 @@ def test_bad_files_are_named(tmp_path, content, message):
         datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
     assert "train.json" in str(caught.value)
     assert not (tmp_path / "list.json").exists()
+
+
+def test_a_name_that_no_file_can_have_is_the_datalists_matter(tmp_path):
+    content = coco()
+    content["images"][0]["file_name"] = "a" * 5000 + ".png"
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    lists = datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+    assert "a" * 5000 + ".png" in [image for item in lists["training"] for image in item["image"]]

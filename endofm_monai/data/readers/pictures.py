@@ -13,6 +13,7 @@ from endofm_monai.data.readers.base import clip_read_errors
 
 __all__ = ["open_picture", "picture_pages", "picture_size"]
 
+_PIXELS, _PIXELS_A_BYTE = 2**22, 2**13  # that a picture may have: so many anyway, more if the file is large enough
 _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
 
 
@@ -20,6 +21,9 @@ _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a 
 def open_picture(path: str | os.PathLike, kind: str = "image") -> Iterator[Image.Image]:
     """Open a picture; whatever is wrong with it, then or while it is used, is a ``ClipReadError`` that names it."""
     with clip_read_errors(path, f"is not a readable {kind}"), Image.open(path) as image:
+        size = os.stat(path).st_size
+        if image.width * image.height > max(_PIXELS, _PIXELS_A_BYTE * size):
+            raise ValueError(f"claims {image.width}x{image.height} pixels, more than its {size} bytes can hold")
         yield image
 
 

@@ -85,6 +85,15 @@ def test_broken_frame_is_named(tmp_path: Path) -> None:
             FramesReader(tmp_path / "clip").read([index])
 
 
+def test_a_picture_has_no_more_pixels_than_its_file_can_hold(tmp_path: Path) -> None:
+    for side in (2000, 2050):
+        Image.new("1", (side, side)).save(tmp_path / f"{side}.webp", lossless=True)  # one color: some bytes
+    with open_clip(tmp_path / "2000.webp") as reader:
+        assert reader.read([0]).shape == (3, 1, 2000, 2000)
+    with pytest.raises(ClipReadError, match=r"2050.webp: .*claims 2050x2050 pixels, more than its \d+ bytes can hold"):
+        open_clip(tmp_path / "2050.webp").__enter__().read([0])
+
+
 def test_no_frames(tmp_path: Path) -> None:
     with pytest.raises(ClipReadError, match=f"^{tmp_path}: holds no frame images$"):
         FramesReader(tmp_path)
