@@ -3,6 +3,7 @@
 
 import itertools
 import math
+import signal
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -40,6 +41,7 @@ def compare(config: str) -> None:
     Args:
         config: YAML file; ``scripts/compare.yaml`` explains what it may say.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl+C
     content = read_comparison(Path(config))
     output = Path(content["output"])
     runs, failed = plan(content, output), list[str]()

@@ -11,7 +11,7 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.data.readers.base import split_frames
 from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, find_clips, list_files
-from endofm_monai.utils import printable, read_json
+from endofm_monai.utils import read_json
 
 __all__ = ["adopt_items", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
 
@@ -114,9 +114,9 @@ def resolve_path(value: Any, root: str, where: str) -> Any:
     try:
         real = os.path.realpath(split_frames(path)[0], strict=True)
     except (OSError, ValueError) as error:  # ValueError: no path at all
-        raise FileNotFoundError(f"{where}: {printable(path)} does not exist.") from error
+        raise FileNotFoundError(f"{where}: {path if path.isprintable() else repr(path)} does not exist.") from error
     if os.path.commonpath([real, root]) != root:
-        raise ValueError(f"{where}: {printable(value)} lies outside the dataset's folder {root}.")
+        raise ValueError(f"{where}: {value} lies outside the dataset's folder {root}.")
     return path
 
 

@@ -121,12 +121,11 @@ def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Seq
 
 
 def printable(text: str) -> str:
-    r"""Text for tables, XML, pictures and messages of one line: what cannot be printed is written out.
+    r"""Text for tables, XML and pictures: a byte of a file name that is not UTF-8 is written out, as ``\udcf6``.
 
-    That is a byte of a file name that is not UTF-8, as ``\udcf6``, and a line feed or the like. Files are named by the
-    bytes themselves, and JSON, which has the same escapes, gives them again when it is read.
+    Files are named by the bytes themselves, and JSON, which has the same escape, gives them again when it is read.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_json(path: str | os.PathLike, kind: type[T]) -> T:

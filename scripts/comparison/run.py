@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import endofm_monai
 from endofm_monai.handlers.checkpoint import STOP_CODE
-from endofm_monai.utils import INTERRUPTED, read_json, sha256, write_json
+from endofm_monai.utils import read_json, sha256, write_json
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
     "classification": ("f1", "metrics.json", "video/scores/{}/value", "video/scores/{}/interval_95"),
@@ -125,14 +125,15 @@ def run_bundle(files: Sequence[str], log: Path) -> float:
     """Run configurations in a process of their own; gives its peak memory in GiB."""
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", repr(list(files))]
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             _, status, usage = os.wait4(process.pid, 0)
-        except KeyboardInterrupt:  # the process got it too, and keeps what it has done
+        except KeyboardInterrupt:
+            process.terminate()  # at which a training keeps what it has done
             process.wait()
             raise
     code = os.waitstatus_to_exitcode(status)
-    if code in (STOP_CODE, INTERRUPTED):
+    if code == STOP_CODE:
         raise KeyboardInterrupt
     if code:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]

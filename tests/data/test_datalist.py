@@ -146,7 +146,7 @@ def test_bad_item_is_named(dataset: Path, write: Any, item: Any, error: type[Exc
 
 
 def test_a_name_with_a_line_feed_is_told_in_one_line(dataset: Path, write: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"/a\\n\.mp4 does not exist\.$"):
+    with pytest.raises(FileNotFoundError, match=r"/a\\n\.mp4' does not exist\.$"):
         load_datalist(dataset, write(["a\n.mp4"]))
 
 
