@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from endofm_monai.apps.sharing.publish import check_large_files
-from endofm_monai.data import read_mask
+from endofm_monai.data import mask_boxes, read_mask
 from endofm_monai.inferers import load_predictor
 
 ROOT = Path(__file__).parents[2]
 STILLS = ROOT / "datasets" / "sample" / "stills"
-TASKS = ("segmentation", "classification")
+TASKS = ("segmentation", "detection", "classification")
 POLYPS, OTHERS = (range(first, 40, 4) for first in (1, 2))  # a still with an odd number shows a polyp
 
 
@@ -49,6 +50,20 @@ def test_masks_lie_on_the_polyps_and_nowhere_else():
     assert np.mean(dice) > 0.75
     shares = [float((answer["mask"] > 0).float().mean()) for answer in answers("segmentation", OTHERS)]
     assert np.median(shares) < 0.005
+
+
+def test_boxes_lie_on_the_polyps_and_nowhere_else():
+    overlaps, scores = [], []
+    for number, answer in zip(POLYPS, answers("detection", POLYPS), strict=True):
+        best = answer["box"][answer["label_scores"].argmax()]
+        truth = torch.tensor(mask_boxes(read_mask(STILLS / f"{number:02}.png")), dtype=torch.float32)
+        overlaps.append(float(box_iou(best[None], truth).max()))
+        scores.append(float(answer["label_scores"].max()))
+    assert np.mean(np.array(overlaps) > 0.5) > 0.7
+    alarms = [
+        float(answer["label_scores"].amax()) if len(answer["box"]) else 0 for answer in answers("detection", OTHERS)
+    ]
+    assert np.median(alarms) < 0.7 * np.median(scores)
 
 
 def test_classes_tell_polyps_from_mucosa():
