@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from bundles import BundleUnderTest
+from bundles import BundleUnderTest, write_noise
 from monai.bundle import ConfigParser
 from trial import TRIAL_INFERENCE
 
@@ -20,6 +21,19 @@ from endofm_monai.apps.sharing.zoo_tests import make_trial_clips
 def trial_datalist(tmp_path_factory) -> Path:
     """Datalist of clips with the labels of all tasks."""
     return make_trial_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def dataset_dir(tmp_path_factory) -> Path:
+    """Six labeled videos of noise about a mean of their own, class 1 being bright."""
+    folder = tmp_path_factory.mktemp("videos")
+    datalist: dict[str, list] = {"training": [], "validation": []}
+    for number in range(6):
+        name = f"{number}.mp4"
+        write_noise(folder / name, 100 * (number % 2) + number, frames=12)
+        datalist["training" if number < 4 else "validation"].append({"image": name, "label": number % 2})
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
 
 
 def make_network(bundle: BundleUnderTest, config: str, settings: dict[str, Any]) -> torch.nn.Module:

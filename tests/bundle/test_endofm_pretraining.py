@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import BundleUnderTest, failing, write_noise
+from bundles import BundleUnderTest, failing
 from dicom import write_dicom
 
 from endofm_monai.data import ClipReadError
@@ -34,19 +34,6 @@ BUNDLE = BundleUnderTest(
         "views::local_frames": [2, 4],
     },
 )
-
-
-@pytest.fixture(scope="module")
-def dataset_dir(tmp_path_factory) -> Path:
-    """Six labeled videos of noise about a mean of their own, class 1 being bright."""
-    folder = tmp_path_factory.mktemp("videos")
-    datalist: dict[str, list] = {"training": [], "validation": []}
-    for number in range(6):
-        name = f"{number}.mp4"
-        write_noise(folder / name, 100 * (number % 2) + number, frames=12)
-        datalist["training" if number < 4 else "validation"].append({"image": name, "label": number % 2})
-    (folder / "datalist.json").write_text(json.dumps(datalist))
-    return folder
 
 
 @pytest.fixture(scope="module")

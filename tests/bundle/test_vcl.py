@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -27,19 +26,6 @@ BUNDLE = BundleUnderTest(
         **{"model::hidden_dim": 16, "model::bottleneck_dim": 8},
     },
 )
-
-
-@pytest.fixture(scope="module")
-def dataset_dir(tmp_path_factory) -> Path:
-    """Six labeled videos of noise about a mean of their own, class 1 being bright."""
-    folder = tmp_path_factory.mktemp("videos")
-    datalist: dict[str, list] = {"training": [], "validation": []}
-    for number in range(6):
-        name = f"{number}.mp4"
-        write_noise(folder / name, 100 * (number % 2) + number, frames=12)
-        datalist["training" if number < 4 else "validation"].append({"image": name, "label": number % 2})
-    (folder / "datalist.json").write_text(json.dumps(datalist))
-    return folder
 
 
 @pytest.fixture(scope="module")
