@@ -122,6 +122,8 @@ def plan(content: dict[str, Any], output: Path) -> list[Run]:
         pretraining = pretrained[of_start["pretraining"], seed] if "pretraining" in of_start else None
         if pretraining is not None:
             settings["backbone_weights"] = str(pretraining.weights)
+        if "dataset_dir" not in settings:
+            raise ValueError(f"tasks, {task}: `settings` must name the `dataset_dir`.")
         listed = settings.get("datalist", f"{settings['dataset_dir']}/datalist.json")
         share_file = output / "lists" / task / f"{share}_{seed}.json"
         settings["datalist"] = write_share(listed, share, seed, of_task["bundle"] == "classification", share_file)

@@ -68,12 +68,14 @@ def _read(path: Path) -> object:
     if path.suffix == ".npz":
         with open_zip(path, MAX_RATIO), np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
-        raise WeightsError(
-            f"{path}: is a TorchScript program (as OpenAI's files of CLIP), which would be run to read it; if you "
-            "trust it, save its weights: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'clip.pt')."
-        )
+    if is_zip := zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if is_program:
+            raise WeightsError(
+                f"{path}: is a TorchScript program (as OpenAI's files of CLIP), which would be run to read it; if you "
+                "trust it, save its weights: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'clip.pt')."
+            )
     with torch.serialization.safe_globals(_ALLOWED):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 

@@ -21,9 +21,9 @@ from endofm_monai.handlers.checkpoint import STOP_CODE
 from endofm_monai.utils import read_json, sha256, write_json
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
-    "classification": ("f1", "metrics.json", "video/scores/{}/value", "video/scores/{}/interval_95"),
-    "segmentation": ("dice", "segmentation.json", "clean/per_frame/{}/value", "clean/per_frame/{}/interval"),
-    "detection": ("ap50", "detection.json", "scores/{}", "intervals/{}"),
+    "classification": ("f1", "metrics.json", "video/scores", "{}/value", "video/scores/{}/interval_95"),
+    "segmentation": ("dice", "segmentation.json", "clean/per_frame", "{}/value", "clean/per_frame/{}/interval"),
+    "detection": ("ap50", "detection.json", "scores", "{}", "intervals/{}"),
 }
 FILES = ("backbone_weights", "weights", "datalist")  # settings whose files' content the results depend on
 
@@ -69,9 +69,14 @@ class Run:
             run_bundle(
                 self._config_files("evaluate", [*self.configs, "evaluate"], weights), self.folder / "evaluation.log"
             )
-            _, name, *places = SCORES[self.bundle.name.rpartition("_")[2]]
+            _, name, place, value, interval = SCORES[self.bundle.name.rpartition("_")[2]]
             report = read_json(self.folder / "evaluate" / name, dict)
-            result["value"], result["interval"] = (look_up(report, place.format(self.score)) for place in places)
+            scores = look_up(report, place) or {}
+            if self.score not in scores:
+                known = ", ".join(scores) or "none"
+                raise ValueError(f"{self.folder}: the evaluation gives no score `{self.score}`; there are {known}.")
+            result["value"] = look_up(scores, value.format(self.score))
+            result["interval"] = look_up(report, interval.format(self.score))
         write_json(self.folder / "result.json", result)
         return result
 
@@ -166,10 +171,11 @@ def count_tokens(files: Sequence[str]) -> int:
 
 
 def seconds_per_step(folder: Path) -> float:
-    """Median over the epochs of a training's log."""
+    """Median over the steps in a training's log; NaN of a single one."""
     log = EventAccumulator(str(folder)).Reload()
     steps = {event.step: event.wall_time for event in log.Scalars("step/loss")}
-    return float(np.median(np.diff([moment for _, moment in sorted(steps.items())])))
+    between = np.diff([moment for _, moment in sorted(steps.items())])
+    return float(np.median(between)) if len(between) else math.nan
 
 
 def look_up(report: Any, place: str) -> Any:

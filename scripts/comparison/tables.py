@@ -48,7 +48,10 @@ def summarize(names: Sequence[Any], cell: Sequence[tuple[Run, dict[str, Any]]]) 
         **{"task": task, "score": run.score, "share": share, "start": start, "seeds": len(cell)},
         **{"mean": values.mean(), "deviation": values.std(ddof=1) if len(cell) > 1 else np.nan},
         **{"low": low, "high": high, "tokens_per_clip": (source or {}).get("tokens_per_clip")},
-        **{name: float(np.median([result[name] for result in results])) for name in MEASURED[:-1]},
+        **{
+            name: float(np.median(np.array([result[name] for result in results], dtype=float)))
+            for name in MEASURED[:-1]
+        },
     }
 
 

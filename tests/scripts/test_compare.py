@@ -162,6 +162,20 @@ def test_what_is_wrong_is_said_before_the_first_run(scripts, trained, content, t
     assert trained == []
 
 
+def test_a_score_that_there_is_not_is_named_with_those_that_there_are(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    content["tasks"]["polyps"]["score"] = "dice"
+    with pytest.raises(ValueError, match="the evaluation gives no score `dice`; there are f1"):
+        compare.compare(write(content, tmp_path))
+
+
+def test_a_task_without_data_is_named(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    content["tasks"]["polyps"]["settings"] = {}
+    with pytest.raises(ValueError, match="tasks, polyps: `settings` must name the `dataset_dir`"):
+        compare.compare(write(content, tmp_path))
+
+
 def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path):
     compare, _ = scripts
     items = [

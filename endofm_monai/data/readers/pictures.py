@@ -13,7 +13,7 @@ from endofm_monai.data.readers.base import clip_read_errors
 
 __all__ = ["open_picture", "picture_pages", "picture_size"]
 
-_PIXELS, _PIXELS_A_BYTE = 2**22, 2**13  # that a picture may have: so many anyway, more if the file is large enough
+_PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
 _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
 
 
