@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,11 @@ import torch.nn.functional as F
 from endofm_monai.networks.nets import EndoFM, FrameViT
 from endofm_monai.weights.layouts import PublishedWeights, WeightsError, check_types, is_backbone_key
 
+_MARKS = {  # of the variants of FrameViT
+    "timm": "with a table of positions",
+    "clip": "with a normalization before the first block (CLIP)",
+    "dinov3": "whose positions turn queries and keys (DINOv3)",
+}
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
 _DROPPED = {
     "head": "head dropped",
@@ -19,6 +25,7 @@ _DROPPED = {
         (f"decoder_{part}" for part in ("embed", "pos_embed", "blocks", "norm", "pred")), "decoder dropped"
     ),
     "mask_token": "mask token dropped",
+    "local_cls_norm": "normalization of local views dropped",
     "reg_token": "register tokens dropped (features differ from the image model's)",
     "register_tokens": "register tokens dropped (features differ from the image model's)",
 }
@@ -33,21 +40,24 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     patch kernel are resampled to the size of ``network``; whether width and depth fit is not looked at.
 
     Args:
-        weights: an image ViT in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...).
+        weights: an image ViT in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...), or
+            DINOv3's own.
         network: the video transformer to make them for; it is not changed.
     """
-    kind, is_clip = type(network).__name__, "norm_pre.weight" in network.state_dict()
-    if is_clip != ("norm_pre.weight" in weights.state):
-        lacks = f"with `norm_pre`, as CLIP's, for which {kind} has no counterpart: build a FrameViT with `clip=True`"
-        has = "without `norm_pre`, which CLIP's have: build the FrameViT with `clip=False`"
-        raise WeightsError(f"{weights.file}: is an image ViT {has if is_clip else lacks}.")
+    kind, own, found = type(network).__name__, variant_of(network.state_dict()), variant_of(weights.state)
+    if own != found:
+        build = f"build a FrameViT with `variant={found!r}`"
+        raise WeightsError(f"{weights.file}: is an image ViT {_MARKS[found]}, not {_MARKS[own]} as {kind}: {build}.")
+    if found == "dinov3":
+        weights = replace(weights, state=_from_dinov3(weights.state, network.state_dict()))
     others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
     if unknown := [name for name in others if name not in _DROPPED]:
         raise WeightsError(f"{weights.file}: is an image ViT with {unknown}, for which {kind} has no counterpart.")
     state = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
     check_types(state, weights.file)
     state = {name: tensor.float() for name, tensor in state.items()}
-    if absent := [name for name in _RESAMPLED if name not in state]:
+    tables = [name for name in _RESAMPLED if name in network.state_dict()]
+    if absent := [name for name in tables if name not in state]:
         raise WeightsError(f"{weights.file}: is an image ViT without {absent}.")
     mlp = [state[name].shape for name in state if name.startswith("blocks.0.mlp.") and name.endswith(".weight")]
     if len(mlp) != 2 or mlp[0] != mlp[1][::-1]:
@@ -68,14 +78,40 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
             state[f"{temporal_fc}.bias"] = torch.zeros(width)
     if isinstance(network, EndoFM) and network.temporal:
         state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
-    state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
+    if "pos_embed" in tables:
+        state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
     state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
-    resized = [name for name in _RESAMPLED if state[name].shape != weights.state[name].shape]
+    resized = [name for name in tables if state[name].shape != weights.state[name].shape]
     resampled = [f"resampled {len(resized)} ({', '.join(resized)})"] if resized else []
     dropped = dict.fromkeys(_DROPPED[name] for name in others)
     temporal = ["temporal attention starts from the spatial one"] if network.temporal else []
     notes = (*resampled, *temporal, *dropped)
     return replace(weights, layout=f"image ViT in a {weights.layout}", state=state, notes=notes)
+
+
+def variant_of(state: Mapping[str, torch.Tensor]) -> str:
+    """Which variant of :class:`FrameViT` has the tensors of ``state``."""
+    if "norm_pre.weight" in state:
+        return "clip"
+    is_timms = "blocks.0.gamma_1" in state and "reg_token" in state and "pos_embed" not in state
+    return "dinov3" if "storage_tokens" in state or is_timms else "timm"
+
+
+def _from_dinov3(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of a DINOv3 in its own layout or timm's, under its own names; keys get no bias, whatever the file has."""
+    names = {"reg_token": "storage_tokens", ".gamma_1": ".ls1.gamma", ".gamma_2": ".ls2.gamma"}
+    renamed = {"rope_embed.periods": own["rope_embed.periods"]}  # timm's files have none
+    for name, tensor in state.items():
+        for theirs, new in names.items():
+            name = name.replace(theirs, new)
+        renamed[name] = tensor
+    for attention in [name.removesuffix(".qkv.weight") for name in renamed if name.endswith(".attn.qkv.weight")]:
+        renamed.pop(f"{attention}.qkv.bias_mask", None)
+        none = torch.zeros(renamed[f"{attention}.qkv.weight"].shape[1])
+        query, _, value = renamed.pop(f"{attention}.qkv.bias", torch.cat([none] * 3)).chunk(3)
+        query, value = renamed.pop(f"{attention}.q_bias", query), renamed.pop(f"{attention}.v_bias", value)
+        renamed[f"{attention}.qkv.bias"] = torch.cat([query, none, value])
+    return renamed
 
 
 def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:

@@ -24,6 +24,7 @@ MAX_RATIO = 20  # of arrays to the archive that holds them; trained weights hard
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _ALLOWED: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64)), *_SCALARS]
 _BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "norm_pre", "blocks", "norm"}
+_BACKBONE_ROOTS |= {"storage_tokens", "rope_embed"}
 _WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
 _NORM = ".parametrizations.weight.original"
 _WEIGHT_NORM = {".weight_g": f"{_NORM}0", ".weight_v": f"{_NORM}1"}

@@ -14,7 +14,7 @@ from endofm_monai.networks.blocks.divided_space_time import resample_table
 from endofm_monai.networks.nets import EndoFM, FrameViT
 from endofm_monai.weights.adapters import complete_weights
 from endofm_monai.weights.foreign import foreign_network
-from endofm_monai.weights.image_vit import video_from_image
+from endofm_monai.weights.image_vit import variant_of, video_from_image
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
@@ -113,7 +113,7 @@ def copy_weights(
     rest_differs = strict and not is_backbone and (missing or unexpected)
     if not matched or reshaped or backbone_differs or rest_differs:
         kind = type(unwrap(network)).__name__
-        if foreign := foreign_network(weights.state):
+        if "rope_embed.periods" not in own and (foreign := foreign_network(weights.state)):
             raise WeightsError(f"{weights.file}: holds {foreign}, so it does not fit {kind}.")
         problems = {"of another shape": reshaped, "missing": missing, "unexpected": unexpected}
         advice = _advice(state, own, backbone_differs or is_backbone, bool(reshaped))
@@ -175,7 +175,7 @@ def initialize_backbone(
 ) -> nn.Module:
     """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 
-    ``weights`` is a file that :func:`load_published` understands, or an image ViT in timm's or CLIP's layout (see
+    ``weights`` is a file that :func:`load_published` understands, or an image ViT of timm, CLIP or DINOv3 (see
     :func:`~endofm_monai.weights.image_vit.video_from_image`). Adapters that it lacks stay as they are, which change
     nothing while they are new. None keeps the random initialization. ``which`` and ``resample_time`` are those of
     :func:`load_published`.
@@ -188,7 +188,8 @@ def initialize_backbone(
         name = type(network).__name__
         raise TypeError(f"`network` must be or have as its `backbone` an EndoFM or a FrameViT, but got {name}.")
     published = read_weights(weights, which)
-    if is_image_vit(published.state) and not foreign_network(published.state):
+    is_dinov3 = isinstance(backbone, FrameViT) and variant_of(published.state) == "dinov3"
+    if is_image_vit(published.state) and (is_dinov3 or not foreign_network(published.state)):
         published = video_from_image(published, backbone)
     adapters = {name: value for name, value in backbone.state_dict().items() if is_adapter_key(name)}
     published = replace(published, state={**adapters, **published.state})

@@ -93,7 +93,7 @@ def test_a_bundle_to_share_holds_the_whole_network_that_every_door_opens(bundle,
 @pytest.mark.parametrize("bundle", ["classification"], indirect=True)
 def test_rival_is_a_network_of_the_classification(bundle, trial_datalist, tmp_path):
     tiny = {"embed_dim": 16, "depth": 2, "num_heads": 2}
-    image = FrameViT.from_preset("tiny", **tiny, clip=True, adapters=0, img_size=32)
+    image = FrameViT.from_preset("tiny", **tiny, variant="clip", adapters=0, img_size=32)
     torch.save(image.state_dict(), tmp_path / "clip.pt")
     data = {"datalist": trial_datalist, "backbone_weights": tmp_path / "clip.pt", "epochs": 1}
     bundle.train(trial_datalist.parent, tmp_path, "st_adapter", **data)

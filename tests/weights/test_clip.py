@@ -97,7 +97,7 @@ def test_released_files_on_clip_give_the_logits_of_plain_code(adapters, clip_sta
     torch.save({**whole, **words, "positional_embedding": arr("places", (77, 8))}, tmp_path / "clip.pt")
     checkpoint = {"model": trained, "optimizer": {}, "lr_sched": {}, "loss_scaler": {}, "next_epoch": 12}
     torch.save(checkpoint, tmp_path / "st_adapter.pth")
-    network = STAdapterClassifier.from_preset("tiny", num_classes=5, clip=True, adapters=adapters, **SIZES).eval()
+    network = STAdapterClassifier.from_preset("tiny", num_classes=5, variant="clip", adapters=adapters, **SIZES).eval()
     with caplog.at_level("INFO"):
         initialize_backbone(network, tmp_path / "clip.pt")
     assert "head dropped" in caplog.text
@@ -125,11 +125,13 @@ def test_clip_needs_a_network_of_its_kind(clip_state, fill, tmp_path):
     torch.save(clip_state, tmp_path / "clip.pt")
     for network in (EndoFM(**SIZES), FrameViT(**SIZES)):
         kind = type(network).__name__
-        with pytest.raises(WeightsError, match=rf"clip\.pt: .*`norm_pre`.* {kind} .* FrameViT with `clip=True`\.$"):
+        with pytest.raises(
+            WeightsError, match=rf"clip\.pt: .*CLIP.* {kind}: build a FrameViT with `variant='clip'`\.$"
+        ):
             initialize_backbone(network, tmp_path / "clip.pt")
     torch.save(fill(FrameViT(**SIZES), 0.1).state_dict(), tmp_path / "vit.pt")
-    with pytest.raises(WeightsError, match=r"vit\.pt: is an image ViT without `norm_pre`.*`clip=False`\.$"):
-        initialize_backbone(FrameViT(**SIZES, clip=True), tmp_path / "vit.pt")
+    with pytest.raises(WeightsError, match=r"vit\.pt: .* table of positions, not .*`variant='timm'`\.$"):
+        initialize_backbone(FrameViT(**SIZES, variant="clip"), tmp_path / "vit.pt")
 
 
 def test_what_is_no_image_tower_is_told_in_a_sentence(clip_state, arr, tmp_path):
@@ -145,7 +147,7 @@ def test_what_is_no_image_tower_is_told_in_a_sentence(clip_state, arr, tmp_path)
     for message, state in files.items():
         torch.save(state, tmp_path / "file.pt")
         with pytest.raises(WeightsError, match=rf"file\.pt: .*{message}"):
-            initialize_backbone(FrameViT(**SIZES, clip=True), tmp_path / "file.pt")
+            initialize_backbone(FrameViT(**SIZES, variant="clip"), tmp_path / "file.pt")
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "ViT-B-16.pt")
     with pytest.raises(WeightsError, match=r"ViT-B-16\.pt: is a TorchScript program .*torch\.jit\.load"):
         read_weights(tmp_path / "ViT-B-16.pt")

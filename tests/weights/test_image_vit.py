@@ -165,7 +165,7 @@ def test_what_has_no_counterpart_is_reported(make_backbone, image_state, start, 
     [
         ({"blocks.0.mlp.fc1.weight": torch.ones(384, 48)}, "SwiGLU"),
         ({"blocks.0.mlp.w12.weight": torch.ones(384, 48)}, "SwiGLU"),
-        ({"norm_pre.weight": torch.ones(48)}, "norm_pre"),
+        ({"norm_pre.weight": torch.ones(48)}, "CLIP"),
         ({"blocks.0.attn.q_norm.weight": torch.ones(12)}, r"unexpected 2 \(blocks\.0\.attn\.q_norm\.weight"),
         ({"blocks.3.norm1.weight": torch.ones(48)}, "depth 4.*the network has .*depth 3"),
         ({"cls_token": torch.ones(1, 1, 64)}, "embed_dim 64.*the network has embed_dim 48"),

@@ -1,13 +1,17 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
 from endofm_monai.networks.blocks.divided_space_time import SelfAttention
+
+STORAGE_TOKENS = 4  # of DINOv3, between class token and patches
 
 
 class QuickGELU(nn.Module):
@@ -18,6 +22,57 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class RotaryPositions(nn.Module):
+    """DINOv3's positions: they turn queries and keys by the place of their patch (RoPE; arXiv:2508.10104).
+
+    Args:
+        head_dim: width d of an attention head, a multiple of 4.
+    """
+
+    periods: torch.Tensor
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("periods", 100.0 ** (torch.arange(head_dim // 4) * 4 / head_dim))  # files round them
+
+    def forward(self, rows: int, columns: int) -> torch.Tensor:
+        """Cosines and sines ``(2, rows * columns, d)`` of the patches' angles, whose places go from -1 to 1."""
+        device = self.periods.device
+        row, column = ((torch.arange(size, device=device) + 0.5) * (2 / size) - 1 for size in (rows, columns))
+        places = torch.stack([row[:, None].expand(rows, columns), column.expand(rows, columns)], dim=2).flatten(0, 1)
+        angles = (2 * math.pi * places[:, :, None] / self.periods).flatten(1).repeat(1, 2)
+        return torch.stack([angles.cos(), angles.sin()])
+
+
+class FrameAttention(SelfAttention):
+    """Self-attention in a frame, whose patches' queries and keys a ``rotation`` may turn."""
+
+    def attend(self, x: torch.Tensor, rotation: torch.Tensor, first_only: bool = False) -> torch.Tensor:
+        """Attend among tokens ``(B, L, D)``: ``(B, L, D)``, or ``(B, 1, D)`` of the first.
+
+        Args:
+            x: tokens, the patches last.
+            rotation: ``(2, N, D / heads)`` of :class:`RotaryPositions`, or an empty tensor.
+            first_only: whether only the first token attends.
+        """
+        query, key, value = self.project(x, first_only)
+        if not first_only:
+            query = turn(query, rotation)
+        attended = F.scaled_dot_product_attention(query, turn(key, rotation), value)
+        return self.proj(attended.transpose(1, 2).flatten(2))
+
+
+def turn(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Queries or keys ``(B, heads, L, d)``, of which the last N are turned by a ``rotation`` ``(2, N, d)``, if any."""
+    if rotation.numel() == 0:
+        return x
+    first = x.shape[2] - rotation.shape[1]
+    patches = x[:, :, first:]
+    left, right = patches.chunk(2, dim=3)
+    turned = patches * rotation[0] + torch.cat([-right, left], dim=3) * rotation[1]
+    return torch.cat([x[:, :, :first], turned.to(x.dtype)], dim=2)
+
+
 class FrameBlock(nn.Module):
     """Block of an image ViT, on frames that each have a class token, with adapters between the frames' patches.
 
@@ -25,44 +80,55 @@ class FrameBlock(nn.Module):
         embed_dim: width D of a token.
         num_heads: number of attention heads; must divide D.
         mlp_ratio: hidden width of the MLP in multiples of D.
-        clip: CLIP's variant: QuickGELU, and layer normalizations with an epsilon of 1e-5.
+        variant: of image ViTs, see :class:`~endofm_monai.networks.nets.FrameViT`.
         adapters: number of adapters: 1 before the MLP, 2 also before the attention.
         adapter_dim: width of their bottleneck.
     """
 
     def __init__(
-        self, embed_dim: int, num_heads: int, mlp_ratio: float, clip: bool, adapters: int, adapter_dim: int
+        self, embed_dim: int, num_heads: int, mlp_ratio: float, variant: str, adapters: int, adapter_dim: int
     ) -> None:
         super().__init__()
-        eps = 1e-5 if clip else 1e-6
+        eps = 1e-6 if variant == "timm" else 1e-5
+        self.first_patch = 1 + STORAGE_TOKENS if variant == "dinov3" else 1
         self.adapter_pre_attn = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 1 else None
         self.adapter_pre_mlp = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 0 else None
         self.norm1 = nn.LayerNorm(embed_dim, eps=eps)
-        self.attn = SelfAttention(embed_dim, num_heads)
+        self.attn = FrameAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=eps)
         hidden = int(embed_dim * mlp_ratio)
-        act = QuickGELU() if clip else nn.GELU()
+        act = QuickGELU() if variant == "clip" else nn.GELU()
         self.mlp = nn.Sequential(
             OrderedDict(fc1=nn.Linear(embed_dim, hidden), act=act, fc2=nn.Linear(hidden, embed_dim))
         )
 
     def normalize(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens ``(B, T, 1 + N, D)`` after the first adapter, and what each frame's attention takes of them."""
+        """Tokens ``(B, T, L, D)`` after the first adapter, and what each frame's attention takes of them."""
         if self.adapter_pre_attn is not None:
-            tokens = _adapt(self.adapter_pre_attn(tokens[:, :, 1:].transpose(1, 2)), tokens)
+            patches = self.adapter_pre_attn(tokens[:, :, self.first_patch :].transpose(1, 2))
+            tokens = self._replace(tokens, patches)
         return tokens, self.norm1(tokens).flatten(0, 1)
 
-    def forward(self, tokens: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
-        """Transform tokens ``(B, T, 1 + N, D)``; on wish give the class tokens ``(B, T, 1, D)`` alone."""
+    def forward(self, tokens: torch.Tensor, rotation: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
+        """Transform tokens ``(B, T, L, D)``; on wish give the class tokens ``(B, T, 1, D)`` alone.
+
+        ``rotation`` is that of :meth:`FrameAttention.attend`.
+        """
         tokens, frames = self.normalize(tokens)
         if class_token_only:
             tokens = tokens[:, :, :1]
-        tokens = tokens + self.attn(frames, first_only=class_token_only).reshape(tokens.shape)
+        tokens = tokens + self.attn.attend(frames, rotation, class_token_only).reshape(tokens.shape)
         if self.adapter_pre_mlp is not None and not class_token_only:
-            tokens = _adapt(self.adapter_pre_mlp(tokens[:, :, 1:].transpose(1, 2)), tokens)
+            patches = self.adapter_pre_mlp(tokens[:, :, self.first_patch :].transpose(1, 2))
+            tokens = self._replace(tokens, patches)
         return tokens + self.mlp(self.norm2(tokens))
 
+    def attention_maps(self, tokens: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+        """Softmax weights ``(B*T, heads, L, L)`` that the block computes for ``tokens`` ``(B, T, L, D)``."""
+        query, key, _ = self.attn.project(self.normalize(tokens)[1])
+        query, key = turn(query, rotation), turn(key, rotation)
+        return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
 
-def _adapt(patches: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """``tokens`` ``(B, T, 1 + N, D)`` with other patches ``(B, N, T, D)``; the class tokens stay."""
-    return torch.cat([tokens[:, :, :1], patches.transpose(1, 2)], dim=2)
+    def _replace(self, tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """``tokens`` ``(B, T, L, D)`` with other patches ``(B, N, T, D)``."""
+        return torch.cat([tokens[:, :, : self.first_patch], patches.transpose(1, 2)], dim=2)

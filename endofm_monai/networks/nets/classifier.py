@@ -71,7 +71,7 @@ class EndoFMClassifier(nn.Module):
         frozen = ["backbone"] if mode == "linear_probe" else []
         if mode == "last_blocks":
             frozen = ["backbone.patch_embed", *(f"backbone.blocks.{index}" for index in range(depth - last_blocks))]
-            for table in (backbone.cls_token, backbone.pos_embed, backbone.time_embed):
+            for table in backbone.parameters(recurse=False):
                 table.requires_grad_(False)
         for name in frozen:
             self.get_submodule(name).requires_grad_(False)

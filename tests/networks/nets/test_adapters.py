@@ -102,12 +102,12 @@ def test_checkpointing_gives_the_same_gradients(kind):
     assert all(map(torch.equal, *gradients))
 
 
-@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("variant", ["timm", "clip", "dinov3"])
 @torch.no_grad()
-def test_scripted_and_onnx_networks_give_the_same(clip):
+def test_scripted_and_onnx_networks_give_the_same(variant):
     runtime = pytest.importorskip("onnxruntime")
     adapted = EndoFMClassifier.from_preset("tiny", adapters=2, mode="adapter", **TINY)
-    for network in (adapted, Rival.from_preset("tiny", clip=clip, adapters=2, **TINY)):
+    for network in (adapted, Rival.from_preset("tiny", variant=variant, adapters=2, **TINY)):
         awake(network).eval()
         for shape in CLIPS:
             assert_close(torch.jit.script(network)(torch.ones(shape)), network(torch.ones(shape)))
@@ -141,7 +141,7 @@ def test_rival_is_initialized_as_published():
 def test_published_numbers_of_parameters_with_heads():
     with torch.device("meta"):
         for adapters, classes, expected in ((1, 400, 7_417_744), (2, 174, 14_354_094)):
-            network = Rival.from_preset("base", num_classes=classes, adapters=adapters, clip=True)
+            network = Rival.from_preset("base", num_classes=classes, adapters=adapters, variant="clip")
             named = [(name, value) for name, value in network.named_parameters() if is_adapter(name) or "head" in name]
             assert sum(value.numel() for _, value in named) == expected
             assert len(named) == 72 * adapters + 2
