@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
 import endofm_monai
-from endofm_monai.utils import INTERRUPTED, nearest_key, read_json, run_from_command_line, write_json
+from endofm_monai.utils import INTERRUPTED, cause_of, nearest_key, read_json, run_from_command_line, write_json
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
 KEYS = {  # of a comparison's parts
@@ -52,7 +52,7 @@ def compare(config: str) -> None:
             print(f"stopped at run {number} of {len(runs)}; the same command goes on there", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except RuntimeError as error:
-            failed.append(f"{run.title}: {error}")
+            failed.append(f"{run.title}: {cause_of(error)}")
             print(f"{number}/{len(runs)}  {failed[-1]}", file=sys.stderr)
             continue
         value = result.get("value")

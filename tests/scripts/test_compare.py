@@ -43,7 +43,7 @@ def trained(scripts, monkeypatch):
         kind, folder = Path(files[-1]).stem, Path(files[-1]).parent
         calls.append((kind, *folder.parts[-3:]))
         if settings.get("learning_rate") == -1:
-            raise RuntimeError("it failed")
+            raise RuntimeError("Failed to instantiate component 'A' with keywords: b") from ValueError("it failed")
         if kind == "train":
             (folder / "models").mkdir(exist_ok=True)
             torch.save({}, folder / "models" / "model.pt")
