@@ -4,7 +4,7 @@
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import check_layout, images_by_stem, read_sections, split_by_name
+from endofm_monai.preparation.layouts import check_layout, images_by_stem, read_splits, split_by_name
 from endofm_monai.utils import read_json
 
 DATASET = SourceDataset(
@@ -25,7 +25,8 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
         source: folder with ``images``, ``masks`` and ``kavsir_bboxes.json``.
         output: folder to write to.
         splits: CSV file with the columns ``name`` and ``section``, such as ``splits.csv`` beside this script, which
-            keeps pictures of the same place together; images that it does not name are left out.
+            keeps pictures of the same place, the ``group`` of its third column, together; images that it does not name
+            are left out.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
@@ -33,18 +34,20 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
     images, masks = (images_by_stem(root / folder) for folder in ("images", "masks"))
     if unknown := images.keys() - boxes.keys():
         raise ValueError(f"{root / 'kavsir_bboxes.json'}: has no boxes for {len(unknown)} images, as {min(unknown)}")
-    sections = read_sections(splits) if splits else {name: split_by_name(name) for name in images}
+    listed = read_splits(splits) if splits else {name: (split_by_name(name), {}) for name in images}
     videos = []
     for name, image in images.items():
-        if name not in sections:
+        if name not in listed:
             continue
+        section, labels = listed[name]
         found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
         videos.append(
             SourceVideo(
                 name=name,
                 image=[image],
                 masks=[masks.get(name, root / "masks" / image.name)],
-                section=sections[name],
+                section=section,
+                labels=labels,
                 frame_labels={"box": [found], "box_label": [[1] * len(found)]},
             )
         )

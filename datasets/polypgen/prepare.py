@@ -6,7 +6,7 @@ from typing import Any
 
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import check_layout, clean_name, read_sections, subfolders
+from endofm_monai.preparation.layouts import check_layout, clean_name, read_splits, subfolders
 
 DATASET = SourceDataset(
     name="PolypGen",
@@ -33,21 +33,22 @@ def prepare(
         test_center: center whose stills are the test; the sequences are the validation, the other stills training.
         negatives: also take the sequences without a polyp, for training. They have no masks, only empty lists of boxes:
             a set for detection or pre-training.
-        splits: CSV file with the columns ``name`` (``C1/100H0050``) and ``section``, in the place of ``test_center``,
-            such as ``splits.csv`` beside this script; stills that it does not name are left out, and all sequences.
+        splits: CSV file with the columns ``name`` (``C1/100H0050``), ``section`` and perhaps ``group``, in the place of
+            ``test_center``, such as ``splits.csv`` beside this script; stills that it does not name are left out, and
+            all sequences.
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
-    sections = read_sections(splits) if splits else None
+    listed = read_splits(splits) if splits else None
     videos = []
     for center in range(1, 7):
         images = root / f"data_C{center}" / f"images_C{center}"
         for image in frame_images(images) if images.is_dir() else []:
-            section = "test" if center == test_center else "training"
-            if sections is not None:
-                if (name := f"C{center}/{image.stem}") not in sections:
+            section, labels = "test" if center == test_center else "training", dict[str, str]()
+            if listed is not None:
+                if (name := f"C{center}/{image.stem}") not in listed:
                     continue
-                section = sections[name]
+                section, labels = listed[name]
             videos.append(
                 SourceVideo(
                     name=clean_name(f"C{center}/{image.stem}"),
@@ -55,14 +56,14 @@ def prepare(
                     masks=[mask_of(image, f"masks_C{center}")],
                     mask_label=1,
                     section=section,
-                    labels={"center": center},
+                    labels={"center": center, **labels},
                 )
             )
-    for name in subfolders(root / "sequenceData" / "positive") if sections is None else []:
+    for name in subfolders(root / "sequenceData" / "positive") if listed is None else []:
         frames = frame_images(root / "sequenceData" / "positive" / name / f"images_{name}")
         masks = [mask_of(frame, f"masks_{name}") for frame in frames]
         videos.append(SourceVideo(name, frames, masks=masks, mask_label=1, section="validation"))
-    for name in subfolders(root / "sequenceData" / "negativeOnly") if negatives and sections is None else []:
+    for name in subfolders(root / "sequenceData" / "negativeOnly") if negatives and listed is None else []:
         frames = frame_images(root / "sequenceData" / "negativeOnly" / name)
         nothing: list[list[Any]] = [[] for _ in frames]
         videos.append(SourceVideo(name, frames, frame_labels={"box": nothing, "box_label": nothing}))

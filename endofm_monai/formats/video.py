@@ -29,7 +29,8 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", Fraction(fps).limit_denominator(1001), options={"crf": str(crf)})
+        rate, options = Fraction(fps).limit_denominator(1001), {"crf": str(crf), "preset": "veryfast"}
+        stream = container.add_stream("libx264", rate, options=options)
         stream.pix_fmt = "yuv420p"
         shapes: list[tuple[int, ...]] = []
 

@@ -47,7 +47,8 @@ class DetectionReport(Report):
         box, kept = clip_boxes_to_image(box, (info.width, info.height))
         label = np.asarray(item["box_label"][place], np.int64)[kept]
         found, classes, score = (state.answer[key].numpy() for key in ("box", "label", "label_scores"))
-        return DetectionFrame(item["name"], place, box, label, found, classes, score, item["video"])
+        group = str(item.get("group", item["video"]))
+        return DetectionFrame(item["name"], place, box, label, found, classes, score, group)
 
     def _metrics(self, rows: list[DetectionFrame], name: str) -> dict[str, float]:
         return {name: average_precision(rows)["ap50"]}

@@ -58,7 +58,8 @@ class SegmentationReport(Report):
     With ``output_dir``, ``segmentation_frames.csv`` has the scores of each frame, and ``segmentation.json``
 
     * ``clean``: the scores of :func:`endofm_monai.metrics.segmentation_report`, at the size of the frames and before
-      any post-processing, of videos that share no file with the training; those of one ``video`` are one sequence;
+      any post-processing, of videos that share no file with the training; those of one ``video`` are one sequence,
+      and intervals draw those of one ``group`` together, if items have one;
     * ``post_processed``: the same after it;
     * ``published``: means of ``clip_scores`` of all videos; those shared with the training are flagged;
     * ``skipped``: the names of videos that could not be read.
@@ -141,8 +142,10 @@ class SegmentationReport(Report):
 
 
 def _scores(state: State, mask: torch.Tensor, truth: np.ndarray) -> dict[str, Any]:
-    name, probability = state.item["name"], state.answer["probability"][0].double().numpy()
-    place = {"sequence": str(state.item.get("video", name)), "clip": name, "frame": state.piece}
+    item, probability = state.item, state.answer["probability"][0].double().numpy()
+    sequence = str(item.get("video", item["name"]))
+    place = {"sequence": sequence, "group": str(item.get("group", sequence))}
+    place |= {"clip": item["name"], "frame": state.piece}
     return {**place, **frame_scores(mask[0].numpy() > 0, probability, truth)}
 
 

@@ -169,17 +169,18 @@ def segmentation_report(
     * ``per_sequence``: mean over sequences of the mean over their frames, so that long ones count no more;
     * ``pooled``: from the pixels of all frames taken together.
 
-    Neighboring frames are alike, so the bootstrap intervals draw whole sequences, each with all of its clips.
+    Neighboring frames are alike, so the bootstrap intervals draw whole groups, each with all of its sequences.
     ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
 
     Args:
-        rows: of each frame :func:`frame_scores` and the name of its ``sequence``.
+        rows: of each frame :func:`frame_scores`, the name of its ``sequence``, and that of the ``group`` of sequences
+            that it belongs to.
         level: share of the intervals.
         resamples: draws of the bootstrap.
 
     Returns:
-        number of ``frames`` and ``sequences``, and the three summaries, each a mapping from score to ``value`` (None
-        where no frame defines it), ``interval`` and, where some are left out, how many are ``defined``.
+        number of ``frames``, ``sequences`` and ``groups``, and the three summaries, each a mapping from score to
+        ``value`` (None where no frame defines it), ``interval`` and, where some are left out, how many are ``defined``.
     """
     if not rows:
         raise ValueError("No frame was scored.")
@@ -205,8 +206,9 @@ def segmentation_report(
         found = {key: statistic(items) for key, statistic in statistics.items()}
         return {**found, **{("pooled", name): value for name, value in pooled.items()}}
 
-    report: dict[str, Any] = {"frames": len(names), "sequences": len(length)}
-    intervals = bootstrap_intervals(summarize, names, level, resamples)
+    groups = [row["group"] for row in rows]
+    report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "groups": len(set(groups))}
+    intervals = bootstrap_intervals(summarize, groups, level, resamples)
     for key, number in summarize(np.arange(len(names))).items():
         found = {"value": number, "interval": list(intervals[key])} if np.isfinite(number) else {"value": None}
         report.setdefault(key[0], {})[key[1]] = found | ({"defined": defined[key]} if key in defined else {})

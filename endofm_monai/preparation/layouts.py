@@ -82,15 +82,18 @@ def split_by_name(name: str) -> str:
     return "test" if share_of(name) < 0.1 else "validation" if share_of(name) < 0.2 else "training"
 
 
-def read_sections(path: str | Path) -> dict[str, str]:
-    """Read which section each image or video belongs to: a CSV file with the columns ``name`` and ``section``."""
+def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
+    """Read which section each image or video belongs to, and what else is said of it, for its ``labels``.
+
+    It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
+    """
     with Path(path).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     known = ("training", "validation", "test")
     for line, row in enumerate(rows, start=2):
         if not row.get("name") or row.get("section") not in known:
             raise ValueError(f"{path}: line {line}: expected `name` and `section` of {', '.join(known)}, found {row}")
-    return {row["name"]: row["section"] for row in rows}
+    return {row.pop("name"): (row.pop("section"), row) for row in rows}
 
 
 def video_files(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import load_datalist, open_clip
+from endofm_monai.preparation.layouts import read_splits
 
 NAMES = (
     "cholect45",
@@ -180,11 +181,12 @@ def test_kvasir_seg_splits_by_name(items_of, prepared):
 def test_a_list_says_which_section_each_still_belongs_to(prepared, items_of, script, tmp_path, name, listed):
     source, _, _ = prepared(name)
     splits = tmp_path / "splits.csv"
-    splits.write_text("name,section\n" + "".join(f"{still},{section}\n" for still, section in listed.items()))
+    splits.write_text("name,section,group\n" + "".join(f"{still},{section},g\n" for still, section in listed.items()))
     prepare = script(f"{name}/prepare.py").prepare
     prepare(str(source), str(tmp_path / "out"), splits=str(splits), workers=1, stats=False)
-    found = {item["video"]: section for section, items in items_of(tmp_path / "out").items() for item in items}
-    assert found == {still.replace(" ", "_"): section for still, section in listed.items()}
+    lists = items_of(tmp_path / "out")
+    found = {item["video"]: (section, item["group"]) for section, items in lists.items() for item in items}
+    assert found == {still.replace(" ", "_"): (section, "g") for still, section in listed.items()}
     splits.write_text("name,section\ncju3,val\n")
     with pytest.raises(ValueError, match=r"splits.csv: line 2: expected `name` and `section` of training, validation"):
         prepare(str(source), str(tmp_path / "out"), splits=str(splits))
@@ -192,9 +194,11 @@ def test_a_list_says_which_section_each_still_belongs_to(prepared, items_of, scr
 
 @pytest.mark.parametrize(("name", "stills"), [("kvasir_seg", 1000), ("polypgen", 1094)])
 def test_the_lists_that_come_along(name, stills):
-    lines = (Path(__file__).parents[2] / "datasets" / name / "splits.csv").read_text().splitlines()
-    assert len(set(lines)) == len(lines) == 1 + stills
-    assert {line.rpartition(",")[2] for line in lines[1:]} == {"training", "validation", "test"}
+    listed = read_splits(Path(__file__).parents[2] / "datasets" / name / "splits.csv")
+    assert len(listed) == stills
+    section_of = {(labels["group"], section) for section, labels in listed.values()}
+    assert {section for _, section in section_of} == {"training", "validation", "test"}
+    assert len(section_of) == len({group for group, _ in section_of})  # a group is in one section
 
 
 def test_polyp_free_windows_touch_no_polyp(prepared, items_of, script, tmp_path):

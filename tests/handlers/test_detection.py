@@ -52,6 +52,13 @@ def test_report_and_key_metric(data, tmp_path):
     assert set(report["intervals"]) == set(report["scores"])
 
 
+def test_intervals_draw_videos_of_one_group_together(data, tmp_path):
+    run([{**item, "group": group} for item, group in zip(data, "ggh", strict=True)], tmp_path)
+    report = json.loads((tmp_path / "detection.json").read_text())
+    assert report["scores"]["box_recall"] == pytest.approx(2 / 3)
+    assert report["intervals"]["box_recall"] == pytest.approx([0.5, 1])  # not 0: the missed polyp is never drawn alone
+
+
 def test_true_boxes_end_at_the_frame(data):
     boxes = [[[-50, 10, 50, 40], [70, 5, 80, 9]], []]
     item = {**data[0], "box": boxes, "box_label": [[2, 1], []]}

@@ -97,6 +97,15 @@ def test_clips_of_one_video_are_one_sequence(data, tmp_path):
     assert [(row["sequence"], row["clip"]) for row in rows[::3]] == [("x", "a/0-2"), ("x", "b/0-2"), ("y", "c/0-2")]
 
 
+def test_intervals_draw_sequences_of_one_group_together(data, tmp_path):
+    items = [{**item, "group": group} for item, group in zip(data, ("g", "g", "h"), strict=True)]
+    run(items, [8, 4, 8], tmp_path)
+    clean = json.loads((tmp_path / "segmentation.json").read_text())["clean"]
+    assert (clean["groups"], clean["sequences"], clean["frames"]) == (2, 3, 9)
+    assert clean["per_sequence"]["dice"]["value"] == pytest.approx(2 / 3)  # sequences, not groups, are averaged
+    assert clean["per_frame"]["dice"]["interval"] == pytest.approx([0.5, 0.75])  # not 1: clip b is never drawn alone
+
+
 def test_post_processed_masks_are_scored_beside_the_others(data, tmp_path):
     run(data, [8, 8], tmp_path, post_processed=True)
     report = json.loads((tmp_path / "segmentation.json").read_text())

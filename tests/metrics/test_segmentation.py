@@ -46,7 +46,7 @@ def test_scores_of_a_frame_also_of_empty_masks(prediction, truth, expected):
 def rows_of(**sequences) -> list[dict[str, Any]]:
     """Scores of the predictions of each sequence, whose truth is a square."""
     return [
-        {"sequence": name, **frame_scores(mask, mask.astype(float), truth)}
+        {"group": name, "sequence": name, **frame_scores(mask, mask.astype(float), truth)}
         for name, pairs in sequences.items()
         for mask, truth in pairs
     ]
