@@ -9,7 +9,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data.readers.base import split_frames
+from endofm_monai.data.readers.base import ClipReadError, join_frames, split_frames
+from endofm_monai.data.readers.opener import open_clip
 from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, find_clips, list_files
 from endofm_monai.utils import read_json
 
@@ -177,6 +178,7 @@ def list_videos(
     datalist: str | os.PathLike | None = None,
     section: str = "test",
     single_images: bool = False,
+    part_minutes: float | None = None,
     results_dir: str | os.PathLike | None = None,
 ) -> list[dict[str, Any]]:
     """List the videos to look at as :func:`load_datalist`, without those that have been done.
@@ -186,25 +188,48 @@ def list_videos(
         datalist: JSON file; by default all videos below ``dataset_dir``.
         section: the list to take from the JSON file.
         single_images: without a datalist, list the images below ``dataset_dir``, each as a video of one frame.
+        part_minutes: list longer videos as parts of this length, each with results of its own: so a run that is
+            stopped has done those before.
         results_dir: folder with the results of a former run; a video whose result says that it could be read is done.
     """
+    root: str | os.PathLike = dataset_dir
     folder, name = os.path.split(os.fspath(dataset_dir))
     if datalist is None and os.path.isfile(split_frames(os.fspath(dataset_dir))[0]):
-        folder = os.path.realpath(folder)
-        videos = name_clips([{"image": os.path.join(folder, name)}], folder)
+        root = os.path.realpath(folder)
+        videos = name_clips([{"image": os.path.join(root, name)}], root)
     elif datalist is None and single_images:
         images = list_files(Path(os.path.realpath(dataset_dir)), IMAGE_SUFFIXES)
         if not images:
             raise ValueError(f"{dataset_dir}: holds no image.")
-        videos = name_clips([{"image": str(path)} for path in images], dataset_dir)
+        videos = name_clips([{"image": str(path)} for path in images], root)
     else:
         videos = load_datalist(dataset_dir, datalist, section, label_key="")
+    if part_minutes is not None:
+        if not part_minutes > 0:
+            raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")
+        videos = name_clips([part for item in videos for part in _parts(item, part_minutes)], root)
     if results_dir is None:
         return videos
     left = [item for item in videos if not _is_done(result_path(results_dir, item["name"]))]
     if len(left) < len(videos):
         logger.info(f"{len(videos) - len(left)} of {len(videos)} videos are done already, {len(left)} are left.")
     return left
+
+
+def _parts(item: dict[str, Any], minutes: float) -> list[dict[str, Any]]:
+    """Parts of a video; what is no longer, is a part or a list already, or cannot be read, stays as it is."""
+    image = item["image"]
+    if not isinstance(image, str) or split_frames(image)[1] is not None:
+        return [item]
+    try:
+        with open_clip(image) as reader:
+            info = reader.probe()
+    except ClipReadError:
+        return [item]
+    length = max(1, round(60 * minutes * info.fps))
+    firsts = range(0, info.frames, length) if info.frames > length else ()
+    lasts = (min(first + length, info.frames) - 1 for first in firsts)
+    return [{**item, "image": join_frames(image, *ends)} for ends in zip(firsts, lasts, strict=True)] or [item]
 
 
 def result_path(results_dir: str | os.PathLike, name: str) -> Path:

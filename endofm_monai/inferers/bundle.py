@@ -61,9 +61,10 @@ class Bundle:
         check_settings(self._parser, self.path / "configs")
         self.labels = self._labels(metadata)
         if self.weights is None:
-            missing = (self._named_weights or self.shared_weights)[0]
+            missing, *others = self._named_weights or self.shared_weights
+            either = "".join(f" ({other.name} is, too)" for other in others)
             raise BundleError(
-                f"{missing}: is missing, the bundle has no weights; train it, or name a file by `weights`."
+                f"{missing}: is missing{either}, the bundle has no weights; train it, or name a file by `weights`."
             )
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, find_objects
 from torchvision.utils import draw_bounding_boxes
 
 from endofm_monai.visualize.figure import new_figure, pick_frames, rgb_frames, save_figure
@@ -60,13 +60,13 @@ def overlay_mask(
     """
     if frame.shape[:2] != mask.shape:
         raise ValueError(f"`frame` {frame.shape[:2]} and `mask` {mask.shape} must have the same size.")
-    mask = mask.astype(bool)
-    thickness = max(1, round(min(mask.shape) / 200))
-    contour = mask & ~binary_erosion(mask, iterations=thickness)
-    drawn = frame.astype(np.float32)
-    drawn[mask] += opacity * (np.array(color, np.float32) - drawn[mask])
-    drawn[contour] = color
-    return drawn.round().astype(np.uint8)
+    drawn, thickness = frame.copy(), max(1, round(min(mask.shape) / 200))
+    for place in find_objects((mask > 0).astype(np.uint8)):  # the rectangle around the mask, if it is not empty
+        inside, region = mask[place] > 0, drawn[place].astype(np.float32)
+        region[inside] += opacity * (np.array(color, np.float32) - region[inside])
+        region[inside & ~binary_erosion(inside, iterations=thickness)] = color
+        drawn[place] = region.round()
+    return drawn
 
 
 def plot_masks(

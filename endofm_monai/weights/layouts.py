@@ -56,7 +56,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
                 f"{path}: needs the Python object {match[1]}, which a file of weights may not run; nothing was loaded. "
                 "Ask its author for the plain tensors (`torch.save(network.state_dict(), ...)` or safetensors)."
             ) from error
-        reason = str(error) if isinstance(error, ValueError) and str(path) in str(error) else type(error).__name__
+        if isinstance(error, ValueError) and str(path) in str(error):
+            if path.suffix == ".safetensors":  # whose file is whole, but not its other half
+                raise WeightsError(f"{error}.") from error
+            reason = str(error)
+        else:
+            reason = type(error).__name__
         raise WeightsError(f"{path}: cannot be read: damaged, incomplete or no weights ({reason}).") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: must hold a dictionary of weights, but holds a {type(content).__name__}.")

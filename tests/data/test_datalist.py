@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 import endofm_monai  # noqa: F401 (registers the short names)
-from endofm_monai.data import list_videos, load_datalist, name_clips, result_path
+from endofm_monai.data import list_videos, load_datalist, name_clips, open_clip, result_path
 from endofm_monai.utils import write_json
 
 
@@ -233,6 +233,20 @@ def test_single_images(frames_folder):
     (frames_folder / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
         list_videos(frames_folder / "empty", single_images=True)
+
+
+def test_long_videos_are_listed_in_parts(frames_folder):
+    """Of 8 frames at 30 a second; what cannot be read is left to who reads it."""
+    found = {item["name"]: item for item in list_videos(frames_folder, part_minutes=8 / 30 / 60)}
+    assert found.keys() == {"long_0-7", "long_8-15", "long_16-19", "sub/short", "torn"}
+    assert {item["video"] for item in found.values()} == {"long", "sub/short", "torn"}
+    with open_clip(found["long_16-19"]["image"]) as reader:
+        assert reader.read([0, 3])[0, :, 0, 0].tolist() == [16, 19]
+    write_json(frames_folder / "list.json", {"test": ["long#frames=0-11", ["long/00.png", "long/01.png"]]})
+    listed = list_videos(frames_folder, frames_folder / "list.json", part_minutes=1 / 30 / 60)
+    assert [item["name"] for item in listed] == ["long_0-11", "long/00-01"]  # as they are
+    with pytest.raises(ValueError, match="`part_minutes` must be positive, but got 0"):
+        list_videos(frames_folder, part_minutes=0)
 
 
 def test_videos_with_a_good_result_are_done(frames_folder, tmp_path):

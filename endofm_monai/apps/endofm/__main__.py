@@ -37,8 +37,8 @@ from endofm_monai.weights import WeightsError
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
 NAMES = {"--output", "--task", "--bundle", "--device", "--mode", "--configs", "--weights"}  # options that are text
-NEUTRAL = {"device", "num_workers", "on_error", "max_broken_share"}  # settings that results do not depend on
-LISTING = {"datalist", "section", "single_images"}  # settings that say which videos there are
+NEUTRAL = {"device", "num_workers", "on_error", "max_broken_share", "part_minutes"}  # on which results do not depend
+LISTING = {"datalist", "section", "single_images", "part_minutes"}  # settings that say which videos there are
 REPORTED = {"segmentation": ("coco", "overlay"), "detection": ("csv", "overlay")}  # formats that the report is made of
 
 
@@ -65,7 +65,8 @@ def predict(
         bundle: a bundle, or a folder of bundles; by default those of the checkout.
         device: where to compute; by default the GPU, if there is one.
         mode: "offline", or "online", which looks at no later frame, as in live use.
-        settings: further keys of the bundles' ``inference.json``, as ``--frame_size 256``.
+        settings: further keys of the bundles' ``inference.json``, as ``--frame_size 256``; ``--part_minutes 10`` goes
+            through a long video in parts, of which those that are done stay when it is stopped.
     """
     logging.basicConfig(format="%(message)s")
     hush_engines()
@@ -86,7 +87,8 @@ def predict(
         close_bars()
         counts = [f"{len(videos) - len(_broken(folder, videos, [opened]))} by {opened.task}" for opened in bundles]
         done = f"of {len(videos)} videos {', '.join(counts)} are done"
-        print(f"stopped: {done}; the same command goes on with the others", file=sys.stderr)
+        hint = "" if "part_minutes" in settings else " (of long videos, `--part_minutes 10` keeps more)"
+        print(f"stopped: {done}; the same command goes on with the others{hint}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print(f"The report: {write_report(folder, videos)}")
     if broken := _broken(folder, videos, bundles):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.utils import ensure_tuple
 
 import endofm_monai
 from endofm_monai.apps.endofm import parts
@@ -36,15 +37,17 @@ def write_report(folder: Path, items: Sequence[Mapping[str, Any]]) -> Path:
         items: the videos, see :func:`endofm_monai.data.list_videos`.
     """
     run, report = read_json(folder / "run.json", dict), folder / "report.html"
-    settings, rows = _settings(folder, run), []
+    rows = []
     for item in items:
         video = read_findings(folder, list(run["models"]), item)
         page = report if len(items) == 1 else folder / "pages" / f"{video.name}.html"
+        images = ensure_tuple(item["image"])
+        settings = _settings(folder, run, " to ".join(dict.fromkeys([images[0], images[-1]])))
         write_page(page, printable(video.name), [*_sections(page, video), settings], FOOTER, HEAD)
         rows.append(_row(report, page, video))
     if len(items) > 1:
         head = ["", "video", "frames", "length", "polyps, by boxes", "by masks", "class"]
-        sections = [Section("What was found", body=parts.table(head, rows)), settings]
+        sections = [Section("What was found", body=parts.table(head, rows)), _settings(folder, run, run["input"])]
         write_page(report, f"{len(items)} videos", sections, FOOTER, HEAD)
     return report
 
@@ -88,10 +91,10 @@ def _row(report: Path, page: Path, video: VideoFindings) -> list[object]:
     return [picture, name, video.frames, video.when(video.frames), *counts, escape(str(likely))]
 
 
-def _settings(folder: Path, run: Mapping[str, Any]) -> Section:
+def _settings(folder: Path, run: Mapping[str, Any], source: str) -> Section:
     versions = f"endofm-monai {endofm_monai.__version__}, torch {torch.__version__}, python {platform.python_version()}"
     written = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-    rows: list[tuple[str, Any]] = [("input", run["input"]), ("written", written), ("versions", versions)]
+    rows: list[tuple[str, Any]] = [("input", source), ("written", written), ("versions", versions)]
     for task, model in run["models"].items():
         path = folder / task / "settings.json"
         used = read_json(path, dict) if path.exists() else {}

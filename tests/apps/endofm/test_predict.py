@@ -116,7 +116,10 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(bundles, tmp_path, m
         patch.setattr(FrameSaver, "_add", interrupt)
         assert run(patch, *words) == 130
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1] == "stopped: of 2 videos 1 by segmentation are done; the same command goes on with the others"
+    assert lines[-1] == (
+        "stopped: of 2 videos 1 by segmentation are done; the same command goes on with the others "
+        "(of long videos, `--part_minutes 10` keeps more)"
+    )
     assert not any("Traceback" in line or "terminating" in line for line in lines)
     done = files(out / "segmentation")
     assert "a.json" in done
@@ -159,6 +162,35 @@ def test_a_part_of_a_video(blob, bundles, tmp_path):
     rows = (tmp_path / "out" / "detection" / "blob_5-14" / "detections.csv").read_text().splitlines()
     likely = [row.split(",") for row in rows[1:] if float(row.split(",")[-1]) > 0.5]
     assert [int(row[1]) for row in likely] == [4, 5, 6, 7, 8, 9]
+
+
+def test_parts_of_a_long_video_that_are_done_stay(blob, bundles, tmp_path, monkeypatch):
+    """Stopped in its second part, and begun without parts at all: neither is lost nor in the way."""
+    words = ["predict", str(blob), "-o", str(tmp_path / "out"), "--bundle", str(bundles / "endofm_polyp_segmentation")]
+    in_parts = [*words, "--part_minutes", str(1 / 60)]  # a second of 10 frames
+    add = FrameSaver._add
+    stops = iter([("blob", 5), ("blob_10-19", 5)])
+    stop = next(stops)
+
+    def interrupt(saver: FrameSaver, engine: Any) -> None:
+        if (engine.state.item["name"], engine.state.piece) == stop:
+            raise KeyboardInterrupt
+        add(saver, engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameSaver, "_add", interrupt)
+        assert run(patch, *words) == 130
+        stop = next(stops)
+        assert run(patch, *in_parts) == 130
+    done = files(tmp_path / "out" / "segmentation")
+    assert "blob_0-9.json" in done
+    assert run(monkeypatch, *in_parts) is None
+    after = files(tmp_path / "out" / "segmentation")
+    assert after["blob_0-9/masks.json"] == done["blob_0-9/masks.json"]
+    assert {"blob_10-19.json", "blob_20-29.json"} <= after.keys()
+    page = (tmp_path / "out" / "pages" / "blob_10-19.html").read_text()
+    assert "blob.mp4#frames=10-19" in page
+    assert "10 frames, 10 a second" in page
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47)])
@@ -232,7 +264,7 @@ def test_bundles_whose_weights_cannot_be_used(kind, blob, bundles, tmp_path, mon
     bundle = shutil.copytree(bundles / "endofm_polyp_segmentation", tmp_path / "endofm_polyp_segmentation")
     weights = bundle / "models" / "model.pt"
     expected = {
-        "missing": "is missing, the bundle has no weights",
+        "missing": "models/model.pt: is missing (model.safetensors is, too), the bundle has no weights",
         "damaged": "cannot be read: damaged",
         "not as shared": "is not the file that was shared",
         "of another network": "does not fit BlobSegmenter",

@@ -33,7 +33,10 @@ def test_bundles_that_cannot_be_used_are_left_out_with_a_warning(tmp_path, caplo
     with caplog.at_level(logging.WARNING):
         assert list(load_tasks(str(tmp_path), "all")) == [SEGMENTATION]
     warnings = "\n".join(record.message for record in caplog.records)
-    assert "endofm_polyp_classification/models/model.pt: is missing, the bundle has no weights" in warnings
+    assert (
+        "endofm_polyp_classification/models/model.pt: is missing (model.safetensors is, too), the bundle has no weights"
+        in warnings
+    )
     assert f"{DETECTION}/configs/metadata.json: `version` is 7.0.0, but the installed package is 0." in warnings
 
 
