@@ -22,7 +22,7 @@ BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
 KEYS = {  # of a comparison's parts
     "pretrainings": {"configs", "settings"},
     "starts": {"pretraining", "configs", "settings", "tasks"},
-    "tasks": {"bundle", "configs", "training", "settings", "evaluation", "score"},
+    "tasks": {"bundle", "configs", "training", "settings", "shares", "evaluation", "score"},
 }
 TOP = {*KEYS, "output", "settings", "seeds", "shares"}
 
@@ -76,9 +76,13 @@ def read_comparison(path: Path) -> dict[str, Any]:
         for name, value in content.setdefault(part, {}).items():
             content[part][name] = value = value or {}
             check_keys(value, known, f"{path}: {part}, {name}:")
+    if wrong := [share for share in content.setdefault("shares", [1.0]) if not 0 < share <= 1]:
+        raise ValueError(f"{path}: `shares` must be above 0 and at most 1, found {wrong[0]}.")
     for name, task in content["tasks"].items():
         if task.get("bundle") not in SCORES:
             raise ValueError(f"{path}: tasks, {name}: `bundle` must be one of {', '.join(SCORES)}, found {task}.")
+        if unknown := [share for share in task.get("shares", {}) if share not in content["shares"]]:
+            raise ValueError(f"{path}: tasks, {name}: `shares` has settings for {unknown[0]}, which is not compared.")
     for name, start in content["starts"].items():
         for key, known in (("pretraining", content["pretrainings"]), ("tasks", content["tasks"])):
             if unknown := [each for each in ensure_tuple(start.get(key, ())) if each not in known]:
@@ -86,8 +90,6 @@ def read_comparison(path: Path) -> dict[str, Any]:
         weights = start.get("settings", {}).get("backbone_weights")
         if weights is not None and not Path(weights).is_file():
             raise ValueError(f"{path}: starts, {name}: {weights} is no file.")
-    if wrong := [share for share in content.setdefault("shares", [1.0]) if not 0 < share <= 1]:
-        raise ValueError(f"{path}: `shares` must be above 0 and at most 1, found {wrong[0]}.")
     return {"seeds": [0], **content}
 
 
@@ -118,7 +120,8 @@ def plan(content: dict[str, Any], output: Path) -> list[Run]:
     for (task, of_task), share, (start, of_start), seed in cells:
         if task not in of_start.get("tasks", content["tasks"]):
             continue
-        settings = {**common, **of_task.get("settings", {}), **of_start.get("settings", {}), "seed": seed}
+        of_both = {**of_task.get("settings", {}), **of_task.get("shares", {}).get(share, {})}
+        settings = {**common, **of_both, **of_start.get("settings", {}), "seed": seed}
         pretraining = pretrained[of_start["pretraining"], seed] if "pretraining" in of_start else None
         if pretraining is not None:
             settings["backbone_weights"] = str(pretraining.weights)

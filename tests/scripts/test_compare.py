@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.bundle import ConfigWorkflow
 from trial import TRIAL_TRAINING
 
@@ -74,13 +75,18 @@ def content(tmp_path):
         "settings": {"num_workers": 0},
         "pretrainings": {"ours": {"configs": ["train", "small"]}},
         "starts": {"random": None, "pre-trained": {"pretraining": "ours", "settings": {"learning_rate": 10}}},
-        "tasks": {"polyps": {**PROBE, "settings": {"dataset_dir": str(tmp_path)}, "evaluation": {"num_windows": 1}}},
+        "tasks": {
+            "polyps": {
+                **{**PROBE, "settings": {"dataset_dir": str(tmp_path), "epochs": 2}, "shares": {0.5: {"epochs": 4}}},
+                "evaluation": {"num_windows": 1},
+            }
+        },
     }
 
 
 def write(content, tmp_path) -> str:
     path = tmp_path / "compare.yaml"
-    path.write_text(json.dumps(content))  # which YAML holds
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return str(path)
 
 
@@ -106,6 +112,8 @@ def test_every_start_with_every_seed_and_share(scripts, trained, content, tmp_pa
     weights = tmp_path / "out" / "pretrainings" / "ours" / "seed1" / "models" / "model.pt"
     assert runs[-1]["run"]["settings"]["backbone_weights"] == str(weights)
     assert len(runs[-1]["run"]["sha256"]["backbone_weights"]) == 64
+    epochs = [run["run"]["settings"].get("epochs") for run in runs]
+    assert epochs == [None, None, 4, 4, 4, 4, 2, 2, 2, 2]
     compare.compare(path)
     assert len(trained) == 18  # nothing anew
 
@@ -121,8 +129,8 @@ def test_a_run_that_fails_does_not_stop_the_others(scripts, trained, content, tm
 
 def test_an_evaluation_that_failed_is_done_again_without_the_training(scripts, trained, content, tmp_path):
     compare, _ = scripts
-    content |= {"starts": {"random": None}, "pretrainings": {}, "seeds": [0], "shares": [1.0]}
-    in_the_way = tmp_path / "out" / "runs" / "polyps" / "1.0" / "random" / "seed0" / "evaluate"
+    content |= {"starts": {"random": None}, "pretrainings": {}, "seeds": [0], "shares": [0.5]}
+    in_the_way = tmp_path / "out" / "runs" / "polyps" / "0.5" / "random" / "seed0" / "evaluate"
     in_the_way.mkdir(parents=True)
     with pytest.raises(FileExistsError):
         compare.compare(write(content, tmp_path))
@@ -145,6 +153,7 @@ def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_
         ("seed", 1, "there is no key `seed`. Did you mean `seeds`"),
         ("shares", [0], "must be above 0 and at most 1, found 0"),
         ("tasks", {"a": {"bundle": "cooking"}}, "tasks, a: `bundle` must be one of classification, "),
+        ("tasks", {"a": {**PROBE, "shares": {0.3: {}}}}, "a: `shares` has settings for 0.3, which is not compared"),
         ("tasks", {"a": {**PROBE, "training": ["probe"]}}, "probe.json: is named in `configs` or `training`"),
         ("starts", {"a": {"pretraining": "theirs"}}, "starts, a: `pretraining` names theirs, there are ours"),
         ("starts", {"a": {"tasks": ["masks"]}}, "starts, a: `tasks` names masks, there are polyps"),
