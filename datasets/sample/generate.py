@@ -124,12 +124,17 @@ def write_video(
     for path, mask in zip(mask_paths(name, frames), masks, strict=True):
         with atomic_path(folder / path) as temporary:
             imsave(temporary, mask.astype(np.uint8) * 255, check_contrast=False)
-    with atomic_path(folder / f"videos/{name}.mp4") as temporary, av.open(str(temporary), "w") as container:
+    write_mp4(folder / f"videos/{name}.mp4", video, fps)
+
+
+def write_mp4(path: Path, video: np.ndarray, fps: int) -> None:
+    """Write frames ``(T, H, W, 3)`` as H.264, the same bytes each time."""
+    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
         # x264's macroblock tree and several threads give other bytes from run to run; with key frames alone, a training
         # decodes the frames that it wants and no others
         options = {"crf": "18", "preset": "veryfast", "mbtree": "0", "g": "1"}
         stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
         stream.codec_context.thread_count = 1
         for picture in video:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from monai.data import load_decathlon_datalist
 from scipy.ndimage import binary_dilation, binary_erosion
-from skimage.io import imread
+from skimage.io import imread, imsave
 from skimage.transform import ProjectiveTransform
 
 SAMPLE = Path(__file__).parents[2] / "datasets" / "sample"
@@ -238,3 +238,33 @@ def test_bad_arguments_are_named(sample, tmp_path, argument, value):
     with pytest.raises(ValueError, match=f"^{argument}: expected .* found"):
         sample["generate"].generate(str(tmp_path), **{**SETTINGS, argument: value})
     assert not list(tmp_path.iterdir())
+
+
+def test_stills_of_a_prepared_set_become_videos(sample, tmp_path):
+    from film_stills import film_stills
+
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    (tmp_path / "set" / "frames").mkdir(parents=True)
+    items = []
+    for name, side in (("a", 40), ("b", 0), ("c", 2)):  # a polyp, none, one too small to look for
+        mask = np.zeros((90, 120), np.uint8)
+        mask[20 : 20 + side, 30 : 30 + side] = 255
+        imsave(tmp_path / "set" / "frames" / f"{name}.png", pixels, check_contrast=False)
+        imsave(tmp_path / "set" / "frames" / f"{name}_mask.png", mask, check_contrast=False)
+        items.append({"image": [f"frames/{name}.png"], "mask": [f"frames/{name}_mask.png"], "video": f"x/{name}"})
+    lists = {"training": items, "test": [{**items[0], "video": "x/never"}]}
+    (tmp_path / "set" / "manifest.json").write_text('{"name": "Set", "licence": "L", "dataset_dir": "."}')
+    (tmp_path / "set" / "datalist.json").write_text(json.dumps(lists))
+    path = Path(film_stills(str(tmp_path / "set"), str(tmp_path / "out"), frames=4, size=(64, 80), workers=1))
+    assert [item["image"] for item in json.loads(path.read_text())["training"]] == [
+        "videos/x/a.mp4", "videos/x/b.mp4", "videos/x/c.mp4",
+    ]  # fmt: skip
+    with av.open(str(path.parent / "videos" / "x" / "a.mp4")) as container:
+        shapes = [frame.to_ndarray(format="rgb24").shape for frame in container.decode(video=0)]
+    assert shapes == [(64, 80, 3)] * 4
+    before = content(path.parent)
+    (path.parent / "videos" / "x" / "b.mp4").unlink()
+    film_stills(str(tmp_path / "set"), str(tmp_path / "out"), frames=4, size=(64, 80), workers=1)
+    assert content(path.parent) == before
+    with pytest.raises(ValueError, match="was prepared with {'frames': 4}"):
+        film_stills(str(tmp_path / "set"), str(tmp_path / "out"), frames=8, size=(64, 80), workers=1)

@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from endoscope import film
+from generate import write_mp4
+from PIL import Image
+from torchvision.transforms.v2.functional import to_image
+from tqdm import tqdm
+
+from endofm_monai.data.masks import read_mask
+from endofm_monai.preparation import claim_settings, run_from_command_line, write_lists
+from endofm_monai.utils import read_json, write_json
+
+
+def film_stills(
+    folder: str,
+    output: str,
+    frames: int = 32,
+    size: tuple[int, int] = (128, 160),
+    seed: int = 0,
+    fps: int = 25,
+    workers: int | None = None,
+) -> str:
+    """Move the sample data's virtual endoscope over the training stills of a prepared set: videos for pre-training.
+
+    Complete videos are kept, so that a stopped run can simply be started again.
+
+    Args:
+        folder: output of a ``prepare.py``, of stills with masks.
+        output: folder to write to, a prepared set as well.
+        frames: number of frames a video.
+        size: height and width in pixels, multiples of 4.
+        seed: equal seeds give equal pixels.
+        fps: frames a second.
+        workers: number of processes; by default, one a processor core.
+
+    Returns:
+        the path of the datalist.
+    """
+    manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
+    source, target = Path(folder, manifest["dataset_dir"]), Path(output)
+    claim_settings(target / "settings.json", {"frames": frames, "size": [*size], "seed": seed, "fps": fps})
+    names = {f"videos/{item['video']}.mp4": item for item in lists["training"]}
+    missing = {name: item for name, item in names.items() if not (target / name).exists()}
+    write = partial(write_one, source, target, frames=frames, size=size, seed=seed, fps=fps)
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        written = pool.map(write, missing, missing.values())
+        for _ in tqdm(written, "filming stills", total=len(names), initial=len(names) - len(missing), unit="video"):
+            pass
+    title = f"{manifest['name']}, filmed"
+    write_json(target / "manifest.json", {"name": title, "licence": manifest["licence"], "dataset_dir": "."})
+    training = [{"image": name, "video": item["video"]} for name, item in names.items()]
+    write_lists(target / "datalist.json", {"name": title, "licence": manifest["licence"], "training": training})
+    return str(target / "datalist.json")
+
+
+def write_one(
+    source: Path,
+    target: Path,
+    name: str,
+    item: dict[str, Any],
+    *,
+    frames: int,
+    size: tuple[int, int],
+    seed: int,
+    fps: int,
+) -> None:
+    """Film one still, as the seed and its name say."""
+    (image,), (mask,) = item["image"], item["mask"]
+    still = to_image(Image.open(source / image).convert("RGB")) / 255
+    polyp = torch.from_numpy(read_mask(source / mask))[None].float()
+    polyp *= polyp.mean() >= 0.01  # what is smaller may not fill enough of any frame to be looked for
+    video, _ = film(np.random.default_rng([seed, *name.encode()]), still, polyp, frames, size)
+    write_mp4(target / name, video, fps)
+
+
+if __name__ == "__main__":
+    run_from_command_line(film_stills)
