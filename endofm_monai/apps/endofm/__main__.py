@@ -106,12 +106,19 @@ def _top(key: str) -> str:
     return ReferenceResolver.split_id(key)[0]
 
 
+def _folder_of_bundles(bundle: str | None) -> Path:
+    root = Path(bundle or BUNDLES)
+    if not root.is_dir():
+        raise BundleError(f"{root}: is no existing folder; name a bundle, or the folder of bundles, by `--bundle`.")
+    return root
+
+
 def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
     """The bundles of the tasks, in the order of :data:`TASKS`; by default all that have weights."""
     tasks = [name.strip() for name in task.split(",")] if task is not None else list(TASKS)
     if unknown := [name for name in tasks if name not in TASKS]:
         raise ValueError(f"`task` must be some of {', '.join(TASKS)}, separated by commas, found {unknown[0]!r}.")
-    root = Path(bundle or BUNDLES)
+    root = _folder_of_bundles(bundle)
     found = [root] if (root / "configs").is_dir() else find_bundles(root)
     by_task = {path.name.rpartition("_")[2]: path for path in found}
     if missing := [name for name in tasks if name not in by_task] if task is not None else []:
@@ -238,11 +245,12 @@ def info(bundle: str | None = None) -> None:
         bundle: a folder of bundles; by default that of the checkout.
     """
     logging.basicConfig(format="%(message)s")
+    root = _folder_of_bundles(bundle)
     has_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if has_gpu else f"CPU, {torch.get_num_threads()} threads"
     versions = f"python {platform.python_version()}, torch {torch.__version__}, monai {monai.__version__}"
-    print(f"endofm-monai {endofm_monai.__version__} ({versions})\ndevice: {device}\nbundles in {bundle or BUNDLES}:")
-    for path in find_bundles(bundle or BUNDLES):
+    print(f"endofm-monai {endofm_monai.__version__} ({versions})\ndevice: {device}\nbundles in {root}:")
+    for path in find_bundles(root):
         try:
             opened = Bundle(path)
             weights = Path(str(opened.weights))  # a bundle without them does not open

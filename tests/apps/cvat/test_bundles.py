@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from endofm_monai.apps.cvat.__main__ import annotate
@@ -57,6 +58,14 @@ def video(tmp_path):
     for index in range(FRAMES):
         Image.fromarray(random.integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / "video" / f"{index}.png")
     return str(tmp_path / "video")
+
+
+@pytest.mark.parametrize("task", CHANGES)
+def test_nuclio_is_told_the_labels_of_the_bundles_that_come_along(task):
+    root = Path(__file__).parents[3]
+    function = yaml.safe_load((root / f"endofm_monai/apps/cvat/nuclio/{task}.yaml").read_text())
+    labels = {label["name"] for label in json.loads(function["metadata"]["annotations"]["spec"])}
+    assert labels == set(Bundle(root / "bundle" / f"endofm_polyp_{task}").labels)
 
 
 def test_annotate_draws_the_answers_of_the_bundles_inference(bundle, video, tmp_path):

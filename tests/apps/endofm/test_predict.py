@@ -229,7 +229,7 @@ def test_pictures_of_a_folder_are_a_clip_or_stills(bundles, tmp_path, monkeypatc
         ),
         (["INPUT", "--mode", "live"], '`mode` must be "offline" or "online"'),
         (["INPUT", "--device", "cuda:77"], "`device` must be one to compute on"),
-        (["INPUT", "--bundle", "absent"], "absent: `bundles_dir` is not an existing folder"),
+        (["INPUT", "--bundle", "absent"], "absent: is no existing folder; name .* by `--bundle`"),
         (["INPUT", "--weights", "none.pt"], "none.pt: is missing"),
         (["INPUT", "-o", "FILE"], "file: cannot be written to"),
         (["INPUT", "-o", "FULL"], r"holds other files \(file\); choose another `--output`"),
@@ -296,3 +296,6 @@ def test_info_tells_versions_bundles_and_weights(bundles, tmp_path, monkeypatch,
     assert sha256([bundles / "endofm_polyp_segmentation" / "models" / "model.pt"]) in said
     assert "endofm_polyp_detection: " in said
     assert "model.pt: is missing" in said
+    assert run(monkeypatch, "info", "--bundle", str(tmp_path / "none")) == (
+        f"error: {tmp_path / 'none'}: is no existing folder; name a bundle, or the folder of bundles, by `--bundle`."
+    )
