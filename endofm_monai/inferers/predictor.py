@@ -16,6 +16,7 @@ from monai.networks import eval_mode
 
 from endofm_monai.data import ClipInfo, ClipReader, ClipReadError, open_clip
 from endofm_monai.networks import unwrap
+from endofm_monai.utils import multiplies_faster
 
 Answer = dict[str, torch.Tensor]
 """What a task's network says of a frame, on the CPU; the keys are the task's, see the predictors."""
@@ -46,7 +47,7 @@ class Predictor(ABC):
     _: KW_ONLY
     mode: str = "offline"  # or "online"
     block: int = 8  # frames that are decoded and encoded at a time
-    amp: bool = False  # compute the network in lower precision
+    amp: bool | None = False  # compute the network in lower precision; None: where the device multiplies faster so
     amp_dtype: torch.dtype = torch.bfloat16
 
     def __post_init__(self) -> None:
@@ -59,6 +60,12 @@ class Predictor(ABC):
     def device(self) -> torch.device:
         """Where the network is."""
         return next(chain(self.network.parameters(), self.network.buffers(), [torch.empty(0)])).device
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What the network computes in."""
+        lower = multiplies_faster(self.amp_dtype, self.device.type) if self.amp is None else self.amp
+        return self.amp_dtype if lower else torch.float32
 
     def __call__(self, source: Any) -> Iterator[tuple[torch.Tensor, Answer]]:
         """Go through a clip.
@@ -135,7 +142,7 @@ class Predictor(ABC):
         """The network is in evaluation, without gradients, in the precision that was asked for."""
         stack = ExitStack()
         stack.enter_context(eval_mode(self.network))
-        stack.enter_context(torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp))
+        stack.enter_context(torch.autocast(self.device.type, self.amp_dtype, enabled=self.precision != torch.float32))
         return stack
 
     @abstractmethod

@@ -83,6 +83,24 @@ def test_files_streams_and_single_frames_have_one_answer(make, task, mode):
     assert any(not torch.equal(alone[name], value) for name, value in answers[0].items()) == (mode == "offline")
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_lower_precision_where_the_device_multiplies_faster_in_it(faster, make, monkeypatch):
+    asked = []
+    monkeypatch.setattr("endofm_monai.inferers.predictor.multiplies_faster", lambda *of: (asked.append(of), faster)[1])
+    predictor = make("segmentation", amp=None)
+    seen = []
+    predictor.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    answers = [answer for _, answer in predictor(MemoryClip(noise(LENGTH)))]
+    assert {*asked} == {(torch.bfloat16, "cpu")}
+    assert {*seen} == {torch.bfloat16 if faster else torch.float32} == {predictor.precision}
+    predictor.amp = False
+    difference = max(
+        float((answer["probability"] - exact["probability"]).abs().max())
+        for answer, (_, exact) in zip(answers, predictor(MemoryClip(noise(LENGTH))), strict=True)
+    )
+    assert (0 < difference < 0.02) if faster else (difference == 0)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_online_answers_come_at_once_and_look_at_nothing_later(make, task):
     predictor, clip = make(task, mode="online"), noise(LENGTH)

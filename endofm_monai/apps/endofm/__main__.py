@@ -69,6 +69,7 @@ def predict(
             through a long video in parts, of which those that are done stay when it is stopped.
     """
     logging.basicConfig(format="%(message)s")
+    logging.getLogger("endofm_monai.utils.compute").setLevel(logging.INFO)  # says what it computes in
     hush_engines()
     folder, source = Path(output).resolve(), os.path.abspath(input)
     if folder.is_relative_to(os.path.realpath(source)):
@@ -134,16 +135,18 @@ def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
 
 def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, Any]) -> list[Bundle]:
     """Open bundles that write to a folder each, and load their weights; each gets the settings that it has."""
-    keys = [read_json(path / "configs" / "inference.json", dict).keys() for path in paths]
+    configs = [read_json(path / "configs" / "inference.json", dict) for path in paths]
     for key in settings:
-        if not any(_top(key) in known for known in keys):
+        if not any(_top(key) in config for config in configs):
             names = " and ".join(path.name for path in paths)
-            near = nearest_key(key, set().union(*keys))
+            near = nearest_key(key, set().union(*configs))
             raise ValueError(f"`{key}`: inference.json of {names} has no such key.{near}")
     bundles = []
-    for path, known in zip(paths, keys, strict=True):
+    for path, config in zip(paths, configs, strict=True):
         task = path.name.rpartition("_")[2]
-        own = {"max_broken_share": 1.0, **{key: value for key, value in settings.items() if _top(key) in known}}
+        own = {"max_broken_share": 1.0, **{key: value for key, value in settings.items() if _top(key) in config}}
+        if isinstance(config.get("amp"), str):  # left to the device
+            own = {"amp": None, **own}
         if "formats" in own:
             own["formats"] = sorted({*ensure_tuple(own["formats"]), *REPORTED[task]})
         opened = Bundle(path, **own, output_dir=_literal(str(folder / task)), load_pretrain=False)
@@ -173,6 +176,7 @@ def _claim(
             "weights": str(opened.weights),
             "sha256": sha256([str(opened.weights)]),
             "device": str(opened.get("device")),
+            "precision": str(opened.get("predictor").precision).removeprefix("torch."),
             "settings": {key: value for key, value in settings.items() if key not in NEUTRAL},
         }
         for opened in bundles

@@ -99,7 +99,8 @@ def _settings(folder: Path, run: Mapping[str, Any], source: str) -> Section:
         path = folder / task / "settings.json"
         used = read_json(path, dict) if path.exists() else {}
         values = ", ".join(f"{key} {value}" for key, value in used.items() if key != "weights_sha256")
-        rows += [(task, f"{model['bundle']}, version {model['version']}, computed on {model['device']}")]
+        computed = f"computed on {model['device']} in {model['precision']}"
+        rows += [(task, f"{model['bundle']}, version {model['version']}, {computed}")]
         rows += [("model", model["weights"]), ("its SHA-256", model["sha256"]), ("settings", values)]
     cells = [[escape(key), escape(printable(str(value)))] for key, value in rows]
     return Section("Settings and models", body=parts.table([], cells, "settings"))

@@ -32,6 +32,14 @@ def blob(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def float32():
+    """The command computes in float32, whatever this CPU is good at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("endofm_monai.inferers.predictor.multiplies_faster", lambda dtype, device: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def results(bundles, blob, tmp_path_factory) -> Path:
     """What the command writes of the video by all three bundles."""

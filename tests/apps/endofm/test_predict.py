@@ -53,6 +53,23 @@ def test_a_video_gets_the_files_of_all_bundles_and_a_report(results, blob, bundl
     assert run_of["models"]["detection"]["sha256"] == sha256([weights])
 
 
+@pytest.mark.parametrize(
+    ("amp", "of_bundle", "found"),
+    [({}, None, "bfloat16"), ({"amp": False}, None, "float32"), ({}, False, "float32")],
+)
+def test_the_precision_is_what_the_device_is_fast_in(amp, of_bundle, found, bundles, tmp_path, monkeypatch):
+    monkeypatch.setattr("endofm_monai.inferers.predictor.multiplies_faster", lambda dtype, device: True)
+    bundle = tmp_path / "endofm_polyp_segmentation"
+    shutil.copytree(bundles / bundle.name, bundle)
+    if of_bundle is not None:
+        config = json.loads((bundle / "configs" / "inference.json").read_text())
+        (bundle / "configs" / "inference.json").write_text(json.dumps({**config, "amp": of_bundle}))
+    predict(str(red_video(tmp_path / "v.mp4")), str(tmp_path / "out"), bundle=str(bundle), device="cpu", **amp)
+    model = json.loads((tmp_path / "out" / "run.json").read_text())["models"]["segmentation"]
+    assert model["precision"] == found
+    assert f"computed on cpu in {found}" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_the_masks_are_those_of_the_one_way_through_a_video(results, blob, bundles):
     predictor = load_predictor(bundles / "endofm_polyp_segmentation")
     for index, (_, answer) in enumerate(predictor(str(blob))):

@@ -89,7 +89,7 @@ class EndoInferTask(InferTask):
             self._loaded = ()  # should this fail, the next request tries again
             self.bundle.load_weights(self.predictor.network)
             self.predictor.network.to(device)
-            self.predictor.amp = bool(self.bundle.get("amp")) and device.type == "cuda"
+            self.predictor.amp = self.bundle.get("amp") and device.type == "cuda"
             self._loaded = current
 
 
