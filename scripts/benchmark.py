@@ -15,7 +15,7 @@ from typing import Any
 
 import fire
 
-PARTS = ("pretraining", "classification", "segmentation", "detection", "preparation", "inference")
+PARTS = ("pretraining", "classification", "segmentation", "detection", "preparation", "inference", "precision")
 
 
 def load(name: str) -> Any:
