@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 import torch
+from benchmarks.launches import launches
 from benchmarks.measure import (
     BUNDLES,
     moving_texture,
@@ -32,7 +33,7 @@ from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
 from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
 
-__all__ = ["dropping", "forward", "learning", "memory", "peak_of_step", "reading", "startup", "step"]
+__all__ = ["dropping", "forward", "launches", "learning", "memory", "peak_of_step", "reading", "startup", "step"]
 
 SETTINGS = {
     "fp32": (torch.float32, False),

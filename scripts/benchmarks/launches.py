@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a pre-training step asks of a GPU besides arithmetic: kernels to launch, values to wait for, graphs."""
+
+from collections import Counter
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch._dynamo.utils import counters
+from torch._inductor import metrics
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from endofm_monai.engines import StudentTeacherTrainer
+from endofm_monai.handlers import GradientHandler, HealthHandler, ScheduleHandler, TeacherUpdateHandler
+from endofm_monai.losses import SpatialTemporalMatchingLoss
+from endofm_monai.networks.nets import EndoFM, StudentTeacher
+from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
+
+FRAMES = (8, 16, 2, 2, 4, 4, 8, 8, 16, 16)  # of the ten views, of which the first two are global
+WITHOUT_KERNEL = {"_unsafe_view", "alias", "detach", "empty", "empty_like", "lift_fresh", "new_empty"}
+WAITING = {"_local_scalar_dense", "_unique2", "equal", "is_nonzero", "masked_select", "nonzero", "unique_dim"}
+READING = {"cpu", "numpy", "tolist"}  # which wait too, but on a GPU only
+STEPS = 3
+
+
+class LaunchCounter(TorchDispatchMode):
+    """Counts by phase the operations that are kernels on a GPU (a ``foreach`` is one), and those that wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase = ""
+        self.kernels: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        phase = self.phase
+        if phase == "forward":
+            phase = "student forward" if torch.is_grad_enabled() else "teacher forward"
+        if phase and name in WAITING:
+            self.waits[phase] += 1
+        elif phase and not func.is_view and name not in WITHOUT_KERNEL:
+            self.kernels[phase] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class ReadCounter(TorchFunctionMode):
+    """Adds to a counter's waits what copies values to the CPU."""
+
+    def __init__(self, counter: LaunchCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.counter.phase and func.__name__ in READING:
+            self.counter.waits[self.counter.phase] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class PhaseMark:
+    """Among the handlers of a trainer the place where a phase of the last step begins."""
+
+    def __init__(self, counter: LaunchCounter, phase: str, *events: Any) -> None:
+        self.counter = counter
+        self.phase = phase
+        self.events = events
+
+    def attach(self, engine: Engine) -> None:
+        """Register the mark with the trainer."""
+        for event in self.events:
+            engine.add_event_handler(event, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Let the phase begin."""
+        self.counter.phase = self.phase if engine.state.iteration == STEPS else ""
+
+
+def launches(depth: int = 12, backend: str | None = None, amp: bool = False) -> dict[str, Any]:
+    """Kernels and waits by phase of a ten-view step of the trainer; or graphs and kernels of a compiled one.
+
+    A break in a graph is an error; ``later_graphs`` are those after the second step.
+
+    Three steps on the CPU, with a backbone as deep as the published one and otherwise tiny. Kernels are the operations
+    of the last step that PyTorch dispatches, except views; AdamW is the fused one.
+
+    Args:
+        depth: blocks of the backbone.
+        backend: compile with this backend of ``torch.compile``; ``"inductor"`` counts its kernels and takes minutes.
+        amp: with autocast to bfloat16.
+    """
+    torch._dynamo.reset()
+    counters.clear()
+    metrics.reset()
+    counter = LaunchCounter()
+    graphs: list[int] = []
+    trainer = make_trainer(counter, depth, backend, amp)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: graphs.append(counters["stats"]["unique_graphs"]))
+    with ExitStack() as modes:
+        if backend is None:  # nothing is compiled below them
+            modes.enter_context(counter)
+            modes.enter_context(ReadCounter(counter))
+        trainer.run()
+    if backend is None:
+        counted = {"kernels": counter.kernels, "waits": counter.waits}
+        return {name: {"all": sum(counts.values()), **counts} for name, counts in counted.items()}
+    return {
+        "graphs": graphs[1],
+        "later_graphs": graphs[-1] - graphs[1],
+        "breaks": sum(counters["graph_break"].values()),
+        "kernels": metrics.generated_kernel_count + counters["inductor"]["extern_calls"],
+    }
+
+
+def make_trainer(counter: LaunchCounter, depth: int, backend: str | None, amp: bool) -> StudentTeacherTrainer:
+    """The trainer as the bundle makes it, with tiny networks, the same views in every step, and marks of the phases."""
+    torch.manual_seed(0)
+    network = StudentTeacher(
+        EndoFM(img_size=32, patch_size=8, embed_dim=16, depth=depth, num_heads=2),
+        num_prototypes=32,
+        hidden_dim=16,
+        bottleneck_dim=8,
+    )
+    sizes = [32, 32] + 8 * [16]
+    views = [torch.randn(2, 3, frames, size, size) for frames, size in zip(FRAMES, sizes, strict=True)]
+    optimizer = torch.optim.AdamW(weight_decay_groups(network.student), fused=True)
+    forward, loss, backward, step = (
+        IterationEvents.FORWARD_COMPLETED,
+        IterationEvents.LOSS_COMPLETED,
+        IterationEvents.BACKWARD_COMPLETED,
+        IterationEvents.MODEL_COMPLETED,
+    )
+    loss_function = SpatialTemporalMatchingLoss(num_prototypes=32)
+    return StudentTeacherTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=[{"image": views}] * STEPS,
+        network=network,
+        optimizer=optimizer,
+        loss_function=loss_function,
+        prepare_batch=lambda batch, *_, **__: (batch["image"], None),
+        train_handlers=[
+            ScheduleHandler(optimizer, "lr", CosineSchedule(1e-5, 1e-6)),
+            ScheduleHandler(optimizer, "weight_decay", CosineSchedule(0.04, 0.4)),
+            ScheduleHandler(network, "teacher_momentum", CosineSchedule(0.9, 1.0)),
+            ScheduleHandler(loss_function, "teacher_temperature", CosineSchedule(0.02, 0.04)),
+            PhaseMark(counter, "forward", Events.ITERATION_STARTED),
+            PhaseMark(counter, "clipping", backward),
+            GradientHandler(max_norm=3.0),
+            PhaseMark(counter, "optimizer", backward),
+            PhaseMark(counter, "EMA", step),
+            TeacherUpdateHandler(),
+            PhaseMark(counter, "log", forward, loss, step),
+            HealthHandler(),
+            PhaseMark(counter, "loss", forward),
+            PhaseMark(counter, "backward", loss),
+            PhaseMark(counter, "", Events.ITERATION_COMPLETED),
+        ],
+        amp=amp,
+        compile=backend is not None,
+        compile_kwargs={"backend": backend, "fullgraph": True},
+    )
