@@ -69,9 +69,13 @@ class ClipTrainer(SupervisedTrainer):
         kwargs |= {"amp": amp, "amp_kwargs": amp_kwargs, "decollate": decollate}
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and amp_kwargs["dtype"] == torch.float16)
-        for block in unwrap(network).modules() if compile else ():
+        if compile:
+            self._compile(**(compile_kwargs or {}))
+
+    def _compile(self, **kwargs: Any) -> None:
+        for block in unwrap(self.network).modules():
             if isinstance(block, (DividedSpaceTimeBlock, FrameBlock)):
-                block.compile(**(compile_kwargs or {}))
+                block.compile(**kwargs)
 
     def run(self) -> None:
         """Train from the present state on; the gradient scaler lives as long as the trainer."""
@@ -174,9 +178,16 @@ class StudentTeacherTrainer(PretrainingTrainer):
         loss_function: the matching loss.
         prepare_batch: from a batch to its list of views ``(B, 3, T, H, W)`` on the device.
         amp: compute in lower precision; the loss and the head's last layer stay in float32.
+        compile: compile the forward pass of student and teacher as one graph and, in a single process, the loss as
+            another one.
     """
 
     loss_function: SpatialTemporalMatchingLoss
+
+    def _compile(self, **kwargs: Any) -> None:
+        unwrap(self.network).compile(**{"dynamic": False, **kwargs})  # batches are of one size, but for broken clips
+        if idist.get_world_size() == 1:  # what ranks tell each other would break its graph
+            self.loss_function.compile(**kwargs)
 
     def checkpoint_parts(self) -> dict[str, Any]:
         """Student, teacher, loss (with the centre), optimizer and gradient scaler."""

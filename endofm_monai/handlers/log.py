@@ -18,7 +18,6 @@ from monai.config import PathLike
 from monai.engines.utils import IterationEvents
 from monai.metrics import compute_embedding_collapse
 from monai.utils import CommonKeys, evenly_divisible_all_gather, is_scalar
-from torch.utils.hooks import RemovableHandle
 from torch.utils.tensorboard import SummaryWriter
 
 from endofm_monai.data import count_clips
@@ -97,7 +96,6 @@ class TrainingLogHandler:
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.check_weights)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
         engine.add_event_handler(Events.TERMINATE, self.board.flush)
 
@@ -117,12 +115,6 @@ class TrainingLogHandler:
         if not math.isfinite(loss):
             raise _not_finite(f"The loss is {float(loss)}", engine)
 
-    def check_weights(self, engine: Engine) -> None:
-        """Stop when a step with a finite loss made weights that are not."""
-        weights = [weight.detach() for group in engine.optimizer.param_groups for weight in group["params"]]
-        if not torch.nn.utils.get_total_norm(weights).isfinite():
-            raise _not_finite("The weights are no longer finite", engine)
-
     def step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name."""
         values = {"lr": max(group["lr"] for group in engine.optimizer.param_groups)}
@@ -133,12 +125,16 @@ class TrainingLogHandler:
         return values
 
     def log_step(self, engine: Engine) -> None:
-        """Log the numbers of one optimizer step."""
+        """Log the numbers of one optimizer step; stop when one with a finite loss made weights that are not."""
         self._steps += 1
-        values = {name: float(value) for name, value in self.step_values(engine).items()}
+        weights = [weight.detach() for group in engine.optimizer.param_groups for weight in group["params"]]
+        values = _read({**self.step_values(engine), "weights": torch.nn.utils.get_total_norm(weights)})
+        weights_norm = values.pop("weights")
         for name, value in values.items():
             self._sums[name] += value
         self.board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration)
+        if not math.isfinite(weights_norm):
+            raise _not_finite("The weights are no longer finite", engine)
 
     def epoch_values(self, engine: Engine) -> dict[str, float]:
         """Means of the steps of an epoch, clips per second and share of waiting, by name."""
@@ -156,6 +152,13 @@ class TrainingLogHandler:
             logger.info(" | ".join([f"epoch {engine.state.epoch}/{engine.state.max_epochs}", *values]))
         self.board.write({f"epoch/{name}": value for name, value in means.items()}, engine.state.iteration)
         self.board.flush()
+
+
+def _read(values: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers by name, of which some are tensors on one device, which is waited for once."""
+    tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
+    read = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
+    return {name: float(read.get(name, value)) for name, value in values.items()}
 
 
 def _not_finite(what: str, engine: Engine) -> UnhealthyTrainingError:
@@ -221,23 +224,15 @@ class HealthHandler(EmbeddingLogHandler):
         super().__init__(log_dir)
         self.collapse_patience = collapse_patience
         self._collapsed_epochs = 0
-        self._hook: RemovableHandle | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
         super().attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_collapse)
 
-    def _start(self, engine: Engine) -> None:
-        super()._start(engine)
-        self._hook = self._hook or unwrap(engine.network).backbone.register_forward_hook(self._remember)
-
-    def _remember(self, module: torch.nn.Module, inputs: object, class_tokens: torch.Tensor) -> None:
-        self._class_tokens = class_tokens
-
     def class_tokens(self, engine: Engine) -> torch.Tensor:
-        """Class tokens ``(B, D)`` that the teacher gave last; without the dummy of a batch without clips."""
-        return self._class_tokens[: count_clips(engine.state.output[CommonKeys.IMAGE])]
+        """Class tokens ``(B, D)`` that the teacher gave for the last global view."""
+        return unwrap(engine.network).teacher_tokens[-1]
 
     def step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name."""

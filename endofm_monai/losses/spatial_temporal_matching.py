@@ -143,8 +143,8 @@ class SpatialTemporalMatchingLoss(nn.Module):
             if self.training and update_center:
                 total = sum_over_ranks(torch.stack(self._pending).sum(dim=0))
                 self._pending.clear()
-                if total[-1] > 0:
-                    self.center.lerp_(total[:-1] / total[-1], 1 - self.center_momentum)
+                share = (1 - self.center_momentum) * (total[-1] > 0)  # a branch would wait for the device
+                self.center.lerp_(total[:-1] / total[-1].clamp(min=1), share)
         return loss * idist.get_world_size()
 
 

@@ -202,8 +202,9 @@ def make_step(
         loss = SpatialTemporalMatchingLoss()
         views = [torch.randn(clips, 3, view.frames, view.size, view.size) for view in ViewPlan()]
     if compiled:
-        compile_blocks(network)
-    optimizer = torch.optim.AdamW(weight_decay_groups(network.student), lr=1e-5)
+        network.compile(dynamic=False)
+        loss.compile()
+    optimizer = torch.optim.AdamW(weight_decay_groups(network.student), lr=1e-5, fused=device.startswith("cuda"))
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -223,7 +224,7 @@ def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
 
 
 def compile_blocks(network: torch.nn.Module) -> None:
-    """Compile the transformer blocks, as the trainer's ``compile`` does."""
+    """Compile the transformer blocks, as ``compile`` of fine-tuning does."""
     for name, module in network.named_modules():
         if name.rsplit(".", 2)[-2:-1] == ["blocks"]:
             module.compile()

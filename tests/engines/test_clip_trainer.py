@@ -103,7 +103,7 @@ def test_accumulation_equals_the_larger_batch() -> None:
 
         trainer = make_trainer(LABELS[:4], epochs=1, **settings)
         for block in trainer.network.backbone.blocks:
-            block.drop_path.p = 0.0
+            block.drop_path.active = False
         trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, keep)
         trainer.run()
         return seen
@@ -317,7 +317,7 @@ def test_compiled_blocks_train_as_eager_ones() -> None:
     compiled = make_trainer(LABELS, compile=True, compile_kwargs={"backend": backend})
     for trainer in (eager, compiled):
         for block in trainer.network.backbone.blocks:
-            block.drop_path.p = 0.0
+            block.drop_path.active = False
         trainer.run()
     assert_equal(weights_of(compiled), weights_of(eager), atol=1e-6, rtol=1e-5)
     assert len(graphs) >= 2  # all tokens, and the last block's class token
@@ -326,7 +326,7 @@ def test_compiled_blocks_train_as_eager_ones() -> None:
 def run_rank(rank: int, folder: str) -> None:
     trainer = make_trainer([*LABELS, None, 3.0], epochs=1, wrap=DistributedDataParallel, accumulation_steps=2)
     for block in trainer.network.module.backbone.blocks:
-        block.drop_path.p = 0.0
+        block.drop_path.active = False
     trainer.run()
     torch.save(weights_of(trainer), f"{folder}/{rank}.pt")
 
@@ -338,6 +338,6 @@ def test_two_processes_stay_equal_also_with_a_broken_clip(tmp_path) -> None:
 
     whole = make_trainer([*LABELS, None, 3.0], epochs=1, batch_size=4, accumulation_steps=2)
     for block in whole.network.backbone.blocks:
-        block.drop_path.p = 0.0
+        block.drop_path.active = False
     whole.run()
     assert_equal(first, weights_of(whole), atol=1e-5, rtol=1e-3)

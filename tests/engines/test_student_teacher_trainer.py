@@ -165,6 +165,24 @@ def test_lower_precision_trains(make_trainer, dtype):
     assert trainer.network.student.backbone.norm.weight.dtype == torch.float32
 
 
+def test_compiled_step_learns_what_an_eager_one_does(make_trainer):
+    eager, compiled = (
+        make_trainer(
+            epochs=2,
+            max_epochs=1,
+            clips=6,
+            compile=on,
+            compile_kwargs={"backend": "aot_eager", "fullgraph": True},
+        )
+        for on in (False, True)
+    )
+    for trainer in (eager, compiled):
+        torch.manual_seed(1)
+        trainer.run()
+    for name, value in weights_of(compiled).items():
+        torch.testing.assert_close(value, weights_of(eager)[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_loader_without_a_batch_is_refused(make_trainer):
     with pytest.raises(ValueError, match="An epoch has no batch"):
         make_trainer(clips=0)

@@ -6,7 +6,6 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
 
@@ -32,6 +31,35 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
     return (torch.arange(new_size, device=device, dtype=torch.float32) * (size / new_size)).long()
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: while training, drops rows of a residual branch and scales the others up.
+
+    (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.) The rate is a tensor, so that one compiled graph
+    serves the blocks of all rates.
+
+    Args:
+        rate: probability to drop a row.
+    """
+
+    keep: torch.Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.active = rate > 0
+        least = torch.finfo(torch.float32).tiny  # a rate of 1 drops all rows, and 0 / 0 none
+        self.register_buffer("keep", torch.tensor(max(1.0 - rate, least)), persistent=False)
+
+    def factors(self, rows: int) -> torch.Tensor:
+        """What to multiply each of the ``rows`` by: ``(rows,)``, 0 or the inverse of the share that is kept."""
+        return torch.bernoulli(self.keep.expand(rows)) / self.keep
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop rows of ``(rows, L, D)``."""
+        if not (self.training and self.active):
+            return x
+        return x * self.factors(x.shape[0]).to(x.dtype).unsqueeze(1).unsqueeze(2)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention as ``torch.nn.MultiheadAttention`` has it, in the published parameter names."""
 
@@ -46,14 +74,15 @@ class SelfAttention(nn.Module):
     def project(self, x: torch.Tensor, first_only: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries (or the first alone), keys and values of tokens ``(B, L, D)``, each ``(B, heads, L, D / heads)``."""
         if not first_only:
-            query, key, value = self._part(self.qkv(x), 3).unbind(0)
+            query, key, value = self.split_heads(self.qkv(x), 3).unbind(0)
             return query, key, value
         width, weight, bias = x.shape[2], self.qkv.weight, self.qkv.bias
-        query = self._part(F.linear(x[:, :1], weight[:width], bias[:width]), 1)[0]
-        key, value = self._part(F.linear(x, weight[width:], bias[width:]), 2).unbind(0)
+        query = self.split_heads(F.linear(x[:, :1], weight[:width], bias[:width]), 1)[0]
+        key, value = self.split_heads(F.linear(x, weight[width:], bias[width:]), 2).unbind(0)
         return query, key, value
 
-    def _part(self, projected: torch.Tensor, parts: int) -> torch.Tensor:
+    def split_heads(self, projected: torch.Tensor, parts: int) -> torch.Tensor:
+        """Projections ``(B, L, parts * D)`` as ``(parts, B, heads, L, D / heads)``."""
         return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: torch.Tensor, first_only: bool = False) -> torch.Tensor:
@@ -111,7 +140,7 @@ class DividedSpaceTimeBlock(nn.Module):
         self.mlp = nn.Sequential(
             OrderedDict(fc1=nn.Linear(embed_dim, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, embed_dim))
         )
-        self.drop_path = StochasticDepth(drop_path_rate, mode="row")
+        self.drop_path = DropPath(drop_path_rate)
 
     def attend_in_time(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Patch tokens ``(B, N, T, D)`` of ``tokens`` ``(B, 1 + N*T, D)`` after temporal attention."""

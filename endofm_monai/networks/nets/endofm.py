@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from endofm_monai.networks.blocks.adapter import AdaptableBackbone
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, resample_table
+from endofm_monai.networks.blocks.packed_clips import pack_clips
 
 ENDOFM_PRESETS: dict[str, dict[str, int]] = {
     "mini": {"embed_dim": 192, "depth": 4, "num_heads": 3},
@@ -170,6 +172,28 @@ class EndoFM(AdaptableBackbone):
         if self.training and self.token_drop > 0:
             tokens = self.drop_tokens(tokens, x.shape[2])
         return self.transform(tokens, x.shape[2], class_token_only=True)[:, 0]
+
+    @torch.jit.ignore
+    def forward_packed(self, batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What :meth:`forward` gives for batches of clips of several shapes, by few and larger operations."""
+        by_frames = sorted(range(len(batches)), key=lambda index: batches[index].shape[2])
+        tokens, shapes = [], []
+        for index in by_frames:
+            frames = batches[index].shape[2]
+            tokens.append(self.embed(batches[index]))
+            if self.training and self.token_drop > 0:
+                tokens[-1] = self.drop_tokens(tokens[-1], frames)
+            shapes.append((len(tokens[-1]), (tokens[-1].shape[1] - 1) // frames, frames))
+        packed = pack_clips(tuple(shapes), tokens[0].device)
+        rows = packed.join(tokens)
+        for index, block in enumerate(self.blocks):
+            transform = packed.transform if index < len(self.blocks) - 1 else packed.transform_class_tokens
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                rows = checkpoint(transform, block, rows, use_reentrant=False)
+            else:
+                rows = transform(block, rows)  # type: ignore[arg-type]
+        class_tokens = self.norm(rows).split([batch for batch, _, _ in shapes])
+        return [class_tokens[by_frames.index(index)] for index in range(len(batches))]
 
     @torch.jit.export
     def forward_features(self, x: torch.Tensor) -> EndoFMFeatures:

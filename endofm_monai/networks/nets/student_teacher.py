@@ -114,13 +114,13 @@ class ProjectionNetwork(nn.Module):
         self.head = head
 
     def class_tokens(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Class tokens ``(V, B, D)`` of V views, each ``(B, C, T, H, W)``; views of equal shape run as one batch."""
+        """Class tokens ``(V, B, D)`` of V views, each ``(B, C, T, H, W)``; all run as one."""
         groups: dict[torch.Size, list[int]] = {}
         for index, view in enumerate(views):
             groups.setdefault(view.shape, []).append(index)
+        batches = [torch.cat([views[index] for index in indices]) for indices in groups.values()]
         class_tokens: dict[int, torch.Tensor] = {}
-        for indices in groups.values():
-            features = self.backbone(torch.cat([views[index] for index in indices]))
+        for indices, features in zip(groups.values(), self.backbone.forward_packed(batches), strict=True):
             class_tokens.update(zip(indices, features.chunk(len(indices)), strict=True))
         return torch.stack([class_tokens[index] for index in range(len(views))])
 
@@ -142,6 +142,8 @@ class StudentTeacher(nn.Module):
         num_global_views: the first views, which the teacher sees too.
         teacher_momentum: share of itself that the teacher keeps at an update; an attribute that a schedule may set.
     """
+
+    teacher_tokens: torch.Tensor
 
     def __init__(
         self,
@@ -186,13 +188,15 @@ class StudentTeacher(nn.Module):
         Of the B clips only the first ``clips`` reach the heads, if that is given: a process without a clip runs the
         backbone on a dummy, to take part in the collective calls.
 
+        A call leaves the teacher's class tokens ``(num_global_views, B, D)`` as ``teacher_tokens``.
+
         Returns:
             student logits ``(V, B, K)``; teacher logits ``(num_global_views, B, K)``, without gradient; and the
             student's class tokens ``(num_global_views, B, D)`` of the global views.
         """
         with torch.no_grad():
-            teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
-            teacher_logits = self.teacher.head(teacher_tokens)
+            self.teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
+            teacher_logits = self.teacher.head(self.teacher_tokens)
         class_tokens = self.student.class_tokens(views)[:, :clips]
         return self.student.head(class_tokens), teacher_logits, class_tokens[: self.num_global_views]
 
@@ -201,8 +205,7 @@ class StudentTeacher(nn.Module):
         """Move every teacher parameter to ``m * teacher + (1 - m) * student``, m being the ``teacher_momentum``."""
         teacher = [parameter.data for parameter in self.teacher.parameters()]
         student = [parameter.data for parameter in self.student.parameters()]
-        torch._foreach_mul_(teacher, self.teacher_momentum)
-        torch._foreach_add_(teacher, student, alpha=1 - self.teacher_momentum)
+        torch._foreach_lerp_(teacher, student, 1 - self.teacher_momentum)
 
 
 class TeacherBackbone(nn.Module):

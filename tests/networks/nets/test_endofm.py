@@ -135,7 +135,7 @@ def test_without_a_temporal_branch_frames_are_encoded_one_by_one():
 
 
 def test_drop_path_rises_from_zero_and_acts_on_rows_while_training(tiny):
-    assert [block.drop_path.p for block in tiny.blocks] == pytest.approx([0, 0.05, 0.1])
+    assert [float(1 - block.drop_path.keep) for block in tiny.blocks] == pytest.approx([0, 0.05, 0.1])
     block = EndoFM(**TINY, drop_path_rate=1.0).blocks[-1].train()
     tokens = torch.randn(2, 1 + 4 * 3, 48)
     torch.testing.assert_close(block(tokens, 3), tokens)  # every row of every branch is dropped, temporal_fc is zero

