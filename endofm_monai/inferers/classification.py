@@ -45,10 +45,13 @@ class ClassificationPredictor(Predictor):
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
         """Go through the windows of a video, of which only the frames that make them are decoded.
 
+        A video that is no longer than a window has one, as all would be alike.
+
         Yields:
             each window as uint8 ``(3, T, H, W)``, and what is said of it, with its ``frames``, int64 ``(T,)``.
         """
-        _, windows = self._windows(reader.probe(), self.num_windows)
+        info = reader.probe()
+        _, windows = self._windows(info, self.num_windows if self.plan.length(info) < info.frames else 1)
         wanted = sorted({number for window in windows for number in window.tolist()})
         ends = [-1, *(int(window[-1]) for window in windows)]
         blocks = [[n for n in wanted if before < n <= end] for before, end in pairwise(ends)]
