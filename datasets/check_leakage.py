@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +20,7 @@ from endofm_monai.preparation.leakage import (
     hash_clip,
     write_leakage_report,
 )
-from endofm_monai.utils import sha256
+from endofm_monai.utils import read_json, sha256
 
 
 class Clip(NamedTuple):
@@ -86,9 +85,9 @@ def check_leakage(
 def read_clips(datalist: Path) -> list[Clip]:
     """List the clips of all sections of a datalist."""
     manifest = datalist.parent / "manifest.json"
-    about = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    about = read_json(manifest, dict) if manifest.exists() else {}
     folder = datalist.parent / about.get("dataset_dir", ".")
-    content = json.loads(datalist.read_text(encoding="utf-8"))
+    content = read_json(datalist, dict)
     clips = []
     for section in (section for section in SECTIONS if content.get(section)):
         group = f"{datalist.parent.name}/{section}"

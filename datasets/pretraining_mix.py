@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.preparation import move_paths, run_from_command_line, write_lists
+from endofm_monai.utils import read_json
 
 
 def merge_datalists(
@@ -41,13 +41,13 @@ def merge_datalists(
             raise ValueError(f"weight: expected a positive number for one of {names}, found {name}: {value}")
         weights[named[0]] = float(value)
 
-    manifests = {folder: read(Path(folder, "manifest.json")) for folder in folders}
+    manifests = {folder: read_json(Path(folder, "manifest.json"), dict) for folder in folders}
     data = {folder: Path(folder, manifest["dataset_dir"]).resolve() for folder, manifest in manifests.items()}
     root = Path(os.path.commonpath(list(data.values())))
     items: dict[str, list[dict[str, Any]]] = {}
     shares = {}
     for folder, manifest in manifests.items():
-        content = read(Path(folder, "datalist.json"))
+        content = read_json(Path(folder, "datalist.json"), dict)
         clips = [(section, item) for section in sections for item in content.get(section, [])]
         shares[manifest["name"]] = {"clips": len(clips), "weight": weights[folder]}
         for section, item in clips:
@@ -63,11 +63,6 @@ def merge_datalists(
     counts = ", ".join(f"{name}: {each['clips']} x {each['weight']:g}" for name, each in shares.items())
     print(f"{sum(map(len, items.values()))} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
     return output
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
             "groups": len(np.unique(groups)),
             "clips_by_class": np.bincount(labels).tolist(),
         },
-        **{name: {"value": value, "interval_95": intervals[name]} for name, value in scores.items()},
+        **{name: {"value": value, "interval": intervals[name]} for name, value in scores.items()},
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from endofm_monai.data.readers.base import ClipInfo
 
 __all__ = [
-    "CenterFrames", "FrameSampler", "RandomWindow", "SupportSampler", "UniformFrames", "WindowPlan", "linspace_indices",
+    "FrameSampler", "RandomWindow", "SupportSampler", "UniformFrames", "WindowPlan", "linspace_indices",
     "sample_videos",
 ]  # fmt: skip
 
@@ -60,15 +60,6 @@ class UniformFrames(FrameSampler):
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Always the same indices."""
         return linspace_indices(0, info.frames - 1, self.num_frames, info.frames)
-
-
-class CenterFrames(UniformFrames):
-    """``num_frames`` consecutive frames from the middle; of a shorter clip the last one repeats."""
-
-    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
-        """Always the same indices."""
-        first = max(0, (info.frames - self.num_frames) // 2)
-        return torch.arange(first, first + self.num_frames).clamp(max=info.frames - 1)
 
 
 @dataclass(frozen=True)

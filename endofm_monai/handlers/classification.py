@@ -128,7 +128,7 @@ class ClassificationReport(Report):
         scores = described["video"]["scores"]
         for name, interval in bootstrap_intervals(videos.scores, videos.group, resamples=self.resamples).items():
             if scores[name]["value"] is not None:
-                scores[name]["interval_95"] = list(interval)
+                scores[name]["interval"] = list(interval)
         head = {"protocol": self.protocol, "epoch": engine.state.epoch, "class_names": self.class_names}
         write_json(folder / "metrics.json", {**head, "unreadable": self._unreadable, **described})
         rows = zip(videos.video, videos.label, videos.probabilities, strict=True)

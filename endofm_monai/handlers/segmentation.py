@@ -26,17 +26,13 @@ from endofm_monai.utils import write_csv, write_json
 logger = logging.getLogger(__name__)
 
 
-def _read_clean(path: str) -> np.ndarray:
-    return read_mask(Path(path), clean=True)
-
-
-def true_mask(state: State, key: str = "mask", read: Callable[[str], np.ndarray] = _read_clean) -> np.ndarray:
+def true_mask(state: State) -> np.ndarray:
     """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; its handlers share the first reading.
 
-    It is the item's ``key``: a file for each frame, or their folder.
+    It is the item's ``mask``: a file for each frame, or their folder.
     """
     if getattr(state, "truth_of", None) is not state.frame:
-        name, masks, info = state.item["name"], state.item[key], state.info
+        name, masks, info = state.item["name"], state.item["mask"], state.info
         if isinstance(masks, str):
             masks = frame_images(masks) if os.path.isdir(masks) else [masks]
         if len(masks) != info.frames or masks[state.piece] is None:
@@ -44,7 +40,7 @@ def true_mask(state: State, key: str = "mask", read: Callable[[str], np.ndarray]
                 f"{name}: has {info.frames} frames, but masks for {len(masks)}; frame {state.piece} needs one"
             )
         path = masks[state.piece]
-        state.truth, state.truth_of = read(path), state.frame
+        state.truth, state.truth_of = read_mask(Path(path), clean=True), state.frame
         if state.truth.shape != (info.height, info.width):
             size = "x".join(map(str, state.truth.shape))
             raise ClipReadError(f"{path}: has {size} values, its frame {info.height}x{info.width} pixels")
@@ -70,15 +66,11 @@ class SegmentationReport(Report):
         post_processed: whether the predictor post-processes.
         clip_scores: scores by name of a whole video's prediction and truth, both bool ``(T, h, w)`` at the size of the
             network's output; see :mod:`endofm_monai.reference`.
-        mask_key: key of the true masks: a file for each frame, or their folder.
-        read_mask: reads one as bool ``(H, W)``; by default values that are no mask's are an error.
     """
 
     training_data: Sequence[dict[str, Any]] = ()
     post_processed: bool = False
     clip_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
-    mask_key: str = "mask"
-    read_mask: Callable[[str], np.ndarray] = _read_clean
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,7 +84,7 @@ class SegmentationReport(Report):
             engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip)
 
     def _row(self, state: State) -> dict[str, Any]:
-        answer, truth = state.answer, true_mask(state, self.mask_key, self.read_mask)
+        answer, truth = state.answer, true_mask(state)
         raw = answer["probability"] > 0.5
         both = np.count_nonzero(raw) + np.count_nonzero(truth)
         row: dict[str, Any] = {"dice": 2 * np.count_nonzero(raw[0].numpy() & truth) / both if both else 1.0}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from endofm_monai.preparation.index import move_paths, prepare_video, read_record, relative, write_lists
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
 from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
-from endofm_monai.utils import printable, remove_leftovers
+from endofm_monai.utils import printable, read_json, remove_leftovers
 
 Result = TypeVar("Result")
 SECTIONS = ("training", "validation", "test")
@@ -122,7 +122,7 @@ def prepare_dataset(
 def claim_settings(path: Path, settings: dict[str, Any]) -> None:
     """Note the settings in an output folder, so that clips made with other settings are never mixed in."""
     settings = json.loads(json.dumps(settings))
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+    found = read_json(path, dict) if path.exists() else settings
     if found != settings:
         different = [key for key in settings if found.get(key) != settings[key]]
         was, now = ({key: each.get(key) for key in different} for each in (found, settings))

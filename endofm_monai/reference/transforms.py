@@ -13,17 +13,17 @@ from monai.apps.detection.transforms.box_ops import flip_boxes
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
 from PIL import Image, ImageOps
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
 
 from endofm_monai import transforms as corrected
 from endofm_monai.data import ClipInfo, RandomWindow, SupportSampler, WindowPlan
 from endofm_monai.transforms.base import dictionary_version, to_float
 from endofm_monai.transforms.fit_frame import FrameMap
-from endofm_monai.transforms.geometry import central_box, draw_box, scale_short_side
+from endofm_monai.transforms.geometry import central_box, draw_box
 
 __all__ = [
     "RandReferenceInputd", "ReferenceAugmentViews", "ReferenceAugmentViewsd", "ReferenceBGRClip", "ReferenceBGRClipd",
-    "ReferenceColorJitterClip", "ReferenceFitClip", "ReferenceGrayscaleClip", "ReferenceInput", "ReferenceInputd",
+    "ReferenceColorJitterClip", "ReferenceFitClip", "ReferenceGrayscaleClip", "ReferenceInput",
     "ReferenceLoadMasksd", "ReferenceRandFitClip", "ReferenceRandFitClipd", "ReferenceRandScaleCropClip",
     "ReferenceRandScaleCropClipd", "ReferenceRandomWindow", "ReferenceResizedCropClip", "ReferenceScaleCropClip",
     "ReferenceScaleCropClipd", "ReferenceSupportSampler", "ReferenceWindowPlan",
@@ -137,7 +137,7 @@ class ReferenceRandScaleCropClip(corrected.RandScaleCropClip):
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Resize and cut."""
-        clip = scale_short_side(clip, self.length, antialias=False)
+        clip = resize(to_float(clip), [self.length], antialias=False)
         top, left = (int(share * (side - self.size)) for share, side in zip(self.corner, clip.shape[-2:], strict=True))
         return clip[..., top : top + self.size, left : left + self.size]
 
@@ -150,7 +150,7 @@ class ReferenceScaleCropClip(corrected.ScaleCropClip):
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
         """Resize and cut."""
-        return scale_short_side(clip, self.size, antialias=False)[..., : self.size, : self.size]
+        return resize(to_float(clip), [self.size], antialias=False)[..., : self.size, : self.size]
 
 
 class ReferenceFitClip(corrected.FitClip):
@@ -256,7 +256,6 @@ class RandReferenceInputd(Randomizable, MapTransform):
 
 ReferenceAugmentViewsd = dictionary_version(ReferenceAugmentViews, corrected.RandAugmentViewsd)
 ReferenceBGRClipd = dictionary_version(ReferenceBGRClip)
-ReferenceInputd = dictionary_version(ReferenceInput)
 ReferenceRandFitClipd = dictionary_version(ReferenceRandFitClip, corrected.RandFitClipd)
 ReferenceRandScaleCropClipd = dictionary_version(ReferenceRandScaleCropClip)
 ReferenceScaleCropClipd = dictionary_version(ReferenceScaleCropClip, corrected.ScaleCropClipd)

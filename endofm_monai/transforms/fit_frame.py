@@ -11,6 +11,7 @@ from monai.apps.detection.transforms.box_ops import flip_boxes, swapaxes_boxes, 
 from monai.data.box_utils import clip_boxes_to_image
 from monai.transforms import Transform
 from monai.utils import ensure_tuple_rep
+from torchvision.ops import box_area
 from torchvision.transforms.v2 import functional as TF
 
 from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
@@ -150,12 +151,8 @@ def move_boxes(
     inside, kept = clip_boxes_to_image(box, frame_size)
     moved = frame_map.apply(inside)
     visible, _ = clip_boxes_to_image(moved, frame_map.size, remove_empty=False)
-    enough = _area(visible) >= MIN_VISIBLE * _area(moved)
+    enough = box_area(visible) >= MIN_VISIBLE * box_area(moved)
     return visible[enough], label[kept][enough]
-
-
-def _area(box: torch.Tensor) -> torch.Tensor:
-    return (box[:, 2:] - box[:, :2]).prod(dim=1)
 
 
 class RandFitClipd(RandClipTransformd):

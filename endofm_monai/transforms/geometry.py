@@ -63,13 +63,6 @@ def resize_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
     return resized.clamp_(0, 1)
 
 
-def scale_short_side(clip: torch.Tensor, short_side: int, antialias: bool = True) -> torch.Tensor:
-    """Resize bilinearly so that the short side has a given length; the long one is rounded down."""
-    height, width = clip.shape[-2:]
-    size = [side * short_side // min(height, width) for side in (height, width)]
-    return F.interpolate(to_float(clip), size, mode="bilinear", align_corners=False, antialias=antialias)
-
-
 def draw_box(
     frame_size: Sequence[int],
     scale: tuple[float, float],
@@ -162,7 +155,7 @@ class RandScaleCropClip(RandClipTransform):
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Resize and cut."""
-        clip = scale_short_side(clip, self.length)
+        clip = TF.resize(to_float(clip), [self.length])
         room = [side - self.size + 1 for side in clip.shape[-2:]]
         top, left = (int(share * length) for share, length in zip(self.corner, room, strict=True))
         return clip[..., top : top + self.size, left : left + self.size]
@@ -185,7 +178,7 @@ class ScaleCropClip(Transform):
 
         The clip ``(C, T, H, W)`` becomes a floating-point one ``(C, T, size, size)``.
         """
-        clip = scale_short_side(clip, self.short_side)
+        clip = TF.resize(to_float(clip), [self.short_side])
         share = crop / (num_crops - 1) if num_crops > 1 else 0.5
         height, width = clip.shape[-2:]
         top = round((height - self.size) * (share if height > width else 0.5))

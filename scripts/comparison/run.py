@@ -21,7 +21,7 @@ from endofm_monai.handlers.checkpoint import STOP_CODE
 from endofm_monai.utils import read_json, sha256, write_json
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
-    "classification": ("f1", "metrics.json", "video/scores", "{}/value", "video/scores/{}/interval_95"),
+    "classification": ("f1", "metrics.json", "video/scores", "{}/value", "video/scores/{}/interval"),
     "segmentation": ("dice", "segmentation.json", "clean/per_frame", "{}/value", "clean/per_frame/{}/interval"),
     "detection": ("ap50", "detection.json", "scores", "{}", "intervals/{}"),
 }

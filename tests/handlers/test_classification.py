@@ -91,7 +91,7 @@ def test_report(tmp_path):
     assert report["clip"]["confusion_matrix"] == [[2, 1], [3, 1]]
     accuracy = report["video"]["scores"]["accuracy"]
     assert accuracy["value"] == 0.75
-    assert accuracy["interval_95"] == [0.25, 1.0]
+    assert accuracy["interval"] == [0.25, 1.0]
     rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
     assert [row["video"] for row in rows] == ["a", "b", "c", "d"]
     assert float(rows[0]["abnormal"]) == pytest.approx(0.55)
@@ -145,7 +145,7 @@ def test_bootstrap_draws_groups(tmp_path):
     for dataset in (Predicted, Grouped):
         evaluate(clips, tmp_path, score="accuracy", batch_size=8, dataset=dataset, resamples=40)
         scores = json.loads((tmp_path / "metrics.json").read_text())["video"]["scores"]
-        widths.append(scores["accuracy"]["interval_95"])
+        widths.append(scores["accuracy"]["interval"])
     assert widths[0] != widths[1]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from PIL import Image
 from processes import run_two_processes
 from video_answers import evaluate_videos, write_frames
 
@@ -141,18 +140,6 @@ def test_key_metric_takes_each_frame_for_itself_without_a_report(tmp_path):
     assert engine.state.metrics["score"] == pytest.approx((3 * 0.5 + 2 * 1) / 5)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate_videos([{**item, "image": "no.mp4"}], answer, metric=SegmentationReport())
-
-
-def test_masks_have_the_key_and_the_reader_that_are_asked_for(data, tmp_path):
-    gray = write_frames(tmp_path / "gray", [square(4).numpy() * 128] * 3)
-    items = [{**item, "gray": gray} for item in data[:1]]
-
-    def read(path: str) -> np.ndarray:
-        return np.asarray(Image.open(path)) == 128
-
-    assert run(items, [4], None, mask_key="gray", read_mask=read).state.metrics["score"] == 1
-    with pytest.raises(ValueError, match="nothing to evaluate"):  # it is no mask by the usual rule
-        run(items, [4], None, mask_key="gray")
 
 
 def evaluate_rank(rank: int, data: list[dict], folder: str) -> None:

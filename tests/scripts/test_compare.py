@@ -51,7 +51,7 @@ def trained(scripts, monkeypatch):
         else:
             assert settings["weights"] == str(folder / "models" / "model.pt")
             value = settings["seed"] + settings.get("learning_rate", 0)
-            score = {"value": value, "interval_95": [value - 0.5, value + 1]}
+            score = {"value": value, "interval": [value - 0.5, value + 1]}
             (folder / "evaluate").mkdir()
             (folder / "evaluate" / "metrics.json").write_text(json.dumps({"video": {"scores": {"f1": score}}}))
         return 1.5

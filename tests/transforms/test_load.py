@@ -14,7 +14,6 @@ from monai.data import MetaTensor, list_data_collate
 from PIL import Image
 
 from endofm_monai.data import (
-    CenterFrames,
     ClipDataset,
     ClipReadError,
     RandomWindow,
@@ -51,8 +50,6 @@ def numbers(frames: torch.Tensor) -> list[int]:
         (None, list(range(FRAMES))),
         (UniformFrames(4), [0, 13, 26, 39]),
         (UniformFrames(1), [0]),
-        (CenterFrames(4), [18, 19, 20, 21]),
-        (CenterFrames(42), [*range(40), 39, 39]),
     ],
 )
 def test_frames_and_metadata(clip: Path, sampler: Any, expected: list[int]) -> None:

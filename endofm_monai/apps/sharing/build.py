@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import os
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from endofm_monai.apps.sharing.export import EXPORTED_NAMES, clip_shape, export_
 from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
 from endofm_monai.inferers.bundle import released_settings
-from endofm_monai.utils import as_class_names, sha256, write_json
+from endofm_monai.utils import as_class_names, read_json, sha256, write_json
 from endofm_monai.weights import save_weights
 
 WEIGHT_FORMATS = ("pt", "safetensors")
@@ -95,18 +94,19 @@ def build_bundle(
             if place.is_dir():
                 shutil.rmtree(place)
             os.replace(made, place)
-    add_to_listing(output / archive.name, _read(output / bundle.name / "configs" / "metadata.json")["version"])
+    metadata = read_json(output / bundle.name / "configs" / "metadata.json", dict)
+    add_to_listing(output / archive.name, metadata["version"])
     write_zoo_tests(bundle.name, output / "ci" / "unit_tests")
     return output / archive.name
 
 
 def write_data_format(folder: Path) -> None:
     """Say in a bundle's metadata what its network takes and gives, as ``inference.json`` makes it."""
-    inference = _read(folder / "configs" / "inference.json")
+    inference = read_json(folder / "configs" / "inference.json", dict)
     network, shape = ConfigParser(dict(inference)).get_parsed_content("network_def").eval(), clip_shape(inference)
     with torch.no_grad():
         _, channels, *places = network(torch.zeros(1, 3, *shape)).shape
-    metadata = _read(folder / "configs" / "metadata.json")
+    metadata = read_json(folder / "configs" / "metadata.json", dict)
     data_format = metadata["network_data_format"]
     pred = data_format["outputs"]["pred"]
     names = list(pred["channel_def"].values())
@@ -140,7 +140,7 @@ def fill_model_card(
     """
     folder = Path(folder)
     card = folder / "docs" / "model_card.md"
-    lines = [f"Version {_read(folder / 'configs' / 'metadata.json')['version']} of the bundle.", ""]
+    lines = [f"Version {read_json(folder / 'configs' / 'metadata.json', dict)['version']} of the bundle.", ""]
     lines += [f"Trained on: {trained_on or 'not stated by those who share these weights'}.".replace("..", "."), ""]
     lines += ["| file | bytes | SHA-256 |", "| --- | --- | --- |"]
     for path in sorted((folder / "models").iterdir()):
@@ -159,7 +159,7 @@ def fill_model_card(
 def _results(report: str | os.PathLike | None) -> str:
     if report is None:
         return "These weights came without results: nothing is known of how well they do."
-    content = _read(Path(report))
+    content = read_json(Path(report), dict)
     rows = list(_rows(content, ""))
     if not rows:
         raise ValueError(f"{report}: has no score; expected the JSON report of the bundle's evaluate.json.")
@@ -193,7 +193,7 @@ def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> 
     A key at the top must be there; one below it, such as ``network_def::img_size``, may be new.
     """
     for path in sorted({*configs.glob("*.json")} - {configs / "metadata.json"}):
-        content = _read(path)
+        content = read_json(path, dict)
         for key, value in overrides.items():
             *parents, last = key.split("::")
             section = content
@@ -204,7 +204,7 @@ def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> 
         if isinstance(content.get("weights"), str):
             content["weights"] = f"$@bundle_root + '/models/model.{weights_format}'"
         write_json(path, content, indent=4)
-    for name, content in overlays(_read(configs / "inference.json")).items():
+    for name, content in overlays(read_json(configs / "inference.json", dict)).items():
         write_json(configs / f"{name}.json", content, indent=4)
 
 
@@ -219,7 +219,3 @@ def _zip(folder: Path) -> Path:
             with path.open("rb") as source, file.open(entry, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target)
     return archive
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

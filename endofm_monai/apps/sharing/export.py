@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import os
 import tempfile
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 
 from endofm_monai.inferers.bundle import released_settings
-from endofm_monai.utils import atomic_path, check_settings, nearest_key, write_json
+from endofm_monai.utils import atomic_path, check_settings, nearest_key, read_json, write_json
 from endofm_monai.weights import load_published
 
 EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
@@ -31,7 +30,7 @@ def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> 
     config = bundle / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"{config}: is missing; `bundle` must be the folder of a bundle.")
-    parser = ConfigParser(json.loads(config.read_text(encoding="utf-8")))
+    parser = ConfigParser(read_json(config, dict))
     for key in (key for key in overrides if key.split("::")[0] not in parser.get()):
         raise ValueError(f"{config}: has no key `{key}`.{nearest_key(key, parser.get())}")
     parser.update({**released_settings(bundle, Path(weights)), **overrides})

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from monai.fl.utils.constants import ExtraItems, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
 from monai.networks.utils import copy_model_state
 from torch import nn
+
+from endofm_monai.utils import read_json
 
 ROUND = "current_round"
 """Key of the ``extra`` of :meth:`FederatedClient.train`: the number of the round, from 0."""
@@ -69,6 +70,6 @@ def initial_network(bundle: str, **settings: Any) -> nn.Module:
         bundle: the bundle's folder.
         settings: values for keys of ``train.json``, as at the clients.
     """
-    parser = ConfigParser(json.loads(Path(bundle, "configs", "train.json").read_text(encoding="utf-8")))
+    parser = ConfigParser(read_json(Path(bundle, "configs", "train.json"), dict))
     parser.update({**settings, "device": "$torch.device('cpu')"})
     return parser.get_parsed_content("network")

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser, push_to_hf_hub
 from monai.utils import optional_import
 
-from endofm_monai.utils import sha256, write_json
+from endofm_monai.utils import read_json, sha256, write_json
 
 _, has_hub = optional_import("huggingface_hub")
 
@@ -62,7 +61,7 @@ def add_to_listing(archive: str | os.PathLike, version: str) -> Path:
     """Add a bundle's zip, by its name, to ``model_info.json`` beside it, in the form of the Model Zoo's own list."""
     archive = Path(archive)
     listing = archive.with_name(LISTING)
-    entries = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else {}
+    entries = read_json(listing, dict) if listing.exists() else {}
     checksum = hashlib.sha1(archive.read_bytes()).hexdigest()  # the zoo's choice
     entries[f"{archive.stem}_v{version}"] = {"checksum": checksum, "source": archive.name}
     write_json(listing, dict(sorted(entries.items())), indent=4)
@@ -76,7 +75,7 @@ def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list
     but compared as numbers.
     """
     versions: dict[str, list[str]] = {}
-    for entry in json.loads((Path(folder) / LISTING).read_text(encoding="utf-8")):
+    for entry in read_json(Path(folder) / LISTING, dict):
         name, _, version = entry.rpartition("_v")
         versions.setdefault(name, []).append(version)
     for found in versions.values():
@@ -105,7 +104,7 @@ def push_bundle(
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise ValueError(f"`repo` must be 'owner/name', but got {repo!r}.")
     check_large_files(folder)
-    version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
+    version = read_json(folder / "configs" / "metadata.json", dict)["version"]
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     verb, kind = "Would push" if dry_run else "Pushing", "private" if private else "public"
     print(f"{verb} version {version} to {repo} ({kind}):")

@@ -6,20 +6,13 @@ from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
+from monai.networks.blocks import Swish
 from torch import nn
 
 from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
 from endofm_monai.networks.blocks.divided_space_time import SelfAttention
 
 STORAGE_TOKENS = 4  # of DINOv3, between class token and patches
-
-
-class QuickGELU(nn.Module):
-    """CLIP's activation."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give ``x * sigmoid(1.702 x)``."""
-        return x * torch.sigmoid(1.702 * x)
 
 
 class RotaryPositions(nn.Module):
@@ -97,7 +90,7 @@ class FrameBlock(nn.Module):
         self.attn = FrameAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=eps)
         hidden = int(embed_dim * mlp_ratio)
-        act = QuickGELU() if variant == "clip" else nn.GELU()
+        act = Swish(1.702) if variant == "clip" else nn.GELU()  # the former is called QuickGELU
         self.mlp = nn.Sequential(
             OrderedDict(fc1=nn.Linear(embed_dim, hidden), act=act, fc2=nn.Linear(hidden, embed_dim))
         )

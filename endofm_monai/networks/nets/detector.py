@@ -10,7 +10,7 @@ from endofm_monai.networks.blocks import DetectionHead, DetectionPyramid, FrameF
 from endofm_monai.networks.nets.endofm import EndoFM
 
 # channels of neck and head, and convolutions of each tower; "base" is the published one
-SIZES = {"tiny": (64, 2), "small": (128, 2), "base": (256, 4), "large": (256, 4)}
+SIZES = {"mini": (64, 2), "tiny": (64, 2), "small": (128, 2), "base": (256, 4), "large": (256, 4)}
 
 
 class EndoFMDetector(nn.Module):
