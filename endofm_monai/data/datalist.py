@@ -127,12 +127,14 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
     No two of a list have the same name, but several may be of one ``video``. A clip has the name of its path from
     ``root`` on without suffix, a part of a video ``<video>_<first>-<last>`` and a list of frames
     ``<folder>/<first>-<last>``. Where names would be the same (``a.mp4`` and ``a.avi``), the second gets ``_2`` and so
-    on. Parts are separated by ``/``, and cut where with a suffix they would be too long for a file's name.
+    on, and where results would replace other files of a run as well. Parts are separated by ``/``, and cut where with a
+    suffix they would be too long for a file's name.
     """
-    root, named, taken = os.path.realpath(root), [], set[str]()
-    for item in items:
-        name = base = "/".join(map(_shorten, _name(item["image"], root).split("/")))
-        count = 1
+    root = os.path.realpath(root)
+    bases = ["/".join(map(_shorten, _name(item["image"], root).split("/"))) for item in items]
+    named, taken = [], {"settings", *(f"{base}/{file}" for base in bases for file in ("masks", "detections"))}
+    for item, base in zip(items, bases, strict=True):
+        name, count = base, 1
         while name in taken:
             count += 1
             name = f"{base}_{count}"

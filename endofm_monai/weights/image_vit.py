@@ -17,6 +17,7 @@ _MARKS = {  # of the variants of FrameViT
     "dinov3": "whose positions turn queries and keys (DINOv3)",
 }
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
+_LARGEST_PATCH = 64  # pixels: to resample a kernel takes memory by their fourth power
 _DROPPED = {
     "head": "head dropped",
     **dict.fromkeys(("encoder", "decoder", "neck"), "what its task adds dropped"),  # of this project's networks
@@ -59,6 +60,7 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     tables = [name for name in _RESAMPLED if name in network.state_dict()]
     if absent := [name for name in tables if name not in state]:
         raise WeightsError(f"{weights.file}: is an image ViT without {absent}.")
+    _check_shapes(state, network.state_dict(), weights.file)
     mlp = [state[name].shape for name in state if name.startswith("blocks.0.mlp.") and name.endswith(".weight")]
     if len(mlp) != 2 or mlp[0] != mlp[1][::-1]:
         raise WeightsError(f"{weights.file}: is an image ViT with a gated MLP (SwiGLU), but {kind} has a plain one.")
@@ -87,6 +89,23 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     temporal = ["temporal attention starts from the spatial one"] if network.temporal else []
     notes = (*resampled, *temporal, *dropped)
     return replace(weights, layout=f"image ViT in a {weights.layout}", state=state, notes=notes)
+
+
+def _check_shapes(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], file: object) -> None:
+    """Raise a ``WeightsError`` where a tensor cannot be what its name says, before anything is computed of it."""
+    for name, tensor in state.items():
+        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
+        if layer != name:  # of LayerScale, which scales the outputs of this layer
+            wanted = state[f"{layer}.bias"].shape if f"{layer}.bias" in state else f"those of {layer}.bias"
+            fits = tensor.shape == wanted
+        elif name == "patch_embed.proj.weight":
+            wanted = f"(D, C, P, P), P at most {_LARGEST_PATCH}"
+            fits = tensor.ndim == 4 and tensor.shape[2] == tensor.shape[3] <= _LARGEST_PATCH
+        else:
+            wanted = f"{own[name].ndim} dimensions" if name in own else "any"
+            fits = name not in own or tensor.ndim == own[name].ndim
+        if not fits or not tensor.numel():
+            raise WeightsError(f"{file}: `{name}` has the shape {tuple(tensor.shape)}, but needs {wanted}.")
 
 
 def variant_of(state: Mapping[str, torch.Tensor]) -> str:

@@ -113,10 +113,12 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
         "positions": ("pos_embed", 1),
         "num_frames": ("time_embed", 1),
     }
-    sizes = {name: state[key].shape[axis] for name, (key, axis) in where.items() if key in state}
+    sizes = {
+        name: state[key].shape[axis] for name, (key, axis) in where.items() if key in state and state[key].ndim > axis
+    }
     blocks = [key for key in state if key.startswith("blocks.")]
     sizes["depth"] = len({key.split(".")[1] for key in blocks if not is_adapter_key(key)})
-    adapters = [state[key].shape[0] for key in blocks if is_adapter_key(key) and key.endswith(".conv.bias")]
+    adapters = [state[key].numel() for key in blocks if is_adapter_key(key) and key.endswith(".conv.bias")]
     sizes |= {"adapters": len(adapters), "adapter_dim": max(adapters, default=0)}
     order = [*where, "adapters", "adapter_dim"]
     return ", ".join(f"{name} {sizes[name]}" for name in order if sizes.get(name)) or "no transformer"

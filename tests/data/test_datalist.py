@@ -201,6 +201,11 @@ def test_no_two_clips_have_the_same_name():
     assert names_of(clips) == ["a", "a_2", "a_2_2", "a_0-9", "b/1-3", "b/1-3_2", "b/1"]
 
 
+def test_no_result_replaces_another_file_of_a_run():
+    clips = ["/data/settings.mp4", "/data/a.mp4", "/data/a/masks.mp4", "/data/a/detections.mp4", "/data/b/masks.mp4"]
+    assert names_of(clips) == ["settings_2", "a", "a/masks_2", "a/detections_2", "b/masks"]
+
+
 def test_items_keep_their_video_and_get_a_name():
     first, second, third = name_clips(
         [

@@ -176,6 +176,25 @@ def test_another_kind_of_image_vit_is_named(make_backbone, image_state, start, e
         start(make_backbone(), image_state() | extra)
 
 
+@pytest.mark.parametrize(
+    ("key", "shape", "needed"),
+    [
+        ("patch_embed.proj.weight", (48, 768), r"\(D, C, P, P\), P at most 64"),
+        ("patch_embed.proj.weight", (48, 3, 65, 65), r"\(D, C, P, P\), P at most 64"),
+        ("patch_embed.proj.weight", (), r"\(D, C, P, P\), P at most 64"),
+        ("pos_embed", (17, 48), "3 dimensions"),
+        ("pos_embed", (1, 0, 48), "3 dimensions"),
+        ("cls_token", (48,), "3 dimensions"),
+        ("blocks.1.attn.qkv.weight", (48,), "2 dimensions"),
+        ("blocks.1.ls1.gamma", (7,), r"torch\.Size\(\[48\]\)"),
+        ("blocks.9.ls2.gamma", (48,), r"those of blocks\.9\.mlp\.fc2\.bias"),
+    ],
+)
+def test_a_tensor_that_cannot_be_what_its_name_says(make_backbone, image_state, start, key, shape, needed):
+    with pytest.raises(WeightsError, match=rf"vit\.pth: `{key}` has the shape .*, but needs {needed}"):
+        start(make_backbone(), image_state() | {key: torch.ones(shape)})
+
+
 def test_an_image_vit_without_positions(make_backbone, image_state, start):
     state = image_state()
     del state["pos_embed"]

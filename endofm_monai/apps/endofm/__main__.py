@@ -21,6 +21,7 @@ import endofm_monai
 from endofm_monai.apps.endofm.findings import status_of
 from endofm_monai.apps.endofm.report import write_report
 from endofm_monai.data import list_videos, split_frames
+from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 from endofm_monai.inferers.bundle import TASKS
 from endofm_monai.utils import (
@@ -157,6 +158,14 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
     return bundles
 
 
+def _state_of(clip: str | Sequence[str]) -> list[int]:
+    """Bytes and times of change, summed over the files of a clip: other pictures in a folder are another clip."""
+    paths = [Path(split_frames(path)[0]) for path in ensure_tuple(clip)]
+    files = frame_images(paths[0]) if paths[0].is_dir() else paths
+    states = [os.stat(file) for file in files]
+    return [sum(state.st_size for state in states), sum(state.st_mtime_ns for state in states)]
+
+
 def _claim(
     folder: Path,
     source: str,
@@ -167,8 +176,7 @@ def _claim(
     """Note in ``run.json`` what the results of a folder are of, and refuse to mix others with them."""
     check_writable(folder)
     path = folder / "run.json"
-    files = {item["name"]: os.stat(split_frames(ensure_tuple(item["image"])[0])[0]) for item in videos}
-    states = {name: [file.st_size, file.st_mtime_ns] for name, file in files.items()}
+    states = {item["name"]: _state_of(item["image"]) for item in videos}
     models = {
         opened.task: {
             "bundle": str(opened.path),

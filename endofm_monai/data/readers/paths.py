@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -53,9 +53,7 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
     """
     clips: list[Path] = []
     unused: list[str] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names = [name for name in names if not name.startswith(".")]
+    for parent, names in _walk(folder):
         files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
         images = [] if files else frame_images(parent)
         if images and not _holds_several(images[0]):
@@ -69,9 +67,23 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """List the files in a folder and below it whose names end in one of ``suffixes``, and log which are not used."""
-    files = [path for path in sorted(folder.rglob("*")) if not path.name.startswith(".") and path.is_file()]
+    files = sorted(Path(parent, name) for parent, names in _walk(folder) for name in names)
     _log_unused(folder, [path.name for path in files if not has_suffix(path, suffixes)])
     return [path for path in files if has_suffix(path, suffixes)]
+
+
+def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+    """Give a folder and all below it, each with the names of its files, without what is hidden.
+
+    A folder that cannot be read is an error: its clips would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield parent, [name for name in names if not name.startswith(".")]
 
 
 def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:

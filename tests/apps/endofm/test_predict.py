@@ -116,6 +116,21 @@ def test_a_file_that_changed_since_is_another_one(bundles, tmp_path):
         predict(str(video), str(tmp_path / "out"), **options)
 
 
+def test_another_picture_in_a_folder_makes_it_another_clip(bundles, tmp_path):
+    for number in range(2):
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(tmp_path / "clip" / f"{number}.bmp")
+    options = {"bundle": str(bundles / "endofm_polyp_classification"), "device": "cpu"}
+    predict(str(tmp_path / "clip"), str(tmp_path / "out"), **options)
+    (tmp_path / "clip" / "Thumbs.db").touch()
+    predict(str(tmp_path / "clip"), str(tmp_path / "out"), **options)
+    with (tmp_path / "clip" / "0.bmp").open("r+b") as file:  # leaves the folder's own time of change
+        file.seek(-3, os.SEEK_END)
+        file.write(b"\xff")
+    with pytest.raises(FileExistsError, match="is another file than when it began"):
+        predict(str(tmp_path / "clip"), str(tmp_path / "out"), **options)
+
+
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(bundles, tmp_path, monkeypatch, capsys):
     folder, out = tmp_path / "videos", tmp_path / "out"
     folder.mkdir()

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,28 @@ def test_clips_below_a_folder(tmp_path: Path) -> None:
     found = [path.relative_to(tmp_path).as_posix() for path in find_clips(tmp_path)]
     expected = ["b/case2.MKV", "b/case10.mp4", "cine.dcm", "frames", "frames/more/video.avi", "scan.nii", "scan.nii.gz"]
     assert found == expected
+
+
+def test_files_below_a_folder_without_hidden_ones(tmp_path: Path) -> None:
+    make(tmp_path, "b/2.png", "b/.thumbs/1.png", ".ipynb_checkpoints/3.png", "a.png", ".4.png")
+    assert list_files(tmp_path, (".png",)) == [tmp_path / "a.png", tmp_path / "b" / "2.png"]
+
+
+@pytest.mark.parametrize("find", [find_clips, lambda folder: list_files(folder, (".mp4",))])
+def test_a_folder_that_cannot_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Any
+) -> None:
+    make(tmp_path, "a/1.mp4", "b/2.mp4")
+    scandir = os.scandir
+
+    def locked(folder: str) -> Any:  # also for who may read everything
+        if Path(folder) == tmp_path / "b":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(PermissionError, match="Permission denied: .*b"):
+        find(tmp_path)
 
 
 def test_dicom_files_without_a_suffix(tmp_path: Path) -> None:
