@@ -25,6 +25,7 @@ from endofm_monai.utils import read_json, write_json
 
 logger = logging.getLogger(__name__)
 Size = tuple[int, int]  # height and width
+_UNKNOWN = (0, 0)
 
 
 def datalist_from_coco(
@@ -72,7 +73,8 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
         images = {image["id"]: image for image in content["images"]}
         videos = _group(content, path)
         annotations = [each for each in content["annotations"] if not each.get("iscrowd")]
-        sizes = _sizes(videos, images, root, path)
+        has_masks = outlines and any(isinstance(each.get("segmentation"), dict) for each in annotations)
+        sizes = _sizes(videos, images, root, path, has_masks)
     except (AttributeError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: is no JSON in COCO's format ({type(error).__name__}: {error}).") from error
     if crowds := len(content["annotations"]) - len(annotations):
@@ -109,24 +111,27 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
 
 
 def _sizes(
-    videos: Sequence[tuple[dict[str, Any], list[Any]]], images: Mapping[Any, Any], root: Path, path: Path
+    videos: Sequence[tuple[dict[str, Any], list[Any]]],
+    images: Mapping[Any, Any],
+    root: Path,
+    path: Path,
+    has_masks: bool,
 ) -> dict[Any, tuple[Size, Size]]:
-    """Sizes that each image had when it was annotated, and that its file has, where both are known."""
+    """Sizes that each image had when it was annotated, and that its file has; the same where only one is known."""
     sizes: dict[Any, tuple[Size, Size]] = {}
     for video, frames in videos:
         source = video["image"] if isinstance(video["image"], str) else video["image"][:1]
         first = root / (source if isinstance(source, str) else "".join(source))
-        declared = {image: (images[image].get("height"), images[image].get("width")) for image in frames}
-        size = None
-        if os.path.exists(first) and any(all(each) for each in declared.values()):
+        declared = {image: (images[image].get("height") or 0, images[image].get("width") or 0) for image in frames}
+        size = _UNKNOWN
+        if os.path.exists(first) and (has_masks or any(all(each) for each in declared.values())):
             with open_clip(str(first) if isinstance(source, str) else [str(first)]) as reader:
                 size = reader.probe().height, reader.probe().width  # of all frames of a clip
         for image, drawn in declared.items():
-            if size is None or not all(drawn):
-                sizes[image] = (1, 1), (1, 1)
-                continue
-            check_proportions(drawn, size, f"{path}: {images[image]['file_name']}")
-            sizes[image] = drawn, size
+            sizes[image] = size, size
+            if all(drawn):
+                sizes[image] = drawn, drawn if size == _UNKNOWN else size
+                check_proportions(*sizes[image], f"{path}: {images[image]['file_name']}")
     return sizes
 
 
@@ -158,14 +163,13 @@ def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], drawn: Siz
         return [{"label": label, "polygon": polygon, **info} for polygon in polygons]
     if not isinstance(segmentation["counts"], list):
         raise ValueError("has a mask of compressed runs; write them as lists of numbers")
-    mask = mask_from_coco(segmentation)
-    if drawn != size and mask.shape != drawn:
-        raise ValueError(f"has a mask of {mask.shape[1]}x{mask.shape[0]} on an image of {drawn[1]}x{drawn[0]}")
-    return (
-        [{"label": label, "mask": list(scale_points("mask", mask_points(mask), drawn, size)), **info}]
-        if mask.any()
-        else []
-    )
+    mask = mask_from_coco(segmentation)  # which has a size of its own
+    if not mask.any():
+        return []
+    if size == _UNKNOWN:
+        size = mask.shape
+    check_proportions(mask.shape, size, "its mask")
+    return [{"label": label, "mask": list(scale_points("mask", mask_points(mask), mask.shape, size)), **info}]
 
 
 def write_coco_annotations(

@@ -87,6 +87,8 @@ def scale_points(
     if kind != "mask":
         factors = size[1] / drawn[1], size[0] / drawn[0]
         return tuple(round(value * factors[place % 2], 6) for place, value in enumerate(points))
+    if max(size) > MAX_SIDE:
+        raise ValueError(f"holds a mask for a frame of {size[1]}x{size[0]}; expected sides of up to {MAX_SIDE}")
     rows, columns = ((np.arange(n) + 0.5) * of // n for n, of in zip(size, drawn, strict=True))
     mask = mask_from_points(points, *drawn)[np.ix_(rows.astype(int), columns.astype(int))]
     if not mask.any():

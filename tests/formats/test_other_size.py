@@ -111,11 +111,14 @@ def test_a_tag_counts_across_a_deleted_frame(folder):
     ]
 
 
-def coco(folder: Path, *annotations: dict[str, Any], size: tuple[int, int] = (1280, 768)) -> list[dict[str, Any]]:
+def coco(
+    folder: Path, *annotations: dict[str, Any], size: tuple[int, int] | None = (1280, 768), picture: str = "0.png"
+) -> list[dict[str, Any]]:
     Image.new("RGB", (160, 96)).save(folder / "0.png")
+    declared = dict(zip(("width", "height"), size or (), strict=False))
     content = {
         "categories": [{"id": 1, "name": "polyp"}],
-        "images": [{"id": 1, "file_name": "0.png", "width": size[0], "height": size[1]}],
+        "images": [{"id": 1, "file_name": picture, **declared}],
         "annotations": [{"id": 5 + n, "image_id": 1, "category_id": 1, **each} for n, each in enumerate(annotations)],
     }
     (folder / "coco.json").write_text(json.dumps(content))
@@ -137,6 +140,40 @@ def test_coco_comes_in_pixels_of_the_file(folder):
         ValueError, match=r"coco\.json: 0\.png: was drawn on frames of 1280x960, but the file has 160x96"
     ):
         coco(folder, box, size=(1280, 960))
+
+
+HALF = {"size": [48, 80], "counts": [48 * 40, 48 * 40]}  # the right half of the picture
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"size": (160, 96)}, [80, 0, 80, 96, 0, 80 * 96]),
+        ({"size": (1280, 768)}, [80, 0, 80, 96, 0, 80 * 96]),
+        ({"size": None}, [80, 0, 80, 96, 0, 80 * 96]),
+        ({"size": (320, 192), "picture": "missing.png"}, [160, 0, 160, 192, 0, 160 * 192]),
+        ({"size": None, "picture": "missing.png"}, [40, 0, 40, 48, 0, 40 * 48]),
+    ],
+    ids=["as the file", "of another", "undeclared", "no file", "unknown"],
+)
+def test_a_mask_of_coco_has_a_size_of_its_own(folder, changes, expected):
+    (item,) = coco(folder, {"segmentation": HALF}, **changes)
+    assert [outline["mask"] for outline in item["outline"][0]] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": (160, 96)}, "its mask: was drawn on frames of 80x40, but the file has 160x96"),
+        ({"size": None}, "its mask: was drawn on frames of 80x40, but the file has 160x96"),
+        ({"size": (160, 96), "picture": "missing.png"}, "its mask: was drawn on frames of 80x40, but"),
+        ({"size": (2 * 10**9, 10**9), "picture": "missing.png"}, "a frame of 2000000000x1000000000; expected sides of"),
+    ],
+    ids=["as the file", "undeclared", "no file", "too large"],
+)
+def test_a_mask_of_coco_of_other_proportions_is_named(folder, changes, message):
+    with pytest.raises(ValueError, match=rf"^[^\n]*coco\.json: annotation 5: [^\n]*{message}[^\n]*$"):
+        coco(folder, {"segmentation": {"size": [40, 80], "counts": [0, 40 * 80]}}, **changes)
 
 
 def test_a_crowd_is_no_polyp(folder, caplog):
