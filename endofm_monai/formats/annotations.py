@@ -1,15 +1,18 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 from endofm_monai.formats.masks import check_proportions, scale_points
 from endofm_monai.inferers.linking import BoxTrack
 
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 TRACK = "track"
 """Attribute of single shapes with the number of the polyp that they show, where tracks cannot be uploaded."""
 
@@ -90,6 +93,16 @@ class Annotations:
 
     def __str__(self) -> str:
         return self.file or self.name
+
+
+def unique(pairs: Iterable[tuple[Key, Value]], two: str) -> dict[Key, Value]:
+    """What a file lists, by its ids or names; a ``ValueError`` of what there are ``two`` names both of one key."""
+    found: dict[Key, Value] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{two} {key!r}: {found[key]!r} and {value!r}")
+        found[key] = value
+    return found
 
 
 def unknown_frames(track: Track, is_complete: bool) -> set[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from endofm_monai.data import open_clip
 from endofm_monai.data.readers.paths import natural_key
-from endofm_monai.formats.annotations import Shape
+from endofm_monai.formats.annotations import Shape, unique
 from endofm_monai.formats.items import item_shapes
 from endofm_monai.formats.masks import (
     check_proportions,
@@ -69,7 +69,8 @@ def datalist_from_coco(
 def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: Path) -> list[dict[str, Any]]:
     content: Any = read_json(path, object)
     try:
-        names = {category["id"]: category["name"] for category in content["categories"]}
+        categories = ((each["id"], each["name"]) for each in content["categories"])
+        names = unique(categories, f"{path}: has two categories of id")
         images = {image["id"]: image for image in content["images"]}
         videos = _group(content, path)
         annotations = [each for each in content["annotations"] if not each.get("iscrowd")]
@@ -137,21 +138,27 @@ def _sizes(
 
 def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any], list[Any]]]:
     """Head of the item of each video, and the ids of its images in order."""
-    images = {image["id"]: image["file_name"] for image in content["images"]}
+    listed = content["images"]
+    images = unique(((image["id"], image["file_name"]) for image in listed), f"{path}: has two images of id")
     frames: dict[Any, list[Any]] = defaultdict(list)
+
+    def names(ids: Sequence[Any]) -> list[str]:
+        return list(unique(((images[id_], id_) for id_ in ids), f"{path}: has two images of file_name"))
+
     if "videos" not in content:
         for image in sorted(images, key=lambda image: natural_key(images[image])):
             frames[os.path.dirname(images[image])].append(image)
-        return [
-            ({"image": [images[id_] for id_ in ids], "video": folder or path.stem}, ids)
-            for folder, ids in frames.items()
-        ]
-    for image in sorted(content["images"], key=lambda image: image["frame_index"]):
+        return [({"image": names(ids), "video": folder or path.stem}, ids) for folder, ids in frames.items()]
+    places = (((image["video_id"], image["frame_index"]), image["file_name"]) for image in listed)
+    unique(places, f"{path}: has two images of video and frame")
+    for image in sorted(listed, key=lambda image: image["frame_index"]):
         frames[image["video_id"]].append(image["id"])
+    unique(((video["id"], video["name"]) for video in content["videos"]), f"{path}: has two videos of id")
     heads = []
     for video in content["videos"]:
         ids = frames[video["id"]]
-        heads.append(({"image": video.get("file_name", [images[id_] for id_ in ids]), "video": video["name"]}, ids))
+        source = video["file_name"] if "file_name" in video else names(ids)
+        heads.append(({"image": source, "video": video["name"]}, ids))
     return heads
 
 

@@ -9,13 +9,14 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import NoReturn
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 from xml.parsers import expat
 
-from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, unknown_frames
+from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, unique, unknown_frames
 from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
 from endofm_monai.utils import atomic_path, open_zip
 
@@ -174,7 +175,8 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
     start, count = int(task.findtext("start_frame") or 0) if is_video else 0, int(task.findtext("size") or 0)
     if not 0 <= count <= MAX_FRAMES or start < 0:
         raise ValueError(f"the task has {count} frames from {start} on; expected up to {MAX_FRAMES}")
-    listed = [int(image.attrib["id"]) for image in images]  # CVAT leaves deleted ones out
+    ids = ((int(image.attrib["id"]), image.get("name")) for image in images)
+    listed = list(unique(ids, "has two images of id"))  # CVAT leaves deleted ones out
     numbers = range(start, start + count) if is_video else listed
     frames = {number: place for place, number in enumerate(numbers)}
     height, width = _frame_size(task, images)
@@ -188,6 +190,7 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
         return _read_shape(element, height, width)
 
     tracks = [_read_track(element, place, shape) for element in root.iterfind("track")]
+    unique(((track.number, track.label) for track in tracks if track.number is not None), "has two tracks of id")
     left_out: set[int] = set()
     if is_video:
         if images and not tracks:  # an export "for images" lists every frame
@@ -203,6 +206,7 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
                 tags.setdefault(frame, []).append(tag)
             else:
                 tracks.append(_track(element, {frame: shape(element)}, None))
+    names = () if is_video else ((image.attrib["name"], image.attrib["id"]) for image in images)
     annotations = Annotations(
         name=task.findtext("name") or "",
         frames=len(frames),
@@ -211,7 +215,7 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
         labels=[label.text or "" for label in task.iterfind("labels/label/name")],
         tracks=tracks,
         tags=tags,
-        images=[] if is_video else [image.attrib["name"] for image in images],
+        images=list(unique(names, "has two images of name")),
         source=task.findtext("source") or "",
         start=start,
         left_out=frozenset(left_out),
@@ -233,8 +237,10 @@ def _frame_size(task: Element, images: list[Element]) -> tuple[int, int]:
 
 
 def _read_track(element: Element, place: Callable[[str], int], shape: Callable[[Element], Shape]) -> Track:
-    read = {place(child.attrib["frame"]): shape(child) for child in element}
-    shapes = [(frame, read[frame]) for frame in sorted(read)]
+    read = [(child.attrib["frame"], shape(child)) for child in element]
+    places = ((int(frame), (each.kind, *each.points[:4])) for frame, each in read)
+    unique(places, f"has two shapes of track {element.get('id')} in frame")
+    shapes = sorted(((place(frame), each) for frame, each in read), key=itemgetter(0))
     if not shapes:
         raise ValueError(f"the track {element.get('id')} has no shape")
     if shapes[0][1].kind == "mask":  # CVAT cannot track masks, and lists them as tracks of one frame

@@ -27,6 +27,12 @@ def coco(**changes) -> dict:
     }
 
 
+def videos(*images: tuple[int, int, str], **changes) -> dict:
+    keys = ("video_id", "frame_index", "file_name")
+    listed = [{"id": index, **dict(zip(keys, image, strict=True))} for index, image in enumerate(images)]
+    return {**coco(annotations=[]), "videos": [{"id": 1, "name": "a"}], "images": listed, **changes}
+
+
 def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
     for name in ("a/frame2.png", "b/frame2.png", "b/frame10.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -52,6 +58,21 @@ def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
             coco(categories=[{"id": 3, "name": "fold"}, {"id": 7, "name": "fold"}]),
             "class 'fold'; expected one of adenoma",
         ),
+        (
+            coco(categories=[{"id": 3, "name": "instrument"}, {"id": 3, "name": "adenoma"}]),
+            "two categories of id 3: 'instrument' and 'adenoma'",
+        ),
+        (
+            coco(images=[{"id": 0, "file_name": "a/1.png"}, {"id": 0, "file_name": "a/2.png"}]),
+            "two images of id 0: 'a/1.png' and 'a/2.png'",
+        ),
+        (
+            coco(images=[{"id": 0, "file_name": "a/1.png"}, {"id": 2, "file_name": "a/1.png"}]),
+            "two images of file_name 'a/1.png': 0 and 2",
+        ),
+        (videos((1, 0, "a/1.png"), (1, 0, "a/2.png")), r"video and frame \(1, 0\): 'a/1.png' and 'a/2.png'"),
+        (videos((1, 0, "a/1.png"), (1, 1, "a/1.png")), "two images of file_name 'a/1.png': 0 and 1"),
+        (videos(videos=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two videos of id 1: 'a' and 'b'"),
         ({"images": []}, "no JSON in COCO's format"),
         ([], "no JSON in COCO's format"),
     ],

@@ -31,6 +31,7 @@ VIDEO = """<?xml version="1.0" encoding="utf-8"?>
 <mask frame="12" keyframe="1" outside="1" occluded="0" rle="1, 2, 1" left="5" top="6" width="2" height="2" z_order="0"/>
 </track>
 </annotations>"""
+TRACK = VIDEO[VIDEO.index("<track") : VIDEO.index('<track id="1"')]
 IMAGES = """<annotations><version>1.1</version>
 <meta><task><name>frames</name><size>3</size><mode>annotation</mode></task></meta>
 <image id="0" name="a/0.png" width="384" height="288">
@@ -113,6 +114,25 @@ def test_what_is_written_is_what_cvat_imports(video_task, tmp_path):
         ("0", "normal"),
         ("3", "abnormal"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "message"),
+    [
+        (IMAGES, 'id="2"', 'id="0"', "two images of id 0: 'a/0.png' and 'a/2.png'"),
+        (IMAGES, "a/2.png", "a/0.png", "two images of name 'a/0.png': '0' and '2'"),
+        (
+            VIDEO,
+            'frame="11" keyframe="0"',
+            'frame="10"',
+            r"two shapes of track 0 in frame 10: \('box', 1.0, .* and .*\)",
+        ),
+        (VIDEO, TRACK, TRACK + TRACK, "two tracks of id 0: 'polyp' and 'polyp'"),
+    ],
+)
+def test_what_is_there_twice_is_named(tmp_path, text, old, new, message):
+    with pytest.raises(ValueError, match=rf"a\.xml: [^\n]*has {message}\.$"):
+        read(tmp_path, text.replace(old, new))
 
 
 @pytest.mark.parametrize(
