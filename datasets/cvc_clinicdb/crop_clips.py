@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from endofm_monai.data.readers.pictures import open_picture, upright
+from endofm_monai.data.readers.pictures import as_shown, open_picture
 from endofm_monai.preparation import run_from_command_line
 from endofm_monai.utils import atomic_path, write_json
 
@@ -31,7 +31,7 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
         for number in range(int(clip["first_frame"]), int(clip["last_frame"]) + 1):
             path = Path(source) / "frames" / f"{number:04d}.png"
             with open_picture(path) as opened:
-                frame = upright(opened)
+                frame = as_shown(opened)
                 if x < 0 or y < 0 or x + width > frame.width or y + height > frame.height:
                     found = f"found x={x}, y={y}, w={width}, h={height}"
                     raise ValueError(f"{table}: {clip['clip_id']}: expected a window in {frame.size}, {found}")

@@ -7,7 +7,7 @@ import numpy as np
 from skimage.measure import label, regionprops
 
 from endofm_monai.data.readers.base import ClipReadError
-from endofm_monai.data.readers.pictures import open_picture, picture_pages, upright
+from endofm_monai.data.readers.pictures import as_shown, open_picture, picture_pages
 
 __all__ = ["mask_boxes", "read_mask"]
 
@@ -37,7 +37,7 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         if len(pages) != 1:
             raise ClipReadError(f"{path}: holds {len(pages)} pictures, but a mask is one")
         opened.seek(pages[0])
-        image = upright(opened)
+        image = as_shown(opened)
         places = np.asarray(image) if image.mode == "P" else None
         is_number = image.mode in ("L", "F") or image.mode.startswith("I")
         pixels = np.asarray(image if is_number else image.convert("RGB"))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, mask_boxes, read_mask
+from tests.support.pictures import write_gray_tiff
 
 
 def square(value: int) -> np.ndarray:
@@ -20,6 +21,21 @@ def square(value: int) -> np.ndarray:
 def test_masks_of_all_kinds(tmp_path, name, value):
     Image.fromarray(square(value)).save(tmp_path / name)
     np.testing.assert_array_equal(read_mask(tmp_path / name), square(1) == 1)
+
+
+@pytest.mark.parametrize(("bits", "value"), [(8, 255), (8, 1), (12, 4095), (16, 65535), (16, 255), (16, 1), (32, 1)])
+def test_tiff_masks_of_any_depth_and_of_either_white(tmp_path, bits, value):
+    path = write_gray_tiff(tmp_path / "mask.tif", square(1).astype(int) * value, bits)
+    np.testing.assert_array_equal(read_mask(path), square(1) == 1)
+    if bits in (8, 16):
+        write_gray_tiff(path, 2**bits - 1 - square(1).astype(int) * value, bits, white=0)
+        np.testing.assert_array_equal(read_mask(path), square(1) == 1)
+
+
+def test_a_negative_without_a_known_range_is_refused(tmp_path):
+    path = write_gray_tiff(tmp_path / "mask.tif", 1.0 - square(1), bits=32, white=0)
+    with pytest.raises(ClipReadError, match=r"mask\.tif: is not a readable mask \(its white is 0, .* no known black"):
+        read_mask(path)
 
 
 def test_an_rgb_and_an_empty_mask(tmp_path):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,4 +23,22 @@ def write_pages(path: Path, pages: Any, **options: Any) -> Path:
     """Write several pictures into one file."""
     first, *rest = [Image.fromarray(page) for page in pages]
     first.save(path, save_all=True, append_images=rest, **options)
+    return path
+
+
+def write_gray_tiff(path: Path, levels: np.ndarray, bits: int = 16, white: int = 1, orientation: int = 1) -> Path:
+    """Write gray TIFF of 8, 12 or 16 bits, or of floating point (32), whose white is 0 on request."""
+    height, width = levels.shape
+    if bits == 12:
+        first, second = levels.reshape(-1, 2).T
+        pairs = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1)
+        data = pairs.astype(np.uint8).tobytes()
+    else:
+        data = levels.astype({8: "<u1", 16: "<u2", 32: "<f4"}[bits]).tobytes()
+    shorts = {258: bits, 259: 1, 262: white, 274: orientation, 277: 1, 278: height, 339: 3 if bits == 32 else 1}
+    tags = {256: width, 257: height, 273: 8, 279: len(data), **shorts}
+    entries = [struct.pack("<HHII", tag, 3 if tag in shorts else 4, 1, tags[tag]) for tag in sorted(tags)]
+    start = 8 + len(data) + len(data) % 2
+    head = b"II*\0" + struct.pack("<I", start)
+    path.write_bytes((head + data).ljust(start, b"\0") + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4))
     return path

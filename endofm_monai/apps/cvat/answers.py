@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from endofm_monai.data import ClipInfo
+from endofm_monai.data.readers.pictures import rgb_pixels
 from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers.bundle import Bundle, load_predictor
 from endofm_monai.inferers.linking import BoxLinker
@@ -51,7 +51,7 @@ class FrameAnnotator:
 
     def push(self, image: Image.Image, threshold: float | None = None) -> list[Found]:
         """Say at once what to draw in the next frame; the predictor must be ``"online"``."""
-        frame = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        frame = torch.from_numpy(rgb_pixels(image).copy()).permute(2, 0, 1)
         ((_, answer),) = self.predictor.push(frame[:, None])
         return self.draw(answer, threshold)
 

@@ -20,7 +20,7 @@ from cvat_sdk.models import AttributeValRequest
 from endofm_monai.apps.cvat.answers import FrameAnnotator, open_annotator
 from endofm_monai.data import ClipInfo
 from endofm_monai.data.readers.paths import natural_key
-from endofm_monai.data.readers.pictures import upright
+from endofm_monai.data.readers.pictures import as_shown
 from endofm_monai.formats.annotations import TRACK
 
 
@@ -47,7 +47,7 @@ class VideoFunction:
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Any) -> Sequence[Any]:
         """Annotate the next frame, a PIL image."""
-        annotator, name, image = self.annotator, context.frame_name, upright(image)
+        annotator, name, image = self.annotator, context.frame_name, as_shown(image)
         now = (os.path.dirname(name), image.size, natural_key(name))
         if now[:2] != self._last[:2] or now[2] <= self._last[2]:
             annotator.begin(ClipInfo(1, self.fps, image.height, image.width, 1 / self.fps))

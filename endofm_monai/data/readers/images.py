@@ -11,7 +11,7 @@ from PIL import Image
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError
 from endofm_monai.data.readers.paths import frame_images
-from endofm_monai.data.readers.pictures import open_picture, picture_pages, upright
+from endofm_monai.data.readers.pictures import open_picture, picture_pages, rgb_pixels
 
 __all__ = ["FramesReader"]
 
@@ -72,9 +72,4 @@ class FramesReader(ClipReader):
     @staticmethod
     def _show(image: Image.Image, page: int) -> np.ndarray:
         image.seek(page)
-        image = upright(image)
-        if image.mode.startswith("I;16"):  # PIL would clip instead of scale
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels of type {image.mode} have no known range")
-        return np.asarray(image.convert("RGB"))
+        return rgb_pixels(image)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -20,22 +21,50 @@ _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a 
 @contextmanager
 def open_picture(path: str | os.PathLike, kind: str = "image") -> Iterator[Image.Image]:
     """Open a picture; whatever is wrong with it, then or while it is used, is a ``ClipReadError`` that names it."""
-    with clip_read_errors(path, f"is not a readable {kind}"), Image.open(path) as image:
+    # Pillow maps a file that it opens by name into memory, and turned TIFF with the sides of what is shown.
+    with (
+        clip_read_errors(path, f"is not a readable {kind}"),
+        open(path, "rb") as file,
+        Image.open(file) as image,
+    ):
         size = os.stat(path).st_size
         if image.width * image.height > max(_PIXELS, _PIXELS_A_BYTE * size):
             raise ValueError(f"claims {image.width}x{image.height} pixels, more than its {size} bytes can hold")
         yield image
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Turn a picture as it is shown, as its EXIF data ask: pictures, masks and sizes all stand so."""
-    return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else image
+def as_shown(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data ask, and have 16-bit gray reach from black, 0, to white, 65535, in TIFF as well.
+
+    Pictures, masks and sizes are all read so.
+    """
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+    is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if is_negative and image.mode == "F":
+        raise ValueError("its white is 0, and its pixels, of type F, have no known black")
+    if image.mode.startswith("I;16") and (is_negative or bits < 16):  # Pillow sees to that in 8 bits only
+        levels = np.asarray(image).astype(np.uint32) * 65535 // (2**bits - 1)
+        image = Image.fromarray((65535 - levels if is_negative else levels).astype(np.uint16))
+    return image
+
+
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """Give the pixels of a picture as it is shown, uint8 ``(H, W, 3)``."""
+    image = as_shown(image)
+    if image.mode.startswith("I;16"):  # PIL would clip instead of scale
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of type {image.mode} have no known range")
+    return np.asarray(image.convert("RGB"))
 
 
 def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     """Give the width and height of a picture as it is shown."""
     with open_picture(path) as image:
-        return upright(image).size
+        return as_shown(image).size
 
 
 def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:

@@ -143,6 +143,11 @@ def test_threshold_is_that_of_the_bundle_unless_given():
     assert annotator.push(frame_at(10), threshold=0.9) == []
 
 
+def test_frames_of_16_bits_are_scaled():
+    deep = Image.fromarray(np.asarray(frame_at(10))[..., 0].astype(np.uint16) * 257)
+    assert annotator_of("detection").push(deep) == annotator_of("detection").push(frame_at(10))
+
+
 def test_mask_is_that_of_the_bundle_unless_a_threshold_is_given():
     annotator = annotator_of("segmentation", min_area=1)
     answer = {"mask": torch.zeros(1, 20, 20, dtype=torch.uint8), "probability": torch.zeros(1, 20, 20)}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, FramesReader, open_clip, picture_size
-from tests.support.pictures import write_pages, write_turned
+from tests.support.pictures import write_gray_tiff, write_pages, write_turned
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 5, 7, 3), dtype=np.uint8)
 
@@ -65,6 +65,34 @@ def test_image_is_turned_as_its_exif_data_ask(tmp_path: Path) -> None:
         reader = FramesReader([path])
         assert (reader.probe().height, reader.probe().width) == picture_size(path)[::-1] == (5, 7)
         np.testing.assert_array_equal(reader.read([0])[:, 0].permute(1, 2, 0), PIXELS[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_tiff_stands_as_png_does(tmp_path: Path, mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(GRAY.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(GRAY).convert(mode)
+    for name in ("frame.png", "frame.tif"):
+        image.save(tmp_path / name, exif=exif)
+    frames = [FramesReader([tmp_path / name]).read([0])[:, 0].numpy() for name in ("frame.png", "frame.tif")]
+    assert frames[0].shape[1:] == ((7, 5) if orientation > 4 else (5, 7))
+    np.testing.assert_array_equal(*frames)
+
+
+@pytest.mark.parametrize("white", [0, 1], ids=["white is 0", "black is 0"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_gray_tiff_reaches_from_black_to_white(tmp_path: Path, bits: int, white: int) -> None:
+    levels = np.linspace(0, 2**bits - 1, 24).astype(int).reshape(4, 6)
+    path = write_gray_tiff(tmp_path / "frame.tif", levels, bits, white, orientation=6)
+    if (bits, white) == (12, 0):  # Pillow knows none
+        with pytest.raises(ClipReadError, match=rf"^{path}: is not a readable image"):
+            FramesReader([path]).read([0])
+        return
+    expected = np.rot90(levels * 255 / (2**bits - 1), -1)
+    frame = FramesReader([path]).read([0])[0, 0].numpy()
+    assert np.abs(frame - (expected if white else 255 - expected)).max() <= 1
+    assert (frame.min(), frame.max()) == (0, 255)
 
 
 def test_frames_of_different_sizes_are_named(tmp_path: Path) -> None:

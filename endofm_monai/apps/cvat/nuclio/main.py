@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data.readers.pictures import upright
+from endofm_monai.data.readers.pictures import as_shown
 
 
 def init_context(context: Any) -> None:
@@ -30,7 +30,7 @@ def handler(context: Any, event: Any) -> Any:
     try:
         with Image.open(io.BytesIO(base64.b64decode(event.body["image"]))) as opened:
             opened.load()
-            image = upright(opened)
+            image = as_shown(opened)
         threshold = None if event.body.get("threshold") is None else float(event.body["threshold"])
     except (KeyError, OSError, TypeError, ValueError) as error:
         return _respond(context, {"error": f"the request is not usable ({type(error).__name__}: {error})"}, 400)
