@@ -4,6 +4,7 @@
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -25,7 +26,7 @@ class NiftiReader(ClipReader):
     last axis of 3.
 
     uint8 values are kept. Others are scaled from the display range of the header (``cal_min`` to ``cal_max``) or, if
-    there is none, from the range that the whole clip spans, to 0..255.
+    there is none, from the range that the finite values of the whole clip span, to 0..255.
 
     Args:
         path: the file, ``.nii`` or ``.nii.gz``.
@@ -36,7 +37,8 @@ class NiftiReader(ClipReader):
         super().__init__(os.fspath(path))
         self._fps = fps
         with clip_read_errors(self.path, "is not a readable NIfTI image"):
-            self._image = nibabel.load(self.path)
+            # One file for all frames: else each would be unpacked from the beginning on.
+            self._image: Any = nibabel.load(self.path, keep_file_open=True)
         shape = self._image.shape
         self._depth = len(shape) > 3 and shape[2] == 1  # (X, Y, 1, T): the third axis is no time
         times = shape[2 + self._depth :]
@@ -47,6 +49,10 @@ class NiftiReader(ClipReader):
             )
         self._frames = self._held(times[0] if times else 1)
         self._range: tuple[float, float] | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._image = None  # which holds it
 
     def _held(self, stated: int) -> int:
         """Give the number of frames: where the file is too short for all, one more than it can hold."""
@@ -83,7 +89,10 @@ class NiftiReader(ClipReader):
             low, high = float(self._image.header["cal_min"]), float(self._image.header["cal_max"])
             if not -math.inf < low < high < math.inf:
                 values = self._load(())
-                low, high = float(np.nanmin(values)), float(np.nanmax(values))
+                values = values[np.isfinite(values)]
+                if not values.size:
+                    raise ClipReadError(f"{self.path}: has no finite value")
+                low, high = float(values.min()), float(values.max())
             self._range = low, high
         return self._range
 

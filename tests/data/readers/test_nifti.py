@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from nibabel import openers
 
 from endofm_monai.data import ClipReadError, NiftiReader, open_clip
 
@@ -134,3 +136,35 @@ def test_display_range_that_is_none(tmp_path: Path) -> None:
     reader = NiftiReader(write(tmp_path / "complex.nii", values.astype(np.complex64)))
     with pytest.raises(ClipReadError, match=r"complex\.nii: its values are complex numbers"):
         reader.read([0])
+
+
+@pytest.mark.parametrize("outlier", [np.inf, -np.inf, np.nan])
+def test_values_that_are_not_finite_have_no_part_in_the_range(tmp_path: Path, outlier: float) -> None:
+    values = np.linspace(-1000, 1000, 2 * 3 * 5).reshape(2, 3, 5).astype(np.float32)
+    expected = np.round((values.T[:, None] + 1000.0) * 255 / 2000)
+    values[1, 2, 3] = outlier
+    expected[3, 0, 2, 1] = 255 if outlier == np.inf else 0
+    clip = NiftiReader(write(tmp_path / "clip.nii", values)).read(range(5))
+    np.testing.assert_array_equal(clip[0], expected[:, 0])
+    path = write(tmp_path / "none.nii", np.full((2, 3, 5), outlier, np.float32))
+    with pytest.raises(ClipReadError, match=rf"^{path}: has no finite value$"):
+        NiftiReader(path).read([0])
+
+
+def test_a_packed_file_is_opened_once_for_all_frames_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    class Opener(openers.ImageOpener):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+    path = write(tmp_path / "clip.nii.gz", GRAY)
+    monkeypatch.setattr(openers, "ImageOpener", Opener)
+    with open_clip(path) as reader:
+        for index in range(FRAMES):
+            np.testing.assert_array_equal(reader.read([index])[0, 0], GRAY[..., index].T)
+        assert [file.closed for file in opened] == [False]
+    assert [file.closed for file in opened] == [True]
