@@ -8,15 +8,19 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from PIL import Image
 
 from endofm_monai.utils import atomic_path
+
+_MAX_SIDE = 16384  # that x264 encodes
 
 
 @contextmanager
 def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[Callable[[np.ndarray], None]]:
     """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
 
-    H.264 wants even sides: an odd one gets its last row or column twice.
+    H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
+    than can be encoded, are scaled down.
 
     Args:
         path: the video to write; it appears when the context is left without an error.
@@ -41,6 +45,10 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
                     f"{os.fspath(path)}: frame {len(shapes) - 1} must be uint8 (H, W, 3) like the first one, "
                     f"{shapes[0]}, but is {frame.dtype} {frame.shape}."
                 )
+            if max(frame.shape) > _MAX_SIDE:
+                image = Image.fromarray(frame)
+                image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+                frame = np.asarray(image)
             even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
             if len(shapes) == 1:
                 stream.height, stream.width = even.shape[:2]

@@ -29,6 +29,18 @@ def test_video_reads_back(tmp_path, height, width, fps):
     assert np.abs(read[:, :height, :width].astype(int) - frames).max() <= 3
 
 
+@pytest.mark.parametrize("shape", [(20, 16390), (16400, 50)])
+def test_a_side_that_cannot_be_encoded_is_scaled_down(tmp_path, shape):
+    frames = np.zeros((2, *shape, 3), np.uint8)
+    frames[:, shape[0] // 2 :, shape[1] // 2 :] = 200
+    write_video(tmp_path / "clip.mp4", frames, 25)
+    with open_clip(tmp_path / "clip.mp4") as reader:
+        read = reader.read([1])[0, 0]
+    assert max(read.shape) == 16384
+    quarters = [part.float().mean().item() for half in read.chunk(2) for part in half.chunk(2, 1)]
+    assert quarters == pytest.approx([0, 0, 0, 200], abs=5)
+
+
 def test_players_get_yuv420p(tmp_path):
     write_video(tmp_path / "clip.mp4", ramp(2, 16, 16), 25)
     with av.open(str(tmp_path / "clip.mp4")) as container:
