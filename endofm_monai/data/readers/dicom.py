@@ -16,7 +16,13 @@ from PIL import Image
 from pydicom.datadict import keyword_for_tag
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels import as_pixel_options, get_decoder
-from pydicom.uid import JPEG2000TransferSyntaxes, JPEGBaseline8Bit, JPEGExtended12Bit, MPEGTransferSyntaxes
+from pydicom.uid import (
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    MPEGTransferSyntaxes,
+    RLELossless,
+)
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
 from endofm_monai.data.readers.video import VideoReader
@@ -24,6 +30,7 @@ from endofm_monai.data.readers.video import VideoReader
 __all__ = ["DicomReader", "open_dicom"]
 
 _COLORS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_BEGINNINGS = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "  # of a JPEG, JPEG 2000 or JP2 frame
 _RATES = ("CineRate", "FrameTime", "FrameTimeVector", "RecommendedDisplayFrameRate")
 
 
@@ -38,8 +45,11 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
     path = os.fspath(path)
     with clip_read_errors(path, "is not a readable DICOM image"), open(path, "rb") as file:
         header = pydicom.dcmread(file, stop_before_pixels=True)
+        syntax = header.file_meta.TransferSyntaxUID
+        if syntax.is_deflated:
+            raise ClipReadError(f"{path}: is packed as a whole ({syntax.name}); store it in another transfer syntax")
         kind, length = _begin_pixels(file, header)
-        if header.file_meta.TransferSyntaxUID not in MPEGTransferSyntaxes:
+        if syntax not in MPEGTransferSyntaxes:
             return DicomReader(path, header, kind, file.tell(), length, fps=fps)
         stream = get_frame(file, 0, number_of_frames=1)
     return VideoReader(path, file=io.BytesIO(stream), threads=threads)
@@ -59,8 +69,8 @@ class DicomReader(ClipReader):
     """Reads a DICOM file with pydicom whose frames are stored one by one, compressed or not.
 
     Color frames become RGB. Gray ones are inverted where the file asks (MONOCHROME1). Values of another depth than 8
-    bits are scaled to 0..255 from the window that the file states or, without one, from all values that the stored
-    bits can hold. Only wanted frames are decoded.
+    bits are scaled to 0..255 from the window that the file states or, without a usable one, from all values that the
+    stored bits can hold. Only wanted frames are decoded.
 
     How many frames there are, and of which colors, is taken from the pixels where the header cannot be right, and a
     warning says so. A file that is cut off has one frame more than it holds, which cannot be read.
@@ -109,8 +119,8 @@ class DicomReader(ClipReader):
         frames = max(found, min(stated, found + 1))
         self._options["number_of_frames"] = frames
         fps = self._rate()
-        high, wide = header.get("PixelAspectRatio") or (1, 1)
-        aspect = float(wide) / float(high)
+        sides = self._numbers("PixelAspectRatio")
+        aspect = sides[1] / sides[0] if len(sides) == 2 and all(0 < side < math.inf for side in sides) else 1.0
         return ClipInfo(frames, fps, header.Rows, header.Columns, frames / fps, pixel_aspect=aspect)
 
     def _count_frames(self) -> int:
@@ -132,12 +142,15 @@ class DicomReader(ClipReader):
             offsets = parse_basic_offsets(file)
             first = file.tell()
             count, fragments = parse_fragments(file)
-            if count <= max(self._stated, len(offsets)) and not self._options.get("extended_offsets"):
+            table = self._options.get("extended_offsets")
+            listed = len(table[0]) // 8 if table else len(offsets)
+            begun = 0 if listed or count <= self._stated else sum(self._begins_frame(file, each) for each in fragments)
+            found = min(max(listed, self._stated, begun), count)
+            if count == found and not table:
                 file.seek(fragments[-1] + 4 if fragments else 0)
                 ends = [*fragments[1:], file.tell() + 4 + int.from_bytes(file.read(4), "little")]
                 lengths = [end - start - 8 for start, end in zip(fragments, ends, strict=False)]
                 self._options["extended_offsets"] = [start - first for start in fragments], lengths
-            found = min(max(len(offsets), self._stated), count)
             if self._syntax in JPEG2000TransferSyntaxes and "FULL" in self._header.PhotometricInterpretation:
                 frame = self._frame(file, 0)
                 if frame[frame.find(b"\xff\x52") + 8 :][:1] == b"\1":  # whose decoder undoes the transform
@@ -145,12 +158,27 @@ class DicomReader(ClipReader):
                     self._warn("has frames that JPEG 2000 itself transforms, although its header states YBR_FULL")
         return found
 
+    def _begins_frame(self, file: BinaryIO, fragment: int) -> bool:
+        """Tell whether a frame begins with the fragment at this place; of RLE, each does."""
+        file.seek(fragment + 8)
+        return self._syntax == RLELossless or file.read(8).startswith(_BEGINNINGS)
+
+    def _numbers(self, name: str) -> list[float]:
+        """Give the values of a field, none where it is missing, empty or text."""
+        with suppress(TypeError, ValueError):
+            return [float(value) for value in np.ravel(self._header.get(name))]
+        return []
+
+    def _number(self, name: str) -> float:
+        """Give the first value of a field, NaN where there is none."""
+        return next(iter(self._numbers(name)), math.nan)
+
     def _rate(self) -> float:
         """Give the frames per second: by what the file points to as the time between frames, else as it states them."""
         pointer = self._header.get("FrameIncrementPointer")
         for name in (keyword_for_tag(pointer) if isinstance(pointer, int) else "", *_RATES):
-            with suppress(TypeError, ValueError, IndexError, ZeroDivisionError):
-                values = [float(value) for value in np.ravel(self._header.get(name))]
+            with suppress(IndexError, ZeroDivisionError):
+                values = self._numbers(name)
                 if name == "FrameTimeVector":  # milliseconds; the first frame has no distance to another
                     self._steps = [value / 1000 for value in values[1:]]
                     values = [sum(values[1:]) / len(self._steps)]
@@ -199,14 +227,18 @@ class DicomReader(ClipReader):
         header = self._header
         if header.BitsStored != 8 or header.PixelRepresentation:
             low = -(2.0 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0.0
-            high = low + 2.0**header.BitsStored - 1
-            slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+            names = "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"  # the first window is the default
+            slope, intercept, center, width = map(self._number, names)
+            slope = slope if slope and math.isfinite(slope) else 1.0
+            intercept = intercept if math.isfinite(intercept) else 0.0
             values = frame * slope + intercept
-            low, high = low * slope + intercept, high * slope + intercept
-            if "WindowCenter" in header:  # there may be several windows: the first one is the default
-                center, width = (float(np.ravel(header[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
-                low, high = center - width / 2, center + width / 2 - 1
-            frame = ((values - low) * (255 / (high - low))).clip(0, 255).round().astype(np.uint8)
+            low, high = sorted(end * slope + intercept for end in (low, low + 2.0**header.BitsStored - 1))
+            if math.isfinite(center) and 1 <= width < math.inf:
+                low = center - width / 2
+                high = low + width - 1
+            scale = 255 / (high - low or 1e-9)  # a window of 1 has black and white alone
+            frame = ((values - low) * scale).clip(0, 255).round()
+        frame = frame.astype(np.uint8, copy=False)
         if header.PhotometricInterpretation == "MONOCHROME1":
             frame = 255 - frame
         return frame if frame.ndim == 3 else np.broadcast_to(frame[..., None], (*frame.shape, 3))
