@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
 from endofm_monai.data.datalist import adopt_items
+from endofm_monai.data.masks import mask_files
 from endofm_monai.data.readers.base import ClipReadError
 
 __all__ = [
@@ -62,7 +63,10 @@ class ClipDataset(Dataset):
         seed %= 2**32
         self.transform.set_random_state(seed=seed)
         try:
-            return self.transform({**self.data[key.clip], "index": key.clip, "seed": seed})
+            item = {**self.data[key.clip], "index": key.clip, "seed": seed}
+            if "mask" in item:  # while its `image` still names the frames
+                item["mask"] = mask_files(item["mask"], item[CommonKeys.IMAGE])
+            return self.transform(item)
         except Exception as error:  # MONAI's transforms raise their own errors from ours
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, ClipReadError):

@@ -2,18 +2,54 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from skimage.measure import label, regionprops
 
-from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.data.readers.base import ClipReadError, split_frames
+from endofm_monai.data.readers.paths import clip_images, natural_key
 from endofm_monai.data.readers.pictures import as_shown, open_picture, picture_pages
 
-__all__ = ["mask_boxes", "read_mask"]
+__all__ = ["mask_boxes", "mask_files", "read_mask"]
 
 # Lossy masks differ from 0 and 255 along the outline; a picture or a map of classes does so everywhere.
 _MAX_GRAY_SHARE = 0.1
 _NOISE = 8  # levels by which JPEG changes even areas
+
+
+def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
+    """Give the mask files of a clip's frames: one list of them, a single one, or those of a folder in natural order.
+
+    Args:
+        masks: the files, or the file or folder.
+        clip: what :func:`endofm_monai.data.open_clip` opens.
+
+    Raises:
+        ClipReadError: when a folder's masks have names of frames, but not each that of its own.
+    """
+    if not isinstance(masks, (str, os.PathLike)):
+        return masks
+    files = clip_images(masks)
+    whole, part = split_frames(os.fspath(clip)) if isinstance(clip, (str, os.PathLike)) else (clip, None)
+    frames = clip_images(whole)
+    if part is not None:
+        frames = frames[part[0] : part[1] + 1]
+    is_named = not {_stem(frame) for frame in frames}.isdisjoint(map(_stem, files))
+    if is_named and len(frames) > 1:  # a single file may be a stack
+        for frame, mask in zip(frames, files, strict=False):
+            if _stem(frame) != _stem(mask):
+                raise ClipReadError(
+                    f"{mask}: is where the mask of {frame} is expected, in natural order, but others have the names of "
+                    "their frames; name all so, or list the masks"
+                )
+    return files
+
+
+def _stem(path: Path) -> tuple[str | int, ...]:
+    return tuple(natural_key(path.stem))  # 7 and 007 are one frame
 
 
 def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:

@@ -4,7 +4,6 @@
 import hashlib
 import json
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -18,7 +17,7 @@ from monai.config import PathLike
 from monai.utils import CommonKeys, ensure_tuple
 
 from endofm_monai.data import ClipReadError, result_path
-from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data.readers.paths import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
 from endofm_monai.utils import read_json, write_json
@@ -157,7 +156,6 @@ class FrameSaver(ResultSaver):
 
 def _frame_names(clip: Any, frames: int) -> list[str]:
     """Names of the image files, where each frame has one, else numbers."""
-    is_folder = isinstance(clip, (str, os.PathLike)) and os.path.isdir(clip)
-    names = [Path(path).stem for path in (frame_images(clip) if is_folder else ensure_tuple(clip))]
+    names = [path.stem for path in clip_images(clip)]
     digits = max(5, len(str(frames - 1)))
     return names if len(set(names)) == frames else [f"{index:0{digits}d}" for index in range(frames)]

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from ignite.engine import Engine, State
 from monai.utils import CommonKeys, ensure_tuple
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, read_mask
-from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data import ClipReadError, mask_files, read_mask
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import MASK_WRITERS
 from endofm_monai.handlers.rows import Report
@@ -32,9 +30,8 @@ def true_mask(state: State) -> np.ndarray:
     It is the item's ``mask``: a file for each frame, or their folder.
     """
     if getattr(state, "truth_of", None) is not state.frame:
-        name, masks, info = state.item["name"], state.item["mask"], state.info
-        if isinstance(masks, str):
-            masks = frame_images(masks) if os.path.isdir(masks) else [masks]
+        name, info = state.item["name"], state.info
+        masks = mask_files(state.item["mask"], state.item[CommonKeys.IMAGE])
         if len(masks) != info.frames or masks[state.piece] is None:
             raise ClipReadError(
                 f"{name}: has {info.frames} frames, but masks for {len(masks)}; frame {state.piece} needs one"

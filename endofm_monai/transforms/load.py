@@ -12,9 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from monai.utils import CommonKeys
 
-from endofm_monai.data.masks import read_mask
+from endofm_monai.data.masks import mask_files, read_mask
 from endofm_monai.data.readers import ClipReadError, clip_metadata, open_clip
-from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.data.sampling import FrameSampler
 
 __all__ = ["LoadBoxesd", "LoadClipd", "LoadMasksd", "load_masks"]
@@ -88,8 +87,8 @@ def load_masks(masks: Any, clip: MetaTensor, read: Any = read_mask) -> torch.Ten
     """Read the masks of those frames that a clip holds, as uint8 ``(1, T, H, W)``, 0 or 1.
 
     Args:
-        masks: mask files of all frames in the order of the clip, or a folder with them in natural order; one file for a
-            clip of one frame.
+        masks: mask files of all frames in the order of the clip, or a folder with them; one file for a clip of one
+            frame; see :func:`endofm_monai.data.mask_files`.
         clip: ``(3, T, H, W)`` of :class:`LoadClipd`.
         read: reads one mask, see :func:`endofm_monai.data.read_mask`.
 
@@ -97,8 +96,7 @@ def load_masks(masks: Any, clip: MetaTensor, read: Any = read_mask) -> torch.Ten
         ClipReadError: when there are more or fewer masks than frames, or a mask is missing, is unreadable, is none, or
             has another size than the frame. The message starts with the mask's or clip's path.
     """
-    if isinstance(masks, (str, os.PathLike)):
-        masks = frame_images(masks) if os.path.isdir(masks) else [masks]
+    masks = mask_files(masks, clip.meta["filename_or_obj"])
     loaded = np.empty((1, *clip.shape[1:]), np.uint8)
     for place, (index, path) in enumerate(_of_frames(masks, clip, "masks")):
         if path is None:

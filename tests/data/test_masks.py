@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, mask_boxes, read_mask
+from endofm_monai.data import ClipReadError, mask_boxes, mask_files, read_mask
 from tests.support.pictures import write_gray_tiff
 
 
@@ -165,3 +167,51 @@ def test_a_stack_is_no_mask(tmp_path):
     first.save(tmp_path / "mask.tif", save_all=True, append_images=[second])
     with pytest.raises(ClipReadError, match=r"mask\.tif: holds 2 pictures, but a mask is one"):
         read_mask(tmp_path / "mask.tif")
+
+
+def make(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.png").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("frames", "masks"),
+    [
+        (("1", "2", "10"), ("1", "2", "10")),
+        (("1", "2", "10"), ("001", "002", "010")),
+        (("f1", "f2", "f10"), ("mask_1", "mask_3", "mask_4")),
+        (("1",), ("0", "1")),  # a stack, for all that its name says
+    ],
+)
+def test_masks_of_a_folder_are_named_as_their_frames_or_all_otherwise(tmp_path, frames, masks):
+    clip, folder = make(tmp_path / "clip", *frames), make(tmp_path / "masks", *masks)
+    expected = [folder / f"{name}.png" for name in masks]
+    assert mask_files(str(folder), str(clip)) == expected
+    assert mask_files(folder, [str(clip / f"{name}.png") for name in frames]) == expected
+    assert mask_files(expected, clip) == expected
+
+
+@pytest.mark.parametrize(
+    ("masks", "frame", "mask"),
+    [
+        (("1", "3", "4"), "2", "3"),
+        (("1", "2", "3", "4"), "4", "3"),
+        (("1", "4"), "2", "4"),
+        (("0", "1", "2"), "1", "0"),
+    ],
+)
+def test_masks_of_other_frames_of_a_folder_are_named(tmp_path, masks, frame, mask):
+    clip, folder = make(tmp_path / "clip", "1", "2", "4"), make(tmp_path / "masks", *masks)
+    message = rf"^{folder}/{mask}\.png: is where the mask of {clip}/{frame}\.png is expected[^\n]*$"
+    for source in (str(clip), [clip / f"{name}.png" for name in ("1", "2", "4")]):
+        with pytest.raises(ClipReadError, match=message):
+            mask_files(folder, source)
+
+
+def test_masks_of_a_part_of_a_folder_are_those_of_its_frames(tmp_path):
+    clip = make(tmp_path / "clip", "1", "2", "4", "5")
+    assert len(mask_files(make(tmp_path / "masks", "2", "4"), f"{clip}#frames=1-2")) == 2
+    with pytest.raises(ClipReadError, match=r"masks/2\.png: is where the mask of .*clip/4\.png is"):
+        mask_files(tmp_path / "masks", f"{clip}#frames=2-3")

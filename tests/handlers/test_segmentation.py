@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from ignite.engine import Engine
 from processes import run_two_processes
 from video_answers import evaluate_videos, write_frames
 
+from endofm_monai.data import ClipReadError
 from endofm_monai.handlers import MaskPictureHandler, SegmentationReport
+from endofm_monai.handlers.segmentation import true_mask
 
 
 def square(top: int) -> torch.Tensor:
@@ -126,6 +129,18 @@ def test_videos_without_a_mask_for_each_frame_are_left_out(data, tmp_path, masks
     engine = run([{**data[0], "mask": paths}, data[1]], [8, 4], tmp_path)
     assert engine.state.metrics["score"] == 1
     assert json.loads((tmp_path / "segmentation.json").read_text())["skipped"] == ["a/0-2"]
+
+
+def test_videos_whose_folder_has_masks_of_other_frames_are_left_out(data, tmp_path):
+    item = {**data[0], "mask": str(tmp_path / "masks")}
+    write_frames(tmp_path / "masks", [square(4).numpy() * 255] * 4, "")
+    (tmp_path / "masks" / "1.png").unlink()
+    engine = run([item, data[1]], [4, 8], tmp_path)
+    assert engine.state.metrics["score"] == 1  # of the second video, whose answer is the first one asked for
+    assert json.loads((tmp_path / "segmentation.json").read_text())["skipped"] == ["a/0-2"]
+    state = SimpleNamespace(item=item, info=SimpleNamespace(frames=3, height=16, width=16), frame=0, piece=0)
+    with pytest.raises(ClipReadError, match=r"masks/2\.png: is where the mask of .*a/1\.png is expected"):
+        true_mask(state)
 
 
 def test_key_metric_takes_each_frame_for_itself_without_a_report(tmp_path):

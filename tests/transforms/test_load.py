@@ -203,6 +203,19 @@ def test_every_frame_needs_one_mask(folder, count):
         load_masks([folder / "mask0.png", None, *paths(folder, "mask")[2:]], frames)
 
 
+@pytest.mark.parametrize("kind", ["folder", "list"])
+def test_masks_of_other_frames_make_a_clip_broken(folder, tmp_path_factory, kind):
+    clip, masks = tmp_path_factory.mktemp("clip"), tmp_path_factory.mktemp("masks")
+    for number, frame, mask in zip(range(3), "124", "134", strict=True):
+        (folder / f"frame{number}.png").rename(clip / f"{frame}.png")
+        (folder / f"mask{number}.png").rename(masks / f"{mask}.png")
+    item = {"image": str(clip) if kind == "folder" else [clip / f"{name}.png" for name in "124"], "mask": str(masks)}
+    broken = ClipDataset([item], lambda d: LoadMasksd("mask")(LoadClipd("image")(d)))[0]["broken"]
+    assert broken.startswith(f"{masks}/3.png: is where the mask of {clip}/2.png is expected")
+    with pytest.raises(ClipReadError, match=r"3\.png: is where the mask of"):
+        load_masks(masks, load(clip))
+
+
 def test_dataset_reports_a_bad_mask_like_a_bad_clip(folder):
     save(folder, np.full((10, 12), 7, np.uint8))
     item = {"image": paths(folder, "frame"), "mask": paths(folder, "mask"), "label": 1}

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,13 @@ def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
     names = (entry.name for entry in os.scandir(folder) if entry.is_file())
     images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
     return [Path(folder, name) for name in sorted(images, key=natural_key)]
+
+
+def clip_images(clip: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """List the files of a clip: the images of a folder or list of them, or the one file that it is."""
+    if isinstance(clip, (str, os.PathLike)):
+        return frame_images(clip) if os.path.isdir(clip) else [Path(clip)]
+    return [Path(file) for file in clip]
 
 
 def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
