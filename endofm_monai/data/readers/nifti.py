@@ -37,8 +37,7 @@ class NiftiReader(ClipReader):
         super().__init__(os.fspath(path))
         self._fps = fps
         with clip_read_errors(self.path, "is not a readable NIfTI image"):
-            # One file for all frames: else each would be unpacked from the beginning on.
-            self._image: Any = nibabel.load(self.path, keep_file_open=True)
+            self._open()
         shape = self._image.shape
         self._depth = len(shape) > 3 and shape[2] == 1  # (X, Y, 1, T): the third axis is no time
         times = shape[2 + self._depth :]
@@ -49,6 +48,11 @@ class NiftiReader(ClipReader):
             )
         self._frames = self._held(times[0] if times else 1)
         self._range: tuple[float, float] | None = None
+
+    def _open(self) -> None:
+        """Open one file for all frames: else each would be unpacked from the beginning on."""
+        self._image: Any = nibabel.load(self.path, keep_file_open=True)
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Close the file."""
@@ -99,6 +103,8 @@ class NiftiReader(ClipReader):
     def _load(self, part: tuple) -> np.ndarray:
         """Read a part of the array; colors, if any, are its last axis."""
         with clip_read_errors(self.path, "cannot be read to its end"):
+            if self._process != os.getpid():  # a fork shares the place in the file with its parent
+                self._open()
             values = np.asarray(self._image.dataobj[part])
         if values.dtype.kind == "c":
             raise ClipReadError(f"{self.path}: its values are complex numbers")

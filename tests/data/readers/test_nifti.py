@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,14 @@ def test_a_packed_file_is_opened_once_for_all_frames_and_closed(
             np.testing.assert_array_equal(reader.read([index])[0, 0], GRAY[..., index].T)
         assert [file.closed for file in opened] == [False]
     assert [file.closed for file in opened] == [True]
+
+
+def test_a_fork_leaves_its_parent_the_place_in_the_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(2).integers(0, 256, (64, 64, 100), dtype=np.uint8)
+    with open_clip(write(tmp_path / "clip.nii.gz", values)) as reader:
+        reader.read([0])
+        process = multiprocessing.get_context("fork").Process(target=reader.read, args=([99],))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        np.testing.assert_array_equal(reader.read([50])[0, 0], values[..., 50].T)
