@@ -243,8 +243,8 @@ def _read_track(element: Element, place: Callable[[str], int], shape: Callable[[
     shapes = sorted(((place(frame), each) for frame, each in read), key=itemgetter(0))
     if not shapes:
         raise ValueError(f"the track {element.get('id')} has no shape")
-    if shapes[0][1].kind == "mask":  # CVAT cannot track masks, and lists them as tracks of one frame
-        return _track(element, dict(shapes[:1]), None)
+    if shapes[0][1].kind == "mask":  # CVAT cannot track masks: each is of its frame alone, and then "outside"
+        return _track(element, {frame: each for frame, each in shapes if not each.outside}, None)
     return _track(element, dict(shapes), int(element.attrib["id"]))
 
 

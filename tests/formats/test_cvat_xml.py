@@ -59,6 +59,16 @@ def test_an_export_for_video(tmp_path):
     assert (mask.number, mask.shapes[1].points) == (None, (5, 6, 2, 2, 1, 2, 1))
 
 
+def test_every_visible_mask_of_a_track_counts(tmp_path):
+    again = '<mask frame="13" keyframe="1" outside="0" rle="0, 4" left="5" top="6" width="2" height="2"/></track>'
+    first, second = VIDEO.rsplit("</track>", 1)
+    _, mask = read(tmp_path, first + again + second).tracks
+    assert {frame: shape.points for frame, shape in mask.shapes.items()} == {
+        1: (5, 6, 2, 2, 1, 2, 1),
+        3: (5, 6, 2, 2, 0, 4),
+    }
+
+
 def test_an_export_for_images_in_which_one_was_deleted(tmp_path):
     task = read(tmp_path, IMAGES)
     assert (task.frames, task.images) == (2, ["a/0.png", "a/2.png"])
