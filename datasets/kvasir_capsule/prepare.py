@@ -56,14 +56,14 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
 
 
 def read_image(image: Path, label: int, boxes: dict[str, list[list[int]]] | None) -> SourceVideo:
-    """Make an item of a labeled frame, ``<video>_<frame>.jpg``."""
+    """Make an item of a labeled frame, ``<video>_<frame>.jpg``; classes of boxes count from 1."""
     found = [] if boxes is None else boxes.get(image.stem, [])
     return SourceVideo(
         name=clean_name(f"{image.parent.name}/{image.stem}"),
         image=[image],
         section=split_by_name(image.stem.split("_")[0]),
         labels={"label": label},
-        frame_labels={} if boxes is None else {"box": [found], "box_label": [[label] * len(found)]},
+        frame_labels={} if boxes is None else {"box": [found], "box_label": [[label + 1] * len(found)]},
     )
 
 

@@ -66,6 +66,8 @@ def load_datalist(
         where = f"{datalist}: {section}[{index}]"
         item = dict(listed) if isinstance(listed, dict) else {"image": listed}
         _check_video(item.get("video", "video"), where)
+        if item.get("group") in (None, ""):
+            item.pop("group", None)  # or all without one would be one group
         paths = item.get("image")
         if not paths or not all(isinstance(path, str) for path in ensure_tuple(paths)):
             raise ValueError(f"{where} needs `image`, a path or a list of paths, found {listed}.")

@@ -104,7 +104,7 @@ def load_labeled_clips(
         items = name_clips([frame for item in items for frame in _frames(item, where)], dataset_dir)
     for item in items:
         item["label"] = _label(item["label"], class_names, multi_label, f"{where}: {item['video']}")
-        item.setdefault("group", item["video"])
+        item["group"] = str(item.get("group", item["video"]))
     if section == "training":
         present = _count(items, len(class_names))
         if missing := [name for name, count in zip(class_names, present, strict=True) if count == 0]:
@@ -141,7 +141,8 @@ def _frames(item: dict[str, Any], where: str) -> list[dict[str, Any]]:
             f"{where}: {item['image'][0]} and following: {len(item['image'])} frames have {len(item['label'])} labels."
         )
     frames = zip(item["image"], item["label"], strict=True)
-    return [{"image": frame, "label": label, "group": item["image"][0]} for frame, label in frames]
+    kept = {"group": item["image"][0]} | {key: item[key] for key in ("group", "weight") if key in item}
+    return [{**kept, "image": frame, "label": label} for frame, label in frames]
 
 
 def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str) -> Any:

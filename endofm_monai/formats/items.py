@@ -109,6 +109,8 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
     for frame, label, shape, info in item_shapes(item):
         number = info.get("track") if shape.kind != "mask" else None  # which CVAT cannot track
         group, source_of = info.get("group", 0), info.get("source", "manual")
+        if not 1 <= label <= len(class_names):
+            raise ValueError(f"{name}: frame {frame} shows class {label}; expected 1 to {len(class_names)}.")
         track = Track(class_names[label - 1], {frame: shape}, number, group, source_of)
         if number is None:
             singles.append(track)

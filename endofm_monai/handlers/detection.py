@@ -51,7 +51,12 @@ class DetectionReport(Report):
         return DetectionFrame(item["name"], place, box, label, found, classes, score, group)
 
     def _metrics(self, rows: list[DetectionFrame], name: str) -> dict[str, float]:
-        return {name: average_precision(rows)["ap50"]}
+        score = average_precision(rows)["ap50"]
+        if math.isnan(score) and self.output_dir is None:  # MONAI would take the first such epoch for the best
+            raise ValueError(
+                f"{name!r}, which chooses the weights, is undefined: no frame of the validation has a box."
+            )
+        return {name: score}
 
     def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
         report = detection_report(self.gathered.flat(), self.class_names, self.threshold, self.resamples)

@@ -10,10 +10,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ignite.engine import Engine, State
-from monai.utils import CommonKeys, ensure_tuple
+from monai.utils import CommonKeys
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, mask_files, read_mask
+from endofm_monai.data import ClipReadError, mask_files, read_mask, split_frames
+from endofm_monai.data.readers.paths import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import MASK_WRITERS
 from endofm_monai.handlers.rows import Report
@@ -71,7 +72,8 @@ class SegmentationReport(Report):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._training = {file for item in self.training_data for file in ensure_tuple(item[CommonKeys.IMAGE])}
+        self._training = {file for item in self.training_data for file in _files(item)}
+        self._known: dict[str, bool] = {}
         self._masks: list[np.ndarray] = []
 
     def _collect(self, engine: Engine) -> None:
@@ -96,7 +98,9 @@ class SegmentationReport(Report):
         return row
 
     def _is_shared(self, item: dict[str, Any]) -> bool:
-        return not self._training.isdisjoint(ensure_tuple(item[CommonKeys.IMAGE]))
+        if item["name"] not in self._known:
+            self._known[item["name"]] = not self._training.isdisjoint(_files(item))
+        return self._known[item["name"]]
 
     def _score_clip(self, engine: Engine) -> None:
         item, scores = engine.state.item, cast(Any, self.clip_scores)(*np.stack(self._masks, axis=1))
@@ -128,6 +132,12 @@ class SegmentationReport(Report):
             f"Dice of {clean['frames']} frames of {clean['sequences']} sequences: {dice['value']:.3f} "
             f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]. See {folder / 'segmentation.json'}."
         )
+
+
+def _files(item: dict[str, Any]) -> list[Path]:
+    """The files of an item's clip; those of the whole video where it is a part of one."""
+    image = item[CommonKeys.IMAGE]
+    return clip_images(split_frames(image)[0] if isinstance(image, str) else image)
 
 
 def _scores(state: State, mask: torch.Tensor, truth: np.ndarray) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def best_threshold(frames: Sequence[DetectionFrame]) -> float:
     order = np.argsort(-score, kind="stable")
     tp = np.cumsum(matched[order])
     f1 = 2 * tp / (np.arange(1, len(tp) + 1) + max(total, 1))
+    f1[:-1][np.diff(score[order]) == 0] = 0  # a threshold takes all of a score
     return float(score[order][np.argmax(f1)]) if matched.any() else 1.0
 
 

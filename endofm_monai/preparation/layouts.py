@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -93,6 +94,8 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
     for line, row in enumerate(rows, start=2):
         if not row.get("name") or row.get("section") not in known:
             raise ValueError(f"{path}: line {line}: expected `name` and `section` of {', '.join(known)}, found {row}")
+    if twice := [name for name, count in Counter(row["name"] for row in rows).items() if count > 1]:
+        raise ValueError(f"{path}: has two lines of {twice[0]}")
     return {row.pop("name"): (row.pop("section"), row) for row in rows}
 
 

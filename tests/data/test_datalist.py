@@ -280,3 +280,8 @@ def test_every_file_gets_a_name_for_its_results(tmp_path: Path) -> None:
     for item in items:
         write_json(result_path(tmp_path / "out", item["name"]), {"status": "ok"})
     assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_no_group_is_not_a_group_of_its_own(dataset: Path, write: Any) -> None:
+    items = [{"image": "a/1.mp4", "group": None}, {"image": "a/2.mp4", "group": ""}, {"image": "b.mp4", "group": 0}]
+    assert [item.get("group", "none") for item in load_datalist(dataset, write(items))] == ["none", "none", 0]

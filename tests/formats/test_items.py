@@ -69,6 +69,9 @@ def test_bad_items_are_named(video_task):
     item["box_label"][1] = [2]
     with pytest.raises(ValueError, match="a: track 0 has two shapes in frame 1, or two classes"):
         annotations_from_item(item, CLASSES, 96, 64)
+    item["box_label"][1] = [0]
+    with pytest.raises(ValueError, match="a: frame 1 shows class 0; expected 1 to 2"):
+        annotations_from_item(item, CLASSES, 96, 64)
     item["tag"][0] *= 2
     with pytest.raises(ValueError, match="a: frame 0 has several tags"):
         tagged_clips([item])

@@ -59,6 +59,14 @@ def test_intervals_draw_videos_of_one_group_together(data, tmp_path):
     assert report["intervals"]["box_recall"] == pytest.approx([0.5, 1])  # not 0: the missed polyp is never drawn alone
 
 
+def test_a_validation_without_boxes_chooses_no_weights(data, tmp_path):
+    negative = {**data[0], "box": [[], []], "box_label": [[], []]}
+    with pytest.raises(ValueError, match="'score', which chooses the weights, is undefined: no frame"):
+        run([negative], None)
+    run([negative], tmp_path)
+    assert json.loads((tmp_path / "detection.json").read_text())["negative_frames"] == 2
+
+
 def test_true_boxes_end_at_the_frame(data):
     boxes = [[[-50, 10, 50, 40], [70, 5, 80, 9]], []]
     item = {**data[0], "box": boxes, "box_label": [[2, 1], []]}

@@ -88,6 +88,20 @@ def test_both_protocols_stand_side_by_side_and_shared_clips_are_flagged(data, tm
     ]
 
 
+@pytest.mark.parametrize(
+    ("trained", "tested", "shared"),
+    [
+        ("/d/v.mp4#frames=0-99", "/d/v.mp4#frames=50-199", True),
+        ("/d/v.mp4#frames=0-99", "/d/v.mp4", True),
+        ("/d/v.mp4", "/d/w.mp4", False),
+        (["/d/1.png", "/d/2.png"], ["/d/2.png", "/d/3.png"], True),
+    ],
+)
+def test_parts_of_a_video_of_the_training_are_shared_with_it(trained, tested, shared):
+    report = SegmentationReport(training_data=[{"image": trained}])
+    assert report._is_shared({"image": tested, "name": "tested"}) is shared
+
+
 def test_clips_of_one_video_are_one_sequence(data, tmp_path):
     videos = [{**item, "video": video} for item, video in zip(data, ("x", "x", "y"), strict=True)]
     run(videos, [8, 4, 8], tmp_path)

@@ -101,6 +101,8 @@ def test_best_threshold_has_the_best_f1():
     assert best_threshold(frames) == pytest.approx(0.4)
     assert box_scores(frames, best_threshold(frames))["f1"] == 1
     assert best_threshold([frame([A], [])]) == 1.0
+    tied = [frame([A], [(A, 0.9)]), frame([B], [(B, 0.5)] + [(FAR, 0.5)] * 10, index=1)]
+    assert best_threshold(tied) == pytest.approx(0.9)  # a threshold of 0.5 lets all eleven in
 
 
 def test_polyps_are_found_late_or_never():

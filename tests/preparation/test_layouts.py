@@ -11,7 +11,7 @@ from PIL import Image
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.preparation import SourceVideo
-from endofm_monai.preparation.layouts import FrameBoxes, read_boxed_video
+from endofm_monai.preparation.layouts import FrameBoxes, read_boxed_video, read_splits
 
 
 @pytest.fixture
@@ -56,3 +56,9 @@ def test_a_broken_image_is_named(video, tmp_path):
     (tmp_path / "1.png").unlink()
     with pytest.raises(ClipReadError, match=r"1\.jpg: is not a readable image"):
         read_boxed_video("v", tmp_path, tmp_path, ".json", lambda path: FrameBoxes([], []))
+
+
+def test_a_name_in_two_lines_of_a_split(tmp_path):
+    (tmp_path / "splits.csv").write_text("name,section\na,training\nb,test\na,test\n")
+    with pytest.raises(ValueError, match=r"splits\.csv: has two lines of a$"):
+        read_splits(tmp_path / "splits.csv")

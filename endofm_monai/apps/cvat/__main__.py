@@ -43,6 +43,7 @@ def annotate(
     tracks: dict[tuple[str, int], dict[int, Shape]] = defaultdict(dict)
     tags: dict[int, list[Tag]] = {}
     last: list[str] = []
+    unsaid = 0  # frames
     with open_clip(video) as reader:
         info = reader.probe()
         for frame, (_, answer) in enumerate(annotator.predictor(reader)):
@@ -52,6 +53,7 @@ def annotate(
                     kind = "box" if annotator.kind == "rectangle" else annotator.kind
                     tracks[each.label, each.track][frame] = Shape(kind, each.points)
             names = [each.label for each in found if each.track is None]
+            unsaid += bool(last) and not names
             if names and names != last:
                 tags[frame] = [Tag(name, source="auto") for name in names]
                 last = names
@@ -63,6 +65,8 @@ def annotate(
     task = Annotations(name, info.frames, info.width, info.height, labels, joined, tags, source=name)
     formats.write_cvat_xml(task, output)
     print(f"{output}: {len(joined)} tracks and {len(tags)} tags in {info.frames} frames")
+    if unsaid:
+        print(f"In {unsaid} frames no class reaches the threshold: as tags have no end, they keep the one before.")
 
 
 def from_cvat(

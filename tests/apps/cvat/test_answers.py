@@ -136,6 +136,13 @@ def test_tags_stand_where_the_class_changes(use, video, tmp_path):
     assert names == {0: ["normal"], 1: ["abnormal"], 3: ["normal"], 4: ["abnormal"], 5: ["normal"], 7: ["abnormal"]}
 
 
+def test_frames_without_a_class_above_the_threshold_are_told(use, video, tmp_path, capsys):
+    use("classification")
+    annotate(video, "bundle", str(tmp_path / "a.xml"), threshold=0.85)
+    assert read_cvat_xml(tmp_path / "a.xml").tags
+    assert " frames no class reaches the threshold" in capsys.readouterr().out
+
+
 def test_threshold_is_that_of_the_bundle_unless_given():
     annotator = annotator_of("detection")
     assert [each.score for each in annotator.push(frame_at(10))] == [pytest.approx(0.8)]

@@ -71,6 +71,9 @@ def test_image_and_labels_come_back_as_they_were(client, studies):
         ("case_0001", b"{", "a.json", "not readable JSON"),
         ("case_0001", notes(polyps=1), "a.json", "`detections` or `label`"),
         ("case_0001", notes(label=1), "a.json", "the name of a class"),
+        ("case_0001", b"[" * 100_000, "a.json", "not readable JSON"),
+        ("case_0001", notes(detections=None), "a.json", "`detections` must be a list of boxes, found None"),
+        ("case_0001", notes(detections={}), "a.json", "`detections` must be a list of boxes, found {}"),
         ("case_0001", notes(detections=[{"label": "polyp", "box": [1, 2, 3]}]), "a.json", "x1, y1, x2, y2"),
         (
             "case_0001",

@@ -19,6 +19,7 @@ from PIL import Image
 
 from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
 from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
+from endofm_monai.apps.monai_label.lib.trainers import _split
 
 
 def train(client: Any, model: str, **params: Any) -> Any:
@@ -124,3 +125,11 @@ def test_neighbors_become_clips(tmp_path):
         (["a_5.png"], 0),
         (["a_3.png"], 1),
     ]
+
+
+def test_frames_with_and_without_boxes_are_split_apart():
+    frames = [{"image": f"{n}.png", "box": [[[1, 2, 3, 4]]] if n < 5 else []} for n in range(10)]
+    training, validation = _split(frames, 0.2)
+    assert [frame["image"] for frame in validation] == ["4.png", "9.png"]
+    assert len(training) == 8
+    assert _split(frames[4:], 0.2)[1] == []  # one with a box is for the training

@@ -214,13 +214,16 @@ def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
     name = Path(image).name
     try:
         notes = json.loads(Path(label).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HTTPException(400, f"The notes on {name} are not readable JSON ({error}).") from error
     if not isinstance(notes, dict) or not {"detections", "label"} & set(notes):
         raise HTTPException(400, f"The notes on {name} must have `detections` or `label`.")
     if not isinstance(notes.get("label", ""), str):
         raise HTTPException(400, f"The notes on {name}: `label` must be the name of a class, found {notes['label']!r}.")
-    if boxes := notes.get("detections"):
+    boxes = notes.get("detections", [])
+    if not isinstance(boxes, list):
+        raise HTTPException(400, f"The notes on {name}: `detections` must be a list of boxes, found {boxes!r}.")
+    if boxes:
         if not has_suffix(image, IMAGE_SUFFIXES):
             raise HTTPException(400, f"{name}: is a video; boxes are for its frames, stored as images.")
         for box in boxes:

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +126,19 @@ class EndoTrainTask(TrainTask):
 
 
 def _split(items: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Take the last frames for validation, of each class: neighbors look alike, so they stay together."""
+    """Take the last frames for validation, of each class: neighbors look alike, so they stay together.
+
+    Frames with and without boxes are two classes; without boxes there is no validation.
+    """
     training, validation = [], []
-    for label in dict.fromkeys(item.get("label") for item in items):
-        alike = [item for item in items if item.get("label") == label]
+    for kind in dict.fromkeys(map(_kind, items)):
+        alike = [item for item in items if _kind(item) == kind]
         alike.sort(key=lambda item: natural_key(item["image"]))
         stop = len(alike) - min(round(len(alike) * share), len(alike) - 1)
         training += alike[:stop]
         validation += alike[stop:]
-    return training, validation
+    return training, validation if any(item.get("box", True) for item in validation) else []
+
+
+def _kind(item: Mapping[str, Any]) -> tuple[Any, bool]:
+    return item.get("label"), bool(item.get("box"))
