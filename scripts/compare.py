@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
 import endofm_monai
+from endofm_monai.data import split_frames
 from endofm_monai.utils import INTERRUPTED, cause_of, nearest_key, read_json, run_from_command_line, write_json
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
@@ -152,15 +153,17 @@ def plan(content: dict[str, Any], output: Path) -> list[Run]:
 def write_share(datalist: str, share: float, seed: int, by_class: bool, path: Path) -> str:
     """Write a list with a share of the training's videos, perhaps of each class; smaller shares lie in larger ones.
 
-    Clips of one ``video`` stay together.
+    Clips of one ``group`` or ``video`` stay together.
     """
     content = read_json(datalist, dict)
     videos: dict[str, list[dict[str, Any]]] = {}
     for item in content["training"]:
-        videos.setdefault(str(item.get("video", item["image"])), []).append(item)
+        image = item["image"]
+        video = item.get("group") or item.get("video") or (split_frames(image)[0] if isinstance(image, str) else image)
+        videos.setdefault(str(video), []).append(item)
     classes: dict[Any, list[str]] = {}
     for name, items in sorted(videos.items()):
-        classes.setdefault(items[0]["label"] if by_class else None, []).append(name)
+        classes.setdefault(str(items[0]["label"]) if by_class else None, []).append(name)
     rng = np.random.default_rng(seed)
     taken = [name for names in classes.values() for name in rng.permutation(names)[: math.ceil(share * len(names))]]
     content["training"] = [item for name in sorted(taken) for item in videos[name]]

@@ -10,6 +10,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from endofm_monai.data import split_frames
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
 from endofm_monai.utils import run_from_command_line
 
@@ -37,7 +38,11 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
     )
     if (labels < 0).any():
         raise ValueError(f"{paths[labels < 0][0]} has no label.")
-    found = [re.search(group, path) for path in paths]
+    if missing := sorted({*range(labels.max() + 1)} - {*labels.tolist()}):
+        raise ValueError(f"{embeddings[0]}: no clip is of class {missing[0]}, though there are higher ones.")
+    if not re.compile(group).groups:
+        raise ValueError(f"`group` must hold parentheses around what names a group, found {group!r}.")
+    found = [re.search(group, split_frames(str(path))[0]) for path in paths]
     if None in found:
         raise ValueError(f"The expression {group!r} does not match {paths[found.index(None)]}.")
     groups = np.array([match[1] for match in found if match])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from skimage.measure import label, regionprops
 
-from endofm_monai.data.readers.base import ClipReadError, split_frames
+from endofm_monai.data.readers.base import ClipReadError
 from endofm_monai.data.readers.paths import clip_images, natural_key
 from endofm_monai.data.readers.pictures import as_shown, open_picture, picture_pages
 
@@ -32,11 +32,7 @@ def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
     """
     if not isinstance(masks, (str, os.PathLike)):
         return masks
-    files = clip_images(masks)
-    whole, part = split_frames(os.fspath(clip)) if isinstance(clip, (str, os.PathLike)) else (clip, None)
-    frames = clip_images(whole)
-    if part is not None:
-        frames = frames[part[0] : part[1] + 1]
+    files, frames = clip_images(masks), clip_images(clip)
     is_named = not {_stem(frame) for frame in frames}.isdisjoint(map(_stem, files))
     if is_named and len(frames) > 1:  # a single file may be a stack
         for frame, mask in zip(frames, files, strict=False):

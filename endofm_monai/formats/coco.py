@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import open_clip
+from endofm_monai.data import open_clip, split_frames
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.formats.annotations import Shape, unique
 from endofm_monai.formats.items import item_shapes
@@ -125,7 +125,7 @@ def _sizes(
         first = root / (source if isinstance(source, str) else "".join(source))
         declared = {image: (images[image].get("height") or 0, images[image].get("width") or 0) for image in frames}
         size = _UNKNOWN
-        if os.path.exists(first) and (has_masks or any(all(each) for each in declared.values())):
+        if os.path.exists(split_frames(str(first))[0]) and (has_masks or any(all(each) for each in declared.values())):
             with open_clip(str(first) if isinstance(source, str) else [str(first)]) as reader:
                 size = reader.probe().height, reader.probe().width  # of all frames of a clip
         for image, drawn in declared.items():

@@ -46,6 +46,7 @@ class VideoOutput:
     info: ClipInfo
     class_names: Sequence[str] = ("polyp",)  # from 1 on
     threshold: float = 0.5  # smallest score of a box in pictures and tracks; tables have all
+    start: int = 0  # number in its video of the first frame of a part
 
     def likely(self, answer: Answer) -> Answer:
         """The boxes of a frame with at least the score ``threshold``."""
@@ -183,7 +184,7 @@ def _cvat_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
     yield lambda frame, answer: linker.push(output.likely(answer))
     info, names = output.info, output.class_names
     tracks = [track_from_boxes(track, number, names, info.frames) for number, track in enumerate(linker.tracks)]
-    annotations = Annotations(output.name, info.frames, info.width, info.height, names, tracks)
+    annotations = Annotations(output.name, info.frames, info.width, info.height, names, tracks, start=output.start)
     write_cvat_xml(annotations, output.folder / "annotations.xml")
 
 

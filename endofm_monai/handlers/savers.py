@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.utils import CommonKeys, ensure_tuple
 
-from endofm_monai.data import ClipReadError, result_path
+from endofm_monai.data import ClipReadError, first_frame, result_path
 from endofm_monai.data.readers.paths import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
@@ -135,7 +135,8 @@ class FrameSaver(ResultSaver):
         item, info = engine.state.item, engine.state.info
         names = _frame_names(item[CommonKeys.IMAGE], info.frames)
         folder = self.output_dir / item["name"]
-        output = VideoOutput(folder, item["name"], names, info, self.class_names, self.threshold)
+        start = first_frame(item[CommonKeys.IMAGE])
+        output = VideoOutput(folder, item["name"], names, info, self.class_names, self.threshold, start)
         self._writers = [self._stack.enter_context(self.writers[format](output)) for format in self.formats or ()]
 
     def _add(self, engine: Engine) -> None:

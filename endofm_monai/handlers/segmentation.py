@@ -13,7 +13,7 @@ from ignite.engine import Engine, State
 from monai.utils import CommonKeys
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, mask_files, read_mask, split_frames
+from endofm_monai.data import ClipReadError, mask_files, read_mask
 from endofm_monai.data.readers.paths import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import MASK_WRITERS
@@ -72,7 +72,7 @@ class SegmentationReport(Report):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._training = {file for item in self.training_data for file in _files(item)}
+        self._training = {file for item in self.training_data for file in clip_images(item[CommonKeys.IMAGE])}
         self._known: dict[str, bool] = {}
         self._masks: list[np.ndarray] = []
 
@@ -99,7 +99,7 @@ class SegmentationReport(Report):
 
     def _is_shared(self, item: dict[str, Any]) -> bool:
         if item["name"] not in self._known:
-            self._known[item["name"]] = not self._training.isdisjoint(_files(item))
+            self._known[item["name"]] = not self._training.isdisjoint(clip_images(item[CommonKeys.IMAGE]))
         return self._known[item["name"]]
 
     def _score_clip(self, engine: Engine) -> None:
@@ -132,12 +132,6 @@ class SegmentationReport(Report):
             f"Dice of {clean['frames']} frames of {clean['sequences']} sequences: {dice['value']:.3f} "
             f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]. See {folder / 'segmentation.json'}."
         )
-
-
-def _files(item: dict[str, Any]) -> list[Path]:
-    """The files of an item's clip; those of the whole video where it is a part of one."""
-    image = item[CommonKeys.IMAGE]
-    return clip_images(split_frames(image)[0] if isinstance(image, str) else image)
 
 
 def _scores(state: State, mask: torch.Tensor, truth: np.ndarray) -> dict[str, Any]:

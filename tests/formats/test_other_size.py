@@ -142,6 +142,19 @@ def test_coco_comes_in_pixels_of_the_file(folder):
         coco(folder, box, size=(1280, 960))
 
 
+def test_a_part_of_a_video_has_the_size_of_its_video(folder):
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 20, 40, 40]}
+    content = {
+        "categories": [{"id": 1, "name": "polyp"}],
+        "videos": [{"id": 1, "name": "v", "file_name": "v.mp4#frames=0-1"}],
+        "images": [{"id": 1, "file_name": "0", "video_id": 1, "frame_index": 0, "width": 320, "height": 192}],
+        "annotations": [box],
+    }
+    (folder / "coco.json").write_text(json.dumps(content))
+    (item,) = datalist_from_coco({"a": folder / "coco.json"}, ["polyp"], folder / "list.json")["a"]
+    assert item["box"] == [[[10, 10, 30, 30]]]
+
+
 HALF = {"size": [48, 80], "counts": [48 * 40, 48 * 40]}  # the right half of the picture
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from video_answers import evaluate_videos, write_frames
 
 from endofm_monai.data import list_videos, open_clip
-from endofm_monai.formats import MASK_WRITERS, write_video
+from endofm_monai.formats import MASK_WRITERS, read_cvat_xml, write_video
 from endofm_monai.handlers import DetectionSaver, MaskSaver
 
 FRAMES = 12
@@ -82,6 +82,15 @@ def test_frames_keep_their_names_and_still_images_are_videos(tmp_path, case, as_
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
     names = {f"case/f0-f11/masks/f{index}.png" for index in range(FRAMES)}
     assert written == names | {"case/f3/masks/f3.png"}
+
+
+def test_a_part_keeps_the_names_and_numbers_of_its_frames(tmp_path, case):
+    part = {"image": f"{tmp_path / 'data' / 'case'}#frames=3-5", "name": "part"}
+    evaluate_videos([part], bright, MaskSaver(tmp_path, formats=["png"]))
+    assert sorted(path.name for path in (tmp_path / "part" / "masks").iterdir()) == ["f3.png", "f4.png", "f5.png"]
+    evaluate_videos([part], bright, DetectionSaver(tmp_path, class_names=("adenoma", "other"), formats=("cvat",)))
+    annotations = read_cvat_xml(tmp_path / "part" / "annotations.xml")
+    assert (annotations.start, annotations.frames) == (3, 3)
 
 
 def test_a_broken_video_leaves_no_half_file_and_the_next_goes_on(tmp_path, case, caplog):

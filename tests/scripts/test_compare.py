@@ -203,6 +203,11 @@ def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path)
         assert by_class == [{0.1: 2, 0.5: 8, 1.0: 16}[share], {0.1: 1, 0.5: 2, 1.0: 4}[share]]
         assert len(content["training"]) == 3 * sum(by_class)
     assert taken[0] < taken[1] < taken[2]
+    parts = [{"image": f"{video}.mp4#frames={n}-{n + 9}", "label": [0, 1]} for video in "abcd" for n in range(5)]
+    (tmp_path / "parts.json").write_text(json.dumps({"training": parts}))
+    path = compare.write_share(str(tmp_path / "parts.json"), 0.25, 0, True, tmp_path / "share.json")
+    images = [item["image"] for item in json.loads(Path(path).read_text())["training"]]
+    assert (len(images), len({image[0] for image in images})) == (5, 1)
 
 
 def test_a_real_run_of_a_bundle_is_measured(scripts, monkeypatch, tmp_path):

@@ -47,6 +47,24 @@ def test_knowing_a_sequence_does_not_help(cross_validate, tmp_path):
     assert by_sequence < 0.75
 
 
+def test_parts_of_a_video_are_of_one_group(cross_validate, tmp_path):
+    save(tmp_path / "e.npz", signal=0, dims=40)
+    content = dict(np.load(tmp_path / "e.npz"))
+    content["paths"] = [f"{Path(path).parent}.mp4#frames={n}-{n + 9}" for n, path in enumerate(content["paths"])]
+    np.savez(tmp_path / "parts.npz", **content)
+    assert cross_validate(str(tmp_path / "parts.npz"))["data"]["groups"] == 12
+
+
+def test_what_cannot_be_validated_is_named(cross_validate, tmp_path):
+    save(tmp_path / "e.npz", signal=0, dims=2)
+    with pytest.raises(ValueError, match="`group` must hold parentheses"):
+        cross_validate(str(tmp_path / "e.npz"), group=r"seq\d+")
+    content = dict(np.load(tmp_path / "e.npz"))
+    np.savez(tmp_path / "e.npz", **{**content, "labels": content["labels"] + 1})
+    with pytest.raises(ValueError, match=r"e\.npz: no clip is of class 0"):
+        cross_validate(str(tmp_path / "e.npz"), group=r"seq(\d+)")
+
+
 def test_clips_without_group_or_label_are_named(cross_validate, tmp_path):
     save(tmp_path / "e.npz", signal=1, dims=2)
     with pytest.raises(ValueError, match=r"does not match data/seq00/0\.mp4"):

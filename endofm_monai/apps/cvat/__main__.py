@@ -14,7 +14,7 @@ from monai.utils import ensure_tuple
 
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data import load_datalist, open_clip, resolve_path, split_frames
+from endofm_monai.data import first_frame, load_datalist, mask_files, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
 from endofm_monai.utils import as_class_names, printable, run_from_command_line, write_json
 
@@ -61,8 +61,9 @@ def annotate(
         Track(label, formats.end_gaps(shapes, info.frames, bridge=True), number, source="auto")
         for number, ((label, _), shapes) in enumerate(tracks.items())
     ]
-    name, labels = Path(video).name, list(annotator.labels)
-    task = Annotations(name, info.frames, info.width, info.height, labels, joined, tags, source=name)
+    name, labels = Path(split_frames(video)[0]).name, list(annotator.labels)
+    size = info.frames, info.width, info.height
+    task = Annotations(name, *size, labels, joined, tags, source=name, start=first_frame(video))
     formats.write_cvat_xml(task, output)
     print(f"{output}: {len(joined)} tracks and {len(tags)} tags in {info.frames} frames")
     if unsaid:
@@ -154,8 +155,6 @@ def to_cvat(
     for item, (height, width) in sized:
         path = Path(output, f"{item['video' if videos.count(item['video']) == 1 else 'name']}.xml")  # or parts of one
         with _named(f"{datalist}: {item['name']}"):
-            if "mask" in item and "outline" not in item:
-                item["outline"] = formats.outlines_from_masks([Path(dataset_dir, mask) for mask in item["mask"]])
             formats.write_cvat_xml(
                 formats.annotations_from_item(item, as_class_names(class_names), width, height), path
             )
@@ -183,12 +182,16 @@ def _named(where: str) -> Iterator[None]:
 
 
 def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dict[str, Any], tuple[int, int]]]:
-    """Items with paths as they are listed, and height and width of their frames."""
+    """Items with paths as they are listed, and height and width of their frames; masks become outlines."""
     root = os.path.realpath(dataset_dir)
     found = []
-    for item in load_datalist(dataset_dir, datalist, section, label_key=""):
+    for item in load_datalist(dataset_dir, datalist, section, label_key="mask"):
         with open_clip(item["image"]) as reader:
             info = reader.probe()
+        if "mask" in item and "outline" not in item:
+            with _named(f"{datalist}: {item['name']}"):
+                masks = mask_files(item["mask"], item["image"])
+                item["outline"] = formats.outlines_from_masks([Path(mask) for mask in masks])
         paths = [os.path.relpath(path, root) for path in ensure_tuple(item["image"])]
         is_file = isinstance(item["image"], str)
         item["image"] = paths[0] if is_file else paths

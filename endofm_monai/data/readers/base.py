@@ -18,6 +18,7 @@ __all__ = [
     "ClipReader",
     "FrameRangeReader",
     "clip_read_errors",
+    "first_frame",
     "join_frames",
     "split_frames",
 ]
@@ -171,6 +172,12 @@ def split_frames(name: str) -> tuple[str, tuple[int, int] | None]:
     if found is None or os.path.exists(name):
         return name, None
     return name[: found.start()], (int(found[1]), int(found[2]))
+
+
+def first_frame(clip: object) -> int:
+    """Number in its video of the first frame of what may be a part of one."""
+    _, part = split_frames(clip) if isinstance(clip, str) else (clip, None)
+    return part[0] if part else 0
 
 
 class FrameRangeReader(ClipReader):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom.misc import is_dicom
 
-from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.data.readers.base import ClipReadError, split_frames
 from endofm_monai.data.readers.pictures import open_picture, picture_pages
 
 __all__ = ["find_clips"]
@@ -44,10 +44,14 @@ def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def clip_images(clip: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """List the files of a clip: the images of a folder or list of them, or the one file that it is."""
-    if isinstance(clip, (str, os.PathLike)):
-        return frame_images(clip) if os.path.isdir(clip) else [Path(clip)]
-    return [Path(file) for file in clip]
+    """List the files of a clip: the images of a folder, a part of one or a list of them, or the one file that it is."""
+    if not isinstance(clip, (str, os.PathLike)):
+        return [Path(file) for file in clip]
+    whole, part = split_frames(os.fspath(clip))
+    if not os.path.isdir(whole):
+        return [Path(whole)]
+    first, last = part or (0, None)
+    return frame_images(whole)[first : None if last is None else last + 1]
 
 
 def find_clips(folder: str | os.PathLike[str]) -> list[Path]:

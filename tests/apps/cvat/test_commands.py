@@ -45,6 +45,14 @@ def test_masks_come_back_from_cvat_pixel_by_pixel(dataset):
     assert item["mask"][0].endswith("corrected/a/0.png")
 
 
+def test_masks_of_a_datalist_become_annotations_of_coco(dataset):
+    to_coco(str(dataset), str(dataset / "list.json"), str(dataset / "coco.json"))
+    coco = json.loads((dataset / "coco.json").read_text())
+    assert len(coco["images"]) == 3
+    areas = {frame: sum(a["area"] for a in coco["annotations"] if a["image_id"] == frame + 1) for frame in range(3)}
+    assert areas == {frame: np.count_nonzero(MASKS[frame]) for frame in range(3)}
+
+
 def test_coco_by_command(dataset):
     content = json.loads((dataset / "list.json").read_text())
     (item,) = content["training"]
