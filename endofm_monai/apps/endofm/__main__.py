@@ -115,14 +115,17 @@ def _folder_of_bundles(bundle: str | None) -> Path:
     return root
 
 
+def _bundles_in(root: Path) -> list[Path]:
+    return [root] if (root / "configs").is_dir() else find_bundles(root)
+
+
 def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
     """The bundles of the tasks, in the order of :data:`TASKS`; by default all that have weights."""
     tasks = [name.strip() for name in task.split(",")] if task is not None else list(TASKS)
     if unknown := [name for name in tasks if name not in TASKS]:
         raise ValueError(f"`task` must be some of {', '.join(TASKS)}, separated by commas, found {unknown[0]!r}.")
     root = _folder_of_bundles(bundle)
-    found = [root] if (root / "configs").is_dir() else find_bundles(root)
-    by_task = {path.name.rpartition("_")[2]: path for path in found}
+    by_task = {path.name.rpartition("_")[2]: path for path in _bundles_in(root)}
     if missing := [name for name in tasks if name not in by_task] if task is not None else []:
         raise BundleError(f"{root}: there is no bundle for {missing[0]}; name its folder by `--bundle`.")
     paths = [by_task[name] for name in TASKS if name in tasks and name in by_task]
@@ -242,7 +245,7 @@ def pretrain(data: str, *, bundle: str | None = None, configs: str = "train", **
 
 def _train(bundle: Path, data: str, configs: str, settings: dict[str, Any]) -> None:
     files = [str(bundle / "configs" / f"{name.strip()}.json") for name in configs.split(",")]
-    root = {"bundle_root": str(bundle), "dataset_dir": data}
+    root = {"bundle_root": str(bundle), "dataset_dir": _literal(data)}
     workflow = ConfigWorkflow(files, workflow_type="train", **root, **settings)
     hush_engines()
     workflow.initialize()
@@ -254,7 +257,7 @@ def info(bundle: str | None = None) -> None:
     """Say which versions, device, bundles and weights there are.
 
     Args:
-        bundle: a folder of bundles; by default that of the checkout.
+        bundle: a bundle, or a folder of bundles; by default that of the checkout.
     """
     logging.basicConfig(format="%(message)s")
     root = _folder_of_bundles(bundle)
@@ -262,7 +265,7 @@ def info(bundle: str | None = None) -> None:
     device = torch.cuda.get_device_name() if has_gpu else f"CPU, {torch.get_num_threads()} threads"
     versions = f"python {platform.python_version()}, torch {torch.__version__}, monai {monai.__version__}"
     print(f"endofm-monai {endofm_monai.__version__} ({versions})\ndevice: {device}\nbundles in {root}:")
-    for path in find_bundles(root):
+    for path in _bundles_in(root):
         try:
             opened = Bundle(path)
             weights = Path(str(opened.weights))  # a bundle without them does not open

@@ -328,6 +328,8 @@ def test_info_tells_versions_bundles_and_weights(bundles, tmp_path, monkeypatch,
     assert sha256([bundles / "endofm_polyp_segmentation" / "models" / "model.pt"]) in said
     assert "endofm_polyp_detection: " in said
     assert "model.pt: is missing" in said
+    assert run(monkeypatch, "info", "--bundle", str(tmp_path / "some" / "endofm_polyp_segmentation")) is None
+    assert "endofm_polyp_segmentation 0" in capsys.readouterr().out
     assert run(monkeypatch, "info", "--bundle", str(tmp_path / "none")) == (
         f"error: {tmp_path / 'none'}: is no existing folder; name a bundle, or the folder of bundles, by `--bundle`."
     )

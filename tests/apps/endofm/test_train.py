@@ -49,7 +49,7 @@ def test_pretraining_with_several_configurations(datalist, tmp_path):
     ("arguments", "message"),
     [
         (("seg", "DATA", {}), "`task` must be one of segmentation, detection, classification, found 'seg'"),
-        (("segmentation", "absent", {}), "absent: `dataset_dir` is not an existing folder"),
+        (("segmentation", "absent#1", {}), "absent#1: `dataset_dir` is not an existing folder"),
         (("segmentation", "DATA", {"epohcs": 1}), "`epohcs`: no config has such a key. Did you mean `epochs`?"),
         (("segmentation", "DATA", {"configs": "trein"}), "trein.json"),
     ],
