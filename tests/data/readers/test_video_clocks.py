@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,14 @@ def test_a_stream_without_its_beginning(
     assert_random_access: Any, decode_everything: Any, tmp_path: Path, write_video: Any, name: str, share: float
 ) -> None:
     """Where program streams give a time a pack, the first frames have none."""
-    data = write_video(tmp_path / name, **CODECS[Path(name).stem]).read_bytes()
-    unit = 188 if name.endswith("ts") else 2048
-    (tmp_path / name).write_bytes(data[int(share * len(data)) // unit * unit :])
-    expected = decode_everything(tmp_path / name)
-    assert_random_access(tmp_path / name, expected)
+    path = write_video(tmp_path / name, frames=192, **CODECS[Path(name).stem])
+    data, unit = path.read_bytes(), 188 if name.endswith("ts") else 2048
+    for start in range(int(share * len(data)) // unit * unit, len(data), unit):
+        path.write_bytes(data[start:])
+        with contextlib.suppress(av.InvalidDataError):  # FFmpeg opens no stream whose first start code is cut in two
+            assert_random_access(path, decode_everything(path))
+            return
+    pytest.fail("no part of the stream can be opened")
 
 
 def test_a_lost_frame_stays_lost_and_the_others_are_read(
