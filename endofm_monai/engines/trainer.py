@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,7 +20,9 @@ from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import DividedSpaceTimeBlock, FrameBlock
 from endofm_monai.transforms import RandAugmentViewsd
-from endofm_monai.utils import name_memory_errors
+from endofm_monai.utils import multiplies_faster, name_memory_errors
+
+logger = logging.getLogger(__name__)
 
 
 class ClipTrainer(SupervisedTrainer):
@@ -65,6 +68,8 @@ class ClipTrainer(SupervisedTrainer):
         if len(train_data_loader) == 0:
             raise ValueError("An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips.")
         device, amp_kwargs = torch.device(device), {"dtype": torch.bfloat16, **(amp_kwargs or {})}
+        if amp and not multiplies_faster(amp_kwargs["dtype"], device.type):
+            logger.warning(f"`amp` makes training slower on this device ({device.type}): set it to False.")
         self.further_checkpoint_parts: dict[str, Any] = {}
         kwargs |= {"amp": amp, "amp_kwargs": amp_kwargs, "decollate": decollate}
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)

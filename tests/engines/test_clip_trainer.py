@@ -306,6 +306,17 @@ def test_lower_precision_trains(dtype: torch.dtype) -> None:
     assert trainer.scaler.is_enabled() == (dtype == torch.float16)
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_lower_precision_on_a_device_that_is_slower_in_it_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, faster: bool
+) -> None:
+    monkeypatch.setattr("endofm_monai.engines.trainer.multiplies_faster", lambda dtype, device: faster)
+    make_trainer(LABELS)
+    make_trainer(LABELS, amp=True)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [] if faster else said == ["`amp` makes training slower on this device (cpu): set it to False."]
+
+
 def test_compiled_blocks_train_as_eager_ones() -> None:
     graphs = []
 
