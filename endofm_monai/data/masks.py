@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ExifTags
 from skimage.measure import label, regionprops
 
 from endofm_monai.data.readers.base import ClipReadError
@@ -45,13 +46,14 @@ def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
 
 
 def _stem(path: Path) -> tuple[str | int, ...]:
-    return tuple(natural_key(path.stem))  # 7 and 007 are one frame
+    return tuple(natural_key(path.stem)[0])  # 7 and 007 are one frame
 
 
 def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     """Read a mask of foreground and background: one rule for training, preparation and every format.
 
     Background is 0 or black. Foreground is white (255, or 65535 of 16 bits) or 1, or any one color, as of a palette.
+    Colors tell it, not transparency: what that alone shows is refused, and so are colors of more than 8 bits.
 
     Args:
         path: the image.
@@ -69,11 +71,14 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         if len(pages) != 1:
             raise ClipReadError(f"{path}: holds {len(pages)} pictures, but a mask is one")
         opened.seek(pages[0])
+        bits = max(getattr(opened, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (8,)))
+        if not opened.mode.startswith(("I", "F")) and (bits > 8 or ";16" in str(getattr(opened, "tile", ""))):
+            raise ValueError("its colors have 16 bits, of which Pillow reads 8; write it with 8, or as 16-bit gray")
         image = as_shown(opened)
         places = np.asarray(image) if image.mode == "P" else None
         is_number = image.mode in ("L", "F") or image.mode.startswith("I")
         pixels = np.asarray(image if is_number else image.convert("RGB"))
-        clear = np.asarray(image.convert("RGBA"))[..., 3] == 0 if image.has_transparency_data else None
+        alpha = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else np.full(1, 255)
     channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
     is_gray = all(np.array_equal(channels[0], channel) for channel in channels[1:])
     codes = (
@@ -81,7 +86,9 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     )
     found = np.flatnonzero(np.bincount(codes.ravel())) if codes.dtype == np.uint8 else np.unique(codes)
     is_told_apart = places is None or len(np.unique(places)) == len(found)  # else two colors of a palette are the same
-    is_told_apart &= clear is None or not codes[clear].any()  # else a color is there and not to be seen
+    visible = np.unique(alpha)
+    is_told_apart &= len(visible) == 1 or len(found) > 1  # else alpha alone shows something
+    is_told_apart &= visible[0] > 0 or not codes[alpha == 0].any()  # else a color is there and not to be seen
     foreground = found[found != 0]
     if is_told_apart and len(foreground) <= 1 and (not is_gray or set(foreground.tolist()) <= {1, 255, 65535}):
         return codes != 0
@@ -97,6 +104,7 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     raise ClipReadError(
         f"{path}: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds "
         f"{', '.join(names)}{', ...' if len(found) > 8 else ''}"
+        + (f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else "")
     )
 
 

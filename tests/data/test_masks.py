@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, mask_boxes, mask_files, read_mask
-from tests.support.pictures import write_gray_tiff
+from tests.support.pictures import write_gray_tiff, write_png_16
 
 
 def square(value: int) -> np.ndarray:
@@ -133,9 +134,9 @@ def classes(*values: int) -> np.ndarray:
     return mask
 
 
-def faded(color: int) -> Image.Image:
+def faded(color: int, alpha: int = 255) -> Image.Image:
     """A picture of one color whose alpha alone shows a square."""
-    return Image.fromarray(np.dstack([np.full((40, 60, 3), color, np.uint8), square(255)]))
+    return Image.fromarray(np.dstack([np.full((40, 60, 3), color, np.uint8), square(alpha)]))
 
 
 @pytest.mark.parametrize(
@@ -145,15 +146,32 @@ def faded(color: int) -> Image.Image:
         (lambda: Image.fromarray(classes(1, 2)), "0, 1, 2"),
         (lambda: Image.fromarray(classes(1, 255)), "0, 1, 255"),
         (lambda: Image.fromarray(classes(255, 100)), "0, 100, 255"),
-        (lambda: faded(255), "255"),
+        (lambda: faded(255), "255 of opacity 0, 255"),
+        (lambda: faded(0), "0 of opacity 0, 255"),
+        (lambda: faded(0).convert("LA"), "0 of opacity 0, 255"),
+        (lambda: faded(0, 128), "0 of opacity 0, 128"),
         (lambda: Image.fromarray(classes(1, 255).astype(np.uint16) * 257), "0, 257, 65535"),
     ],
-    ids=["one class", "two classes", "void", "gray in white", "alpha", "16 bits"],
+    ids=["one class", "two classes", "void", "gray in white", "white", "black", "black of LA", "half", "16 bits"],
 )
 def test_a_class_is_never_taken_for_noise(tmp_path, make, found):
     make().save(tmp_path / "mask.png")
     with pytest.raises(ClipReadError, match=rf"mask\.png: a mask must hold .* but holds {found}$"):
         read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("value", [1, 255, 65535])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colors_of_16_bits_are_not_read_by_half(tmp_path, channels, value):
+    levels = np.repeat(square(1)[..., None].astype(np.uint16) * value, channels, 2)
+    paths = [write_png_16(tmp_path / "mask.png", levels)]
+    for planes in ("contig", "separate") if channels == 3 else ():
+        paths.append(tmp_path / f"{planes}.tif")
+        stored = levels if planes == "contig" else levels.transpose(2, 0, 1)
+        tifffile.imwrite(paths[-1], stored, photometric="rgb", planarconfig=planes)
+    for path in paths:
+        with pytest.raises(ClipReadError, match=rf"{path.name}: is not a readable mask \(its colors have 16 bits, "):
+            read_mask(path)
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])

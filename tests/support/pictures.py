@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,4 +42,18 @@ def write_gray_tiff(path: Path, levels: np.ndarray, bits: int = 16, white: int =
     start = 8 + len(data) + len(data) % 2
     head = b"II*\0" + struct.pack("<I", start)
     path.write_bytes((head + data).ljust(start, b"\0") + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4))
+    return path
+
+
+def write_png_16(path: Path, levels: np.ndarray) -> Path:
+    """Write PNG with 16 bits a channel: gray with alpha, RGB or RGBA, ``(H, W, 2 to 4)``."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = levels.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     return path

@@ -37,8 +37,11 @@ def has_suffix(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> bool:
 
 
 def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the images in a folder in natural order (``frame2`` before ``frame10``), without hidden ones."""
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
+    """List the images in a folder in natural order (``frame2`` before ``frame10``), without hidden ones.
+
+    A link that leads nowhere is one too: reading names it, where a clip without it would have other frames.
+    """
+    names = (entry.name for entry in os.scandir(folder) if not entry.is_dir())
     images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
     return [Path(folder, name) for name in sorted(images, key=natural_key)]
 
@@ -118,6 +121,9 @@ def _is_nameless_dicom(path: Path) -> bool:
     return (not suffix or suffix.isdecimal()) and path.name != "DICOMDIR" and path.is_file() and is_dicom(path)
 
 
-def natural_key(name: str) -> list[str | int]:
-    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)]
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``.
+
+    Names that then are the same, as ``1`` and ``01``, are in the order of their characters.
+    """
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
