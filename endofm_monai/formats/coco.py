@@ -6,10 +6,11 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import open_clip, split_frames
+from endofm_monai.data import first_frame, join_frames, open_clip, split_frames
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.formats.annotations import Shape, unique
 from endofm_monai.formats.items import item_shapes
@@ -38,7 +39,9 @@ def datalist_from_coco(
     """Write a datalist from annotations in COCO's format; :func:`endofm_monai.data.load_box_datalist` checks it.
 
     The images of one folder are the frames of one video, in natural order of their names; of an image in no folder the
-    whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video.
+    whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video, by a
+    ``frame_index`` that counts from 0. Of a video with a ``file_name`` frames that are not listed are left out: what is
+    between them is one item each, a part of the file.
 
     What was annotated on images of another ``width`` and ``height`` than the files have is scaled to them. Crowds
     (``iscrowd``) are no single polyps and are left out.
@@ -154,11 +157,22 @@ def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any],
     for image in sorted(listed, key=lambda image: image["frame_index"]):
         frames[image["video_id"]].append(image["id"])
     unique(((video["id"], video["name"]) for video in content["videos"]), f"{path}: has two videos of id")
-    heads = []
+    indices = {image["id"]: image["frame_index"] for image in listed}
+    heads: list[tuple[dict[str, Any], list[Any]]] = []
     for video in content["videos"]:
         ids = frames[video["id"]]
-        source = video["file_name"] if "file_name" in video else names(ids)
-        heads.append(({"image": source, "video": video["name"]}, ids))
+        at = [indices[id_] for id_ in ids]
+        if "file_name" not in video or at == list(range(len(at))):
+            heads.append(({"image": video.get("file_name") or names(ids), "video": video["name"]}, ids))
+            continue
+        ends = [0, *(n for n in range(1, len(at)) if at[n] != at[n - 1] + 1), len(at)]
+        if len(ends) > 2:
+            gaps = at[-1] + 1 - at[0] - len(at)
+            logger.warning(f"{path}: {gaps} frames between those of {video['name']!r} are not listed and are left out.")
+        file, start = split_frames(video["file_name"])[0], first_frame(video["file_name"])
+        for first, stop in pairwise(ends):
+            part = join_frames(file, start + at[first], start + at[stop - 1])
+            heads.append(({"image": part, "video": video["name"]}, ids[first:stop]))
     return heads
 
 

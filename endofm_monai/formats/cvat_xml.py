@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 from xml.parsers import expat
 
+from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, unique, unknown_frames
 from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
 from endofm_monai.utils import atomic_path, open_zip
@@ -113,7 +114,8 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
 
     The file may come from a stranger: document types, and with them entities, are refused, and an archive is not
     unpacked to the disk. An export "for images" has no tracks, and one "for video" no tags: see
-    :func:`endofm_monai.formats.merge_tags`.
+    :func:`endofm_monai.formats.merge_tags`. Images are in natural order of their names: CVAT numbers ``10`` before
+    ``2`` unless told otherwise.
 
     Raises:
         ValueError: when it is no such file, holds shapes that the project has no use for (ellipses, rotated boxes),
@@ -172,6 +174,8 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
         raise ValueError(f"the task leaves out frames ({task.findtext('frame_filter')}); make one with all frames")
     images = sorted(root.findall("image"), key=lambda image: int(image.attrib["id"]))
     is_video = task.findtext("mode") == "interpolation"
+    if not is_video and root.find("track") is None:  # tracks go from frame to frame as these are numbered
+        images.sort(key=lambda image: natural_key(image.attrib["name"]))
     start, count = int(task.findtext("start_frame") or 0) if is_video else 0, int(task.findtext("size") or 0)
     if not 0 <= count <= MAX_FRAMES or start < 0:
         raise ValueError(f"the task has {count} frames from {start} on; expected up to {MAX_FRAMES}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from endofm_monai.data import load_box_datalist
+from endofm_monai.formats import write_video
 from endofm_monai.formats.coco import datalist_from_coco
 
 CLASSES = ("adenoma", "hyperplastic")
@@ -91,3 +93,39 @@ def test_a_name_that_no_file_can_have_is_the_datalists_matter(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(content))
     lists = datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
     assert "a" * 5000 + ".png" in [image for item in lists["training"] for image in item["image"]]
+
+
+@pytest.mark.parametrize(
+    ("file", "indices", "parts"),
+    [
+        ("a.mp4", [0, 1, 2], {"a.mp4": [0, 1, 2]}),
+        ("a.mp4", [0, 10, 20], {"a.mp4#frames=0-0": [0], "a.mp4#frames=10-10": [10], "a.mp4#frames=20-20": [20]}),
+        ("a.mp4", [6, 2, 3], {"a.mp4#frames=2-3": [2, 3], "a.mp4#frames=6-6": [6]}),
+        ("a.mp4", [1, 2, 3], {"a.mp4#frames=1-3": [1, 2, 3]}),
+        ("a.mp4#frames=100-107", [0, 1], {"a.mp4#frames=100-107": [0, 1]}),
+        ("a.mp4#frames=100-107", [1, 4], {"a.mp4#frames=101-101": [1], "a.mp4#frames=104-104": [4]}),
+    ],
+)
+def test_a_box_is_of_the_frame_of_the_file_that_it_names(tmp_path, caplog, file, indices, parts):
+    content = videos(*((1, index, f"{index}.png") for index in indices))
+    content["videos"] = [{"id": 1, "name": "a", "file_name": file}]
+    content["annotations"] = [
+        {"image_id": place, "category_id": 3, "bbox": [index, 0, 1, 1]} for place, index in enumerate(indices)
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    items = datalist_from_coco({"a": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")["a"]
+    assert {item["image"]: [box[0] for (box,) in item["box"]] for item in items} == parts
+    assert {item["video"] for item in items} == {"a"}
+    gaps = max(indices) - min(indices) + 1 - len(indices)
+    message = f"{tmp_path}/train.json: {gaps} frames between those of 'a' are not listed and are left out."
+    assert caplog.messages == [message] * (gaps > 0)
+
+
+def test_frames_that_the_file_does_not_have_are_named(tmp_path):
+    write_video(tmp_path / "a.mp4", [np.zeros((32, 48, 3), np.uint8)] * 3, fps=30)
+    content = videos(*((1, index, f"{index}.png") for index in (1, 2, 3)))
+    content["videos"] = [{"id": 1, "name": "a", "file_name": "a.mp4"}]
+    content["images"] = [{**image, "width": 48, "height": 32} for image in content["images"]]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a\.mp4#frames=1-3: is no range of frames of the clip, which has 3 frames"):
+        datalist_from_coco({"a": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from endofm_monai.formats.annotations import merge_tags
+from endofm_monai.formats.annotations import join_tracks, merge_tags
 from endofm_monai.formats.cvat_xml import read_cvat_xml, write_cvat_xml
+from endofm_monai.formats.items import items_from_annotations
 
 # As CVAT writes them (formats "CVAT for video 1.1" and "CVAT for images 1.1"), shortened
 VIDEO = """<?xml version="1.0" encoding="utf-8"?>
@@ -77,6 +78,18 @@ def test_an_export_for_images_in_which_one_was_deleted(tmp_path):
     assert polygon.shapes[0].points == (1.0, 2.0, 3.5, 2.0, 3.5, 9.0)
     assert (polygon.shapes[0].occluded, polygon.shapes[0].z_order) == (True, 1)
     assert [tag.label for tag in task.tags[0]] == ["abnormal"]
+
+
+def test_images_are_in_natural_order_however_cvat_numbers_them(tmp_path):
+    track = '<attribute name="track">4</attribute>'
+    box = f'<box label="polyp" source="auto" xtl="{{0}}" ytl="0" xbr="{{1}}" ybr="9">{track}</box>'
+    image = '<image id="{}" name="a/{}.png" width="384" height="288">{}</image>'
+    shown = {number: box.format(number, number + 9) for number in (1, 3)}
+    images = [image.format(place, n, shown.get(n, "")) for place, n in enumerate(sorted(range(12), key=str))]
+    text = f"{IMAGES[: IMAGES.index('<image')]}{''.join(images)}</annotations>".replace("<size>3", "<size>12")
+    (item,) = items_from_annotations(join_tracks(read(tmp_path, text)), ["polyp"])
+    assert item["image"] == [f"a/{number}.png" for number in range(12)]
+    assert item["box"] == [[[n, 0, n + 9, 9]] if n in (1, 2, 3) else [] for n in range(12)]  # 2 is between 1 and 3
 
 
 def test_tags_come_from_another_export(tmp_path):
