@@ -8,6 +8,7 @@ from endofm_monai.data import ClipReadError
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.layouts import check_layout, read_videos, subfolders
+from endofm_monai.utils import read_text
 
 DATASET = SourceDataset(
     name="CholecT45",
@@ -46,7 +47,7 @@ def read_video(root: Path, name: str) -> SourceVideo:
 def read_labels(path: Path) -> dict[int, list[int]]:
     """Read a table with a frame a line: its index, then for each label whether it is present."""
     try:
-        rows = [[int(value) for value in line.split(",")] for line in path.read_text().splitlines() if line.strip()]
+        rows = [[int(value) for value in line.split(",")] for line in read_text(path).splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise ClipReadError(f"{path}: is no readable table of labels ({error})") from error
     return {frame: [label for label, value in enumerate(values) if value == 1] for frame, *values in rows}

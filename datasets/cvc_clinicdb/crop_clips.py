@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import csv
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from tqdm import tqdm
 
 from endofm_monai.data.readers.pictures import as_shown, open_picture
 from endofm_monai.preparation import run_from_command_line
-from endofm_monai.utils import atomic_path, write_json
+from endofm_monai.utils import atomic_path, read_csv, write_json
 
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -24,9 +23,7 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
             ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1) and ``split`` (train, val or test).
     """
     datalist = defaultdict(list)
-    with open(Path(source) / table, newline="", encoding="utf-8") as file:
-        clips = list(csv.DictReader(file))
-    for clip in tqdm(clips, "cutting clips", unit="clip"):
+    for clip in tqdm(read_csv(Path(source) / table), "cutting clips", unit="clip"):
         x, y, width, height = (int(clip[name]) for name in "xywh")
         for number in range(int(clip["first_frame"]), int(clip["last_frame"]) + 1):
             path = Path(source) / "frames" / f"{number:04d}.png"

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import csv
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from endofm_monai.preparation.layouts import (
     subfolders,
     video_files,
 )
+from endofm_monai.utils import read_csv
 
 LICENCE = "research and education; anything else needs the owners' written permission"
 CLASSES = (
@@ -78,15 +78,14 @@ def class_of(folder: Path) -> int:
 def read_boxes(table: Path) -> dict[str, list[list[int]]]:
     """Read the boxes of the frames: the extent of the four corners that are stated for some of them."""
     boxes = defaultdict(list)
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.DictReader(file, delimiter=";"), 2):
-            try:
-                corners = [row[f"{axis}{corner}"] for axis in "xy" for corner in (1, 2, 3, 4)]
-                if any(corners):
-                    x, y = ([int(float(value)) for value in half] for half in (corners[:4], corners[4:]))
-                    boxes[Path(row["filename"]).stem].append([min(x), min(y), max(x), max(y)])
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{table}:{number}: holds no readable box ({error})") from error
+    for number, row in enumerate(read_csv(table, delimiter=";"), 2):
+        try:
+            corners = [row[f"{axis}{corner}"] for axis in "xy" for corner in (1, 2, 3, 4)]
+            if any(corners):
+                x, y = ([int(float(value)) for value in half] for half in (corners[:4], corners[4:]))
+                boxes[Path(row["filename"]).stem].append([min(x), min(y), max(x), max(y)])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{table}:{number}: holds no readable box ({error})") from error
     return boxes
 
 

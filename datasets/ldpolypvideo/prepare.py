@@ -15,6 +15,7 @@ from endofm_monai.preparation.layouts import (
     subfolders,
     video_files,
 )
+from endofm_monai.utils import read_text
 
 LICENCE = "none stated: ask the owners before any other use than research"
 PARTS = {
@@ -63,7 +64,7 @@ def read_video(part: Path, name: str) -> SourceVideo:
 
 def read_boxes(path: Path) -> FrameBoxes:
     """Read the boxes of a frame: a line with their number, then a line ``x1 y1 x2 y2`` for each."""
-    count, *lines = path.read_text(encoding="utf-8-sig").split("\n")
+    count, *lines = read_text(path).splitlines()
     boxes = [[float(number) for number in line.split()] for line in lines if line.strip()]
     if len(boxes) != int(count) or any(len(box) != 4 for box in boxes):
         raise ValueError(f"expected their number, then x1 y1 x2 y2 a line, found {count} and {boxes}")

@@ -1,14 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import find_clips
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.utils import printable, write_csv
+from endofm_monai.utils import printable, read_csv, write_csv
 
 DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
 
@@ -48,8 +47,7 @@ def number_sources(table: Path, sources: list[str]) -> dict[str, int]:
     """Number the sources in the order in which they were first seen."""
     numbers: dict[str, int] = {}
     if table.exists():
-        with open(table, newline="", encoding="utf-8") as file:
-            numbers = {row["source"]: int(row["number"]) for row in csv.DictReader(file)}
+        numbers = {row["source"]: int(row["number"]) for row in read_csv(table)}
     for name in sources:
         numbers.setdefault(name, len(numbers) + 1)
     write_csv(table, ["number", "source"], [(number, name) for name, number in numbers.items()])

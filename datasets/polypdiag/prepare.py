@@ -6,6 +6,7 @@ from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.layouts import check_layout, clean_name, share_of
+from endofm_monai.utils import read_text
 
 DATASET = SourceDataset(
     name="PolypDiag",
@@ -54,7 +55,7 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
 def read_list(path: Path) -> dict[str, int]:
     """Read a list with a line ``path,label`` a video."""
     listed = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             name, comma, label = line.strip().rpartition(",")
             if not comma or label.strip() not in ("0", "1"):

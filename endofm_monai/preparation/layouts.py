@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import csv
 import hashlib
 import math
 import os
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from endofm_monai.data import ClipReadError, find_clips, picture_size
 from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
 from endofm_monai.preparation.sources import SourceVideo
+from endofm_monai.utils import read_csv
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -88,8 +88,7 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
 
     It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     known = ("training", "validation", "test")
     for line, row in enumerate(rows, start=2):
         if not row.get("name") or row.get("section") not in known:

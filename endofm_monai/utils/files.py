@@ -3,6 +3,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -128,6 +129,27 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def read_text(path: str | os.PathLike) -> str:
+    """Read text in UTF-8, with or without the mark at its beginning that Windows writes; line ends stay as they are.
+
+    Raises:
+        ValueError: when it is in another encoding, as older ones of Windows and Excel; the message names the file.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise ValueError(f"{path}: must be text in UTF-8, but {found}; save it as UTF-8.") from error
+
+
+def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, str]]:
+    """Read the rows of a table whose first line names the columns; see :func:`read_text`."""
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"{path}: is no readable table ({error}).") from error
+
+
 def read_json(path: str | os.PathLike, kind: type[T]) -> T:
     """Read JSON that must hold an object (``dict``) or a ``list``.
 
@@ -136,8 +158,9 @@ def read_json(path: str | os.PathLike, kind: type[T]) -> T:
     """
     if (size := os.path.getsize(path)) > _MAX_JSON:
         raise ValueError(f"{path}: has {size} bytes; JSON is read up to {_MAX_JSON}.")
+    text = read_text(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not valid JSON ({error}).") from error
     if not isinstance(content, kind):

@@ -62,3 +62,12 @@ def test_a_name_in_two_lines_of_a_split(tmp_path):
     (tmp_path / "splits.csv").write_text("name,section\na,training\nb,test\na,test\n")
     with pytest.raises(ValueError, match=r"splits\.csv: has two lines of a$"):
         read_splits(tmp_path / "splits.csv")
+
+
+def test_a_split_of_windows_is_read_or_named(tmp_path):
+    path = tmp_path / "splits.csv"
+    path.write_bytes("name,section,group\r\nü,training,1\r\n".encode("utf-8-sig"))
+    assert read_splits(path) == {"ü": ("training", {"group": "1"})}
+    path.write_text("name,section\nü,training\n", encoding="cp1252")
+    with pytest.raises(ValueError, match=r"splits\.csv: must be text in UTF-8, but byte 13 is 0xfc; save it as UTF-8"):
+        read_splits(path)

@@ -17,7 +17,9 @@ from endofm_monai.utils import (
     check_writable,
     open_zip,
     printable,
+    read_csv,
     read_json,
+    read_text,
     remove_leftovers,
     temporary_prefix,
     write_csv,
@@ -55,7 +57,7 @@ def test_a_name_as_long_as_the_system_allows(tmp_path):
     ("content", "message"),
     [
         (b"", "is not valid JSON"),
-        (b"\xff", "is not valid JSON"),
+        (b"\xff", "must be text in UTF-8, but byte 0 is 0xff"),
         (b"[" * 200_000, "is not valid JSON"),
         (b'{"a": ' + b"1" * 5000 + b"}", "is not valid JSON"),
         (b"[]", "must hold a dict, but holds a list"),
@@ -66,6 +68,28 @@ def test_bad_json_is_one_line_with_the_file(tmp_path, content, message):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"^[^\n]*a\.json: {message}[^\n]*$"):
         read_json(tmp_path / "a.json", dict)
+
+
+def test_a_mark_of_windows_at_the_beginning_is_no_text(tmp_path):
+    (tmp_path / "a.json").write_text('{"name": "Köln"}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json", dict) == {"name": "Köln"}
+    for text in ("name;section\r\nKöln;training\r\n", "name;section\rKöln;training"):
+        (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
+        assert read_text(tmp_path / "a.csv") == text
+        assert read_csv(tmp_path / "a.csv", delimiter=";") == [{"name": "Köln", "section": "training"}]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_text_of_another_encoding_is_named(tmp_path, encoding):
+    (tmp_path / "a.csv").write_text("name\nKöln\n", encoding=encoding)
+    with pytest.raises(ValueError, match=r"^[^\n]*a\.csv: must be text in UTF-8, but byte \d is 0x(f6|ff); save it as"):
+        read_csv(tmp_path / "a.csv")
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text(f"name\n{'a' * 200_000}\n")
+    with pytest.raises(ValueError, match=r"a\.csv: is no readable table \(field larger than field limit"):
+        read_csv(tmp_path / "a.csv")
 
 
 def test_an_archive_is_weighed_before_it_is_unpacked(tmp_path):

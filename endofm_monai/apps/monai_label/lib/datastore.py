@@ -213,7 +213,7 @@ def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Map
 def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
     name = Path(image).name
     try:
-        notes = json.loads(Path(label).read_text(encoding="utf-8"))
+        notes = json.loads(Path(label).read_bytes())  # which may begin with a mark
     except (OSError, ValueError, RecursionError) as error:
         raise HTTPException(400, f"The notes on {name} are not readable JSON ({error}).") from error
     if not isinstance(notes, dict) or not {"detections", "label"} & set(notes):
