@@ -12,7 +12,12 @@ from PIL import Image
 
 from endofm_monai.utils import atomic_path
 
-_MAX_SIDE = 16384  # that x264 encodes
+MAX_VIDEO_SIDE = 16384  # that x264 encodes
+
+
+def video_rate(fps: float) -> Fraction:
+    """Give the rate to state in a file: frames a second, or below one seconds a frame, by at most 1001."""
+    return 1 / video_rate(1 / fps) if fps < 1 else Fraction(fps).limit_denominator(1001)
 
 
 @contextmanager
@@ -33,7 +38,7 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        rate, options = Fraction(fps).limit_denominator(1001), {"crf": str(crf), "preset": "veryfast"}
+        rate, options = video_rate(fps), {"crf": str(crf), "preset": "veryfast"}
         stream = container.add_stream("libx264", rate, options=options)
         stream.pix_fmt = "yuv420p"
         shapes: list[tuple[int, ...]] = []
@@ -45,9 +50,9 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
                     f"{os.fspath(path)}: frame {len(shapes) - 1} must be uint8 (H, W, 3) like the first one, "
                     f"{shapes[0]}, but is {frame.dtype} {frame.shape}."
                 )
-            if max(frame.shape) > _MAX_SIDE:
+            if max(frame.shape) > MAX_VIDEO_SIDE:
                 image = Image.fromarray(frame)
-                image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+                image.thumbnail((MAX_VIDEO_SIDE, MAX_VIDEO_SIDE))
                 frame = np.asarray(image)
             even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
             if len(shapes) == 1:

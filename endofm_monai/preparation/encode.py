@@ -11,7 +11,8 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace
 
-from endofm_monai.data import open_clip
+from endofm_monai.data import ClipReadError, open_clip
+from endofm_monai.formats.video import MAX_VIDEO_SIDE, video_rate
 from endofm_monai.preparation.content_area import ContentArea, find_content_area
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path
@@ -26,14 +27,14 @@ def encode_clips(
     """Encode clips of a video, each from a first to a last frame, with H.264, without any metadata of the source.
 
     What is read shows as it does in the source: at the same times, at a constant rate; in the same colors, whose matrix
-    and range the file states; with square pixels. Labels a frame are refused, as they would no longer fit resampled and
-    resized frames.
+    and range the file states; with square pixels; smaller where a side is more than H.264 holds. Labels a frame
+    are refused, as they would no longer fit resampled and resized frames.
 
     Returns:
         the paths of the clips, relative to ``output``.
 
     Raises:
-        ClipReadError: when a frame cannot be decoded.
+        ClipReadError: when a frame cannot be decoded or encoded.
     """
     if video.frame_labels or video.masks:
         raise ValueError(f"{video.name}: has masks or labels a frame, use mode=index or mode=copy")
@@ -43,13 +44,16 @@ def encode_clips(
     with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
         info, starts = reader.probe(), reader.times()
         times = np.append(starts, max(info.duration, starts[-1]))
-        rate = Fraction(settings.fps or _highest_rate(starts, info.fps)).limit_denominator(1001)
+        rate = video_rate(settings.fps or _highest_rate(starts, info.fps))
         area = None if settings.border == "keep" else find_content_area(reader)
         frames = (frame for _, frame in reader.stream(range(ranges[-1][1] + 1)))
         for path, (first, last) in zip(paths, ranges, strict=True):
             copies = _copies(times[first : last + 2] - times[first], float(rate))
-            with atomic_path(output / path) as temporary:
-                _encode(islice(frames, len(copies)), copies, temporary, rate, info.pixel_aspect, area, settings)
+            try:
+                with atomic_path(output / path) as temporary:
+                    _encode(islice(frames, len(copies)), copies, temporary, rate, info.pixel_aspect, area, settings)
+            except av.FFmpegError as error:  # none of a full disk
+                raise ClipReadError(f"{video.files[0]}: cannot be encoded ({error.strerror})") from error
     return paths
 
 
@@ -113,7 +117,7 @@ def _filters(
     left, top, right, bottom = (0, 0, frame.width, frame.height) if area is None else area.box
     across, down = right - left, bottom - top
     sides = across * max(pixel_aspect, 1.0), down / min(pixel_aspect, 1.0)  # with square pixels
-    scale = (settings.short_side or min(sides)) / min(sides)
+    scale = min((settings.short_side or min(sides)) / min(sides), MAX_VIDEO_SIDE / max(sides))
     width, height = (max(2, 2 * round(side * scale / 2)) for side in sides)
     steps = []
     for zone in settings.blank:

@@ -17,7 +17,7 @@ def ramp(frames: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 47)])
-@pytest.mark.parametrize("fps", [25, 30000 / 1001])
+@pytest.mark.parametrize("fps", [25, 30000 / 1001, 0.4, 1 / 3600])
 def test_video_reads_back(tmp_path, height, width, fps):
     frames = ramp(9, height, width)
     write_video(tmp_path / "new" / "clip.mp4", iter(frames), fps)

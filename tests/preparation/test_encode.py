@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 
 import av
@@ -120,6 +121,41 @@ def test_rounded_times_are_a_steady_rate(tmp_path, fps, expected):
     assert len(after) == expected
     places = np.round(np.arange(expected) * 48 / expected - 1e-6).clip(max=47)
     assert np.abs(after.mean((1, 2, 3)) - 5 * places).max() <= 8  # one frame, and what is lost
+
+
+def test_a_frame_an_hour_is_a_rate(tmp_path):
+    frames = [np.full((48, 64, 3), 40 * number, np.uint8) for number in range(5)]
+    path = write_frames_at(tmp_path / "lapse.mkv", frames, range(0, 5 * 3600, 3600), 1)
+    _, after = prepare_one(path, tmp_path / "out", fps=None)
+    np.testing.assert_allclose(after.mean((1, 2, 3)), range(0, 200, 40), atol=2)
+    with open_clip(tmp_path / "out/clips/a.mp4") as reader:
+        np.testing.assert_allclose(reader.times(), range(0, 5 * 3600, 3600))
+
+
+def prepare_wide(tmp_path):
+    """Prepare a video whose short side of 32 pixels makes another one of 19,200; and the sizes of what comes out."""
+    for name, width in (("a", 2400), ("b", 8)):
+        write_frames_at(tmp_path / f"{name}.mp4", [np.zeros((4, width, 3), np.uint8)] * 2, range(2), 30)
+    videos = [SourceVideo(name, tmp_path / f"{name}.mp4") for name in "ab"]
+    options = {"workers": 1, "stats": False, "mode": "encode", "short_side": 32}
+    prepare_dataset(DATASET, videos, tmp_path, tmp_path / "out", **options)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    sizes = {}
+    for path in (tmp_path / "out/clips").glob("*.mp4"):
+        with open_clip(path) as reader:
+            sizes[path.stem] = (reader.probe().height, reader.probe().width)
+    return sizes, manifest["problems"]
+
+
+def test_a_side_that_cannot_be_encoded_is_scaled_down(tmp_path):
+    assert prepare_wide(tmp_path) == ({"a": (28, 16384), "b": (32, 64)}, [])
+
+
+def test_a_video_that_cannot_be_encoded_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("endofm_monai.preparation.encode.MAX_VIDEO_SIDE", 1 << 20)
+    sizes, (problem,) = prepare_wide(tmp_path)
+    assert sizes == {"b": (32, 64)}
+    assert problem == f"{tmp_path}/a.mp4: cannot be encoded (Generic error in an external library)"
 
 
 COLORS = np.array([(200, 70, 60), (40, 80, 180), (10, 10, 10), (245, 245, 245)], np.uint8)  # mucosa, dye, dark, bright
