@@ -53,6 +53,10 @@ def as_shown(image: Image.Image) -> Image.Image:
 
 def rgb_pixels(image: Image.Image) -> np.ndarray:
     """Give the pixels of a picture as it is shown, uint8 ``(H, W, 3)``."""
+    if isinstance(image, TiffImageFile) and "'raw'" in str(image.tile):
+        tags, bits = image.tag_v2, ExifTags.Base.BitsPerSample
+        if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(tags.get(bits, (1,))) > 8:  # Pillow mixes up bytes
+            raise ValueError("its colors of 16 bits lie plane by plane; store them pixel by pixel, or compressed")
     image = as_shown(image)
     if image.mode.startswith("I;16"):  # PIL would clip instead of scale
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, FramesReader, open_clip, picture_size
@@ -57,6 +58,20 @@ ALPHA = np.dstack([PIXELS[0], GRAY])
 def test_any_png_becomes_rgb(tmp_path: Path, image: Image.Image, expected: np.ndarray) -> None:
     image.save(tmp_path / "frame.png")
     np.testing.assert_array_equal(FramesReader([tmp_path / "frame.png"]).read([0])[:, 0].permute(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_tiff_of_16_bit_colors_is_read_or_named(tmp_path: Path, planes: str, compression: str | None) -> None:
+    path, levels = tmp_path / "a.tif", PIXELS[0].astype(np.uint16) * 257
+    stored = levels if planes == "contig" else levels.transpose(2, 0, 1)
+    tifffile.imwrite(path, stored, photometric="rgb", planarconfig=planes, compression=compression)
+    reader = FramesReader([path])
+    if planes == "separate" and compression is None:
+        with pytest.raises(ClipReadError, match=rf"^{path}: is not a readable image \(its colors of 16 bits lie plane"):
+            reader.probe()
+    else:
+        np.testing.assert_array_equal(reader.read([0]).permute(1, 2, 3, 0)[0], PIXELS[0])
 
 
 def test_image_is_turned_as_its_exif_data_ask(tmp_path: Path) -> None:
