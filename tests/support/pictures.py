@@ -27,7 +27,9 @@ def write_pages(path: Path, pages: Any, **options: Any) -> Path:
     return path
 
 
-def write_gray_tiff(path: Path, levels: np.ndarray, bits: int = 16, white: int = 1, orientation: int = 1) -> Path:
+def write_gray_tiff(
+    path: Path, levels: np.ndarray, bits: int = 16, white: int = 1, orientation: int = 1, kind: int = 1
+) -> Path:
     """Write gray TIFF of 8, 12 or 16 bits, or of floating point (32), whose white is 0 on request."""
     height, width = levels.shape
     if bits == 12:
@@ -36,7 +38,7 @@ def write_gray_tiff(path: Path, levels: np.ndarray, bits: int = 16, white: int =
         data = pairs.astype(np.uint8).tobytes()
     else:
         data = levels.astype({8: "<u1", 16: "<u2", 32: "<f4"}[bits]).tobytes()
-    shorts = {258: bits, 259: 1, 262: white, 274: orientation, 277: 1, 278: height, 339: 3 if bits == 32 else 1}
+    shorts = {258: bits, 259: 1, 262: white, 274: orientation, 277: 1, 278: height, 339: 3 if bits == 32 else kind}
     tags = {256: width, 257: height, 273: 8, 279: len(data), **shorts}
     entries = [struct.pack("<HHII", tag, 3 if tag in shorts else 4, 1, tags[tag]) for tag in sorted(tags)]
     start = 8 + len(data) + len(data) % 2

@@ -29,6 +29,9 @@ Reader = TypeVar("Reader", bound="ClipReader")
 class ClipReadError(ValueError):
     """A clip, or a frame of it, cannot be read. The message is one line and starts with the clip's path."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__("\\n".join(message.splitlines()))
+
 
 @contextmanager
 def clip_read_errors(path: str | os.PathLike[str], problem: str = "cannot be read") -> Iterator[None]:

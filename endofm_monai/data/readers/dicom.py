@@ -15,7 +15,7 @@ import pydicom
 from PIL import Image
 from pydicom.datadict import keyword_for_tag
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
-from pydicom.pixels import as_pixel_options, get_decoder
+from pydicom.pixels import apply_color_lut, apply_voi, as_pixel_options, get_decoder
 from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
@@ -29,9 +29,11 @@ from endofm_monai.data.readers.video import VideoReader
 
 __all__ = ["DicomReader", "open_dicom"]
 
-_COLORS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_COLORS = "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"
 _BEGINNINGS = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "  # of a JPEG, JPEG 2000 or JP2 frame
-_RATES = ("CineRate", "FrameTime", "FrameTimeVector", "RecommendedDisplayFrameRate")
+_RATES = "CineRate", "FrameTime", "FrameTimeVector", "RecommendedDisplayFrameRate"
+_GROUPS = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
+_GRAY_LEVELS = "PixelValueTransformationSequence", "FrameVOILUTSequence"  # in a group
 
 
 def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) -> ClipReader:
@@ -52,7 +54,7 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
         if syntax not in MPEGTransferSyntaxes:
             return DicomReader(path, header, kind, file.tell(), length, fps=fps)
         stream = get_frame(file, 0, number_of_frames=1)
-    return VideoReader(path, file=io.BytesIO(stream), threads=threads)
+    return VideoReader(path, file=io.BytesIO(stream), fps=stated_rate(header)[0] or fps, threads=threads)
 
 
 def _begin_pixels(file: BinaryIO, header: pydicom.Dataset) -> tuple[str, int]:
@@ -63,6 +65,31 @@ def _begin_pixels(file: BinaryIO, header: pydicom.Dataset) -> tuple[str, int]:
         raise ValueError("it holds no pixels")
     kind = "OW" if implicit else file.read(4)[:2].decode("ascii")
     return kind, struct.unpack(f"{order}L", file.read(4))[0]
+
+
+def stated_numbers(dataset: pydicom.Dataset, name: str) -> list[float]:
+    """Give the values of a field, none where it is missing, empty or text."""
+    with suppress(TypeError, ValueError):
+        return [float(value) for value in np.ravel(dataset.get(name))]
+    return []
+
+
+def stated_rate(header: pydicom.Dataset) -> tuple[float | None, list[float]]:
+    """Give the frames per second: by what the file points to as the time between frames, else as it states them.
+
+    And the seconds from each frame to the next, where these are listed.
+    """
+    pointer = header.get("FrameIncrementPointer")
+    for name in (keyword_for_tag(pointer) if isinstance(pointer, int) else "", *_RATES):
+        with suppress(IndexError, ZeroDivisionError):
+            values, steps = stated_numbers(header, name), list[float]()
+            if name == "FrameTimeVector":  # milliseconds; the first frame has no distance to another
+                steps = [value / 1000 for value in values[1:]]
+                values = [sum(values[1:]) / len(steps)]
+            rate = values[0] if name.endswith("Rate") else 1000 / values[0]
+            if 0 < rate < math.inf:
+                return rate, steps
+    return None, []
 
 
 class DicomReader(ClipReader):
@@ -118,8 +145,9 @@ class DicomReader(ClipReader):
             self._warn(f"holds {found} frames, although its header states {stated}")
         frames = max(found, min(stated, found + 1))
         self._options["number_of_frames"] = frames
-        fps = self._rate()
-        sides = self._numbers("PixelAspectRatio")
+        rate, self._steps = stated_rate(header)
+        fps = rate or self._fps
+        sides = stated_numbers(header, "PixelAspectRatio")
         aspect = sides[1] / sides[0] if len(sides) == 2 and all(0 < side < math.inf for side in sides) else 1.0
         return ClipInfo(frames, fps, header.Rows, header.Columns, frames / fps, pixel_aspect=aspect)
 
@@ -163,29 +191,13 @@ class DicomReader(ClipReader):
         file.seek(fragment + 8)
         return self._syntax == RLELossless or file.read(8).startswith(_BEGINNINGS)
 
-    def _numbers(self, name: str) -> list[float]:
-        """Give the values of a field, none where it is missing, empty or text."""
-        with suppress(TypeError, ValueError):
-            return [float(value) for value in np.ravel(self._header.get(name))]
-        return []
-
-    def _number(self, name: str) -> float:
-        """Give the first value of a field, NaN where there is none."""
-        return next(iter(self._numbers(name)), math.nan)
-
-    def _rate(self) -> float:
-        """Give the frames per second: by what the file points to as the time between frames, else as it states them."""
-        pointer = self._header.get("FrameIncrementPointer")
-        for name in (keyword_for_tag(pointer) if isinstance(pointer, int) else "", *_RATES):
-            with suppress(IndexError, ZeroDivisionError):
-                values = self._numbers(name)
-                if name == "FrameTimeVector":  # milliseconds; the first frame has no distance to another
-                    self._steps = [value / 1000 for value in values[1:]]
-                    values = [sum(values[1:]) / len(self._steps)]
-                rate = values[0] if name.endswith("Rate") else 1000 / values[0]
-                if 0 < rate < math.inf:
-                    return rate
-        return self._fps
+    def _level(self, name: str, index: int) -> float:
+        """Give the first value of a field on gray levels, of the file or of this frame; NaN where there is none."""
+        datasets = [self._header]
+        for sequence, place in zip(_GROUPS, (index, 0), strict=True):
+            for group in (self._header.get(sequence) or [])[place : place + 1]:
+                datasets += [item for part in _GRAY_LEVELS for item in group.get(part) or []]
+        return next((value for dataset in datasets for value in stated_numbers(dataset, name)), math.nan)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         is_jpeg = self._syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and self._header.SamplesPerPixel == 3
@@ -196,7 +208,7 @@ class DicomReader(ClipReader):
                         frame = self._read_jpeg(self._frame(file, index))
                     else:
                         file.seek(self._start)  # one frame at a time: pydicom reads several of YBR_FULL_422 wrongly
-                        frame = self._to_rgb(self._decoder.as_array(file, index=index, **self._options)[0])
+                        frame = self._to_rgb(self._decoder.as_array(file, index=index, **self._options)[0], index)
                 yield index, frame
 
     def _frame(self, file: BinaryIO, index: int) -> bytes:
@@ -223,22 +235,32 @@ class DicomReader(ClipReader):
     def _warn(self, message: str) -> None:
         warnings.warn(f"{self.path}: {message}", stacklevel=3)
 
-    def _to_rgb(self, frame: np.ndarray) -> np.ndarray:
+    def _to_rgb(self, frame: np.ndarray, index: int) -> np.ndarray:
         header = self._header
-        if header.BitsStored != 8 or header.PixelRepresentation:
-            low = -(2.0 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0.0
-            names = "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"  # the first window is the default
-            slope, intercept, center, width = map(self._number, names)
-            slope = slope if slope and math.isfinite(slope) else 1.0
-            intercept = intercept if math.isfinite(intercept) else 0.0
-            values = frame * slope + intercept
-            low, high = sorted(end * slope + intercept for end in (low, low + 2.0**header.BitsStored - 1))
-            if math.isfinite(center) and 1 <= width < math.inf:
-                low = center - width / 2
-                high = low + width - 1
-            scale = 255 / (high - low or 1e-9)  # a window of 1 has black and white alone
-            frame = ((values - low) * scale).clip(0, 255).round()
+        if header.PhotometricInterpretation == "PALETTE COLOR":
+            colors = apply_color_lut(frame, header)
+            return (colors >> 8 * (colors.itemsize - 1)).astype(np.uint8)
+        if header.SamplesPerPixel == 1 or header.BitsStored != 8 or header.PixelRepresentation:
+            frame = self._scale(frame, index)
         frame = frame.astype(np.uint8, copy=False)
         if header.PhotometricInterpretation == "MONOCHROME1":
             frame = 255 - frame
         return frame if frame.ndim == 3 else np.broadcast_to(frame[..., None], (*frame.shape, 3))
+
+    def _scale(self, frame: np.ndarray, index: int) -> np.ndarray:
+        """Scale the stored values to 0..255, by slope and table or window (the first is the default) as stated."""
+        header = self._header
+        names = "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
+        slope, intercept, center, width = (self._level(name, index) for name in names)
+        slope = slope if slope and math.isfinite(slope) else 1.0
+        intercept = intercept if math.isfinite(intercept) else 0.0
+        low = -(2.0 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0.0
+        low, high = sorted(end * slope + intercept for end in (low, low + 2.0**header.BitsStored - 1))
+        values = frame * slope + intercept
+        if tables := header.get("VOILUTSequence"):
+            values = apply_voi(values.round().astype(np.int64), header)
+            low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1
+        elif math.isfinite(center) and 1 <= width < math.inf:
+            low = center - width / 2
+            high = low + width - 1
+        return ((values - low) * (255 / (high - low or 1e-9))).clip(0, 255).round()  # a window of 1: black and white

@@ -14,6 +14,8 @@ __all__ = ["PacketTable", "RecentCache", "file_key"]
 
 _MAX_DELAY = 16  # frames that a decoder may hold back to put them in order, in H.264 and H.265
 _NEVER = -(1 << 63)
+_NOT_CODED = 16  # bytes; an MPEG-4 packet of no more may say that there is no frame
+_VP8_SHOWN = 0x10  # in the first byte of a packet
 
 
 class PacketTable:
@@ -27,7 +29,7 @@ class PacketTable:
 
     Args:
         packets: the packets (``av.Packet``) of one video stream, from the first to the last.
-        reorders: whether the decoder shows frames in another order than it decodes them (B-frames).
+        codec: the codec's context, as it is before the first packet.
 
     Attributes:
         count: number of packets.
@@ -36,12 +38,15 @@ class PacketTable:
         keyframes: int32 array, positions of the keyframes.
         ordered: whether the packets state the presentation order.
         doubtful: whether they state it if none of the frames is reordered.
+        sequential: whether packets set the decoder for later ones, so that each frame is decoded from the first packet.
         flagged: positions of packets that the container calls incomplete.
         size: bytes of all packets.
     """
 
-    def __init__(self, packets: Iterable[Any], *, reorders: bool) -> None:
+    def __init__(self, packets: Iterable[Any], codec: Any) -> None:
+        reorders = bool(codec.has_b_frames)  # the decoder shows frames in another order than it decodes them
         self.flagged: set[int] = set()
+        self.sequential = False
         self.tail = 0  # how long the last frame is shown, in the stream's time base; 0 where that is not stated
         times, decoding, places, sizes, shown, keyframes = (array(kind) for kind in "qqqiii")
         timed = array("b")
@@ -60,12 +65,17 @@ class PacketTable:
                 keyframes.append(position)
             if packet.is_corrupt:
                 self.flagged.add(position)
-            if not packet.is_discard:
+            if packet.has_sidedata("new_extradata"):
+                self.sequential |= bytes(packet.get_sidedata("new_extradata")) != codec.extradata
+            self.sequential |= packet.has_sidedata("palette")
+            if not packet.is_discard and (codec.name != "vp8" or memoryview(packet)[0] & _VP8_SHOWN):
                 shown.append(position)
                 if time > latest:
                     latest, self.tail = time, packet.duration or 0
         self.count = len(times)
         self.times, self.shown, self.keyframes = (np.array(values) for values in (times, shown, keyframes))
+        if self.sequential:
+            self.keyframes = self.keyframes[:0]
         self._timed = np.array(timed, bool)
 
         moments = self.times[self.shown]
@@ -74,6 +84,7 @@ class PacketTable:
         # A clock that starts again puts frames before others that were decoded long ago.
         agreed = bool(
             self._timed.all()
+            and (codec.name != "mpeg4" or min(sizes, default=0) > _NOT_CODED)
             and (np.diff(moments[order]) > 0).all()
             and (np.diff(decoding) > 0).all()
             and np.abs(order - np.arange(len(order))).max(initial=0) <= (_MAX_DELAY if reorders else 0)

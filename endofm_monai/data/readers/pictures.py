@@ -41,6 +41,8 @@ def as_shown(image: Image.Image) -> Image.Image:
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
     is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    if bits == 8 and tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 2:
+        raise ValueError("its pixels are signed numbers of 8 bits, which have no known black")
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if is_negative and image.mode == "F":
@@ -79,6 +81,7 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
 
     Yields:
         number of the page, for ``image.seek``, and how long it is shown, in milliseconds (0 where that is not stated).
+        Where an animation states 0 or 10 ms, browsers and FFmpeg show the frame for 100 ms.
     """
     if image.format not in _PAGED:
         yield 0, 0.0
@@ -96,4 +99,5 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
         is_aside = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.NewSubfileType, 0) & 0b101
         is_stand_in = page == 0 and getattr(image, "default_image", False)
         if not is_aside and not is_stand_in:
-            yield page, float(image.info.get("duration") or 0)
+            stated_time = image.info.get("duration")
+            yield page, float(stated_time or 0) if stated_time is None or stated_time > 10 else 100.0

@@ -20,8 +20,9 @@ __all__ = ["VideoReader"]
 # Codecs in which a frame that is marked as no reference is needed by no other frame. (In H.265 the mark only holds
 # within a temporal layer.)
 _SKIPPABLE_CODECS = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
-# Formats without presentation times: FFmpeg invents some.
-_WITHOUT_TIMES = ("avi", "mpegvideo", "m4v", "h264", "hevc", "vvc", "vc1", "obu", "dirac")
+# Streams without a container, which have no clock. Like AVI, they have no presentation times: FFmpeg invents some.
+_BARE = ("mpegvideo", "m4v", "h264", "hevc", "vvc", "vc1", "obu", "dirac", "mjpeg")
+_WITHOUT_TIMES = ("avi", *_BARE)
 _INTRA = (PictureType.I, PictureType.NONE)
 # Reading this many packets without decoding them takes about as long as a seek.
 _SEEK_DISTANCE = 16
@@ -49,13 +50,17 @@ class VideoReader(ClipReader):
     Args:
         path: the video file.
         file: a binary file to read the video from instead; ``path`` is then only its name.
+        fps: frames per second of a bare stream (as ``.h264``) that does not state them.
         threads: decoding threads; 0 lets FFmpeg choose. More than one slows down short reads, and in a
             ``DataLoader`` the workers already use the processors.
     """
 
-    def __init__(self, path: str | os.PathLike, *, file: BinaryIO | None = None, threads: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike, *, file: BinaryIO | None = None, fps: float = 25.0, threads: int = 1
+    ) -> None:
         super().__init__(os.fspath(path))
         self._file = file
+        self._fps = fps
         self._threads = threads
         self._seekable = True
         self._display = np.eye(3, dtype=np.int32).ravel()  # the display matrix, row by row
@@ -98,6 +103,7 @@ class VideoReader(ClipReader):
         known = _PROBED.get(self._key) if self._key else None
         if known is not None:
             self._table, self._display, self._times, info = known
+            self._seekable &= not self._table.sequential
             return info
         info = self._pass_over()
         if self._key:
@@ -105,41 +111,50 @@ class VideoReader(ClipReader):
         return info
 
     def _pass_over(self) -> ClipInfo:
-        self._table = table = PacketTable(self._packets, reorders=bool(self._stream.codec_context.has_b_frames))
+        codec = self._stream.codec_context
+        self._table = table = PacketTable(self._packets, codec)
         self._position = table.count
+        self._seekable &= not table.sequential
         frames = self._show([(0, table.count)])
         frame = next((frame for frame in frames if table.index(frame.pts) is not None), None)
         if frame is None:
             raise ClipReadError(f"{self.path}: none of its {table.count} frames can be decoded")
-        if "DISPLAYMATRIX" in frame.side_data:
-            self._display = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
+        try:
+            if "DISPLAYMATRIX" in frame.side_data:
+                self._display = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
+        except ValueError:  # side data of a kind that PyAV does not know, as EXIF
+            turn = np.deg2rad(frame.rotation)
+            self._display = np.rint([np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn)])
         height, width = self._to_rgb(frame).shape[:2]
         first = frame.pts
         if table.doubtful and self._container.format.name not in _WITHOUT_TIMES:
-            table.ordered = self._agrees_with_sample()
-        elif table.ordered and frame.interlaced_frame and self._stream.codec_context.codec.name == "h264":
+            table.ordered = self._agrees_with_sample(first)
+        elif table.ordered and frame.interlaced_frame and codec.name == "h264":
             steps = np.diff(table.clock())  # fields and frames may alternate
-            table.ordered = steps.max(initial=0) <= 1.5 * steps.min(initial=np.inf) and self._agrees_with_sample()
+            table.ordered = steps.max(initial=0) <= 1.5 * steps.min(initial=np.inf) and self._agrees_with_sample(first)
         if table.ordered:
-            table.hide(table.index(first) or 0)  # frames that lean on what was cut off before the beginning
+            # Frames that lean on what was cut off before the beginning. Others that do not decode are lost.
+            begins = (table.index(position) for position in (first, *table.keyframes[:1]))
+            table.hide(min(index for index in begins if index is not None))
         else:
             table.settle(frame.pts for frame in self._show([(0, table.count)]) if frame.pts is not None)
         return self._measure(height, width)
 
-    def _agrees_with_sample(self) -> bool:
-        """Say whether the first packets give a frame each, in the order of the table; two fields may share one."""
-        sample = min(_SAMPLE, self._table.count)
-        found = [self._table.index(frame.pts) for frame in self._show([(0, sample)])]
+    def _agrees_with_sample(self, first: int) -> bool:
+        """Say whether packets from ``first`` on give a frame each, in the table's order; two fields may share one."""
+        stop = min(first + _SAMPLE, self._table.count)
+        found = [self._table.index(frame.pts) for frame in self._show([(0, stop)])]
         known = [index for index in found if index is not None]
-        return len(known) > 0.75 * sample and known == sorted(known)
+        return len(known) > 0.75 * (stop - first) and known == sorted(known)
 
     def _measure(self, height: int, width: int) -> ClipInfo:
         table, stream = self._table, self._stream
-        low, high = _RATES
-        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate and low <= rate <= high]
-        unit, usual = float(stream.time_base or 1), 1 / (rates or [25.0])[0]
-        self._times = film_times(table.clock() * unit, usual)
-        tail = table.tail * unit if table.ordered else 0.0
+        is_bare, (low, high) = self._container.format.name in _BARE, _RATES
+        stated = [stream.codec_context.framerate] if is_bare else [stream.average_rate, stream.guessed_rate]
+        rates = [float(rate) for rate in stated if rate and low <= rate <= high] or [self._fps]
+        unit, usual = float(stream.time_base or 1), 1 / rates[0]
+        self._times = film_times(np.full(len(table.shown), np.nan) if is_bare else table.clock() * unit, usual)
+        tail = table.tail * unit if table.ordered and not is_bare else 0.0
         count, step = len(self._times), mean_step(self._times, tail or usual)
         # The header's rate where it is true: containers round times, so that the mean of a constant one would be off.
         rate = next((rate for rate in rates if abs(count * (step * rate - 1)) <= 1.5), 1 / step)
@@ -151,8 +166,10 @@ class VideoReader(ClipReader):
 
     def _lost_frames(self, end: float, rate: float) -> int:
         """Give the number of frames that should follow after ``end``, in seconds, but are cut off."""
-        # An index is complete in MP4 and MOV, elsewhere it holds at most all keyframes.
-        lost = max(0, len(self._stream.index_entries) - self._table.count)
+        # An index is complete in MP4 and MOV, though of no frame it may have an empty entry; elsewhere it tells little.
+        index = self._stream.index_entries if "mp4" in self._container.format.name else ()
+        whole = len(index) <= self._table.count
+        lost = 0 if whole else max(0, sum(entry.size > 0 for entry in index) - self._table.count)
         missing = missing_bytes(self.path, self._file)
         if missing:
             seconds = self._stated_duration() - end

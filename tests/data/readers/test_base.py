@@ -121,6 +121,12 @@ def test_what_ends_a_process_passes():
         raise ClipReadError("clip.xyz: is no clip")
 
 
+def test_a_name_of_two_lines_is_told_in_one(tmp_path):
+    with pytest.raises(ClipReadError) as raised:
+        open_clip(tmp_path / "two\nlines.mp4").probe()
+    assert str(raised.value).startswith(f"{tmp_path}/two\\nlines.mp4: ")
+
+
 def test_frames_of_a_range_are_timed_from_its_first(video):
     with open_clip(join_frames(str(video), 10, 29)) as reader:
         np.testing.assert_allclose(reader.times(), np.arange(20) / 25, atol=1e-9)

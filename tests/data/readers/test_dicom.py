@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pydicom
 import pytest
@@ -128,6 +129,34 @@ def test_probe(tmp_path: Path, tags: dict[str, Any], fps: float) -> None:
     assert info.duration == FRAMES / fps
 
 
+@pytest.mark.parametrize(("stated", "found"), [(None, 50), (25, 25)], ids=["by the file", "by the stream"])
+def test_rate_of_a_bare_stream(tmp_path: Path, stated: int | None, found: float) -> None:
+    stream, options = (
+        tmp_path / "bare.hevc",
+        {"x265-params": f"log-level=none:vui-timing-info={int(stated is not None)}"},
+    )
+    with av.open(str(stream), "w") as container:
+        video = container.add_stream("libx265", rate=stated or 50, options=options)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(10):
+            container.mux(video.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(video.encode())
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_PARTIAL_420", "NumberOfFrames": 10, "FrameTime": 20}
+    path = write_dicom(tmp_path / "video.dcm", encapsulate([stream.read_bytes()]), uid.HEVCMP51, **tags)
+    assert open_dicom(path).probe().fps == found
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_palette_color(tmp_path: Path, bits: int) -> None:
+    table, scale = np.random.default_rng(2).integers(0, 256, (3, 256)), 257 if bits == 16 else 1
+    tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, values in zip(("Red", "Green", "Blue"), table, strict=True):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        tags[f"{name}PaletteColorLookupTableData"] = (values * scale).astype(f"<u{bits // 8}").tobytes()
+    path = write_dicom(tmp_path / "palette.dcm", GRAY.tobytes(), **tags)
+    np.testing.assert_array_equal(read(path, [3, 0]), table.T[GRAY[[3, 0]]])
+
+
 def test_single_frame_states_no_number(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "one.dcm", GRAY[0].tobytes(), NumberOfFrames=None)
     assert open_dicom(path).probe().frames == 1
@@ -164,8 +193,8 @@ def test_broken_files(tmp_path: Path) -> None:
     with pytest.raises(ClipReadError, match=rf"^{damaged}: frame 1 cannot be decoded \([^\n]+\)$"):
         read(damaged, [1])
 
-    palette = write_dicom(tmp_path / "palette.dcm", GRAY.tobytes(), PhotometricInterpretation="PALETTE COLOR")
-    with pytest.raises(ClipReadError, match=rf"^{palette}: its colors are PALETTE COLOR, not one of"):
+    palette = write_dicom(tmp_path / "palette.dcm", GRAY.tobytes(), PhotometricInterpretation="CMYK")
+    with pytest.raises(ClipReadError, match=rf"^{palette}: its colors are CMYK, not one of"):
         open_dicom(palette)
 
 

@@ -64,6 +64,56 @@ def test_a_range_is_what_usable_fields_say(tmp_path: Path, tags: dict[str, Any],
     assert np.abs(frame.ravel() - expected).max() <= 0.51
 
 
+BYTES = np.arange(16 * 24, dtype=np.uint8) % 250
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"WindowCenter": 128, "WindowWidth": 256}, BYTES),
+        ({"RescaleSlope": -1, "RescaleIntercept": 255}, 255.0 - BYTES),
+        ({"WindowCenter": 30, "WindowWidth": 60}, 255 * windowed(BYTES, 30, 60)),
+        (
+            {"WindowCenter": 30, "WindowWidth": 60, "PhotometricInterpretation": "MONOCHROME1"},
+            255 * (1 - windowed(BYTES, 30, 60)),
+        ),
+    ],
+)
+def test_8_bits_have_a_range_too(tmp_path: Path, tags: dict[str, Any], expected: np.ndarray) -> None:
+    with open_dicom(write_dicom(tmp_path / "gray.dcm", BYTES.tobytes(), NumberOfFrames=1, **tags)) as reader:
+        frame = reader.read([0])[1, 0].numpy()
+    assert np.abs(frame.ravel() - expected).max() <= 0.51
+
+
+def test_a_range_of_each_frame_and_of_all(tmp_path: Path) -> None:
+    def group(**levels: float) -> pydicom.Dataset:
+        item, part = pydicom.Dataset(), pydicom.Dataset()
+        for name, value in levels.items():
+            setattr(part, name, value)
+        kind = "FrameVOILUTSequence" if "WindowCenter" in levels else "PixelValueTransformationSequence"
+        setattr(item, kind, [part])
+        return item
+
+    tags = {
+        "SharedFunctionalGroupsSequence": [group(RescaleSlope=2, RescaleIntercept=-1000)],
+        "PerFrameFunctionalGroupsSequence": [group(WindowCenter=c, WindowWidth=900) for c in (1000, 3000)],
+    }
+    tags |= {"BitsAllocated": 16, "BitsStored": 12, "NumberOfFrames": 2}
+    with open_dicom(write_dicom(tmp_path / "enhanced.dcm", LEVELS.tobytes() * 2, **tags)) as reader:
+        frames = reader.read([0, 1])[0].numpy().reshape(2, -1)
+    for frame, center in zip(frames, (1000, 3000), strict=True):
+        assert np.abs(frame - 255 * windowed(2.0 * LEVELS - 1000, center, 900)).max() <= 0.51
+
+
+def test_a_table_of_gray_levels(tmp_path: Path) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [4096, 0, 16], (65535 - np.arange(4096) * 16).astype("<u2").tobytes()
+    tags = {"BitsAllocated": 16, "BitsStored": 12, "NumberOfFrames": 1, "VOILUTSequence": [table]}
+    with open_dicom(write_dicom(tmp_path / "table.dcm", LEVELS.tobytes(), **tags)) as reader:
+        frame = reader.read([0])[0, 0].numpy()
+    assert np.abs(frame.ravel() - (65535 - 16.0 * LEVELS) / 65535 * 255).max() <= 0.51
+
+
 def test_8_of_16_bits_are_kept(tmp_path: Path) -> None:
     levels = np.arange(5 * 16 * 24, dtype=np.uint16) % 256
     with open_dicom(write_dicom(tmp_path / "half.dcm", levels.tobytes(), BitsAllocated=16)) as reader:

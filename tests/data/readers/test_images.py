@@ -110,6 +110,12 @@ def test_gray_tiff_reaches_from_black_to_white(tmp_path: Path, bits: int, white:
     assert (frame.min(), frame.max()) == (0, 255)
 
 
+def test_signed_bytes_have_no_known_black(tmp_path: Path) -> None:
+    path = write_gray_tiff(tmp_path / "frame.tif", np.zeros((4, 6), int), bits=8, kind=2)
+    with pytest.raises(ClipReadError, match=rf"^{path}: is not a readable image \(its pixels are signed numbers"):
+        FramesReader([path]).probe()
+
+
 def test_frames_of_different_sizes_are_named(tmp_path: Path) -> None:
     files = write_frames(tmp_path / "clip", [PIXELS[0], PIXELS[1], PIXELS[2, :4]])
     reader = FramesReader(tmp_path / "clip")
@@ -170,6 +176,12 @@ def test_all_pages_of_one_file_are_frames(tmp_path: Path, name: str, options: di
         assert (info.frames, info.fps, info.height, info.width) == (6, fps, 5, 7)
         assert reader.times()[1] == pytest.approx(0.04 if name == "a.webp" else 1 / fps)
         np.testing.assert_array_equal(reader.read([4, 0, 5, 0]).permute(1, 2, 3, 0), PAGES[[4, 0, 5, 0]])
+
+
+def test_a_frame_that_is_shown_for_no_time_is_shown_for_a_tenth_of_a_second(tmp_path: Path) -> None:
+    path = write_pages(tmp_path / "a.gif", PAGES, duration=[40, 40, 0, 10, 1000, 40])
+    with open_clip(path) as reader:
+        np.testing.assert_allclose(reader.times(), [0, 0.04, 0.08, 0.18, 0.28, 1.28])
 
 
 def test_what_beside_pages_is_no_frame(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def make_table(*, reorders: bool = True, flagged: int = -1, **columns: list[Any]
         "pts": list(range(count)),
         "hidden": [False] * count,
         "place": list(range(count)),
+        "sets": [{}] * count,
     }
     rows = zip(*({**defaults, **columns}[name] for name in defaults), strict=True)
     packets = [
@@ -33,10 +34,12 @@ def make_table(*, reorders: bool = True, flagged: int = -1, **columns: list[Any]
             is_keyframe=kind == "K",
             is_discard=hidden,
             is_corrupt=number == flagged,
+            has_sidedata=sets.__contains__,
+            get_sidedata=sets.get,
         )
-        for number, (kind, pts, hidden, place) in enumerate(rows)
+        for number, (kind, pts, hidden, place, sets) in enumerate(rows)
     ]
-    return PacketTable(packets, reorders=reorders)
+    return PacketTable(packets, SimpleNamespace(name="h264", has_b_frames=int(reorders), extradata=b"first"))
 
 
 def test_presentation_order_and_hidden_frames() -> None:
@@ -54,6 +57,16 @@ def test_order_is_unknown_without_times_that_follow_the_frames() -> None:
     assert not make_table(pts=[0, 2, 2]).ordered
     assert not make_table(pts=[1, 2, 3], reorders=True).ordered
     assert make_table(pts=[1, 2, 3], reorders=False).ordered
+
+
+@pytest.mark.parametrize("kind", ["new_extradata", "palette"])
+def test_what_a_packet_sets_for_later_ones_is_read_from_the_beginning(kind: str) -> None:
+    table = make_table(kind=list("KPKP"), sets=[{}, {}, {kind: b"second"}, {}], reorders=False)
+    assert table.sequential
+    assert table.spans([3]) == [(0, 4)]
+    again = make_table(kind=list("KPKP"), sets=[{}, {}, {"new_extradata": b"first"}, {}], reorders=False)
+    assert not again.sequential
+    assert again.spans([3]) == [(2, 4)]
 
 
 def test_only_what_leads_to_a_wanted_frame_is_decoded() -> None:
