@@ -92,7 +92,7 @@ def test_folder_without_clips(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"training": [', r"is not valid JSON \(.*line 1"),
-        ("\xff", "is not valid JSON"),
+        ("\xff", "must be text in UTF-8, but byte 0 is 0xff"),
         ("[]", "needs the list `training`, found a list"),
         ('{"test": [], "name": ""}', r"needs the list `training`, found keys \['name', 'test'\]"),
         ('{"training": {}}', "needs the list `training`, found keys"),
