@@ -34,9 +34,8 @@ def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:
 def video_stream(container: InputContainer) -> VideoStream | None:
     """Choose the video of a file: the first one that is no picture, such as a cover; ``None`` where there is none."""
     streams: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    best: Any = (
-        None if any(stream.frames for stream in streams) else container.streams.best("video")
-    )  # has several frames
+    counted = any(stream.frames for stream in streams)
+    best: Any = None if counted else container.streams.best("video")  # the one with several frames
     return best if best in streams else max(streams, key=lambda stream: stream.frames != 1, default=None)
 
 
