@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from endoscope import film
-from generate import write_mp4
+from generate import SAME_BYTES
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 from tqdm import tqdm
 
 from endofm_monai.data.masks import read_mask
+from endofm_monai.formats import write_video
 from endofm_monai.preparation import claim_settings, run_from_command_line, write_lists
 from endofm_monai.utils import read_json, write_json
 
@@ -80,7 +81,7 @@ def write_one(
     polyp = torch.from_numpy(read_mask(source / mask))[None].float()
     polyp *= polyp.mean() >= 0.01  # what is smaller may not fill enough of any frame to be looked for
     video, _ = film(np.random.default_rng([seed, *name.encode()]), still, polyp, frames, size)
-    write_mp4(target / name, video, fps)
+    write_video(target / name, video, fps, **SAME_BYTES)
 
 
 if __name__ == "__main__":

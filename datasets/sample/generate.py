@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import fire
 import numpy as np
 import torch
@@ -18,12 +17,16 @@ from torchvision.transforms.v2.functional import to_image
 from tqdm import tqdm
 
 from endofm_monai.data import mask_boxes
+from endofm_monai.formats import write_video
 from endofm_monai.preparation import claim_settings, write_lists
 from endofm_monai.utils import atomic_path
 
 VERSION = 3  # of the pictures: raise it when equal settings no longer give equal pixels
 STILLS = Path(__file__).parent / "stills"
 NUM_STILLS = 60  # those with an odd number show a polyp, and have a mask
+# x264's macroblock tree and several threads give other bytes from run to run; with key frames alone, a training decodes
+# the frames that it wants and no others.
+SAME_BYTES = {"mbtree": 0, "threads": 1, "g": 1}
 ABOUT = {
     "name": "Endo-FM sample data",
     "description": "A virtual endoscope moves over stills of PolypGen: half of the videos show a polyp, with its mask.",
@@ -75,7 +78,7 @@ def generate(
     files = [(f"videos/{name}.mp4", *mask_paths(name, frames)) for name in names]
     missing = [index for index, paths in enumerate(files) if not all((folder / path).exists() for path in paths)]
     stills = choose_stills(videos)
-    write = partial(write_video, folder, frames=frames, size=size, seed=seed, fps=fps)
+    write = partial(write_clip, folder, frames=frames, size=size, seed=seed, fps=fps)
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         written = pool.map(write, missing, [stills[index] for index in missing], [names[index] for index in missing])
         for _ in tqdm(written, "filming stills", total=videos, initial=videos - len(missing), unit="video"):
@@ -116,7 +119,7 @@ def read_still(still: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image, to_image(imread(path)) / 255 if path.exists() else torch.zeros_like(image[:1])
 
 
-def write_video(
+def write_clip(
     folder: Path, index: int, still: int, name: str, *, frames: int, size: tuple[int, int], seed: int, fps: int
 ) -> None:
     """Film a still, as the seed and the number of the video say, and write the masks and then the mp4 file."""
@@ -124,21 +127,7 @@ def write_video(
     for path, mask in zip(mask_paths(name, frames), masks, strict=True):
         with atomic_path(folder / path) as temporary:
             imsave(temporary, mask.astype(np.uint8) * 255, check_contrast=False)
-    write_mp4(folder / f"videos/{name}.mp4", video, fps)
-
-
-def write_mp4(path: Path, video: np.ndarray, fps: int) -> None:
-    """Write frames ``(T, H, W, 3)`` as H.264, the same bytes each time."""
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
-        # x264's macroblock tree and several threads give other bytes from run to run; with key frames alone, a training
-        # decodes the frames that it wants and no others
-        options = {"crf": "18", "preset": "veryfast", "mbtree": "0", "g": "1"}
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
-        stream.codec_context.thread_count = 1
-        for picture in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    write_video(folder / f"videos/{name}.mp4", video, fps, **SAME_BYTES)
 
 
 def describe(folder: Path, name: str, still: int, frames: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def video_rate(fps: float) -> Fraction:
 
 
 @contextmanager
-def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[Callable[[np.ndarray], None]]:
+def open_video(path: str | os.PathLike, fps: float, **options: object) -> Iterator[Callable[[np.ndarray], None]]:
     """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
 
     H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
@@ -30,7 +30,8 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
     Args:
         path: the video to write; it appears when the context is left without an error.
         fps: frames per second.
-        crf: quality, 0 (lossless) to 51; a step of 6 about halves the size of the file.
+        options: of the encoder x264, beside ``crf`` (quality, 0 is lossless; a step of 6 about halves the size of the
+            file), 18 by default, and ``preset``.
 
     Yields:
         a function that writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
@@ -38,8 +39,8 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        rate, options = video_rate(fps), {"crf": str(crf), "preset": "veryfast"}
-        stream = container.add_stream("libx264", rate, options=options)
+        settings = {name: str(value) for name, value in {"crf": 18, "preset": "veryfast", **options}.items()}
+        stream = container.add_stream("libx264", video_rate(fps), options=settings)
         stream.pix_fmt = "yuv420p"
         shapes: list[tuple[int, ...]] = []
 
@@ -65,8 +66,8 @@ def open_video(path: str | os.PathLike, fps: float, crf: int = 18) -> Iterator[C
         container.mux(stream.encode())
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, crf: int = 18) -> None:
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, **options: object) -> None:
     """Write all ``frames`` to a video; see :func:`open_video`."""
-    with open_video(path, fps, crf) as write:
+    with open_video(path, fps, **options) as write:
         for frame in frames:
             write(frame)

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
@@ -22,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import endofm_monai
+from endofm_monai import formats
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
 
@@ -116,17 +116,8 @@ def moving_texture(frames: int, size: tuple[int, int], seed: int = 0) -> Iterato
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 30, crf: int = 20) -> Path:
-    """Write frames, without the last odd row and column, to an H.264 file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=round(fps), options={"crf": str(crf), "preset": "veryfast"})
-        stream.pix_fmt = "yuv420p"
-        for number, frame in enumerate(frames):
-            if number == 0:
-                stream.height, stream.width = height, width = [side // 2 * 2 for side in frame.shape[:2]]
-            even = np.ascontiguousarray(frame[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
-        container.mux(stream.encode())
+    """Write frames to an H.264 file, and give its path."""
+    formats.write_video(path, frames, round(fps), crf=crf)
     return path
 
 
