@@ -18,6 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import endofm_monai
 from endofm_monai.handlers.checkpoint import STOP_CODE
+from endofm_monai.metrics import classification_scores, detection_report
+from endofm_monai.metrics.segmentation import SCORES as FRAME_SCORES
 from endofm_monai.utils import read_json, sha256, write_json
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
@@ -25,7 +27,18 @@ SCORES = {  # of a task: what its bundle reports in which file, and where in it 
     "segmentation": ("dice", "segmentation.json", "clean/per_frame", "{}/value", "clean/per_frame/{}/interval"),
     "detection": ("ap50", "detection.json", "scores", "{}", "intervals/{}"),
 }
+OWN = {"bundle_root", "seed", "ckpt_dir", "output_dir", "resume"}  # settings that a run has from the comparison
 FILES = ("backbone_weights", "weights", "datalist")  # settings whose files' content the results depend on
+
+
+def known_scores(bundle: str) -> list[str]:
+    """Scores that a bundle may report, without a detector's of each class, as ``box_<class>_f1``."""
+    match bundle:
+        case "classification":
+            return list(classification_scores(np.eye(2), [0, 1]))
+        case "segmentation":
+            return [*FRAME_SCORES, "e_measure"]
+    return list(detection_report([])["scores"])
 
 
 @dataclass
@@ -74,7 +87,7 @@ class Run:
             scores = look_up(report, place) or {}
             if self.score not in scores:
                 known = ", ".join(scores) or "none"
-                raise ValueError(f"{self.folder}: the evaluation gives no score `{self.score}`; there are {known}.")
+                raise RuntimeError(f"{self.folder}: the evaluation gives no score `{self.score}`; there are {known}.")
             result["value"] = look_up(scores, value.format(self.score))
             result["interval"] = look_up(report, interval.format(self.score))
         write_json(self.folder / "result.json", result)

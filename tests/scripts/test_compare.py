@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def scripts(monkeypatch):
     import comparison.run
 
     yield compare, comparison.run
-    for name in ("compare", "comparison.run", "comparison.tables", "comparison"):
+    for name in ("compare", "comparison.run", "comparison.schema", "comparison.tables", "comparison"):
         sys.modules.pop(name, None)
 
 
@@ -67,6 +68,8 @@ def trained(scripts, monkeypatch):
 def content(tmp_path):
     """A comparison of two starts, one of them with a pre-training."""
     items = [{"image": f"{number}.mp4", "label": number % 2} for number in range(8)]
+    for item in items:
+        (tmp_path / item["image"]).touch()
     (tmp_path / "datalist.json").write_text(json.dumps({"training": items, "test": items}))
     return {
         "output": str(tmp_path / "out"),
@@ -150,15 +153,42 @@ def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("seed", 1, "there is no key `seed`. Did you mean `seeds`"),
-        ("shares", [0], "must be above 0 and at most 1, found 0"),
-        ("tasks", {"a": {"bundle": "cooking"}}, "tasks, a: `bundle` must be one of classification, "),
-        ("tasks", {"a": {**PROBE, "shares": {0.3: {}}}}, "a: `shares` has settings for 0.3, which is not compared"),
+        ("seed", 1, "there is no key `seed`. Did you mean `seeds`?"),
+        ("output", None, "output: Field required."),
+        ("output", "", "output: String should have at least 1 character, found ''."),
+        ("seeds", 3, "seeds: Input should be a valid list, found 3."),
+        ("seeds", ["a"], "seeds, 0: Input should be a valid integer, found 'a'."),
+        ("seeds", [], "seeds: List should have at least 1 item after validation, not 0, found []."),
+        ("seeds", [0, 0], "seeds: must be different."),
+        ("shares", [0], "shares, 0: Input should be greater than 0, found 0."),
+        ("shares", 0.5, "shares: Input should be a valid list, found 0.5."),
+        ("shares", ["0.5"], "shares, 0: Input should be a valid number, found '0.5'."),
+        ("settings", {"seed": 5}, "settings: `seed` is set by the comparison itself."),
+        ("pretrainings", {"../ours": {}}, "pretrainings, ../ours, [key]: must be a name that a folder can have."),
+        ("tasks", {}, "tasks: Dictionary should have at least 1 item after validation, not 0, found {}."),
+        ("tasks", {"..": PROBE}, "tasks, .., [key]: must be a name that a folder can have."),
+        ("tasks", {"a": {"bundle": "cooking"}}, "tasks, a, bundle: Input should be 'classification', "),
+        ("tasks", {"a": {**PROBE, "shares": {0.3: {}}}}, "tasks, a: `shares` names 0.3, there are 0.5, 1.0."),
+        ("tasks", {"a": {**PROBE, "settings": {}}}, "tasks, a: `settings` must name the `dataset_dir`."),
         ("tasks", {"a": {**PROBE, "training": ["probe"]}}, "probe.json: is named in `configs` or `training`"),
-        ("starts", {"a": {"pretraining": "theirs"}}, "starts, a: `pretraining` names theirs, there are ours"),
-        ("starts", {"a": {"tasks": ["masks"]}}, "starts, a: `tasks` names masks, there are polyps"),
-        ("starts", {"a": {"settings": {"backbone_weights": "no.pt"}}}, "starts, a: no.pt is no file"),
-        ("starts", {"a": {"weights": "no.pt"}}, "starts, a: there is no key `weights`"),
+        ("tasks", {"a": {**PROBE, "score": "dice"}}, "tasks, a: there is no `score` dice; there are accuracy, f1, "),
+        ("tasks", {"a": {"bundle": "segmentation"}}, "training[0] has no mask, which this task needs: 0.mp4."),
+        ("starts", None, "starts: Field required."),
+        ("starts", {}, "starts: Dictionary should have at least 1 item after validation, not 0, found {}."),
+        ("starts", ["random"], "starts: Input should be a valid dictionary, found ['random']."),
+        ("starts", {"random": "a"}, "starts, random: Input should be a valid dictionary, found 'a'."),
+        ("starts", {"a/b": None}, "starts, a/b, [key]: must be a name that a folder can have."),
+        ("starts", {"a": {"pretraining": "theirs"}}, "starts, a: `pretraining` names theirs, there are ours."),
+        ("starts", {"a": {"tasks": ["masks"]}}, "starts, a: `tasks` names masks, there are polyps."),
+        ("starts", {"a": {"tasks": "polyps"}}, "starts, a, tasks: Input should be a valid list, found 'polyps'."),
+        ("starts", {"a": {"settings": {"datalist": "b"}}}, "starts, a: `datalist` belongs to the settings of a task."),
+        ("starts", {"a": {"settings": {"backbone_weights": 3}}}, "a: `backbone_weights` must be a file, found 3."),
+        (
+            "starts",
+            {"a": {"pretraining": "ours", "settings": {"backbone_weights": "b.pt"}}},
+            "starts, a: has both `pretraining` and `backbone_weights`, choose one.",
+        ),
+        ("starts", {"a": {"weights": "no.pt"}}, "starts, a: there is no key `weights`."),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_run(scripts, trained, content, tmp_path, part, value, message):
@@ -166,23 +196,60 @@ def test_what_is_wrong_is_said_before_the_first_run(scripts, trained, content, t
     content[part] = value
     for task in content["tasks"].values():
         task.setdefault("settings", {"dataset_dir": str(tmp_path)})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        compare.compare(write(content, tmp_path))
+    assert "\n" not in str(caught.value)
+    assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "compare.yaml: cannot be read (while parsing a flow sequence"),
+        ("", "compare.yaml: output: Field required."),
+        ("- 1", "compare.yaml: Input should be a valid dictionary, found [1]."),
+    ],
+)
+def test_a_file_that_is_no_comparison_is_named(scripts, tmp_path, text, message):
+    compare, _ = scripts
+    (tmp_path / "compare.yaml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        compare.compare(str(tmp_path / "compare.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (None, "datalist.json: needs the list `training`"),
+        (["0.mp4"], "training[0] has no label"),
+        ([{"image": "0.mp4"}], "training[0] has no label"),
+        ([{"image": "no.mp4", "label": 1}], "no.mp4 does not exist"),
+    ],
+)
+def test_a_list_that_cannot_be_trained_on_is_named(scripts, trained, content, tmp_path, training, message):
+    compare, _ = scripts
+    (tmp_path / "datalist.json").write_text(json.dumps({} if training is None else {"training": training}))
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         compare.compare(write(content, tmp_path))
     assert trained == []
 
 
-def test_a_score_that_there_is_not_is_named_with_those_that_there_are(scripts, trained, content, tmp_path):
+def test_a_start_of_some_tasks_and_empty_settings(scripts, trained, content, tmp_path):
     compare, _ = scripts
-    content["tasks"]["polyps"]["score"] = "dice"
-    with pytest.raises(ValueError, match="the evaluation gives no score `dice`; there are f1"):
-        compare.compare(write(content, tmp_path))
+    content["tasks"]["polyps long"] = content["tasks"]["polyps"]
+    content |= {"starts": {"a": {"tasks": ["polyps long"]}}, "settings": None, "pretrainings": None}
+    compare.compare(write(content, tmp_path))
+    runs = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {run["names"][0] for run in runs} == {"polyps long"}
 
 
-def test_a_task_without_data_is_named(scripts, trained, content, tmp_path):
+def test_a_score_that_there_is_not_is_named_and_the_others_go_on(scripts, trained, content, tmp_path):
     compare, _ = scripts
-    content["tasks"]["polyps"]["settings"] = {}
-    with pytest.raises(ValueError, match="tasks, polyps: `settings` must name the `dataset_dir`"):
+    content["tasks"] = {"first": {**content["tasks"]["polyps"], "score": "roc_auc"}, **content["tasks"]}
+    with pytest.raises(ValueError, match="8 of 18 runs failed, .*the evaluation gives no score `roc_auc`; .* are f1"):
         compare.compare(write(content, tmp_path))
+    assert "**polyps** (f1, 2 seeds)" in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path):
