@@ -43,7 +43,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
         which: "teacher" or "student" of a training checkpoint.
         head: also write the tensors outside the backbone; the backbone's names then start with ``backbone.``.
     """
-    _check_target(target)
+    _check_target(target, source)
     weights = read_weights(source, which)
     if weights.backbone is not None:
         raise WeightsError(f"{source}: holds adapters and a head, but no backbone; `merge` them with theirs.")
@@ -83,6 +83,7 @@ def compact(
             were others: the position table is resampled once, smoothly, where the network would take the nearest entry.
             Give the network the same ``img_size``.
     """
+    _check_target(target, source)
     state, shared = read_checkpoint(source), dict[str, str]()
     if BACKBONE_HASH in state:
         shared[BACKBONE_HASH] = str(state.pop(BACKBONE_HASH))
@@ -118,7 +119,7 @@ def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str 
         backbone: the training's ``backbone_weights``.
         target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
     """
-    _check_target(target)
+    _check_target(target, adapters, backbone)
     weights, whole = read_weights(adapters), read_weights(backbone).state
     if weights.backbone is None:
         raise WeightsError(f"{adapters}: is complete, or at least names no backbone that it needs.")
@@ -147,9 +148,11 @@ def inspect(file: str | os.PathLike, which: str = "teacher") -> str:
     return "\n".join(lines)
 
 
-def _check_target(target: str | os.PathLike) -> None:
+def _check_target(target: str | os.PathLike, *sources: str | os.PathLike) -> None:
     if Path(target).suffix != ".safetensors":
         raise ValueError(f"{target}: the file to write must end in '.safetensors'.")
+    if Path(target).resolve() in [Path(source).resolve() for source in sources]:
+        raise ValueError(f"{target}: is a file to read; name another one to write.")
 
 
 def _describe(weights: PublishedWeights) -> list[str]:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from endofm_monai.weights import WeightsError, load_published
-from endofm_monai.weights.__main__ import convert, inspect
+from endofm_monai.weights.__main__ import compact, convert, inspect
 
 
 @pytest.fixture
@@ -98,9 +98,16 @@ def test_nothing_is_written_when_the_part_is_not_there(tmp_path, content, argume
     assert [path.name for path in tmp_path.iterdir()] == ["file.pth"]
 
 
-def test_the_suffix_of_the_target(source):
-    with pytest.raises(ValueError, match=r"out\.pth: .*'\.safetensors'"):
-        convert(source, source.with_name("out.pth"))
+@pytest.mark.parametrize("command", [convert, compact])
+def test_the_target_is_a_file_of_its_own(source, command):
+    before = source.read_bytes()
+    for target in (source.with_name("out.pth"), source):
+        with pytest.raises(ValueError, match=rf"{target.name}: .*'\.safetensors'"):
+            command(source, target)
+    same = source.rename(source.with_name("same.safetensors"))
+    with pytest.raises(ValueError, match=r"same\.safetensors: is a file to read"):
+        command(same, same)
+    assert same.read_bytes() == before
 
 
 def test_inspect(source):

@@ -65,6 +65,10 @@ def build_bundle(
     known = (*WEIGHT_FORMATS, *EXPORTED_NAMES)
     if not set(formats) <= set(known) or not set(formats) & set(WEIGHT_FORMATS):
         raise ValueError(f"`formats` must be of {', '.join(known)}, with pt or safetensors among them, got {formats}.")
+    if bundle.is_relative_to(place := (output / bundle.name).resolve()):
+        raise ValueError(
+            f"{output}: {place}, which would be replaced, is or holds the bundle; choose another `output`."
+        )
     overrides = {**released_settings(bundle, Path(weights)), **overrides}
     state = load_network(bundle, weights, **overrides)[0].state_dict()
     overrides.pop("backbone_weights", None)  # the files hold the whole network
@@ -167,7 +171,8 @@ def _results(report: str | os.PathLike | None) -> str:
     table += ["| score | value | 95 % interval |", "| --- | --- | --- |"]
     for name, value, interval in rows:
         shown = f"{value:.3f}" if isinstance(value, float) else value
-        table.append(f"| {name} | {shown} | {'' if interval is None else '{:.3f} to {:.3f}'.format(*interval)} |")
+        ends = "" if None in (interval or [None]) else "{:.3f} to {:.3f}".format(*interval)
+        table.append(f"| {name} | {shown} | {ends} |")
     return "\n".join(table)
 
 

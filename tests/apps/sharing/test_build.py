@@ -27,6 +27,7 @@ REPORTS = {
     "endofm_polyp_classification": {
         "protocol": "scores of the test section",
         "video": {"scores": {"f1": {"value": 0.9, "interval": [0.85, 0.95]}, "auc": {"value": None}}},
+        "clip": {"recall": {"value": 0.5, "interval": [None, None]}},
     },
     "endofm_polyp_detection": {"videos": 3, "scores": {"ap50": 0.5, "ap": None}, "intervals": {"ap50": [0.4, 0.6]}},
     "endofm_polyp_segmentation": {
@@ -36,7 +37,10 @@ REPORTS = {
     "endofm_pretraining": {"knn": {"accuracy": 0.625}},
 }
 ROWS = {
-    "endofm_polyp_classification": ["| video / scores / f1 | 0.900 | 0.850 to 0.950 |"],
+    "endofm_polyp_classification": [
+        "| video / scores / f1 | 0.900 | 0.850 to 0.950 |",
+        "| clip / recall | 0.500 |  |",
+    ],
     "endofm_polyp_detection": ["| videos | 3 |  |", "| ap50 | 0.500 | 0.400 to 0.600 |"],
     "endofm_polyp_segmentation": [
         "| clean / per_frame / dice | 0.800 | 0.700 to 0.875 |",
@@ -168,6 +172,12 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path:
     with pytest.raises(ValueError, match="with pt or safetensors among them"):
         build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", formats="onnx", preset="tiny")
     assert not (tmp_path / "out").exists()
+    source = tmp_path / "bundles" / BUNDLE.name
+    source.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(source.parent)
+    with pytest.raises(ValueError, match="link: .*, which would be replaced, is or holds the bundle"):
+        build_bundle(source, shared / "trained.pt", tmp_path / "link")
+    assert source.is_dir()
 
 
 @pytest.fixture
