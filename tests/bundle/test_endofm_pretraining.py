@@ -84,6 +84,14 @@ def test_recipe_for_few_clips_ends_with_a_report(dataset_dir, tmp_path):
     assert page.count("data:image/png;base64,") == 3  # curves, views, attention; two clips make no map
 
 
+def test_names_of_classes_are_no_files(dataset_dir, tmp_path):
+    for item in (content := json.loads((dataset_dir / "datalist.json").read_text()))["training"]:
+        item["label"] = "polyp"
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    made = BUNDLE.train(dataset_dir, tmp_path / "out", datalist=tmp_path / "list.json", epochs=1)
+    assert made.parser.get_parsed_content("train::dataset").data[0]["label"] == "polyp"
+
+
 def test_inference_writes_one_embedding_a_clip(trained, dataset_dir, tmp_path):
     BUNDLE.infer(dataset_dir, trained / "models" / "model.pt", tmp_path)
     with np.load(tmp_path / "embeddings.npz") as saved:
