@@ -13,6 +13,7 @@ from torch import nn
 import endofm_monai
 from endofm_monai.inferers.predictor import Predictor
 from endofm_monai.utils import as_class_names, as_device, cause_of, check_settings, read_json
+from endofm_monai.utils.settings import literal, literal_texts
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
 TASKS = ("segmentation", "detection", "classification")
@@ -56,8 +57,8 @@ class Bundle:
         self._named_weights = [Path(overrides["weights"])] if "weights" in overrides else []
         in_use = filter(Path.is_file, [*self._named_weights, *self.shared_weights])
         self.settings = released_settings(self.path, next(in_use, None))
-        self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": str(self.path)})
-        self._parser.update({**self.settings, **overrides})
+        self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": literal(str(self.path))})
+        self._parser.update({**self.settings, **literal_texts(overrides)})
         check_settings(self._parser, self.path / "configs")
         self.labels = self._labels(metadata)
         if self.weights is None:

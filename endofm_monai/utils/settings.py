@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from pydoc import locate
@@ -32,13 +32,20 @@ FROM_1 = (
 )
 FROM_0 = (
     *("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples"),
-    *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters"),
+    *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap"),
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
-ALSO = {  # kinds beside those in the configs, which hold an expression, null, or one kind of two there
-    **dict.fromkeys(("num_workers", "average_decay"), "a number"),
-    **dict.fromkeys(("amp", "augment_on_device"), "True or False"),
-    **dict.fromkeys(("resume", "weights", "backbone_weights", "datalist", "selection_score"), "text"),
+ABOVE_0 = {"std", "class_weights", "part_minutes"}
+TO_1 = {  # numbers that are shares, probabilities and the like
+    *("label_smoothing", "teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
+    *("picture_threshold", "close_up", "color_jitter_prob", "turn_prob", "iou"),
+}
+ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold an expression, null, or one kind of two
+    **dict.fromkeys(("num_workers", "average_decay", "part_minutes", "threshold", "close_up"), (1,)),
+    **dict.fromkeys(("amp", "augment_on_device"), (True,)),
+    **dict.fromkeys(("resume", "weights", "backbone_weights", "datalist", "selection_score"), ("text",)),
+    **dict.fromkeys(("ckpt_dir", "output_dir"), ("text",)),
+    "class_weights": ("balanced", [1]),
 }
 KINDS: dict[Any, str] = {
     **{bool: "True or False", (int, float): "a number", str: "text", (list, tuple): "a list", dict: "a section"},
@@ -74,6 +81,23 @@ def as_device(device: str | torch.device) -> torch.device:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise ValueError(f"`device` must be one to compute on, here {' or '.join(there)}, found {device!r}.")
     return found
+
+
+def check_number(key: str, value: Any) -> None:
+    """Refuse, by a ``ValueError``, what is no number that a setting of this name may have."""
+    _check_kind(key, key, value, [1])
+
+
+def literal(text: str) -> str:
+    """A text as an expression in which MONAI finds none of its signs: it takes ``#`` for ``::`` in any text."""
+    return "$" + repr(text).replace("#", r"\x23").replace("@", r"\x40")
+
+
+def literal_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose texts, as paths, keep their ``#``; expressions and references stay as they are."""
+    return {
+        key: literal(value) if _kind(value) == "text" and "#" in value else value for key, value in settings.items()
+    }
 
 
 def check_run() -> None:
@@ -198,26 +222,40 @@ def _kind(value: Any) -> str | None:
 
 
 def _check_value(key: str, value: Any, defaults: Sequence[Any]) -> None:
-    """Check that a literal value is of a kind that the configs have under its key."""
+    """Check that a literal value, and each part of a section, is of a kind that the configs have under its key."""
     if isinstance(value, dict):
         target = value.get("_target_")
         alike = [found for found in defaults if isinstance(found, dict) and found.get("_target_") == target]
         for part, content in value.items():
             _check_value(f"{key}::{part}", content, [found[part] for found in alike if part in found])
     name = ReferenceResolver.split_id(key)[-1]
-    kind, kinds = _kind(value), {_kind(default) for default in defaults}
+    _check_kind(key, name, value, [*defaults, *ALSO.get(name, ())])
+
+
+def _check_kind(key: str, name: str, value: Any, examples: Sequence[Any]) -> None:
+    """Check that a literal value, or each of a list, is of the kind of an example, and a number in its range."""
+    kind, kinds = _kind(value), {_kind(example) for example in examples}
     if kind == "None" and kinds & {None, "None"}:
         return
-    expected = sorted(found for found in kinds | {ALSO.get(name)} if found not in (None, "None"))
-    elements = [element for default in defaults if isinstance(default, list) for element in default]
+    expected = sorted(found for found in kinds if found not in (None, "None"))
+    elements = [element for example in examples if isinstance(example, list) for element in example]
     if kind is None or not expected or (kind == "text" and "text" in map(_kind, elements)):  # a name alone is one
         return
-    minimum, types = (MINIMUM[name], int) if name in MINIMUM else (0, (int, float))
-    fits = kind != "a number" or (isinstance(value, types) and minimum <= value < math.inf)
-    if kind not in expected or not fits:
-        number = f"a {'whole ' if types is int else ''}number from {minimum} on"
-        words = " or ".join(expected).replace("a number", number)
-        raise ValueError(f"`{key}` must be {words}, found {value!r}.")
+    number, fits = _range(name)
+    if kind not in expected or (kind == "a number" and not fits(value)):
+        raise ValueError(f"`{key}` must be {' or '.join(expected).replace('a number', number)}, found {value!r}.")
     if kind == "a list":
         for element in value:
-            _check_value(key, element, elements)
+            _check_kind(key, name, element, elements)
+
+
+def _range(name: str) -> tuple[str, Callable[[Any], bool]]:
+    """In words and as a check, which numbers a setting of this name may have."""
+    if name in MINIMUM:
+        least = MINIMUM[name]
+        return f"a whole number from {least} on", lambda value: isinstance(value, int) and value >= least
+    if name in ABOVE_0:
+        return "a number above 0", lambda value: 0 < value < math.inf
+    if name in TO_1:
+        return "a number from 0 to 1", lambda value: 0 <= value <= 1
+    return "a number from 0 on", lambda value: 0 <= value < math.inf

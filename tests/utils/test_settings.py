@@ -63,6 +63,13 @@ def test_what_the_bundles_say_is_right(bundle, base, caplog):
         ({"weights": 5}, "`weights` must be text, found 5."),
         ({"dataset_dir": 2024}, "`dataset_dir` must be text, found 2024."),
         ({"mean": [0.5, 0.5, "x"]}, "`mean` must be a number from 0 on, found 'x'."),
+        ({"std": [0, 0, 0]}, "`std` must be a number above 0, found 0."),
+        ({"class_weights": 5}, "`class_weights` must be a list or text, found 5."),
+        ({"class_weights": ["a", "b"]}, "`class_weights` must be a number above 0, found 'a'."),
+        ({"class_weights": [-1, 1]}, "`class_weights` must be a number above 0, found -1."),
+        ({"label_smoothing": 5}, "`label_smoothing` must be a number from 0 to 1, found 5."),
+        ({"average_decay": "slow"}, "`average_decay` must be a number from 0 to 1, found 'slow'."),
+        ({"ckpt_dir": 2024}, "`ckpt_dir` must be text, found 2024."),
         ({"train": 5}, "`train` must be a section, found 5."),
         ({"class_names": 5}, "`class_names` must be a name or a list of different names, found 5."),
         ({"device": "gpu"}, "`device` must be one to compute on, here cpu.*, found 'gpu'."),
@@ -106,6 +113,10 @@ def test_what_only_another_config_has_is_warned_of(caplog):
 def test_parts_of_a_section_and_lists_of_names():
     with pytest.raises(ValueError, match="`views::global_size` must be a whole number from 1 on, found 'two'."):
         check("endofm_pretraining", "train", **{"views::global_size": "two"})
+    with pytest.raises(ValueError, match="`teacher_momentum` must be a number from 0 to 1, found 5."):
+        check("endofm_pretraining", "train", teacher_momentum=5)
+    with pytest.raises(ValueError, match="`part_minutes` must be a number above 0, found 'abc'."):
+        check("endofm_polyp_segmentation", "inference", part_minutes="abc")
     check("endofm_polyp_segmentation", "inference", formats="png")
     with pytest.raises(ValueError, match="`formats` must be text, found 3."):
         check("endofm_polyp_segmentation", "inference", formats=["png", 3])

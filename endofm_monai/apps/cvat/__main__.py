@@ -16,7 +16,8 @@ from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import first_frame, load_datalist, mask_files, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
-from endofm_monai.utils import as_class_names, printable, run_from_command_line, write_json
+from endofm_monai.utils import as_class_names, check_writable, printable, run_from_command_line, write_json
+from endofm_monai.utils.settings import check_number
 
 
 def annotate(
@@ -39,6 +40,9 @@ def annotate(
         mode: ``"offline"``, as the bundle's inference, or ``"online"``, which looks at no later frame.
         options: see :class:`endofm_monai.apps.cvat.answers.FrameAnnotator`.
     """
+    if threshold is not None:
+        check_number("threshold", threshold)
+    check_writable(Path(output).parent)
     annotator = open_annotator(bundle, device, mode, **options)
     tracks: dict[tuple[str, int], dict[int, Shape]] = defaultdict(dict)
     tags: dict[int, list[Tag]] = {}

@@ -14,6 +14,7 @@ from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers.bundle import Bundle, load_predictor
 from endofm_monai.inferers.linking import BoxLinker
 from endofm_monai.inferers.predictor import Answer
+from endofm_monai.utils.settings import check_number
 
 KINDS = {"detection": "rectangle", "segmentation": "polygon", "classification": "tag"}
 """CVAT's name of what each task of a bundle draws."""
@@ -41,6 +42,8 @@ class FrameAnnotator:
     min_area: int = 64  # smallest polygon in pixels
 
     def __post_init__(self) -> None:
+        for key in ("iou", "max_gap", "tolerance", "min_area"):
+            check_number(key, getattr(self, key))
         self.kind = KINDS[self.predictor.task]
         self.begin()
 

@@ -34,12 +34,14 @@ from endofm_monai.utils import (
     write_json,
 )
 from endofm_monai.utils.errors import close_bars, hush_engines
+from endofm_monai.utils.settings import literal, literal_texts
 from endofm_monai.weights import WeightsError
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
 NAMES = {"--output", "--task", "--bundle", "--device", "--mode", "--configs", "--weights"}  # options that are text
 NEUTRAL = {"device", "num_workers", "on_error", "max_broken_share", "part_minutes"}  # on which results do not depend
 LISTING = {"datalist", "section", "single_images", "part_minutes"}  # settings that say which videos there are
+OWN = ("dataset_dir", "bundle_root", "config_file", "workflow_type")  # settings that the commands make themselves
 REPORTED = {"segmentation": ("coco", "overlay"), "detection": ("csv", "overlay")}  # formats that the report is made of
 
 
@@ -72,14 +74,19 @@ def predict(
     logging.basicConfig(format="%(message)s")
     logging.getLogger("endofm_monai.utils.compute").setLevel(logging.INFO)  # says what it computes in
     hush_engines()
+    _refuse_own(settings, "output_dir", "load_pretrain")
     folder, source = Path(output).resolve(), os.path.abspath(input)
     if folder.is_relative_to(os.path.realpath(source)):
         raise ValueError(f"{output}: lies in the input {input}; choose an `--output` outside of it.")
     if not os.path.exists(split_frames(source)[0]):
         raise FileNotFoundError(f"{input}: there is no such file or folder.")
-    videos = list_videos(source, **{key: settings[key] for key in LISTING & settings.keys()})
     given = {**settings, "mode": mode} | ({"device": device} if device is not None else {})
-    bundles = _open_bundles(_chosen_bundles(bundle, task), folder, {**given, "dataset_dir": _literal(source)})
+    bundles = _open_bundles(_chosen_bundles(bundle, task), folder, {**given, "dataset_dir": literal(source)})
+    videos = list_videos(source, **{key: settings[key] for key in LISTING & settings.keys()})
+    for opened in bundles:  # what is wrong is told before anything is written
+        opened.get("initialize")
+        opened.load_weights(opened.get("network"))
+        opened.get("evaluator")
     _claim(folder, source, videos, bundles, given)
     try:
         for opened in bundles:
@@ -99,9 +106,10 @@ def predict(
         raise ValueError(f"{len(broken)} of {len(videos)} videos could not be read to their end: {some}.{hint}")
 
 
-def _literal(path: str) -> str:
-    """A path as an expression in which MONAI finds none of its signs: it takes ``#`` for ``::`` in any text."""
-    return "$" + repr(path).replace("#", r"\x23").replace("@", r"\x40")
+def _refuse_own(settings: Mapping[str, Any], *more: str) -> None:
+    """Refuse settings that the command itself makes of what it is given."""
+    if own := [key for key in settings if _top(key) in {*OWN, *more}]:
+        raise ValueError(f"`{own[0]}`: the command sets it itself; see `endofm --help` for what it takes.")
 
 
 def _top(key: str) -> str:
@@ -138,7 +146,7 @@ def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
 
 
 def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, Any]) -> list[Bundle]:
-    """Open bundles that write to a folder each, and load their weights; each gets the settings that it has."""
+    """Open bundles that write to a folder each; each gets the settings that it has."""
     configs = [read_json(path / "configs" / "inference.json", dict) for path in paths]
     for key in settings:
         if not any(_top(key) in config for config in configs):
@@ -153,11 +161,7 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
             own = {"amp": None, **own}
         if "formats" in own:
             own["formats"] = sorted({*ensure_tuple(own["formats"]), *REPORTED[task]})
-        opened = Bundle(path, **own, output_dir=_literal(str(folder / task)), load_pretrain=False)
-        opened.get("initialize")
-        opened.load_weights(opened.get("network"))
-        opened.get("evaluator")  # what is wrong is told before anything is written
-        bundles.append(opened)
+        bundles.append(Bundle(path, **own, output_dir=literal(str(folder / task)), load_pretrain=False))
     return bundles
 
 
@@ -244,9 +248,10 @@ def pretrain(data: str, *, bundle: str | None = None, configs: str = "train", **
 
 
 def _train(bundle: Path, data: str, configs: str, settings: dict[str, Any]) -> None:
+    _refuse_own(settings)
     files = [str(bundle / "configs" / f"{name.strip()}.json") for name in configs.split(",")]
-    root = {"bundle_root": str(bundle), "dataset_dir": _literal(data)}
-    workflow = ConfigWorkflow(files, workflow_type="train", **root, **settings)
+    root = {"bundle_root": literal(str(bundle)), "dataset_dir": literal(data)}
+    workflow = ConfigWorkflow(files, workflow_type="train", **root, **literal_texts(settings))
     hush_engines()
     workflow.initialize()
     workflow.run()

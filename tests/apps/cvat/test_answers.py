@@ -118,6 +118,22 @@ def test_a_video_gets_a_track_for_each_polyp(use, video, tmp_path):
     assert (list(second.visible(8)), second.label, second.source) == ([7], "adenoma", "auto")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": "abc"}, "`threshold` must be a number from 0 to 1, found 'abc'."),
+        ({"max_gap": "abc"}, "`max_gap` must be a whole number from 0 on, found 'abc'."),
+        ({"max_gap": -1}, "`max_gap` must be a whole number from 0 on, found -1."),
+        ({"iou": 2}, "`iou` must be a number from 0 to 1, found 2."),
+        ({"output": "/proc/nowhere/a.xml"}, "cannot be written to"),
+    ],
+)
+def test_what_cannot_be_annotated_with_is_said_before_the_video_is_read(use, tmp_path, options, message):
+    use("detection")
+    with pytest.raises((ValueError, OSError), match=message):
+        annotate("no.mp4", "bundle", **{"output": str(tmp_path / "a.xml"), **options})
+
+
 def test_polygons_are_tracks_too(use, video, tmp_path):
     use("segmentation")
     annotate(video, "bundle", str(tmp_path / "a.xml"), max_gap=1)

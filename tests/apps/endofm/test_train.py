@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,15 @@ def test_what_is_trained_predicts(datalist, tmp_path):
     assert "Settings and models" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_pretraining_with_several_configurations(datalist, tmp_path):
+def test_pretraining_with_several_configurations_and_signs_in_paths(datalist, tmp_path):
+    tmp_path = tmp_path / "o#1"
+    listed = shutil.copy(datalist, datalist.with_name("list#1.json"))
     pretrain(
         str(datalist.parent),
         configs="train,tiny",
         **TRIAL_TRAINING[PRETRAINING],
         **outputs(tmp_path),
-        datalist=str(datalist),
+        datalist=str(listed),
     )
     assert (tmp_path / "models" / "model.pt").exists()
 
@@ -52,6 +55,8 @@ def test_pretraining_with_several_configurations(datalist, tmp_path):
         (("segmentation", "absent#1", {}), "absent#1: `dataset_dir` is not an existing folder"),
         (("segmentation", "DATA", {"epohcs": 1}), "`epohcs`: no config has such a key. Did you mean `epochs`?"),
         (("segmentation", "DATA", {"configs": "trein"}), "trein.json"),
+        (("segmentation", "DATA", {"dataset_dir": "other"}), "`dataset_dir`: the command sets it itself"),
+        (("segmentation", "DATA", {"config_file": "a.json"}), "`config_file`: the command sets it itself"),
     ],
 )
 def test_errors_are_one_line(arguments, message, datalist, tmp_path):
