@@ -171,7 +171,7 @@ def _results(report: str | os.PathLike | None) -> str:
     table += ["| score | value | 95 % interval |", "| --- | --- | --- |"]
     for name, value, interval in rows:
         shown = f"{value:.3f}" if isinstance(value, float) else value
-        ends = "" if None in (interval or [None]) else "{:.3f} to {:.3f}".format(*interval)
+        ends = "" if interval is None or None in interval else "{:.3f} to {:.3f}".format(*interval)
         table.append(f"| {name} | {shown} | {ends} |")
     return "\n".join(table)
 
