@@ -84,22 +84,22 @@ def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
             uint8 and of any size, of which views are still to be made; or with ``broken``: why it could not be read.
 
     Returns:
-        a dictionary of the keys that all have: ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors
-        ``(B, 3, T, S, S)``, or of B raw clips; other tensors and numbers are stacked, and anything else is a list of B
-        values. ``broken`` is the list of messages. With no item left ``image`` is an empty list.
+        a dictionary: ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors ``(B, 3, T, S, S)``, or of B raw
+        clips; other tensors and numbers are stacked, and anything else is a list of B values, None for an item that
+        lacks the key. ``broken`` is the list of messages. With no item left ``image`` is an empty list.
     """
     read = [item for item in items if "broken" not in item]
     batch: dict[str, Any] = {CommonKeys.IMAGE: []}
-    for key in set.intersection(*(set(item) for item in read)) if read else ():
-        values = [item[key] for item in read]
+    for key in dict.fromkeys(key for item in read for key in item):
+        values = [item.get(key) for item in read]
         first = values[0]
         if key == CommonKeys.IMAGE and isinstance(first, list) and isinstance(first[0], torch.Tensor):
             batch[key] = [torch.stack(views) for views in zip(*values, strict=True)]
         elif key == CommonKeys.IMAGE and isinstance(first, torch.Tensor) and first.dtype == torch.uint8:
             batch[key] = values
         else:
-            is_number = isinstance(first, (torch.Tensor, np.ndarray, np.number, int, float))
-            batch[key] = list_data_collate(values) if is_number else values
+            are_numbers = all(isinstance(value, (torch.Tensor, np.ndarray, np.number, int, float)) for value in values)
+            batch[key] = list_data_collate(values) if are_numbers else values
     return {**batch, "broken": [item["broken"] for item in items if "broken" in item]}
 
 
@@ -115,7 +115,9 @@ def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
     lists = {key: value for key, value in batch.items() if isinstance(value, list)}
     items = decollate_batch({key: value for key, value in batch.items() if key not in lists})
     lists.pop("broken", None)
-    return [{**item, **{key: values[index] for key, values in lists.items()}} for index, item in enumerate(items)]
+    for index, item in enumerate(items):
+        item.update({key: values[index] for key, values in lists.items() if values[index] is not None})
+    return items
 
 
 class EpochSampler(DistributedSampler):

@@ -98,11 +98,18 @@ def test_a_batch_of_broken_items():
     assert collate_clips([{"broken": "a.mp4: no"}]) == {"image": [], "broken": ["a.mp4: no"]}
 
 
-def test_a_label_that_an_item_lacks_is_left_out():
-    assert "label" not in collate_clips([clip_item(4, label=1), clip_item(4)])
+@pytest.mark.parametrize("label", [1, "mask.png", [0, 1], torch.tensor(1.0)])
+def test_an_item_without_a_label_leaves_the_others_theirs(label):
+    items = [{"image": torch.zeros(3, 2, 4, 4), "index": index} for index in range(3)]
+    for labeled in range(2):
+        items[labeled]["label"] = (label, 0)[labeled]
+    batch = collate_clips(items)
+    assert batch["label"] == [label, 0, None]
+    assert [item.get("label") for item in split_clips(batch)] == [label, 0, None]
+    assert "label" not in split_clips(batch)[2]
 
 
-def test_whole_clips_become_a_batch_of_the_keys_that_all_have():
+def test_whole_clips_become_a_batch():
     def item(value, **others):
         return {"image": torch.full((3, 2, 4, 4), value), "index": int(value), **others}
 
@@ -114,7 +121,7 @@ def test_whole_clips_become_a_batch_of_the_keys_that_all_have():
     assert batch["label"].tolist() == [1, 0]
     assert batch["mask"] == [["a"], ["b", "c"]]
     assert batch["broken"] == ["lost.mp4: no"]
-    assert "extra" not in batch
+    assert batch["extra"] == [None, 1]
     assert collate_clips([{"broken": "lost.mp4: no"}]) == {"image": [], "broken": ["lost.mp4: no"]}
 
 

@@ -73,6 +73,13 @@ def test_clips_without_label(make_clip_loader, make_evaluator, tmp_path) -> None
     assert read(tmp_path, "clips")["labels"].tolist() == [-1] * 3
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_only_the_clip_without_a_label_has_none(make_clip_loader, make_evaluator, tmp_path, batch_size: int) -> None:
+    loader = make_clip_loader([0, None, 1, "mask.png", 2], batch_size=batch_size)
+    make_evaluator(loader, [EmbeddingSaver(tmp_path)]).run()
+    assert read(tmp_path)["labels"].tolist() == [0, -1, 1, -1, 2]
+
+
 def test_a_second_run_starts_anew(make_clip_loader, make_evaluator, tmp_path) -> None:
     evaluator = make_evaluator(make_clip_loader(LABELS), [EmbeddingSaver(tmp_path)])
     evaluator.run()
