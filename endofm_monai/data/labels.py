@@ -6,13 +6,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
-from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, list_files
+from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, list_files
 from endofm_monai.utils import as_class_names
 
-__all__ = ["class_weights", "key_frames", "load_box_datalist", "load_labeled_clips"]
+__all__ = ["class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist"]
+
+
+def load_mask_datalist(
+    dataset_dir: str | os.PathLike, datalist: str | os.PathLike, section: str = "training"
+) -> list[dict[str, Any]]:
+    """List videos with masks as :func:`load_datalist`, and check before any training that each frame has one.
+
+    An item has ``mask``: a file, a list of one a frame, or their folder. Of a video file, whose frames are counted when
+    it is read, only the kind of ``mask`` is checked.
+
+    Raises:
+        ValueError: also when that is not so; the message names datalist, video and what was found.
+    """
+    items = load_datalist(dataset_dir, datalist, section, label_key="mask", required=("mask",))
+    for index, item in enumerate(items):
+        where, masks = f"{datalist}: {section}[{index}] ({item['name']})", item["mask"]
+        if wrong := [mask for mask in (masks if isinstance(masks, list) else [masks]) if not isinstance(mask, str)]:
+            raise ValueError(
+                f"{where}: `mask` must be a file, a file for each frame or their folder, found {wrong[0]!r}."
+            )
+        frames, files = clip_images(item["image"]), clip_images(masks)
+        if len(frames) != len(files) and len(frames) > 1:  # a single file may hold several frames
+            raise ValueError(f"{where}: has {len(frames)} frames, but {len(files)} masks; every frame needs one.")
+    return items
 
 
 def load_box_datalist(
@@ -26,7 +51,8 @@ def load_box_datalist(
 
     Raises:
         ValueError: also when a frame's boxes and labels differ in number, a box is not finite, is inverted or has no
-            area, or a label is no class. The message names datalist, video, frame and box.
+            area, or a label is no class, or the training section lacks a class. The message names datalist, video,
+            frame and box.
     """
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
     for index, item in enumerate(items):
@@ -40,7 +66,19 @@ def load_box_datalist(
                 raise ValueError(f"{where}, frame {frame}: has {len(boxes)} boxes, but {len(labels)} labels.")
             for each, label in zip(boxes, labels, strict=True):
                 _check(each, label, num_classes, f"{where}, frame {frame}")
+    if section == "training":
+        present = {label for item in items for labels in item["box_label"] for label in labels}
+        _refuse_missing([label for label in range(1, num_classes + 1) if label not in present], "box", datalist)
     return items
+
+
+def _refuse_missing(classes: Sequence[Any], what: str, where: Any) -> None:
+    """Refuse to train where there is no example of some classes."""
+    if classes:
+        raise ValueError(
+            f"{where}: no {what} of `training` is of the class {', '.join(map(str, classes))}, which so cannot be "
+            "learned; add clips, or leave it out of `class_names`."
+        )
 
 
 def _lists(values: Any, where: str) -> list[list[Any]]:
@@ -92,7 +130,8 @@ def load_labeled_clips(
         answer is given for each ``video``.
 
     Raises:
-        ValueError: also when a label is missing or no class, or the training section lacks a class.
+        ValueError: also when a label is missing or no class, items of one ``video`` have different ones, or the
+            training section lacks a class.
     """
     class_names = as_class_names(class_names)
     if datalist is None:
@@ -102,16 +141,21 @@ def load_labeled_clips(
     where = f"{datalist or dataset_dir}: {section}"
     if not multi_label:
         items = name_clips([frame for item in items for frame in _frames(item, where)], dataset_dir)
+    first: dict[str, Any] = {}
     for item in items:
-        item["label"] = _label(item["label"], class_names, multi_label, f"{where}: {item['video']}")
-        item["group"] = str(item.get("group", item["video"]))
-    if section == "training":
-        present = _count(items, len(class_names))
-        if missing := [name for name, count in zip(class_names, present, strict=True) if count == 0]:
+        video = item["video"]
+        item["label"] = _label(item["label"], class_names, multi_label, f"{where}: {video}")
+        item["group"] = str(item.get("group", video))
+        labels = [first.setdefault(video, item["label"]), item["label"]]
+        if not np.array_equal(*labels):
+            found = " and ".join(str(label.int().tolist() if multi_label else class_names[label]) for label in labels)
             raise ValueError(
-                f"{datalist or dataset_dir}: no item of `{section}` is of the class {', '.join(missing)}, which so "
-                "cannot be learned; add clips, or leave it out of `class_names`."
+                f"{where}: items of the `video` {video} have the labels {found}, but a video has one answer; give them "
+                "another `video` each, and the same `group`."
             )
+    if section == "training":
+        counts = zip(class_names, _count(items, len(class_names)), strict=True)
+        _refuse_missing([name for name, count in counts if count == 0], "item", datalist or dataset_dir)
     return items
 
 

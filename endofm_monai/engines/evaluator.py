@@ -78,7 +78,8 @@ class VideoEvaluator(SupervisedEvaluator):
 
     An iteration is a video: its file is opened once, and handlers of :class:`VideoEvents` see each piece (a frame, or
     a window of a classifier) as it comes. A video that breaks off is reported as ``broken`` to a
-    :class:`endofm_monai.handlers.BrokenClipsHandler`, and the run goes on with the next one.
+    :class:`endofm_monai.handlers.BrokenClipsHandler`, and the run goes on with the next one. A run without a video,
+    where all are done, starts and ends as any other: handlers load the weights and check what they would write to.
 
     Args:
         device: where the network is.
@@ -103,6 +104,14 @@ class VideoEvaluator(SupervisedEvaluator):
         self.threads = threads
         events = {"event_names": [*VideoEvents], "decollate": False}
         super().__init__(torch.device(device), val_data_loader, unwrap(network), **events, **kwargs)
+
+    def run(self, global_epoch: int = 1) -> None:
+        """Evaluate; see the class."""
+        if self.state.epoch_length:
+            super().run(global_epoch)
+        else:
+            self.fire_event(Events.STARTED)
+            self.fire_event(Events.COMPLETED)
 
     def _iteration(self, engine: VideoEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Go through one video; the output is empty, since handlers have seen all of it."""

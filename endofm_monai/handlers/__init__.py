@@ -13,6 +13,7 @@ from endofm_monai.handlers.probes import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.segmentation import MaskSaver, SegmentationReport
 from endofm_monai.handlers.training import (
     BrokenClipsHandler,
+    EpochValidationHandler,
     GradientHandler,
     LoadWeightsHandler,
     ProgressHandler,
@@ -36,6 +37,7 @@ __all__ = [
     "DetectionSaver",
     "EmbeddingLogHandler",
     "EmbeddingSaver",
+    "EpochValidationHandler",
     "GradientHandler",
     "HealthHandler",
     "KNNProbeHandler",

@@ -3,7 +3,9 @@
 
 import errno
 import logging
+import math
 import random
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from torch import nn
 
 from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
-from endofm_monai.utils import atomic_path, check_writable
+from endofm_monai.utils import atomic_path, check_writable, hold_folder
 from endofm_monai.weights.adapters import load_trained_state, trained_state
 
 logger = logging.getLogger(__name__)
@@ -36,13 +38,14 @@ class TrainingCheckpointHandler:
     the random states of all ranks, and loads with ``weights_only=True``. Without an ``evaluator``, beside it
     ``model.pt`` holds the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are
     written every ``interval`` epochs, at the end, and when the process gets SIGTERM or SIGUSR1: the run then stops
-    after the present optimizer step, or, where that ends an epoch, after its validation. A training that stops because
-    it is not healthy is saved as ``checkpoint_unhealthy.pt``. A frozen backbone with adapters is in none of the files:
-    its SHA-256 stands for it (see :func:`~endofm_monai.weights.adapters.trained_state`).
+    after the present optimizer step. A training that stops because it is not healthy is saved as
+    ``checkpoint_unhealthy.pt``. A frozen backbone with adapters is in none of the files: its SHA-256 stands for it (see
+    :func:`~endofm_monai.weights.adapters.trained_state`).
 
     A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
-    have given. If saving fails (a full disk), the former files stay as they are and a warning is logged; at the end of
-    the training it is an error.
+    have given. Resumed from another folder's checkpoint, it takes over the ``model.pt`` beside that. If saving fails (a
+    full disk), the former files stay as they are and a warning is logged; at the end of the training it is an error.
+    While it runs no other training can write to ``ckpt_dir``.
 
     Args:
         ckpt_dir: folder for the files.
@@ -70,34 +73,36 @@ class TrainingCheckpointHandler:
         self._started = self._stopped = False
         self._stop_requested: signal.Signals | None = None
         self._former: dict[signal.Signals, Any] = {}  # what listened to the signals before
+        self._release: Callable[[], None] = lambda: None  # the folder
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer, after all others."""
+        """Register the handler with a trainer, after all others but, to save epochs before it, the validation."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_requested)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_requested)
         engine.add_event_handler(Events.COMPLETED, self.finish)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.stop_listening)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.let_go)
         engine.add_event_handler(Events.TERMINATE, self.end_process)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_unhealthy)
 
     def start(self, engine: Engine) -> None:
-        """Load the checkpoint to resume from, and listen to signals.
+        """Load the checkpoint to resume from, listen to signals, and hold ``ckpt_dir``.
 
         Raises:
-            FileExistsError: when the training would overwrite a former one.
+            FileExistsError: when the training would overwrite a former one, or another one is running there.
             FileNotFoundError: when ``resume`` is a path to no file.
             OSError: when ``ckpt_dir`` cannot be written to.
             ValueError: when the checkpoint does not fit; the message names the file and the part.
         """
         if threading.current_thread() is threading.main_thread():
             self._former = {signum: signal.signal(signum, self._request_stop) for signum in STOPPING}
+        if idist.get_rank() == 0:
+            check_writable(self.path.parent)
+            self._release = hold_folder(self.path.parent, "training")
         if self._started:  # a federated client runs its trainer again and again
             return
         self._started = True
-        if idist.get_rank() == 0:
-            check_writable(self.path.parent)
         path = self.path if isinstance(self.resume, bool) else Path(self.resume)
         if self.resume and (path.exists() or path != self.path):
             self.load(engine, path)
@@ -112,7 +117,7 @@ class TrainingCheckpointHandler:
     def stop_if_requested(self, engine: Engine) -> None:
         """After the last iteration of an optimizer step, save and stop if a rank got a signal."""
         state = engine.state
-        ends_epoch = state.iteration % state.epoch_length == 0  # then its validation comes first
+        ends_epoch = state.iteration % state.epoch_length == 0  # which others complete first
         if not engine.ends_step() or ends_epoch != (engine.last_event_name == Events.EPOCH_COMPLETED):
             return
         is_last = state.iteration >= state.max_epochs * state.epoch_length
@@ -123,10 +128,11 @@ class TrainingCheckpointHandler:
             self._stopped = True
             engine.terminate(skip_completed=True)
 
-    def stop_listening(self) -> None:
-        """Give the signals back to what listened to them before."""
+    def let_go(self) -> None:
+        """Give the signals back to what listened to them before, and the folder to others."""
         while self._former:
             signal.signal(*self._former.popitem())
+        self._release()
 
     def end_process(self, engine: Engine) -> None:
         """End the process of a run that was stopped by a signal with ``stop_code``."""
@@ -134,7 +140,12 @@ class TrainingCheckpointHandler:
             raise SystemExit(self.stop_code)
 
     def finish(self, engine: Engine) -> None:
-        """Write both files; here a failure is an error."""
+        """Write both files; here a failure is an error, also an earlier one that left the best model unwritten."""
+        self._write_both(engine)
+        if error := getattr(self.evaluator and self.evaluator.state, "unwritten", None):
+            raise error
+
+    def _write_both(self, engine: Engine) -> None:
         _write(self.path, self.state(engine))
         if self.evaluator is None:
             _write(self.path.with_name("model.pt"), trained_state(engine.network_to_share()))
@@ -142,13 +153,13 @@ class TrainingCheckpointHandler:
     def save(self, engine: Engine) -> None:
         """Write both files; a failure is a warning."""
         try:
-            self.finish(engine)
+            self._write_both(engine)
         except OSError as error:
             logger.warning(f"{error}. The former checkpoint is kept; training goes on.")
 
     def save_unhealthy(self, engine: Engine, error: BaseException) -> None:
         """Keep the state of a training that is not healthy, for inspection; every error is raised again."""
-        self.stop_listening()
+        self.let_go()
         if isinstance(error, UnhealthyTrainingError):
             _write(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
         raise error
@@ -189,7 +200,7 @@ class TrainingCheckpointHandler:
             )
         take_overs: dict[str, Callable[[Any], object]] = {
             **{name: partial(load_trained_state, part) for name, part in parts.items()},
-            "best": self._set_best,
+            "best": partial(self._set_best, path.with_name("model.pt")),
             "random_states": self._set_random_states,
         }
         for name, take_over in take_overs.items():
@@ -203,9 +214,16 @@ class TrainingCheckpointHandler:
         engine.data_loader.sampler.skip(done * engine.data_loader.batch_size)
         logger.info(f"Resumed from {path} after iteration {state['iteration']}.")
 
-    def _set_best(self, best: dict[str, Any] | None) -> None:
-        if self.evaluator is not None and best is not None:
-            self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best["metric"], best["epoch"]
+    def _set_best(self, model: Path, best: dict[str, Any] | None) -> None:
+        if self.evaluator is None or best is None or best["epoch"] < 1:
+            return
+        if not model.is_file():
+            logger.warning(f"{model}: is not there; the best epoch so far, {best['epoch']}, is forgotten.")
+            return
+        if model.parent.resolve() != self.path.parent.resolve() and idist.get_rank() == 0:
+            with atomic_path(self.path.with_name("model.pt")) as temporary:
+                shutil.copyfile(model, temporary)
+        self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best["metric"], best["epoch"]
 
     def _set_random_states(self, states: list[dict[str, Any]]) -> None:
         if len(states) == idist.get_world_size():
@@ -217,7 +235,8 @@ class TrainingCheckpointHandler:
 class BestModelHandler:
     """Writes ``<ckpt_dir>/model.pt``, the network alone, whenever an evaluator's key metric is the best so far.
 
-    If saving fails (a full disk), the former file stays as it is and a warning is logged.
+    If saving fails (a full disk), a warning is logged, and the former file stays as it is and the best: the next epoch
+    that is better takes its place. ``state.unwritten`` is the error until then.
     """
 
     def __init__(self, network: nn.Module, ckpt_dir: str) -> None:
@@ -226,18 +245,34 @@ class BestModelHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an evaluator that has a key metric."""
+        engine.add_event_handler(Events.STARTED, self._note_best)
         engine.add_event_handler(Events.COMPLETED, self)
 
+    def _note_best(self, engine: Engine) -> None:
+        self._best = engine.state.best_metric, engine.state.best_metric_epoch
+
     def __call__(self, engine: Engine) -> None:
-        """Save the network if this evaluation was the best."""
+        """Save the network if this evaluation was the best.
+
+        Raises:
+            ValueError: when its metric is undefined; MONAI would take the first such epoch for the best.
+        """
         state = engine.state
         if state.best_metric_epoch != state.epoch:
             return
+        if math.isnan(state.best_metric):
+            raise ValueError(
+                f"{state.key_metric_name!r}, which chooses the weights, is undefined for what of the validation could "
+                f"be read in epoch {state.epoch}."
+            )
         if idist.get_rank() == 0:
             logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
         try:
             _write(self.path, trained_state(unwrap(self.network)))
+            state.unwritten = None
         except OSError as error:
+            state.unwritten = error
+            state.best_metric, state.best_metric_epoch = self._best
             logger.warning(f"{error}. The former model is kept; training goes on.")
 
 

@@ -76,7 +76,7 @@ class ClassificationReport(Report):
         score: the score that the evaluator compares; by default ``"f1"`` of two classes, of others ``"macro_f1"``.
         class_names: names of the classes.
         protocol: which data chose the weights and which are reported, for the reader of ``metrics.json``.
-        resamples: number of bootstrap resamples.
+        resamples: number of bootstrap resamples; 0 for no intervals.
     """
 
     score: str | None = None
@@ -87,6 +87,20 @@ class ClassificationReport(Report):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._broken = Rows()
+
+    def _lack(self, items: Sequence[dict[str, Any]]) -> str:
+        labels = np.array([np.asarray(item[CommonKeys.LABEL]) for item in items if CommonKeys.LABEL in item], int)
+        if not len(labels) or not self.class_names:
+            return ""
+        best = self._compared(classification_scores(labels_to_one_hot(labels, len(self.class_names)), labels))
+        advice = "add such videos, or choose another `selection_score`"
+        return f"the validation does not hold all classes that it needs; {advice}" if math.isnan(best) else ""
+
+    def _compared(self, scores: dict[str, float]) -> float:
+        score = self.score or ("f1" if "f1" in scores else "macro_f1")
+        if score not in scores:
+            raise ValueError(f"There is no score {score!r} for these classes; there are {', '.join(scores)}.")
+        return scores[score]
 
     def _collect(self, engine: Engine) -> None:
         self._broken.attach_broken(engine)
@@ -107,28 +121,20 @@ class ClassificationReport(Report):
 
     def _metrics(self, rows: list[Prediction], name: str) -> dict[str, float]:
         self._unreadable = list(self._broken.gather())
-        levels = _levels(rows)
-        scores = {level: predictions.scores() for level, predictions in levels.items()}
-        score = self.score or ("f1" if "f1" in scores["video"] else "macro_f1")
-        if score not in scores["video"]:
-            known = ", ".join(scores["video"])
-            raise ValueError(f"There is no score {score!r} for these classes; there are {known}.")
-        if math.isnan(scores["video"][score]):
-            raise ValueError(
-                f"The score {score!r} is undefined for the {len(levels['video'].video)} videos of the evaluation: "
-                "they do not hold all classes that it needs. Add such videos, or choose another score."
-            )
+        scores = {level: predictions.scores() for level, predictions in _levels(rows).items()}
         named = {f"{level}_{key}": value for level, values in scores.items() for key, value in values.items()}
-        return {name: scores["video"][score], **{k: value for k, value in named.items() if not math.isnan(value)}}
+        defined = {key: value for key, value in named.items() if not math.isnan(value)}
+        return {name: self._compared(scores["video"]), **defined}
 
     def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
         levels = _levels(self.gathered.flat())
         videos = levels["video"]
         described = {level: self._describe(predictions) for level, predictions in levels.items()}
         scores = described["video"]["scores"]
-        for name, interval in bootstrap_intervals(videos.scores, videos.group, resamples=self.resamples).items():
-            if scores[name]["value"] is not None:
-                scores[name]["interval"] = list(interval)
+        if self.resamples:
+            for name, interval in bootstrap_intervals(videos.scores, videos.group, resamples=self.resamples).items():
+                if scores[name]["value"] is not None:
+                    scores[name]["interval"] = list(interval)
         head = {"protocol": self.protocol, "epoch": engine.state.epoch, "class_names": self.class_names}
         write_json(folder / "metrics.json", {**head, "unreadable": self._unreadable, **described})
         rows = zip(videos.video, videos.label, videos.probabilities, strict=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, State
@@ -50,13 +51,12 @@ class DetectionReport(Report):
         group = str(item.get("group", item["video"]))
         return DetectionFrame(item["name"], place, box, label, found, classes, score, group)
 
+    def _lack(self, items: Sequence[dict[str, Any]]) -> str:
+        has_box = any(boxes for item in items for boxes in item["box"])
+        return "" if has_box else "no frame of the validation has a box"
+
     def _metrics(self, rows: list[DetectionFrame], name: str) -> dict[str, float]:
-        score = average_precision(rows)["ap50"]
-        if math.isnan(score) and self.output_dir is None:  # MONAI would take the first such epoch for the best
-            raise ValueError(
-                f"{name!r}, which chooses the weights, is undefined: no frame of the validation has a box."
-            )
-        return {name: score}
+        return {name: average_precision(rows)["ap50"]}
 
     def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
         report = detection_report(self.gathered.flat(), self.class_names, self.threshold, self.resamples)

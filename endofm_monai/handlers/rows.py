@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events, State
 from monai.config import PathLike
 
 from endofm_monai.engines import VideoEvents
+from endofm_monai.utils import check_writable
 
 
 class Rows(dict[Any, list[Any]]):
@@ -65,6 +66,7 @@ class Report(ABC):
     """Key metric of a :class:`endofm_monai.engines.VideoEvaluator`, made of a row a piece.
 
     With ``output_dir`` the first process also writes a report, when an evaluation is the best of its run so far.
+    Without one it chooses weights, and what leaves it undefined is refused.
     """
 
     output_dir: PathLike | None = None
@@ -73,11 +75,24 @@ class Report(ABC):
         self.rows = Rows()
 
     def attach(self, engine: Engine, name: str) -> None:
-        """Register with an evaluator, as its metric ``name``."""
+        """Register with an evaluator, as its metric ``name``.
+
+        Raises:
+            ValueError: when the labels of its items already tell that the metric could choose no weights.
+        """
+        lack = self._lack(engine.data_loader.dataset.data)
+        if lack and self.output_dir is None:
+            raise ValueError(f"{name!r}, which chooses the weights, is undefined: {lack}.")
         self._collect(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._score, name)
         if self.output_dir is not None:
+            if idist.get_rank() == 0:
+                engine.add_event_handler(Events.STARTED, check_writable, self.output_dir)
             engine.add_event_handler(Events.COMPLETED, self._finish, Path(self.output_dir))
+
+    def _lack(self, items: Sequence[dict[str, Any]]) -> str:
+        """What leaves the key metric of these items undefined, whatever is predicted; refuses what is no metric."""
+        return ""
 
     def _collect(self, engine: Engine) -> None:
         self.rows.attach_pieces(engine, self._row)

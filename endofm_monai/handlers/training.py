@@ -34,7 +34,7 @@ class TrainingHandlers:
     """What goes with the learning in every bundle's training, as one handler; it comes after all others.
 
     In this order: weights are loaded, broken clips left out, the learning rate set, gradients clipped, the log written,
-    weights averaged, validations run, the progress shown and, last, checkpoints kept. What an argument means is said
+    weights averaged, the progress shown, checkpoints kept and, last, validations run. What an argument means is said
     where the handler of that name is; the log is a :class:`TrainingLogHandler` unless another one is given.
     """
 
@@ -66,14 +66,14 @@ class TrainingHandlers:
             GradientHandler(max_gradient_norm, freeze_last_layer_epochs),
             log or TrainingLogHandler(output_dir),
         ]
-        if validator is not None:
-            if average_decay is not None:
-                self.handlers.append(WeightAverageHandler(network, validator, average_decay))
-            self.handlers.append(ValidationHandler(val_interval, validator))
+        if validator is not None and average_decay is not None:
+            self.handlers.append(WeightAverageHandler(network, validator, average_decay))
         self.handlers += [
             ProgressHandler(),
             TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator, STOP_CODE),
         ]
+        if validator is not None:
+            self.handlers.append(EpochValidationHandler(val_interval, validator))
 
     def attach(self, engine: Engine) -> None:
         """Register the handlers with an engine."""
@@ -100,6 +100,32 @@ class ValidationHandlers(TrainingHandlers):
     def _log(self, engine: Engine) -> None:
         self.board.write(engine.state.metrics, engine.state.epoch)
         self.board.flush()
+
+
+class EpochValidationHandler(ValidationHandler):
+    """MONAI's handler, which also validates the last epoch, whatever the interval.
+
+    It comes after a :class:`TrainingCheckpointHandler`: so an epoch whose validation fails or is interrupted is saved,
+    and its validation is made up for when the training is resumed.
+    """
+
+    validator: Evaluator
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._make_up)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _make_up(self, engine: Engine) -> None:
+        state = engine.state
+        if self.validator.state.epoch < state.epoch and state.iteration == state.epoch * state.epoch_length:
+            self(engine)
+
+    def __call__(self, engine: Engine) -> None:
+        """Validate if it is time, unless the training was just stopped."""
+        epoch = engine.state.epoch
+        if (epoch % self.interval == 0 or epoch == engine.state.max_epochs) and not engine.should_terminate:
+            super().__call__(engine)
 
 
 class LoadWeightsHandler:
@@ -318,10 +344,10 @@ class ProgressHandler:
         if not isinstance(engine, VideoEvaluator):
             ProgressBar(persist=True, desc=self.description).attach(engine, output_transform=self._loss)
             return
-        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
         engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._move)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._move_to(engine.state.iteration))
-        engine.add_event_handler(Events.COMPLETED, lambda: self._bar.close())
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._bar.close())
 
     def _start(self, engine: Engine) -> None:
         style = "{desc}{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"

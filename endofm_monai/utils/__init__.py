@@ -7,6 +7,7 @@ from endofm_monai.utils.files import (
     TEMPORARY_PREFIX,
     atomic_path,
     check_writable,
+    hold_folder,
     open_zip,
     printable,
     read_csv,
@@ -22,7 +23,7 @@ from endofm_monai.utils.settings import as_class_names, as_device, check_run, ch
 
 __all__ = [
     "INTERRUPTED", "TEMPORARY_PREFIX", "as_class_names", "as_device", "atomic_path", "cause_of", "check_run",
-    "check_settings", "check_writable", "multiplies_faster", "name_memory_errors", "nearest_key",
+    "check_settings", "check_writable", "hold_folder", "multiplies_faster", "name_memory_errors", "nearest_key",
     "open_zip", "printable", "read_csv", "read_json", "read_text", "remove_leftovers", "run_from_command_line",
     "sha256", "temporary_prefix", "write_csv", "write_json",
 ]  # fmt: skip

@@ -12,11 +12,16 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 TEMPORARY_PREFIX = f".endofm-{zlib.crc32(platform.node().encode()):08x}-"
@@ -60,6 +65,40 @@ def check_writable(folder: str | os.PathLike) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, f"cannot be written to: {error.strerror or error}", str(folder)) from error
+
+
+def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
+    """Hold a folder for this process, until it calls the function that is given or ends, in whatever way.
+
+    The lock is a file ``<what>.lock``, which forked workers do not share. Where the platform or the file system has no
+    locks, nothing is held.
+
+    Raises:
+        FileExistsError: when another process holds it.
+    """
+    path = Path(folder, f"{what}.lock")
+    file = open(path, "ab+", buffering=0)  # noqa: SIM115 - as long as the folder is held
+
+    def release() -> None:
+        if not file.closed:
+            path.unlink(missing_ok=True)
+            file.close()
+
+    try:
+        if fcntl is not None:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}".encode())
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        holder = file.read().decode() or "another process"
+        file.close()
+        raise FileExistsError(
+            f"{folder}: another {what} is running there ({holder}); wait for it, or choose another folder."
+        ) from error
+    except OSError:  # no locks, or no room for what the file tells
+        pass
+    return release
 
 
 @contextmanager

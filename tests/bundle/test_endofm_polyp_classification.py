@@ -260,9 +260,12 @@ def test_inference_writes_each_video_and_does_it_once(trained, dataset_dir, tmp_
     assert result(tmp_path, "cut")["status"] == "ok"
     BUNDLE.infer(videos, weights, tmp_path)  # nothing is left to do
 
-    (videos / "new.mp4").write_bytes(data)
-    with failing("holds results with other settings (sampling_rate)"):
-        BUNDLE.infer(videos, weights, tmp_path, sampling_rate=3)
+    for _ in range(2):  # also where nothing is left to do
+        with failing("holds results with other settings (sampling_rate)"):
+            BUNDLE.infer(videos, weights, tmp_path, sampling_rate=3)
+        (videos / "new.mp4").write_bytes(data)
+    with failing("nowhere.pt"):
+        BUNDLE.infer(videos, tmp_path / "nowhere.pt", tmp_path)
 
 
 def test_single_images(trained, tmp_path):

@@ -155,7 +155,8 @@ def test_constant_frames_without_a_polyp_keep_all_numbers_finite(overlays, tmp_p
 @pytest.mark.parametrize(
     ("spoil", "kind", "message"),
     [
-        (lambda items: items[0]["mask"].pop(), ClipReadError, "frames/0_0.png: has 6 frames, but 5 masks"),
+        (lambda items: items[0]["mask"].pop(), ValueError, "training[0] (frames/0_0-0_5): has 6 frames, but 5 masks"),
+        (lambda items: items[0].update(mask=5), ValueError, "or their folder, found 5"),
         (lambda items: items[0].pop("mask"), ValueError, "training[0] has no mask"),
         (lambda items: items[0]["mask"].__setitem__(0, "frames/0_0.png"), ClipReadError, "frames/0_0.png: a mask must"),
     ],

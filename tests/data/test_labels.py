@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from endofm_monai.data import class_weights, load_box_datalist, load_labeled_clips
+from endofm_monai.data import class_weights, load_box_datalist, load_labeled_clips, load_mask_datalist
 
 GOOD = [1, 2, 8, 9.5]
 
@@ -19,8 +19,8 @@ def write(folder, box, box_label, **others):
     for name in ("a/0.png", "a/1.png"):
         (folder / name).touch()
     item = {"image": ["a/0.png", "a/1.png"], "box": box, "box_label": box_label, **others}
-    (folder / "list.json").write_text(json.dumps({"training": [item]}))
-    return load_box_datalist(folder, folder / "list.json", num_classes=2)
+    (folder / "list.json").write_text(json.dumps({"validation": [item]}))
+    return load_box_datalist(folder, folder / "list.json", "validation", num_classes=2)
 
 
 def test_videos_get_a_name(tmp_path):
@@ -48,14 +48,53 @@ def test_videos_get_a_name(tmp_path):
 def test_bad_boxes_are_named(tmp_path, box, label, message):
     with pytest.raises(ValueError, match=message) as caught:
         write(tmp_path, [[GOOD], box], [[1], label])
-    assert "list.json: training[0] (a/0-1), frame 1" in str(caught.value)
+    assert "list.json: validation[0] (a/0-1), frame 1" in str(caught.value)
 
 
 def test_missing_annotations_are_named(tmp_path):
     with pytest.raises(ValueError, match="has no box_label"):
         write(tmp_path, [[], []], None)
-    with pytest.raises(ValueError, match=r"training\[0\] \(a/0-1\): needs a list of boxes"):
+    with pytest.raises(ValueError, match=r"validation\[0\] \(a/0-1\): needs a list of boxes"):
         write(tmp_path, [[]], [[]])
+
+
+@pytest.mark.parametrize(("labels", "missing"), [([], "1, 2"), ([1], "2"), ([2], "1"), ([2, 1], None)])
+def test_class_without_a_box_in_training(tmp_path, labels, missing):
+    write(tmp_path, [[GOOD] * len(labels), []], [labels, []])
+    (tmp_path / "list.json").write_text((tmp_path / "list.json").read_text().replace("validation", "training"))
+    if missing is None:
+        assert len(load_box_datalist(tmp_path, tmp_path / "list.json", num_classes=2)) == 1
+        return
+    with pytest.raises(ValueError, match=f"list.json: no box of `training` is of the class {missing}, which"):
+        load_box_datalist(tmp_path, tmp_path / "list.json", num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (["f/0.png", "f/1.png"], ["m/0.png", "m/1.png"], None),
+        (["f/0.png", "f/1.png"], "m", None),
+        ("f", "m", None),
+        ("v.mp4", ["m/0.png"], None),  # its frames are counted when it is read
+        (["f/0.png", "f/1.png"], ["m/0.png"], "has 2 frames, but 1 masks"),
+        ("f", ["m/0.png"], "has 2 frames, but 1 masks"),
+        (["f/0.png", "f/1.png"], "m/0.png", "has 2 frames, but 1 masks"),
+        (["f/0.png", "f/1.png"], ["m/0.png", None], "found None"),
+        ("v.mp4", 7, "found 7"),
+        (["f/0.png", "f/1.png"], [], "has 2 frames, but 0 masks"),
+        ("v.mp4", {"a": 1}, r"found \{'a': 1\}"),
+    ],
+)
+def test_every_frame_needs_a_mask(tmp_path, image, mask, message):
+    for name in ("f/0.png", "f/1.png", "m/0.png", "m/1.png", "v.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": image, "mask": mask}]}))
+    if message is None:
+        assert len(load_mask_datalist(tmp_path, tmp_path / "list.json")) == 1
+        return
+    with pytest.raises(ValueError, match=rf"list.json: training\[0\] \(.+\): .*{message}"):
+        load_mask_datalist(tmp_path, tmp_path / "list.json")
 
 
 NAMES = ["normal", "abnormal"]
@@ -142,6 +181,25 @@ def test_several_labels(tmp_path):
 def test_wrong_labels(tmp_path, label, multi_label, message):
     datalist = write_classes(tmp_path, test=[{"image": "1.mp4", "label": label}])
     with pytest.raises(ValueError, match=message):
+        load_labeled_clips(tmp_path, NAMES, datalist, "test", multi_label)
+
+
+@pytest.mark.parametrize(
+    ("labels", "multi_label", "found"),
+    [
+        ((0, 1), False, "normal and abnormal"),
+        (([0, 1], [1, 1]), True, r"\[0, 1\] and \[1, 1\]"),
+        ((1, "abnormal"), False, None),
+        (([0, 1], [0, 1]), True, None),
+    ],
+)
+def test_one_video_has_one_label(tmp_path, labels, multi_label, found):
+    items = [{"image": f"{place}.mp4", "label": label, "video": "v"} for place, label in enumerate(labels)]
+    datalist = write_classes(tmp_path, test=items)
+    if found is None:
+        assert len(load_labeled_clips(tmp_path, NAMES, datalist, "test", multi_label)) == 2
+        return
+    with pytest.raises(ValueError, match=rf"datalist\.json: test: items of the `video` v have the labels {found}, but"):
         load_labeled_clips(tmp_path, NAMES, datalist, "test", multi_label)
 
 

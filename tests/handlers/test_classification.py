@@ -74,10 +74,27 @@ def test_probabilities_are_averaged_by_video(batch_size):
 def test_undefined_scores_are_left_out_or_named():
     clips = [clip("a", 0.9, 1), clip("b", 0.8, 1)]
     assert "video_roc_auc" not in evaluate(clips).metrics
-    with pytest.raises(ValueError, match=r"'roc_auc' is undefined for the 2 videos"):
-        evaluate(clips, score="roc_auc")
+    clips = [clip("a", 0.9, 1), {**clip("b", 0.8, 0), "image": None}]  # which cannot be evaluated
     with pytest.raises(ValueError, match=r"no score 'f2' .* there are accuracy, f1"):
         evaluate(clips, score="f2")
+
+
+@pytest.mark.parametrize(("score", "label"), [("roc_auc", 1), ("roc_auc", 0), (None, 0)])
+def test_a_validation_of_one_class_chooses_no_weights_by_what_needs_two(tmp_path, score, label):
+    clips = [{**clip(name, 0.2, label), "image": None} for name in "ab"]
+    with pytest.raises(ValueError, match=r"^'score', which chooses the weights, is undefined: the validation does not"):
+        evaluate(clips, score=score)
+    clips = [clip(name, 0.2, label) for name in "ab"]
+    evaluate(clips, tmp_path, score, resamples=0)
+    scores = json.loads((tmp_path / "metrics.json").read_text())["video"]["scores"]
+    assert scores[score or "f1"]["value"] is None
+    assert scores["accuracy"] == {"value": 1.0 - label}  # and no interval
+
+
+def test_a_folder_that_cannot_be_written_to_ends_an_evaluation_before_its_first_clip(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written to"):
+        evaluate([{**clip("a", 0.9, 1), "image": None}], tmp_path / "file")
 
 
 def test_report(tmp_path):

@@ -62,7 +62,7 @@ def test_intervals_draw_videos_of_one_group_together(data, tmp_path):
 def test_a_validation_without_boxes_chooses_no_weights(data, tmp_path):
     negative = {**data[0], "box": [[], []], "box_label": [[], []]}
     with pytest.raises(ValueError, match="'score', which chooses the weights, is undefined: no frame"):
-        run([negative], None)
+        run([{**negative, "image": None}], None)  # before anything is read
     run([negative], tmp_path)
     assert json.loads((tmp_path / "detection.json").read_text())["negative_frames"] == 2
 

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from PIL import Image
 from torch import nn
 from video_answers import evaluate_videos, write_frames
 
 from endofm_monai.data import list_videos, open_clip
 from endofm_monai.formats import MASK_WRITERS, read_cvat_xml, write_video
-from endofm_monai.handlers import DetectionSaver, MaskSaver
+from endofm_monai.handlers import DetectionSaver, MaskSaver, ProgressHandler
 
 FRAMES = 12
 NONE = {"box": torch.zeros(0, 4), "label": torch.zeros(0, dtype=torch.long), "label_scores": torch.zeros(0)}
@@ -147,6 +149,21 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, case, changed):
         network[1].bias.data += 1
     with pytest.raises(FileExistsError, match=rf"other settings \({changed}\)"):
         run()
+
+
+@pytest.mark.parametrize("window", [8, 4])
+def test_settings_count_where_nothing_is_left_to_do(tmp_path, case, window, recwarn):
+    evaluate_videos([case], bright, MaskSaver(tmp_path, formats=["png"], settings={"window": 8}))
+    saver, loaded = MaskSaver(tmp_path, formats=["png"], settings={"window": window}), []
+
+    class Weights:
+        def attach(self, engine: Engine) -> None:
+            engine.add_event_handler(Events.STARTED, lambda: loaded.append(True))
+
+    with pytest.raises(FileExistsError, match=r"other settings \(window\)") if window == 4 else nullcontext():
+        evaluate_videos([], bright, Weights(), saver, ProgressHandler())
+    assert loaded
+    assert not [warning for warning in recwarn if "`dataloader` is empty" in str(warning.message)]
 
 
 def test_without_settings_results_are_overwritten(tmp_path, case):
