@@ -102,7 +102,8 @@ def _epoch_seconds(*configs: str, **settings: Any) -> float:
         trainer: Engine = workflow.parser.get_parsed_content("train::trainer")
         seconds: list[float] = []
         trainer.add_event_handler(Events.EPOCH_STARTED, lambda: seconds.append(-time.perf_counter()))
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: seconds.append(time.perf_counter()))
+        is_last = Events.ITERATION_COMPLETED(event_filter=lambda engine, n: n % engine.state.epoch_length == 0)
+        trainer.add_event_handler(is_last, lambda: seconds.append(time.perf_counter()))  # before the validation
         trainer.run()
     epochs = [start + end for start, end in zip(seconds[::2], seconds[1::2], strict=True)]
     return median(epochs[1:])  # the first one warms up

@@ -128,6 +128,7 @@ def test_loads_by_monai(bundle, with_model, kind) -> None:
     settings = TRIAL_INFERENCE[bundle.folder.name]
     override = {key.removeprefix("network_def::"): value for key, value in settings.items() if "network_def" in key}
     override |= {key: settings[key] for key in ("preset", "decoder") if key in settings}
+    override |= {"num_classes": len(settings["class_names"])} if "class_names" in settings else {}
     saved = torch.load(with_model / "models" / "model.pt", weights_only=True)
     network = load(
         bundle.folder.name,

@@ -12,12 +12,13 @@ TINY = {
     **{"frame_size": 32, "num_workers": 0},
 }
 WINDOW = {"decoder": "simple", "window": 2, "stride": 1}
+BOXES = {"frame_size": [64, 96], "class_names": ["polyp"]}
 
 TRIAL_INFERENCE: dict[str, dict[str, Any]] = {
     "endofm_pretraining": {**TINY, "num_frames": 2, "plot": False},
     "endofm_polyp_classification": {**TINY, "num_frames": 2, "sampling_rate": 1},
     "endofm_polyp_segmentation": {**TINY, **WINDOW},
-    "endofm_polyp_detection": {**TINY, "frame_size": [64, 96], "num_supports": 2},
+    "endofm_polyp_detection": {**TINY, **BOXES, "num_supports": 2},
 }
 """Settings with which a bundle's ``inference.json`` runs in a second: does it run, not how well."""
 
@@ -31,6 +32,6 @@ TRIAL_TRAINING: dict[str, dict[str, Any]] = {
     },
     "endofm_polyp_classification": {**TINY, **EPOCH, "num_frames": 2, "sampling_rate": 1},
     "endofm_polyp_segmentation": {**TINY, **EPOCH, **WINDOW, "num_frames": 2, "clips_per_video": 1},
-    "endofm_polyp_detection": {**TINY, **EPOCH, "frame_size": [64, 96], "key_frame_interval": 4, "test_supports": 2},
+    "endofm_polyp_detection": {**TINY, **EPOCH, **BOXES, "key_frame_interval": 4, "test_supports": 2},
 }
 """Likewise for its ``train.json``."""
