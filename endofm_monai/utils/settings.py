@@ -38,7 +38,7 @@ MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole n
 ABOVE_0 = {"std", "class_weights", "part_minutes"}
 TO_1 = {  # numbers that are shares, probabilities and the like
     *("label_smoothing", "teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
-    *("picture_threshold", "close_up", "color_jitter_prob", "turn_prob", "iou"),
+    *("picture_threshold", "color_jitter_prob", "turn_prob", "iou"),
 }
 ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold an expression, null, or one kind of two
     **dict.fromkeys(("num_workers", "average_decay", "part_minutes", "threshold", "close_up"), (1,)),

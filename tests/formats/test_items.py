@@ -17,8 +17,8 @@ CLASSES = ("adenoma", "hyperplastic")
 def test_the_box_datalist_is_what_detection_trains_on(video_task, tmp_path):
     (item,) = items_from_annotations(video_task, CLASSES)
     (tmp_path / "a.mp4").touch()
-    (tmp_path / "list.json").write_text(json.dumps({"training": [item]}))
-    (read,) = load_box_datalist(tmp_path, tmp_path / "list.json", num_classes=2)
+    (tmp_path / "list.json").write_text(json.dumps({"test": [item]}))
+    (read,) = load_box_datalist(tmp_path, tmp_path / "list.json", "test", num_classes=2)
     assert [len(boxes) for boxes in read["box"]] == [1, 1, 1, 1, 0, 0, 1, 1]
     assert read["box"][1] == [[12.0, 10.0, 22.0, 32.0]]
     assert read["box_label"][6] == [1]
