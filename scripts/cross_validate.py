@@ -33,10 +33,6 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
     Returns:
         the scores of :func:`endofm_monai.metrics.classification_scores` over all clips, each with its 95 % interval by
         the bootstrap over groups.
-
-    Raises:
-        ValueError: when a file is not one of these, a clip has no label or its path no group, or all clips but those of
-            one group are of one class.
     """
     try:
         has_group = re.compile(group).groups

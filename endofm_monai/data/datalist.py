@@ -42,11 +42,6 @@ def load_datalist(
     Returns:
         the items, with absolute paths, ``name`` and ``video``, see :func:`name_clips`.
 
-    Raises:
-        FileNotFoundError: when ``dataset_dir``, the JSON file or a listed file does not exist.
-        ValueError: when there are no clips, the JSON file is malformed, or an item lacks its image or a ``required``
-            key, points outside ``dataset_dir`` (also by a link) or lists the same image as another one.
-
     Example::
 
         load_datalist("PolypDiag", "PolypDiag/datalist.json", section="validation")

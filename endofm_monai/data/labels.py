@@ -23,9 +23,6 @@ def load_mask_datalist(
 
     An item has ``mask``: a file, a list of one a frame, or their folder. Of a video file, whose frames are counted when
     it is read, only the kind of ``mask`` is checked.
-
-    Raises:
-        ValueError: also when that is not so; the message names datalist, video and what was found.
     """
     items = load_datalist(dataset_dir, datalist, section, label_key="mask", required=("mask",))
     for index, item in enumerate(items):
@@ -48,11 +45,6 @@ def load_box_datalist(
     An item has ``image``, and ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of
     the frame, x to the right and y downwards, and of their classes from 1 to ``num_classes``; both empty where nothing
     is to be seen. Sides may lie beyond the frame: they are clipped when it is loaded.
-
-    Raises:
-        ValueError: also when a frame's boxes and labels differ in number, a box is not finite, is inverted or has no
-            area, or a label is no class, or the training section lacks a class. The message names datalist, video,
-            frame and box.
     """
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
     for index, item in enumerate(items):
@@ -128,10 +120,6 @@ def load_labeled_clips(
         items as of :func:`load_datalist`, with ``label`` (class index, or float32 ``(num_classes,)``) and ``group``
         (videos that are not independent of each other, as those of one patient; by default each is on its own). An
         answer is given for each ``video``.
-
-    Raises:
-        ValueError: also when a label is missing or no class, items of one ``video`` have different ones, or the
-            training section lacks a class.
     """
     class_names = as_class_names(class_names)
     if datalist is None:

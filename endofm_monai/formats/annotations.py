@@ -122,11 +122,7 @@ def unknown_frames(track: Track, is_complete: bool) -> set[int]:
 
 
 def fit_annotations(annotations: Annotations, height: int, width: int, where: str) -> Annotations:
-    """Scale annotations to the frames of a file, which may be a smaller or larger copy of the one that was annotated.
-
-    Raises:
-        ValueError: when the file's frames have other proportions.
-    """
+    """Scale annotations to the frames of a file, perhaps a smaller or larger copy of the one that was annotated."""
     drawn, size = (annotations.height, annotations.width), (height, width)
     check_proportions(drawn, size, where)
     tracks = [

@@ -58,10 +58,6 @@ def datalist_from_coco(
 
     Returns:
         what was written.
-
-    Raises:
-        ValueError: when a file is no such JSON, an annotation is of an unknown image or class or is not as it should
-            be, or images have other proportions than it says; the message names file and annotation.
     """
     root = Path(output).parent if dataset_dir is None else Path(dataset_dir)
     datalist = {section: _read_videos(Path(path), class_names, outlines, root) for section, path in files.items()}

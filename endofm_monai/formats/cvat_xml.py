@@ -116,11 +116,6 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
     unpacked to the disk. An export "for images" has no tracks, and one "for video" no tags: see
     :func:`endofm_monai.formats.merge_tags`. Images are in natural order of their names: CVAT numbers ``10`` before
     ``2`` unless told otherwise.
-
-    Raises:
-        ValueError: when it is no such file, holds shapes that the project has no use for (ellipses, rotated boxes),
-            comes from several tasks or from one with a frame filter, or something in it is not as it should be; the
-            message names the file and the element.
     """
     path = Path(path)
     root = _parse(path)

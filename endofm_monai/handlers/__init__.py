@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.handlers.checkpoint import BestModelHandler, TrainingCheckpointHandler
+from endofm_monai.handlers.checkpoint import BestModelHandler, EpochValidationHandler, TrainingCheckpointHandler
 from endofm_monai.handlers.classification import ClassificationReport, ProbabilitySaver
 from endofm_monai.handlers.concepts import ConceptHealthHandler, ConceptPhaseHandler
 from endofm_monai.handlers.detection import DetectionReport, DetectionSaver
@@ -13,7 +13,6 @@ from endofm_monai.handlers.probes import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.segmentation import MaskSaver, SegmentationReport
 from endofm_monai.handlers.training import (
     BrokenClipsHandler,
-    EpochValidationHandler,
     GradientHandler,
     LoadWeightsHandler,
     ProgressHandler,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
+from monai.handlers import ValidationHandler
 from torch import nn
 
 from endofm_monai.handlers.log import UnhealthyTrainingError
@@ -252,11 +253,7 @@ class BestModelHandler:
         self._best = engine.state.best_metric, engine.state.best_metric_epoch
 
     def __call__(self, engine: Engine) -> None:
-        """Save the network if this evaluation was the best.
-
-        Raises:
-            ValueError: when its metric is undefined; MONAI would take the first such epoch for the best.
-        """
+        """Save the network if this evaluation was the best."""
         state = engine.state
         if state.best_metric_epoch != state.epoch:
             return
@@ -305,3 +302,29 @@ def _set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
     keys, *rest = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+
+
+class EpochValidationHandler(ValidationHandler):
+    """MONAI's handler, which also validates the last epoch, whatever the interval.
+
+    It comes after a :class:`TrainingCheckpointHandler`: so an epoch whose validation fails or is interrupted is saved,
+    and its validation is made up for when the training is resumed.
+    """
+
+    validator: Evaluator
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer."""
+        engine.add_event_handler(Events.STARTED, self._make_up)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _make_up(self, engine: Engine) -> None:
+        state = engine.state
+        if self.validator.state.epoch < state.epoch and state.iteration == state.epoch * state.epoch_length:
+            self(engine)
+
+    def __call__(self, engine: Engine) -> None:
+        """Validate if it is time, unless the training was just stopped."""
+        epoch = engine.state.epoch
+        if (epoch % self.interval == 0 or epoch == engine.state.max_epochs) and not engine.should_terminate:
+            super().__call__(engine)

@@ -75,11 +75,7 @@ class Report(ABC):
         self.rows = Rows()
 
     def attach(self, engine: Engine, name: str) -> None:
-        """Register with an evaluator, as its metric ``name``.
-
-        Raises:
-            ValueError: when the labels of its items already tell that the metric could choose no weights.
-        """
+        """Register with an evaluator, as its metric ``name``."""
         lack = self._lack(engine.data_loader.dataset.data)
         if lack and self.output_dir is None:
             raise ValueError(f"{name!r}, which chooses the weights, is undefined: {lack}.")

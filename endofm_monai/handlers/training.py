@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
-from monai.handlers import StatsHandler, ValidationHandler
+from monai.handlers import StatsHandler
 from monai.utils import CommonKeys
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -20,7 +20,12 @@ from tqdm import tqdm
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.engines import VideoEvaluator, VideoEvents
-from endofm_monai.handlers.checkpoint import STOP_CODE, BestModelHandler, TrainingCheckpointHandler
+from endofm_monai.handlers.checkpoint import (
+    STOP_CODE,
+    BestModelHandler,
+    EpochValidationHandler,
+    TrainingCheckpointHandler,
+)
 from endofm_monai.handlers.log import Board, TrainingLogHandler
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
@@ -100,32 +105,6 @@ class ValidationHandlers(TrainingHandlers):
     def _log(self, engine: Engine) -> None:
         self.board.write(engine.state.metrics, engine.state.epoch)
         self.board.flush()
-
-
-class EpochValidationHandler(ValidationHandler):
-    """MONAI's handler, which also validates the last epoch, whatever the interval.
-
-    It comes after a :class:`TrainingCheckpointHandler`: so an epoch whose validation fails or is interrupted is saved,
-    and its validation is made up for when the training is resumed.
-    """
-
-    validator: Evaluator
-
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer."""
-        engine.add_event_handler(Events.STARTED, self._make_up)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def _make_up(self, engine: Engine) -> None:
-        state = engine.state
-        if self.validator.state.epoch < state.epoch and state.iteration == state.epoch * state.epoch_length:
-            self(engine)
-
-    def __call__(self, engine: Engine) -> None:
-        """Validate if it is time, unless the training was just stopped."""
-        epoch = engine.state.epoch
-        if (epoch % self.interval == 0 or epoch == engine.state.max_epochs) and not engine.should_terminate:
-            super().__call__(engine)
 
 
 class LoadWeightsHandler:

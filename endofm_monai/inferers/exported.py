@@ -22,11 +22,6 @@ class OnnxNetwork(nn.Module):
     Args:
         path: the file, with one input and one output; see ``scripts/export_bundle.py``.
         providers: ONNX Runtime's execution providers, first choice first; by default CUDA where there is one, then CPU.
-
-    Raises:
-        OptionalImportError: when ONNX Runtime is not installed.
-        FileNotFoundError: when there is no such file.
-        ValueError: when ONNX Runtime cannot read it.
     """
 
     def __init__(self, path: str | os.PathLike, providers: Sequence[str] | None = None) -> None:

@@ -72,9 +72,6 @@ def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
 
     The lock is a file ``<what>.lock``, which forked workers do not share. Where the platform or the file system has no
     locks, nothing is held.
-
-    Raises:
-        FileExistsError: when another process holds it.
     """
     path = Path(folder, f"{what}.lock")
     file = open(path, "ab+", buffering=0)  # noqa: SIM115 - as long as the folder is held
@@ -169,11 +166,7 @@ def printable(text: str) -> str:
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """Read text in UTF-8, with or without the mark at its beginning that Windows writes; line ends stay as they are.
-
-    Raises:
-        ValueError: when it is in another encoding, as older ones of Windows and Excel; the message names the file.
-    """
+    """Read text in UTF-8, with or without the mark at its beginning that Windows writes; line ends stay as they are."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -190,11 +183,7 @@ def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, st
 
 
 def read_json(path: str | os.PathLike, kind: type[T]) -> T:
-    """Read JSON that must hold an object (``dict``) or a ``list``.
-
-    Raises:
-        ValueError: when it does not, or is too large or too deep; the message names the file.
-    """
+    """Read JSON that must hold an object (``dict``) or a ``list``."""
     if (size := os.path.getsize(path)) > _MAX_JSON:
         raise ValueError(f"{path}: has {size} bytes; JSON is read up to {_MAX_JSON}.")
     text = read_text(path)

@@ -54,11 +54,7 @@ KINDS: dict[Any, str] = {
 
 
 def as_class_names(names: str | Sequence[str]) -> list[str]:
-    """The names of classes, by class index; a name alone is one class.
-
-    Raises:
-        ValueError: when these are no names, or one is there twice.
-    """
+    """The names of classes, by class index; a name alone is one class."""
     found = [names] if isinstance(names, str) else list(names) if isinstance(names, (list, tuple)) else []
     if not found or not all(isinstance(name, str) and name.strip() for name in found) or len({*found}) < len(found):
         raise ValueError(f"`class_names` must be a name or a list of different names, found {names!r}.")
@@ -66,11 +62,7 @@ def as_class_names(names: str | Sequence[str]) -> list[str]:
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """A device by its name.
-
-    Raises:
-        ValueError: when there is no such device here to compute on.
-    """
+    """A device by its name."""
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
@@ -121,10 +113,6 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
         folder: where the configs are. Those of which the settings hold all keys count as merged: a key of another one
             is warned of, since this run does not use it.
         ids: what will be run.
-
-    Raises:
-        ValueError: when a key is in no config and nothing refers to it, a component has no such argument, or a value is
-            not of the kind that the configs have there. The message names the key, and the nearest one.
     """
     config: dict[str, Any] = parser.get()
     show_tracebacks(config.get("verbose_errors") is True)

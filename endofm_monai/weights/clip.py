@@ -26,11 +26,7 @@ def is_clip(state: Mapping[str, torch.Tensor]) -> bool:
 
 
 def from_clip(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of an image tower, or of adapters for it, under timm's names, and the name of their layout.
-
-    Raises:
-        ValueError: when there is no image tower, or it is no transformer.
-    """
+    """The tensors of an image tower, or of adapters for it, under timm's names, and the name of their layout."""
     towers = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
     if towers and "class_embedding" not in towers:
         raise ValueError("holds a CLIP whose image tower is a convolutional network, not a ViT.")

@@ -125,11 +125,7 @@ def write_data_format(folder: Path) -> None:
 
 
 def verify(folder: Path) -> None:
-    """Check a bundle as the Model Zoo does: the metadata by their schema, and the network by the metadata.
-
-    Raises:
-        ValueError: when they do not fit; nothing is built then.
-    """
+    """Check a bundle as the Model Zoo does: the metadata by their schema, and the network by the metadata."""
     metadata, inference = (str(folder / "configs" / f"{name}.json") for name in ("metadata", "inference"))
     verify_metadata(meta_file=metadata, filepath=Path(__file__).with_name("metadata_schema.json"))
     verify_net_in_out(net_id="network_def", meta_file=metadata, config_file=inference, device="cpu")

@@ -33,12 +33,7 @@ def write_large_files(folder: str | os.PathLike, weights_url: str | None = None)
 
 
 def check_large_files(folder: str | os.PathLike) -> list[Path]:
-    """Compare the files that a bundle's ``large_files.yml`` lists with their hashes; do so before you load them.
-
-    Raises:
-        FileNotFoundError: when the list or a file of it is missing.
-        ValueError: when a path leads out of the folder, an entry has no SHA-256, or a file is not the listed one.
-    """
+    """Compare the files that a bundle's ``large_files.yml`` lists with their hashes; do so before you load them."""
     folder, checked = Path(folder), []
     listed = folder / LARGE_FILES
     if not listed.is_file():
