@@ -117,7 +117,7 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
     config: dict[str, Any] = parser.get()
     show_tracebacks(config.get("verbose_errors") is True)
     configs = list(_configs(Path(folder)))
-    keys = [{_top(key) for key in content} for content in configs]
+    keys = [{top_key(key) for key in content} for content in configs]
     merged = set().union(*(found for found in keys if found <= config.keys()))
     used = merged.union(OF_MONAI, ids, _references(config), ("verbose_errors",))
     for key in config:
@@ -151,14 +151,15 @@ def _configs(folder: Path) -> Iterator[dict[str, Any]]:
             yield content
 
 
-def _top(key: str) -> str:
+def top_key(key: str) -> str:
+    """The name of the setting that a key, perhaps one inside it or with MONAI's sign for additions, belongs to."""
     return ReferenceResolver.split_id(key.removeprefix("+"))[0]
 
 
 def _references(config: Any) -> set[str]:
     """The keys at the top that anything in a config refers to."""
     if isinstance(config, str):
-        return {_top(found) for found in ReferenceResolver.match_refs_pattern(config)}
+        return {top_key(found) for found in ReferenceResolver.match_refs_pattern(config)}
     if isinstance(config, (dict, list)):
         return set().union(*map(_references, config.values() if isinstance(config, dict) else config))
     return set()

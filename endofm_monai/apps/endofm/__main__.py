@@ -14,7 +14,7 @@ from typing import Any
 
 import monai
 import torch
-from monai.bundle import ConfigWorkflow, ReferenceResolver
+from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
 import endofm_monai
@@ -34,7 +34,7 @@ from endofm_monai.utils import (
     write_json,
 )
 from endofm_monai.utils.errors import close_bars, hush_engines
-from endofm_monai.utils.settings import literal, literal_texts
+from endofm_monai.utils.settings import literal, literal_texts, top_key
 from endofm_monai.weights import WeightsError
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
@@ -108,12 +108,8 @@ def predict(
 
 def _refuse_own(settings: Mapping[str, Any], *more: str) -> None:
     """Refuse settings that the command itself makes of what it is given."""
-    if own := [key for key in settings if _top(key) in {*OWN, *more}]:
+    if own := [key for key in settings if top_key(key) in {*OWN, *more}]:
         raise ValueError(f"`{own[0]}`: the command sets it itself; see `endofm --help` for what it takes.")
-
-
-def _top(key: str) -> str:
-    return ReferenceResolver.split_id(key)[0]
 
 
 def _folder_of_bundles(bundle: str | None) -> Path:
@@ -149,14 +145,14 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
     """Open bundles that write to a folder each; each gets the settings that it has."""
     configs = [read_json(path / "configs" / "inference.json", dict) for path in paths]
     for key in settings:
-        if not any(_top(key) in config for config in configs):
+        if not any(top_key(key) in config for config in configs):
             names = " and ".join(path.name for path in paths)
             near = nearest_key(key, set().union(*configs))
             raise ValueError(f"`{key}`: inference.json of {names} has no such key.{near}")
     bundles = []
     for path, config in zip(paths, configs, strict=True):
         task = path.name.rpartition("_")[2]
-        own = {"max_broken_share": 1.0, **{key: value for key, value in settings.items() if _top(key) in config}}
+        own = {"max_broken_share": 1.0, **{key: value for key, value in settings.items() if top_key(key) in config}}
         if isinstance(config.get("amp"), str):  # left to the device
             own = {"amp": None, **own}
         if "formats" in own:

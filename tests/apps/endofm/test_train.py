@@ -56,6 +56,7 @@ def test_pretraining_with_several_configurations_and_signs_in_paths(datalist, tm
         (("segmentation", "DATA", {"epohcs": 1}), "`epohcs`: no config has such a key. Did you mean `epochs`?"),
         (("segmentation", "DATA", {"configs": "trein"}), "trein.json"),
         (("segmentation", "DATA", {"dataset_dir": "other"}), "`dataset_dir`: the command sets it itself"),
+        (("segmentation", "DATA", {"+dataset_dir": "other"}), "`+dataset_dir`: the command sets it itself"),
         (("segmentation", "DATA", {"config_file": "a.json"}), "`config_file`: the command sets it itself"),
     ],
 )
