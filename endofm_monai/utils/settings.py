@@ -45,6 +45,7 @@ ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold
     **dict.fromkeys(("amp", "augment_on_device"), (True,)),
     **dict.fromkeys(("resume", "weights", "backbone_weights", "datalist", "selection_score"), ("text",)),
     **dict.fromkeys(("ckpt_dir", "output_dir"), ("text",)),
+    "activation_checkpointing": ("selective",),
     "class_weights": ("balanced", [1]),
 }
 KINDS: dict[Any, str] = {

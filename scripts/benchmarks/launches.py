@@ -1,25 +1,30 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a pre-training step asks of a GPU besides arithmetic: kernels to launch, values to wait for, graphs."""
+"""What a pre-training step asks of a GPU besides arithmetic: kernels, values to wait for, graphs, and memory."""
 
+import weakref
 from collections import Counter
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch._dynamo.utils import counters
 from torch._inductor import metrics
+from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers import GradientHandler, HealthHandler, ScheduleHandler, TeacherUpdateHandler
 from endofm_monai.losses import SpatialTemporalMatchingLoss
+from endofm_monai.networks.blocks import packed_clips
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
+from endofm_monai.transforms import ViewPlan
 
 FRAMES = (8, 16, 2, 2, 4, 4, 8, 8, 16, 16)  # of the ten views, of which the first two are global
 WITHOUT_KERNEL = {"_unsafe_view", "alias", "detach", "empty", "empty_like", "lift_fresh", "new_empty"}
@@ -164,3 +169,76 @@ def make_trainer(counter: LaunchCounter, depth: int, backend: str | None, amp: b
         compile=backend is not None,
         compile_kwargs={"backend": backend, "fullgraph": True},
     )
+
+
+class AllocationCounter(TorchDispatchMode):
+    """Follows how many bytes the tensors take that operations give, and those that are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Count the memory of a tensor until nothing needs it."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.alive:
+            self.alive[storage._cdata] = storage.nbytes()
+            weakref.finalize(storage, self._forget, storage._cdata)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+
+    def _forget(self, storage: int) -> None:
+        self.now -= self.alive.pop(storage)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf)
+        return result
+
+
+def allocation(
+    clips: int = 8,
+    checkpointing: bool | Literal["selective"] = False,
+    token_drop: float = 0,
+    amp: bool = True,
+    preset: str = "base",
+) -> float:
+    """GiB of the tensors that a step of the published pre-training needs at most, networks and optimizer included.
+
+    They are counted on tensors without data, so that neither such a memory nor a GPU is needed. The operations are
+    those of a CPU; what an allocator and libraries of a GPU need beside them is not in it.
+
+    Args:
+        clips: size of the batch.
+        checkpointing: ``activation_checkpointing`` of the backbone.
+        token_drop: share of the patch positions that the student does not see.
+        amp: with autocast to bfloat16.
+        preset: size of the backbone.
+    """
+    backbone = EndoFM.from_preset(preset, activation_checkpointing=checkpointing, token_drop=token_drop)
+    network, loss_function, empty = StudentTeacher(backbone), SpatialTemporalMatchingLoss(), FakeTensorMode()
+    overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    for module in (network, loss_function):
+        module._apply(empty.from_tensor)
+    torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
+    optimizer = torch.optim.AdamW(weight_decay_groups(network.student), fused=True)
+    packed_clips._pack_once.cache_clear()
+    with empty, AllocationCounter() as counter:
+        views = [torch.randn(clips, 3, view.frames, view.size, view.size) for view in ViewPlan()]
+        for tensor in (*network.parameters(), *network.buffers(), *loss_function.buffers()):
+            counter.add(tensor)
+        for _ in range(2):  # the optimizer's moments are there from the second step on
+            with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+                logits = network(views)
+            loss = loss_function(*logits)
+            del logits
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            network.update_teacher()
+    packed_clips._pack_once.cache_clear()  # it holds tensors without data now
+    return counter.peak / 2**30

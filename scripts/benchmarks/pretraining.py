@@ -15,13 +15,11 @@ from typing import Any
 
 import av
 import torch
-from benchmarks.launches import launches
+from benchmarks.launches import allocation, launches
 from benchmarks.measure import (
     BUNDLES,
     moving_texture,
     next_to_limit,
-    peak_memory,
-    peaks_of_steps,
     seconds_of,
     seconds_of_call,
     tflop_of,
@@ -33,7 +31,7 @@ from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
 from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
 
-__all__ = ["dropping", "forward", "launches", "learning", "memory", "peak_of_step", "reading", "startup", "step"]
+__all__ = ["allocation", "dropping", "forward", "launches", "learning", "reading", "startup", "step"]
 
 SETTINGS = {
     "fp32": (torch.float32, False),
@@ -53,15 +51,9 @@ def step(repeat: int = 3, settings: list[str] | None = None, device: str = "cpu"
     return compare(make_step, repeat, settings, device, clips)
 
 
-def memory() -> dict[str, float]:
-    """Peak memory in GiB of the step with and without activation checkpointing, each in a process of its own."""
-    return peaks_of_steps("pretraining")
-
-
 def dropping(repeat: int = 3, share: float = 0.8) -> dict[str, float]:
-    """Time and peak memory in GiB of the step when the student sees all tokens, and when a ``share`` is left out."""
-    command = [sys.executable, str(BUNDLES.parent / "scripts" / "benchmark.py"), "pretraining", "peak_of_step"]
-    peaks = [float(subprocess.check_output([*command, f"--token_drop={drop}"], text=True)) for drop in (0, share)]
+    """Time and memory in GiB of the step when the student sees all tokens, and when a ``share`` is left out."""
+    peaks = [allocation(1, token_drop=drop, amp=False) for drop in (0, share)]
     steps = [make_step(token_drop=drop) for drop in (0, share)]
     times: list[list[float]] = [[seconds_of_call(step) for step in steps] for _ in range(repeat + 1)][1:]
     seconds = [median(column) for column in zip(*times, strict=True)]
@@ -102,14 +94,6 @@ def learning(dataset_dir: str = "datasets/sample/data", seeds: int = 3, **settin
             and after["retrieval"] > before["retrieval"]
         )
     return result
-
-
-def peak_of_step(checkpointing: bool = False, token_drop: float = 0) -> float:
-    """Peak memory in GiB of this process after two steps."""
-    run = make_step(checkpointing=checkpointing, token_drop=token_drop)
-    run()
-    run()
-    return peak_memory()
 
 
 def reading(frames: int = 300, repeat: int = 9) -> dict[str, float]:
@@ -192,13 +176,12 @@ def make_step(
     compiled: bool = False,
     device: str = "cpu",
     clips: int = 1,
-    checkpointing: bool = False,
     token_drop: float = 0,
 ) -> Callable[[], None]:
     """A whole pre-training step of the published size."""
     torch.manual_seed(0)
     with torch.device(device):
-        network = StudentTeacher(EndoFM(activation_checkpointing=checkpointing, token_drop=token_drop))
+        network = StudentTeacher(EndoFM(token_drop=token_drop))
         loss = SpatialTemporalMatchingLoss()
         views = [torch.randn(clips, 3, view.frames, view.size, view.size) for view in ViewPlan()]
     if compiled:

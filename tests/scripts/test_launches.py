@@ -11,12 +11,18 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture
-def launches(monkeypatch):
+def benchmark(monkeypatch):
     """The benchmark, imported as the script does."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    from benchmarks.launches import launches
+    from benchmarks import launches
 
     return launches
+
+
+@pytest.fixture
+def launches(benchmark):
+    """What counts launches."""
+    return benchmark.launches
 
 
 def test_a_step_launches_few_kernels_and_hardly_waits(launches):
@@ -32,3 +38,10 @@ def test_a_step_launches_few_kernels_and_hardly_waits(launches):
 def test_a_compiled_step_is_two_graphs_whatever_schedules_say(launches):
     """The networks, the loss, and the loss again once its temperature has changed; none has a break."""
     assert launches(depth=1, backend="eager") == {"graphs": 3, "later_graphs": 0, "breaks": 0, "kernels": 0}
+
+
+def test_a_step_that_recomputes_selectively_needs_less_memory(benchmark):
+    plain, selective, whole = (
+        benchmark.allocation(2, checkpointing, preset="mini") for checkpointing in (False, "selective", True)
+    )
+    assert whole < selective < 0.85 * plain

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from endofm_monai.networks.nets.endofm import ENDOFM_PRESETS
+from endofm_monai.networks.nets.backbone import BACKBONE_PRESETS
 from endofm_monai.utils import sha256
 from endofm_monai.weights import WeightsError
 from endofm_monai.weights.catalogue import CATALOGUE, list_published, read_catalogue, show_published
@@ -24,7 +24,7 @@ def test_entries_are_whole():
         assert file.sha256 is None or (len(file.sha256) == 64 and int(file.sha256, 16)), file.name
         assert file.alive in (True, False, None), file.name
         assert bool(file.seen_by) is (file.alive is not None), file.name
-        assert file.preset is None or file.preset in ENDOFM_PRESETS, file.name
+        assert file.preset is None or file.preset in BACKBONE_PRESETS, file.name
         for field in dataclasses.fields(file):  # a date or a number that YAML makes of a text
             assert field.name in ("size", "alive") or isinstance(getattr(file, field.name), (str, type(None))), (
                 file.name

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.networks.blocks.adapter import AdaptableBackbone, SpatialTemporalAdapter
+from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
 from endofm_monai.networks.blocks.detection_head import (
     DetectionHead,
     DetectionPyramid,
@@ -15,7 +15,7 @@ from endofm_monai.networks.blocks.frame_block import FrameBlock
 from endofm_monai.networks.blocks.segmentation_decoder import CascadedUpsampler, DetailStem, ResidualStem
 
 __all__ = [
-    "AdaptableBackbone", "CascadedUpsampler", "DetailStem", "DetectionHead", "DetectionPyramid",
+    "CascadedUpsampler", "DetailStem", "DetectionHead", "DetectionPyramid",
     "DividedSpaceTimeBlock", "FrameBlock", "FrameFeatures", "LocationPredictions", "ResidualStem",
     "SpatialTemporalAdapter", "SpatialTemporalTransformation", "split_predictions",
 ]  # fmt: skip

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from typing import Any  # TorchScript reads the annotations of this module, hence no __future__ import
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -43,37 +41,3 @@ class SpatialTemporalAdapter(nn.Module):
         bias = self.conv.bias
         assert bias is not None  # as TorchScript has to be told
         return patches + self.fc2(seen + bias.to(seen.dtype))
-
-
-class AdaptableBackbone(nn.Module):
-    """A backbone whose blocks may hold adapters, which then can learn alone; ``frozen`` tells whether they do."""
-
-    frozen: bool = False
-
-    def freeze(self) -> None:
-        """Let the adapters alone learn; all else, norms too, stays as it is, and in evaluation mode for good."""
-        adapters = [module for module in self.modules() if isinstance(module, SpatialTemporalAdapter)]
-        if not adapters:
-            raise ValueError("A frozen backbone learns nothing without adapters: set `adapters` to 1 or 2.")
-        self.requires_grad_(False)
-        for adapter in adapters:
-            adapter.requires_grad_(True)
-        self.frozen = True
-        self.eval()
-
-    def train(self, mode: bool = True) -> Any:
-        """Set training mode, unless the backbone is frozen: drop path would blur what does not learn."""
-        return super().train(mode and not self.frozen)
-
-    def reset_linear_layers(self) -> None:
-        """Initialize as published: normal weights (std 0.02), zero biases and ``temporal_fc``, fresh adapters."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-                if name.endswith("temporal_fc"):
-                    nn.init.zeros_(module.weight)
-                else:
-                    nn.init.trunc_normal_(module.weight, std=0.02)
-        for module in self.modules():
-            if isinstance(module, SpatialTemporalAdapter):
-                module.reset_parameters()

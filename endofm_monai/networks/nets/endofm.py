@@ -3,24 +3,14 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple  # TorchScript reads the annotations of this module, hence no __future__ import
+from typing import Literal, NamedTuple  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
-from monai.utils import ensure_tuple_rep
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from endofm_monai.networks.blocks.adapter import AdaptableBackbone
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, resample_table
 from endofm_monai.networks.blocks.packed_clips import pack_clips
-
-ENDOFM_PRESETS: dict[str, dict[str, int]] = {
-    "mini": {"embed_dim": 192, "depth": 4, "num_heads": 3},
-    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
-    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
-    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12},  # the published one, 121,258,752 parameters
-    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
-}
+from endofm_monai.networks.nets.backbone import Backbone
 
 
 class EndoFMFeatures(NamedTuple):
@@ -30,7 +20,7 @@ class EndoFMFeatures(NamedTuple):
     token_map: torch.Tensor  # (B, D, T, H / patch, W / patch)
 
 
-class EndoFM(AdaptableBackbone):
+class EndoFM(Backbone):
     """Video transformer of Endo-FM: ViT with divided space-time attention and dynamic positional encoding.
 
     Takes clips of any number of frames and of any size in multiples of the patch. Architecture and parameter names are
@@ -48,7 +38,7 @@ class EndoFM(AdaptableBackbone):
         num_heads: attention heads of a block.
         mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
-        activation_checkpointing: recompute each block's activations in the backward pass: less memory, more time.
+        activation_checkpointing: see :class:`~endofm_monai.networks.nets.backbone.Backbone`.
         token_drop: share of patch positions, drawn for each clip, that :meth:`forward` leaves out of all its frames
             while training; time and memory fall in proportion (0.8 in STOMP, MICCAI 2026).
         temporal: whether frames attend to each other. Without, there is no temporal branch and no table of time: the
@@ -75,25 +65,16 @@ class EndoFM(AdaptableBackbone):
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.1,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | Literal["selective"] = False,
         token_drop: float = 0.0,
         temporal: bool = True,
         adapters: int = 0,
         adapter_dim: int | None = None,
     ) -> None:
-        super().__init__()
-        if adapters not in (0, 1, 2):
-            raise ValueError(f"`adapters` must be 0, 1 or 2, but got {adapters}.")
+        super().__init__(img_size, patch_size, embed_dim, adapters, activation_checkpointing)
         if not 0 <= token_drop < 1:
             raise ValueError(f"`token_drop` must be at least 0 and below 1, but got {token_drop}.")
-        height, width = ensure_tuple_rep(img_size, 2)
-        if height % patch_size or width % patch_size:
-            raise ValueError(f"`img_size` must be a multiple of `patch_size`={patch_size}, but got {img_size}.")
-        self.grid_size: tuple[int, int] = (height // patch_size, width // patch_size)
-        self.patch_size = patch_size
         self.num_frames = num_frames
-        self.embed_dim = embed_dim
-        self.activation_checkpointing = activation_checkpointing
         self.token_drop = float(token_drop)
         self.temporal = temporal
 
@@ -114,13 +95,6 @@ class EndoFM(AdaptableBackbone):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.reset_parameters()
-
-    @classmethod
-    def from_preset(cls, preset: str = "base", **overrides: object) -> "EndoFM":
-        """A backbone of a named size, see ``ENDOFM_PRESETS``; ``overrides`` are constructor arguments, which win."""
-        if preset not in ENDOFM_PRESETS:
-            raise ValueError(f"`preset` must be one of {sorted(ENDOFM_PRESETS)}, but got {preset!r}.")
-        return cls(**{**ENDOFM_PRESETS[preset], **overrides})  # type: ignore[arg-type]
 
     def reset_parameters(self) -> None:
         """Initialize as published: normal weights (std 0.02), zero biases, time table and ``temporal_fc``."""
@@ -151,10 +125,10 @@ class EndoFM(AdaptableBackbone):
         """
         for index, block in enumerate(self.blocks):
             alone = class_token_only and index == len(self.blocks) - 1
-            if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
+            if torch.jit.is_scripting():
                 tokens = block(tokens, num_frames, alone)
             else:
-                tokens = checkpoint(block, tokens, num_frames, alone, use_reentrant=False)
+                tokens = self.run(block, tokens, num_frames, alone)
         return self.norm(tokens)
 
     def drop_tokens(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
@@ -188,10 +162,7 @@ class EndoFM(AdaptableBackbone):
         rows = packed.join(tokens)
         for index, block in enumerate(self.blocks):
             transform = packed.transform if index < len(self.blocks) - 1 else packed.transform_class_tokens
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                rows = checkpoint(transform, block, rows, use_reentrant=False)
-            else:
-                rows = transform(block, rows)  # type: ignore[arg-type]
+            rows = self.run(transform, block, rows)
         class_tokens = self.norm(rows).split([batch for batch, _, _ in shapes])
         return [class_tokens[by_frames.index(index)] for index in range(len(batches))]
 

@@ -2,19 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections import OrderedDict
+from typing import Literal  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
-from monai.utils import ensure_tuple_rep
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from endofm_monai.networks.blocks import AdaptableBackbone, FrameBlock
+from endofm_monai.networks.blocks import FrameBlock
 from endofm_monai.networks.blocks.divided_space_time import resample_table
 from endofm_monai.networks.blocks.frame_block import STORAGE_TOKENS, RotaryPositions
-from endofm_monai.networks.nets.endofm import ENDOFM_PRESETS, EndoFMFeatures
+from endofm_monai.networks.nets.backbone import Backbone
+from endofm_monai.networks.nets.endofm import EndoFMFeatures
 
 
-class FrameViT(AdaptableBackbone):
+class FrameViT(Backbone):
     """Image ViT that encodes the frames of a clip one by one; adapters alone let its patches see other frames.
 
     With :meth:`freeze`, the network of ST-Adapter (Pan et al., NeurIPS 2022): each frame keeps a class token of its
@@ -34,7 +34,7 @@ class FrameViT(AdaptableBackbone):
         variant: "timm", also of DINO and DINOv2; "clip", CLIP's image tower: a normalization before the first block,
             no bias of the patch embedding, QuickGELU, and layer normalizations with an epsilon of 1e-5; or "dinov3":
             the same epsilon, four storage tokens, and positions that turn queries and keys instead of a table.
-        activation_checkpointing: recompute each block's activations in the backward pass: less memory, more time.
+        activation_checkpointing: see :class:`~endofm_monai.networks.nets.backbone.Backbone`.
     """
 
     temporal: bool = False
@@ -51,20 +51,11 @@ class FrameViT(AdaptableBackbone):
         adapters: int = 1,
         adapter_dim: int | None = None,
         variant: str = "timm",
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | Literal["selective"] = False,
     ) -> None:
-        super().__init__()
-        if adapters not in (0, 1, 2):
-            raise ValueError(f"`adapters` must be 0, 1 or 2, but got {adapters}.")
+        super().__init__(img_size, patch_size, embed_dim, adapters, activation_checkpointing)
         if variant not in ("timm", "clip", "dinov3"):
             raise ValueError(f'`variant` must be "timm", "clip" or "dinov3", but got {variant!r}.')
-        height, width = ensure_tuple_rep(img_size, 2)
-        if height % patch_size or width % patch_size:
-            raise ValueError(f"`img_size` must be a multiple of `patch_size`={patch_size}, but got {img_size}.")
-        self.grid_size: tuple[int, int] = (height // patch_size, width // patch_size)
-        self.patch_size = patch_size
-        self.embed_dim = embed_dim
-        self.activation_checkpointing = activation_checkpointing
         eps = 1e-6 if variant == "timm" else 1e-5
 
         kernel = nn.Conv2d(in_channels, embed_dim, patch_size, patch_size, bias=variant != "clip")
@@ -84,13 +75,6 @@ class FrameViT(AdaptableBackbone):
         self.reset_linear_layers()
         for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02)
-
-    @classmethod
-    def from_preset(cls, preset: str = "base", **overrides: object) -> "FrameViT":
-        """A backbone of a named size of :meth:`EndoFM.from_preset`; ``overrides`` are constructor arguments."""
-        if preset not in ENDOFM_PRESETS:
-            raise ValueError(f"`preset` must be one of {sorted(ENDOFM_PRESETS)}, but got {preset!r}.")
-        return cls(**{**ENDOFM_PRESETS[preset], **overrides})  # type: ignore[arg-type]
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the first block takes of clips ``(B, C, T, H, W)``.
@@ -121,10 +105,10 @@ class FrameViT(AdaptableBackbone):
         tokens, rotation = self.embed(x)
         for index, block in enumerate(self.blocks):
             alone = class_token_only and index == len(self.blocks) - 1
-            if torch.jit.is_scripting() or not (self.activation_checkpointing and torch.is_grad_enabled()):
+            if torch.jit.is_scripting():
                 tokens = block(tokens, rotation, alone)
             else:
-                tokens = checkpoint(block, tokens, rotation, alone, use_reentrant=False)
+                tokens = self.run(block, tokens, rotation, alone)
         return tokens
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,6 @@ from typing import Any  # TorchScript reads the annotations of this module, henc
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from endofm_monai.networks.blocks import CascadedUpsampler, DetailStem, ResidualStem
 from endofm_monai.networks.blocks.divided_space_time import resample_table
@@ -131,10 +130,10 @@ class EndoFMSegmenter(nn.Module):
         if height % 16 != 0 or width % 16 != 0:
             raise ValueError(f"Frames must have sides in multiples of 16 pixels, got {height}x{width}.")
         frames = x.transpose(1, 2).flatten(0, 1)
-        if torch.jit.is_scripting() or not (self.backbone.activation_checkpointing and torch.is_grad_enabled()):
+        if torch.jit.is_scripting():
             embedded, skips = self.encoder(frames)
         else:
-            embedded, skips = checkpoint(self.encoder, frames, use_reentrant=False)
+            embedded, skips = self.backbone.run(self.encoder, frames)
         clip = embedded.unflatten(0, [batch, num_frames]).transpose(1, 2)
         grid = self.backbone.forward_features(clip).token_map  # (B, D, T, H/16, W/16)
         logits = self.head(self.decoder(grid.transpose(1, 2).flatten(0, 1), skips))

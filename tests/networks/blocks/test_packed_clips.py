@@ -26,7 +26,14 @@ def make_clips() -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"adapters": 2, "adapter_dim": 4}, {"temporal": False}, {"activation_checkpointing": True}]
+    "arguments",
+    [
+        {},
+        {"adapters": 2, "adapter_dim": 4},
+        {"temporal": False},
+        {"activation_checkpointing": True},
+        {"activation_checkpointing": "selective"},
+    ],
 )
 def test_values_and_gradients_are_those_of_each_batch_alone(arguments):
     alone, packed = make(**arguments), make(**arguments)
@@ -41,6 +48,20 @@ def test_values_and_gradients_are_those_of_each_batch_alone(arguments):
         assert (one.grad is None) == (other.grad is None)
         if one.grad is not None:
             torch.testing.assert_close(other.grad, one.grad, atol=1e-5 * float(one.grad.abs().max()), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpoint")
+def test_a_network_that_recomputes_selectively_compiles_to_one_graph():
+    gradients = []
+    for compiles in (False, True):
+        network = make(activation_checkpointing="selective")
+        run = network.forward_packed
+        if compiles:
+            run = torch.compile(run, backend="aot_eager", fullgraph=True)
+        torch.cat(run(make_clips())).square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for eager, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_are_the_same_every_time():

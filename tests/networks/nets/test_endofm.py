@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.networks.utils import convert_to_torchscript
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from endofm_monai.networks.nets import EndoFM
 
@@ -145,16 +146,37 @@ def test_drop_path_rises_from_zero_and_acts_on_rows_while_training(tiny):
     torch.testing.assert_close(moved[:, :1], torch.zeros(2, 1, 48))
 
 
-def test_activation_checkpointing_changes_no_gradient(tiny):
+class ProductCounter(TorchDispatchMode):
+    """Counts matrix products and attentions."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.number += name in ("addmm", "mm") or (name.startswith("_scaled_dot") and not name.endswith("backward"))
+        return func(*args, **(kwargs or {}))
+
+
+def test_activation_checkpointing_changes_no_gradient_and_selective_repeats_the_first_product_of_mlps(tiny):
     clip = torch.randn(1, 3, 2, 32, 32)
-    gradients = []
-    for checkpointing in (False, True):
-        network = EndoFM(**TINY, drop_path_rate=0.0, activation_checkpointing=checkpointing).train()
+    gradients, products = [], []
+    for checkpointing in (False, "selective", True):
+        network = EndoFM(**TINY, drop_path_rate=0.5, activation_checkpointing=checkpointing).train()
         network.load_state_dict(tiny.state_dict())
-        network(clip).square().sum().backward()
+        torch.manual_seed(0)
+        with ProductCounter() as counter:
+            network(clip).square().sum().backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, recomputed, atol=1e-5, rtol=1e-5)
+        products.append(counter.number)
+    for plain, *recomputed in zip(*gradients, strict=True):
+        for gradient in recomputed:
+            torch.testing.assert_close(plain, gradient, atol=1e-5, rtol=1e-5)
+    assert products[0] + TINY["depth"] == products[1] < products[2]
+
+
+def test_an_unknown_way_of_checkpointing_is_refused():
+    with pytest.raises(ValueError, match="`activation_checkpointing` must be True, False or .*, but got 'all'"):
+        EndoFM(**TINY, activation_checkpointing="all")
 
 
 @torch.no_grad()
