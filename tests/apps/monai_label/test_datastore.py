@@ -163,6 +163,37 @@ def test_a_label_of_another_kind_takes_the_place_of_the_former(tmp_path):
         assert [path.suffix for path in (tmp_path / "labels" / "final").iterdir()] == [file.suffix]
 
 
+@pytest.mark.parametrize("auto_reload", [False, True])
+def test_what_another_process_notes_meanwhile_is_kept(tmp_path, auto_reload):
+    for name in ("a.png", "b.png"):
+        draw(0).save(tmp_path / name)
+    (tmp_path / "notes.json").write_bytes(notes(label="normal"))
+    server, scoring = (CheckedDatastore(str(tmp_path), auto_reload) for _ in range(2))
+    scoring.update_image_info("a", {"uncertainty": {"model": [0.5, "1"]}})
+    until = time.monotonic() + 10
+    while auto_reload and "uncertainty" not in server.get_image_info("a"):  # so that a strategy finds it
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    server.save_label("a", str(tmp_path / "notes.json"), "final", {"doctor": "x"})
+    scoring.update_image_info("b", {"uncertainty": {"model": [0.6, "1"]}})
+    for store in (server, scoring, CheckedDatastore(str(tmp_path))):
+        store.refresh()
+        assert [store.get_image_info(name)["uncertainty"]["model"][0] for name in "ab"] == [0.5, 0.6]
+        assert store.get_label_info("a", "final")["doctor"] == "x"
+        if auto_reload and store in (server, scoring):
+            store._observer.stop()
+
+
+def test_of_two_files_of_one_name_the_other_is_named(tmp_path, caplog):
+    for name in ("a.png", "a.bmp", "b.png"):
+        draw(0).save(tmp_path / name)
+    store = CheckedDatastore(str(tmp_path))
+    assert store.list_images() == ["a", "b"]
+    assert [record.message.partition(": ")[2] for record in caplog.records if "left out" in record.message] == [
+        "a.bmp is left out, as a.png has its name; rename one."
+    ]
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"objects": 5}', "\x00" * 100])
 def test_an_unreadable_index_is_made_anew_of_the_labels(tmp_path, content, caplog):
     for name in ("a.png", "b.png"):

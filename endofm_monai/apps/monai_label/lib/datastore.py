@@ -8,8 +8,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class CheckedDatastore(LocalDatastore):
 
     What it refuses is answered by an ``HTTPException``. With ``auto_reload`` it looks for files that others put there.
     Files are whole or not there, whenever the server is killed; an unreadable ``datastore_v2.json`` is made anew of
-    images and labels.
+    images and labels. Several processes may write, as the server starts one for a scoring.
     """
 
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
@@ -47,7 +47,14 @@ class CheckedDatastore(LocalDatastore):
                 f"{folder}: the server cannot write there ({error.strerror}), so it could keep no label; give it the "
                 "permission or choose another folder of studies."
             ) from error
+        self._lock, self._file = FileLock(Path(folder, ".lock")), (0, 0)
         super().__init__(folder, extensions=[f"*{suffix}" for suffix in SUFFIXES], auto_reload=auto_reload)
+        if auto_reload:  # an index takes the place of the former, which MONAI Label does not look for
+            self._handler.on_moved = lambda event: self._init_from_datastore_file()
+        for name in self._list_files(folder, ()):
+            used = self._datastore.objects[Path(name).stem].image.ext
+            if Path(name).suffix != used:
+                logger.warning(f"{folder}: {name} is left out, as {Path(name).stem}{used} has its name; rename one.")
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Take in an image or video, if its name is a plain one, the file is readable, and no label is of another."""
@@ -59,26 +66,26 @@ class CheckedDatastore(LocalDatastore):
                 reader.read([0])
         except ClipReadError as error:
             raise HTTPException(400, f"{image_id}: {str(error).partition(': ')[2]}") from error
-        former = self.get_image_uri(image_id)
-        if former and self.get_labels_by_image_id(image_id):
-            if not filecmp.cmp(former, image_filename, shallow=False):
-                raise HTTPException(409, f"{image_id}: another image of this name has labels: remove it before.")
-            return image_id
-        image = ImageLabelModel(image=self._store(image_id, image_filename, self._datastore.image_path(), image_info))
-        self._datastore.objects[image_id] = image
-        self._update_datastore_file()
+        with self._changing():
+            former = self.get_image_uri(image_id)
+            if former and self.get_labels_by_image_id(image_id):
+                if not filecmp.cmp(former, image_filename, shallow=False):
+                    raise HTTPException(409, f"{image_id}: another image of this name has labels: remove it before.")
+                return image_id
+            image = self._store(image_id, image_filename, self._datastore.image_path(), image_info)
+            self._datastore.objects[image_id] = ImageLabelModel(image=image)
         self._forget(former, self.get_image_uri(image_id))
         return image_id
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Take in a label, if there is such an image that it fits, and the tag is a plain name."""
-        self._check_known(image_id)
         _check_name(label_tag)
-        check_label(label_filename, self.get_image_uri(image_id))
-        former = self.get_label_uri(image_id, label_tag)
-        label = self._store(image_id, label_filename, self._datastore.label_path(label_tag), label_info)
-        self._datastore.objects[image_id].labels[label_tag] = label
-        self._update_datastore_file()
+        with self._changing():
+            self._check_known(image_id)
+            check_label(label_filename, self.get_image_uri(image_id))
+            former = self.get_label_uri(image_id, label_tag)
+            label = self._store(image_id, label_filename, self._datastore.label_path(label_tag), label_info)
+            self._datastore.objects[image_id].labels[label_tag] = label
         self._forget(former, self.get_label_uri(image_id, label_tag))
         return image_id
 
@@ -106,13 +113,15 @@ class CheckedDatastore(LocalDatastore):
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is known of an image, if there is such an image."""
-        self._check_known(image_id)
-        super().update_image_info(image_id, _notes(info))
+        with self._changing():
+            self._check_known(image_id)
+            self._datastore.objects[image_id].image.info.update(_notes(info))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add to what is known of a label, if there is such a label."""
-        self._check_known(label_id, label_tag)
-        super().update_label_info(label_id, label_tag, _notes(info))
+        with self._changing():
+            self._check_known(label_id, label_tag)
+            self._datastore.objects[label_id].labels[label_tag].info.update(_notes(info))
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
         """Images, or labels, the latest first; of MONAI Label the latter would have the suffixes of images."""
@@ -127,17 +136,42 @@ class CheckedDatastore(LocalDatastore):
     def _to_id(self, file: str) -> tuple[str, str]:
         return Path(file).stem, Path(file).suffix
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change the index as it is now, and hold it meanwhile."""
+        with self._lock:
+            self._init_from_datastore_file()
+            yield
+            self._update_datastore_file()
+
+    def _reconcile_datastore(self) -> None:
+        with self._lock:
+            super()._reconcile_datastore()
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        index = Path(self._datastore_config_path)
+        with self._lock:
+            if index.exists() and (file := _identity(index)) != self._file:
+                self._datastore = LocalDatastoreModel.model_validate_json(index.read_bytes())
+                self._datastore.base_path = self._datastore_path
+                self._file = file
+
     def _update_datastore_file(self, lock: bool = True) -> None:
-        with FileLock(self._lock_file) if lock else nullcontext():
-            self._ignore_event_config = True
+        with self._lock:
             write_json(self._datastore_config_path, self._datastore.model_dump(exclude={"base_path"}))
-            self._config_ts = os.stat(self._datastore_config_path).st_mtime
+            self._file = _identity(self._datastore_config_path)
 
     def _check_known(self, image_id: str, tag: str | None = None) -> None:
         if not self.get_image_uri(image_id):
             raise HTTPException(404, f"There is no image {image_id!r}.")
         if tag is not None and not self.get_label_uri(image_id, tag):
             raise HTTPException(404, f"There is no label {tag!r} of {image_id!r}.")
+
+
+def _identity(file: str | os.PathLike) -> tuple[int, int]:
+    """What tells a file from others of its name, of the same moment too."""
+    found = os.stat(file)
+    return found.st_ino, found.st_mtime_ns
 
 
 def _notes(info: dict[str, Any]) -> dict[str, Any]:
