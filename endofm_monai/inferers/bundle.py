@@ -16,6 +16,7 @@ from endofm_monai.utils import as_class_names, as_device, cause_of, check_settin
 from endofm_monai.utils.settings import literal, literal_texts
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
+LARGE_FILES = "large_files.yml"
 TASKS = ("segmentation", "detection", "classification")
 
 
@@ -98,8 +99,8 @@ class Bundle:
 
     def check_weights(self, weights: Path) -> bool:
         """Compare a file with the bundle's ``large_files.yml``, or raise a ``WeightsError``; gives if it is listed."""
-        listing = self.path / "large_files.yml"
-        for entry in ConfigParser.load_config_file(str(listing))["large_files"] if listing.is_file() else ():
+        listing = self.path / LARGE_FILES
+        for entry in read_large_files(self.path) if listing.is_file() else ():
             expected, kind = entry.get("hash_val"), entry.get("hash_type", "md5")
             if self.path / entry["path"] != weights:
                 continue
@@ -118,8 +119,12 @@ class Bundle:
     def _labels(self, metadata: dict[str, Any]) -> dict[str, int]:
         """Number of each class: a pixel's value, a box's label, or the place among the probabilities."""
         if self.task == "segmentation":
-            channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-            return {name: int(index) for index, name in channels.items() if name != "background"}
+            try:
+                channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+                return {name: int(index) for index, name in channels.items() if name != "background"}
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                file, key = self.path / "configs" / "metadata.json", "network_data_format::outputs::pred::channel_def"
+                raise BundleError(f"{file}: `{key}` must name the channels by their numbers ({error!r}).") from error
         first = 1 if self.task == "detection" else 0
         return {name: index for index, name in enumerate(as_class_names(self.get("class_names")), start=first)}
 
@@ -129,6 +134,19 @@ class Bundle:
             return read_json(file, dict)
         except (OSError, ValueError) as error:
             raise BundleError(f"{file}: is not a readable configuration ({error}).") from error
+
+
+def read_large_files(bundle: Path) -> list[dict[str, Any]]:
+    """Entries of a bundle's ``large_files.yml``, with a ``path`` each, or a ``WeightsError``."""
+    file = bundle / LARGE_FILES
+    try:
+        entries = ConfigParser.load_config_file(file)["large_files"]
+        if all(isinstance(entry["path"], str) for entry in entries):
+            return entries
+        reason = "a `path` is no text"
+    except Exception as error:  # YAML has errors of its own
+        reason = " ".join(repr(error).split())
+    raise WeightsError(f"{file}: must be a list `large_files` of files with `path` and hash ({reason}).")
 
 
 def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:

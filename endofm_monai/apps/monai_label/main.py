@@ -146,8 +146,8 @@ def load_tasks(folder: str, names: str) -> dict[str, EndoInferTask]:
     for path in find_bundles(folder, names):
         try:
             tasks[path.name] = EndoInferTask(Bundle(path))
-        except BundleError as error:
-            logger.warning(f"Left out: {error}")
+        except ValueError as error:  # of a setting, too
+            logger.warning(f"Left out: {error if str(path) in str(error) else f'{path}: {error}'}")
     if not tasks:
         raise BundleError(f"{folder}: none of its bundles ({names}) is usable; the log says why.")
     return tasks

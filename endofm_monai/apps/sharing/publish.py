@@ -7,14 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, push_to_hf_hub
+from monai.bundle import push_to_hf_hub
 from monai.utils import optional_import
 
+from endofm_monai.inferers.bundle import LARGE_FILES, read_large_files
 from endofm_monai.utils import read_json, sha256, write_json
 
 _, has_hub = optional_import("huggingface_hub")
 
-LARGE_FILES, LISTING = "large_files.yml", "model_info.json"
+LISTING = "model_info.json"
 
 
 def write_large_files(folder: str | os.PathLike, weights_url: str | None = None) -> Path:
@@ -38,7 +39,7 @@ def check_large_files(folder: str | os.PathLike) -> list[Path]:
     listed = folder / LARGE_FILES
     if not listed.is_file():
         raise FileNotFoundError(f"{listed}: is missing; build_bundle writes it.")
-    for entry in ConfigParser.load_config_file(listed)["large_files"]:
+    for entry in read_large_files(folder):
         path = folder / entry["path"]
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{listed}: the path {entry['path']} leads out of the bundle.")
@@ -46,8 +47,8 @@ def check_large_files(folder: str | os.PathLike) -> list[Path]:
             raise ValueError(f"{listed}: {entry['path']} has no hash of the type sha256.")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: is missing; {LARGE_FILES} lists it.")
-        if (found := sha256([path])) != entry["hash_val"]:
-            raise ValueError(f"{path}: is not the listed file: expected SHA-256 {entry['hash_val']}, found {found}.")
+        if (found := sha256([path])) != (expected := entry.get("hash_val")):
+            raise ValueError(f"{path}: is not the listed file: expected SHA-256 {expected}, found {found}.")
         checked.append(path)
     return checked
 

@@ -15,7 +15,7 @@ import torch
 from blob_bundles import DETECTION, SEGMENTATION, make_bundle, make_studies
 from blob_scene import infer, start_app
 
-from endofm_monai.apps.monai_label.lib.clips import find_clip, neighbors
+from endofm_monai.apps.monai_label.lib.clips import find_clip, frame_number, neighbors
 from endofm_monai.apps.monai_label.main import EndoFMApp, load_tasks
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 from endofm_monai.weights import WeightsError
@@ -49,6 +49,8 @@ def test_bundles_that_cannot_be_used_are_left_out_with_a_warning(tmp_path, caplo
             lambda bundle: edit(bundle, "inference.json", network_def={"_target_": "NoSuch"}),
             r"`predictor` cannot be built.*NoSuch",
         ),
+        (lambda bundle: edit(bundle, "inference.json", window=-1), r"endofm_polyp_segmentation: `window` must be"),
+        (lambda bundle: edit(bundle, "metadata.json", network_data_format={}), r"metadata\.json: .*channel_def` must"),
     ],
 )
 def test_damaged_bundles_are_named(tmp_path, spoil, message, caplog):
@@ -90,6 +92,9 @@ def test_shared_weights_are_compared_with_their_hash(tmp_path):
     ):
         assert "is not the file that was shared" in answer.text
     assert infer(client, SEGMENTATION, image="single").status_code == 400
+    (bundle / "large_files.yml").write_text("{}")
+    answer = infer(client, SEGMENTATION, image="single")
+    assert (answer.status_code, "large_files.yml: must be a list `large_files`" in answer.text) == (400, True)
 
 
 def test_shared_weights_that_cannot_be_read_are_not_called_forged(tmp_path, monkeypatch):
@@ -132,3 +137,4 @@ def test_neighbors_are_those_without_a_gap(tmp_path):
     images, place = find_clip(str(tmp_path / "a_011.png"))
     assert ([Path(path).name for path in images], place) == (["a_9.png", "a_10.jpg", "a_011.png"], 2)
     assert find_clip(str(tmp_path / "a_011.png"), context=False) == ([str(tmp_path / "a_011.png")], 0)
+    assert frame_number("video_1.mp4")[0] != frame_number("video_2.mp4")[0]  # which are no parts of one

@@ -50,6 +50,7 @@ def test_a_refused_device_does_not_touch_the_model(client, model):
         ('{"model": [1]}', "`model`: Input should be a valid string"),
         ('{"image": 5}', "`image`: Input should be a valid string"),
         ('{"score_threshold": "high"}', "`score_threshold`: Input should be a valid number"),
+        ('{"score_threshold": 50}', "`score_threshold`: Input should be less than or equal to 1"),
         ('{"output": "pdf"}', "`output`: Input should be 'mask'"),
         ('{"bundle_path": "/tmp"}', "`bundle_path`: Input should be None"),
     ],
@@ -117,6 +118,12 @@ def test_what_is_noted_of_an_image_cannot_break_the_server_for_all(client, text)
     assert client.get("/datastore/").status_code == client.get("/datastore/?output=all").status_code == 200
     assert client.post(f"/scoring/{CLASSIFICATION}?run_sync=true", json={"max_samples": 1}).json()["failed"] == {}
     assert client.post("/activelearning/random", json={}).status_code == 200
+
+
+@pytest.mark.parametrize("asked", [{"output": "image"}, {"output": "dicom_seg"}, {"session_id": "any"}])
+def test_what_the_server_cannot_send_is_said(client, asked):
+    answer = client.post(f"/infer/{DETECTION}", params={"image": "case_0001", **asked})
+    assert refused(answer, f"`{next(iter(asked))}`: ")
 
 
 def test_notes_with_numbers_are_kept(client):

@@ -17,8 +17,8 @@ def next_image(client: Any, strategy: str = STRATEGY, **params: Any) -> Any:
     return client.post(f"/activelearning/{strategy}", json=params)
 
 
-def score(client: Any, method: str) -> Any:
-    return client.post(f"/scoring/{method}", params={"run_sync": True}, json={})
+def score(client: Any, method: str, **params: Any) -> Any:
+    return client.post(f"/scoring/{method}", params={"run_sync": True}, json=params)
 
 
 def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client, studies):
@@ -33,6 +33,9 @@ def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client, st
     assert all(0 < value < 1 for value in values.values())
     assert len(set(values.values())) > FRAMES // 2
     assert score(client, SEGMENTATION).json()["scored"] == 0  # by the same weights nothing is scored twice
+    store.update_image_info("single", {"uncertainty": {}})
+    assert store.list_images().index("case") < store.list_images().index("single")
+    assert score(client, SEGMENTATION, max_samples=1).json()["scored"] == 1  # though the video fails each time
 
     most = max(values, key=values.__getitem__)
     answer = next_image(client).json()

@@ -60,6 +60,13 @@ def test_strange_list_is_refused(folder, change, message):
         check_large_files(folder)
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "{{", '{"large_files": null}', '{"large_files": [{"hash_val": "0"}]}'])
+def test_what_is_no_list_is_named(folder, content):
+    (folder / "large_files.yml").write_text(content)
+    with pytest.raises(ValueError, match=r"large_files.yml: must be a list `large_files` of files"):
+        check_large_files(folder)
+
+
 def test_bundle_without_a_list_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"large_files.yml: is missing"):
         check_large_files(tmp_path)

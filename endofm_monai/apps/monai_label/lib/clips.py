@@ -40,9 +40,9 @@ def neighbors(path: str) -> list[str]:
 def frame_number(path: str | os.PathLike) -> tuple[tuple[str, str], int]:
     """Tell the clip of a frame image, by what is before and after the number, and the number.
 
-    An image without a number is the only one of its clip.
+    An image without a number is the only one of its clip, and a video is its own.
     """
-    match = _NUMBERED.fullmatch(Path(path).stem)
+    match = _NUMBERED.fullmatch(Path(path).stem) if has_suffix(path, IMAGE_SUFFIXES) else None
     return ((match[1], match[3]), int(match[2])) if match else ((os.fspath(path), ""), 0)
 
 

@@ -51,7 +51,7 @@ class InferRequest(AnyRequest):
     image: str = ""
     frame: int | None = None
     context: bool = True
-    score_threshold: float | None = None
+    score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     output: Literal["mask", "dsa", "asap", "json"] | None = "mask"
     save_label: bool = False
 
@@ -162,6 +162,13 @@ def check_requests(app: FastAPI) -> None:
 
 def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
     async def check(request: Request) -> None:
+        asked = request.query_params
+        if asked.get("session_id"):
+            raise HTTPException(400, "`session_id`: there are no sessions; name an `image`, or send a `file`.")
+        if (output := asked.get("output")) in ("image", "dicom_seg") and "model" in request.path_params:
+            model = request.path_params["model"]
+            if output == "dicom_seg" or model.endswith(("_detection", "_classification")):
+                raise HTTPException(400, f"`output`: {model} gives no {output}, but `json`.")
         if "form" in request.headers.get("content-type", ""):
             form = await request.form()
             for key in {"params", "info", "wsi"} & set(form):

@@ -32,11 +32,12 @@ class Uncertainty(ScoringMethod):
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score; the result counts images, and says which ones could not be scored."""
-        weights, failed = self.task.bundle.weights, {}
-        version = str(weights and weights.stat().st_mtime_ns)
+        weights, scored, failed = self.task.bundle.weights, 0, {}
+        version, limit = str(weights and weights.stat().st_mtime_ns), parse(ScoringRequest, request).max_samples
         due = [image for image in datastore.get_unlabeled_images() if _score(datastore, image, self.name)[1] != version]
-        due = due[: parse(ScoringRequest, request).max_samples or None]
         for image in due:
+            if limit and scored == limit:  # what fails does so each time, and is not counted
+                break
             try:
                 score = self.task.score(datastore.get_image_uri(image))
             except HTTPException as error:
@@ -44,8 +45,9 @@ class Uncertainty(ScoringMethod):
                 continue
             scores = datastore.get_image_info(image).get(INFO_KEY, {})
             datastore.update_image_info(image, {INFO_KEY: {**scores, self.name: [round(score, 6), version]}})
-        logger.info(f"{self.name}: scored {len(due) - len(failed)} images, failed on {len(failed)}.")
-        return {"scored": len(due) - len(failed), "failed": failed}
+            scored += 1
+        logger.info(f"{self.name}: scored {scored} images, failed on {len(failed)}.")
+        return {"scored": scored, "failed": failed}
 
 
 class UncertainFrames(Strategy):
@@ -68,8 +70,8 @@ class UncertainFrames(Strategy):
         images = [image for image in datastore.list_images() if image in scored or image not in unlabeled]
         scores = [scored.get(image, 0.0) for image in images]
         labeled = [index for index, image in enumerate(images) if image not in unlabeled]
-        places, window = map(frame_number, images), parse(SampleRequest, request).window
-        parts = [(clip, number // window) for clip, number in places]
+        places = map(frame_number, map(datastore.get_image_uri, images))
+        parts = [(clip, number // parse(SampleRequest, request).window) for clip, number in places]
         chosen = select_frames(scores, 1, parts, labeled) or select_frames(scores, 1, images, labeled)
         return {"id": images[chosen[0]], "weight": scores[chosen[0]]} if chosen else None
 
