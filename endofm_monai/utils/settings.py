@@ -23,16 +23,17 @@ from endofm_monai.utils.errors import show_tracebacks
 logger = logging.getLogger(__name__)
 
 RUN_IDS = ("initialize", "run", "finalize")
-OF_MONAI = {*DEFAULT_MLFLOW_SETTINGS["configs"], "save_execute_config", "bundle_root", "use_click", *RUN_IDS}
+OF_MONAI = {*DEFAULT_MLFLOW_SETTINGS["configs"], "save_execute_config", "bundle_root", "use_click", "imports", *RUN_IDS}
 FROM_1 = (
     *("epochs", "batch_size", "clip_repeats", "accumulation_steps"),
-    *("val_interval", "checkpoint_interval", "probe_interval"),
+    *("val_interval", "checkpoint_interval", "probe_interval", "picture_interval", "last_blocks", "largest_components"),
     *("num_frames", "sampling_rate", "frame_size", "num_windows", "num_crops", "clips_per_video", "key_frame_interval"),
     *("window", "stride", "window_batch_size", "block", "num_prototypes", "num_concepts", "num_classes", "global_size"),
+    *("local_size", "img_size", "global_frames", "local_frames", "hidden_dim", "bottleneck_dim"),
 )
 FROM_0 = (
     *("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples"),
-    *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap"),
+    *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap", "min_area"),
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
 ABOVE_0 = {"std", "class_weights", "part_minutes"}
@@ -111,22 +112,26 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
 
     Args:
         parser: the merged settings.
-        folder: where the configs are. Those of which the settings hold all keys count as merged: a key of another one
-            is warned of, since this run does not use it.
+        folder: where the configs are. Those of which the settings hold all keys count as merged. Of a key of another
+            one is warned, since this run does not use it, and of one whose value is none of theirs if nothing refers to
+            it, as where another overlay replaced what did.
         ids: what will be run.
     """
     config: dict[str, Any] = parser.get()
     show_tracebacks(config.get("verbose_errors") is True)
     configs = list(_configs(Path(folder)))
     keys = [{top_key(key) for key in content} for content in configs]
-    merged = set().union(*(found for found in keys if found <= config.keys()))
-    used = merged.union(OF_MONAI, ids, _references(config), ("verbose_errors",))
-    for key in config:
-        if key in used or key.startswith("_"):
+    merged = [content for content, found in zip(configs, keys, strict=True) if found <= config.keys()]
+    known = {top_key(key) for content in merged for key in content}
+    used = {*OF_MONAI, *ids, *_references(config), "verbose_errors"}
+    for key, value in config.items():
+        is_theirs = key in known and (isinstance(value, dict) or value in [content.get(key) for content in merged])
+        if key in used or key.startswith("_") or is_theirs:
             continue
         if not any(key in found for found in keys):
-            raise ValueError(f"`{key}`: no config has such a key.{nearest_key(key, merged)}")
-        logger.warning(f"`{key}`: nothing uses it in this run.{nearest_key(key, merged)}")
+            raise ValueError(f"`{key}`: no config has such a key.{nearest_key(key, known)}")
+        why = " A config replaced what would." if key in known else nearest_key(key, known)
+        logger.warning(f"`{key}`: nothing uses it in this run.{why}")
     _check_arguments(parser, config, "")
     for key, check in (("class_names", as_class_names), ("device", as_device)):
         if key in config and _kind(config[key]):
@@ -161,6 +166,8 @@ def _references(config: Any) -> set[str]:
     """The keys at the top that anything in a config refers to."""
     if isinstance(config, str):
         return {top_key(found) for found in ReferenceResolver.match_refs_pattern(config)}
+    if isinstance(config, dict) and config.get("_disabled_") is True:
+        return set()
     if isinstance(config, (dict, list)):
         return set().union(*map(_references, config.values() if isinstance(config, dict) else config))
     return set()

@@ -34,8 +34,9 @@ def test_what_the_bundles_say_is_right(bundle, base, caplog):
     names = {path.stem for path in (BUNDLES / bundle / "configs").glob("*.json")} - {"metadata", "train", "inference"}
     for overlay in names & FOR_INFERENCE if base == "inference" else names - FOR_INFERENCE:
         check(bundle, base, overlay)
+        assert "nothing uses it" not in caplog.text
         check(bundle, base, overlay, **trial)
-    assert "nothing uses it" not in caplog.text
+        caplog.clear()
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,24 @@ def test_right_settings_pass(overrides):
 def test_what_only_another_config_has_is_warned_of(caplog):
     check("endofm_polyp_classification", "train", section="test")
     assert "`section`: nothing uses it in this run. Did you mean `val_section`?" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("bundle", "names", "key", "value"),
+    [
+        ("endofm_pretraining", ["train", "vcl", "tiny"], "base_learning_rate", 0.1),
+        ("endofm_pretraining", ["train", "small", "vcl"], "teacher_momentum", 0.5),  # what is left of it is disabled
+        ("endofm_polyp_classification", ["train", "reference"], "layer_decay", 0.5),
+        ("endofm_polyp_classification", ["train", "st_adapter"], "last_blocks", 3),
+        ("endofm_polyp_segmentation", ["train", "adapter"], "frozen_blocks", 2),
+        ("endofm_polyp_detection", ["train", "reference"], "turn_prob", 0.5),
+    ],
+)
+def test_what_an_overlay_leaves_without_effect_is_warned_of(bundle, names, key, value, caplog):
+    check(bundle, *names)
+    assert caplog.text == ""
+    check(bundle, *names, **{key: value})
+    assert f"`{key}`: nothing uses it in this run. A config replaced what would." in caplog.text
 
 
 def test_parts_of_a_section_and_lists_of_names():
