@@ -254,6 +254,13 @@ class FeatureCache(ClipDataset):
         num_workers: int = 0,
     ) -> None:
         super().__init__(data, transform)
+        backbone = getattr(network, "backbone", None)
+        if backbone is not None and any(parameter.requires_grad for parameter in backbone.parameters()):
+            raise ValueError(
+                "features of a backbone that learns change: `mode` must be linear_probe, without adapters."
+            )
+        if idist.backend() is not None:
+            raise ValueError("features are for a head that learns in one process: leave out multi_gpu_train.json.")
         clips = ClipDataset(data, transform)
         loader: DataLoader = DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
         self._items: list[dict[str, Any]] = []

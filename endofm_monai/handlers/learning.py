@@ -16,6 +16,7 @@ from monai.data import DataLoader
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
+from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers.embeddings import embed_clips
 from endofm_monai.handlers.rows import Rows
 from endofm_monai.metrics import knn_probe, retrieval
@@ -64,6 +65,8 @@ class LearningReport:
 
     def attach(self, engine: Engine) -> None:
         """Register with a :class:`StudentTeacherTrainer`, behind its :class:`HealthHandler`."""
+        if not isinstance(engine, StudentTeacherTrainer):
+            raise ValueError("learning.json reports on a student and its teacher: leave it out with vcl.json.")
         self.folder = Path(self.output_dir)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)  # a checkpoint has been loaded by then
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._note)

@@ -13,6 +13,7 @@ from ignite.engine import Engine
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import nn
 
+from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers.training import GradientHandler
 from endofm_monai.losses import DetectionLoss
 from endofm_monai.networks import unwrap
@@ -61,6 +62,12 @@ class ReferenceGradientHandler(GradientHandler):
     def __init__(self, max_norm: float = 3.0, freeze_last_layer_epochs: int = 0) -> None:
         super().__init__(None, freeze_last_layer_epochs)
         self.max_norm_of_each = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer of Endo-FM's pre-training."""
+        if not isinstance(engine, StudentTeacherTrainer):
+            raise ValueError("reference.json is of a student and its teacher: leave it out with vcl.json.")
+        super().attach(engine)
 
     def __call__(self, engine: Engine) -> None:
         """Freeze, measure and clip."""

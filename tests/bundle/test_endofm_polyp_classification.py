@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
@@ -135,6 +136,17 @@ def test_linear_probe_trains_only_the_head_on_cached_features(dataset_dir, train
     assert report["video"]["number"] == 4
 
 
+@pytest.mark.parametrize(
+    ("overlay", "message"), [("adapter", "`mode`"), ("st_adapter", "`mode`"), ("multi_gpu_train", "one process")]
+)
+def test_a_probe_of_what_learns_or_in_many_processes_is_refused(dataset_dir, tmp_path, overlay, message):
+    try:
+        with failing(message, kind=ValueError):
+            BUNDLE.train(dataset_dir, tmp_path, "linear_probe", overlay, epochs=1)
+    finally:
+        idist.finalize()
+
+
 def test_reference_overlay_says_that_it_selects_on_the_test(dataset_dir, tmp_path):
     datalist = json.loads((dataset_dir / "datalist.json").read_text())
     published = tmp_path / "datalist_published.json"
@@ -195,9 +207,11 @@ def test_evaluation_reads_the_test_section(trained, dataset_dir, tmp_path):
     assert report["video"]["number"] == 4
     assert report["clip"]["number"] == 16
     assert {"f1", "roc_auc", "calibration_error"} <= set(report["video"]["scores"])
-    assert "test section" in report["protocol"]
+    assert "scores of the test section" in report["protocol"]
     with (tmp_path / "predictions.csv").open() as file:
         assert [row["video"] for row in csv.DictReader(file)] == [f"test_{number}" for number in range(4)]
+    report = evaluate(dataset_dir, trained, tmp_path, val_section="validation")
+    assert "scores of the validation section" in report["protocol"]
 
 
 def test_published_file_gives_the_same_probabilities_as_plain_code(dataset_dir, tmp_path, arr, fill):

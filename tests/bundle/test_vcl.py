@@ -92,3 +92,9 @@ def test_wrong_settings_are_named_before_the_training(dataset_dir, tmp_path, ove
     with failing(message):
         BUNDLE.train(dataset_dir, tmp_path, "vcl", **overrides)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("overlay", ["learning", "reference"])
+def test_what_is_endo_fms_alone_is_refused_before_the_training(dataset_dir, tmp_path, overlay):
+    with failing(f"{overlay}.json", "leave it out with vcl.json", kind=ValueError):
+        BUNDLE.train(dataset_dir, tmp_path, overlay, "vcl")
