@@ -5,14 +5,19 @@
 
 import os
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from monai.utils import ensure_tuple
 
-from endofm_monai.data import join_frames, load_datalist, open_clip
+from endofm_monai.data import first_frame, join_frames, load_datalist, open_clip, split_frames
 from endofm_monai.inferers import load_predictor
-from endofm_monai.utils import read_json, run_from_command_line, write_json
+from endofm_monai.utils import check_writable, read_json, run_from_command_line, write_json
+from endofm_monai.utils.settings import check_number
+
+Frame = tuple[str, int]  # its file or folder in the dataset's folder, and its number in that
 
 
 def select_frames(
@@ -51,7 +56,7 @@ def choose_frames(
     bundle: str | None = None,
     datalist: str | None = None,
     section: str = "training",
-    labeled: str = "",
+    labeled: str | Sequence[str] = "",
     window: int = 8,
     device: str = "cpu",
     seed: int = 0,
@@ -60,7 +65,8 @@ def choose_frames(
 
     Args:
         dataset_dir: folder with videos or folders of frame images.
-        output: the file: ``image``, ``frame`` (from 0), ``clip`` (the window around it), ``uncertainty`` of each.
+        output: the file: ``image``, ``frame`` (its number in that, from 0), ``clip`` (the window around it) and
+            ``uncertainty`` of each.
         count: how many frames.
         bundle: folder of a trained bundle that is to be uncertain about them; without it they are random.
         datalist: JSON file, see :func:`endofm_monai.data.load_datalist`; by default all clips below ``dataset_dir``.
@@ -70,37 +76,50 @@ def choose_frames(
         device: where to compute.
         seed: seed of the draws.
     """
+    for key, value in (("count", count), ("window", window), ("seed", seed)):
+        check_number(key, value)
+    check_writable(Path(output).parent)
     predictor = bundle and load_predictor(bundle, device)
-    root = os.path.realpath(dataset_dir)
-    lengths: dict[str, int] = {}
-    scores: list[float] = []
-    for image in (item["image"] for item in load_datalist(dataset_dir, datalist, section, label_key="")):
-        name = os.path.relpath(image if isinstance(image, str) else os.path.dirname(image[0]), root)
-        with open_clip(image) as reader:
-            lengths[name] = reader.probe().frames
-            if predictor:
-                scores += [predictor.uncertainty(answer) for _, answer in predictor(reader)]
-    frames = [(name, frame) for name, length in lengths.items() for frame in range(length)]
+    images = [item["image"] for item in load_datalist(dataset_dir, datalist, section, label_key="")]
+    listed = [_list_frames(image, window, os.path.realpath(dataset_dir)) for image in images]
+    clips = {frame: clip for frames in listed for frame, clip in frames}
+    places = {frame: place for place, frame in enumerate(clips)}
     done = []
-    for file in filter(None, labeled.split(",")):
+    for file in filter(None, labeled.split(",") if isinstance(labeled, str) else labeled):
         for entry in read_json(file, list):
-            try:
-                name, frame = entry["image"], entry["frame"]
-            except (KeyError, TypeError) as error:
-                raise ValueError(f"{file}: entries need `image` and `frame`, found {entry!r:.80}.") from error
-            if (name, frame) not in frames:
+            if not isinstance(entry, dict) or not {"image", "frame"} <= entry.keys():
+                raise ValueError(f"{file}: entries need `image` and `frame`, found {entry!r:.80}.")
+            if (name := str(entry["image"]), frame := entry["frame"]) not in clips:
                 raise ValueError(f"{file}: frame {frame} of {name} is not among the videos.")
-            done.append(frames.index((name, frame)))
-    windows = [(name, frame // window) for name, frame in frames]
+            done.append(places[name, frame])
+    scores: dict[Frame, float] = {}
+    if predictor:
+        for image, listing in zip(images, listed, strict=True):
+            for (frame, _), (_, answer) in zip(listing, predictor(image), strict=True):
+                scores[frame] = predictor.uncertainty(answer)
+    windows = [str(clip) for clip in clips.values()]
     entries = []
-    for index in select_frames(scores if predictor else None, count, windows, done, seed):
-        name, frame = frames[index]
-        first = frame // window * window
-        clip = join_frames(name, first, min(first + window, lengths[name]) - 1)
-        uncertainty = {"uncertainty": round(scores[index], 5)} if predictor else {}
-        entries.append({"image": name, "frame": frame, "clip": clip, **uncertainty})
+    frames = list(clips)
+    for index in select_frames([scores[frame] for frame in frames] if scores else None, count, windows, done, seed):
+        frame = frames[index]
+        uncertainty = {"uncertainty": round(scores[frame], 5)} if scores else {}
+        entries.append({"image": frame[0], "frame": frame[1], "clip": clips[frame], **uncertainty})
     write_json(output, entries)
     return entries
+
+
+def _list_frames(image: str | list[str], window: int, root: str) -> list[tuple[Frame, str | list[str]]]:
+    """All frames of a clip, and the windows around them, by their places in the dataset's folder."""
+    with open_clip(image) as reader:
+        length = reader.probe().frames
+    windows = [range(first, min(first + window, length)) for first in range(0, length, window)]
+    if not isinstance(image, str) and len(image) > 1:
+        names = [os.path.relpath(path, root) for path in image]
+        return [((names[n], 0), [names[i] for i in numbers]) for numbers in windows for n in numbers]
+    image = ensure_tuple(image)[0]
+    path, start = os.path.relpath(split_frames(image)[0], root), first_frame(image)
+    ends = [(numbers, start + numbers[0], start + numbers[-1]) for numbers in windows]
+    return [((path, start + n), join_frames(path, *at)) for numbers, *at in ends for n in numbers]
 
 
 if __name__ == "__main__":

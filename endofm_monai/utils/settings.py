@@ -34,6 +34,7 @@ FROM_1 = (
 FROM_0 = (
     *("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples"),
     *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap", "min_area"),
+    "count",
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
 ABOVE_0 = {"std", "class_weights", "part_minutes"}

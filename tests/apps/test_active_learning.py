@@ -90,3 +90,39 @@ def test_frames_of_videos_to_annotate_next(tmp_path, name):
     (tmp_path / "bad.json").write_text('[{"image": "b", "frame": 0}]')
     with pytest.raises(ValueError, match="bad.json: frame 0 of b is not among the videos"):
         choose_frames(str(tmp_path / "data"), **options, labeled=str(tmp_path / "bad.json"))
+
+
+def test_frames_of_parts_and_lists_are_named_by_their_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    for index in range(9):
+        draw(index).save(tmp_path / "a" / f"{index}.png")
+    items = [{"image": "a#frames=4-8"}, {"image": ["a/0.png", "a/1.png"]}, {"image": ["a/2.png", "a/3.png"]}]
+    (tmp_path / "list.json").write_text(json.dumps({"training": items}))
+    bundle = make_bundle(tmp_path / "bundles", "segmentation")
+    options = {"datalist": str(tmp_path / "list.json"), "output": str(tmp_path / "next.json"), "window": 4}
+    chosen = choose_frames(str(tmp_path), bundle=str(bundle), **options)
+    found = {(entry["image"], entry["frame"], str(entry["clip"])) for entry in chosen}
+    assert len(found) == 4
+    expected = {("a", 8, "a#frames=8-8")} | {("a", frame, "a#frames=4-7") for frame in range(4, 8)}
+    for pair in (items[1]["image"], items[2]["image"]):
+        expected |= {(image, 0, str(pair)) for image in pair}
+    assert found <= expected
+    assert choose_frames(str(tmp_path), labeled=(str(tmp_path / "next.json"),), **options) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("count", -1), ("count", 1.5), ("window", 0), ("seed", -1)])
+def test_numbers_are_checked_before_anything_is_read(tmp_path, key, value):
+    with pytest.raises(ValueError, match=f"`{key}` must be a whole number"):
+        choose_frames(str(tmp_path / "nowhere"), str(tmp_path / "next.json"), **{key: value})
+
+
+def test_what_cannot_be_used_is_said_before_the_bundle_looks_at_a_frame(tmp_path, monkeypatch):
+    draw(0).save(tmp_path / "0.png")
+    bundle = str(make_bundle(tmp_path / "bundles", "segmentation"))
+    monkeypatch.setattr("endofm_monai.inferers.predictor.Predictor.push", None)
+    (tmp_path / "bad.json").write_text('[{"image": "b"}]')
+    with pytest.raises(ValueError, match="bad.json: entries need `image` and `frame`"):
+        choose_frames(str(tmp_path), str(tmp_path / "next.json"), bundle=bundle, labeled=str(tmp_path / "bad.json"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written to"):
+        choose_frames(str(tmp_path), str(tmp_path / "file" / "next.json"), bundle=bundle)
