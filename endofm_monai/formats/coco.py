@@ -218,7 +218,7 @@ def write_coco_annotations(
             image = {"id": first + frame, "file_name": name, "width": width, "height": height}
             tags = item["tag"][frame] if "tag" in item else []
             images.append({**image, "video_id": len(videos), "frame_index": frame, "tags": tags})
-        for frame, label, shape, info in item_shapes(item):
+        for frame, label, shape, info in item_shapes(item, len(class_names)):
             ids = {"id": len(annotations) + 1, "image_id": first + frame, "category_id": label}
             annotations.append({**ids, **_place(shape, height, width), "attributes": info})
     categories = [{"id": number, "name": name} for number, name in enumerate(class_names, start=1)]

@@ -130,7 +130,7 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
             f"{path}: {len(left_out)} frames were deleted or are missing ({shown}); that says nothing about polyps, so "
             "they are left out."
         )
-    return replace(annotations, file=str(path))
+    return replace(annotations, name=annotations.name or path.stem, file=str(path))  # a job has no name
 
 
 def _parse(path: Path) -> Element:
@@ -178,7 +178,8 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
     listed = list(unique(ids, "has two images of id"))  # CVAT leaves deleted ones out
     numbers = range(start, start + count) if is_video else listed
     frames = {number: place for place, number in enumerate(numbers)}
-    height, width = _frame_size(task, images)
+    of_job = root.find("meta/original_size")
+    height, width = _frame_size(task.find("original_size") if of_job is None else of_job, images)
 
     def place(frame: str) -> int:
         if int(frame) not in frames:
@@ -222,8 +223,7 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
     return annotations, {start + frame for frame in left_out} if is_video else set(range(count)) - set(listed)
 
 
-def _frame_size(task: Element, images: list[Element]) -> tuple[int, int]:
-    size = task.find("original_size")
+def _frame_size(size: Element | None, images: list[Element]) -> tuple[int, int]:
     sizes = {(image.attrib["width"], image.attrib["height"]) for image in images if "width" in image.attrib}
     if size is not None:
         sizes = {(size.findtext("width", ""), size.findtext("height", ""))}

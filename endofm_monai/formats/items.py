@@ -106,11 +106,9 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
     frames = max(len(item.get(key, ())) for key in ("box", "outline", "tag"))
     singles: list[Track] = []
     tracks: dict[int, tuple[Track, dict[int, Shape]]] = {}
-    for frame, label, shape, info in item_shapes(item):
+    for frame, label, shape, info in item_shapes(item, len(class_names)):
         number = info.get("track") if shape.kind != "mask" else None  # which CVAT cannot track
         group, source_of = info.get("group", 0), info.get("source", "manual")
-        if not 1 <= label <= len(class_names):
-            raise ValueError(f"{name}: frame {frame} shows class {label}; expected 1 to {len(class_names)}.")
         track = Track(class_names[label - 1], {frame: shape}, number, group, source_of)
         if number is None:
             singles.append(track)
@@ -173,7 +171,7 @@ def _unusual(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name, default in DEFAULTS.items() if values.get(name, default) != default}
 
 
-def item_shapes(item: Mapping[str, Any]) -> Iterator[tuple[int, int, Shape, dict[str, Any]]]:
+def item_shapes(item: Mapping[str, Any], classes: int) -> Iterator[tuple[int, int, Shape, dict[str, Any]]]:
     """Frame, label, shape, and what else is known, of all boxes and outlines of an item, frame by frame."""
     for frame in range(max(len(item.get(key, ())) for key in ("box", "outline"))):
         boxes, labels, infos, outlines = (item[key][frame] if key in item else [] for key in KEYS[:4])
@@ -183,5 +181,8 @@ def item_shapes(item: Mapping[str, Any]) -> Iterator[tuple[int, int, Shape, dict
             info = {key: value for key, value in outline.items() if key not in ("label", kind)}
             found.append((kind, outline[kind], outline["label"], info))
         for kind, points, label, info in found:
+            if not 1 <= label <= classes:
+                name = item.get("video") or item["image"]
+                raise ValueError(f"{name}: frame {frame} shows class {label}; expected 1 to {classes}.")
             flags = {name: info[name] for name in ("keyframe", "occluded", "z_order", "attributes") if name in info}
             yield frame, label, Shape(kind, tuple(points), **flags), info

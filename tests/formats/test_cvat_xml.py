@@ -186,3 +186,15 @@ def test_bad_files_are_named(tmp_path, old, new, message):
     with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path, text)
     assert "a.xml: " in str(caught.value)
+
+
+def test_a_job_is_named_by_its_file(tmp_path, video_task):
+    write_cvat_xml(video_task, tmp_path / "job 7.xml")
+    text = (tmp_path / "job 7.xml").read_text().replace("<task>", "<job>")
+    size = text[text.index("<original_size>") : text.index("</original_size>") + 16]
+    for part in (size, "<name>a</name>", "<source>a.mp4</source>"):  # a job's size stands beside it
+        text = text.replace(part, "", 1)
+    (tmp_path / "job 7.xml").write_text(text.replace("</task>", f"</job>{size}"))
+    job = read_cvat_xml(tmp_path / "job 7.xml")
+    assert (job.name, job.width, job.height, job.frames) == ("job 7", 96, 64, 8)
+    assert job.tracks == video_task.tracks

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from monai.utils import ensure_tuple
@@ -87,6 +88,7 @@ def from_cvat(
     """Make a datalist of CVAT's exports, with the mask files for its outlines.
 
     Writes ``output`` for detection and segmentation, and for classification ``<output>_tags.json``, if there are tags.
+    Where anything has an outline, what shows nothing at all has empty mask files.
 
     Args:
         files: XML files or zips of CVAT, one a task.
@@ -98,32 +100,48 @@ def from_cvat(
         tags: for one file that was exported "for video": an export "for images" of the same task, with the tags.
         masks: folder in ``dataset_dir`` for mask files; None writes none.
     """
+    if not files:
+        raise ValueError("There is no file of CVAT: name its XML files or zips.")
     if tags and len(files) != 1:
         raise ValueError(f"`tags` belongs to one file, but there are {len(files)}.")
     names = as_class_names(class_names)
-    items: list[dict[str, Any]] = []
+    found: list[tuple[dict[str, Any], Annotations]] = []
     for file in files:
         annotations = formats.join_tracks(formats.read_cvat_xml(file))
         if tags:
             annotations = formats.merge_tags(annotations, formats.read_cvat_xml(tags))
         annotations, frames = _fit_to_file(annotations, dataset_dir, image, file)
-        former = {item["video"] for item in items}
+        former = {item["video"] for item, _ in found}
         for item in formats.items_from_annotations(annotations, names, image, frames):
-            name = item["video"]
-            if name in former:
+            if (name := item["video"]) in former:
                 raise ValueError(f"{file}: is another task named {name!r}; their masks would be the same files.")
-            if masks and any(item["outline"]):
-                part = split_frames(item["image"])[1] if annotations.left_out else None
-                folder = f"{masks}/{name}" + (f"_{part[0]}-{part[1]}" if part else "")
-                item = formats.write_masks(item, dataset_dir, folder, annotations.height, annotations.width)
-            items.append(item)
-    write_json(output, {"labels": dict(enumerate(names, start=1)), section: items}, indent=1)
-    load_datalist(dataset_dir, output, section, label_key="mask")
-    clips = formats.tagged_clips(items)
+            found.append((item, annotations))
+    clips = formats.tagged_clips([item for item, _ in found])
+    has_masks = masks and any(any(item["outline"]) for item, _ in found)
+    items = []
+    for item, task in found:
+        if has_masks and (any(item["outline"]) or not any(item["box"])):
+            part = split_frames(item["image"])[1] if task.left_out else None
+            folder = f"{masks}/{item['video']}" + (f"_{part[0]}-{part[1]}" if part else "")
+            item = formats.write_masks(item, dataset_dir, folder, task.height, task.width)
+        items.append(item)
+    _check_then_write(output, {"labels": dict(enumerate(names, start=1)), section: items}, dataset_dir, section)
     if clips:
         write_json(Path(output).with_name(f"{Path(output).stem}_tags.json"), {section: clips}, indent=1)
     boxes, outlines = (sum(len(frame) for item in items for frame in item[key]) for key in ("box", "outline"))
     print(f"{output}: {len(items)} videos, {boxes} boxes, {outlines} outlines, {len(clips)} clips with a tag")
+
+
+def _check_then_write(output: str, content: dict[str, Any], dataset_dir: str, section: str) -> None:
+    """Write a datalist if it is one that can be loaded; otherwise a former one stays."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, Path(output).name)
+        write_json(path, content)
+        try:
+            load_datalist(dataset_dir, path, section, label_key="mask")
+        except (OSError, ValueError) as error:
+            raise ValueError(str(error).replace(str(path), output)) from error
+    write_json(output, content, indent=1)
 
 
 def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, file: str) -> tuple[Annotations, int]:
@@ -192,10 +210,14 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
     for item in load_datalist(dataset_dir, datalist, section, label_key="mask"):
         with open_clip(item["image"]) as reader:
             info = reader.probe()
-        if "mask" in item and "outline" not in item:
-            with _named(f"{datalist}: {item['name']}"):
+        with _named(f"{datalist}: {item['name']}"):
+            if "mask" in item and "outline" not in item:
                 masks = mask_files(item["mask"], item["image"])
                 item["outline"] = formats.outlines_from_masks([Path(mask) for mask in masks])
+            lengths = {key: len(item[key]) for key in ("box", "outline", "tag") if key in item}
+            if set(lengths.values()) != {info.frames}:
+                expected = f"{info.frames} entries, one a frame, of `box`, `outline`, `mask` or `tag`"
+                raise ValueError(f"expected {expected}, found {lengths or 'none of them'}")
         paths = [os.path.relpath(path, root) for path in ensure_tuple(item["image"])]
         is_file = isinstance(item["image"], str)
         item["image"] = paths[0] if is_file else paths

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +70,8 @@ class FrameAnnotator:
             ]
         if self.kind == "rectangle":
             kept = answer["label_scores"] >= (self.predictor.threshold if threshold is None else threshold)
-            boxes, labels, scores = (answer[key][kept] for key in ("box", "label", "label_scores"))
-            points = boxes.tolist()
+            boxes, labels, likely = (answer[key][kept] for key in ("box", "label", "label_scores"))
+            points, scores = boxes.tolist(), likely.tolist()
         else:
             mask = answer["mask"] > 0 if threshold is None else answer["probability"] >= threshold
             points = mask_polygons(mask[0].numpy(), self.tolerance, self.min_area)
@@ -78,12 +79,13 @@ class FrameAnnotator:
             around = [torch.cat([part.amin(dim=0), part.amax(dim=0)]) for part in corners]
             boxes = torch.stack(around) if around else torch.empty(0, 4)
             labels = torch.full((len(points),), min(self.labels.values()))
-            scores = torch.full((len(points),), float(answer["probability"].max()))
+            sides = [(int(x1), int(y1), math.ceil(x2), math.ceil(y2)) for x1, y1, x2, y2 in boxes.tolist()]
+            scores = [float(answer["probability"][0, y1:y2, x1:x2].max()) for x1, y1, x2, y2 in sides]
         tracks = self._linker.push({"box": boxes, "label": labels})
         names = {number: name for name, number in self.labels.items()}
         return [
             Found(names[label], tuple(round(value, 2) for value in values), score, track)
-            for values, label, score, track in zip(points, labels.tolist(), scores.tolist(), tracks, strict=True)
+            for values, label, score, track in zip(points, labels.tolist(), scores, tracks, strict=True)
         ]
 
 

@@ -181,6 +181,8 @@ def test_mask_is_that_of_the_bundle_unless_a_threshold_is_given():
     (found,) = annotator.draw(answer, threshold=0.6)
     assert max(found.points[::2]) <= 8
     assert annotator.draw(answer, threshold=0.8) == []
+    answer["probability"][0, 12:18, 12:18] = 0.9
+    assert [each.score for each in annotator.draw(answer, 0.6)] == pytest.approx([0.7, 0.9])  # each has its own
 
 
 def test_classes_that_do_not_exclude_each_other_are_all_drawn():

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from endofm_monai.apps.cvat.__main__ import from_cvat, to_coco, to_cvat
-from endofm_monai.data import UniformFrames, load_datalist
+from endofm_monai.data import UniformFrames, load_datalist, load_mask_datalist, read_mask
 from endofm_monai.formats.coco import datalist_from_coco
 from endofm_monai.transforms import LoadClipd, load_masks
 
@@ -93,3 +94,48 @@ def test_tasks_of_one_name_are_refused(dataset):
     file = str(dataset / "xml" / "a.xml")
     with pytest.raises(ValueError, match="a.xml: is another task named 'a'"):
         from_cvat(file, file, dataset_dir=str(dataset), output=str(dataset / "new.json"))
+
+
+def test_what_cannot_be_used_leaves_the_former_datalist_as_it_was(dataset):
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    file, output = dataset / "xml" / "a.xml", dataset / "new.json"
+    output.write_text("former")
+    other = dataset / "other.xml"
+    other.write_text(file.read_text().replace("<name>a<", "<name>other<"))  # the same images
+    for files, message in ((), "no file of CVAT"), ((file, other), r"new.json: training\[1\] lists the same image"):
+        with pytest.raises(ValueError, match=message):
+            from_cvat(*map(str, files), dataset_dir=str(dataset), output=str(output))
+    assert output.read_text() == "former"
+
+
+def test_a_video_in_which_nothing_is_to_be_seen_has_empty_masks(dataset):
+    shutil.copytree(dataset / "frames" / "a", dataset / "frames" / "b")
+    item = {"image": [f"frames/b/{i}.png" for i in range(3)], "video": "b", "outline": [[], [], []]}
+    content = json.loads((dataset / "list.json").read_text())
+    content["training"].append(item)
+    (dataset / "list.json").write_text(json.dumps(content))
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    files = [str(dataset / "xml" / f"{name}.xml") for name in "ab"]
+    from_cvat(*files, dataset_dir=str(dataset), output=str(dataset / "new.json"), masks="new")
+    first, second = load_mask_datalist(dataset, dataset / "new.json")
+    shown = [bool(read_mask(path).any()) for path in (*first["mask"], *second["mask"])]
+    assert shown == [True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("command", [to_cvat, to_coco])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask": None}, "expected 3 entries, one a frame, of `box`, .*, found none of them"),
+        ({"mask": None, "box": [[]], "box_label": [[]]}, "expected 3 entries, .*, found {'box': 1}"),
+        ({"mask": None, "tag": [[]] * 4}, "expected 3 entries, .*, found {'tag': 4}"),
+        ({"box": [[[1, 1, 4, 4]], [], []], "box_label": [[2], [], []]}, "a: frame 0 shows class 2; expected 1 to 1"),
+    ],
+)
+def test_what_is_no_annotation_of_each_frame_is_not_written(dataset, command, changes, message):
+    content = json.loads((dataset / "list.json").read_text())
+    item = {key: value for key, value in {**content["training"][0], **changes}.items() if value is not None}
+    (dataset / "list.json").write_text(json.dumps({"training": [item]}))
+    with pytest.raises(ValueError, match=f"list.json.*{message}"):
+        command(str(dataset), str(dataset / "list.json"), str(dataset / "out"))
+    assert not (dataset / "out").exists()
