@@ -130,14 +130,16 @@ def test_a_site_whose_process_restarts_goes_on_as_if_it_had_not(name, trial_data
     torch.manual_seed(0)
     network = initial_network(str(BundleUnderTest(name).folder), **settings)
     start = {key: value.clone() for key, value in network.state_dict().items()}
-    expected = federate(name, trial_datalist, tmp_path, "one", restart=False, weights=start)
+    output = tmp_path / "out#1"  # MONAI reads # as :: in settings
+    expected = federate(name, trial_datalist, output, "one", restart=False, weights=start)
     assert expected[0].keys() == start.keys()
     assert any(not torch.equal(value, expected[1][key]) for key, value in expected[0].items())
     for site in ("two", "one"):  # another site in the same folder, and the same in a second federation
-        found = federate(name, trial_datalist, tmp_path, site, restart=True, weights=start)
+        found = federate(name, trial_datalist, output, site, restart=True, weights=start)
         for one, other in zip(found, expected, strict=True):
             assert all(torch.equal(value, other[key]) for key, value in one.items())
-    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out#1"]
+    assert {path.name for path in output.iterdir()} == {"one", "two"}
 
 
 @pytest.mark.full_size

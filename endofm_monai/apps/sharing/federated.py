@@ -15,6 +15,7 @@ from monai.networks.utils import copy_model_state
 from torch import nn
 
 from endofm_monai.utils import read_json
+from endofm_monai.utils.settings import literal_texts
 
 ROUND = "current_round"
 """Key of the ``extra`` of :meth:`FederatedClient.train`: the number of the round, from 0."""
@@ -45,7 +46,7 @@ class FederatedClient(MonaiAlgo):
         self.checkpoint = folder / "models" / "checkpoint.pt"
         self.model_filepaths[ModelType.BEST_MODEL] = str(self.checkpoint.with_name("model.pt"))
         places = {"ckpt_dir": str(self.checkpoint.parent), "output_dir": str(folder / "eval")}
-        common = {"bundle_root": self.bundle_root, **self.settings, **places}
+        common = literal_texts({"bundle_root": self.bundle_root, **self.settings, **places})
         self.train_kwargs, self.eval_kwargs = {**common, "resume": True}, dict(common)
         super().initialize(extra)
         self.trainer.add_event_handler(Events.STARTED, self._begin_round)  # after the checkpoint is taken over

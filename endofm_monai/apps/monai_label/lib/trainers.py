@@ -21,6 +21,7 @@ from endofm_monai.apps.monai_label.lib.requests import AnyRequest, TrainRequest,
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.inferers import Bundle
 from endofm_monai.utils import write_json
+from endofm_monai.utils.settings import literal_texts
 
 WANTED = {"segmentation": "masks (PNG)", "detection": "notes with `detections`", "classification": "notes with `label`"}
 
@@ -89,22 +90,21 @@ class EndoTrainTask(TrainTask):
         weights = self.bundle.weights if asked.pretrained else None
         if weights:
             self.bundle.check_weights(weights)
-        workflow = ConfigWorkflow(
-            str(self.bundle.path / "configs" / "train.json"),
-            workflow_type="train",
-            logging_file=False,
-            bundle_root=str(self.bundle.path),
-            dataset_dir=root,
-            datalist=str(folder / "datalist.json"),
-            ckpt_dir=str(folder),
-            output_dir=str(folder / "eval"),
-            weights=weights and str(weights),
-            val_interval=1,
-            epochs=asked.max_epochs,
-            num_workers=asked.num_workers,
-            device=f"$torch.device('{asked.device}')",
+        settings = {
+            "bundle_root": str(self.bundle.path),
+            "dataset_dir": root,
+            "datalist": str(folder / "datalist.json"),
+            "ckpt_dir": str(folder),
+            "output_dir": str(folder / "eval"),
+            "weights": weights and str(weights),
+            "val_interval": 1,
+            "epochs": asked.max_epochs,
+            "num_workers": asked.num_workers,
+            "device": f"$torch.device('{asked.device}')",
             **self.bundle.settings,
-        )
+        }
+        file = str(self.bundle.path / "configs" / "train.json")
+        workflow = ConfigWorkflow(file, workflow_type="train", logging_file=False, **literal_texts(settings))
         examples = training if self.bundle.task == "detection" else sections["training"]  # key frames, or clips
         workflow.parser["batch_size"] = min(asked.batch_size or workflow.parser["batch_size"], len(examples))
         stop = signal.getsignal(signal.SIGTERM)  # stops the server; a training listens to the same signal
