@@ -189,6 +189,7 @@ def join_tracks(annotations: Annotations) -> Annotations:
 
 def merge_tags(annotations: Annotations, tagged: Annotations) -> Annotations:
     """Add the tags of an export "for images" of the same task, as CVAT leaves them out of one "for video"."""
-    if annotations.frames != tagged.frames:
-        raise ValueError(f"{annotations}: has {annotations.frames} frames, but {tagged.frames} where the tags are.")
+    has, but = (f"{task.frames} frames of {task.source or annotations.source!r}" for task in (annotations, tagged))
+    if has != but:
+        raise ValueError(f"{annotations}: has {has}, but {but} where the tags are.")
     return replace(annotations, tags=tagged.tags, left_out={*annotations.left_out, *tagged.left_out})

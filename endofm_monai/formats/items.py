@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from endofm_monai.data import join_frames, split_frames
+from endofm_monai.data import first_frame, join_frames, split_frames
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end_gaps
 
 KEYS = ("box", "box_label", "box_info", "outline", "tag")
@@ -101,7 +101,7 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
     pixels.
     """
     images = item["image"] if not isinstance(item["image"], str) else []
-    source, part = split_frames(item["image"]) if not images else ("", None)
+    source = split_frames(item["image"])[0] if not images else ""
     name = item.get("video") or source or os.path.dirname(images[0])
     frames = max(len(item.get(key, ())) for key in ("box", "outline", "tag"))
     singles: list[Track] = []
@@ -132,7 +132,7 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
         tags=tags,
         images=images,
         source=source,
-        start=part[0] if part else 0,
+        start=first_frame(item["image"]),
     )
 
 
@@ -147,20 +147,18 @@ def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     clips: list[dict[str, Any]] = []
     for item in items:
         labels: dict[int, str] = {}  # by the frame from which on it counts
-        last = None
+        last, first = None, first_frame(item["image"])
         if clips and clips[-1]["group"] == item["video"]:  # the next part of a video
             last = labels[0] = clips[-1]["label"]
         for frame, tags in enumerate(item["tag"]):
             if len(tags) > 1:
-                raise ValueError(f"{item['video']}: frame {frame} has several tags; a clip can have one class.")
+                raise ValueError(f"{item['video']}: frame {first + frame} has several tags; a clip can have one class.")
             if tags and tags[0]["label"] != last:
                 last = labels[frame] = tags[0]["label"]
         for start, stop in pairwise([*labels, len(item["tag"])]):
             image = item["image"]
             if isinstance(image, str):
-                source, part = split_frames(image)
-                first = part[0] if part else 0
-                image = join_frames(source, first + start, first + stop - 1)
+                image = join_frames(split_frames(image)[0], first + start, first + stop - 1)
             else:
                 image = image[start:stop]
             clips.append({"image": image, "label": labels[start], "group": item["video"]})

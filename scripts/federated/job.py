@@ -9,11 +9,11 @@
 from pathlib import Path
 from typing import Any
 
-import fire
+from monai.utils import ensure_tuple
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.recipe import SimEnv, set_per_site_config
 
-from endofm_monai.utils import write_json
+from endofm_monai.utils import run_from_command_line, write_json
 
 
 def run(
@@ -34,7 +34,9 @@ def run(
         the weights.
     """
     bundle, data, output = (str(Path(path).resolve()) for path in (bundle, data, output))
-    arguments = Path(output, "client.json")
+    sites, arguments = list(ensure_tuple(sites)), Path(output, "client.json")  # fire gives one name as text
+    if missing := [Path(data, site) for site in sites if not Path(data, site).is_dir()]:
+        raise FileNotFoundError(f"{missing[0]}: is no folder; each site's data are in that of its name.")
     write_json(arguments, {"bundle": bundle, "data": data, "output": output, "epochs": rounds, **settings})
     recipe = FedAvgRecipe(
         name="server",
@@ -54,4 +56,4 @@ def run(
 
 
 if __name__ == "__main__":
-    fire.Fire(run)
+    run_from_command_line(run)

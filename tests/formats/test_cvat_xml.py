@@ -94,8 +94,10 @@ def test_images_are_in_natural_order_however_cvat_numbers_them(tmp_path):
 
 def test_tags_come_from_another_export(tmp_path):
     video, images = read(tmp_path, VIDEO), read(tmp_path, IMAGES)
-    with pytest.raises(ValueError, match=r"a\.xml: has 4 frames, but 2 where the tags are"):
+    with pytest.raises(ValueError, match=r"a\.xml: has 4 frames of 'case3.mp4', but 2 frames of .* where the tags are"):
         merge_tags(video, images)
+    with pytest.raises(ValueError, match="but 4 frames of 'other.mp4' where the tags are"):
+        merge_tags(video, replace(video, source="other.mp4"))
     images = read(tmp_path, IMAGES.replace('id="2"', 'id="1"').replace("</annotations>", "") + "</annotations>")
     two = read(tmp_path, VIDEO.replace("<size>4<", "<size>3<"))
     more = IMAGES.replace("</annotations>", '<image id="3" name="a/3.png" width="384" height="288"/></annotations>')

@@ -35,7 +35,6 @@ from endofm_monai.utils import (
 )
 from endofm_monai.utils.errors import close_bars, hush_engines
 from endofm_monai.utils.settings import literal, literal_texts, top_key
-from endofm_monai.weights import WeightsError
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
 NAMES = {"--output", "--task", "--bundle", "--device", "--mode", "--configs", "--weights"}  # options that are text
@@ -273,7 +272,7 @@ def info(bundle: str | None = None) -> None:
             listed = "as shared" if opened.check_weights(weights) else "not in large_files.yml"
             text = f"{weights}, {weights.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256([weights])}, {listed}"
             print(f"  {path.name} {opened.version}: {text}")
-        except (BundleError, WeightsError) as error:
+        except ValueError as error:
             print(f"  {path.name}: {error}")
 
 

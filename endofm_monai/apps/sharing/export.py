@@ -23,17 +23,14 @@ NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "trt": ("torch_tensorrt
 
 
 def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a bundle with weights, in evaluation mode, and its ``inference.json`` with the overrides.
-
-    Released weights bring their own settings.
-    """
+    """The network of a bundle with weights, in evaluation mode, and its ``inference.json`` with the overrides."""
     config = bundle / "configs" / "inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"{config}: is missing; `bundle` must be the folder of a bundle.")
     parser = ConfigParser(read_json(config, dict))
     for key in (key for key in overrides if key.split("::")[0] not in parser.get()):
         raise ValueError(f"{config}: has no key `{key}`.{nearest_key(key, parser.get())}")
-    parser.update({**released_settings(bundle, Path(weights)), **overrides})
+    parser.update(overrides)
     check_settings(parser, config.parent)
     network = parser.get_parsed_content("network_def")
     backbone = parser.get_parsed_content("backbone_weights") if "backbone_weights" in parser else None
@@ -88,6 +85,7 @@ def export_network(
     if format == "trt" and not torch.cuda.is_available():
         raise RuntimeError("The format 'trt' needs an NVIDIA GPU, as an engine is made for one: found none.")
     bundle = Path(bundle)
+    overrides = {**released_settings(bundle, Path(weights)), **overrides}
     configs = bundle / "configs"
     path = Path(output or bundle / "models" / EXPORTED_NAMES[format])
     network, inference = load_network(bundle, weights, **overrides)

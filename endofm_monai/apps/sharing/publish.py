@@ -54,10 +54,11 @@ def check_large_files(folder: str | os.PathLike) -> list[Path]:
 
 
 def add_to_listing(archive: str | os.PathLike, version: str) -> Path:
-    """Add a bundle's zip, by its name, to ``model_info.json`` beside it, in the form of the Model Zoo's own list."""
+    """Put a bundle's zip in the place of a former one in ``model_info.json`` beside it, a list as the Model Zoo's."""
     archive = Path(archive)
     listing = archive.with_name(LISTING)
-    entries = read_json(listing, dict) if listing.exists() else {}
+    former = read_json(listing, dict).items() if listing.exists() else ()
+    entries = {name: entry for name, entry in former if entry.get("source") != archive.name}
     checksum = hashlib.sha1(archive.read_bytes()).hexdigest()  # the zoo's choice
     entries[f"{archive.stem}_v{version}"] = {"checksum": checksum, "source": archive.name}
     write_json(listing, dict(sorted(entries.items())), indent=4)

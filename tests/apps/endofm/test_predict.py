@@ -324,6 +324,8 @@ def test_bundles_whose_weights_cannot_be_used(kind, blob, bundles, tmp_path, mon
 def test_info_tells_versions_bundles_and_weights(bundles, tmp_path, monkeypatch, capsys):
     shutil.copytree(bundles, tmp_path / "some")
     (tmp_path / "some" / "endofm_polyp_detection" / "models" / "model.pt").unlink()
+    config = tmp_path / "some" / "endofm_polyp_classification" / "configs" / "inference.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "num_frames": 0}))
     assert run(monkeypatch, "info", "--bundle", str(tmp_path / "some")) is None
     said = capsys.readouterr().out
     assert f"torch {torch.__version__}" in said
@@ -331,6 +333,7 @@ def test_info_tells_versions_bundles_and_weights(bundles, tmp_path, monkeypatch,
     assert sha256([bundles / "endofm_polyp_segmentation" / "models" / "model.pt"]) in said
     assert "endofm_polyp_detection: " in said
     assert "model.pt: is missing" in said
+    assert "endofm_polyp_classification: `num_frames` must be" in said
     assert run(monkeypatch, "info", "--bundle", str(tmp_path / "some" / "endofm_polyp_segmentation")) is None
     assert "endofm_polyp_segmentation 0" in capsys.readouterr().out
     assert run(monkeypatch, "info", "--bundle", str(tmp_path / "none")) == (

@@ -10,6 +10,7 @@ import torch
 
 from endofm_monai.apps.sharing import export
 from endofm_monai.apps.sharing.export import export_network
+from endofm_monai.utils import read_json
 
 BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"
 
@@ -26,3 +27,13 @@ def test_what_a_format_needs_is_told_before_anything_is_loaded(monkeypatch, tmp_
         export_network(BUNDLE, tmp_path / "no such file", "trt")
     with pytest.raises(ValueError, match="`format` must be one of ts, onnx, trt, but got 'tflite'"):
         export_network(BUNDLE, tmp_path / "no such file", "tflite")
+
+
+def test_weights_that_come_with_the_project_bring_their_settings(monkeypatch, tmp_path):
+    bundle = BUNDLE.with_name("endofm_polyp_classification")
+    given = {}
+    monkeypatch.setattr(export, "ckpt_export", lambda **arguments: given.update(arguments))
+    monkeypatch.setattr(export, "write_json", lambda *_, **__: None)
+    export_network(bundle, bundle / "models" / "model.safetensors", output=tmp_path / "model.ts")
+    settings = read_json(bundle / "configs" / "released.json", dict)
+    assert settings.items() <= given.items()

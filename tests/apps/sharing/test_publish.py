@@ -74,7 +74,9 @@ def test_bundle_without_a_list_is_named(tmp_path):
 
 def test_versions_are_those_that_monai_reads_from_the_same_listing(tmp_path, monkeypatch):
     archive = tmp_path / "endofm_pretraining.zip"
-    for version in ("0.2.0", "0.1.0", "0.2.0"):
+    kept = {"endofm_pretraining_v0.1.0": {"checksum": "0", "source": "endofm_pretraining_v0.1.0.zip"}}
+    (tmp_path / "model_info.json").write_text(json.dumps(kept))
+    for version in ("0.3.0", "0.2.0"):  # of which the latter takes the place of the former
         archive.write_text(version)
         listing = add_to_listing(archive, version)
     entries = json.loads(listing.read_text())
