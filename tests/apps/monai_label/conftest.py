@@ -18,12 +18,12 @@ from blob_scene import clear_cache, start_app
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory) -> Path:
-    return make_studies(tmp_path_factory.mktemp("data#1") / "studies")  # MONAI reads # as :: in settings
+    return make_studies(tmp_path_factory.mktemp("data") / "studies")
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles#1")
+    folder = tmp_path_factory.mktemp("bundles")
     for task in NETWORKS:
         make_bundle(folder, task)
     return folder

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, SEGMENTATION, box, truth
+from blob_bundles import (
+    CLASSIFICATION,
+    DETECTION,
+    FRAMES,
+    NETWORKS,
+    SEGMENTATION,
+    box,
+    make_bundle,
+    make_studies,
+    truth,
+)
 from blob_scene import infer
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
@@ -20,6 +30,19 @@ from PIL import Image
 from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
 from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
 from endofm_monai.apps.monai_label.lib.trainers import _split
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory) -> Path:
+    return make_studies(tmp_path_factory.mktemp("data#1") / "studies")  # MONAI reads # as :: in settings
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles#1")
+    for task in NETWORKS:
+        make_bundle(folder, task)
+    return folder
 
 
 def train(client: Any, model: str, **params: Any) -> Any:
