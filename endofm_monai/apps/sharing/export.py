@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,7 +94,7 @@ def export_network(
     with tempfile.TemporaryDirectory(prefix="endofm-") as folder, atomic_path(path) as temporary:
         torch.save(network.state_dict(), Path(folder, "model.pt"))
         common = {
-            **{"net_id": "network_def", "bundle_root": str(bundle), "filepath": str(temporary)},
+            **{"net_id": "network_def", "bundle_root": str(bundle), "filepath": f"{folder}/{EXPORTED_NAMES[format]}"},
             **{"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")},
             **{"ckpt_file": f"{folder}/model.pt", **overrides},
         }
@@ -103,6 +104,7 @@ def export_network(
             onnx_export(**{**common, **written["onnx_export"]})
         else:
             trt_export(**common, precision=precision, input_shape=[1, 3, *clip_shape(inference)])
+        shutil.copyfile(common["filepath"], temporary)  # TorchScript writes its file's name into it
     if (name := f"inference_{format}") in written:
         write_json(configs / f"{name}.json", written[name], indent=4)
     return path

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,9 +32,21 @@ def test_what_a_format_needs_is_told_before_anything_is_loaded(monkeypatch, tmp_
 
 def test_weights_that_come_with_the_project_bring_their_settings(monkeypatch, tmp_path):
     bundle = BUNDLE.with_name("endofm_polyp_classification")
-    given = {}
-    monkeypatch.setattr(export, "ckpt_export", lambda **arguments: given.update(arguments))
+    given: dict[str, Any] = {}
+
+    def keep(**arguments: Any) -> None:
+        Path(arguments["filepath"]).touch()
+        given.update(arguments)
+
+    monkeypatch.setattr(export, "ckpt_export", keep)
     monkeypatch.setattr(export, "write_json", lambda *_, **__: None)
     export_network(bundle, bundle / "models" / "model.safetensors", output=tmp_path / "model.ts")
     settings = read_json(bundle / "configs" / "released.json", dict)
     assert settings.items() <= given.items()
+
+
+def test_an_export_has_the_same_bytes_each_time(shared, settings, tmp_path):
+    bundle, (one, other) = shared / "out" / "endofm_pretraining", (tmp_path / name for name in ("a.ts", "b.ts"))
+    for file in (one, other):
+        export_network(bundle, shared / "trained.pt", output=file, **settings)
+    assert one.read_bytes() == other.read_bytes()
