@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-import fire
+from endofm_monai.utils import run_from_command_line
 
 PARTS = ("pretraining", "classification", "segmentation", "detection", "preparation", "inference", "precision")
 
@@ -26,8 +26,8 @@ def load(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    parts = {name: load(name) for name in PARTS if sys.argv[1:2] in ([], [name])}
+    parts = {name: load(name) for name in sys.argv[1:2] if name in PARTS} or {name: load(name) for name in PARTS}
     if sys.argv[1:]:
-        fire.Fire(parts, serialize=lambda result: json.dumps(result, indent=4))
+        run_from_command_line(parts, serialize=lambda result: json.dumps(result, indent=4))
     else:
         print("\n".join(f"{name} {' | '.join(part) if isinstance(part, dict) else ''}" for name, part in parts.items()))

@@ -25,7 +25,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import fire
 import nibabel
 import numpy as np
 import pydicom
@@ -38,7 +37,7 @@ from safetensors.torch import save_file
 from endofm_monai import formats
 from endofm_monai.data import ClipReadError, load_datalist, open_clip, read_mask
 from endofm_monai.networks.nets import EndoFM
-from endofm_monai.utils import write_json
+from endofm_monai.utils import run_from_command_line, write_json
 from endofm_monai.weights import WeightsError, load_published, read_weights
 
 MEMORY, SECONDS = 4 << 30, 30
@@ -293,4 +292,4 @@ def fuzz(seconds: float = 600, seed: int = 0, doors: Sequence[str] | None = None
 
 
 if __name__ == "__main__":
-    fire.Fire(fuzz)
+    run_from_command_line(fuzz)

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
@@ -37,7 +36,7 @@ from endofm_monai.data import open_clip
 from endofm_monai.formats import write_video
 from endofm_monai.networks.nets import EndoFMSegmenter
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
-from endofm_monai.utils import TEMPORARY_PREFIX, write_json
+from endofm_monai.utils import TEMPORARY_PREFIX, run_from_command_line, write_json
 from endofm_monai.weights.__main__ import convert
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
@@ -228,4 +227,4 @@ def kill(kills: int = 100, seed: int = 0, acts: Sequence[str] | None = None, out
 
 
 if __name__ == "__main__":
-    fire.Fire(kill)
+    run_from_command_line(kill)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import torch
 from endoscope import film
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from endofm_monai.data import mask_boxes
 from endofm_monai.formats import write_video
 from endofm_monai.preparation import claim_settings, write_lists
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import atomic_path, run_from_command_line
 
 VERSION = 3  # of the pictures: raise it when equal settings no longer give equal pixels
 STILLS = Path(__file__).parent / "stills"
@@ -63,13 +62,13 @@ def generate(
     Returns:
         the path of the datalist.
     """
-    if videos < 6 or videos % 2:
-        raise ValueError(f"videos: expected an even number of at least 6, found {videos}")
-    for argument, value, least in (("frames", frames, 2), ("seed", seed, 0), ("fps", fps, 1)):
-        if value < least:
-            raise ValueError(f"{argument}: expected at least {least}, found {value}")
-    if np.shape(size) != (2,) or min(size) < 64 or any(side % 4 for side in size):
-        raise ValueError(f"size: expected height,width in multiples of 4, at least 64, found {size}")
+    for argument, value, least in (("videos", videos, 6), ("frames", frames, 2), ("seed", seed, 0), ("fps", fps, 1)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{argument}: expected a whole number of at least {least}, found {value!r}")
+    if videos % 2:
+        raise ValueError(f"videos: expected an even number, found {videos}")
+    if np.shape(size) != (2,) or not all(isinstance(side, int) and side >= 64 and side % 4 == 0 for side in size):
+        raise ValueError(f"size: expected height,width in multiples of 4, at least 64, found {size!r}")
     folder = Path(output)
     settings = {"version": VERSION, "videos": videos, "frames": frames, "size": [*size], "seed": seed, "fps": fps}
     claim_settings(folder / "settings.json", settings)
@@ -145,4 +144,4 @@ def describe(folder: Path, name: str, still: int, frames: int) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    fire.Fire(generate)
+    run_from_command_line(generate)

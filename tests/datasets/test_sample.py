@@ -226,12 +226,14 @@ def test_other_settings_are_not_mixed_in(sample, folder):
     [
         ("videos", 4),
         ("videos", 7),
+        ("videos", "x"),
         ("frames", 1),
         ("seed", -1),
         ("fps", 0),
         ("size", (66, 80)),
         ("size", (64, 32)),
         ("size", 64),
+        ("size", (64, "a")),
     ],
 )
 def test_bad_arguments_are_named(sample, tmp_path, argument, value):
