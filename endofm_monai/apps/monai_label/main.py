@@ -59,7 +59,8 @@ class EndoFMApp(MONAILabelApp):
 
     * ``bundles_dir``: folder with the bundles; by default ``model`` in the app's folder.
     * ``models``: names of bundles separated by commas; by default all for segmentation, detection and classification.
-    * ``auto_update_scoring``: score all images after each training, in the background; by default only when asked to.
+    * ``auto_update_scoring``: score all images in the background, at the start, after each training and whenever a
+      strategy has given an image; by default only when asked to.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:

@@ -218,6 +218,10 @@ def test_nuclio_answers_for_a_frame(use, monkeypatch, task, label, kind, points)
     (found,) = json.loads(response["body"])
     assert (found["label"], found["type"]) == (label, kind)
     assert points is None or found["points"] == points
-    for bad in ({}, {"image": "AAAA"}, {"image": body["image"], "threshold": "high"}):
+    pictures = [io.BytesIO(), io.BytesIO()]
+    Image.new("1", (20_000, 10_000)).save(pictures[0], "PNG")  # more pixels than Pillow opens
+    Image.new("F", (9, 9)).save(pictures[1], "TIFF")
+    unusable = [{"image": base64.b64encode(picture.getvalue()).decode()} for picture in pictures]
+    for bad in ({}, {"image": "AAAA"}, {**body, "threshold": "high"}, {**body, "threshold": 50}, *unusable):
         response = nuclio.handler(context, SimpleNamespace(body=bad))
         assert (response["status_code"], "the request is not usable" in response["body"]) == (400, True)

@@ -74,3 +74,21 @@ def test_unknown_names_are_answered(client):
     assert (answer.status_code, "no strategy 'best'; there are random, first" in answer.text) == (404, True)
     assert score(client, "dice").status_code == 404
     assert client.post("/train/dice?run_sync=true", json={}).status_code == 404
+
+
+def test_an_image_that_is_removed_meanwhile_does_not_end_the_scoring(client, studies, monkeypatch):
+    with (studies / "single.png").open("rb") as file:
+        assert client.put("/datastore/image?image=gone", files={"file": ("a.png", file)}).status_code == 200
+    app = app_instance()
+    model, scored = app._infers[CLASSIFICATION], []
+
+    def remove(image: str) -> float:
+        scored.append(image)
+        app.datastore().remove_image("gone") if "gone" in image else None
+        return 0.5
+
+    monkeypatch.setattr(model, "score", remove)
+    monkeypatch.setattr(type(model.bundle), "weights", studies / "single.png")  # others, so that all are scored
+    result = score(client, CLASSIFICATION).json()
+    assert result["failed"] == {"gone": "There is no image 'gone'."}
+    assert result["scored"] == len(scored) - 1

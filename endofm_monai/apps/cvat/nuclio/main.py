@@ -15,7 +15,8 @@ from typing import Any
 from PIL import Image
 
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data.readers.pictures import as_shown
+from endofm_monai.data.readers.pictures import rgb_pixels
+from endofm_monai.utils.settings import check_number
 
 
 def init_context(context: Any) -> None:
@@ -29,10 +30,10 @@ def handler(context: Any, event: Any) -> Any:
     annotator = context.user_data.annotator
     try:
         with Image.open(io.BytesIO(base64.b64decode(event.body["image"]))) as opened:
-            opened.load()
-            image = as_shown(opened)
-        threshold = None if event.body.get("threshold") is None else float(event.body["threshold"])
-    except (KeyError, OSError, TypeError, ValueError) as error:
+            image = Image.fromarray(rgb_pixels(opened))
+        if (threshold := event.body.get("threshold")) is not None:
+            check_number("threshold", threshold := float(threshold))
+    except (KeyError, OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
         return _respond(context, {"error": f"the request is not usable ({type(error).__name__}: {error})"}, 400)
     annotator.begin()
     found = [

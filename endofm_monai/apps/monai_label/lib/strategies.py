@@ -40,12 +40,11 @@ class Uncertainty(ScoringMethod):
                 break
             try:
                 score = self.task.score(datastore.get_image_uri(image))
-            except HTTPException as error:
+                scores = datastore.get_image_info(image).get(INFO_KEY, {})
+                datastore.update_image_info(image, {INFO_KEY: {**scores, self.name: [round(score, 6), version]}})
+                scored += 1
+            except HTTPException as error:  # perhaps it has been removed meanwhile
                 failed[image] = error.detail
-                continue
-            scores = datastore.get_image_info(image).get(INFO_KEY, {})
-            datastore.update_image_info(image, {INFO_KEY: {**scores, self.name: [round(score, 6), version]}})
-            scored += 1
         logger.info(f"{self.name}: scored {scored} images, failed on {len(failed)}.")
         return {"scored": scored, "failed": failed}
 
