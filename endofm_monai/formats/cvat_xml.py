@@ -169,14 +169,17 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
         raise ValueError(f"the task leaves out frames ({task.findtext('frame_filter')}); make one with all frames")
     images = sorted(root.findall("image"), key=lambda image: int(image.attrib["id"]))
     is_video = task.findtext("mode") == "interpolation"
+    if not is_video and not images:
+        raise ValueError('the task is one of images, which it does not list; export it as "CVAT for images 1.1"')
     if not is_video and root.find("track") is None:  # tracks go from frame to frame as these are numbered
         images.sort(key=lambda image: natural_key(image.attrib["name"]))
-    start, count = int(task.findtext("start_frame") or 0) if is_video else 0, int(task.findtext("size") or 0)
+    start, count = int(task.findtext("start_frame") or 0), int(task.findtext("size") or 0)
     if not 0 <= count <= MAX_FRAMES or start < 0:
         raise ValueError(f"the task has {count} frames from {start} on; expected up to {MAX_FRAMES}")
     ids = ((int(image.attrib["id"]), image.get("name")) for image in images)
     listed = list(unique(ids, "has two images of id"))  # CVAT leaves deleted ones out
-    numbers = range(start, start + count) if is_video else listed
+    whole = range(start, start + count)
+    numbers = whole if is_video else listed
     frames = {number: place for place, number in enumerate(numbers)}
     of_job = root.find("meta/original_size")
     height, width = _frame_size(task.find("original_size") if of_job is None else of_job, images)
@@ -194,7 +197,7 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
     left_out: set[int] = set()
     if is_video:
         if images and not tracks:  # an export "for images" lists every frame
-            left_out = set(range(count)) - {number - start for number in listed}
+            left_out = {number - start for number in set(whole).difference(listed)}
         is_export = root.find("meta/dumped") is not None or root.find("track/*[@keyframe='0']") is not None
         left_out = left_out.union(*(unknown_frames(track, is_export) for track in tracks))
     tags: dict[int, list[Tag]] = {}
@@ -217,10 +220,10 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
         tags=tags,
         images=list(unique(names, "has two images of name")),
         source=task.findtext("source") or "",
-        start=start,
+        start=start if is_video else 0,
         left_out=frozenset(left_out),
     )
-    return annotations, {start + frame for frame in left_out} if is_video else set(range(count)) - set(listed)
+    return annotations, {start + frame for frame in left_out} if is_video else set(whole).difference(listed)
 
 
 def _frame_size(size: Element | None, images: list[Element]) -> tuple[int, int]:

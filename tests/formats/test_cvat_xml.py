@@ -166,6 +166,7 @@ def test_what_is_there_twice_is_named(tmp_path, text, old, new, message):
         ("<annotations>", "<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><annotations>", "a document type"),
         ("</annotations>", "", "is not valid XML"),
         ("<version>1.1", "<version>1.0", "needs <annotations> of version 1.1"),
+        ("<mode>interpolation", "<mode>annotation", 'export it as "CVAT for images 1.1"'),
         ("<frame_filter>", "<frame_filter>step=5", "the task leaves out frames"),
         ('frame="12" keyframe="1" outside="1" occluded="0" xtl', 'frame="14" occluded="0" xtl', "in frame 14, but the"),
         ("rle=", 'rl="" xrle=', "misses 'rle'"),
@@ -200,3 +201,11 @@ def test_a_job_is_named_by_its_file(tmp_path, video_task):
     job = read_cvat_xml(tmp_path / "job 7.xml")
     assert (job.name, job.width, job.height, job.frames) == ("job 7", 96, 64, 8)
     assert job.tracks == video_task.tracks
+
+
+def test_a_job_of_images_is_a_part_of_the_task(tmp_path, caplog):
+    text = IMAGES.replace("task>", "job>").replace("<size>3<", "<size>2</size><start_frame>7</start_frame><size>2<")
+    job = read(tmp_path, text.replace('id="0"', 'id="7"').replace('id="2"', 'id="8"'))
+    assert (job.name, job.images, job.start, caplog.text) == ("frames", ["a/0.png", "a/2.png"], 0, "")
+    read(tmp_path, text.replace('id="0"', 'id="7"').replace('id="2"', 'id="9"').replace("<size>2<", "<size>3<"))
+    assert "1 frames were deleted or are missing (8)" in caplog.text
