@@ -22,7 +22,7 @@ from endofm_monai.formats.masks import (
     mask_points,
     scale_points,
 )
-from endofm_monai.utils import read_json, write_json
+from endofm_monai.utils import as_class_names, read_json, write_json
 
 logger = logging.getLogger(__name__)
 Size = tuple[int, int]  # height and width
@@ -59,8 +59,8 @@ def datalist_from_coco(
     Returns:
         what was written.
     """
-    root = Path(output).parent if dataset_dir is None else Path(dataset_dir)
-    datalist = {section: _read_videos(Path(path), class_names, outlines, root) for section, path in files.items()}
+    root, names = Path(output).parent if dataset_dir is None else Path(dataset_dir), as_class_names(class_names)
+    datalist = {section: _read_videos(Path(path), names, outlines, root) for section, path in files.items()}
     write_json(output, datalist, indent=None)
     return datalist
 

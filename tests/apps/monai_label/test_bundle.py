@@ -14,6 +14,7 @@ import pytest
 import torch
 from blob_bundles import DETECTION, SEGMENTATION, make_bundle, make_studies
 from blob_scene import infer, start_app
+from PIL import Image
 
 from endofm_monai.apps.monai_label.lib.clips import find_clip, frame_number, neighbors
 from endofm_monai.apps.monai_label.main import EndoFMApp, load_tasks
@@ -137,4 +138,8 @@ def test_neighbors_are_those_without_a_gap(tmp_path):
     images, place = find_clip(str(tmp_path / "a_011.png"))
     assert ([Path(path).name for path in images], place) == (["a_9.png", "a_10.jpg", "a_011.png"], 2)
     assert find_clip(str(tmp_path / "a_011.png"), context=False) == ([str(tmp_path / "a_011.png")], 0)
+    for name, size in (("c_1.png", 9), ("c_2.png", 9), ("c_3.png", 8), ("c_4.png", 8)):
+        Image.new("L", (size, size)).save(tmp_path / name)
+    for names in (["c_1.png", "c_2.png"], ["c_3.png", "c_4.png"]):  # another size is another video
+        assert all([Path(path).name for path in neighbors(str(tmp_path / name))] == names for name in names)
     assert frame_number("video_1.mp4")[0] != frame_number("video_2.mp4")[0]  # which are no parts of one

@@ -4,11 +4,14 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, frame_images, has_suffix
+from endofm_monai.data.readers.pictures import picture_size
 
 _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 
@@ -31,9 +34,11 @@ def neighbors(path: str) -> list[str]:
     """List the images in the folder of an image that are numbered without a gap before and after it, and itself.
 
     ``case_0007.png`` has the neighbors ``case_0006.jpg`` and ``case_0008.png``; the number is the last one in the name.
+    Where the size changes, another video begins.
     """
+    clip = frame_number(path)[0]
     images = {frame_number(image): str(image) for image in reversed(frame_images(os.path.dirname(path)))}
-    paths = list({**images, frame_number(path): path}.values())  # of two with the same number, the first
+    paths = [image for place, image in {**images, frame_number(path): path}.items() if place[0] == clip]
     return next(run for run in ([paths[index] for index in run] for run in runs(paths)) if path in run)
 
 
@@ -47,16 +52,29 @@ def frame_number(path: str | os.PathLike) -> tuple[tuple[str, str], int]:
 
 
 def runs(paths: Sequence[str]) -> list[list[int]]:
-    """Group frame images into clips: indices into ``paths`` of runs of neighbors, in the order of the frames."""
+    """Group frame images into clips: indices into ``paths`` of runs of neighbors of one size, in order."""
     places = [frame_number(path) for path in paths]
     grouped: list[list[int]] = []
     for index in sorted(range(len(paths)), key=places.__getitem__):
         clip, number = places[index]
-        if grouped and places[grouped[-1][-1]] == (clip, number - 1):
+        last = grouped[-1][-1] if grouped else index
+        if places[last] == (clip, number - 1) and len({_size(paths[last]), _size(paths[index])} - {None}) < 2:
             grouped[-1].append(index)
         else:
             grouped.append([index])
     return grouped
+
+
+def _size(path: str) -> tuple[int, int] | None:
+    """The size of an image; None of one that cannot be read, which is named when it is looked at."""
+    with suppress(ClipReadError, OSError):
+        return _size_then(path, os.stat(path).st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=1 << 17)
+def _size_then(path: str, changed: int) -> tuple[int, int]:
+    return picture_size(path)
 
 
 def join_frames_of_clips(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
