@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import shutil
 import signal
 from pathlib import Path
@@ -30,6 +31,7 @@ from PIL import Image
 from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
 from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
 from endofm_monai.apps.monai_label.lib.trainers import _split
+from endofm_monai.utils import hold_folder
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,29 @@ def test_a_bundle_that_cannot_be_written_to_is_named(client, bundles):
     answer = train(client, SEGMENTATION)
     folder.unlink()
     assert (answer.status_code, "could not write" in answer.text and "datalist.json" in answer.text) == (400, True)
+
+
+def hold(folder: Path, held: Any) -> None:
+    folder.mkdir(parents=True)
+    release = hold_folder(folder, "training")
+    held.send(True)
+    held.recv()
+    release()
+
+
+def test_a_training_of_another_server_is_left_alone(client, bundles):
+    label_frames(client, "segmentation")
+    folder = bundles / SEGMENTATION / "models" / "monai_label" / "training"
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(folder, there))
+    process.start()
+    here.recv()
+    answer = train(client, SEGMENTATION)
+    assert (answer.status_code, "another training is running there" in answer.text) == (400, True), answer.text
+    assert [path.name for path in folder.iterdir()] == ["training.lock"]
+    here.send(True)
+    process.join()
 
 
 def test_neighbors_become_clips(tmp_path):

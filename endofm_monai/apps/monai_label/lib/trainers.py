@@ -20,7 +20,7 @@ from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
 from endofm_monai.apps.monai_label.lib.requests import AnyRequest, TrainRequest, parse
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.inferers import Bundle
-from endofm_monai.utils import write_json
+from endofm_monai.utils import hold_folder, write_json
 from endofm_monai.utils.settings import literal_texts
 
 WANTED = {"segmentation": "masks (PNG)", "detection": "notes with `detections`", "classification": "notes with `label`"}
@@ -83,6 +83,8 @@ class EndoTrainTask(TrainTask):
             item[key] = Path(os.path.relpath(item[key], root)).as_posix()
         training, validation = _split(items, asked.val_split)
         folder = self.bundle.trained_weights.parent / "training"
+        if folder.is_dir():
+            hold_folder(folder, "training")()  # not while another server trains there
         shutil.rmtree(folder, ignore_errors=True)
         parts = {"training": training, "validation": validation or training}
         sections = {name: join_frames_of_clips(part) for name, part in parts.items()}
