@@ -175,6 +175,15 @@ def test_neighbors_become_clips(tmp_path):
     ]
 
 
+def test_a_video_without_boxes_is_none_of_the_frames_to_detect_in(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "notes.json").write_text(json.dumps({"detections": [], "label": "normal"}))
+    labels = [{"image": str(tmp_path / name), "label": str(tmp_path / "notes.json")} for name in ("a.png", "b.mp4")]
+    (frame,) = labeled_frames("detection", labels, {"polyp": 1})
+    assert (frame["image"], frame["box"]) == (str(tmp_path / "a.png"), [])
+    assert len(labeled_frames("classification", labels, {"normal": 0})) == 2
+
+
 def test_frames_with_and_without_boxes_are_split_apart():
     frames = [{"image": f"{n}.png", "box": [[[1, 2, 3, 4]]] if n < 5 else []} for n in range(10)]
     training, validation = _split(frames, 0.2)

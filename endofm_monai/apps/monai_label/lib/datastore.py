@@ -235,7 +235,7 @@ def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Map
                 items.append({"image": image, "mask": label})
         elif has_suffix(label, NOTES_SUFFIXES):
             notes = _read_notes(label, image)
-            if task == "detection" and "detections" in notes:
+            if task == "detection" and "detections" in notes and has_suffix(image, IMAGE_SUFFIXES):
                 boxes = notes["detections"]
                 numbers = [_number(box["label"], labels, image) for box in boxes]
                 items.append({"image": image, "box": [box["box"] for box in boxes], "box_label": numbers})
