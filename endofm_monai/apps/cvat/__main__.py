@@ -105,25 +105,26 @@ def from_cvat(
     if tags and len(files) != 1:
         raise ValueError(f"`tags` belongs to one file, but there are {len(files)}.")
     names = as_class_names(class_names)
-    found: list[tuple[dict[str, Any], Annotations]] = []
+    found: dict[str, tuple[dict[str, Any], Annotations]] = {}  # by the folder of their masks
+    videos: dict[str, tuple[str, bool]] = {}  # file of each, and whether it is in parts
     for file in files:
         annotations = formats.join_tracks(formats.read_cvat_xml(file))
         if tags:
             annotations = formats.merge_tags(annotations, formats.read_cvat_xml(tags))
         annotations, frames = _fit_to_file(annotations, dataset_dir, image, file)
-        former = {item["video"] for item, _ in found}
         for item in formats.items_from_annotations(annotations, names, image, frames):
-            if (name := item["video"]) in former:
-                raise ValueError(f"{file}: is another task named {name!r}; their masks would be the same files.")
-            found.append((item, annotations))
-    clips = formats.tagged_clips([item for item, _ in found])
-    has_masks = masks and any(any(item["outline"]) for item, _ in found)
+            source, part = split_frames(item["image"]) if not annotations.images else ("", None)
+            name = item["video"] + (f"_{part[0]}-{part[1]}" if part else "")
+            if name in found or videos.setdefault(item["video"], (source, bool(part))) != (source, bool(part)):
+                what = f"is another task named {item['video']!r}, and not another part of its video"
+                raise ValueError(f"{file}: {what}; their results would be the same files.")
+            found[name] = item, annotations
+    clips = formats.tagged_clips([item for item, _ in found.values()])
+    has_masks = masks and any(any(item["outline"]) for item, _ in found.values())
     items = []
-    for item, task in found:
+    for name, (item, task) in found.items():
         if has_masks and (any(item["outline"]) or not any(item["box"])):
-            part = split_frames(item["image"])[1] if task.left_out else None
-            folder = f"{masks}/{item['video']}" + (f"_{part[0]}-{part[1]}" if part else "")
-            item = formats.write_masks(item, dataset_dir, folder, task.height, task.width)
+            item = formats.write_masks(item, dataset_dir, f"{masks}/{name}", task.height, task.width)
         items.append(item)
     _check_then_write(output, {"labels": dict(enumerate(names, start=1)), section: items}, dataset_dir, section)
     if clips:

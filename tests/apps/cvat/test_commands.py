@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,23 @@ def test_tasks_of_one_name_are_refused(dataset):
     file = str(dataset / "xml" / "a.xml")
     with pytest.raises(ValueError, match="a.xml: is another task named 'a'"):
         from_cvat(file, file, dataset_dir=str(dataset), output=str(dataset / "new.json"))
+
+
+def test_tasks_of_parts_of_a_video_come_home_together(dataset):
+    outline = {"label": 1, "polygon": [1, 1, 9, 1, 9, 9]}
+    parts = [{"image": f"frames/a#frames={part}", "video": "a", "outline": [[outline]]} for part in ("0-0", "2-2")]
+    (dataset / "list.json").write_text(json.dumps({"training": parts}))
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    files = sorted(map(str, (dataset / "xml" / "frames").iterdir()))
+    from_cvat(*files, dataset_dir=str(dataset), output=str(dataset / "new.json"), image="frames/a", masks="new")
+    items = load_mask_datalist(dataset, dataset / "new.json")
+    assert [Path(item["image"]).name for item in items] == ["a#frames=0-0", "a#frames=2-2"]
+    assert [item["mask"] for item in items] == [[f"{dataset}/new/a_{part}/000000.png"] for part in ("0-0", "2-2")]
+    shutil.copytree(dataset / "frames", dataset / "others" / "frames")
+    other = dataset / "other.xml"
+    other.write_text(Path(files[1]).read_text().replace("<source>frames", "<source>others/frames"))
+    with pytest.raises(ValueError, match="other.xml: is another task named 'a', and not another part of its video"):
+        from_cvat(files[0], str(other), dataset_dir=str(dataset), output=str(dataset / "new.json"))
 
 
 def test_what_cannot_be_used_leaves_the_former_datalist_as_it_was(dataset):
