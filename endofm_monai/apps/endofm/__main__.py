@@ -279,15 +279,17 @@ def info(bundle: str | None = None) -> None:
 def _quoted(words: Sequence[str]) -> list[str]:
     """Words of which fire takes paths and names as they are typed: ``1e5`` for no number, ``a,b`` for no list."""
     quoted, before = list(words[:1]), ""
-    for word in words[1:]:
+    for word in [*words[1:], "-"]:
         name, equals, value = word.partition("=")
+        if word.startswith("-") and before in NAMES:
+            sys.exit(f"error: `{before}` needs a value.")
         name = "--output" if name == "-o" else name
         if not word.startswith("-"):
             quoted.append(word if before.startswith("-") and before not in NAMES else repr(word))
         else:
             quoted.append(f"{name}={value!r}" if equals and name in NAMES else f"{name}{equals}{value}")
         before = name if word.startswith("-") and not equals else ""
-    return quoted
+    return quoted[:-1]
 
 
 def main() -> None:

@@ -53,6 +53,11 @@ def test_a_video_gets_the_files_of_all_bundles_and_a_report(results, blob, bundl
     assert run_of["models"]["detection"]["sha256"] == sha256([weights])
 
 
+@pytest.mark.parametrize("words", [["pretrain", "DATA", "--configs"], ["predict", "a.mp4", "--configs", "-o", "out"]])
+def test_an_option_without_its_value_is_named(words, monkeypatch):
+    assert run(monkeypatch, *words) == "error: `--configs` needs a value."
+
+
 @pytest.mark.parametrize(
     ("amp", "of_bundle", "found"),
     [({}, None, "bfloat16"), ({"amp": False}, None, "float32"), ({}, False, "float32")],
