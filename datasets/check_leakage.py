@@ -21,6 +21,7 @@ from endofm_monai.preparation.leakage import (
     write_leakage_report,
 )
 from endofm_monai.utils import read_json, sha256
+from endofm_monai.utils.settings import check_number
 
 
 class Clip(NamedTuple):
@@ -54,6 +55,8 @@ def check_leakage(
     Returns:
         the path of the page.
     """
+    for key, value in (("max_distance", max_distance), ("min_likeness", min_likeness), ("min_frames", min_frames)):
+        check_number(key, value)
     clips = [clip for datalist in datalists for clip in read_clips(Path(datalist))]
     groups = Counter(clip.group for clip in clips)
     if len(groups) < 2:

@@ -12,7 +12,7 @@ from endofm_monai.utils import printable, read_csv, write_csv
 DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
 
 
-def prepare(source: str, output: str, border: str = "crop", **options: Any) -> str:
+def prepare(source: str, output: str, border: str | None = None, **options: Any) -> str:
     """Prepare a folder of videos of any kind for pre-training: cut, resized, cropped to the endoscope's picture.
 
     Clips are numbered and carry no metadata of their sources. Which is which stands in ``private/sources.csv``, which
@@ -21,8 +21,8 @@ def prepare(source: str, output: str, border: str = "crop", **options: Any) -> s
     Args:
         source: folder with video files, folders of frame images, multi-frame DICOM files, at any depth.
         output: folder to write to.
-        border: what to do with what is black around the picture: ``"crop"``, ``"mask"`` (also what remains in the
-            corners) or ``"keep"``.
+        border: what to do with what is black around the picture: ``"crop"``, by default where clips are encoded,
+            ``"mask"`` (also what remains in the corners) or ``"keep"``.
         options: see :func:`endofm_monai.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
             text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
     """
@@ -38,9 +38,8 @@ def prepare(source: str, output: str, border: str = "crop", **options: Any) -> s
         SourceVideo(f"video_{numbers[name]:05d}", frame_images(clip) if clip.is_dir() else clip)
         for name, clip in zip(names, clips, strict=True)
     ]
-    if options.get("mode", DATASET.mode) == "encode":
-        options["border"] = border
-    return prepare_dataset(DATASET, videos, root, output, private=True, **options)
+    border = border or ("crop" if options.get("mode", DATASET.mode) == "encode" else "keep")
+    return prepare_dataset(DATASET, videos, root, output, private=True, border=border, **options)
 
 
 def number_sources(table: Path, sources: list[str]) -> dict[str, int]:

@@ -3,9 +3,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -80,14 +82,19 @@ class PreparationSettings:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)}")
         for name in ("clip_seconds", "fps", "short_side"):
-            if (number := getattr(self, name)) is not None and not number > 0:
+            number = getattr(self, name)
+            if number is not None and not (isinstance(number, (int, float)) and number > 0):
                 raise ValueError(f"{name}: expected a positive number or None, found {number}")
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf: expected 0 to 51, found {self.crf}")
-        if self.blank and not isinstance(self.blank[0], (tuple, list)):
+        if self.crf not in range(52):
+            raise ValueError(f"crf: expected a whole number from 0 to 51, found {self.crf}")
+        if np.ndim(self.blank) == 1 and len(self.blank) > 0:
             object.__setattr__(self, "blank", (self.blank,))  # one zone
-        for zone in self.blank:
-            if len(zone) != 4 or not (0 <= zone[0] < zone[2] <= 1 and 0 <= zone[1] < zone[3] <= 1):
+        for zone in self.blank if isinstance(self.blank, (tuple, list)) else [self.blank]:
+            if np.shape(zone) != (4,) or not (0 <= zone[0] < zone[2] <= 1 and 0 <= zone[1] < zone[3] <= 1):
                 raise ValueError(f"blank: expected x1,y1,x2,y2 as fractions of width and height, found {zone}")
-        if self.mode != "encode" and (self.border != "keep" or self.blank):
-            raise ValueError(f"border, blank: need mode=encode, found mode={self.mode}")
+        of_encoding = ("border", "blank", *(("fps", "short_side", "crf") if self.mode != "auto" else ()))
+        changed = [
+            each.name for each in fields(self) if each.name in of_encoding and getattr(self, each.name) != each.default
+        ]
+        if self.mode != "encode" and changed:
+            raise ValueError(f"{', '.join(changed)}: need mode=encode, found mode={self.mode}")

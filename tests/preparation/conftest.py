@@ -68,7 +68,8 @@ def prepare_folder(folder: Path, output: Path, **options: Any) -> dict[str, Any]
     """Prepare the numbered videos in a folder in this process, small, and give the manifest."""
     paths = sorted(folder.glob("*.mp4"))
     sources = [SourceVideo(path.stem, path, labels={"label": int(path.stem) % 2}) for path in paths]
-    prepare_dataset(DATASET, sources, folder, output, **{"workers": 1, "stats": False, "short_side": 48, **options})
+    size = {} if options.get("mode") == "index" else {"short_side": 48}
+    prepare_dataset(DATASET, sources, folder, output, **{"workers": 1, "stats": False, **size, **options})
     return json.loads((output / "manifest.json").read_text())
 
 
