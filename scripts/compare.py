@@ -108,6 +108,8 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
     files = {run.bundle / "configs" / f"{name}.json" for run in runs for name in [*run.configs, *run.training]}
     if missing := sorted(str(file) for file in files if not file.is_file()):
         raise ValueError(f"{missing[0]}: is named in `configs` or `training`, but is no file.")
+    for run in (run for run in runs if run.names[-1] == comparison.seeds[0]):
+        run.check()
     return runs
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser
+from monai.bundle.utils import merge_kv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import endofm_monai
 from endofm_monai.handlers.checkpoint import STOP_CODE
 from endofm_monai.metrics import classification_scores, detection_report
 from endofm_monai.metrics.segmentation import SCORES as FRAME_SCORES
-from endofm_monai.utils import read_json, sha256, write_json
+from endofm_monai.utils import check_settings, read_json, sha256, write_json
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
     "classification": ("f1", "metrics.json", "video/scores", "{}/value", "video/scores/{}/interval"),
@@ -108,6 +109,19 @@ class Run:
         write_json(done, result)
         (self.folder / "models" / "checkpoint.pt").unlink(missing_ok=True)  # three times the network, now of no use
         return result
+
+    def check(self) -> None:
+        """Refuse settings that its configurations do not have."""
+        stages = [([*self.configs, *self.training], {})]
+        stages += [([*self.configs, "evaluate"], self.evaluation)] if self.score is not None else []
+        for configs, more in stages:
+            parser = parsed([str(self.bundle / "configs" / f"{name}.json") for name in configs])
+            for key, value in {**self.settings, **more}.items():
+                merge_kv(parser, key, value)
+            try:
+                check_settings(parser, self.bundle / "configs")
+            except ValueError as error:
+                raise ValueError(f"{self.title}: {error}") from error
 
     def describe(self) -> dict[str, Any]:
         """All that the result depends on, with the hashes of files."""

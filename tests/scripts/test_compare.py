@@ -44,7 +44,7 @@ def trained(scripts, monkeypatch):
         settings = json.loads(Path(files[-1]).read_text())
         kind, folder = Path(files[-1]).stem, Path(files[-1]).parent
         calls.append((kind, *folder.parts[-3:]))
-        if settings.get("learning_rate") == -1:
+        if settings.get("learning_rate") == 99:
             raise RuntimeError("Failed to instantiate component 'A' with keywords: b") from ValueError("it failed")
         if kind == "train":
             (folder / "models").mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ def test_every_start_with_every_seed_and_share(scripts, trained, content, tmp_pa
 
 def test_a_run_that_fails_does_not_stop_the_others(scripts, trained, content, tmp_path, capsys):
     compare, _ = scripts
-    content["starts"] = {"broken": {"settings": {"learning_rate": -1}}, "random": None}
+    content["starts"] = {"broken": {"settings": {"learning_rate": 99}}, "random": None}
     with pytest.raises(ValueError, match=r"4 of 10 runs failed, .*polyps, 50% of the labels, broken, seed 0: it"):
         compare.compare(write(content, tmp_path))
     assert "| broken" not in (tmp_path / "out" / "comparison.md").read_text()
@@ -170,6 +170,12 @@ def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_
         ("tasks", {"a": {"bundle": "cooking"}}, "tasks, a, bundle: Input should be 'classification', "),
         ("tasks", {"a": {**PROBE, "shares": {0.3: {}}}}, "tasks, a: `shares` names 0.3, there are 0.5, 1.0."),
         ("tasks", {"a": {**PROBE, "settings": {}}}, "tasks, a: `settings` must name the `dataset_dir`."),
+        ("settings", {"epoch": 4}, "seed 0: `epoch`: no config has such a key. Did you mean `epochs`"),
+        (
+            "tasks",
+            {"a": {**PROBE, "evaluation": {"num_windows": 0}}},
+            "`num_windows` must be a whole number from 1 on",
+        ),
         ("tasks", {"a": {**PROBE, "training": ["probe"]}}, "probe.json: is named in `configs` or `training`"),
         ("tasks", {"a": {**PROBE, "score": "dice"}}, "tasks, a: there is no `score` dice; there are accuracy, f1, "),
         ("tasks", {"a": {"bundle": "segmentation"}}, "training[0] has no mask, which this task needs: 0.mp4."),
