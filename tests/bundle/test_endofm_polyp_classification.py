@@ -302,6 +302,10 @@ def test_embeddings_of_the_backbone(trained, dataset_dir, tmp_path):
     BUNDLE.infer(dataset_dir, trained, tmp_path, "embeddings")
     with np.load(tmp_path / "embeddings.npz") as saved:
         assert saved["embeddings"].shape == (10, 16)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.mp4").write_bytes(b"no video")
+    with failing("a.mp4: is not a readable video"):
+        BUNDLE.infer(tmp_path / "broken", trained, tmp_path, "embeddings", on_error="raise")
 
 
 def test_unreadable_video_of_the_test_is_reported(trained, dataset_dir, tmp_path):
