@@ -197,6 +197,8 @@ class ScheduleHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
+        if self.name == "lr" and 0 < self.epochs <= getattr(self.schedule, "warmup_epochs", 0):
+            logger.warning(f"`warmup_epochs` is not less than `epochs`={self.epochs}: the learning rate only rises.")
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -226,3 +226,10 @@ def test_further_arguments_reach_the_views():
 def test_clips_need_a_seed():
     with pytest.raises(KeyError, match="seed"):
         PrepareViews(RandAugmentViewsd("image", PLAN))({"image": [torch.zeros(3, 7, 20, 26, dtype=torch.uint8)]})
+
+
+def test_a_training_that_is_all_warm_up_is_warned_of(make_trainer, caplog):
+    make_trainer(epochs=2)
+    assert "`warmup_epochs`" not in caplog.text
+    make_trainer(epochs=1)
+    assert "`warmup_epochs` is not less than `epochs`=1: the learning rate only rises." in caplog.text

@@ -91,6 +91,8 @@ def test_frozen_blocks_and_what_is_before_them_do_not_learn():
 
 
 def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="`frozen_blocks` must be at most the backbone's depth"):
+        freeze_blocks(EndoFMDetector.from_preset("tiny", **SMALL), 99)
     with pytest.raises(ValueError, match="`frames` must be"):
         EndoFMDetector.from_preset("tiny", frames="both", **SMALL)
     with pytest.raises(ValueError, match="`preset` must be one of"):
