@@ -116,8 +116,8 @@ def _list_frames(image: str | list[str], window: int, root: str) -> list[tuple[F
     if not isinstance(image, str) and len(image) > 1:
         names = [os.path.relpath(path, root) for path in image]
         return [((names[n], 0), [names[i] for i in numbers]) for numbers in windows for n in numbers]
-    image = ensure_tuple(image)[0]
-    path, start = os.path.relpath(split_frames(image)[0], root), first_frame(image)
+    name = str(ensure_tuple(image)[0])
+    path, start = os.path.relpath(split_frames(name)[0], root), first_frame(name)
     ends = [(numbers, start + numbers[0], start + numbers[-1]) for numbers in windows]
     return [((path, start + n), join_frames(path, *at)) for numbers, *at in ends for n in numbers]
 

@@ -112,7 +112,7 @@ class Run:
 
     def check(self) -> None:
         """Refuse settings that its configurations do not have."""
-        stages = [([*self.configs, *self.training], {})]
+        stages: list[tuple[list[str], dict[str, Any]]] = [([*self.configs, *self.training], {})]
         stages += [([*self.configs, "evaluate"], self.evaluation)] if self.score is not None else []
         for configs, more in stages:
             parser = parsed([str(self.bundle / "configs" / f"{name}.json") for name in configs])
