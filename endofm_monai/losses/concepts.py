@@ -89,7 +89,7 @@ class ConceptLoss(nn.Module):
 
     def terms(self, features: ConceptFeatures) -> dict[str, torch.Tensor]:
         """This rank's shares of the terms, unweighted; the sum over ranks is the term."""
-        queue = self.queue[: int(self.queue_rows) if self.uses_queue else 0]
+        queue = self.queue if self.uses_queue else self.queue[:0]
         halves, earlier = self._halves(features.scores), self._halves(queue)
         rgb_rgb, rgb_static, rgb_dynamic, static_rgb, dynamic_rgb = features.projections.unbind(dim=1)
         cosine = F.cosine_similarity(features.reconstructions, features.class_tokens.detach(), dim=2)
@@ -103,7 +103,10 @@ class ConceptLoss(nn.Module):
             "contrast_rgb": contrast_clips(rgb_rgb, rgb_rgb) / 2,  # here two of the four pairs are the other two
             "contrast_static": contrast_clips(rgb_static, static_rgb),
             "contrast_dynamic": contrast_clips(rgb_dynamic, dynamic_rgb),
-            **{f"alignment_{kind}": align(halves[kind][:, of], earlier[kind][:, of]) for kind, of in SHOWN.items()},
+            **{
+                f"alignment_{kind}": align(halves[kind][:, of], earlier[kind][:, of], self.queue_rows)
+                for kind, of in SHOWN.items()
+            },
             **{f"entropy_{kind}": -entropy(halves[kind][:, HIDDEN[kind]]) for kind in HIDDEN},
             **{f"reconstruction_{name}": -cosine[index] for index, name in enumerate(STREAMS)},
             **{f"local_{name}": term for name, term in local.items()},
@@ -144,15 +147,16 @@ def contrast_clips(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return torch.stack([contrast(one[:, i], other[:, 1 - i]) for one, other in pairs for i in (0, 1)]).sum() / 2
 
 
-def align(scores: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
+def align(scores: torch.Tensor, earlier: torch.Tensor, held: torch.Tensor | None = None) -> torch.Tensor:
     """This rank's share of how badly S clips of a video predict each other's balanced scores, from their own.
 
     Args:
         scores: ``(B, S, K)``, of the concepts that the clips can show.
         earlier: scores of earlier videos ``(M, S, K)``, the same on all ranks, that the targets are balanced with.
+        held: how many of them count, by default all.
     """
     clips = range(scores.shape[1])
-    targets = torch.stack([sinkhorn(scores[:, i], SINKHORN_TEMPERATURE, earlier[:, i]) for i in clips], dim=1)
+    targets = torch.stack([sinkhorn(scores[:, i], SINKHORN_TEMPERATURE, earlier[:, i], held) for i in clips], dim=1)
     pairs = -torch.einsum("bik,bjk->ij", targets, F.log_softmax(scores / CONCEPT_TEMPERATURE, dim=2))
     others = ~torch.eye(len(clips), dtype=torch.bool, device=scores.device)
     return pairs[others].mean() / _number_of_videos(scores)

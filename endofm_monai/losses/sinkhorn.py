@@ -16,7 +16,11 @@ def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def sinkhorn(
-    logits: torch.Tensor, temperature: float, earlier: torch.Tensor | None = None, iterations: int = 3
+    logits: torch.Tensor,
+    temperature: float,
+    earlier: torch.Tensor | None = None,
+    held: torch.Tensor | None = None,
+    iterations: int = 3,
 ) -> torch.Tensor:
     """Targets that use all prototypes alike: Sinkhorn-Knopp's balancing of ``softmax(logits / temperature)``.
 
@@ -27,6 +31,7 @@ def sinkhorn(
         logits: ``(N, K)``; each rank has its own rows, perhaps none.
         temperature: the lower, the nearer to one-hot.
         earlier: rows ``(M, K)``, the same on all ranks, that the targets are balanced with.
+        held: how many of these count, the first ones, as of a queue that fills up; by default all.
         iterations: number of turns; few leave the prototypes' use uneven where the logits are.
 
     Returns:
@@ -36,12 +41,15 @@ def sinkhorn(
     if earlier is not None and idist.get_rank() == 0:
         log_q = torch.cat([log_q, earlier])
     log_q = log_q / temperature
+    row, lowest = torch.arange(len(log_q), device=log_q.device).unsqueeze(1), torch.finfo(torch.float32).min
+    left_out = row >= len(logits) + (len(log_q) if held is None else held)  # reading `held` would wait for the device
     for _ in range(iterations):
-        largest = F.pad(log_q, (0, 0, 0, 1), value=torch.finfo(torch.float32).min).amax(dim=0)
+        largest = F.pad(log_q.masked_fill(left_out, lowest), (0, 0, 0, 1), value=lowest).amax(dim=0)
         if idist.get_world_size() > 1:
             largest = idist.all_reduce(largest, op="MAX")
         log_q = log_q - largest
-        log_q = (log_q - sum_over_ranks(log_q.exp().sum(dim=0)).log()).log_softmax(dim=1)
+        uses = sum_over_ranks(log_q.exp().masked_fill(left_out, 0).sum(dim=0))
+        log_q = (log_q - uses.log()).log_softmax(dim=1)
     return log_q[: len(logits)].exp()
 
 
@@ -51,6 +59,6 @@ def enqueue(queue: torch.Tensor, count: torch.Tensor, rows: torch.Tensor) -> Non
 
     ``count`` is the number of rows that the queue holds.
     """
-    remembered = torch.cat([evenly_divisible_all_gather(rows), queue[: int(count)]])[: len(queue)]
-    queue[: len(remembered)] = remembered
-    count.fill_(len(remembered))
+    rows = evenly_divisible_all_gather(rows)
+    queue.copy_(torch.cat([rows, queue])[: len(queue)])
+    count.add_(len(rows)).clamp_(max=len(queue))

@@ -116,7 +116,7 @@ class SpatialTemporalMatchingLoss(nn.Module):
         rows = logits.flatten(0, 1)
         if not hasattr(self, "queue"):
             return sinkhorn(rows, self.teacher_temperature).view_as(logits)
-        targets = sinkhorn(rows, self.teacher_temperature, self.queue[: int(self.queue_rows)]).view_as(logits)
+        targets = sinkhorn(rows, self.teacher_temperature, self.queue, self.queue_rows).view_as(logits)
         if self.training:
             enqueue(self.queue, self.queue_rows, rows)
         return targets

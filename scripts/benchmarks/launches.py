@@ -85,7 +85,7 @@ class PhaseMark:
         self.counter.phase = self.phase if engine.state.iteration == STEPS else ""
 
 
-def launches(depth: int = 12, backend: str | None = None, amp: bool = False) -> dict[str, Any]:
+def launches(depth: int = 12, backend: str | None = None, amp: bool = False, small: bool = False) -> dict[str, Any]:
     """Kernels and waits by phase of a ten-view step of the trainer; or graphs and kernels of a compiled one.
 
     A break in a graph is an error; ``later_graphs`` are those after the second step.
@@ -97,13 +97,14 @@ def launches(depth: int = 12, backend: str | None = None, amp: bool = False) -> 
         depth: blocks of the backbone.
         backend: compile with this backend of ``torch.compile``; ``"inductor"`` counts its kernels and takes minutes.
         amp: with autocast to bfloat16.
+        small: with the targets of the small recipe.
     """
     torch._dynamo.reset()
     counters.clear()
     metrics.reset()
     counter = LaunchCounter()
     graphs: list[int] = []
-    trainer = make_trainer(counter, depth, backend, amp)
+    trainer = make_trainer(counter, depth, backend, amp, small)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: graphs.append(counters["stats"]["unique_graphs"]))
     with ExitStack() as modes:
         if backend is None:  # nothing is compiled below them
@@ -121,7 +122,9 @@ def launches(depth: int = 12, backend: str | None = None, amp: bool = False) -> 
     }
 
 
-def make_trainer(counter: LaunchCounter, depth: int, backend: str | None, amp: bool) -> StudentTeacherTrainer:
+def make_trainer(
+    counter: LaunchCounter, depth: int, backend: str | None, amp: bool, small: bool
+) -> StudentTeacherTrainer:
     """The trainer as the bundle makes it, with tiny networks, the same views in every step, and marks of the phases."""
     torch.manual_seed(0)
     network = StudentTeacher(
@@ -139,7 +142,8 @@ def make_trainer(counter: LaunchCounter, depth: int, backend: str | None, amp: b
         IterationEvents.BACKWARD_COMPLETED,
         IterationEvents.MODEL_COMPLETED,
     )
-    loss_function = SpatialTemporalMatchingLoss(num_prototypes=32)
+    targets: dict[str, Any] = {"targets": "sinkhorn", "queue_length": 16, "koleo_weight": 0.1} if small else {}
+    loss_function = SpatialTemporalMatchingLoss(num_prototypes=32, **targets)
     return StudentTeacherTrainer(
         device="cpu",
         max_epochs=1,

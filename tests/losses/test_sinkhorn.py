@@ -37,6 +37,9 @@ def test_earlier_rows_balance_the_targets_and_have_none():
     rows = torch.tensor([[0.2, 0.0], [0.1, 0.0], [0.0, 0.0]])
     torch.testing.assert_close(sinkhorn(rows[:1], 0.05, rows[1:]), sinkhorn(rows, 0.05)[:1])
     assert sinkhorn(rows, 0.05, rows[:0]).equal(sinkhorn(rows, 0.05))
+    not_held = torch.tensor([[1e30, -1e30], [0.0, 0.0]])
+    filling = sinkhorn(rows[:1], 0.05, torch.cat([rows[1:], not_held]), held=torch.tensor(2))
+    torch.testing.assert_close(filling, sinkhorn(rows, 0.05)[:1])
 
 
 def test_the_oldest_rows_fall_out_of_a_queue():
