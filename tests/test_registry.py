@@ -14,6 +14,7 @@ from monai.transforms import LoadImage
 from monai.transforms.io.array import SUPPORTED_READERS
 
 import endofm_monai
+from endofm_monai.data import EndoFMClipReader
 
 
 def public_components() -> dict[str, set[str]]:
@@ -61,7 +62,7 @@ def test_registering_again_changes_nothing_and_keeps_what_others_added(monkeypat
     endofm_monai.register()
     endofm_monai.register()
     assert ComponentLocator.MOD_START == ("monai", "someone_else", "endofm_monai")
-    assert list(SUPPORTED_READERS).count("endofmclipreader") == 1
+    assert SUPPORTED_READERS["endofmclipreader"] is EndoFMClipReader
     assert "EndoFMClipReader" in {type(reader).__name__ for reader in LoadImage().readers}
 
 

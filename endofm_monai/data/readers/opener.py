@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import ImageReader
-from monai.transforms.io.array import SUPPORTED_READERS
 from monai.utils import MetaKeys, ensure_tuple
 from pydicom.misc import is_dicom
 
@@ -25,7 +24,7 @@ from endofm_monai.data.readers.nifti import NiftiReader
 from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.data.readers.video import VideoReader
 
-__all__ = ["EndoFMClipReader", "clip_metadata", "open_clip", "register_readers"]
+__all__ = ["EndoFMClipReader", "clip_metadata", "open_clip"]
 
 
 def open_clip(
@@ -93,7 +92,7 @@ def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:
 class EndoFMClipReader(ImageReader):
     """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``.
 
-    After :func:`register_readers` it is chosen by itself for video files. By name, as in
+    ``import endofm_monai`` lets it be chosen by itself for video files. By name, as in
     ``LoadImage(reader="EndoFMClipReader")``, it reads whatever :func:`endofm_monai.data.open_clip` opens.
 
     Args:
@@ -117,8 +116,3 @@ class EndoFMClipReader(ImageReader):
         with img as reader:
             indices = torch.arange(reader.probe().frames)
             return reader.read(indices).numpy(), clip_metadata(reader, indices)
-
-
-def register_readers() -> None:
-    """Add :class:`EndoFMClipReader` to the readers of MONAI's ``LoadImage``; calling it again changes nothing."""
-    SUPPORTED_READERS[EndoFMClipReader.__name__.lower()] = EndoFMClipReader

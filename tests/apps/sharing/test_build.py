@@ -54,7 +54,7 @@ def test_zip_is_complete_and_holds_the_weights(shared: Path) -> None:
     with zipfile.ZipFile(shared / "out" / "endofm_pretraining.zip") as archive:
         names = archive.namelist()
     documents = ("LICENSE", "docs/README.md", "docs/model_card.md", "docs/data_license.txt", "large_files.yml")
-    for name in ("configs/metadata.json", *documents, "models/model.pt", "endofm_monai/registry.py"):
+    for name in ("configs/metadata.json", *documents, "models/model.pt", "endofm_monai/__init__.py"):
         assert f"endofm_pretraining/{name}" in names
     assert not [name for name in names if "__pycache__" in name or "/eval/" in name]
     models = shared / "out" / "endofm_pretraining" / "models"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import EnsureChannelFirst, LoadImage
-from monai.transforms.io.array import SUPPORTED_READERS
 from PIL import Image
 from pydicom.examples import get_path
 
@@ -24,7 +23,6 @@ from endofm_monai.data import (
     NiftiReader,
     VideoReader,
     open_clip,
-    register_readers,
 )
 
 
@@ -116,11 +114,3 @@ def test_other_files_are_left_to_monai(tmp_path: Path) -> None:
     assert LoadImage()(tmp_path / "image.png").shape == (5, 4)
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), tmp_path / "volume.nii.gz")
     assert LoadImage()(tmp_path / "volume.nii.gz").shape == (4, 5, 6)
-
-
-def test_registering_twice_changes_nothing() -> None:
-    register_readers()
-    before = dict(SUPPORTED_READERS)
-    register_readers()
-    assert before == SUPPORTED_READERS
-    assert SUPPORTED_READERS["endofmclipreader"] is EndoFMClipReader
