@@ -11,8 +11,8 @@ from PIL import ExifTags
 from skimage.measure import label, regionprops
 
 from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.data.readers.images import as_shown, open_picture, picture_pages
 from endofm_monai.data.readers.paths import clip_images, natural_key
-from endofm_monai.data.readers.pictures import as_shown, open_picture, picture_pages
 
 __all__ = ["mask_boxes", "mask_files", "read_mask"]
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from endofm_monai.data import ClipInfo
-from endofm_monai.data.readers.pictures import rgb_pixels
+from endofm_monai.data.readers.images import rgb_pixels
 from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers.bundle import Bundle, load_predictor
 from endofm_monai.inferers.linking import BoxLinker

@@ -9,5 +9,4 @@ from endofm_monai.data.readers.nifti import *
 from endofm_monai.data.readers.opener import *
 from endofm_monai.data.readers.packets import *
 from endofm_monai.data.readers.paths import *
-from endofm_monai.data.readers.pictures import *
 from endofm_monai.data.readers.video import *

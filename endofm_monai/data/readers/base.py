@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +11,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-__all__ = [
-    "ClipInfo",
-    "ClipReadError",
-    "ClipReader",
-    "FrameRangeReader",
-    "clip_read_errors",
-    "first_frame",
-    "join_frames",
-    "split_frames",
-]
+from endofm_monai.data.readers.paths import join_frames
+
+__all__ = ["ClipInfo", "ClipReadError", "ClipReader", "FrameRangeReader", "clip_read_errors"]
 
 Reader = TypeVar("Reader", bound="ClipReader")
 
@@ -156,31 +148,6 @@ class ClipReader(ABC):
     @abstractmethod
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield index and pixels, uint8 RGB ``(H, W, 3)``, of the frames ``wanted`` (sorted, distinct)."""
-
-
-_RANGE = re.compile(r"#frames=(\d+)-(\d+)$")
-
-
-def join_frames(path: str, first: int, last: int) -> str:
-    """Name the frames ``first`` to ``last`` (both included, counted from 0) of a clip: ``video.mp4#frames=150-299``."""
-    return f"{path}#frames={first}-{last}"
-
-
-def split_frames(name: str) -> tuple[str, tuple[int, int] | None]:
-    """Take a name made by :func:`join_frames` apart: the path, and first and last frame or, of a whole clip, None.
-
-    A file that really has such a name is a whole clip.
-    """
-    found = _RANGE.search(name)
-    if found is None or os.path.exists(name):
-        return name, None
-    return name[: found.start()], (int(found[1]), int(found[2]))
-
-
-def first_frame(clip: object) -> int:
-    """Number in its video of the first frame of what may be a part of one."""
-    _, part = split_frames(clip) if isinstance(clip, str) else (clip, None)
-    return part[0] if part else 0
 
 
 class FrameRangeReader(ClipReader):

@@ -3,17 +3,106 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
 from endofm_monai.data.readers.paths import frame_images
-from endofm_monai.data.readers.pictures import open_picture, picture_pages, rgb_pixels
 
-__all__ = ["FramesReader"]
+__all__ = ["FramesReader", "open_picture", "picture_pages", "picture_size"]
+
+_PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
+_PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
+
+
+@contextmanager
+def open_picture(path: str | os.PathLike, kind: str = "image") -> Iterator[Image.Image]:
+    """Open a picture; whatever is wrong with it, then or while it is used, is a ``ClipReadError`` that names it."""
+    # Pillow maps a file that it opens by name into memory, and turned TIFF with the sides of what is shown.
+    with (
+        clip_read_errors(path, f"is not a readable {kind}"),
+        open(path, "rb") as file,
+        Image.open(file) as image,
+    ):
+        size = os.stat(path).st_size
+        if image.width * image.height > max(_PIXELS, _PIXELS_A_BYTE * size):
+            raise ValueError(f"claims {image.width}x{image.height} pixels, more than its {size} bytes can hold")
+        yield image
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data ask, and have 16-bit gray reach from black, 0, to white, 65535, in TIFF as well.
+
+    Pictures, masks and sizes are all read so.
+    """
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+    is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    if bits == 8 and tags.get(ExifTags.Base.SampleFormat, (1,))[0] == 2:
+        raise ValueError("its pixels are signed numbers of 8 bits, which have no known black")
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if is_negative and image.mode == "F":
+        raise ValueError("its white is 0, and its pixels, of type F, have no known black")
+    if image.mode.startswith("I;16") and (is_negative or bits < 16):  # Pillow sees to that in 8 bits only
+        levels = np.asarray(image).astype(np.uint32) * 65535 // (2**bits - 1)
+        image = Image.fromarray((65535 - levels if is_negative else levels).astype(np.uint16))
+    return image
+
+
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """Give the pixels of a picture as it is shown, uint8 ``(H, W, 3)``."""
+    if isinstance(image, TiffImageFile) and "'raw'" in str(image.tile):
+        tags, bits = image.tag_v2, ExifTags.Base.BitsPerSample
+        if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(tags.get(bits, (1,))) > 8:  # Pillow mixes up bytes
+            raise ValueError("its colors of 16 bits lie plane by plane; store them pixel by pixel, or compressed")
+    image = as_shown(image)
+    if image.mode.startswith("I;16"):  # PIL would clip instead of scale
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of type {image.mode} have no known range")
+    return np.asarray(image.convert("RGB"))
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Give the width and height of a picture as it is shown."""
+    with open_picture(path) as image:
+        return as_shown(image).size
+
+
+def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
+    """Find the pages of a TIFF stack, or the frames of an animation, that are shown.
+
+    Thumbnails and masks in a TIFF file are none, nor is the picture that stands for an animated PNG where it cannot be
+    played. Where the file breaks off there is one more page, which cannot be read.
+
+    Yields:
+        number of the page, for ``image.seek``, and how long it is shown, in milliseconds (0 where that is not stated).
+        Where an animation states 0 or 10 ms, browsers and FFmpeg show the frame for 100 ms.
+    """
+    if image.format not in _PAGED:
+        yield 0, 0.0
+        return
+    stated = getattr(image, "n_frames", 1) if image.format in ("WEBP", "PNG") else 1
+    for page in count():
+        try:
+            image.seek(page)
+            if image.format == "WEBP":
+                image.load()  # tells the time
+        except Exception as error:
+            if not isinstance(error, EOFError) or page < stated:
+                yield page, 0.0
+            return
+        is_aside = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.NewSubfileType, 0) & 0b101
+        is_stand_in = page == 0 and getattr(image, "default_image", False)
+        if not is_aside and not is_stand_in:
+            stated_time = image.info.get("duration")
+            yield page, float(stated_time or 0) if stated_time is None or stated_time > 10 else 100.0
 
 
 class FramesReader(ClipReader):

@@ -1,8 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,20 +16,26 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
 from pydicom.misc import is_dicom
 
-from endofm_monai.data.readers.base import (
-    ClipReader,
-    ClipReadError,
-    FrameRangeReader,
-    clip_read_errors,
+from endofm_monai.data.readers.base import ClipReader, ClipReadError, FrameRangeReader, clip_read_errors
+from endofm_monai.data.readers.dicom import open_dicom
+from endofm_monai.data.readers.images import FramesReader, open_picture, picture_pages
+from endofm_monai.data.readers.nifti import NiftiReader
+from endofm_monai.data.readers.paths import (
+    CLIP_SUFFIXES,
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    NIFTI_SUFFIXES,
+    VIDEO_SUFFIXES,
+    frame_images,
+    has_suffix,
+    natural_key,
     split_frames,
 )
-from endofm_monai.data.readers.dicom import open_dicom
-from endofm_monai.data.readers.images import FramesReader
-from endofm_monai.data.readers.nifti import NiftiReader
-from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.data.readers.video import VideoReader
 
-__all__ = ["EndoFMClipReader", "clip_metadata", "open_clip"]
+__all__ = ["EndoFMClipReader", "clip_metadata", "find_clips", "open_clip"]
+
+logger = logging.getLogger(__name__)
 
 
 def open_clip(
@@ -69,6 +80,70 @@ def _open_file(path: str, fps: float, threads: int) -> ClipReader:
     if has_suffix(path, DICOM_SUFFIXES) or (not has_suffix(path, VIDEO_SUFFIXES) and is_dicom(path)):
         return open_dicom(path, fps=fps, threads=threads)
     return VideoReader(path, threads=threads)
+
+
+def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
+    """Find the clips in a folder and below it, and log by suffix which files are not used.
+
+    A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
+    video are taken for thumbnails); where the first image holds several, as TIFF stacks do, each is a clip of its own.
+    DICOM files are often named by a number: a file without a suffix of letters is one if it begins as such. Hidden
+    files and folders are left out, and links to folders are not followed. The order is natural.
+    """
+    clips: list[Path] = []
+    unused: list[str] = []
+    for parent, names in _walk(folder):
+        files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
+        images = [] if files else frame_images(parent)
+        if images and not _holds_several(images[0]):
+            clips.append(Path(parent))
+        else:
+            clips += images or [Path(parent, name) for name in files]
+        unused += set(names).difference(files, (image.name for image in images))
+    _log_unused(folder, unused)
+    return sorted(clips, key=lambda clip: natural_key(str(clip)))
+
+
+def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """List the files in a folder and below it whose names end in one of ``suffixes``, and log which are not used."""
+    files = sorted(Path(parent, name) for parent, names in _walk(folder) for name in names)
+    _log_unused(folder, [path.name for path in files if not has_suffix(path, suffixes)])
+    return [path for path in files if has_suffix(path, suffixes)]
+
+
+def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+    """Give a folder and all below it, each with the names of its files, without what is hidden.
+
+    A folder that cannot be read is an error: its clips would be missing without a word.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield parent, [name for name in names if not name.startswith(".")]
+
+
+def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Log how many files of each suffix in a folder are not used, in one line."""
+    counts = Counter(os.path.splitext(name)[1].lower() or "without suffix" for name in names)
+    if counts:
+        kinds = sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in kinds[:10]) + ", ..." * (len(kinds) > 10)
+        logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {listed}")
+
+
+def _holds_several(image: Path) -> bool:
+    with suppress(ClipReadError), open_picture(image) as opened:
+        return len(list(islice(picture_pages(opened), 2))) > 1
+    return False
+
+
+def _is_nameless_dicom(path: Path) -> bool:
+    """Say whether a file whose name tells nothing is a DICOM image; ``DICOMDIR`` lists others and holds none."""
+    suffix = path.suffix[1:]
+    return (not suffix or suffix.isdecimal()) and path.name != "DICOMDIR" and path.is_file() and is_dicom(path)
 
 
 def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:

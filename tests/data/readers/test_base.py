@@ -19,7 +19,6 @@ from endofm_monai.data import (
     join_frames,
     load_datalist,
     open_clip,
-    split_frames,
 )
 from endofm_monai.transforms import LoadClipd
 
@@ -59,14 +58,6 @@ def test_a_range_outside_the_clip_is_refused(video, first, last):
         open_clip(f"{video}#frames={first}-{last}") as reader,
     ):
         reader.probe()
-
-
-def test_names_are_taken_apart_as_they_were_joined(tmp_path):
-    assert split_frames(join_frames("a/b.mp4", 150, 299)) == ("a/b.mp4", (150, 299))
-    assert split_frames("a/b.mp4") == ("a/b.mp4", None)
-    real = tmp_path / "odd.mp4#frames=1-2"
-    real.touch()
-    assert split_frames(str(real)) == (str(real), None)
 
 
 def test_the_datalist_checks_the_file_behind_a_range(video, tmp_path):

@@ -6,14 +6,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from pydicom.examples import get_path
 
-from endofm_monai.data import ClipReadError, find_clips, open_clip
-from endofm_monai.data.readers.paths import frame_images, list_files
+from endofm_monai.data import ClipReadError, join_frames, open_clip, split_frames
+from endofm_monai.data.readers.paths import frame_images
 from tests.support.pictures import write_pages
 
 
@@ -47,72 +45,9 @@ def test_a_frame_whose_link_leads_nowhere_is_named(tmp_path: Path) -> None:
         reader.read(range(reader.probe().frames))
 
 
-def test_clips_below_a_folder(tmp_path: Path) -> None:
-    make(
-        tmp_path,
-        *("b/case10.mp4", "b/case2.MKV", "b/thumbnail.png", "b/notes.txt"),
-        *("frames/1.png", "frames/2.png", "frames/more/video.avi"),
-        *("scan.nii.gz", "scan.nii", "cine.dcm", ".hidden.mp4", ".cache/video.mp4", "empty/readme.md"),
-    )
-    found = [path.relative_to(tmp_path).as_posix() for path in find_clips(tmp_path)]
-    expected = ["b/case2.MKV", "b/case10.mp4", "cine.dcm", "frames", "frames/more/video.avi", "scan.nii", "scan.nii.gz"]
-    assert found == expected
-
-
-def test_files_below_a_folder_without_hidden_ones(tmp_path: Path) -> None:
-    make(tmp_path, "b/2.png", "b/.thumbs/1.png", ".ipynb_checkpoints/3.png", "a.png", ".4.png")
-    assert list_files(tmp_path, (".png",)) == [tmp_path / "a.png", tmp_path / "b" / "2.png"]
-
-
-@pytest.mark.parametrize("find", [find_clips, lambda folder: list_files(folder, (".mp4",))])
-def test_a_folder_that_cannot_be_read_is_no_empty_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Any
-) -> None:
-    make(tmp_path, "a/1.mp4", "b/2.mp4")
-    scandir = os.scandir
-
-    def locked(folder: str) -> Any:  # also for who may read everything
-        if Path(folder) == tmp_path / "b":
-            raise PermissionError(13, "Permission denied", str(folder))
-        return scandir(folder)
-
-    monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(PermissionError, match="Permission denied: .*b"):
-        find(tmp_path)
-
-
-def test_dicom_files_without_a_suffix(tmp_path: Path) -> None:
-    make(tmp_path, "notes", "1.2.3.txt", "1.2.840.10008", "study/frames/1.png")
-    for name in ("IM_0001", "study/1.2.840.113619.7", "study/DICOMDIR", "study/.hidden", "report.pdf"):
-        shutil.copy(get_path("rgb_color"), tmp_path / name)
-    (tmp_path / "study" / "broken").symlink_to(tmp_path / "absent")
-    found = [path.relative_to(tmp_path).as_posix() for path in find_clips(tmp_path)]
-    assert found == ["IM_0001", "study/1.2.840.113619.7", "study/frames"]
-
-
-def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:
-    make(tmp_path, "a/video.mp4")
-    (tmp_path / "a" / "again").symlink_to(tmp_path)
-    assert find_clips(tmp_path) == [tmp_path / "a" / "video.mp4"]
-
-
-def test_recorders_suffixes_and_what_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    videos = ["00000.MTS", "00001.m2ts", "VTS_01_1.VOB", "rec.asf", "rec.mxf", "rec.flv", "rec.OGV", "rec.3gp"]
-    make(tmp_path, *videos, "thumb1.jpg", "thumb2.JPG", "index.bup", "LICENCE", ".hidden", "a/b.xyz", "c.d/e.xyz")
-    assert {path.name for path in find_clips(tmp_path)} == set(videos)
-    assert caplog.messages == [f"{tmp_path}: 6 files are not used: 2 .jpg, 2 .xyz, 1 .bup, 1 without suffix"]
-    caplog.clear()
-    assert len(list_files(tmp_path, (".jpg",))) == 2
-    assert caplog.messages[0].startswith(f"{tmp_path}: 12 files are not used: 2 .xyz, 1 .")
-    caplog.clear()
-    make(tmp_path / "frames", "1.png", "2.png")
-    assert find_clips(tmp_path / "frames") == [tmp_path / "frames"]
-    assert not caplog.messages
-
-
-def test_stacks_are_clips_of_their_own(tmp_path: Path) -> None:
-    pages = np.arange(3, dtype=np.uint8)[:, None, None, None].repeat(60, 1).reshape(3, 4, 5, 3)
-    for name, count in (("a/1.tif", 3), ("a/2.webp", 3), ("b/1.png", 1)):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        write_pages(tmp_path / name, pages[:count])
-    assert find_clips(tmp_path) == [tmp_path / "a" / "1.tif", tmp_path / "a" / "2.webp", tmp_path / "b"]
+def test_names_are_taken_apart_as_they_were_joined(tmp_path: Path) -> None:
+    assert split_frames(join_frames("a/b.mp4", 150, 299)) == ("a/b.mp4", (150, 299))
+    assert split_frames("a/b.mp4") == ("a/b.mp4", None)
+    real = tmp_path / "odd.mp4#frames=1-2"
+    real.touch()
+    assert split_frames(str(real)) == (str(real), None)

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data.readers.pictures import rgb_pixels
+from endofm_monai.data.readers.images import rgb_pixels
 from endofm_monai.utils.settings import check_number
 
 
