@@ -60,7 +60,7 @@ def test_what_is_slow_to_seek_is_encoded(write_video: Any, tmp_path: Path, name:
 
 def test_a_container_without_index(write_video: Any, tmp_path: Path, monkeypatch: Any) -> None:
     path = write_video(tmp_path / "a.mp4", options={"g": "12"})
-    monkeypatch.setattr("endofm_monai.data.readers.packets.PacketTable.position", lambda self, packet: None)
+    monkeypatch.setattr("endofm_monai.data.readers.container.PacketTable.position", lambda self, packet: None)
     assert choose_mode(SourceVideo("a", path)) == ("encode", "its container has no index to seek by")
 
 

@@ -3,10 +3,10 @@
 # ruff: noqa: F403
 
 from endofm_monai.data.readers.base import *
+from endofm_monai.data.readers.container import *
 from endofm_monai.data.readers.dicom import *
 from endofm_monai.data.readers.images import *
 from endofm_monai.data.readers.nifti import *
 from endofm_monai.data.readers.opener import *
-from endofm_monai.data.readers.packets import *
 from endofm_monai.data.readers.paths import *
 from endofm_monai.data.readers.video import *

@@ -11,9 +11,16 @@ import numpy as np
 from av.video.frame import PictureType
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
-from endofm_monai.data.readers.container import missing_bytes, open_container, video_stream
-from endofm_monai.data.readers.packets import PacketTable, RecentCache, file_key
-from endofm_monai.data.readers.times import film_times, mean_step
+from endofm_monai.data.readers.container import (
+    PacketTable,
+    RecentCache,
+    file_key,
+    film_times,
+    mean_step,
+    missing_bytes,
+    open_container,
+    video_stream,
+)
 
 __all__ = ["VideoReader"]
 
