@@ -27,13 +27,10 @@ class ClipReadError(ValueError):
 
 @contextmanager
 def clip_read_errors(path: str | os.PathLike[str], problem: str = "cannot be read") -> Iterator[None]:
-    """Turn whatever a library raises on the content of a file into one line, ``path: problem (reason)``.
+    """Turn whatever a library raises on the content of a file into a ``ClipReadError``: ``path: problem (reason)``.
 
     :meth:`ClipReader.probe`, :meth:`ClipReader.read` and ``open_clip`` do so for every reader; a reader uses it itself
     where it can say more than "cannot be read".
-
-    Raises:
-        ClipReadError: in place of any other exception; one that is raised inside passes as it is.
     """
     try:
         yield
@@ -63,11 +60,6 @@ class ClipReader(ABC):
 
     Args:
         path: names the clip in error messages: its file, its folder, or its first frame.
-
-    Example::
-
-        with open_clip("colonoscopy.mp4") as reader:
-            frames = reader.read([0, 10, 20])  # (3, 3, H, W), uint8
     """
 
     def __init__(self, path: str) -> None:
@@ -102,15 +94,11 @@ class ClipReader(ABC):
         Raises:
             ClipReadError: when a frame is outside the clip, cannot be decoded, or differs in size from the first one.
         """
-        info = self.probe()
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(int(index) for index in indices):
-            places.setdefault(index, []).append(place)
+        info, wanted = self.probe(), np.asarray(indices, np.int64)
         with clip_read_errors(self.path):
-            clip = np.empty((len(indices), info.height, info.width, 3), np.uint8)
-        for index, frame in self.stream(sorted(places)):
-            for place in places[index]:
-                clip[place] = frame
+            clip = np.empty((len(wanted), info.height, info.width, 3), np.uint8)
+        for index, frame in self.stream(np.unique(wanted).tolist()):
+            clip[wanted == index] = frame
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
     def stream(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -255,11 +255,9 @@ def film_times(clock: np.ndarray, step: float) -> np.ndarray:
 
 
 def mean_step(times: np.ndarray, tail: float) -> float:
-    """Give the seconds a frame takes on the mean; where frames were lost, the steps across the gaps do not count.
+    """Give the seconds a frame takes on the mean, by ``times`` of :func:`film_times`; the last one takes ``tail``.
 
-    Args:
-        times: float64 ``(frames,)``, as :func:`film_times` gives them.
-        tail: how long the last frame is shown.
+    Where frames were lost, the steps across the gaps do not count.
     """
     steps = np.diff(times)
     if not len(steps):

@@ -37,13 +37,7 @@ _GRAY_LEVELS = "PixelValueTransformationSequence", "FrameVOILUTSequence"  # in a
 
 
 def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) -> ClipReader:
-    """Open a DICOM file: one that holds a video stream (MPEG-2, H.264, H.265) as a video, any other frame by frame.
-
-    Args:
-        path: the file.
-        fps: frames per second, where the file does not state them.
-        threads: decoding threads for a video stream.
-    """
+    """Open a DICOM file: one that holds a video stream (MPEG-2, H.264, H.265) as a video, any other frame by frame."""
     path = os.fspath(path)
     with clip_read_errors(path, "is not a readable DICOM image"), open(path, "rb") as file:
         header = pydicom.dcmread(file, stop_before_pixels=True)
@@ -75,9 +69,9 @@ def stated_numbers(dataset: pydicom.Dataset, name: str) -> list[float]:
 
 
 def stated_rate(header: pydicom.Dataset) -> tuple[float | None, list[float]]:
-    """Give the frames per second: by what the file points to as the time between frames, else as it states them.
+    """Give the frames per second, and the seconds from each frame to the next where these are listed.
 
-    And the seconds from each frame to the next, where these are listed.
+    By what the file points to as the time between frames, else as it states them.
     """
     pointer = header.get("FrameIncrementPointer")
     for name in (keyword_for_tag(pointer) if isinstance(pointer, int) else "", *_RATES):
@@ -133,8 +127,7 @@ class DicomReader(ClipReader):
         with suppress(TypeError, ValueError):
             self._stated = max(1, int(header.get("NumberOfFrames") or 1))
         header.NumberOfFrames = self._stated
-        self._options: dict[str, Any] = {"pixel_keyword": "PixelData", "pixel_vr": kind}
-        self._options |= as_pixel_options(header)
+        self._options: dict[str, Any] = {"pixel_keyword": "PixelData", "pixel_vr": kind, **as_pixel_options(header)}
 
     def _probe(self) -> ClipInfo:
         header, stated = self._header, self._stated
@@ -214,8 +207,8 @@ class DicomReader(ClipReader):
     def _frame(self, file: BinaryIO, index: int) -> bytes:
         """Read a compressed frame."""
         file.seek(self._start)
-        keys = "number_of_frames", "extended_offsets"
-        return get_frame(file, index, **{key: self._options[key] for key in keys if key in self._options})
+        offsets = self._options.get("extended_offsets")
+        return get_frame(file, index, number_of_frames=self._options["number_of_frames"], extended_offsets=offsets)
 
     def _read_jpeg(self, data: bytes) -> np.ndarray:
         """Decode JPEG in color: markers, names of components and subsampling tell more than pydicom looks at."""

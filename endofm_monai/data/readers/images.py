@@ -55,8 +55,9 @@ def as_shown(image: Image.Image) -> Image.Image:
     return image
 
 
-def rgb_pixels(image: Image.Image) -> np.ndarray:
-    """Give the pixels of a picture as it is shown, uint8 ``(H, W, 3)``."""
+def rgb_pixels(image: Image.Image, page: int = 0) -> np.ndarray:
+    """Give the pixels of a page of a picture as it is shown, uint8 ``(H, W, 3)``."""
+    image.seek(page)
     if isinstance(image, TiffImageFile) and "'raw'" in str(image.tile):
         tags, bits = image.tag_v2, ExifTags.Base.BitsPerSample
         if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(tags.get(bits, (1,))) > 8:  # Pillow mixes up bytes
@@ -135,7 +136,7 @@ class FramesReader(ClipReader):
                 frames = len(self._pages)
                 fps = 1000 * frames / sum(shown) if frames > 1 and sum(shown) > 0 else fps
                 self._steps = [time / 1000 for time in shown[:-1]]
-            height, width = self._show(image, self._pages[0]).shape[:2]
+            height, width = rgb_pixels(image, self._pages[0]).shape[:2]
         return ClipInfo(frames, fps, height, width, duration=frames / fps)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -143,22 +144,17 @@ class FramesReader(ClipReader):
         if len(self._files) == 1:
             with open_picture(self._files[0]) as image:
                 for index in wanted:
-                    yield index, self._show(image, self._pages[index])
+                    yield index, rgb_pixels(image, self._pages[index])
             return
         for index in wanted:
             with open_picture(self._files[index]) as image:
                 (page, _), *more = islice(picture_pages(image), 2)
                 if more:
                     raise ClipReadError(f"{self._files[index]}: holds several images, but is one of several files")
-                frame = self._show(image, page)
+                frame = rgb_pixels(image, page)
             if frame.shape[:2] != (info.height, info.width):
                 raise ClipReadError(
                     f"{self._files[index]}: has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), but "
                     f"{self._files[0]} of the same clip has {info.height}x{info.width}"
                 )
             yield index, frame
-
-    @staticmethod
-    def _show(image: Image.Image, page: int) -> np.ndarray:
-        image.seek(page)
-        return rgb_pixels(image)

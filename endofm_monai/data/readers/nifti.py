@@ -4,6 +4,7 @@
 import math
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import nibabel
@@ -47,7 +48,6 @@ class NiftiReader(ClipReader):
                 "and 3 as a further axis for color"
             )
         self._frames = self._held(times[0] if times else 1)
-        self._range: tuple[float, float] | None = None
 
     def _open(self) -> None:
         """Open one file for all frames: else each would be unpacked from the beginning on."""
@@ -76,29 +76,26 @@ class NiftiReader(ClipReader):
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for index in wanted:
-            if self._image.ndim == 2:
-                frame = self._load(())
-            else:
-                frame = self._load((slice(None), slice(None)) + (0,) * self._depth + (index,))
+            part = (slice(None), slice(None), *[0] * self._depth, index)
+            frame = self._load(part[: self._image.ndim])  # of a single frame two
             if frame.dtype != np.uint8:
-                low, high = self._display_range()
+                low, high = self._display_range
                 scaled = (frame.astype(np.float64) - low) * (255 / (high - low) if high > low else 0)
                 frame = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
             if frame.ndim == 2:
                 frame = np.broadcast_to(frame[..., None], (*frame.shape, 3))
             yield index, frame.swapaxes(0, 1)
 
+    @cached_property
     def _display_range(self) -> tuple[float, float]:
-        if self._range is None:
-            low, high = float(self._image.header["cal_min"]), float(self._image.header["cal_max"])
-            if not -math.inf < low < high < math.inf:
-                values = self._load(())
-                values = values[np.isfinite(values)]
-                if not values.size:
-                    raise ClipReadError(f"{self.path}: has no finite value")
-                low, high = float(values.min()), float(values.max())
-            self._range = low, high
-        return self._range
+        low, high = float(self._image.header["cal_min"]), float(self._image.header["cal_max"])
+        if not -math.inf < low < high < math.inf:
+            values = self._load(())
+            values = values[np.isfinite(values)]
+            if not values.size:
+                raise ClipReadError(f"{self.path}: has no finite value")
+            low, high = float(values.min()), float(values.max())
+        return low, high
 
     def _load(self, part: tuple) -> np.ndarray:
         """Read a part of the array; colors, if any, are its last axis."""

@@ -61,25 +61,22 @@ def open_clip(
     """
     if not isinstance(source, (str, os.PathLike)):
         return FramesReader(source, fps=fps)
-    whole, frames = split_frames(os.fspath(source))
+    path = os.fspath(source)
+    whole, frames = split_frames(path)
     if frames is not None:
         return FrameRangeReader(open_clip(whole, fps=fps, threads=threads), *frames)
-    with clip_read_errors(source):
-        return _open_file(os.fspath(source), fps, threads)
-
-
-def _open_file(path: str, fps: float, threads: int) -> ClipReader:
-    if not os.path.exists(path):
-        raise ClipReadError(f"{path}: does not exist")
-    if os.path.isdir(path):
-        return FramesReader(path, fps=fps)
-    if has_suffix(path, IMAGE_SUFFIXES):
-        return FramesReader([path], fps=fps)
-    if has_suffix(path, NIFTI_SUFFIXES):
-        return NiftiReader(path, fps=fps)
-    if has_suffix(path, DICOM_SUFFIXES) or (not has_suffix(path, VIDEO_SUFFIXES) and is_dicom(path)):
-        return open_dicom(path, fps=fps, threads=threads)
-    return VideoReader(path, threads=threads)
+    with clip_read_errors(path):
+        if not os.path.exists(path):
+            raise ClipReadError(f"{path}: does not exist")
+        if os.path.isdir(path):
+            return FramesReader(path, fps=fps)
+        if has_suffix(path, IMAGE_SUFFIXES):
+            return FramesReader([path], fps=fps)
+        if has_suffix(path, NIFTI_SUFFIXES):
+            return NiftiReader(path, fps=fps)
+        if has_suffix(path, DICOM_SUFFIXES) or (not has_suffix(path, VIDEO_SUFFIXES) and is_dicom(path)):
+            return open_dicom(path, fps=fps, threads=threads)
+        return VideoReader(path, threads=threads)
 
 
 def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
@@ -127,11 +124,10 @@ def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
     """Log how many files of each suffix in a folder are not used, in one line."""
-    counts = Counter(os.path.splitext(name)[1].lower() or "without suffix" for name in names)
+    counts = Counter(sorted(os.path.splitext(name)[1].lower() or "without suffix" for name in names))
     if counts:
-        kinds = sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
-        listed = ", ".join(f"{count} {suffix}" for suffix, count in kinds[:10]) + ", ..." * (len(kinds) > 10)
-        logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {listed}")
+        kinds = [f"{count} {suffix}" for suffix, count in counts.most_common(10)] + ["..."] * (len(counts) > 10)
+        logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {', '.join(kinds)}")
 
 
 def _holds_several(image: Path) -> bool:
@@ -149,9 +145,8 @@ def _is_nameless_dicom(path: Path) -> bool:
 def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:
     """Describe the frames ``indices``, int64 ``(T,)``, of a clip as they are read, ``(3, T, H, W)``.
 
-    Returns:
-        what MONAI knows, ``filename_or_obj``, ``spatial_shape`` (T, H, W) and the channel's dimension; and
-        ``frame_indices``, ``frames`` (in the whole clip) and ``fps``.
+    By what MONAI knows, ``filename_or_obj``, ``spatial_shape`` (T, H, W) and the channel's dimension; and by
+    ``frame_indices``, ``frames`` (in the whole clip) and ``fps``.
     """
     info = reader.probe()
     return {
