@@ -68,11 +68,8 @@ def load_datalist(
             raise ValueError(f"{where} needs `image`, a path or a list of paths, found {listed}.")
         if missing := [key for key in required if item.get(key) is None]:
             raise ValueError(f"{where} has no {', '.join(missing)}, which this task needs: {item['image']}.")
-        for key in ("image", label_key):
-            if isinstance(item.get(key), list):
-                item[key] = [resolve_path(value, root, f"{where} {key}") for value in item[key]]
-            elif key in item:
-                item[key] = resolve_path(item[key], root, f"{where} {key}")
+        for key in [key for key in ("image", label_key) if key in item]:
+            item[key] = resolve_path(item[key], root, f"{where} {key}")
         first = seen.setdefault(str(item["image"]), index)
         if first != index:
             raise ValueError(f"{where} lists the same image as {section}[{first}]: {item['image']}.")
@@ -105,7 +102,9 @@ def _check_video(video: Any, where: str) -> None:
 
 
 def resolve_path(value: Any, root: str, where: str) -> Any:
-    """Make a path absolute, and check that it exists and lies in ``root``; leave what is no string as it is."""
+    """Make a path, or each of a list, absolute, and check that it exists and lies in ``root``; else leave the value."""
+    if isinstance(value, list):
+        return [resolve_path(each, root, where) for each in value]
     if not isinstance(value, str):
         return value
     path = os.path.normpath(os.path.join(root, value))

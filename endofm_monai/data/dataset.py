@@ -133,8 +133,7 @@ class EpochSampler(DistributedSampler):
 
     Args:
         dataset: the dataset to draw from.
-        shuffle: draw a new order each epoch.
-        seed: seed of the orders.
+        shuffle: draw a new order each epoch, by ``seed``.
         repeats: how often an epoch sees each clip, each time otherwise augmented; where clips are few, the workers are
             then started less often.
     """
@@ -192,12 +191,8 @@ class ClipLoader(DataLoader):
     workers survive a SIGTERM for the whole process group, so that the training can finish its step and save.
 
     Args:
-        dataset: the clips.
-        batch_size: clips of a batch.
-        shuffle: load them in the orders of an :class:`EpochSampler`; otherwise in their own.
-        seed: seed of the orders.
+        shuffle: load the clips in the orders of an :class:`EpochSampler` with ``seed``; otherwise in their own.
         repeats: see :class:`EpochSampler`.
-        num_workers: processes that load clips.
         device: where the batches go: for a GPU they are put into memory that is copied from quickly.
         drop_last: whether to leave out a last batch that is not full; by default with ``shuffle``.
     """
@@ -235,13 +230,11 @@ class FeatureCache(ClipDataset):
     be the same in every epoch: no random transforms.
 
     Args:
-        data: items, see :class:`ClipDataset`.
-        transform: transforms that load and prepare an item.
+        data: see :class:`ClipDataset`, as ``transform``.
         network: a network whose ``features`` takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
             :class:`endofm_monai.networks.nets.EndoFMClassifier`.
         device: where the network is.
         batch_size: clips that are computed at once.
-        num_workers: processes that read clips.
     """
 
     def __init__(
@@ -266,8 +259,7 @@ class FeatureCache(ClipDataset):
         self._items: list[dict[str, Any]] = []
         with eval_mode(network):  # which also turns gradients off
             for items in tqdm(loader, "Computing features", unit="batch", disable=None):
-                read = [item for item in items if "broken" not in item]
-                if read:
+                if read := [item for item in items if "broken" not in item]:
                     batch = torch.stack([convert_to_tensor(item[CommonKeys.IMAGE], track_meta=False) for item in read])
                     features = network.features(batch.to(device)).float().cpu()
                     for item, feature in zip(read, features, strict=True):

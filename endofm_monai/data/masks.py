@@ -24,12 +24,7 @@ _NOISE = 8  # levels by which JPEG changes even areas
 def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
     """Give the mask files of a clip's frames: one list of them, a single one, or those of a folder in natural order.
 
-    Args:
-        masks: the files, or the file or folder.
-        clip: what :func:`endofm_monai.data.open_clip` opens.
-
-    Raises:
-        ClipReadError: when a folder's masks have names of frames, but not each that of its own.
+    A folder's masks that have names of frames, but not each that of its own, are a ``ClipReadError``.
     """
     if not isinstance(masks, (str, os.PathLike)):
         return masks
@@ -61,10 +56,7 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
             the outline are split at 127.
 
     Returns:
-        bool array ``(H, W)``.
-
-    Raises:
-        ClipReadError: when it is no readable image, or which values are foreground is not clear; it names those found.
+        bool array ``(H, W)``; where which values are foreground is not clear, a ``ClipReadError`` names them.
     """
     with open_picture(path, "mask") as opened:
         pages = [page for page, _ in picture_pages(opened)]
@@ -109,14 +101,9 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
 
 
 def mask_boxes(mask: np.ndarray, min_area: int = 30) -> list[list[int]]:
-    """Give the boxes of the separate regions of a mask.
+    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for each separate region of a mask, bool ``(H, W)``.
 
-    Args:
-        mask: bool array ``(H, W)``.
-        min_area: smallest region in pixels; smaller ones are specks.
-
-    Returns:
-        ``[x1, y1, x2, y2]`` for each region, x2 and y2 exclusive.
+    Regions of less than ``min_area`` pixels are specks.
     """
     regions = [region for region in regionprops(label(mask, connectivity=2)) if region.area >= min_area]
     return [[int(x1), int(y1), int(x2), int(y2)] for y1, x1, y2, x2 in (region.bbox for region in regions)]

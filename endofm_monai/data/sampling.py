@@ -150,12 +150,9 @@ class SupportSampler(FrameSampler):
         return torch.tensor([key, *islice(cycle(self.supports(key, info.frames, random)), self.num_supports)])
 
     def supports(self, index: int, frames: int, random: Random | None = None) -> list[int]:
-        """Numbers of the frames that support frame ``index``.
+        """Numbers of the frames that support frame ``index`` of a video (or so far of a stream) of ``frames`` frames.
 
-        Args:
-            index: the frame.
-            frames: number of frames of the video, or so far of the stream.
-            random: where random numbers are drawn from; by default what the seed and ``index`` alone decide.
+        They are drawn by ``random``; by default the seed and ``index`` alone decide.
         """
         random = random or np.random.default_rng([self.seed, index])
         last = min(index + self.window, frames - 1) if self.mode == "offline" else index

@@ -46,12 +46,7 @@ def hush_engines() -> None:
 
 
 def run_from_command_line(commands: Any, **options: Any) -> None:
-    """Make one function, or several by name, what a script does; an error that says all ends it with one line.
-
-    Args:
-        commands: see ``fire.Fire``.
-        options: further arguments of ``fire.Fire``.
-    """
+    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line."""
     try:
         fire.Fire(commands, **options)
     except KeyboardInterrupt:
@@ -134,12 +129,7 @@ def _describe(error: BaseException) -> tuple[str, bool]:
 
 @contextmanager
 def name_memory_errors(what: Callable[[], str], advice: str) -> Iterator[None]:
-    """Turn every way of having too little memory into a ``MemoryError`` that names what was being done.
-
-    Args:
-        what: says it, when it happens.
-        advice: what to change.
-    """
+    """Turn every way of having too little memory into a ``MemoryError`` that says ``what`` was done, with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

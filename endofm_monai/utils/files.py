@@ -102,16 +102,8 @@ def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path to write to, which takes the place of ``path`` only after a complete write.
 
-    A killed process or a full disk leaves the former file at ``path`` as it was.
-
-    Args:
-        path: the file to write; missing parent folders are made.
-
-    Yields:
-        a path in the same folder, with the same suffix.
-
-    Raises:
-        OSError: when the folder cannot be made or the disk is full; the message names ``path``.
+    A killed process or a full disk leaves the former file at ``path`` as it was. The temporary path has the same
+    suffix and the same folder, which is made where it is missing. An ``OSError`` names ``path``.
 
     Example::
 
