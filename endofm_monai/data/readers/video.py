@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Collection, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import av
@@ -85,7 +85,7 @@ class VideoReader(ClipReader):
 
     def _open(self) -> None:
         with clip_read_errors(self.path, "is not a readable video"):
-            self._key = None if self._file else file_key(self.path)
+            self._key = None if self._file else (*file_key(self.path), self._fps)
             self._container = open_container(self.path, self._file)
         stream = video_stream(self._container)
         if stream is None or stream.codec_context is None:
@@ -251,10 +251,7 @@ class VideoReader(ClipReader):
 
         Each carries its position as its time, and hands it on to the frame that is decoded from it.
         """
-        while self._position < stop:
-            packet = next(self._packets, None)
-            if packet is None:
-                return
+        for packet in islice(self._packets, max(stop - self._position, 0)):
             packet.pts = self._position
             self._position += 1
             yield packet

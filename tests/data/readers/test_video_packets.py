@@ -111,6 +111,12 @@ def test_the_rate_of_a_bare_stream_is_what_it_states(tmp_path: Path, name: str, 
         np.testing.assert_allclose(reader.times(), np.arange(12) / rate)
 
 
+def test_the_rate_that_is_given_counts_when_a_bare_stream_is_opened_again(tmp_path: Path, write_video: Any) -> None:
+    options = {"x265-params": "log-level=none:vui-timing-info=0"}
+    path = write_video(tmp_path / "bare.hevc", "libx265", frames=4, options=options)
+    assert [VideoReader(path, fps=fps).probe().fps for fps in (50.0, 10.0)] == [50, 10]
+
+
 def test_a_damaged_beginning_does_not_shift_the_others(
     frames_of: Any, decode_everything: Any, tmp_path: Path, write_video: Any
 ) -> None:
