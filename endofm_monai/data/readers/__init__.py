@@ -3,7 +3,6 @@
 # ruff: noqa: F403
 
 from endofm_monai.data.readers.base import *
-from endofm_monai.data.readers.container import *
 from endofm_monai.data.readers.dicom import *
 from endofm_monai.data.readers.images import *
 from endofm_monai.data.readers.nifti import *

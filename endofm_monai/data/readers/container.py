@@ -18,8 +18,6 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-__all__ = ["PacketTable", "RecentCache", "file_key"]
-
 # Formats that hold their frames themselves. Playlists and image patterns (HLS, DASH, ffconcat, SDP, IMF, image2, ...),
 # by whatever name, would have FFmpeg read files that nobody named.
 _FORMATS = (
