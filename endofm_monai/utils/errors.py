@@ -21,6 +21,8 @@ import monai
 import torch
 from tqdm import tqdm
 
+__all__ = ["INTERRUPTED", "cause_of", "name_memory_errors", "run_from_command_line"]
+
 WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")  # MONAI's
 SPEAKING = tuple(os.path.join(os.path.dirname(path), "") for path in (monai.__file__, str(Path(__file__).parent)))
 _SIGNS = ("allocate memory", "out of memory", "ALLOC_FAILED")  # torch has no class of its own for the CPU and cuBLAS

@@ -23,6 +23,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+__all__ = [
+    "TEMPORARY_PREFIX", "atomic_path", "check_writable", "hold_folder", "open_zip", "printable", "read_csv",
+    "read_json", "read_text", "remove_leftovers", "sha256", "temporary_prefix", "write_csv", "write_json",
+]  # fmt: skip
+
 T = TypeVar("T")
 TEMPORARY_PREFIX = f".endofm-{zlib.crc32(platform.node().encode()):08x}-"
 """What the names of this machine's temporary files begin with; the number of the process follows."""

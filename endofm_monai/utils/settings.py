@@ -20,6 +20,8 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from endofm_monai.utils.errors import show_tracebacks
 
+__all__ = ["as_class_names", "as_device", "check_run", "check_settings", "nearest_key"]
+
 logger = logging.getLogger(__name__)
 
 RUN_IDS = ("initialize", "run", "finalize")
