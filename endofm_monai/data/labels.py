@@ -210,6 +210,6 @@ def class_weights(
 
 def _count(items: Sequence[dict[str, Any]], num_classes: int) -> list[float]:
     """Number of items of each class."""
-    labels = (item["label"] for item in items)
     one_hot = torch.eye(num_classes)
-    return sum(label if torch.is_tensor(label) else one_hot[label] for label in labels).tolist()
+    labels = [label if torch.is_tensor(label) else one_hot[label] for label in (item["label"] for item in items)]
+    return torch.stack(labels).sum(dim=0).tolist()
