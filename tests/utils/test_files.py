@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from endofm_monai.utils import (
     read_json,
     read_text,
     remove_leftovers,
+    sha256,
     temporary_prefix,
     write_csv,
     write_json,
@@ -125,3 +127,16 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
         assert caught.value.filename == str(folder)
     check_writable(tmp_path / "a" / "b")
     assert not list((tmp_path / "a" / "b").iterdir())
+
+
+def test_files_are_hashed_one_after_another(tmp_path):
+    parts = [b"a" * (1 << 20), b"b" * 3, b""]
+    for number, part in enumerate(parts):
+        (tmp_path / str(number)).write_bytes(part)
+    assert sha256([tmp_path / "0", tmp_path / "1", tmp_path / "2"]) == hashlib.sha256(b"".join(parts)).hexdigest()
+    assert sha256([]) == hashlib.sha256().hexdigest()
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        sha256([tmp_path / "absent"])
