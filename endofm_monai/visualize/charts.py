@@ -19,12 +19,9 @@ from endofm_monai.visualize.figure import attention_heat, new_figure, rgb_frames
 
 
 def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: str | os.PathLike) -> Figure:
-    """Draw confusion matrices side by side: counts, colored by the share of their true class.
+    """Draw confusion matrices side by side, each below its title: counts, colored by the share of their true class.
 
-    Args:
-        matrices: by title, counts ``(C, C)`` with true classes in rows and predicted ones in columns.
-        class_names: names of the classes.
-        path: the picture to write.
+    They are ``(C, C)``, with true classes in rows and predicted ones in columns.
     """
     side = 1.4 + 0.5 * len(class_names)
     figure = new_figure(side * len(matrices), side)
@@ -88,29 +85,26 @@ def plot_timeline(
     curves.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
     for column, (seconds, frame, attention) in enumerate(key_frames):
-        height, width = frame.shape[1:]
         heat = attention_heat(attention[None], frame[:, None])[0]
-        pair = [figure.add_subplot(grid[row, column]) for row in (1, 2)]
-        for axes in pair:
-            axes.imshow(rgb_frames(frame[:, None])[0])
-            axes.set_axis_off()
-        pair[0].set_title(f"{seconds:.1f} s", fontsize=8, pad=3)
-        show_heat(pair[1], heat, max(float(np.quantile(heat, 0.995)), 2.0), height, width)
+        plain, heated = (figure.add_subplot(grid[row, column]) for row in (1, 2))
+        show_heat(plain, heated, rgb_frames(frame[:, None])[0], heat, heat)
+        plain.set_title(f"{seconds:.1f} s", fontsize=8, pad=3)
     return save_figure(figure, path)
 
 
 def plot_curves(curves: Mapping[str, Sequence[float]], limits: Mapping[str, float], path: str | os.PathLike) -> Figure:
     """Draw a panel for each series of values, one an epoch, with a dotted line at its limit, if it has one."""
     columns = min(len(curves), 3)
-    figure = new_figure(2.4 * columns, 1.8 * math.ceil(len(curves) / columns))
-    panels = figure.subplots(math.ceil(len(curves) / columns), columns, squeeze=False).flat
-    for axes, (name, values) in zip(panels, curves.items(), strict=False):
+    rows = math.ceil(len(curves) / columns)
+    figure = new_figure(2.4 * columns, 1.8 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for (name, values), axes in zip(curves.items(), panels, strict=False):
         axes.plot(range(1, len(values) + 1), values, marker="." if len(values) < 20 else "", linewidth=1.2)
         if name in limits:
             axes.axhline(limits[name], color="0.4", linewidth=0.8, linestyle=":")
         axes.set_title(name.replace("_", " "), fontsize=8)
         axes.tick_params(labelsize=6)
-    for axes in list(panels)[len(curves) :]:
+    for axes in panels:  # that are left
         axes.set_axis_off()
     return save_figure(figure, path)
 

@@ -79,13 +79,10 @@ def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_globa
 
 def _strip(frames: np.ndarray) -> np.ndarray:
     """Frames ``(T, H, W, 3)`` side by side on white, with room for ``MAX_FRAMES``: ``(H, W', 3)``."""
-    _, height, width, _ = frames.shape
+    width = frames.shape[2]
     gap = width // 24
-    strip = np.ones((height, MAX_FRAMES * (width + gap) - gap, 3))
-    for index, frame in enumerate(frames):
-        start = index * (width + gap)
-        strip[:, start : start + width] = frame
-    return strip
+    padded = np.pad(frames, [(0, MAX_FRAMES - len(frames)), (0, 0), (0, gap), (0, 0)], constant_values=1)
+    return np.concatenate(padded, axis=1)[:, : MAX_FRAMES * (width + gap) - gap]
 
 
 def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
@@ -109,10 +106,15 @@ def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
     return relative.unflatten(1, (rows, columns)).numpy()
 
 
-def show_heat(axes: Axes, heat: np.ndarray, scale: float, height: int, width: int) -> AxesImage:
-    """Lay the heat map ``(rows, columns)`` of a frame of ``height`` x ``width`` pixels over its picture."""
+def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, maps: np.ndarray) -> AxesImage:
+    """Show a frame ``(H, W, 3)`` twice, secondly below its heat map ``(rows, columns)``; ``maps`` share a scale."""
+    scale = max(float(np.quantile(maps, 0.995)), 2.0)  # few patches exceed it, and uniform attention is no peak
+    for axes in (plain, heated):
+        axes.imshow(frame)
+        axes.set_axis_off()
+    height, width = frame.shape[:2]
     extent, alpha = (-0.5, width - 0.5, height - 0.5, -0.5), 0.8 * heat.clip(0, scale) / scale
-    return axes.imshow(heat, "inferno", alpha=alpha, vmin=0, vmax=scale, extent=extent, interpolation="bilinear")
+    return heated.imshow(heat, "inferno", alpha=alpha, vmin=0, vmax=scale, extent=extent, interpolation="bilinear")
 
 
 def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
@@ -128,16 +130,11 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
     _, num_frames, height, width = frames.shape
     heat = attention_heat(attention, frames)
     shown = pick_frames(num_frames)
-    # a few patches may exceed the scale, lest one hides the others; uniform attention shall not look like a peak
-    scale = max(np.quantile(heat[shown], 0.995), 2.0)
     figure = new_figure(len(shown) + 0.6, 2 * height / width + 0.3)
     axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, (index, frame) in enumerate(zip(shown, rgb_frames(frames[:, shown]), strict=True)):
-        for panel in axes[:, column]:
-            panel.imshow(frame)
-            panel.set_axis_off()
-        axes[0, column].set_title(f"frame {index + 1}", fontsize=8, pad=3)
-        overlay = show_heat(axes[1, column], heat[index], scale, height, width)
+    for (plain, heated), index, frame in zip(axes.T, shown, rgb_frames(frames[:, shown]), strict=True):
+        overlay = show_heat(plain, heated, frame, heat[index], heat[shown])
+        plain.set_title(f"frame {index + 1}", fontsize=8, pad=3)
     bar = figure.colorbar(overlay, ax=axes[1], fraction=0.05, pad=0.01, extend="max")
     bar.ax.tick_params(labelsize=6)
     bar.set_label("attention / uniform", fontsize=7)

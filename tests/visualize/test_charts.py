@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from endofm_monai.visualize import KeyFrame, plot_confusion, plot_embeddings, plot_timeline
+from endofm_monai.visualize import KeyFrame, plot_confusion, plot_curves, plot_embeddings, plot_timeline
 
 
 def test_confusion_shows_every_count(tmp_path):
@@ -40,6 +40,14 @@ def test_timeline_shows_curves_and_key_frames(tmp_path):
     assert np.unravel_index(heat.argmax(), heat.shape) == (0, 2)
     assert heat.max() == pytest.approx(7.0)
     assert imread(path).shape[0] > 500
+
+
+def test_curves_have_a_panel_each_and_none_is_left_empty(tmp_path):
+    curves = {name: [3.0, 2.0, 1.0] for name in ("loss", "lr", "spread", "effective_rank")}
+    figure = plot_curves(curves, {"loss": 2.5}, tmp_path / "curves.png")
+    assert [axes.get_title() for axes in figure.axes if axes.axison] == ["loss", "lr", "spread", "effective rank"]
+    assert len(figure.axes[0].lines) == 2  # with the limit
+    assert len(figure.axes[1].lines) == 1
 
 
 def embeddings_of(clips: int) -> np.ndarray:
