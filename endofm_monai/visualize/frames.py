@@ -20,11 +20,7 @@ COLORS = ((60, 160, 255), (255, 160, 60), (220, 90, 220), (250, 220, 60))  # of 
 
 
 def draw_boxes(
-    frame: np.ndarray,
-    box: torch.Tensor,
-    label: torch.Tensor,
-    score: torch.Tensor | None = None,
-    class_names: Sequence[str] = ("polyp",),
+    frame: np.ndarray, box: torch.Tensor, label: torch.Tensor, score: torch.Tensor, class_names: Sequence[str]
 ) -> np.ndarray:
     """Draw boxes with class and score on a frame.
 
@@ -32,14 +28,14 @@ def draw_boxes(
         frame: uint8 RGB ``(H, W, 3)``, which stays as it is.
         box: ``(D, 4)``, xyxy in pixels.
         label: classes ``(D,)``, from 1.
-        score: scores ``(D,)``; without them the boxes are drawn as true ones, in green.
+        score: scores ``(D,)``.
         class_names: names of the classes, from 1 on.
     """
     if len(box) == 0:
         return frame.copy()
-    names = [class_names[int(index) - 1] for index in label]
-    texts = names if score is None else [f"{name} {value:.2f}" for name, value in zip(names, score, strict=True)]
-    colors = [TRUTH if score is None else COLORS[(int(index) - 1) % len(COLORS)] for index in label]
+    classes = [int(index) - 1 for index in label]
+    texts = [f"{class_names[index]} {value:.2f}" for index, value in zip(classes, score, strict=True)]
+    colors = [COLORS[index % len(COLORS)] for index in classes]
     image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
     width = max(1, round(min(frame.shape[:2]) / 150))
     last = torch.maximum(box[:, 2:] - 1, box[:, :2])  # the last row and column of a box are inside it
@@ -72,7 +68,7 @@ def overlay_mask(
 def plot_masks(
     frames: torch.Tensor,
     prediction: torch.Tensor,
-    truth: torch.Tensor | None,
+    truth: torch.Tensor,
     path: str | os.PathLike,
     numbers: Sequence[int] | None = None,
 ) -> Figure:
@@ -83,31 +79,26 @@ def plot_masks(
     Args:
         frames: ``(3, T, H, W)``; uint8, or float32 normalized as for pre-training.
         prediction: boolean or 0/1 ``(T, H, W)``.
-        truth: likewise, or None if it is unknown; then only the prediction is drawn.
+        truth: likewise.
         path: the picture to write.
         numbers: those of the frames in their video, from 0, if they are not all of it.
     """
     shown = pick_frames(frames.shape[1])
     numbers = range(frames.shape[1]) if numbers is None else numbers
     pictures = (rgb_frames(frames[:, shown]) * 255).round().astype(np.uint8)
-    predicted = prediction[shown].cpu().numpy().astype(bool)
-    rows = {"image": list(pictures)}
-    rows["prediction"] = [overlay_mask(*pair) for pair in zip(pictures, predicted, strict=True)]
-    if truth is not None:
-        triples = list(zip(pictures, predicted, truth[shown].cpu().numpy().astype(bool), strict=True))
-        rows = {"image": rows["image"], "truth": [overlay_mask(p, t, TRUTH) for p, _, t in triples], **rows}
-        rows["difference"] = [
-            overlay_mask(overlay_mask(picture, found & ~true, EXCESS, 0.6), true & ~found, MISSED, 0.6)
-            for picture, found, true in triples
-        ]
+    predicted, true = (masks[shown].cpu().numpy().astype(bool) for masks in (prediction, truth))
+    names = ("image", "truth", "prediction", "difference")
     height, width = pictures.shape[1:3]
-    figure = new_figure(len(shown) + 0.2, len(rows) * height / width + 0.2)
-    axes = figure.subplots(len(rows), len(shown), squeeze=False)
-    for panels, (name, images) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(panels, images, strict=True):
-            axis.imshow(image)
+    figure = new_figure(len(shown) + 0.2, len(names) * height / width + 0.2)
+    axes = figure.subplots(len(names), len(shown), squeeze=False)
+    for column, index, image, found, wanted in zip(axes.T, shown, pictures, predicted, true, strict=True):
+        excess = overlay_mask(image, found & ~wanted, EXCESS, 0.6)
+        difference = overlay_mask(excess, wanted & ~found, MISSED, 0.6)
+        drawn = (image, overlay_mask(image, wanted, TRUTH), overlay_mask(image, found), difference)
+        for axis, picture in zip(column, drawn, strict=True):
+            axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
-        panels[0].set_ylabel(name, fontsize=7)
-    for axis, index in zip(axes[0], shown, strict=True):
-        axis.set_title(f"frame {numbers[index] + 1}", fontsize=7, pad=2)
+        column[0].set_title(f"frame {numbers[index] + 1}", fontsize=7, pad=2)
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(name, fontsize=7)
     return save_figure(figure, path)

@@ -30,20 +30,22 @@ def test_sizes_must_agree():
         overlay_mask(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), bool))
 
 
-@pytest.mark.parametrize(("has_truth", "rows"), [(True, 4), (False, 2)])
-def test_plot_has_a_row_for_each_mask(tmp_path, has_truth, rows):
+def test_plot_has_a_row_for_each_mask(tmp_path):
     frames = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
     mask = torch.zeros(3, 32, 32)
     mask[:, 8:20, 8:20] = 1
-    figure = plot_masks(frames, mask, torch.zeros_like(mask) if has_truth else None, tmp_path / "masks.png")
-    assert len(figure.axes) == 3 * rows
+    figure = plot_masks(frames, mask, torch.zeros_like(mask), tmp_path / "masks.png", [0, 5, 9])
+    assert len(figure.axes) == 3 * 4
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["frame 1", "frame 6", "frame 10"]
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["image", "truth", "prediction", "difference"]
     assert (tmp_path / "masks.png").stat().st_size > 1000
-    if has_truth:  # all of the prediction is in excess
-        difference = figure.axes[-1].images[0].get_array()
-        assert difference[14, 14, 0] > difference[14, 14, 1]
+    image, truth, prediction, difference = (axes.images[0].get_array() for axes in figure.axes[::3])
+    assert (image == truth).all()
+    assert prediction[14, 14, 2] > prediction[14, 14, 0]
+    assert difference[14, 14, 0] > difference[14, 14, 1]  # all of the prediction is in excess
 
 
 def test_a_box_of_one_pixel_is_drawn():
     box = torch.tensor([[0.3, 0.3, 1.3, 1.3]])  # in float32 its width is less than 1
-    drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), box, torch.tensor([1]))
+    drawn = draw_boxes(np.zeros((20, 20, 3), np.uint8), box, torch.tensor([1]), torch.tensor([0.5]), ["polyp"])
     assert drawn[:2, :2].any()
