@@ -24,7 +24,7 @@ from endofm_monai.networks import unwrap
 from endofm_monai.utils import read_json, write_json
 from endofm_monai.visualize import plot_curves, plot_embeddings
 from endofm_monai.visualize.charts import MIN_CLIPS
-from endofm_monai.visualize.page import Section, write_page
+from endofm_monai.visualize.page import Section, table, write_page
 
 logger = logging.getLogger(__name__)
 
@@ -137,14 +137,14 @@ class LearningReport:
             curves, {"loss": record["uniform"], "teacher_entropy": record["uniform"]}, self.folder / "curves.png"
         )
         before, after = record["before"], record["after"]
-        table = [("", "before", "after"), *((name, f"{before[name]:.3f}", f"{after[name]:.3f}") for name in before)]
+        scores = [(name, f"{before[name]:.3f}", f"{after[name]:.3f}") for name in before]
         meaning = MEANING.format(videos=record["videos"], chance=1 / record["videos"])
         share = epochs[-1]["loss"] / record["uniform"]
         health = f"The loss ends at {share:.0%} of that of uniform targets, which the dotted lines show."
         latest = {name: sorted((self.folder / name).glob("*.png"))[-1:] for name in ("views", "attention")}
         maps = [self.folder / f"embeddings_{when}.png" for when in ("before", "after")]
         sections = [
-            Section("What it can do", meaning, table),
+            Section("What it can do", meaning, body=table(["", "before", "after"], scores)),
             Section("Loss and health", health, pictures=[self.folder / "curves.png"]),
             Section("Test videos before and after", pictures=[path for path in maps if path.exists()]),
             Section("Views of a clip", pictures=latest["views"]),

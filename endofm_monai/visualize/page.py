@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -22,28 +22,26 @@ td:first-child, th:first-child { text-align: left; } footer { margin-top: 3rem; 
 
 @dataclass
 class Section:
-    """A part of a page: a text, a table whose first row is its head, PNG pictures, HTML; each may be absent."""
+    """A part of a page: a text, PNG pictures, HTML; each may be absent."""
 
     heading: str
     text: str = ""
-    table: Sequence[Sequence[object]] = ()
     pictures: Sequence[PathLike] = ()
     body: str = ""  # HTML
 
     def html(self) -> str:
         """The part as HTML, with the pictures within it."""
-        rows = [[f"<td>{escape(str(cell))}</td>" for cell in row] for row in self.table]
-        table = "".join(f"<tr>{''.join(row)}</tr>\n" for row in rows)
-        images = [base64.b64encode(Path(picture).read_bytes()).decode() for picture in self.pictures]
-        return "\n".join(
-            [
-                f"<h2>{escape(self.heading)}</h2>",
-                *([f"<p>{escape(self.text)}</p>"] if self.text else []),
-                *([f"<table>\n{table}</table>"] if table else []),
-                *(f'<img alt="{escape(self.heading)}" src="data:image/png;base64,{image}">' for image in images),
-                *([self.body] if self.body else []),
-            ]
-        )
+        heading, text = escape(self.heading), escape(self.text)
+        images = (base64.b64encode(Path(picture).read_bytes()).decode() for picture in self.pictures)
+        shown = (f'<img alt="{heading}" src="data:image/png;base64,{image}">' for image in images)
+        return "\n".join(filter(None, [f"<h2>{heading}</h2>", text and f"<p>{text}</p>", *shown, self.body]))
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], style: str = "") -> str:
+    """A table whose cells are HTML, for the ``body`` of a :class:`Section`."""
+    lines = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows]
+    names = f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>\n" if head else ""
+    return f'<table class="{style}">{names}{"".join(lines)}</table>'
 
 
 def write_page(

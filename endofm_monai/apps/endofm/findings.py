@@ -79,13 +79,7 @@ def status_of(folder: Path, task: str, name: str) -> str:
 
 
 def read_findings(folder: Path, tasks: Sequence[str], item: Mapping[str, Any]) -> VideoFindings:
-    """Read what is known of a video.
-
-    Args:
-        folder: with a folder of results of each task.
-        tasks: those to read.
-        item: the video, see :func:`endofm_monai.data.list_videos`.
-    """
+    """Read what the folders of tasks in ``folder`` say of a video, see :func:`endofm_monai.data.list_videos`."""
     name = item["name"]
     video = VideoFindings(name, {task: status_of(folder, task, name) for task in RESULTS_DIRS if task in tasks})
     done = [task for task, status in video.statuses.items() if status == "ok"]

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from endofm_monai.apps.endofm import parts
 from endofm_monai.apps.endofm.report import write_report
 from endofm_monai.data import list_videos
 
@@ -35,7 +34,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(params=["embedded", "beside"])
 def page(request, results, blob, browser, tmp_path, monkeypatch) -> Iterator[Any]:
     """The page of the video, which in the end must not have complained or asked for anything but files."""
-    monkeypatch.setattr(parts, "EMBEDDED", parts.EMBEDDED if request.param == "embedded" else 100)
+    if request.param == "beside":
+        monkeypatch.setattr("endofm_monai.apps.endofm.report.EMBEDDED", 100)
     folder = shutil.copytree(results, tmp_path / "results")
     report = write_report(folder, list_videos(blob))
     opened = browser.new_page(viewport={"width": 1280, "height": 900})

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from blob_bundles import box, truth
 
-from endofm_monai.apps.endofm import parts
 from endofm_monai.apps.endofm.__main__ import predict
-from endofm_monai.apps.endofm.findings import find_polyps, read_findings
-from endofm_monai.apps.endofm.report import write_report
+from endofm_monai.apps.endofm.findings import VideoFindings, find_polyps, read_findings
+from endofm_monai.apps.endofm.report import MAX_MARKS, _class_marks, _polyp_marks, _row, write_report
 from endofm_monai.data import list_videos, open_clip
 from endofm_monai.formats import write_video
 from endofm_monai.utils import write_json
@@ -96,7 +95,7 @@ def test_a_video_without_a_polyp_says_so(bundles, tmp_path):
 
 
 def test_a_large_video_stays_beside_its_page(results, blob, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "EMBEDDED", 100)
+    monkeypatch.setattr("endofm_monai.apps.endofm.report.EMBEDDED", 100)
     page = write_report(shutil.copytree(results, tmp_path / "copy"), list_videos(blob)).read_text()
     assert 'src="detection/blob/overlay.mp4"' in page
     assert "keep them together" in page
@@ -106,10 +105,17 @@ def test_polyps_at_one_time_stand_one_above_the_other(tmp_path, results, blob):
     video = read_findings(results, TASKS, *list_videos(blob))
     rows = [(frame, 20 * place, 0.9) for frame in range(4) for place in range(3)] + [(20, 0, 0.9)]
     polyps = find_polyps(detections(tmp_path, rows), "v", fps=10)
-    marks, levels = parts._polyp_marks(video, polyps)
+    marks, levels = _polyp_marks(video, polyps)
     assert levels == 3
     tops = re.findall(r"left:([\d.]+)%;width:[\d.]+%;top:([\d.]+)%", marks)
     assert tops == [("0.0000", "0.00"), ("0.0000", "33.33"), ("0.0000", "66.67"), ("66.6667", "0.00")]
+
+
+def test_classes_that_do_not_exclude_each_other_are_listed():
+    video = VideoFindings("v", {"classification": "ok"}, fps=1.0, times=np.arange(2.0))
+    for prediction, shown in (("normal", "normal"), (["bleeding", "polyp"], "bleeding, polyp"), ([], "")):
+        video.classes = {"prediction": prediction}
+        assert _row(Path("report.html"), Path("pages/v.html"), video)[-1] == shown
 
 
 def test_very_many_windows_are_means_of_neighbors(results, blob):
@@ -119,6 +125,6 @@ def test_very_many_windows_are_means_of_neighbors(results, blob):
         {"begin_seconds": begin, "end_seconds": end, "probabilities": {"normal": 0.2, "abnormal": 0.8}}
         for begin, end in pairwise(ends)
     ]
-    marks = parts._class_marks(video, windows)
-    assert marks.count("<button") == parts.MAX_MARKS
-    assert marks.count("normal 0.20, abnormal 0.80") == parts.MAX_MARKS
+    marks = _class_marks(video, windows)
+    assert marks.count("<button") == MAX_MARKS
+    assert marks.count("normal 0.20, abnormal 0.80") == MAX_MARKS
