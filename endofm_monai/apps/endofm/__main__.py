@@ -111,15 +111,12 @@ def _refuse_own(settings: Mapping[str, Any], *more: str) -> None:
         raise ValueError(f"`{own[0]}`: the command sets it itself; see `endofm --help` for what it takes.")
 
 
-def _folder_of_bundles(bundle: str | None) -> Path:
+def _find(bundle: str | None) -> tuple[Path, list[Path]]:
+    """A bundle, or a folder of bundles, and which bundles these are."""
     root = Path(bundle or BUNDLES)
     if not root.is_dir():
         raise BundleError(f"{root}: is no existing folder; name a bundle, or the folder of bundles, by `--bundle`.")
-    return root
-
-
-def _bundles_in(root: Path) -> list[Path]:
-    return [root] if (root / "configs").is_dir() else find_bundles(root)
+    return root, [root] if (root / "configs").is_dir() else find_bundles(root)
 
 
 def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
@@ -127,8 +124,8 @@ def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
     tasks = [name.strip() for name in task.split(",")] if task is not None else list(TASKS)
     if unknown := [name for name in tasks if name not in TASKS]:
         raise ValueError(f"`task` must be some of {', '.join(TASKS)}, separated by commas, found {unknown[0]!r}.")
-    root = _folder_of_bundles(bundle)
-    by_task = {path.name.rpartition("_")[2]: path for path in _bundles_in(root)}
+    root, found = _find(bundle)
+    by_task = {path.name.rpartition("_")[2]: path for path in found}
     if missing := [name for name in tasks if name not in by_task] if task is not None else []:
         raise BundleError(f"{root}: there is no bundle for {missing[0]}; name its folder by `--bundle`.")
     paths = [by_task[name] for name in TASKS if name in tasks and name in by_task]
@@ -199,10 +196,9 @@ def _claim(
     if former["input"] != source:
         raise FileExistsError(f"{folder}: holds the results of {former['input']}; choose another `--output`.")
     for task, model in json.loads(json.dumps(models)).items():
-        of_before = {**model, **former["models"].get(task, {})}
-        if differing := [key for key in ("sha256", "settings") if model[key] != of_before[key]]:
-            what = {"sha256": "weights", "settings": "settings"}[differing[0]]
-            raise FileExistsError(f"{folder}: holds results of other {what} ({task}); choose another `--output`.")
+        for key, what in (("sha256", "weights"), ("settings", "settings")):
+            if former["models"].get(task, {}).get(key, model[key]) != model[key]:
+                raise FileExistsError(f"{folder}: holds results of other {what} ({task}); choose another `--output`.")
     for name, state in states.items():
         if former["videos"].get(name, state) != state:
             raise FileExistsError(f"{folder}: {name} is another file than when it began; choose another `--output`.")
@@ -260,12 +256,12 @@ def info(bundle: str | None = None) -> None:
         bundle: a bundle, or a folder of bundles; by default that of the checkout.
     """
     logging.basicConfig(format="%(message)s")
-    root = _folder_of_bundles(bundle)
+    root, found = _find(bundle)
     has_gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if has_gpu else f"CPU, {torch.get_num_threads()} threads"
     versions = f"python {platform.python_version()}, torch {torch.__version__}, monai {monai.__version__}"
     print(f"endofm-monai {endofm_monai.__version__} ({versions})\ndevice: {device}\nbundles in {root}:")
-    for path in _bundles_in(root):
+    for path in found:
         try:
             opened = Bundle(path)
             weights = Path(str(opened.weights))  # a bundle without them does not open
