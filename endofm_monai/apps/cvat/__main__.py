@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from monai.utils import ensure_tuple
@@ -17,7 +16,7 @@ from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import first_frame, load_datalist, mask_files, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
-from endofm_monai.utils import as_class_names, check_writable, printable, run_from_command_line, write_json
+from endofm_monai.utils import as_class_names, atomic_path, check_writable, printable, run_from_command_line, write_json
 from endofm_monai.utils.settings import check_number
 
 
@@ -135,14 +134,12 @@ def from_cvat(
 
 def _check_then_write(output: str, content: dict[str, Any], dataset_dir: str, section: str) -> None:
     """Write a datalist if it is one that can be loaded; otherwise a former one stays."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, Path(output).name)
-        write_json(path, content)
+    with atomic_path(output) as temporary:
+        write_json(temporary, content, indent=1)
         try:
-            load_datalist(dataset_dir, path, section, label_key="mask")
+            load_datalist(dataset_dir, temporary, section, label_key="mask")
         except (OSError, ValueError) as error:
-            raise ValueError(str(error).replace(str(path), output)) from error
-    write_json(output, content, indent=1)
+            raise ValueError(str(error).replace(str(temporary), output)) from error
 
 
 def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, file: str) -> tuple[Annotations, int]:
@@ -220,9 +217,7 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
                 expected = f"{info.frames} entries, one a frame, of `box`, `outline`, `mask` or `tag`"
                 raise ValueError(f"expected {expected}, found {lengths or 'none of them'}")
         paths = [os.path.relpath(path, root) for path in ensure_tuple(item["image"])]
-        is_file = isinstance(item["image"], str)
-        item["image"] = paths[0] if is_file else paths
-        item.setdefault("video", paths[0] if is_file else os.path.dirname(paths[0]))
+        item["image"] = paths[0] if isinstance(item["image"], str) else paths
         found.append((item, (info.height, info.width)))
     return found
 

@@ -75,11 +75,9 @@ class FrameAnnotator:
         else:
             mask = answer["mask"] > 0 if threshold is None else answer["probability"] >= threshold
             points = mask_polygons(mask[0].numpy(), self.tolerance, self.min_area)
-            corners = [torch.tensor(outline).reshape(-1, 2) for outline in points]
-            around = [torch.cat([part.amin(dim=0), part.amax(dim=0)]) for part in corners]
-            boxes = torch.stack(around) if around else torch.empty(0, 4)
-            labels = torch.full((len(points),), min(self.labels.values()))
-            sides = [(int(x1), int(y1), math.ceil(x2), math.ceil(y2)) for x1, y1, x2, y2 in boxes.tolist()]
+            around = [(min(x), min(y), max(x), max(y)) for x, y in ((each[::2], each[1::2]) for each in points)]
+            boxes, labels = torch.tensor(around).reshape(-1, 4), torch.full((len(points),), min(self.labels.values()))
+            sides = [(int(x1), int(y1), math.ceil(x2), math.ceil(y2)) for x1, y1, x2, y2 in around]
             scores = [float(answer["probability"][0, y1:y2, x1:x2].max()) for x1, y1, x2, y2 in sides]
         tracks = self._linker.push({"box": boxes, "label": labels})
         names = {number: name for name, number in self.labels.items()}

@@ -27,16 +27,12 @@ from endofm_monai.formats.annotations import TRACK
 class VideoFunction:
     """CVAT's detection function that remembers the frames before.
 
-    A new video begins with a frame of another folder or size, or whose name comes before that of the last one.
-
-    Args:
-        annotator: makes shapes and tags of what its predictor says online.
-        fps: frames per second.
+    A new video begins with a frame of another folder or size, or whose name comes before that of the last one; all have
+    ``fps`` frames a second. The predictor of the ``annotator`` is an online one.
     """
 
     def __init__(self, annotator: FrameAnnotator, fps: float = 30.0) -> None:
-        self.annotator = annotator
-        self.fps = fps
+        self.annotator, self.fps = annotator, fps
         attributes = [] if annotator.kind == "tag" else [cvataa.text_attribute_spec(TRACK, 0)]
         labels = [
             cvataa.label_spec(name, number, type=annotator.kind, attributes=attributes)
@@ -56,11 +52,9 @@ class VideoFunction:
         if annotator.kind == "tag":
             return [cvataa.tag(annotator.labels[each.label]) for each in found]
         draw = cvataa.rectangle if annotator.kind == "rectangle" else cvataa.polygon
-        numbers = [[AttributeValRequest(spec_id=0, value=str(each.track))] for each in found]
-        return [
-            draw(annotator.labels[each.label], list(each.points), attributes=number)
-            for each, number in zip(found, numbers, strict=True)
-        ]
+        numbers = ([AttributeValRequest(spec_id=0, value=str(each.track))] for each in found)
+        drawn = zip(found, numbers, strict=True)
+        return [draw(annotator.labels[each.label], list(each.points), attributes=number) for each, number in drawn]
 
 
 def create(bundle: str, device: str = "cpu", fps: float = 30.0, **options: Any) -> VideoFunction:
