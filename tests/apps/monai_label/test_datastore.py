@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from blob_bundles import FRAMES, HEIGHT, WIDTH, draw, truth
+from fastapi import HTTPException
 from PIL import Image
 
-from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore
+from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore, check_label
 from endofm_monai.utils import TEMPORARY_PREFIX
 
 
@@ -90,6 +91,16 @@ def test_labels_that_do_not_fit_are_refused(client, studies, image, content, nam
     assert answer.status_code == 400, answer.text
     assert message in answer.json()["detail"]
     assert sorted(path.name for path in (studies / "labels").rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [encoded(MASK), notes(detections=[{"label": "polyp", "box": [1, 2, 3, 4]}])])
+def test_labels_of_an_image_that_cannot_be_read_are_refused(tmp_path, content):
+    (tmp_path / "case.png").write_bytes(b"no image")
+    label = tmp_path / ("label.json" if content.startswith(b"{") else "label.png")
+    label.write_bytes(content)
+    with pytest.raises(HTTPException) as caught:
+        check_label(label, str(tmp_path / "case.png"))
+    assert caught.value.detail.startswith("case.png: is not a readable image")
 
 
 @pytest.mark.parametrize("name", ["../evil", "..", "a/b", "/tmp/evil", ".hidden", "a\\b", "", "x" * 300])

@@ -61,11 +61,8 @@ class CheckedDatastore(LocalDatastore):
         _check_name(image_id)
         if not has_suffix(image_filename, SUFFIXES):
             raise HTTPException(400, f"{image_id}: must be an image or video ({', '.join(SUFFIXES)}).")
-        try:
-            with open_clip(image_filename) as reader:
-                reader.read([0])
-        except ClipReadError as error:
-            raise HTTPException(400, f"{image_id}: {str(error).partition(': ')[2]}") from error
+        with _reading(image_id), open_clip(image_filename) as reader:
+            reader.read([0])
         with self._changing():
             former = self.get_image_uri(image_id)
             if former and self.get_labels_by_image_id(image_id):
@@ -212,11 +209,9 @@ def check_label(label: str | os.PathLike, image: str) -> None:
     elif not has_suffix(image, IMAGE_SUFFIXES):
         raise HTTPException(400, f"{Path(image).name}: is a video; masks are for its frames, stored as images.")
     else:
-        try:
-            found, expected = read_mask(Path(label), clean=True).shape, _size(image)
-        except ClipReadError as error:
-            raise HTTPException(400, f"The mask of {Path(image).name}: {str(error).partition(': ')[2]}.") from error
-        if found != expected:
+        with _reading(f"The mask of {Path(image).name}"):
+            found = read_mask(Path(label), clean=True).shape
+        if found != (expected := _size(image)):
             sizes = "has {}x{} pixels, but the image {}x{}".format(*found, *expected)
             raise HTTPException(400, f"The mask of {Path(image).name}: {sizes}.")
 
@@ -260,13 +255,23 @@ def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
     if boxes:
         if not has_suffix(image, IMAGE_SUFFIXES):
             raise HTTPException(400, f"{name}: is a video; boxes are for its frames, stored as images.")
+        height, width = _size(image)
         for box in boxes:
-            _check_box(box, *_size(image), name)
+            _check_box(box, height, width, name)
     return notes
 
 
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Answer that something cannot be read, without its path, which is none of a client's."""
+    try:
+        yield
+    except ClipReadError as error:
+        raise HTTPException(400, f"{what}: {str(error).partition(': ')[2]}.") from error
+
+
 def _size(image: str) -> tuple[int, int]:
-    with open_clip(image) as reader:
+    with _reading(Path(image).name), open_clip(image) as reader:
         info = reader.probe()
     return info.height, info.width
 
