@@ -42,7 +42,7 @@ def build_bundle(
     The folder also holds the weights, this package, overlays for exported networks, and ``large_files.yml`` with the
     SHA-256 of the weights. Its metadata say what this network takes and gives, which is checked as the Model
     Zoo does. The zip has the same bytes for the same content. Beside it are ``model_info.json``, the list
-    of the bundles in ``output``, and in ``ci/unit_tests`` the tests of the Model Zoo.
+    of the bundles in ``output``, and in ``ci/unit_tests`` the tests of the Model Zoo. Gives the path of the zip.
 
     Args:
         bundle: the bundle's folder.
@@ -56,9 +56,6 @@ def build_bundle(
         data_license: the terms of the training data, in the place of the bundle's ``docs/data_license.txt``.
         overrides: values for keys of ``inference.json`` that the weights need, for example ``preset="small"``; they are
             written into the shared configuration, save ``backbone_weights``, since the shared files are complete.
-
-    Returns:
-        the zip.
     """
     bundle, output = Path(bundle).resolve(), Path(output)
     formats = [formats] if isinstance(formats, str) else list(formats)

@@ -75,9 +75,6 @@ def export_network(
         output: the file to write; by default in the bundle's ``models``, where the overlays look for it.
         precision: ``"fp32"`` or ``"fp16"``, for ``"trt"``.
         overrides: values for keys of ``inference.json``, for example ``preset="small"``.
-
-    Returns:
-        the file.
     """
     if format not in EXPORTED_NAMES:
         raise ValueError(f"`format` must be one of {', '.join(EXPORTED_NAMES)}, but got {format!r}.")

@@ -65,12 +65,7 @@ class FederatedClient(MonaiAlgo):
 
 
 def initial_network(bundle: str, **settings: Any) -> nn.Module:
-    """The network that the clients of a bundle train, for the server to begin with.
-
-    Args:
-        bundle: the bundle's folder.
-        settings: values for keys of ``train.json``, as at the clients.
-    """
+    """The network that the clients of a bundle train, with ``settings`` as theirs, for the server to begin with."""
     parser = ConfigParser(read_json(Path(bundle, "configs", "train.json"), dict))
     parser.update({**settings, "device": "$torch.device('cpu')"})
     return parser.get_parsed_content("network")

@@ -18,19 +18,18 @@ _, has_hub = optional_import("huggingface_hub")
 LISTING = "model_info.json"
 
 
-def write_large_files(folder: str | os.PathLike, weights_url: str | None = None) -> Path:
+def write_large_files(folder: Path, weights_url: str | None = None) -> None:
     """List the files in a bundle's ``models`` with their SHA-256, as MONAI's ``download_large_files`` reads it.
 
     Without ``weights_url``, the folder to download them from, the files must be there; hashes are checked all the same.
     """
     entries = []
-    for path in sorted(Path(folder, "models").iterdir()):
+    for path in sorted((folder / "models").iterdir()):
         if path.is_file() and not path.name.startswith("."):
             url = f"{weights_url.rstrip('/')}/{path.name}" if weights_url else ""
             hashed = {"hash_val": sha256([path]), "hash_type": "sha256"}
             entries.append({"path": f"models/{path.name}", "url": url, **hashed})
-    write_json(Path(folder, LARGE_FILES), {"large_files": entries}, indent=4)  # JSON is YAML
-    return Path(folder, LARGE_FILES)
+    write_json(folder / LARGE_FILES, {"large_files": entries}, indent=4)  # JSON is YAML
 
 
 def check_large_files(folder: str | os.PathLike) -> list[Path]:
@@ -53,16 +52,14 @@ def check_large_files(folder: str | os.PathLike) -> list[Path]:
     return checked
 
 
-def add_to_listing(archive: str | os.PathLike, version: str) -> Path:
+def add_to_listing(archive: Path, version: str) -> None:
     """Put a bundle's zip in the place of a former one in ``model_info.json`` beside it, a list as the Model Zoo's."""
-    archive = Path(archive)
     listing = archive.with_name(LISTING)
     former = read_json(listing, dict).items() if listing.exists() else ()
     entries = {name: entry for name, entry in former if entry.get("source") != archive.name}
     checksum = hashlib.sha1(archive.read_bytes()).hexdigest()  # the zoo's choice
     entries[f"{archive.stem}_v{version}"] = {"checksum": checksum, "source": archive.name}
     write_json(listing, dict(sorted(entries.items())), indent=4)
-    return listing
 
 
 def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list[str]]]:
@@ -85,7 +82,8 @@ def push_bundle(
 ) -> dict[str, int]:
     """Check a folder that :func:`build_bundle` made, and push it to Hugging Face, by MONAI's ``push_to_hf_hub``.
 
-    MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with the version.
+    MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with the version. Gives
+    the files that go (or would), and their sizes in bytes.
 
     Args:
         folder: the bundle's folder.
@@ -93,9 +91,6 @@ def push_bundle(
         dry_run: only tell what would go; nothing is written or sent, and no token is needed.
         private: whether a new repository is private.
         arguments: further arguments of MONAI's function, e.g. ``token`` or ``tag_as_latest_version``.
-
-    Returns:
-        the files that go (or would), and their sizes in bytes.
     """
     folder = Path(folder).resolve()
     if repo.count("/") != 1 or not all(repo.split("/")):

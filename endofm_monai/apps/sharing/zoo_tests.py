@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from endofm_monai.utils import write_json
+from endofm_monai.utils import read_json, write_json
 
 NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2}
 TRAINING = {**NETWORK, "epochs": 1, "warmup_epochs": 0, "val_interval": 1, "batch_size": 2, "num_workers": 0}
@@ -92,7 +91,7 @@ class BundleTestCase(unittest.TestCase):
         self.model = self.folder / "models" / "model.pt"
         self.data = {"dataset_dir": folder.name, "datalist": str(make_trial_clips(folder.name))}
         self.data |= {"bundle_root": str(self.root), "output_dir": str(self.folder / "eval")}
-        known = json.loads(Path(self._configs("train")[0]).read_text(encoding="utf-8"))
+        known = read_json(self._configs("train")[0], dict)
         settings = {key: value for key, value in TRAINING.items() if key.partition("::")[0] in known}
         self.training: dict[str, Any] = {**self.data, **settings, "ckpt_dir": str(self.model.parent)}
 

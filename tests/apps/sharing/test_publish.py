@@ -53,7 +53,8 @@ def test_other_weights_are_refused(folder):
 )
 def test_strange_list_is_refused(folder, change, message):
     (folder.parent / "secret").write_text("secret")
-    listed = write_large_files(folder)
+    listed = folder / "large_files.yml"
+    write_large_files(folder)
     (entry,) = json.loads(listed.read_text())["large_files"]
     listed.write_text(json.dumps({"large_files": [{**entry, **change}]}))
     with pytest.raises(ValueError, match=message):
@@ -73,12 +74,12 @@ def test_bundle_without_a_list_is_named(tmp_path):
 
 
 def test_versions_are_those_that_monai_reads_from_the_same_listing(tmp_path, monkeypatch):
-    archive = tmp_path / "endofm_pretraining.zip"
+    archive, listing = tmp_path / "endofm_pretraining.zip", tmp_path / "model_info.json"
     kept = {"endofm_pretraining_v0.1.0": {"checksum": "0", "source": "endofm_pretraining_v0.1.0.zip"}}
-    (tmp_path / "model_info.json").write_text(json.dumps(kept))
+    listing.write_text(json.dumps(kept))
     for version in ("0.3.0", "0.2.0"):  # of which the latter takes the place of the former
         archive.write_text(version)
-        listing = add_to_listing(archive, version)
+        add_to_listing(archive, version)
     entries = json.loads(listing.read_text())
     assert list(entries) == ["endofm_pretraining_v0.1.0", "endofm_pretraining_v0.2.0"]
     assert entries["endofm_pretraining_v0.2.0"]["checksum"] == hashlib.sha1(b"0.2.0").hexdigest()
