@@ -13,7 +13,7 @@ from typing import Any
 from endofm_monai.data import first_frame, join_frames, open_clip, split_frames
 from endofm_monai.data.readers.paths import natural_key
 from endofm_monai.formats.annotations import Shape, unique
-from endofm_monai.formats.items import item_shapes
+from endofm_monai.formats.items import KEYS, item_shapes
 from endofm_monai.formats.masks import (
     check_proportions,
     coco_mask,
@@ -79,8 +79,10 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
         raise ValueError(f"{path}: is no JSON in COCO's format ({type(error).__name__}: {error}).") from error
     if crowds := len(content["annotations"]) - len(annotations):
         logger.warning(f"{path}: {crowds} crowds (`iscrowd`) are no single polyps and are left out.")
-    keys = ("box", "box_label", "box_info", "outline") if outlines else ("box", "box_label")
-    found: dict[Any, dict[str, list]] = defaultdict(lambda: {key: [] for key in keys})
+    keys = KEYS if outlines else KEYS[:2]
+    found: dict[Any, dict[str, list]] = {
+        image: {**{key: [] for key in KEYS}, "tag": about.get("tags", [])} for image, about in images.items()
+    }
     for number, annotation in enumerate(annotations):
         try:
             image, category = annotation["image_id"], annotation["category_id"]
@@ -101,13 +103,9 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"misses {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{path}: annotation {annotation.get('id', number)!r}: {reason}.") from error
-        for key, value in zip(keys, (box, label, info), strict=False):
+        for key, value in zip(KEYS, (box, label, info), strict=False):
             found[image][key].append(value)
-    items = [{**video, **{key: [found[frame][key] for frame in frames] for key in keys}} for video, frames in videos]
-    if outlines:
-        for item, (_, frames) in zip(items, videos, strict=True):
-            item["tag"] = [images[frame].get("tags", []) for frame in frames]
-    return items
+    return [{**video, **{key: [found[frame][key] for frame in frames] for key in keys}} for video, frames in videos]
 
 
 def _sizes(
@@ -119,13 +117,12 @@ def _sizes(
 ) -> dict[Any, tuple[Size, Size]]:
     """Sizes that each image had when it was annotated, and that its file has; the same where only one is known."""
     sizes: dict[Any, tuple[Size, Size]] = {}
-    for video, frames in videos:
-        source = video["image"] if isinstance(video["image"], str) else video["image"][:1]
-        first = root / (source if isinstance(source, str) else "".join(source))
+    for video, frames in ((video, frames) for video, frames in videos if frames):
         declared = {image: (images[image].get("height") or 0, images[image].get("width") or 0) for image in frames}
-        size = _UNKNOWN
-        if os.path.exists(split_frames(str(first))[0]) and (has_masks or any(all(each) for each in declared.values())):
-            with open_clip(str(first) if isinstance(source, str) else [str(first)]) as reader:
+        is_file, size = isinstance(video["image"], str), _UNKNOWN
+        first = str(root / (video["image"] if is_file else video["image"][0]))
+        if os.path.exists(split_frames(first)[0]) and (has_masks or any(all(each) for each in declared.values())):
+            with open_clip(first if is_file else [first]) as reader:
                 size = reader.probe().height, reader.probe().width  # of all frames of a clip
         for image, drawn in declared.items():
             sizes[image] = size, size
@@ -195,16 +192,11 @@ def write_coco_annotations(
     frame_sizes: Sequence[tuple[int, int]],
     path: str | os.PathLike,
 ) -> None:
-    """Write the boxes, outlines and tags of items in COCO's format.
+    """Write the boxes, outlines and tags of items, whose frames have ``frame_sizes`` (height, width), in COCO's format.
 
     Videos are listed under ``videos``, as in COCO's descendants for video, and each image has its ``video_id`` and
     ``frame_index``. What COCO has no place for stands in an annotation's ``attributes``, and in an image's ``tags``.
-
-    Args:
-        items: see :func:`endofm_monai.formats.items_from_annotations`.
-        class_names: names of the classes, from 1 on.
-        frame_sizes: height and width of the frames of each item, in pixels.
-        path: the file; :func:`datalist_from_coco` reads it again with ``outlines=True``.
+    :func:`datalist_from_coco` with ``outlines=True`` reads the items again.
     """
     videos: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []

@@ -156,11 +156,9 @@ def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             if tags and tags[0]["label"] != last:
                 last = labels[frame] = tags[0]["label"]
         for start, stop in pairwise([*labels, len(item["tag"])]):
-            image = item["image"]
-            if isinstance(image, str):
-                image = join_frames(split_frames(image)[0], first + start, first + stop - 1)
-            else:
-                image = image[start:stop]
+            image = item["image"][start:stop]
+            if isinstance(item["image"], str):
+                image = join_frames(split_frames(item["image"])[0], first + start, first + stop - 1)
             clips.append({"image": image, "label": labels[start], "group": item["video"]})
     return clips
 

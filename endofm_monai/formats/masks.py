@@ -120,11 +120,8 @@ def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray
 def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -> list[list[float]]:
     """Outlines ``x1, y1, x2, y2, ...`` of the separate regions of a mask ``(H, W)``; holes are filled.
 
-    Args:
-        mask: boolean or 0/1.
-        tolerance: how far in pixels a simpler outline may be from the true one. With 0 :func:`draw_polygon` gives the
-            mask again.
-        min_area: smallest region in pixels.
+    Regions of fewer than ``min_area`` pixels are left out. A simpler outline may be up to ``tolerance`` pixels from the
+    true one; with 0 :func:`draw_polygon` gives the mask again.
     """
     regions = label_regions(np.pad(mask > 0, 1), connectivity=1)
     outlines = []
@@ -145,15 +142,8 @@ def write_masks(
 ) -> dict[str, Any]:
     """Write the ``outline`` of an item as mask files, 0 and 255, which the segmentation bundle trains on.
 
-    Args:
-        item: see :func:`endofm_monai.formats.items_from_annotations`.
-        dataset_dir: the dataset's folder.
-        folder: the folder in it for the files; they are named after the frame images, or by the frame's number.
-        height: rows of a frame in pixels.
-        width: columns of a frame in pixels.
-
-    Returns:
-        the item with ``mask``, a path for each frame.
+    They lie in a ``folder`` of the dataset's, named after the frame images, or by the frame's number. The item, see
+    :func:`endofm_monai.formats.items_from_annotations`, is given back with their paths as ``mask``.
     """
     if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
         raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")
