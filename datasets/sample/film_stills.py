@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from endoscope import film
-from generate import SAME_BYTES
+from generate import SAME_BYTES, film_all
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
-from tqdm import tqdm
 
 from endofm_monai.data.masks import read_mask
 from endofm_monai.formats import write_video
@@ -51,12 +49,9 @@ def film_stills(
     source, target = Path(folder, manifest["dataset_dir"]), Path(output)
     claim_settings(target / "settings.json", {"frames": frames, "size": [*size], "seed": seed, "fps": fps})
     names = {f"videos/{item['video']}.mp4": item for item in lists["training"]}
-    missing = {name: item for name, item in names.items() if not (target / name).exists()}
+    missing = [(name, item) for name, item in names.items() if not (target / name).exists()]
     write = partial(write_one, source, target, frames=frames, size=size, seed=seed, fps=fps)
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        written = pool.map(write, missing, missing.values())
-        for _ in tqdm(written, "filming stills", total=len(names), initial=len(names) - len(missing), unit="video"):
-            pass
+    film_all(write, missing, len(names), workers)
     title = f"{manifest['name']}, filmed"
     write_json(target / "manifest.json", {"name": title, "licence": manifest["licence"], "dataset_dir": "."})
     training = [{"image": name, "video": item["video"]} for name, item in names.items()]

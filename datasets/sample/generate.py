@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -78,16 +79,21 @@ def generate(
     missing = [index for index, paths in enumerate(files) if not all((folder / path).exists() for path in paths)]
     stills = choose_stills(videos)
     write = partial(write_clip, folder, frames=frames, size=size, seed=seed, fps=fps)
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        written = pool.map(write, missing, [stills[index] for index in missing], [names[index] for index in missing])
-        for _ in tqdm(written, "filming stills", total=videos, initial=videos - len(missing), unit="video"):
-            pass
+    film_all(write, [(index, stills[index], names[index]) for index in missing], videos, workers)
 
     items = [describe(folder, *entry, frames) for entry in zip(names, stills, strict=True)]
     splits = {split: [items[index] for index in indices] for split, indices in split_by_video(videos).items()}
     datalist = folder / "datalist.json"
     write_lists(datalist, {**ABOUT, "settings": settings, **splits})
     return str(datalist)
+
+
+def film_all(write: Callable[..., None], clips: Sequence[tuple[Any, ...]], total: int, workers: int | None) -> None:
+    """Write clips, in processes of one thread each, as several give other bits; show the time left of the ``total``."""
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        written = pool.map(write, *zip(*clips, strict=True))
+        for _ in tqdm(written, "filming stills", total=total, initial=total - len(clips), unit="video"):
+            pass
 
 
 def split_by_video(videos: int) -> dict[str, list[int]]:
