@@ -163,6 +163,13 @@ def paths_of(item: dict[str, Any]) -> list[str]:
     return [path for value in paths for path in ([value] if isinstance(value, str) else value)]
 
 
+def frame_picture(image: Any, index: int | None = None) -> Image.Image:
+    """Read a frame of what :func:`endofm_monai.data.open_clip` opens; the middle one by default."""
+    with open_clip(image) as reader:
+        frame = reader.read([reader.probe().frames // 2 if index is None else index])[:, 0]
+    return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
+
+
 def relative(path: str | os.PathLike, root: str | os.PathLike) -> str:
     """Give a path relative to a folder, with ``/`` on every system; neither needs to exist."""
     return Path(os.path.relpath(path, root)).as_posix()
@@ -222,11 +229,7 @@ def _list_frames(video: SourceVideo, source: Path) -> dict[str, list[str]]:
 
 
 def _copy_frames(video: SourceVideo, output: Path) -> dict[str, list[str]]:
-    """Write the frames as they are, TIFF images as PNG, and the masks as PNG with the values 0 and 255.
-
-    Returns:
-        the paths of the images and masks, relative to ``output``.
-    """
+    """Write frames as they are, TIFF images as PNG, and masks as PNG, 0 and 255; give their paths within ``output``."""
     paths: dict[str, list[str]] = {"image": [], **({"mask": []} if video.masks else {})}
     for number, frame in enumerate(video.frames):
         place = video.name if len(video.frames) == 1 else f"{video.name}/{frame.stem}"
@@ -234,8 +237,7 @@ def _copy_frames(video: SourceVideo, output: Path) -> dict[str, list[str]]:
         paths["image"].append(f"frames/{place}{'.png' if suffix in ('.tif', '.tiff') else suffix}")
         with atomic_path(output / paths["image"][-1]) as temporary:
             if suffix in (".tif", ".tiff"):
-                with open_clip(frame) as reader:
-                    Image.fromarray(reader.read([0])[:, 0].permute(1, 2, 0).numpy()).save(temporary)
+                frame_picture(frame, 0).save(temporary)
             else:
                 shutil.copyfile(frame, temporary)
         if video.masks:

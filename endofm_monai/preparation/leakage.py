@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import base64
-import html
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from skimage.feature import match_template
 
 from endofm_monai.data import ClipReader, open_clip
 from endofm_monai.preparation.content_area import ContentArea, fit_content_area
-from endofm_monai.preparation.verify import frame_picture
-from endofm_monai.utils import atomic_path
+from endofm_monai.preparation.index import frame_picture
+from endofm_monai.visualize.page import Section, write_page
 
 _HASH_SIZE = 16
 BITS = _HASH_SIZE**2
@@ -59,17 +59,18 @@ def hash_clip(clip: str, group: str, image: Any) -> ClipHashes:
     with open_clip(image) as reader:
         info = reader.probe()
         step = 1 if info.frames < _SHORT else max(1, round(info.fps / _PER_SECOND))
-        frames = np.arange(0, info.frames, step)
-        smalls = _read_small(reader, frames.tolist())
+        frames = range(0, info.frames, step)
+        smalls = _read_small(reader, frames)
     area = fit_content_area(np.max(smalls, (0, 3)))
-    pictures = [_inside(small, area) for small in smalls]
-    shown = [place for place, picture in enumerate(pictures) if np.asarray(picture).std() >= _MIN_CONTRAST]
-    hashes = [[[_hash(_middle(pictures[place], scale), flip) for place in shown] for flip in FLIPS] for scale in SCALES]
+    pictures = {frame: _inside(small, area) for frame, small in zip(frames, smalls, strict=True)}
+    shown = {frame: picture for frame, picture in pictures.items() if np.asarray(picture).std() >= _MIN_CONTRAST}
+    views = [[_middle(picture, scale) for picture in shown.values()] for scale in SCALES]
+    hashes = [[[_hash(view, flip) for view in of_scale] for flip in FLIPS] for of_scale in views]
     bits = np.array(hashes, bool).reshape(len(SCALES), len(FLIPS), len(shown), BITS)
-    return ClipHashes(clip, group, image, area, frames[shown], np.packbits(bits, axis=-1))
+    return ClipHashes(clip, group, image, area, np.array([*shown], int), np.packbits(bits, axis=-1))
 
 
-def read_pictures(clip: ClipHashes, frames: Sequence[int]) -> list[Image.Image]:
+def _read_pictures(clip: ClipHashes, frames: Sequence[int]) -> list[Image.Image]:
     """Read frames of a hashed clip, as gray pictures of at most 128 x 128 pixels without the border."""
     with open_clip(clip.image) as reader:
         return [_inside(small, clip.area) for small in _read_small(reader, frames)]
@@ -97,8 +98,12 @@ def _middle(picture: Image.Image, scale: float) -> Image.Image:
     return picture.crop((left, top, picture.width - left, picture.height - top))
 
 
+def _mirror(picture: Image.Image, flip: Image.Transpose | None) -> Image.Image:
+    return picture if flip is None else picture.transpose(flip)
+
+
 def _hash(picture: Image.Image, flip: Image.Transpose | None) -> np.ndarray:
-    return imagehash.dhash(picture if flip is None else picture.transpose(flip), _HASH_SIZE).hash.ravel()
+    return imagehash.dhash(_mirror(picture, flip), _HASH_SIZE).hash.ravel()
 
 
 _COMPARED = 64  # pixels a side
@@ -140,10 +145,8 @@ class Match:
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
     """Find the pairs of clips of different groups that have frames with close hashes, in no order.
 
-    Args:
-        clips: the hashed clips.
-        max_distance: number of bits, of 256, in which the hashes of alike frames may differ.
-        min_frames: number of frames that a pair must have in common, but at most half of the shorter clip's.
+    Close hashes differ in up to ``max_distance`` of 256 bits. A pair must have ``min_frames`` with such hashes, but at
+    most half of the shorter clip's.
     """
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:
@@ -167,20 +170,17 @@ def _compare(firsts: list[ClipHashes], seconds: list[ClipHashes], max_distance: 
         found: dict[tuple[int, int], dict[tuple[int, int], int]] = defaultdict(dict)
         for scale, other in scales:
             for row, column, distance in _close(_signs(firsts, scale, 0), _signs(seconds, other, flip), max_distance):
-                (one, frame), (two, other_frame) = places[row].tolist(), other_places[column].tolist()
+                (one, frame), (two, other_frame) = places[row], other_places[column]
                 closest = found[one, two]
                 closest[frame, other_frame] = min(distance, closest.get((frame, other_frame), BITS))
         for (one, two), closest in found.items():
-            first, second = firsts[one], seconds[two]
             nearest = sorted((distance, *pair) for pair, distance in closest.items())[:_LOOKED_AT]
-            pairs = tuple((bits, int(first.frames[row]), int(second.frames[column])) for bits, row, column in nearest)
-            yield Match(first, second, pairs, len({row for row, _ in closest}), flip)
+            yield Match(firsts[one], seconds[two], tuple(nearest), len({frame for frame, _ in closest}), flip)
 
 
-def _places(clips: list[ClipHashes]) -> np.ndarray:
-    """Give for each of the clips' frames the clip's number, and the frame's in it, ``(N, 2)``."""
-    counts = [len(clip.frames) for clip in clips]
-    return np.concatenate([np.stack([np.full(count, i), np.arange(count)], 1) for i, count in enumerate(counts)])
+def _places(clips: list[ClipHashes]) -> list[tuple[int, int]]:
+    """Number of the clip, and number in it, of each of the frames."""
+    return [(number, frame) for number, clip in enumerate(clips) for frame in clip.frames.tolist()]
 
 
 def _close(left: np.ndarray, right: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
@@ -203,11 +203,9 @@ def confirm_match(match: Match) -> Match:
     Raises:
         ClipReadError: when a clip can no longer be read.
     """
-    firsts = read_pictures(match.first, [pair[1] for pair in match.pairs])
-    seconds = read_pictures(match.second, [pair[2] for pair in match.pairs])
-    flip = FLIPS[match.flip]
-    seconds = [picture if flip is None else picture.transpose(flip) for picture in seconds]
-    likeness = [picture_likeness(*pictures) for pictures in zip(firsts, seconds, strict=True)]
+    _, firsts, seconds = zip(*match.pairs, strict=True)
+    pictures = zip(_read_pictures(match.first, firsts), _read_pictures(match.second, seconds), strict=True)
+    likeness = [picture_likeness(first, _mirror(second, FLIPS[match.flip])) for first, second in pictures]
     best = int(np.argmax(likeness))
     pairs = (match.pairs[best], *match.pairs[:best], *match.pairs[best + 1 :])
     return replace(match, pairs=pairs, likeness=likeness[best])
@@ -215,71 +213,43 @@ def confirm_match(match: Match) -> Match:
 
 _THUMBNAIL = 200  # pixels
 _SHOWN = 500  # pairs
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Leakage report</title>
-<style>body {{ font: 15px sans-serif; margin: 2em }}
-td, th {{ padding: 4px 12px; text-align: left; vertical-align: top }}
-img {{ display: block }}</style>
-<h1>Leakage report</h1>
-<p>{summary}</p>
-<h2>The same files</h2>
-<table><tr><th>clip<th>is also<th>files{exact}</table>
-<h2>Frames that look alike</h2>
-<p>Frames are found by perceptual hashes: 0 of 256 bits differ in equal frames, about 128 in unrelated ones. The closest
-ones are then laid over each other at several sizes: 1 is the correlation of equal pictures. Copies that are re-encoded,
-resized, mirrored, cut in time or cropped are found; rotated, strongly cropped or edited ones may not be. Look at each
-pair: neighbors in one examination may be as alike as copies.</p>
-<table><tr><th>clip<th>is like<th>likeness<th>bits<th>frames<th>mirrored{pairs}</table>
-<h2>Not compared</h2>
-<ul>{problems}</ul>
-</html>
-"""
+_HOW = (
+    "Frames are found by perceptual hashes: 0 of 256 bits differ in equal frames, about 128 in unrelated ones. The "
+    "closest ones are then laid over each other at several sizes: 1 is the correlation of equal pictures. Copies that "
+    "are re-encoded, resized, mirrored, cut in time or cropped are found; rotated, strongly cropped or edited ones may "
+    "not be. Look at each pair: neighbors in one examination may be as alike as copies."
+)
 
 
 def write_leakage_report(
     path: Path,
-    groups: dict[str, int],
-    exact: Sequence[tuple[str, str, int]],
-    matches: Sequence[Match],
-    problems: Sequence[str],
+    groups: dict[str, int],  # number of clips of each set and section
+    exact: Sequence[tuple[str, str, int]],  # pairs of clips with the same files, and how many
+    matches: Sequence[Match],  # pairs of clips with frames that look alike, the surest ones first
+    problems: Sequence[str],  # what could not be compared, and why
 ) -> None:
-    """Write an HTML page with thumbnails of the pairs of clips that have frames in common; it needs no other file.
-
-    Args:
-        path: the file.
-        groups: number of clips of each set and section.
-        exact: pairs of clips with the same files, and how many.
-        matches: pairs of clips with frames that look alike, the surest ones first.
-        problems: what could not be compared, and why.
-    """
+    """Write an HTML page with thumbnails of the pairs of clips that have frames in common; it needs no other file."""
     compared = ", ".join(f"{name}: {count}" for name, count in groups.items())
     summary = f"{len(exact)} pairs of clips share files, {len(matches)} have frames that look alike. Clips: {compared}."
-    if len(matches) > _SHOWN:
-        summary += f" The {_SHOWN} surest pairs are shown."
-    page = _PAGE.format(
-        summary=html.escape(summary),
-        exact="".join(_row(first, second, str(files)) for first, second, files in exact),
-        pairs="".join(_pair(match) for match in matches[:_SHOWN]),
-        problems="".join(f"<li>{html.escape(problem)}" for problem in problems) or "<li>nothing",
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    shown = f" The {_SHOWN} surest pairs are shown." if len(matches) > _SHOWN else ""
+    sections = [
+        Section("Clips", summary),
+        Section("The same files", table=[("clip", "is also", "files"), *exact]),
+        Section("Frames that look alike", _HOW + shown, body="".join(map(_show, matches[:_SHOWN]))),
+        Section("Not compared", table=[[problem] for problem in problems or ["nothing"]]),
+    ]
+    write_page(path, "Leakage report", sections)
 
 
-def _row(*cells: str) -> str:
-    return "\n<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in cells)
-
-
-def _pair(match: Match) -> str:
-    """Give two rows: what is known about a pair of clips, and their closest frames."""
+def _show(match: Match) -> str:
+    """HTML of what is known about a pair of clips, and of their closest frames, side by side."""
     bits, *frames = match.pairs[0]
-    numbers = f"{match.likeness:.2f}", str(bits), str(match.frames), "yes" if match.flip else ""
-    pictures, names = "", []
+    known = f"likeness {match.likeness:.2f}, {bits} bits, {match.frames} frames" + ", mirrored" * bool(match.flip)
+    cells = ""
     for clip, frame in zip((match.first, match.second), frames, strict=True):
         picture, buffer = frame_picture(clip.image, frame), io.BytesIO()
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         picture.save(buffer, "JPEG", quality=80)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        pictures += f'<td><img src="data:image/jpeg;base64,{data}" alt="">'
-        names.append(f"{clip.clip}, frame {frame}")
-    return f"{_row(*names, *numbers)}<tr>{pictures}"
+        data, name = base64.b64encode(buffer.getvalue()).decode(), escape(f"{clip.clip}, frame {frame}")
+        cells += f'<td>{name}<img src="data:image/jpeg;base64,{data}" alt=""></td>'
+    return f"<p>{known}</p>\n<table><tr>{cells}</tr></table>\n"

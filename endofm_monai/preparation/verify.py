@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from endofm_monai.data import open_clip
-from endofm_monai.preparation.index import paths_of
+from endofm_monai.preparation.index import frame_picture, paths_of
 from endofm_monai.preparation.sources import PreparationSettings, SourceDataset
 from endofm_monai.utils import atomic_path, read_json, sha256
 
@@ -111,10 +110,3 @@ def draw_stats(output: Path, dataset: SourceDataset, entries: list[dict[str, Any
         sheet.paste(ImageOps.fit(picture, (_TILE, _TILE), Image.Resampling.BOX), (column * _TILE, row * _TILE))
     with atomic_path(output / "contact_sheet.png") as temporary:
         sheet.save(temporary)
-
-
-def frame_picture(image: Any, index: int | None = None) -> Image.Image:
-    """Read a frame of what :func:`endofm_monai.data.open_clip` opens; the middle one by default."""
-    with open_clip(image) as reader:
-        frame = reader.read([reader.probe().frames // 2 if index is None else index])[:, 0]
-    return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())

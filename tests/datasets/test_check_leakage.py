@@ -37,7 +37,7 @@ def test_planted_copies_are_found_and_shown(sets, script, tmp_path, capsys):
     module.check_leakage(*sets["lists"], output=str(page), workers=1)
     assert "1 pairs of clips share files, 2 have frames that look alike" in capsys.readouterr().out
     text = page.read_text()
-    assert "downstream/test: 12.mp4<td>pretraining/training: 0.mp4<td>1" in text
+    assert "<td>downstream/test: 12.mp4</td><td>pretraining/training: 0.mp4</td><td>1</td>" in text
     assert "downstream/test: 13.mp4, frame" in text
     assert text.count("data:image/jpeg;base64,") == 4
     assert "10.mp4" not in text
