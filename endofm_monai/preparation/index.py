@@ -32,15 +32,9 @@ def clip_ranges(frames: int, length: int | None, remainder: str = "merge") -> li
             ``"drop"`` leaves them out.
 
     Returns:
-        the first and last frame of each clip, both included.
-
-    Example::
-
-        clip_ranges(400, 150)  # [(0, 149), (150, 399)]
+        the first and last frame of each clip, both included; of 400 frames and ``length`` 150, 0 to 149 and 150 to 399.
     """
-    length = frames if length is None else length
-    if length < 1 or remainder not in ("merge", "keep", "drop"):
-        raise ValueError(f'`length`: at least 1, `remainder`: "merge", "keep" or "drop"; found {length}, "{remainder}"')
+    length = length or frames
     ranges = [(start, min(start + length, frames) - 1) for start in range(0, max(frames - length, 0) + 1, length)]
     first, last = ranges[-1]
     if remainder == "merge":

@@ -42,9 +42,3 @@ def test_ranges_follow_one_another(frames, length, remainder):
 
 def test_a_whole_video():
     assert clip_ranges(1234, None) == [(0, 1233)]
-
-
-@pytest.mark.parametrize(("length", "remainder"), [(0, "merge"), (-5, "merge"), (150, "absorb")])
-def test_bad_arguments(length, remainder):
-    with pytest.raises(ValueError, match="found"):
-        clip_ranges(100, length, remainder)
