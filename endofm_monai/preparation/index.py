@@ -90,9 +90,9 @@ def prepare_video(
     """Check one video, make its clips in ``output``, and note that it is finished.
 
     Returns:
-        the record: ``stamp`` of the sources, the files that were ``written``, and the ``video``'s entry in the
-        manifest, with paths relative to ``source`` in mode index, else to ``output``; or ``problem``, why there is
-        none. What is ``private`` does not name the sources.
+        the record: the video's ``name``, ``stamp`` of the sources, the files that were ``written``, and the ``video``'s
+        entry in the manifest, with paths relative to ``source`` in mode index, else to ``output``; or ``problem``, why
+        there is none. What is ``private`` does not name the sources.
     """
     try:
         frame_labels = {**video.frame_labels, **_check_files(video)}
@@ -115,7 +115,7 @@ def prepare_video(
             items = [{"image": path if frames == whole else join_frames(path, *frames)} for frames in ranges]
         digest = sha256(video.files)
     except ClipReadError as error:
-        return {"problem": str(error)}
+        return {"name": video.name, "problem": str(error)}
 
     clips, written = [], []
     for item, (first, last) in zip(items, ranges, strict=True):
@@ -136,7 +136,7 @@ def prepare_video(
         "reason": reason,
         "clips": clips,
     }
-    record = {"stamp": _stamp(video), "written": written, "video": entry}
+    record = {"name": video.name, "stamp": _stamp(video), "written": written, "video": entry}
     write_lists(_record_path(video, output), record)
     return record
 

@@ -81,8 +81,8 @@ def prepare_dataset(
     missing = [(video, source, output, chosen, private) for video in videos if records[video.name] is None]
     is_new = not (output / "stats.png").exists()
     done = len(videos) - len(missing)
-    for name, record in run_parallel(_prepare_named, missing, dataset.name, done, **parallel):
-        records[name] = record
+    for record in run_parallel(prepare_video, missing, dataset.name, done, **parallel):
+        records[record["name"]] = record
         is_new |= "video" in record
 
     entries = [record["video"] for record in records.values() if record and "video" in record]
@@ -128,10 +128,6 @@ def claim_settings(path: Path, settings: dict[str, Any]) -> None:
         was, now = ({key: each.get(key) for key in different} for each in (found, settings))
         raise ValueError(f"{path.parent}: was prepared with {was}, not {now}; choose another output or remove it")
     write_lists(path, settings)
-
-
-def _prepare_named(video: SourceVideo, *arguments: Any) -> tuple[str, dict[str, Any]]:
-    return video.name, prepare_video(video, *arguments)
 
 
 def _common_folder(entries: list[dict[str, Any]], source: Path, output: Path) -> Path:
