@@ -45,7 +45,7 @@ def prepare_dataset(
         videos: its videos.
         source: folder with the files as their owners distribute them; it is only read.
         output: folder to write to.
-        datalists: further datalists: for each file name, for each of its sections, names of videos; or a note.
+        datalists: further datalists: for each file name notes, and for each of its sections the names of videos.
         problems: what is wrong with the sources as far as their layout tells, for the manifest.
         private: name no source file in what is written, as names can tell who the patient is.
         verify: only check an earlier output against its manifest.
@@ -91,14 +91,15 @@ def prepare_dataset(
         raise ValueError(f"{source}: no video could be used: {next(iter(failed.values()), 'there is none')}")
     data = _common_folder(entries, source, output)
     labels = {str(index): label for index, label in dataset.labels.items()}
+    about = {"name": dataset.name, "licence": dataset.licence, "labels": labels}
     clips = {entry["name"]: [clip["item"] for clip in entry["clips"]] for entry in entries}
     by_section = {name: [each["name"] for each in entries if each["section"] == name] for name in SECTIONS}
     for file, lists in {"datalist.json": by_section, **(datalists or {})}.items():
-        notes = {key: note for key, note in lists.items() if isinstance(note, str)}
-        items = {key: [item for name in lists[key] for item in clips.get(name, [])] for key in lists.keys() - notes}
-        sections = {key: items[key] for key in lists if items.get(key)}
-        about = {"name": dataset.name, "licence": dataset.licence, "labels": labels, **notes}
-        write_lists(output / file, {**about, **sections})
+        items = {
+            key: names if isinstance(names, str) else [item for name in names for item in clips.get(name, [])]
+            for key, names in lists.items()
+        }
+        write_lists(output / file, {**about, **{key: value for key, value in items.items() if value}})
     manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
     noted = [note for video in videos for note in video.notes]
     found = [*failed.values(), *problems, *noted, *_duplicates(entries)]
@@ -109,9 +110,9 @@ def prepare_dataset(
 
     for problem in found:
         print(printable(f"problem: {problem}"))
-    totals, published = manifest["totals"], manifest["published"]
-    counts = [f"{what} {totals[what]}" for what in ("videos", "clips", "frames")]
-    counts = [f"{each} (published: {published[w]})" if (w := each.split()[0]) in published else each for each in counts]
+    totals = manifest["totals"]
+    known = {what: f" (published: {count})" for what, count in dataset.published.items()}
+    counts = [f"{what} {totals[what]}{known.get(what, '')}" for what in ("videos", "clips", "frames")]
     counts += [f"{mode} {count}" for mode, count in totals["modes"].items()]
     print(f"{dataset.name}: {', '.join(counts)}; use it with --dataset_dir {data} --datalist {datalist}")
     if strict and found:
