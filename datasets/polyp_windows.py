@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from endofm_monai.data.masks import mask_boxes, read_mask
-from endofm_monai.preparation import run_from_command_line, write_lists
+from endofm_monai.preparation import SECTIONS, run_from_command_line, write_lists
 from endofm_monai.utils import read_json, write_json
 
 SIDES = (0.9, 0.8, 0.7, 0.6, 0.5)  # of the picture's short side, largest first
@@ -36,7 +36,7 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
     manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
     source, target = Path(folder, manifest["dataset_dir"]), Path(output)
     found: dict[str, list[dict[str, Any]]] = {}
-    for section in ("training", "validation", "test"):
+    for section in SECTIONS:
         for item in lists.get(section, []):
             (image,), (mask,) = item["image"], item["mask"]
             pixels, polyp = np.asarray(Image.open(source / image).convert("RGB")), read_mask(source / mask)

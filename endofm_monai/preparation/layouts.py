@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from endofm_monai.data import ClipReadError, find_clips, picture_size
 from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
-from endofm_monai.preparation.sources import SourceVideo
+from endofm_monai.preparation.sources import SECTIONS, SourceVideo
 from endofm_monai.utils import read_csv
 
 Part = TypeVar("Part")
@@ -89,10 +89,10 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
     It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
     """
     rows = read_csv(path)
-    known = ("training", "validation", "test")
     for line, row in enumerate(rows, start=2):
-        if not row.get("name") or row.get("section") not in known:
-            raise ValueError(f"{path}: line {line}: expected `name` and `section` of {', '.join(known)}, found {row}")
+        if not row.get("name") or row.get("section") not in SECTIONS:
+            expected = f"`name` and `section` of {', '.join(SECTIONS)}"
+            raise ValueError(f"{path}: line {line}: expected {expected}, found {row}")
     if twice := [name for name, count in Counter(row["name"] for row in rows).items() if count > 1]:
         raise ValueError(f"{path}: has two lines of {twice[0]}")
     return {row.pop("name"): (row.pop("section"), row) for row in rows}

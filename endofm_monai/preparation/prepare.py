@@ -13,12 +13,11 @@ from joblib import Parallel, delayed, parallel_config
 from tqdm import tqdm
 
 from endofm_monai.preparation.index import move_paths, prepare_video, read_record, relative, write_lists
-from endofm_monai.preparation.sources import PreparationSettings, SourceDataset, SourceVideo
+from endofm_monai.preparation.sources import SECTIONS, PreparationSettings, SourceDataset, SourceVideo
 from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
 from endofm_monai.utils import printable, read_json, remove_leftovers
 
 Result = TypeVar("Result")
-SECTIONS = ("training", "validation", "test")
 
 
 def prepare_dataset(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+SECTIONS = ("training", "validation", "test")  # of a datalist
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -30,7 +31,7 @@ class SourceVideo:
 
     name: str  # in the set and in the files that are written: letters, digits, ``._-``, and ``/``
     image: Path | Sequence[Path]  # a video file, or the frame images in their order
-    section: str = "training"  # list of the datalist that its clips go to; or ``validation`` or ``test``
+    section: str = "training"  # list of the datalist that its clips go to, one of `SECTIONS`
     fps: float = 30.0  # of frame images, which do not state it
     labels: Mapping[str, Any] = field(default_factory=dict)  # what each of its clips gets
     frame_labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # one value a frame, cut as the frames are
