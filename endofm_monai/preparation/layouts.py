@@ -152,13 +152,8 @@ def read_boxed_video(
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
     noted, and so are annotations without a frame, and files that state another size than their image has.
 
-    Args:
-        name: see :class:`SourceVideo`.
-        images: folder of the frames.
-        annotations: folder of the boxes.
-        suffix: of the files with boxes.
-        read: reads one; what it raises of ``OSError`` and ``ValueError`` says why it cannot be used.
-        fields: further arguments of the video.
+    What ``read`` raises of a file as ``OSError`` or ``ValueError`` says why it cannot be used; ``fields`` are further
+    ones of the :class:`SourceVideo`.
 
     Raises:
         ClipReadError: when the boxes of a frame cannot be read, or one is not finite or inverted: left out, it would
