@@ -11,7 +11,7 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace
 
-from endofm_monai.data import ClipReadError, open_clip
+from endofm_monai.data import ClipInfo, ClipReadError, open_clip
 from endofm_monai.formats.video import MAX_VIDEO_SIDE, video_rate
 from endofm_monai.preparation.content_area import ContentArea, find_content_area
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
@@ -51,7 +51,7 @@ def encode_clips(
             copies = _copies(times[first : last + 2] - times[first], float(rate))
             try:
                 with atomic_path(output / path) as temporary:
-                    _encode(islice(frames, len(copies)), copies, temporary, rate, info.pixel_aspect, area, settings)
+                    _encode(islice(frames, len(copies)), copies, temporary, rate, info, area, settings)
             except av.FFmpegError as error:  # none of a full disk
                 raise ClipReadError(f"{video.files[0]}: cannot be encoded ({error.strerror})") from error
     return paths
@@ -78,7 +78,7 @@ def _encode(
     copies: np.ndarray,
     path: Path,
     rate: Fraction,
-    pixel_aspect: float,
+    info: ClipInfo,
     area: ContentArea | None,
     settings: PreparationSettings,
 ) -> None:
@@ -88,16 +88,13 @@ def _encode(
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.SMPTE170M, ColorRange.MPEG
-        filters: Graph | None = None
+        filters, (stream.width, stream.height) = _filters(info, area, settings)
+        outside = _outside(area, stream.height, stream.width) if settings.border == "mask" and area else None
         written = 0
         for image, count in zip(frames, copies, strict=True):
             if not count:
                 continue
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            if filters is None:
-                filters, (stream.width, stream.height) = _filters(frame, pixel_aspect, area, settings)
-                outside = _outside(area, stream.height, stream.width) if settings.border == "mask" and area else None
-            filters.vpush(frame)
+            filters.vpush(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"))
             shown = filters.vpull()
             if outside is not None:
                 planes = shown.to_ndarray()
@@ -110,23 +107,22 @@ def _encode(
         container.mux(stream.encode())
 
 
-def _filters(
-    frame: av.VideoFrame, pixel_aspect: float, area: ContentArea | None, settings: PreparationSettings
-) -> tuple[Graph, tuple[int, int]]:
+def _filters(info: ClipInfo, area: ContentArea | None, settings: PreparationSettings) -> tuple[Graph, tuple[int, int]]:
     """Make the filters that paint zones black, crop and scale frames, and give the width and height that come out."""
-    left, top, right, bottom = (0, 0, frame.width, frame.height) if area is None else area.box
+    left, top, right, bottom = (0, 0, info.width, info.height) if area is None else area.box
     across, down = right - left, bottom - top
-    sides = across * max(pixel_aspect, 1.0), down / min(pixel_aspect, 1.0)  # with square pixels
+    sides = across * max(info.pixel_aspect, 1.0), down / min(info.pixel_aspect, 1.0)  # with square pixels
     scale = min((settings.short_side or min(sides)) / min(sides), MAX_VIDEO_SIDE / max(sides))
     width, height = (max(2, 2 * round(side * scale / 2)) for side in sides)
     steps = []
     for zone in settings.blank:
-        x1, y1, x2, y2 = (share * (frame.width, frame.height)[place % 2] for place, share in enumerate(zone))
+        x1, y1, x2, y2 = (share * (info.width, info.height)[place % 2] for place, share in enumerate(zone))
         steps.append(("drawbox", f"x={x1:.0f}:y={y1:.0f}:w={x2 - x1:.0f}:h={y2 - y1:.0f}:color=black:t=fill"))
     exact = "flags=bilinear+accurate_rnd+full_chroma_int:out_color_matrix=smpte170m:out_range=tv"
     steps += [("crop", f"{across}:{down}:{left}:{top}:exact=1"), ("scale", f"{width}:{height}:{exact}")]
     graph = Graph()
-    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))]
+    rgb = av.VideoFormat("rgb24")
+    nodes = [graph.add_buffer(width=info.width, height=info.height, format=rgb, time_base=Fraction(1, 1000))]
     nodes += [graph.add(name, arguments) for name, arguments in [*steps, ("format", "yuv420p"), ("setsar", "1")]]
     graph.link_nodes(*nodes, graph.add("buffersink")).configure()
     return graph, (width, height)
