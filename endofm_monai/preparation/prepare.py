@@ -120,13 +120,13 @@ def prepare_dataset(
 
 
 def claim_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Note the settings in an output folder, so that clips made with other settings are never mixed in."""
+    """Note the settings in an output folder, so that what was made with other ones is never mixed in."""
     settings = json.loads(json.dumps(settings))
     found = read_json(path, dict) if path.exists() else settings
     if found != settings:
         different = [key for key in settings if found.get(key) != settings[key]]
         was, now = ({key: each.get(key) for key in different} for each in (found, settings))
-        raise ValueError(f"{path.parent}: was prepared with {was}, not {now}; choose another output or remove it")
+        raise ValueError(f"{path.parent}: was made with {was}, not {now}; choose another output or remove it")
     write_lists(path, settings)
 
 

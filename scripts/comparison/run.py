@@ -21,6 +21,7 @@ import endofm_monai
 from endofm_monai.handlers.checkpoint import STOP_CODE
 from endofm_monai.metrics import classification_scores, detection_report
 from endofm_monai.metrics.segmentation import SCORES as FRAME_SCORES
+from endofm_monai.preparation import claim_settings
 from endofm_monai.utils import check_settings, read_json, sha256, write_json
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
@@ -74,7 +75,7 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         """Train, evaluate and measure; goes on where it was stopped, and never mixes two settings."""
-        self._claim()
+        claim_settings(self.folder / "run.json", self.describe())
         if (result := self.result()) is not None:
             return result
         result = self._train()
@@ -134,17 +135,6 @@ class Run:
             "evaluation": self.evaluation,
             "sha256": {key: sha256([path]) for key, path in files.items()},
         }
-
-    def _claim(self) -> None:
-        path, described = self.folder / "run.json", self.describe()
-        former = read_json(path, dict) if path.is_file() else described
-        if differing := [key for key in described if former.get(key) != described[key]]:
-            raise ValueError(
-                f"{self.folder}: holds a run whose `{differing[0]}` was {former.get(differing[0])}, not "
-                f"{described[differing[0]]}; choose another `output`, or remove the folder."
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, described)
 
     def _config_files(self, kind: str, configs: Sequence[str], more: dict[str, Any]) -> list[str]:
         folders = {"ckpt_dir": str(self.folder / "models"), "output_dir": str(self.folder / kind)}

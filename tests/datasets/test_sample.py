@@ -217,7 +217,7 @@ def test_a_stopped_run_is_completed_with_the_same_files(sample, folder):
 
 
 def test_other_settings_are_not_mixed_in(sample, folder):
-    with pytest.raises(ValueError, match="was prepared with {'seed': 3}, not {'seed': 4}"):
+    with pytest.raises(ValueError, match="was made with {'seed': 3}, not {'seed': 4}"):
         sample["generate"].generate(str(folder), **{**SETTINGS, "seed": 4})
 
 
@@ -268,5 +268,5 @@ def test_stills_of_a_prepared_set_become_videos(sample, tmp_path):
     (path.parent / "videos" / "x" / "b.mp4").unlink()
     film_stills(str(tmp_path / "set"), str(tmp_path / "out"), frames=4, size=(64, 80), workers=1)
     assert content(path.parent) == before
-    with pytest.raises(ValueError, match="was prepared with {'frames': 4}"):
+    with pytest.raises(ValueError, match="was made with {'frames': 4}"):
         film_stills(str(tmp_path / "set"), str(tmp_path / "out"), frames=8, size=(64, 80), workers=1)

@@ -90,7 +90,7 @@ def test_nothing_that_can_be_used(prepare, tmp_path):
 
 def test_other_settings_are_not_mixed_in(prepare, videos, tmp_path):
     prepare(videos, tmp_path / "out", clip_seconds=1)
-    with pytest.raises(ValueError, match=r"was prepared with {'clip_seconds': 1}, not {'clip_seconds': 2}"):
+    with pytest.raises(ValueError, match=r"was made with {'clip_seconds': 1}, not {'clip_seconds': 2}"):
         prepare(videos, tmp_path / "out", clip_seconds=2)
 
 
