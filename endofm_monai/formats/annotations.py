@@ -47,8 +47,7 @@ class Track:
         last one stays until the end.
         """
         found: dict[int, Shape] = {}
-        listed = sorted(self.shapes)
-        for frame, following in zip(listed, [*listed[1:], frames], strict=True):
+        for frame, following in pairwise([*sorted(self.shapes), frames]):
             shape = self.shapes[frame]
             if shape.outside:
                 continue
