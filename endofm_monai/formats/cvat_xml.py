@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -137,15 +138,13 @@ def _parse(path: Path) -> Element:
     def refuse(name: str, *_: object) -> NoReturn:
         raise ValueError(f"{path}: has a document type ({name}), which CVAT does not write; it is refused.")
 
-    if (size := path.stat().st_size) > MAX_BYTES and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: has {size} bytes; XML is read up to {MAX_BYTES}.")
-    data = path.read_bytes()
-    if zipfile.is_zipfile(path):
-        with open_zip(path, MAX_RATIO) as archive:
-            names = [entry for entry in archive.infolist() if entry.filename.endswith(".xml")]
-            if len(names) != 1:
-                raise ValueError(f"{path}: must hold one XML file, but holds {len(names)}.")
-            data = archive.read(names[0])
+    with open_zip(path, MAX_RATIO) if zipfile.is_zipfile(path) else nullcontext() as archive:
+        entries = [entry for entry in archive.infolist() if entry.filename.endswith(".xml")] if archive else []
+        if archive and len(entries) != 1:
+            raise ValueError(f"{path}: must hold one XML file, but holds {len(entries)}.")
+        if (size := entries[0].file_size if archive else path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"{path}: has {size} bytes; XML is read up to {MAX_BYTES}.")
+        data = archive.read(entries[0]) if archive else path.read_bytes()
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
     parser.StartElementHandler = builder.start

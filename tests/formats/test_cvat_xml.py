@@ -121,6 +121,16 @@ def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path):
         read_cvat_xml(tmp_path / "a.zip")
 
 
+def test_more_xml_than_is_read_is_refused_also_in_a_zip(tmp_path, monkeypatch):
+    monkeypatch.setattr("endofm_monai.formats.cvat_xml.MAX_BYTES", len(VIDEO) - 1)
+    (tmp_path / "a.xml").write_text(VIDEO)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", VIDEO)
+    for name in ("a.xml", "a.zip"):
+        with pytest.raises(ValueError, match=rf"{name}: has {len(VIDEO)} bytes; XML is read up to {len(VIDEO) - 1}\.$"):
+            read_cvat_xml(tmp_path / name)
+
+
 def test_names_that_xml_cannot_hold_are_written_out(video_task, tmp_path):
     write_cvat_xml(replace(video_task, name="K\udcf6ln\x01", source="K\udcf6ln.mp4"), tmp_path / "a.xml")
     task = read_cvat_xml(tmp_path / "a.xml")
