@@ -20,7 +20,7 @@ from skimage.feature import match_template
 from endofm_monai.data import ClipReader, open_clip
 from endofm_monai.preparation.content_area import ContentArea, fit_content_area
 from endofm_monai.preparation.index import frame_picture
-from endofm_monai.visualize.page import Section, write_page
+from endofm_monai.visualize.page import Section, table, write_page
 
 _HASH_SIZE = 16
 BITS = _HASH_SIZE**2
@@ -232,11 +232,12 @@ def write_leakage_report(
     compared = ", ".join(f"{name}: {count}" for name, count in groups.items())
     summary = f"{len(exact)} pairs of clips share files, {len(matches)} have frames that look alike. Clips: {compared}."
     shown = f" The {_SHOWN} surest pairs are shown." if len(matches) > _SHOWN else ""
+    same = [[escape(first), escape(second), files] for first, second, files in exact]
     sections = [
         Section("Clips", summary),
-        Section("The same files", table=[("clip", "is also", "files"), *exact]),
+        Section("The same files", body=table(("clip", "is also", "files"), same)),
         Section("Frames that look alike", _HOW + shown, body="".join(map(_show, matches[:_SHOWN]))),
-        Section("Not compared", table=[[problem] for problem in problems or ["nothing"]]),
+        Section("Not compared", body=table((), [[escape(problem)] for problem in problems or ["nothing"]])),
     ]
     write_page(path, "Leakage report", sections)
 
@@ -245,11 +246,11 @@ def _show(match: Match) -> str:
     """HTML of what is known about a pair of clips, and of their closest frames, side by side."""
     bits, *frames = match.pairs[0]
     known = f"likeness {match.likeness:.2f}, {bits} bits, {match.frames} frames" + ", mirrored" * bool(match.flip)
-    cells = ""
+    cells = []
     for clip, frame in zip((match.first, match.second), frames, strict=True):
         picture, buffer = frame_picture(clip.image, frame), io.BytesIO()
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         picture.save(buffer, "JPEG", quality=80)
         data, name = base64.b64encode(buffer.getvalue()).decode(), escape(f"{clip.clip}, frame {frame}")
-        cells += f'<td>{name}<img src="data:image/jpeg;base64,{data}" alt=""></td>'
-    return f"<p>{known}</p>\n<table><tr>{cells}</tr></table>\n"
+        cells.append(f'{name}<img src="data:image/jpeg;base64,{data}" alt="">')
+    return f"<p>{known}</p>\n{table((), [cells])}\n"
