@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 __all__ = ["INTERRUPTED", "cause_of", "name_memory_errors", "run_from_command_line"]
 
+logger = logging.getLogger(__name__)
+
 WRAPPERS = ("Failed to evaluate ", "Failed to instantiate component ", "applying transform ")  # MONAI's
 SPEAKING = tuple(os.path.join(os.path.dirname(path), "") for path in (monai.__file__, str(Path(__file__).parent)))
 _SIGNS = ("allocate memory", "out of memory", "ALLOC_FAILED")  # torch has no class of its own for the CPU and cuBLAS
-_settings = {"always": False}
 INTERRUPTED = 130  # what shells give for a process that Ctrl+C ended
 
 
@@ -79,17 +80,13 @@ def close_bars() -> None:
 
 def show_tracebacks(always: bool) -> None:
     """Show tracebacks before every line, as they are at debug level anyway."""
-    _settings["always"] = always
-
-
-def _shown() -> bool:
-    return _settings["always"] or logging.getLogger().isEnabledFor(logging.DEBUG)
+    logger.setLevel(logging.DEBUG if always else logging.NOTSET)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     of_engine = "is terminating due to exception" in text or (record.exc_info and text.startswith("Exception: "))
-    return _shown() or not of_engine
+    return logger.isEnabledFor(logging.DEBUG) or not of_engine
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -99,7 +96,7 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
         return
     cause = cause_of(error)
     line, is_all = _describe(cause)
-    if _shown():
+    if logger.isEnabledFor(logging.DEBUG):
         sys.__excepthook__(kind, error, trace)
     elif not is_all:
         traceback.print_exception(cause, chain=False)
