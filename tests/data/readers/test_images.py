@@ -139,11 +139,11 @@ def test_a_picture_has_no_more_pixels_than_its_file_can_hold(tmp_path: Path) -> 
     with open_clip(tmp_path / "empty.tif") as reader:
         assert reader.read([0]).shape == (3, 1, 2160, 3840)
     for side in (4096, 4100):
-        Image.new("1", (side, side)).save(tmp_path / f"{side}.webp", lossless=True)  # one color: some bytes
-    with open_clip(tmp_path / "4096.webp") as reader:
+        Image.new("1", (side, side)).save(tmp_path / f"{side}.tif", compression="group4")
+    with open_clip(tmp_path / "4096.tif") as reader:
         assert reader.read([0]).shape == (3, 1, 4096, 4096)
-    with pytest.raises(ClipReadError, match=r"4100.webp: .*claims 4100x4100 pixels, more than its \d+ bytes can hold"):
-        open_clip(tmp_path / "4100.webp").__enter__().read([0])
+    with pytest.raises(ClipReadError, match=r"4100.tif: .*claims 4100x4100 pixels, more than its \d+ bytes can hold"):
+        open_clip(tmp_path / "4100.tif").probe()
 
 
 def test_no_frames(tmp_path: Path) -> None:
