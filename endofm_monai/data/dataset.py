@@ -36,16 +36,11 @@ class ClipKey(NamedTuple):
 
 
 class ClipDataset(Dataset):
-    """Clips whose random transforms depend on nothing but the seed and the key: clip, epoch, repetition.
+    """Items of a datalist, whose random ``transform`` depends on nothing but ``seed`` and key: clip, epoch, repetition.
 
     So an item is the same with any number of workers, on any rank, and after a resume. A clip that cannot be read
     becomes the item ``{"broken": message}``, the message starting with the file's name: what to do about it is the
     policy of :class:`endofm_monai.handlers.BrokenClipsHandler`, in the main process, where it is counted.
-
-    Args:
-        data: datalist items, for example from :func:`endofm_monai.data.load_datalist`; see :func:`adopt_items`.
-        transform: transforms that load and prepare an item; without one it stays as it is listed.
-        seed: seed of all random transforms.
     """
 
     def __init__(self, data: Sequence[dict[str, Any]], transform: Callable | None = None, seed: int = 0) -> None:
@@ -230,10 +225,8 @@ class FeatureCache(ClipDataset):
     be the same in every epoch: no random transforms.
 
     Args:
-        data: see :class:`ClipDataset`, as ``transform``.
-        network: a network whose ``features`` takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
-            :class:`endofm_monai.networks.nets.EndoFMClassifier`.
-        device: where the network is.
+        network: a network on ``device`` whose ``features`` takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as
+            an :class:`endofm_monai.networks.nets.EndoFMClassifier`.
         batch_size: clips that are computed at once.
     """
 

@@ -97,11 +97,9 @@ class DicomReader(ClipReader):
     warning says so. A file that is cut off has one frame more than it holds, which cannot be read.
 
     Args:
-        path: the file.
         header: what the file holds apart from its pixels.
         kind: type of the pixels, "OB" or "OW".
-        start: place of the pixels in the file.
-        length: their length in bytes, as far as it is stated.
+        start: place of the pixels in the file; and their ``length`` in bytes, as far as it is stated.
         fps: frames per second, where the file does not state them.
     """
 
