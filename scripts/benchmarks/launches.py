@@ -7,8 +7,10 @@ import weakref
 from collections import Counter
 from contextlib import ExitStack
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch._dynamo.utils import counters
@@ -22,6 +24,7 @@ from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers import GradientHandler, HealthHandler, ScheduleHandler, TeacherUpdateHandler
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.blocks import packed_clips
+from endofm_monai.networks.blocks.divided_space_time import SelfAttention
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
 from endofm_monai.transforms import ViewPlan
@@ -231,7 +234,8 @@ def allocation(
     torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
     optimizer = torch.optim.AdamW(weight_decay_groups(network.student), fused=True)
     packed_clips._pack_once.cache_clear()
-    with empty, AllocationCounter() as counter:
+    fused = patch.object(SelfAttention, "weigh", staticmethod(F.scaled_dot_product_attention))  # as on a GPU
+    with empty, fused, AllocationCounter() as counter:
         views = [torch.randn(clips, 3, view.frames, view.size, view.size) for view in ViewPlan()]
         for tensor in (*network.parameters(), *network.buffers(), *loss_function.buffers()):
             counter.add(tensor)

@@ -5,7 +5,6 @@ import math
 from collections import OrderedDict
 
 import torch
-import torch.nn.functional as F
 from monai.networks.blocks import Swish
 from torch import nn
 
@@ -51,7 +50,7 @@ class FrameAttention(SelfAttention):
         query, key, value = self.project(x, first_only)
         if not first_only:
             query = turn(query, rotation)
-        attended = F.scaled_dot_product_attention(query, turn(key, rotation), value)
+        attended = self.weigh(query, turn(key, rotation), value)
         return self.proj(attended.transpose(1, 2).flatten(2))
 
 

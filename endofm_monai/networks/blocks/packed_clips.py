@@ -170,7 +170,7 @@ def _attend(attention: SelfAttention, rows: torch.Tensor, sequences: Sequences) 
     attended = []
     for part in sequences.split(attention.qkv(rows)):
         query, key, value = attention.split_heads(part, 3).unbind(0)
-        attended.append(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1))
+        attended.append(attention.weigh(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1))
     return attention.proj(torch.cat(attended))
 
 

@@ -52,3 +52,21 @@ def test_tokens_attend_to_each_other():
     assert_close(attention(tokens), attend(attention, tokens))
     assert_close(attention(tokens, first_only=True), attend(attention, tokens)[:, :1])
     assert not torch.allclose(attention(tokens)[:, :1], attention(tokens[:, :1]), atol=1e-3)
+
+
+def test_attention_learns_in_bfloat16_what_it_learns_in_float32():
+    """With gradients a CPU takes plain products in bfloat16."""
+    torch.manual_seed(0)
+    attention = SelfAttention(64, 4)
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        tokens = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        attention.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            output = attention(tokens)
+        output.float().square().sum().backward()
+        results.append([output.float(), tokens.grad, attention.qkv.weight.grad.clone()])
+    for exact, rounded in zip(*results, strict=True):
+        assert (exact - rounded).norm() < 0.02 * exact.norm()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert_close(attention(tokens), results[1][0].bfloat16(), atol=0.02, rtol=0.02)
