@@ -25,13 +25,8 @@ def open_video(path: str | os.PathLike, fps: float, **options: object) -> Iterat
     """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
 
     H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
-    than can be encoded, are scaled down.
-
-    Args:
-        path: the video to write; it appears when the context is left without an error.
-        fps: frames per second.
-        options: of the encoder x264, beside ``crf`` (quality, 0 is lossless; a step of 6 about halves the size of the
-            file), 18 by default, and ``preset``.
+    than can be encoded, are scaled down. ``options`` are those of the encoder x264, as ``crf`` (quality, 0 is lossless;
+    a step of 6 about halves the size of the file), 18 by default.
 
     Yields:
         a function that writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
