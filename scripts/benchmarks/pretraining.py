@@ -3,7 +3,6 @@
 
 """The backbone, the pre-training step, the reading of clips, the start of a training, and whether one learns."""
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
 from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
+from endofm_monai.utils import read_json
 
 __all__ = ["allocation", "dropping", "forward", "launches", "learning", "reading", "startup", "step"]
 
@@ -76,7 +76,7 @@ def learning(dataset_dir: str = "datasets/sample/data", seeds: int = 3, **settin
             options = [f"--{name}={value}" for name, value in {**given, "seed": seed, **settings}.items()]
             command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), *options]
             seconds = seconds_of_call(partial(subprocess.run, command, check=True))
-            record = json.loads(Path(folder, "learning.json").read_text(encoding="utf-8"))
+            record = read_json(Path(folder, "learning.json"), dict)
         last, before, after = record["epochs"][-1], record["before"], record["after"]
         ranks, spreads = ([row[name] for row in record["epochs"]] for name in ("effective_rank", "spread"))
         result[f"seed {seed}"] = found = {
@@ -161,8 +161,9 @@ def make_forward(
     """A forward pass of the published size."""
     clip = torch.randn(clips, 3, 8, 224, 224, device=device)
     backbone = EndoFM().to(device).eval()
-    if compiled:
-        compile_blocks(backbone)
+    if compiled:  # as fine-tuning is
+        for block in backbone.blocks:
+            block.compile()
 
     def run() -> None:
         with torch.inference_mode(), autocast(device, dtype):
@@ -202,12 +203,4 @@ def make_step(
 
 def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
     """Compute in bfloat16 where this is asked for."""
-    kind = "cuda" if device.startswith("cuda") else "cpu"
-    return torch.autocast(kind, torch.bfloat16, enabled=dtype == torch.bfloat16)
-
-
-def compile_blocks(network: torch.nn.Module) -> None:
-    """Compile the transformer blocks, as ``compile`` of fine-tuning does."""
-    for name, module in network.named_modules():
-        if name.rsplit(".", 2)[-2:-1] == ["blocks"]:
-            module.compile()
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == torch.bfloat16)
