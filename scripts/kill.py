@@ -26,12 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigWorkflow
+from benchmarks.measure import BUNDLES, open_bundle
 from monai.utils import ensure_tuple
 from PIL import Image
 from safetensors.torch import load_file
 
-import endofm_monai
 from endofm_monai.data import open_clip
 from endofm_monai.formats import write_video
 from endofm_monai.networks.nets import EndoFMSegmenter
@@ -39,8 +38,10 @@ from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 from endofm_monai.utils import TEMPORARY_PREFIX, run_from_command_line, write_json
 from endofm_monai.weights.__main__ import convert
 
-BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
-NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2, "num_workers": 0}
+SMALL: dict[str, Any] = {
+    **{"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2},
+    **{"num_workers": 0, "device": "cpu"},
+}
 
 
 def make_inputs(folder: Path) -> None:
@@ -54,30 +55,21 @@ def make_inputs(folder: Path) -> None:
     torch.save(network.state_dict(), folder / "segmenter.pt")
 
 
-def run_bundle(task: str, kind: str, config: str, **settings: Any) -> None:
-    """Run a config of a bundle, small and on the CPU."""
-    root = BUNDLES / f"endofm_{task}"
-    workflow = ConfigWorkflow(
-        str(root / "configs" / f"{config}.json"), workflow_type=kind, logging_file=False,
-        **{"bundle_root": str(root), "device": "cpu", **NETWORK, **settings},
-    )  # fmt: skip
-    workflow.initialize()
-    workflow.run()
-
-
 def train(inputs: Path, output: Path) -> None:
     """Pre-train for four epochs, or what is left of them."""
-    run_bundle(
-        "pretraining", "train", "train", dataset_dir=str(inputs / "videos"), ckpt_dir=str(output / "models"),
+    views = {"views::global_size": 32, "views::local_size": 16, "views::local_frames": [2, 4]}
+    open_bundle(
+        BUNDLES / "endofm_pretraining", "train", dataset_dir=str(inputs / "videos"), ckpt_dir=str(output / "models"),
         output_dir=str(output / "log"), resume=True, epochs=4, warmup_epochs=1, batch_size=2, num_prototypes=16,
-        **{"views::global_size": 32, "views::local_size": 16, "views::local_frames": [2, 4]},
-    )  # fmt: skip
+        **{**SMALL, **views},
+    ).run()  # fmt: skip
 
 
 def infer(inputs: Path, output: Path) -> None:
     """Segment the videos, or those that are left."""
-    places = {"dataset_dir": str(inputs / "videos"), "output_dir": str(output), "frame_size": 32}
-    run_bundle("polyp_segmentation", "infer", "inference", weights=str(inputs / "segmenter.pt"), **places)
+    bundle = BUNDLES / "endofm_polyp_segmentation"
+    places = {"dataset_dir": str(inputs / "videos"), "output_dir": str(output), "weights": str(inputs / "segmenter.pt")}
+    open_bundle(bundle, "inference", kind="infer", frame_size=32, **places, **SMALL).run()
 
 
 def prepare(inputs: Path, output: Path) -> None:

@@ -3,9 +3,6 @@
 
 """Polyp classification: how the sample data are learned, what a cache and adapters save, and the cost of inference."""
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,15 +10,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from benchmarks.measure import BUNDLES, learn, open_bundle, peak_memory, seconds_of_call
+from benchmarks.measure import BUNDLES, DATA, learn, open_bundle, peak_in_a_process, peak_memory, seconds_of_call
 from ignite.engine import Engine, Events
 
 from endofm_monai.networks.nets import EndoFMClassifier
 from endofm_monai.optimizers import weight_decay_groups
+from endofm_monai.utils import read_json
 
 __all__ = ["adapters", "epoch", "inference", "learning", "peak_of_step"]
 
-DATA = "datasets/sample/data"
+BUNDLE = BUNDLES / "endofm_polyp_classification"
 
 
 def learning(data: str = DATA, seed: int = 0) -> dict[str, Any]:
@@ -42,8 +40,6 @@ def epoch(data: str = DATA, preset: str = "small", frame_size: int = 112) -> dic
 def adapters(preset: str = "base", frames: int = 8, size: int = 224, repeat: int = 3) -> dict[str, Any]:
     """Steps of full fine-tuning and of adapters, in turn: parameters that learn, median seconds, peak memory in GiB."""
     settings: dict[str, Any] = {"preset": preset, "frames": frames, "size": size}
-    command = [sys.executable, str(BUNDLES.parent / "scripts" / "benchmark.py"), "classification", "peak_of_step"]
-    command += [f"--{name}={value}" for name, value in settings.items()]
     modes = {"full": Step("full", **settings), "adapter": Step("adapter", **settings)}
     times = [{mode: seconds_of_call(step) for mode, step in modes.items()} for _ in range(repeat + 1)][1:]
     result: dict[str, Any] = {
@@ -51,7 +47,7 @@ def adapters(preset: str = "base", frames: int = 8, size: int = 224, repeat: int
             "trained": step.trained,
             "share": step.trained / step.total,
             "seconds": median(row[mode] for row in times),
-            "gib": float(subprocess.check_output([*command, f"--mode={mode}"], text=True)),
+            "gib": peak_in_a_process("classification", mode=mode, **settings),
         }
         for mode, step in modes.items()
     }
@@ -88,17 +84,17 @@ def inference(data: str = DATA, preset: str = "base", frame_size: int = 224) -> 
     settings: dict[str, Any] = {"preset": preset, "frame_size": frame_size, "sampling_rate": 8, "load_pretrain": False}
     lists = {"dataset_dir": data, "datalist": f"{data}/datalist.json"}
     with tempfile.TemporaryDirectory() as folder:
-        workflow = open_bundle("classification", "inference", kind="infer", output_dir=folder, **lists, **settings)
+        workflow = open_bundle(BUNDLE, "inference", kind="infer", output_dir=folder, **lists, **settings)
         seconds = seconds_of_call(workflow.parser.get_parsed_content("evaluator").run)
-        results = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder, "videos").rglob("*.json")]
+        results = [read_json(path, dict) for path in Path(folder, "videos").rglob("*.json")]
     network = sum(result["network_seconds"] for result in results)
     return {"seconds": seconds, "network_seconds": network, "share_outside_network": 1 - network / seconds}
 
 
 def _epoch_seconds(*configs: str, **settings: Any) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        folders: dict[str, Any] = {"ckpt_dir": folder, "output_dir": folder, "val_interval": 1000}
-        workflow = open_bundle("classification", *configs, **folders, **settings)
+        settings = {**settings, "ckpt_dir": folder, "output_dir": folder, "val_interval": 1000}
+        workflow = open_bundle(BUNDLE, *configs, **settings)
         trainer: Engine = workflow.parser.get_parsed_content("train::trainer")
         seconds: list[float] = []
         trainer.add_event_handler(Events.EPOCH_STARTED, lambda: seconds.append(-time.perf_counter()))

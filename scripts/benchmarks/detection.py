@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from benchmarks.measure import learn, seconds_of, seconds_of_call
+from benchmarks.measure import DATA, learn, seconds_of, seconds_of_call
 
 from endofm_monai.data import SupportSampler, load_datalist, open_clip
 from endofm_monai.inferers import DetectionPredictor
@@ -15,8 +15,6 @@ from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.transforms import FitClip
 
 __all__ = ["sample", "streaming"]
-
-DATA = "datasets/sample/data"
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def run(frames: int = 300, size: tuple[int, int] = (256, 320), threads: int = 2,
         for task, settings in TINY.items():
             bundle = copy_bundle(task, Path(folder), {**settings, "dataset_dir": str(video.parent)}, seed)
             seconds[task] = seconds_of_call(
-                lambda: open_bundle(task, "inference", kind="infer", bundle_root=str(bundle)).run()  # noqa: B023
+                lambda: open_bundle(bundle, "inference", kind="infer").run()  # noqa: B023
             )
         bundle, output = Path(folder, "endofm_polyp_segmentation"), str(Path(folder, "annotations.xml"))
         seconds["cvat_annotate_segmentation"] = seconds_of_call(lambda: annotate(str(video), str(bundle), output))
@@ -50,6 +50,6 @@ def copy_bundle(task: str, folder: Path, settings: dict[str, Any], seed: int) ->
     config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), **settings}), encoding="utf-8")
     torch.manual_seed(seed)
     (bundle / "models").mkdir()
-    workflow = open_bundle(task, "inference", kind="infer", bundle_root=str(bundle))
+    workflow = open_bundle(bundle, "inference", kind="infer")
     torch.save(workflow.parser.get_parsed_content("network_def").state_dict(), bundle / "models" / "model.pt")
     return bundle

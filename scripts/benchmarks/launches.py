@@ -139,12 +139,8 @@ def make_trainer(
     sizes = [32, 32] + 8 * [16]
     views = [torch.randn(2, 3, frames, size, size) for frames, size in zip(FRAMES, sizes, strict=True)]
     optimizer = torch.optim.AdamW(weight_decay_groups(network.student), fused=True)
-    forward, loss, backward, step = (
-        IterationEvents.FORWARD_COMPLETED,
-        IterationEvents.LOSS_COMPLETED,
-        IterationEvents.BACKWARD_COMPLETED,
-        IterationEvents.MODEL_COMPLETED,
-    )
+    forward, loss = IterationEvents.FORWARD_COMPLETED, IterationEvents.LOSS_COMPLETED
+    backward, step = IterationEvents.BACKWARD_COMPLETED, IterationEvents.MODEL_COMPLETED
     targets: dict[str, Any] = {"targets": "sinkhorn", "queue_length": 16, "koleo_weight": 0.1} if small else {}
     loss_function = SpatialTemporalMatchingLoss(num_prototypes=32, **targets)
     return StudentTeacherTrainer(

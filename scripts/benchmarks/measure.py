@@ -24,6 +24,7 @@ import endofm_monai
 from endofm_monai import formats
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
+DATA = "datasets/sample/data"
 
 
 def seconds_of_call(function: Callable[[], object]) -> float:
@@ -75,32 +76,29 @@ def peak_memory() -> float:
     return int(peak) / 2**20
 
 
-def peaks_of_steps(part: str, **options: Any) -> dict[str, float]:
-    """What a part's ``peak_of_step`` gives with and without checkpointing, each in a process of its own."""
+def peak_in_a_process(part: str, **options: Any) -> float:
+    """What a part's ``peak_of_step`` gives in a process of its own."""
     command = [sys.executable, str(Path(__file__).parents[1] / "benchmark.py"), part, "peak_of_step"]
     command += [f"--{name}={value}" for name, value in options.items()]
-    return {
-        f"checkpointing_{on}".lower(): float(subprocess.check_output([*command, f"--checkpointing={on}"], text=True))
-        for on in (True, False)
-    }
+    return float(subprocess.check_output(command, text=True))
 
 
-def open_bundle(task: str, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
-    """Open configs of a bundle of polyps, or of a copy of it at ``bundle_root``, ready to run."""
-    settings = {"bundle_root": str(BUNDLES / f"endofm_polyp_{task}"), **settings}
-    files = [f"{settings['bundle_root']}/configs/{name}.json" for name in configs]
-    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, **settings)
+def open_bundle(bundle: Path, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
+    """Open configs of the bundle in a folder, ready to run."""
+    files = [f"{bundle}/configs/{name}.json" for name in configs]
+    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, bundle_root=str(bundle), **settings)
     workflow.initialize()
     return workflow
 
 
 def learn(task: str, report: str, configs: tuple[str, ...], judging: dict[str, Any], **settings: Any) -> Any:
     """Train by configs and evaluate the best weights on the test part: the minutes of training, and a report."""
+    bundle = BUNDLES / f"endofm_polyp_{task}"
     with tempfile.TemporaryDirectory() as folder:
         settings = {**settings, "ckpt_dir": f"{folder}/models", "output_dir": f"{folder}/eval"}
-        minutes = seconds_of_call(open_bundle(task, *configs, **settings).run) / 60
+        minutes = seconds_of_call(open_bundle(bundle, *configs, **settings).run) / 60
         judging = {**judging, "weights": f"{folder}/models/model.pt"}
-        open_bundle(task, "train", "tiny", "evaluate", **settings, **judging).run()
+        open_bundle(bundle, "train", "tiny", "evaluate", **settings, **judging).run()
         found = json.loads(Path(folder, "eval", report).read_text(encoding="utf-8"))
     return {"training_minutes": round(minutes, 1)}, found
 

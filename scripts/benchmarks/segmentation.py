@@ -6,7 +6,7 @@
 from typing import Any
 
 import torch
-from benchmarks.measure import learn, next_to_limit, peak_memory, peaks_of_steps, tflop_of
+from benchmarks.measure import DATA, learn, next_to_limit, peak_in_a_process, peak_memory, tflop_of
 from monai.losses import DiceCELoss
 
 from endofm_monai.networks.nets import EndoFMSegmenter
@@ -28,7 +28,10 @@ def forward(frames: int = 8, repeat: int = 3) -> dict[str, dict[str, float]]:
 
 def memory(frames: int = 25) -> dict[str, float]:
     """Peak memory in GiB of a training step on a clip, with and without checkpointing, each in its own process."""
-    return peaks_of_steps("segmentation", frames=frames)
+    return {
+        f"checkpointing_{on}".lower(): peak_in_a_process("segmentation", frames=frames, checkpointing=on)
+        for on in (True, False)
+    }
 
 
 def peak_of_step(frames: int, checkpointing: bool) -> float:
@@ -44,7 +47,7 @@ def peak_of_step(frames: int, checkpointing: bool) -> float:
     return peak_memory()
 
 
-def sample(data: str = "datasets/sample/data", **overrides: Any) -> dict[str, float]:
+def sample(data: str = DATA, **overrides: Any) -> dict[str, float]:
     """Train on the sample data with the ``tiny`` overlay; minutes, and Dice of their test videos."""
     minutes, report = learn("segmentation", "segmentation.json", ("train", "tiny"), {}, dataset_dir=data, **overrides)
     dice = {name: report["clean"][name]["dice"]["value"] for name in ("per_frame", "per_sequence", "pooled")}
