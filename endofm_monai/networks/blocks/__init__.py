@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
 from endofm_monai.networks.blocks.detection_head import (
     DetectionHead,
     DetectionPyramid,
@@ -9,7 +8,7 @@ from endofm_monai.networks.blocks.detection_head import (
     LocationPredictions,
     split_predictions,
 )
-from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock
+from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, SpatialTemporalAdapter
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
 from endofm_monai.networks.blocks.frame_block import FrameBlock
 from endofm_monai.networks.blocks.segmentation_decoder import CascadedUpsampler, DetailStem, ResidualStem

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
-
 
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
     """Dynamic positional encoding: each patch takes the nearest entry of a learned table (paper, section 2.1).
@@ -32,13 +30,10 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: while training, drops rows of a residual branch and scales the others up.
+    """Stochastic depth: while training, drops rows of a residual branch by a ``rate`` and scales the others up.
 
     (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.) The rate is a tensor, so that one compiled graph
     serves the blocks of all rates.
-
-    Args:
-        rate: probability to drop a row.
     """
 
     keep: torch.Tensor
@@ -71,26 +66,33 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
-    def project(self, x: torch.Tensor, first_only: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def project(
+        self, x: torch.Tensor, first_only: bool = False, rotation: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries (or the first alone), keys and values of tokens ``(B, L, D)``, each ``(B, heads, L, D / heads)``."""
-        if not first_only:
+        if first_only:
+            width, weight, bias = x.shape[2], self.qkv.weight, self.qkv.bias
+            query = self.split_heads(F.linear(x[:, :1], weight[:width], bias[:width]), 1)[0]
+            key, value = self.split_heads(F.linear(x, weight[width:], bias[width:]), 2).unbind(0)
+        else:
             query, key, value = self.split_heads(self.qkv(x), 3).unbind(0)
-            return query, key, value
-        width, weight, bias = x.shape[2], self.qkv.weight, self.qkv.bias
-        query = self.split_heads(F.linear(x[:, :1], weight[:width], bias[:width]), 1)[0]
-        key, value = self.split_heads(F.linear(x, weight[width:], bias[width:]), 2).unbind(0)
+        if rotation is not None:
+            query, key = query if first_only else turn(query, rotation), turn(key, rotation)
         return query, key, value
 
     def split_heads(self, projected: torch.Tensor, parts: int) -> torch.Tensor:
         """Projections ``(B, L, parts * D)`` as ``(parts, B, heads, L, D / heads)``."""
         return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def forward(self, x: torch.Tensor, first_only: bool = False) -> torch.Tensor:
-        """Attend among the tokens ``(B, L, D)`` of each sequence: ``(B, L, D)``, or ``(B, 1, D)`` of the first."""
+    def forward(self, x: torch.Tensor, first_only: bool = False, rotation: torch.Tensor | None = None) -> torch.Tensor:
+        """Attend among the tokens ``(B, L, D)`` of each sequence: ``(B, L, D)``, or ``(B, 1, D)`` of the first.
+
+        A ``rotation`` ``(2, N, D / heads)`` turns queries and keys of the last N tokens, see :func:`turn`.
+        """
         if x.shape[1] == 1:  # the softmax of one weight is 1
             first = 2 * x.shape[2]
             return self.proj(F.linear(x, self.qkv.weight[first:], self.qkv.bias[first:]))
-        query, key, value = self.project(x, first_only)
+        query, key, value = self.project(x, first_only, rotation)
         return self.proj(self.weigh(query, key, value).transpose(1, 2).flatten(2))
 
     def weigh(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -100,10 +102,56 @@ class SelfAttention(nn.Module):
             return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1) @ value
         return F.scaled_dot_product_attention(query, key, value)
 
-    def attention_map(self, x: torch.Tensor) -> torch.Tensor:
-        """Softmax weights among the tokens ``(B, L, D)``; returns ``(B, heads, L, L)``, rows summing to 1."""
-        query, key, _ = self.project(x)
+    def attention_map(self, x: torch.Tensor, rotation: torch.Tensor | None = None) -> torch.Tensor:
+        """Softmax weights ``(B, heads, L, L)`` among the tokens ``(B, L, D)``, rows summing to 1."""
+        query, key, _ = self.project(x, False, rotation)
         return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
+
+
+def turn(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Queries or keys ``(B, heads, L, d)``, of which the last N are turned by a ``rotation`` ``(2, N, d)``."""
+    first = x.shape[2] - rotation.shape[1]
+    patches = x[:, :, first:]
+    left, right = patches.chunk(2, dim=3)
+    turned = patches * rotation[0] + torch.cat([-right, left], dim=3) * rotation[1]
+    return torch.cat([x[:, :, :first], turned.to(x.dtype)], dim=2)
+
+
+class SpatialTemporalAdapter(nn.Module):
+    """Bottleneck that looks along time: down, a depthwise 3x1x1 convolution, up, and a residual (ST-Adapter).
+
+    ``x + up(conv(down(x)))``, without an activation, as in the code that Pan et al. released ("ST-Adapter:
+    Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022). The convolution starts at zero, and so the
+    adapter as the identity.
+
+    Args:
+        embed_dim: width D of a token.
+        width: width d of the bottleneck; 384 for D = 768 as published, 592,512 parameters.
+    """
+
+    def __init__(self, embed_dim: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, width)
+        self.conv = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), groups=width)
+        self.fc2 = nn.Linear(width, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialize as published: torch's weights of the linear layers, everything else zero."""
+        self.fc1.reset_parameters()
+        self.fc2.reset_parameters()
+        for parameter in (self.conv.weight, self.conv.bias, self.fc1.bias, self.fc2.bias):
+            nn.init.zeros_(parameter)  # type: ignore[arg-type]
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Patch tokens ``(B, N, T, D)``; the N places may come in any order, as each is convolved on its own."""
+        reduced = F.pad(self.fc1(patches), (0, 0, 1, 1))
+        before, same, after = self.conv.weight.flatten(1).to(reduced.dtype).unbind(1)  # (d,) each
+        # on a CPU, three products are ten times as fast as the convolution
+        seen = reduced[:, :, :-2] * before + reduced[:, :, 1:-1] * same + reduced[:, :, 2:] * after
+        bias = self.conv.bias
+        assert bias is not None  # as TorchScript has to be told
+        return patches + self.fc2(seen + bias.to(seen.dtype))
 
 
 class DividedSpaceTimeBlock(nn.Module):

@@ -8,8 +8,7 @@ import torch
 from monai.networks.blocks import Swish
 from torch import nn
 
-from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
-from endofm_monai.networks.blocks.divided_space_time import SelfAttention
+from endofm_monai.networks.blocks.divided_space_time import SelfAttention, SpatialTemporalAdapter
 
 STORAGE_TOKENS = 4  # of DINOv3, between class token and patches
 
@@ -36,45 +35,10 @@ class RotaryPositions(nn.Module):
         return torch.stack([angles.cos(), angles.sin()])
 
 
-class FrameAttention(SelfAttention):
-    """Self-attention in a frame, whose patches' queries and keys a ``rotation`` may turn."""
-
-    def attend(self, x: torch.Tensor, rotation: torch.Tensor, first_only: bool = False) -> torch.Tensor:
-        """Attend among tokens ``(B, L, D)``: ``(B, L, D)``, or ``(B, 1, D)`` of the first.
-
-        Args:
-            x: tokens, the patches last.
-            rotation: ``(2, N, D / heads)`` of :class:`RotaryPositions`, or an empty tensor.
-            first_only: whether only the first token attends.
-        """
-        query, key, value = self.project(x, first_only)
-        if not first_only:
-            query = turn(query, rotation)
-        attended = self.weigh(query, turn(key, rotation), value)
-        return self.proj(attended.transpose(1, 2).flatten(2))
-
-
-def turn(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    """Queries or keys ``(B, heads, L, d)``, of which the last N are turned by a ``rotation`` ``(2, N, d)``, if any."""
-    if rotation.numel() == 0:
-        return x
-    first = x.shape[2] - rotation.shape[1]
-    patches = x[:, :, first:]
-    left, right = patches.chunk(2, dim=3)
-    turned = patches * rotation[0] + torch.cat([-right, left], dim=3) * rotation[1]
-    return torch.cat([x[:, :, :first], turned.to(x.dtype)], dim=2)
-
-
 class FrameBlock(nn.Module):
     """Block of an image ViT, on frames that each have a class token, with adapters between the frames' patches.
 
-    Args:
-        embed_dim: width D of a token.
-        num_heads: number of attention heads; must divide D.
-        mlp_ratio: hidden width of the MLP in multiples of D.
-        variant: of image ViTs, see :class:`~endofm_monai.networks.nets.FrameViT`.
-        adapters: number of adapters: 1 before the MLP, 2 also before the attention.
-        adapter_dim: width of their bottleneck.
+    Arguments are those of :class:`DividedSpaceTimeBlock`, and the ``variant`` of a ``FrameViT``.
     """
 
     def __init__(
@@ -86,7 +50,7 @@ class FrameBlock(nn.Module):
         self.adapter_pre_attn = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 1 else None
         self.adapter_pre_mlp = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 0 else None
         self.norm1 = nn.LayerNorm(embed_dim, eps=eps)
-        self.attn = FrameAttention(embed_dim, num_heads)
+        self.attn = SelfAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=eps)
         hidden = int(embed_dim * mlp_ratio)
         act = Swish(1.702) if variant == "clip" else nn.GELU()  # the former is called QuickGELU
@@ -101,25 +65,22 @@ class FrameBlock(nn.Module):
             tokens = self._replace(tokens, patches)
         return tokens, self.norm1(tokens).flatten(0, 1)
 
-    def forward(self, tokens: torch.Tensor, rotation: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
-        """Transform tokens ``(B, T, L, D)``; on wish give the class tokens ``(B, T, 1, D)`` alone.
-
-        ``rotation`` is that of :meth:`FrameAttention.attend`.
-        """
+    def forward(
+        self, tokens: torch.Tensor, rotation: torch.Tensor | None, class_token_only: bool = False
+    ) -> torch.Tensor:
+        """Transform tokens ``(B, T, L, D)``, with positions by a ``rotation``; or give the class tokens alone."""
         tokens, frames = self.normalize(tokens)
         if class_token_only:
             tokens = tokens[:, :, :1]
-        tokens = tokens + self.attn.attend(frames, rotation, class_token_only).reshape(tokens.shape)
+        tokens = tokens + self.attn(frames, class_token_only, rotation).reshape(tokens.shape)
         if self.adapter_pre_mlp is not None and not class_token_only:
             patches = self.adapter_pre_mlp(tokens[:, :, self.first_patch :].transpose(1, 2))
             tokens = self._replace(tokens, patches)
         return tokens + self.mlp(self.norm2(tokens))
 
-    def attention_maps(self, tokens: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    def attention_maps(self, tokens: torch.Tensor, rotation: torch.Tensor | None) -> torch.Tensor:
         """Softmax weights ``(B*T, heads, L, L)`` that the block computes for ``tokens`` ``(B, T, L, D)``."""
-        query, key, _ = self.attn.project(self.normalize(tokens)[1])
-        query, key = turn(query, rotation), turn(key, rotation)
-        return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
+        return self.attn.attention_map(self.normalize(tokens)[1], rotation)
 
     def _replace(self, tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """``tokens`` ``(B, T, L, D)`` with other patches ``(B, N, T, D)``."""

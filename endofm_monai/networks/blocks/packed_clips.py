@@ -9,8 +9,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from endofm_monai.networks.blocks.adapter import SpatialTemporalAdapter
-from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, DropPath, SelfAttention
+from endofm_monai.networks.blocks.divided_space_time import (
+    DividedSpaceTimeBlock,
+    DropPath,
+    SelfAttention,
+    SpatialTemporalAdapter,
+)
 
 
 class RowCopies(NamedTuple):

@@ -30,14 +30,7 @@ KEPT = {torch.ops.aten.convolution.default} | {
 class Backbone(nn.Module):
     """What the backbones share: their sizes, what of their activations is kept, and adapters that can learn alone.
 
-    Args:
-        img_size: height and width (or one number for both) in pixels that the spatial position table is made for.
-        patch_size: height and width of a patch in pixels.
-        embed_dim: width D of a token.
-        adapters: adapters of a block.
-        activation_checkpointing: what of a block's activations the backward pass computes again, for less memory: all
-            of them (True); or (``"selective"``) norms and MLPs, while the other matrix products, convolutions and
-            attention are kept.
+    The arguments are explained at :class:`EndoFM`.
     """
 
     frozen: bool = False

@@ -38,7 +38,9 @@ class EndoFM(Backbone):
         num_heads: attention heads of a block.
         mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
-        activation_checkpointing: see :class:`~endofm_monai.networks.nets.backbone.Backbone`.
+        activation_checkpointing: what of a block's activations the backward pass computes again, for less memory: all
+            of them (True); or (``"selective"``) norms and MLPs, while the other matrix products, convolutions and
+            attention are kept.
         token_drop: share of patch positions, drawn for each clip, that :meth:`forward` leaves out of all its frames
             while training; time and memory fall in proportion (0.8 in STOMP, MICCAI 2026).
         temporal: whether frames attend to each other. Without, there is no temporal branch and no table of time: the

@@ -21,20 +21,10 @@ class FrameViT(Backbone):
     own, and their mean is normalized at the end. In contrast, :class:`EndoFM` has one class token for all frames.
     Parameter names are timm's; image ViTs load with :func:`endofm_monai.weights.initialize_backbone`.
 
-    Args:
-        img_size: height and width (or one number for both) in pixels that the position table is made for.
-        patch_size: height and width of a patch in pixels.
-        in_channels: channels of a frame.
-        embed_dim: width D of a token.
-        depth: number of blocks.
-        num_heads: attention heads of a block.
-        mlp_ratio: hidden width of the MLPs in multiples of D.
-        adapters: adapters of a block: none, 1 before the MLP, or 2, also before the attention.
-        adapter_dim: width of their bottleneck; None is D / 2, as published.
-        variant: "timm", also of DINO and DINOv2; "clip", CLIP's image tower: a normalization before the first block,
-            no bias of the patch embedding, QuickGELU, and layer normalizations with an epsilon of 1e-5; or "dinov3":
-            the same epsilon, four storage tokens, and positions that turn queries and keys instead of a table.
-        activation_checkpointing: see :class:`~endofm_monai.networks.nets.backbone.Backbone`.
+    Its arguments are those of :class:`EndoFM`, and ``variant``: "timm", also of DINO and DINOv2; "clip", CLIP's image
+    tower: a normalization before the first block, no bias of the patch embedding, QuickGELU, and layer normalizations
+    with an epsilon of 1e-5; or "dinov3": the same epsilon, four storage tokens, and positions that turn queries and
+    keys instead of a table.
     """
 
     temporal: bool = False
@@ -76,12 +66,12 @@ class FrameViT(Backbone):
         for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02)
 
-    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the first block takes of clips ``(B, C, T, H, W)``.
 
         Returns:
             tokens ``(B, T, L, D)``, the N patches of a frame behind its class token and storage tokens; and the
-            rotation of :class:`RotaryPositions`, or an empty tensor.
+            rotation of :class:`RotaryPositions`, if any.
         """
         batch, _, num_frames, height, width = x.shape
         patch = self.patch_size
@@ -97,7 +87,7 @@ class FrameViT(Backbone):
         tokens = torch.cat([first.expand(batch * num_frames, -1, -1).to(patches.dtype), patches], dim=1)
         tokens = self.norm_pre(tokens).reshape(batch, num_frames, -1, self.embed_dim)
         if self.rope_embed is None:
-            return tokens, tokens.new_empty([0])
+            return tokens, None
         return tokens, self.rope_embed(grid.shape[2], grid.shape[3])
 
     def transform(self, x: torch.Tensor, class_token_only: bool = False) -> torch.Tensor:
