@@ -4,10 +4,9 @@
 import ignite.distributed as idist
 import torch
 import torch.nn.functional as F
-from monai.utils import evenly_divisible_all_gather
 from torch import nn
 
-from endofm_monai.losses.sinkhorn import enqueue, sinkhorn, sum_over_ranks
+from endofm_monai.losses.sinkhorn import enqueue, gather_rows, sinkhorn, sum_over_ranks
 from endofm_monai.networks.nets.concepts import STREAMS, ConceptFeatures
 
 CONTRAST_TEMPERATURE = 0.07
@@ -136,7 +135,7 @@ def contrast(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     Each of the queries is to tell the key of its own video from those of all other videos of all ranks (InfoNCE). Keys
     take no gradient.
     """
-    keys, own = _gather(F.normalize(key, dim=1))
+    keys, own = gather_rows(F.normalize(key, dim=1))
     cosine = F.normalize(query, dim=1) @ keys.T
     return F.cross_entropy(cosine / CONTRAST_TEMPERATURE, own, reduction="sum") / len(keys)
 
@@ -185,17 +184,10 @@ def match_concepts(query: torch.Tensor, key: torch.Tensor, active: torch.Tensor)
         their sum within the videos; and that of the squares of how far the mean feature of another video, of any rank,
         comes within the margin. Keys take no gradient.
     """
-    keys, own = _gather(key)
+    keys, own = gather_rows(key)
     distance = (2 - 2 * torch.einsum("bnd,pnd->bpn", query, keys) + 1e-5).sqrt()
     is_own = F.one_hot(own, len(keys)).bool().unsqueeze(2)  # (B, P, 1)
     active = active.unsqueeze(1)
     pull = distance.square().where(is_own & active, 0).sum()
     push = (MARGIN - distance).relu().square().where(~is_own & active, 0).sum()
     return pull, push / max(len(keys) - 1, 1)  # a single video is left where all others were broken
-
-
-def _gather(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows of all ranks, without gradient, and the numbers of this rank's own among them."""
-    before = sum(idist.all_gather(len(rows))[: idist.get_rank()])
-    own = torch.arange(before, before + len(rows), device=rows.device)
-    return evenly_divisible_all_gather(rows.detach()), own

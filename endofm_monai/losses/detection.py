@@ -131,8 +131,7 @@ class DetectionLoss(nn.Module):
         central = torch.minimum(left_top, right_bottom) / torch.maximum(left_top, right_bottom)
         centerness = central.prod(dim=1).clamp(min=0).sqrt()  # from 0, at a border of the box, to 1
         counts = torch.stack([positive.sum(), refined.sum(), centerness.sum()]).detach()
-        if idist.get_world_size() > 1:
-            counts = idist.all_reduce(counts) / idist.get_world_size()
+        counts = idist.all_reduce(counts) / idist.get_world_size()
         first_count, second_count = self._divisors(counts[:2])
 
         sign = ltrb.new_tensor([-1, -1, 1, 1])

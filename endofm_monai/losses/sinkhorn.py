@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Targets that use all prototypes alike, of small batches with the help of a queue of earlier ones."""
+"""What losses over the clips of all ranks share: sums and rows of these, balanced targets, a queue of earlier rows."""
 
 import ignite.distributed as idist
 import torch
@@ -11,7 +11,14 @@ from monai.utils import evenly_divisible_all_gather
 
 def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
     """Sum over processes, without gradient between them."""
-    return idist.all_reduce(value.clone()) if idist.get_world_size() > 1 else value
+    return idist.all_reduce(value.clone())
+
+
+def gather_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of all ranks, without gradient, and the numbers of this rank's own among them."""
+    before = sum(idist.all_gather(len(rows))[: idist.get_rank()])
+    own = torch.arange(before, before + len(rows), device=rows.device)
+    return evenly_divisible_all_gather(rows.detach()), own
 
 
 @torch.no_grad()
@@ -45,9 +52,7 @@ def sinkhorn(
     left_out = row >= len(logits) + (len(log_q) if held is None else held)  # reading `held` would wait for the device
     for _ in range(iterations):
         largest = F.pad(log_q.masked_fill(left_out, lowest), (0, 0, 0, 1), value=lowest).amax(dim=0)
-        if idist.get_world_size() > 1:
-            largest = idist.all_reduce(largest, op="MAX")
-        log_q = log_q - largest
+        log_q = log_q - idist.all_reduce(largest, op="MAX")
         uses = sum_over_ranks(log_q.exp().masked_fill(left_out, 0).sum(dim=0))
         log_q = (log_q - uses.log()).log_softmax(dim=1)
     return log_q[: len(logits)].exp()

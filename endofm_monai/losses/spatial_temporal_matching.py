@@ -6,10 +6,9 @@ from typing import Literal
 import ignite.distributed as idist
 import torch
 import torch.nn.functional as F
-from monai.utils import evenly_divisible_all_gather
 from torch import nn
 
-from endofm_monai.losses.sinkhorn import enqueue, sinkhorn, sum_over_ranks
+from endofm_monai.losses.sinkhorn import enqueue, gather_rows, sinkhorn, sum_over_ranks
 
 
 class SpatialTemporalMatchingLoss(nn.Module):
@@ -156,11 +155,8 @@ def koleo(features: torch.Tensor) -> torch.Tensor:
     ranks, so that the sum of their gradients is its gradient. It is 0 with fewer than two rows.
     """
     rows = F.normalize(features, dim=1)
-    if idist.get_world_size() > 1:
-        counts = [int(count) for count in idist.all_gather(len(rows))]
-        before = sum(counts[: idist.get_rank()])
-        gathered = evenly_divisible_all_gather(rows.detach())
-        rows = torch.cat([gathered[:before], rows, gathered[before + len(rows) :]])
+    everyones, own = gather_rows(rows)
+    rows = everyones.index_copy(0, own, rows)
     if len(rows) < 2:
         return 0 * rows.sum()
     with torch.no_grad():

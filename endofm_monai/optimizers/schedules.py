@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
+from dataclasses import dataclass
 
 
+@dataclass
 class CosineSchedule:
     r"""Linear warm-up, then half a cosine, as a function of the optimizer step.
 
@@ -25,11 +27,10 @@ class CosineSchedule:
         [0.0, 1.0, 1.0, 0.10983377...]
     """
 
-    def __init__(self, start: float, end: float, warmup_epochs: float = 0, warmup_start: float = 0.0) -> None:
-        self.start = start
-        self.end = end
-        self.warmup_epochs = warmup_epochs
-        self.warmup_start = warmup_start
+    start: float
+    end: float
+    warmup_epochs: float = 0
+    warmup_start: float = 0.0
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
@@ -41,6 +42,7 @@ class CosineSchedule:
         return self.end + 0.5 * (self.start - self.end) * (1 + math.cos(math.pi * progress))
 
 
+@dataclass
 class PolynomialSchedule:
     r"""Linear warm-up, then a power of the share of the training that is left, as a function of the optimizer step.
 
@@ -53,10 +55,9 @@ class PolynomialSchedule:
         warmup_epochs: length of the warm-up; fractions are allowed.
     """
 
-    def __init__(self, start: float, power: float = 0.9, warmup_epochs: float = 0) -> None:
-        self.start = start
-        self.power = power
-        self.warmup_epochs = warmup_epochs
+    start: float
+    power: float = 0.9
+    warmup_epochs: float = 0
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
@@ -67,6 +68,7 @@ class PolynomialSchedule:
         return self.start * (1 - min((step - warmup) / max(total - warmup, 1), 1.0)) ** self.power
 
 
+@dataclass
 class StepSchedule:
     """One value, and from a place in the training on another one, as a function of the optimizer step.
 
@@ -76,10 +78,9 @@ class StepSchedule:
         share: the place as a share of the training; 0.7 as published for VCL.
     """
 
-    def __init__(self, start: float, end: float, share: float = 0.7) -> None:
-        self.start = start
-        self.end = end
-        self.share = share
+    start: float
+    end: float
+    share: float = 0.7
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -112,11 +113,11 @@ class ReferencePolynomialSchedule(PolynomialSchedule):
         return super().__call__(max(step - 1, 0), steps_per_epoch, epochs)
 
 
+@dataclass
 class ReferenceStepSchedule:
     """Detection: ``start`` after a warm-up of 8,000 steps from a third of it, halved at three steps."""
 
-    def __init__(self, start: float) -> None:
-        self.start = start
+    start: float
 
     def __call__(self, step: int, steps_per_epoch: int = 0, epochs: int = 0) -> float:
         """Value at the optimizer step ``step``, counted from 0, whatever the length of an epoch."""
