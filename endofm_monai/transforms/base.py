@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Generator, Hashable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -75,14 +75,12 @@ class RandClipTransformd(Randomizable, ClipTransformd):
         self.transform.set_random_state(state=self.R)
         return self
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Transform the clips at ``keys``; all else stays."""
-        d = dict(data)
+    def key_iterator(self, data: Mapping[Hashable, Any], *more: Any) -> Generator:
+        """Go through the keys, before each of which the random state is the same."""
         state = self.transform.R.get_state()
-        for key in self.key_iterator(d):
+        for key in super().key_iterator(data, *more):
             self.transform.R.set_state(state)
-            d[key] = self.transform(d[key])
-        return d
+            yield key
 
 
 def dictionary_version(

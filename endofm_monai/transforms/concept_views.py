@@ -59,11 +59,7 @@ class ClipPairPlan(FrameSampler):
             yield View(name, frames, self.frame_size, self.scale, is_global=True)
 
     def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
-        """Indices ``(2T + 2,)`` of the frames of all parts, one part after the other.
-
-        Raises:
-            ClipReadError: when the video is shorter than two clips.
-        """
+        """Indices ``(2T + 2,)`` of the frames of all parts, one part after the other."""
         count = 2 * self.num_frames
         if info.frames < count:
             raise ClipReadError(

@@ -96,10 +96,8 @@ def draw_crop(
     for _ in range(10):
         height, width = draw_box(frame_size, scale, ratio, random_state)
         if height <= frame_size[0] and width <= frame_size[1]:
-            top, left = (
-                random_state.randint(frame_size[0] - height + 1),
-                random_state.randint(frame_size[1] - width + 1),
-            )
+            top = random_state.randint(frame_size[0] - height + 1)
+            left = random_state.randint(frame_size[1] - width + 1)
             return top, left, height, width
     return central_box(frame_size, ratio)
 

@@ -16,7 +16,7 @@ from endofm_monai.data.masks import mask_files, read_mask
 from endofm_monai.data.readers import ClipReadError, clip_metadata, open_clip
 from endofm_monai.data.sampling import FrameSampler
 
-__all__ = ["LoadBoxesd", "LoadClipd", "LoadMasksd", "load_masks"]
+__all__ = ["LoadBoxesd", "LoadClipd", "LoadMasksd"]
 
 
 class LoadClipd(Randomizable, MapTransform):
@@ -66,47 +66,39 @@ class LoadClipd(Randomizable, MapTransform):
 
 
 class LoadMasksd(MapTransform):
-    """Read the masks at a key of those frames of the loaded ``image`` that were read, see :func:`load_masks`.
+    """Read the masks of those frames of the loaded ``image`` that were read, as uint8 ``(1, T, H, W)``, 0 or 1.
 
-    They are the item's ``label``, in the place of the class label that the datalist may have for other tasks.
+    Their key holds the mask files of all frames in order, a folder with them, or one file for a clip of one frame, see
+    :func:`endofm_monai.data.mask_files`. They are the item's ``label``, in the place of the class label that the
+    datalist may have for other tasks.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the masks; all else stays."""
+        """Read the masks; all else stays.
+
+        Raises:
+            ClipReadError: when there are more or fewer masks than frames, or a mask is missing, is unreadable, is none,
+                or has another size than the frame. The message starts with the mask's or clip's path.
+        """
         d = dict(data)
+        clip = d[CommonKeys.IMAGE]
+        name = clip.meta["filename_or_obj"]
         for key in self.key_iterator(d):
-            d[CommonKeys.LABEL] = load_masks(d[key], d[CommonKeys.IMAGE], self.read)
+            masks = np.empty((1, *clip.shape[1:]), np.uint8)
+            for place, (index, path) in enumerate(_of_frames(mask_files(d[key], name), clip, "masks")):
+                if path is None:
+                    raise ClipReadError(f"{name}: frame {index} has no mask")
+                mask = self.read(path)
+                if mask.shape != clip.shape[2:]:
+                    found = "x".join(map(str, mask.shape))
+                    raise ClipReadError(f"{path}: has {found} values, its frame {clip.shape[2]}x{clip.shape[3]} pixels")
+                masks[0, place] = mask
+            d[CommonKeys.LABEL] = torch.from_numpy(masks)
         return d
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
         """Read one mask, which may have no values between."""
         return read_mask(path, clean=True)
-
-
-def load_masks(masks: Any, clip: MetaTensor, read: Any = read_mask) -> torch.Tensor:
-    """Read the masks of those frames that a clip holds, as uint8 ``(1, T, H, W)``, 0 or 1.
-
-    Args:
-        masks: mask files of all frames in the order of the clip, or a folder with them; one file for a clip of one
-            frame; see :func:`endofm_monai.data.mask_files`.
-        clip: ``(3, T, H, W)`` of :class:`LoadClipd`.
-        read: reads one mask, see :func:`endofm_monai.data.read_mask`.
-
-    Raises:
-        ClipReadError: when there are more or fewer masks than frames, or a mask is missing, is unreadable, is none, or
-            has another size than the frame. The message starts with the mask's or clip's path.
-    """
-    masks = mask_files(masks, clip.meta["filename_or_obj"])
-    loaded = np.empty((1, *clip.shape[1:]), np.uint8)
-    for place, (index, path) in enumerate(_of_frames(masks, clip, "masks")):
-        if path is None:
-            raise ClipReadError(f"{clip.meta['filename_or_obj']}: frame {index} has no mask")
-        mask = read(path)
-        if mask.shape != clip.shape[2:]:
-            found = "x".join(map(str, mask.shape))
-            raise ClipReadError(f"{path}: has {found} values, its frame {clip.shape[2]}x{clip.shape[3]} pixels")
-        loaded[0, place] = mask
-    return torch.from_numpy(loaded)
 
 
 class LoadBoxesd(MapTransform):

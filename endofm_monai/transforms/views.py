@@ -102,9 +102,6 @@ class ViewPlan(FrameSampler):
         for number, frames in enumerate(self.local_frames, start=1):
             yield View(f"l{number}", frames, self.local_size, self.local_scale, is_global=False)
 
-    def __len__(self) -> int:
-        return len(self.global_frames) + len(self.local_frames)
-
     def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
         """Indices of the frames of all views, one view after the other."""
         window = min(info.frames, max(1, round(self.window * info.fps)))
@@ -112,22 +109,18 @@ class ViewPlan(FrameSampler):
         return start + torch.cat(self.draw_frames(window, random))
 
     def draw_frames(self, clip_frames: int, random_state: np.random.RandomState) -> list[torch.Tensor]:
-        """Draw the frames of all views of a clip.
+        """Draw the frames of each view of a clip, as ascending int64 indices ``(T,)``.
 
         A global view spans the clip but for five frames: the first view leaves them out at the end, the last one at
         the start, and those between lie evenly between (a single one spans the whole clip; below ten frames half of
         the clip is left out). A local view spans ``local_span`` of the clip from a random frame. For the default plan
         this is the published sampling. A span with fewer frames than its view repeats frames, so one frame is enough.
-
-        Returns:
-            for each view, global ones first, ascending int64 indices ``(T,)``.
         """
         shift = min(GLOBAL_SHIFT, clip_frames // 2) if len(self.global_frames) > 1 else 0
-        starts = np.linspace(0, shift, len(self.global_frames))
+        starts = np.linspace(0, shift, len(self.global_frames)).tolist()
         width = int(clip_frames * self.local_span)
         indices = []
-        for number, frames in enumerate(self.global_frames):
-            start = float(starts[number])
+        for start, frames in zip(starts, self.global_frames, strict=True):
             indices.append(linspace_indices(start, clip_frames - shift + start, frames, clip_frames))
         for frames in self.local_frames:
             start = random_state.randint(max(clip_frames - width, 1))

@@ -22,7 +22,7 @@ from endofm_monai.data import (
     WindowPlan,
     key_frames,
 )
-from endofm_monai.transforms import LoadBoxesd, LoadClipd, LoadMasksd, load_masks
+from endofm_monai.transforms import LoadBoxesd, LoadClipd, LoadMasksd
 
 FRAMES = 40
 
@@ -157,9 +157,12 @@ def save(folder, array: np.ndarray) -> None:
     Image.fromarray(array).save(folder / "mask2.png")
 
 
+def load_masks(masks, clip: torch.Tensor) -> torch.Tensor:
+    return LoadMasksd("mask")({"mask": masks, "image": clip})["label"]
+
+
 def masks_of(folder) -> torch.Tensor:
-    item = {"image": paths(folder, "frame"), "mask": paths(folder, "mask")}
-    return LoadMasksd("mask")(LoadClipd("image")(item))["label"]
+    return load_masks(paths(folder, "mask"), load(paths(folder, "frame")))
 
 
 def test_reads_the_masks_of_the_frames_that_were_read(folder):

@@ -26,7 +26,7 @@ def test_default_plan_is_the_published_one():
     assert [view.is_global for view in views] == [True] * 2 + [False] * 8
     assert {view.scale for view in views[:2]} == {(0.4, 1.0)}
     assert {view.scale for view in views[2:]} == {(0.05, 0.4)}
-    assert len(ViewPlan()) == 10
+    assert len(list(ViewPlan())) == 10
 
 
 def test_lists_from_json_are_accepted():

@@ -14,7 +14,7 @@ from PIL import Image
 from endofm_monai.apps.cvat.__main__ import from_cvat, to_coco, to_cvat
 from endofm_monai.data import UniformFrames, load_datalist, load_mask_datalist, read_mask
 from endofm_monai.formats.coco import datalist_from_coco
-from endofm_monai.transforms import LoadClipd, load_masks
+from endofm_monai.transforms import LoadClipd, LoadMasksd
 
 MASKS = np.zeros((3, 20, 30), np.uint8)
 MASKS[0, 2:9, 3:12] = 255
@@ -41,7 +41,7 @@ def test_masks_come_back_from_cvat_pixel_by_pixel(dataset):
     new = str(dataset / "new.json")
     from_cvat(str(dataset / "xml" / "a.xml"), dataset_dir=str(dataset), output=new, masks="corrected")
     (item,) = load_datalist(dataset, new, label_key="mask")
-    masks = load_masks(item["mask"], LoadClipd("image", UniformFrames(3))(item)["image"])
+    masks = LoadMasksd("mask")(LoadClipd("image", UniformFrames(3))(item))["label"]
     np.testing.assert_array_equal(masks[0].numpy() * 255, MASKS)
     assert [len(frame) for frame in item["outline"]] == [2, 0, 1]
     assert item["mask"][0].endswith("corrected/a/0.png")
