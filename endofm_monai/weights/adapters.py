@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from endofm_monai.weights.compact import BACKBONE_HASH
+from endofm_monai.weights.files import BACKBONE_HASH
 from endofm_monai.weights.layouts import PublishedWeights, WeightsError, clean_names, is_adapter_key, is_backbone_key
 
 
@@ -35,11 +35,7 @@ def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
 
 
 def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor]) -> PublishedWeights:
-    """Add the backbone in place, of a network with the tensors ``own``, to weights that lack theirs.
-
-    Raises:
-        WeightsError: when these weights were trained on another one.
-    """
+    """Add the backbone in place, from a network's tensors ``own``, to weights that lack theirs, if it is that one."""
     if weights.backbone is None:
         return weights
     note = f"on the backbone in place, {'which it does not name' if not weights.backbone else weights.backbone[:12]}"

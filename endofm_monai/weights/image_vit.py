@@ -73,11 +73,8 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     for name in list(state) if network.temporal else ():
         if ".norm1." in name or ".attn." in name:
             state[name.replace(".norm1.", ".temporal_norm1.").replace(".attn.", ".temporal_attn.")] = state[name]
-        if name.endswith(".attn.qkv.weight"):
-            temporal_fc = name.replace(".attn.qkv.weight", ".temporal_fc")
-            width = state[name].shape[1]
-            state[f"{temporal_fc}.weight"] = torch.zeros(width, width)
-            state[f"{temporal_fc}.bias"] = torch.zeros(width)
+        if ".attn.proj." in name:
+            state[name.replace(".attn.proj.", ".temporal_fc.")] = torch.zeros_like(state[name])
     if isinstance(network, EndoFM) and network.temporal:
         state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
     if "pos_embed" in tables:

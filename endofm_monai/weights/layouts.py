@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from endofm_monai.utils import open_zip
-from endofm_monai.weights.clip import from_clip, is_clip
-from endofm_monai.weights.compact import BACKBONE_HASH, read_compact
+from endofm_monai.weights.files import BACKBONE_HASH, read_compact
+from endofm_monai.weights.foreign import from_clip, is_clip
 
 # The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
 _SCALAR = np.float64(0).__reduce__()[0]  # named numpy.core.multiarray.scalar up to numpy 1

@@ -14,7 +14,7 @@ from endofm_monai.networks.nets import EndoFM, EndoFMClassifier, EndoFMSegmenter
 from endofm_monai.weights import WeightsError, load_published
 from endofm_monai.weights.__main__ import compact, convert, inspect, merge
 from endofm_monai.weights.adapters import backbone_sha256, load_trained_state, trained_state
-from endofm_monai.weights.compact import BACKBONE_HASH
+from endofm_monai.weights.files import BACKBONE_HASH
 
 TINY = {"img_size": 64, "num_frames": 4, "embed_dim": 48, "depth": 3, "num_heads": 4}
 

@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Small files of weights: in int8, and without what the file of another bundle holds."""
+"""The project's own files of weights: safetensors, small in int8 and without what the file of another bundle holds."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,12 +14,31 @@ import safetensors
 import safetensors.torch
 import torch
 
-from endofm_monai.utils import sha256
+from endofm_monai.utils import atomic_path, printable, sha256
 
 SCALE = ".int8_scale"  # added to the name of a tensor in int8: what its numbers are multiplied by, by output channel
 BUNDLE, HASH = "shares_with_bundle", "shared_file_sha256"  # metadata of a file that lacks what another one holds
 BACKBONE_HASH = "backbone_sha256"  # of a file of adapters and head: the frozen backbone that they were trained on
 WEIGHTS = Path("models", "model.safetensors")  # of a bundle
+
+
+def save_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike, **notes: str) -> None:
+    """Write a safetensors file, whole or not at all, whose bytes depend on nothing but tensors and notes.
+
+    Args:
+        state: the tensors; they may share memory, each is written on its own.
+        path: the file.
+        notes: what its metadata say besides ``format``.
+    """
+    metadata = {"format": "pt", **{name: printable(note) for name, note in notes.items()}}
+    data = memoryview(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
+    end = 8 + int.from_bytes(data[:8], "little")
+    # the library would write its metadata in an order by chance
+    header = json.dumps({"__metadata__": metadata, **json.loads(bytes(data[8:end]))}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(data[end:])
 
 
 def to_int8(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
