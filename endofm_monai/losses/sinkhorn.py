@@ -34,15 +34,14 @@ def sinkhorn(
     In turn each prototype's sum over the rows of all ranks and each row's sum become 1 (up to a factor), the rows' last
     (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020).
 
+    Logarithms carry it, so that logits may be of any finite size. The result is float32.
+
     Args:
         logits: ``(N, K)``; each rank has its own rows, perhaps none.
         temperature: the lower, the nearer to one-hot.
         earlier: rows ``(M, K)``, the same on all ranks, that the targets are balanced with.
         held: how many of these count, the first ones, as of a queue that fills up; by default all.
         iterations: number of turns; few leave the prototypes' use uneven where the logits are.
-
-    Returns:
-        float32 ``(N, K)``, rows summing to 1. Logarithms carry it, so that logits may be of any finite size.
     """
     log_q = logits.float()
     if earlier is not None and idist.get_rank() == 0:

@@ -11,13 +11,10 @@ POSITIONS_AND_TOKENS = ("cls_token", "pos_embed", "time_embed")
 
 
 def weight_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups of an optimizer: weights with weight decay, the rest without.
+    """Two parameter groups of an optimizer; ``decay`` tells which one a weight-decay schedule acts on.
 
     Biases, normalization weights, the class token and the positional tables are not decayed. Frozen parameters are
     left out.
-
-    Returns:
-        two groups; ``decay`` tells which one a weight-decay schedule acts on.
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []

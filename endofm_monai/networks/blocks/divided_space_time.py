@@ -11,13 +11,8 @@ from torch import nn
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
     """Dynamic positional encoding: each patch takes the nearest entry of a learned table (paper, section 2.1).
 
-    Args:
-        table: ``(1, N, D)``, row by row.
-        table_size: rows and columns of the table; frames and 1 for a table of time.
-        grid_size: rows and columns of the patches.
-
-    Returns:
-        ``(1, rows * columns, D)``, the entries of ``F.interpolate(mode="nearest")``.
+    From a ``table`` ``(1, N, D)``, row by row, of ``table_size`` rows and columns (frames and 1 for a table of time) to
+    one of ``grid_size``, with the entries of ``F.interpolate(mode="nearest")``.
     """
     row = _nearest(table_size[0], grid_size[0], table.device)
     column = _nearest(table_size[1], grid_size[1], table.device)
@@ -218,8 +213,7 @@ class DividedSpaceTimeBlock(nn.Module):
     def forward(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
         """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``.
 
-        Returns:
-            tokens of the same shape; or, without the work for the patches' own outputs, the class token ``(B, 1, D)``.
+        Or give, without the work for the patches' own outputs, the class token ``(B, 1, D)``.
         """
         class_token = tokens[:, :1]
         patches = self.attend_in_time(tokens, num_frames)

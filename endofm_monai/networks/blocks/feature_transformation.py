@@ -7,7 +7,7 @@ from torch import nn
 
 
 def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Deformable 3x3 convolution (Dai et al., ICCV 2017): each tap reads the map at a place of its own.
+    """Deformable 3x3 convolution ``(F, D, h, w)`` (Dai et al., ICCV 2017): each tap reads the map at its own place.
 
     The values are those of ``torchvision.ops.deform_conv2d`` with a padding of 1; written as one bilinear sampling and
     one 1x1 convolution it is several times as fast on a CPU, above all backwards.
@@ -17,9 +17,6 @@ def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.
         offset: ``(F, groups * 9 * 2, h, w)``, for each tap of each group of channels its way down and to the right, in
             cells.
         weight: ``(D, C, 3, 3)``.
-
-    Returns:
-        ``(F, D, h, w)``.
     """
     frames, channels, height, width = x.shape
     groups = offset.shape[1] // 18
@@ -39,14 +36,10 @@ def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.
 
 
 def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
-    """Where the box of each location lies relative to it, in cells of the feature map, kept inside the map.
+    """Where the box of each location lies relative to it, in cells of ``stride`` pixels, kept inside the map.
 
-    Args:
-        ltrb: distances ``(..., 4, h, w)`` from each location to the left, top, right and bottom of its box, in pixels.
-        stride: pixels a cell.
-
-    Returns:
-        ``(..., 4, h, w)``: x1 and y1 (negative to the left and upwards), then x2 and y2, all from the location.
+    Of distances ``ltrb`` ``(..., 4, h, w)`` from each location to the left, top, right and bottom of its box in pixels
+    it makes x1 and y1 (negative to the left and upwards), then x2 and y2, all from the location, ``(..., 4, h, w)``.
     """
     last_row, last_column = ltrb.shape[-2] - 1, ltrb.shape[-1] - 1
     x = torch.arange(last_column + 1, dtype=ltrb.dtype, device=ltrb.device) + (stride // 2) / stride
@@ -83,14 +76,11 @@ class SpatialTemporalTransformation(nn.Module):
         return similarity.softmax(dim=1)
 
     def forward(self, features: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
-        """Transform the features of a key frame by those of its supports.
+        """Transform the features of a key frame by those of its supports: ``(B, C, h, w)``.
 
         Args:
             features: ``(B, N, C, h, w)``, the key frame first; N = 1 is a key frame without support.
             extent: :func:`box_extent` of the boxes that each frame predicts, ``(B, N, 4, h, w)``.
-
-        Returns:
-            features ``(B, C, h, w)`` of the key frame.
         """
         shape_difference = torch.cat([extent[:, :1], extent[:, :1] - extent[:, 1:]], dim=1)
         aligned = self.align(features.flatten(0, 1), shape_difference.flatten(0, 1)).reshape(features.shape)

@@ -82,16 +82,13 @@ class EndoFMDetector(nn.Module):
         return self.head.describe(self.neck(token_map), num_frames)
 
     def forward(self, x: torch.Tensor, every_frame: bool = False) -> torch.Tensor:
-        """Predict the boxes of the key frames of clips.
+        """Predict the boxes of the key frames of clips, see :func:`endofm_monai.networks.blocks.split_predictions`.
 
         Args:
             x: normalized clips ``(B, 3, T, H, W)``: the key frame, then its supports in any order (or none); H and W in
                 multiples of twice the patch size.
-            every_frame: let each frame in turn be the key frame, with all others as supports.
-
-        Returns:
-            ``(B, 2*K + 12, L)``, or ``(B * T, 2*K + 12, L)`` with ``every_frame``; its parts are named by
-            :func:`endofm_monai.networks.blocks.split_predictions`.
+            every_frame: let each of the T frames in turn be the key frame, with all others as supports: ``(B * T, 2*K +
+                12, L)`` instead of ``(B, 2*K + 12, L)``.
         """
         levels = self.encode(x)
         return self.head.refine(_each_as_key(levels) if every_frame else levels)

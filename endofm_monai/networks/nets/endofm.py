@@ -120,11 +120,7 @@ class EndoFM(Backbone):
         return torch.cat([class_token.to(patches.dtype), patches.reshape(batch, -1, self.embed_dim)], dim=1)
 
     def transform(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Pass ``tokens`` ``(B, 1 + N*T, D)`` of clips with ``num_frames`` frames through all blocks.
-
-        Returns:
-            normalized tokens, all or with ``class_token_only`` the class token ``(B, 1, D)`` alone.
-        """
+        """Normalized ``tokens`` ``(B, 1 + N*T, D)`` after all blocks, or the class token ``(B, 1, D)`` alone."""
         for index, block in enumerate(self.blocks):
             alone = class_token_only and index == len(self.blocks) - 1
             if torch.jit.is_scripting():
@@ -179,10 +175,9 @@ class EndoFM(Backbone):
 
     @torch.jit.ignore
     def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Spatial attention of the last block, to the tokens of each frame of clips ``(B, C, T, H, W)``.
+        """Spatial attention of the last block in each frame of clips ``(B, C, T, H, W)``.
 
-        Returns:
-            softmax weights ``(B, T, heads, 1 + N, 1 + N)``; row 0 is what the class token looks at.
+        The softmax weights are ``(B, T, heads, 1 + N, 1 + N)``; row 0 is what the class token looks at.
         """
         *blocks, last = self.blocks
         tokens, num_frames = self.embed(x), x.shape[2]

@@ -67,11 +67,9 @@ class FrameViT(Backbone):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the first block takes of clips ``(B, C, T, H, W)``.
+        """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, and the rotation of :class:`RotaryPositions`, if any.
 
-        Returns:
-            tokens ``(B, T, L, D)``, the N patches of a frame behind its class token and storage tokens; and the
-            rotation of :class:`RotaryPositions`, if any.
+        The N patches of a frame come behind its class token and storage tokens.
         """
         batch, _, num_frames, height, width = x.shape
         patch = self.patch_size

@@ -188,11 +188,8 @@ class StudentTeacher(nn.Module):
         Of the B clips only the first ``clips`` reach the heads, if that is given: a process without a clip runs the
         backbone on a dummy, to take part in the collective calls.
 
-        A call leaves the teacher's class tokens ``(num_global_views, B, D)`` as ``teacher_tokens``.
-
-        Returns:
-            student logits ``(V, B, K)``; teacher logits ``(num_global_views, B, K)``, without gradient; and the
-            student's class tokens ``(num_global_views, B, D)`` of the global views.
+        It gives the student's logits ``(V, B, K)``, the teacher's ``(num_global_views, B, K)`` without gradient and the
+        student's class tokens ``(num_global_views, B, D)`` of the global views; ``teacher_tokens`` are the teacher's.
         """
         with torch.no_grad():
             self.teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
