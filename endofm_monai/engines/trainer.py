@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from endofm_monai.data import count_clips
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks import unwrap
-from endofm_monai.networks.blocks import DividedSpaceTimeBlock, FrameBlock
+from endofm_monai.networks.blocks import DividedSpaceTimeBlock
+from endofm_monai.networks.nets.frame_vit import FrameBlock
 from endofm_monai.transforms import RandAugmentViewsd
 from endofm_monai.utils import multiplies_faster, name_memory_errors
 

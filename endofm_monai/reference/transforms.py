@@ -188,10 +188,7 @@ class ReferenceBGRClip(Transform):
 class ReferenceInput(Transform):
     """Prepare a clip for segmentation, frame by frame: BGR, stretched to 0..255, resized, stretched again to [-1, 1].
 
-    A constant frame, of which the published code makes NaN, becomes -1.
-
-    Args:
-        size: height and width of the result in pixels; 224 as published.
+    A constant frame, of which the published code makes NaN, becomes -1. The result is square, 224 pixels as published.
     """
 
     def __init__(self, size: int = 224) -> None:

@@ -37,12 +37,9 @@ class RandFlipClip(RandClipTransform):
 
 
 class ResizeClip(Transform):
-    """Resize the frames of a clip to a given short side, keeping the ratio of the sides, or to a given size.
+    """Resize the frames of a clip so that the short side has the length ``size``, or to a height and width.
 
-    Bilinear and antialiased.
-
-    Args:
-        size: length of the short side in pixels, or height and width.
+    Bilinear and antialiased; with one length the ratio of the sides is kept.
     """
 
     def __init__(self, size: int | Sequence[int]) -> None:

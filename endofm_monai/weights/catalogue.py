@@ -63,8 +63,12 @@ class PublishedFile:
 
 def read_catalogue() -> dict[str, PublishedFile]:
     """The published files that are known, by name."""
-    content = ConfigParser.load_config_file(str(CATALOGUE))
-    return {name: PublishedFile(name, **fields) for name, fields in content.items()}
+    methods = ConfigParser.load_config_file(str(CATALOGUE))
+    return {
+        name: PublishedFile(name, method, **{**shared, **fields})
+        for method, shared in methods.items()
+        for name, fields in shared.pop("files").items()
+    }
 
 
 def find(name: str) -> PublishedFile:

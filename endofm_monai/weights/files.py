@@ -25,10 +25,7 @@ WEIGHTS = Path("models", "model.safetensors")  # of a bundle
 def save_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike, **notes: str) -> None:
     """Write a safetensors file, whole or not at all, whose bytes depend on nothing but tensors and notes.
 
-    Args:
-        state: the tensors; they may share memory, each is written on its own.
-        path: the file.
-        notes: what its metadata say besides ``format``.
+    Tensors may share memory, each is written on its own. The ``notes`` are its metadata, with ``format``.
     """
     metadata = {"format": "pt", **{name: printable(note) for name, note in notes.items()}}
     data = memoryview(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))

@@ -41,11 +41,7 @@ _FOREIGN = {
 
 
 def foreign_network(state: Mapping[str, torch.Tensor]) -> str:
-    """Say what a file holds, and what keeps it from EndoFM, if its names are another known network's; else nothing.
-
-    Args:
-        state: tensors by clean name, see :func:`~endofm_monai.weights.layouts.clean_key`.
-    """
+    """Say what a file holds, and what keeps it from EndoFM, if its clean names are another network's; else nothing."""
     if any("blocks.0.temporal_attn." in name for name in state):  # as in EndoFM, whatever is around it
         return ""
     tensors = [f"{name}, {tensor.ndim}" for name, tensor in state.items()]

@@ -106,22 +106,22 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
 
     ``positions`` counts the entries of the position table, with the class token's; the heads leave no trace.
     """
-    where = {
-        "embed_dim": ("cls_token", 2),
-        "depth": ("", 0),
-        "patch_size": ("patch_embed.proj.weight", 3),
-        "positions": ("pos_embed", 1),
-        "num_frames": ("time_embed", 1),
-    }
-    sizes = {
-        name: state[key].shape[axis] for name, (key, axis) in where.items() if key in state and state[key].ndim > axis
-    }
+
+    def size(key: str, axis: int) -> int:
+        return state[key].shape[axis] if key in state and state[key].ndim > axis else 0
+
     blocks = [key for key in state if key.startswith("blocks.")]
-    sizes["depth"] = len({key.split(".")[1] for key in blocks if not is_adapter_key(key)})
     adapters = [state[key].numel() for key in blocks if is_adapter_key(key) and key.endswith(".conv.bias")]
-    sizes |= {"adapters": len(adapters), "adapter_dim": max(adapters, default=0)}
-    order = [*where, "adapters", "adapter_dim"]
-    return ", ".join(f"{name} {sizes[name]}" for name in order if sizes.get(name)) or "no transformer"
+    sizes = {
+        "embed_dim": size("cls_token", 2),
+        "depth": len({key.split(".")[1] for key in blocks if not is_adapter_key(key)}),
+        "patch_size": size("patch_embed.proj.weight", 3),
+        "positions": size("pos_embed", 1),
+        "num_frames": size("time_embed", 1),
+        "adapters": len(adapters),
+        "adapter_dim": max(adapters, default=0),
+    }
+    return ", ".join(f"{name} {value}" for name, value in sizes.items() if value) or "no transformer"
 
 
 def clean_key(key: str) -> str:

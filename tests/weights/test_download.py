@@ -73,12 +73,12 @@ def server(monkeypatch) -> Iterator[Server]:
 @pytest.fixture
 def publish(tmp_path, monkeypatch, server):
     """Make a catalogue of one file on the server."""
-    entry = {"method": "M", "task": "backbone", "page": "https://page", "loads": "no: a test", "url": server.url}
-    entry |= {"code_licence": "MIT", "weights_licence": "CC BY 4.0"}
+    entry = {"task": "backbone", "page": "https://page", "loads": "no: a test", "url": server.url}
+    shared = {"code_licence": "MIT", "weights_licence": "CC BY 4.0"}
 
     def make(**fields: Any) -> None:
         path = tmp_path / "catalogue.yaml"
-        path.write_text(yaml.safe_dump({"file.pth": {**entry, **fields}}))
+        path.write_text(yaml.safe_dump({"M": {**shared, "files": {"file.pth": {**entry, **fields}}}}))
         monkeypatch.setattr(catalogue, "CATALOGUE", path)
 
     make(size=len(CONTENT), sha256=DIGEST)

@@ -10,11 +10,10 @@ from endofm_monai.networks.blocks.detection_head import (
 )
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, SpatialTemporalAdapter
 from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
-from endofm_monai.networks.blocks.frame_block import FrameBlock
 from endofm_monai.networks.blocks.segmentation_decoder import CascadedUpsampler, DetailStem, ResidualStem
 
 __all__ = [
     "CascadedUpsampler", "DetailStem", "DetectionHead", "DetectionPyramid",
-    "DividedSpaceTimeBlock", "FrameBlock", "FrameFeatures", "LocationPredictions", "ResidualStem",
+    "DividedSpaceTimeBlock", "FrameFeatures", "LocationPredictions", "ResidualStem",
     "SpatialTemporalAdapter", "SpatialTemporalTransformation", "split_predictions",
 ]  # fmt: skip

@@ -117,11 +117,7 @@ class SpatialTemporalAdapter(nn.Module):
 
     ``x + up(conv(down(x)))``, without an activation, as in the code that Pan et al. released ("ST-Adapter:
     Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022). The convolution starts at zero, and so the
-    adapter as the identity.
-
-    Args:
-        embed_dim: width D of a token.
-        width: width d of the bottleneck; 384 for D = 768 as published, 592,512 parameters.
+    adapter as the identity. The bottleneck's ``width`` d is 384 for D = 768 as published, 592,512 parameters.
     """
 
     def __init__(self, embed_dim: int, width: int) -> None:

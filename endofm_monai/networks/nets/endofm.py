@@ -130,7 +130,9 @@ class EndoFM(Backbone):
         return self.norm(tokens)
 
     def drop_tokens(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Keep a random share of the patch positions of ``tokens`` ``(B, 1 + N*T, D)``, at least one, in all frames."""
+        """While training, keep a random share of the patch positions of ``(B, 1 + N*T, D)``, the same in all frames."""
+        if not self.training or self.token_drop == 0:
+            return tokens
         batch, _, width = tokens.shape
         patches = tokens[:, 1:].reshape(batch, -1, num_frames * width)  # (B, N, T*D)
         kept = max(1, int(patches.shape[1] * (1 - self.token_drop) + 0.5))  # TorchScript rounds to a float
@@ -140,9 +142,7 @@ class EndoFM(Backbone):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class token ``(B, D)`` of normalized clips ``(B, C, T, H, W)``, H and W in multiples of the patch size."""
-        tokens = self.embed(x)
-        if self.training and self.token_drop > 0:
-            tokens = self.drop_tokens(tokens, x.shape[2])
+        tokens = self.drop_tokens(self.embed(x), x.shape[2])
         return self.transform(tokens, x.shape[2], class_token_only=True)[:, 0]
 
     @torch.jit.ignore
@@ -152,9 +152,7 @@ class EndoFM(Backbone):
         tokens, shapes = [], []
         for index in by_frames:
             frames = batches[index].shape[2]
-            tokens.append(self.embed(batches[index]))
-            if self.training and self.token_drop > 0:
-                tokens[-1] = self.drop_tokens(tokens[-1], frames)
+            tokens.append(self.drop_tokens(self.embed(batches[index]), frames))
             shapes.append((len(tokens[-1]), (tokens[-1].shape[1] - 1) // frames, frames))
         packed = pack_clips(tuple(shapes), tokens[0].device)
         rows = packed.join(tokens)
