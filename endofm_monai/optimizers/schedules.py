@@ -14,12 +14,6 @@ class CosineSchedule:
     :math:`end + \frac12 (start - end)(1 + \cos(\pi (i - W) / (N - W)))` after it, as in the published code: ``end``
     itself is only reached at step N, which the training no longer makes.
 
-    Args:
-        start: value after the warm-up.
-        end: value that the cosine runs to.
-        warmup_epochs: length of the warm-up; fractions are allowed.
-        warmup_start: first value of the warm-up.
-
     Example::
 
         >>> schedule = CosineSchedule(start=1.0, end=0.1, warmup_epochs=1)
@@ -27,10 +21,10 @@ class CosineSchedule:
         [0.0, 1.0, 1.0, 0.10983377...]
     """
 
-    start: float
-    end: float
-    warmup_epochs: float = 0
-    warmup_start: float = 0.0
+    start: float  # value after the warm-up
+    end: float  # that the cosine runs to
+    warmup_epochs: float = 0  # length of the warm-up; fractions are allowed
+    warmup_start: float = 0.0  # first value of the warm-up
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
@@ -48,16 +42,11 @@ class PolynomialSchedule:
 
     With ``warmup`` W and ``total`` N steps the value at step i is ``start * (i + 1) / W`` for i < W and
     :math:`start\,(1 - (i - W) / (N - W))^{power}` after it.
-
-    Args:
-        start: value after the warm-up.
-        power: the power; 0.9 as published.
-        warmup_epochs: length of the warm-up; fractions are allowed.
     """
 
-    start: float
-    power: float = 0.9
-    warmup_epochs: float = 0
+    start: float  # value after the warm-up
+    power: float = 0.9  # as published
+    warmup_epochs: float = 0  # length of the warm-up; fractions are allowed
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""
@@ -70,17 +59,11 @@ class PolynomialSchedule:
 
 @dataclass
 class StepSchedule:
-    """One value, and from a place in the training on another one, as a function of the optimizer step.
+    """One value, and from a place in the training on another one, as a function of the optimizer step."""
 
-    Args:
-        start: value up to there.
-        end: value from there on.
-        share: the place as a share of the training; 0.7 as published for VCL.
-    """
-
-    start: float
-    end: float
-    share: float = 0.7
+    start: float  # value up to there
+    end: float  # value from there on
+    share: float = 0.7  # of the training up to there; as published for VCL
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """Value at the optimizer step ``step``, counted from 0, of a training of ``epochs * steps_per_epoch``."""

@@ -33,20 +33,13 @@ class ClipPairPlan(FrameSampler):
 
     The clips have one stride, drawn from 1 to ``max_stride`` or as far as the video allows, and lie at a random place.
     The still frames have the same random place in both. Iterating gives the four parts as each :class:`View`.
-
-    Args:
-        num_frames: frames T of a clip.
-        frame_size: height and width of all clips in pixels.
-        max_stride: largest distance of two frames of a clip in frames of the video.
-        scale: smallest and largest share of the frame's area in a crop.
-        ratio: smallest and largest width-to-height ratio of a crop.
     """
 
-    num_frames: int = 16
-    frame_size: int = 128
-    max_stride: float = 3.0
-    scale: tuple[float, float] = (0.4, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    num_frames: int = 16  # T of a clip
+    frame_size: int = 128  # height and width of all clips in pixels
+    max_stride: float = 3.0  # largest distance of two frames of a clip in frames of the video
+    scale: tuple[float, float] = (0.4, 1.0)  # smallest and largest share of the frame's area in a crop
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # smallest and largest width-to-height ratio of a crop
 
     def __post_init__(self) -> None:
         if self.num_frames < 2:

@@ -23,21 +23,13 @@ MIN_VISIBLE = 0.25  # share of a box's area that must stay in the frame
 
 @dataclass(frozen=True)
 class FrameMap:
-    """How the pixels of a frame were moved: turned, zoomed, shifted, then mirrored within a new frame.
+    """How the pixels of a frame were moved: turned, zoomed, shifted, then mirrored within a new frame."""
 
-    Args:
-        zoom: factors of x and y, after the turn.
-        shift: pixels to the right and down.
-        size: width and height of the new frame.
-        flips: axes along which it was mirrored: 0 for left to right, 1 for top to bottom.
-        swap_axes: whether rows became columns; with ``flips``, all quarter turns can be had.
-    """
-
-    zoom: tuple[float, float]
-    shift: tuple[float, float]
-    size: tuple[int, int]
-    flips: tuple[int, ...] = ()
-    swap_axes: bool = False
+    zoom: tuple[float, float]  # factors of x and y, after the turn
+    shift: tuple[float, float]  # pixels to the right and down
+    size: tuple[int, int]  # width and height of the new frame
+    flips: tuple[int, ...] = ()  # axes along which it was mirrored: 0 for left to right, 1 for top to bottom
+    swap_axes: bool = False  # whether rows became columns; with `flips`, all quarter turns can be had
 
     def apply(self, box: torch.Tensor) -> torch.Tensor:
         """Move boxes ``(N, 4)``, xyxy in pixels, with the frame; they may then lie beyond it."""

@@ -51,14 +51,6 @@ class ViewPlan(FrameSampler):
     views lie in a window at a random place, as in the published pre-training, which spreads 8 frames over 32 frames
     each at 30 frames per second; a shorter one is used whole.
 
-    Args:
-        global_frames: number of frames of each global view; likewise of the local ones.
-        global_size: height and width of the global views in pixels; likewise.
-        global_scale: smallest and largest share of the frame's area in a crop of a global view; likewise.
-        ratio: smallest and largest width-to-height ratio of a crop.
-        local_span: share of the clip's duration that a local view covers.
-        window: duration of the window in seconds.
-
     Example::
 
         plan = ViewPlan(local_frames=[2, 4])
@@ -66,15 +58,15 @@ class ViewPlan(FrameSampler):
         # [('g1', 8, 224), ('g2', 16, 224), ('l1', 2, 96), ('l2', 4, 96)]
     """
 
-    global_frames: tuple[int, ...] = (8, 16)
+    global_frames: tuple[int, ...] = (8, 16)  # number of frames of each global view
     local_frames: tuple[int, ...] = (2, 2, 4, 4, 8, 8, 16, 16)
-    global_size: int = 224
+    global_size: int = 224  # height and width of the global views in pixels
     local_size: int = 96
-    global_scale: tuple[float, float] = (0.4, 1.0)
+    global_scale: tuple[float, float] = (0.4, 1.0)  # smallest and largest share of the frame's area in a crop
     local_scale: tuple[float, float] = (0.05, 0.4)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    local_span: float = 1 / 8
-    window: float = 8 * 32 / 30
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # smallest and largest width-to-height ratio of a crop
+    local_span: float = 1 / 8  # share of the clip's duration that a local view covers
+    window: float = 8 * 32 / 30  # duration of the window in seconds
 
     def __post_init__(self) -> None:
         for name in ("global_frames", "local_frames", "global_scale", "local_scale", "ratio"):
