@@ -25,7 +25,7 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: while training, drops rows of a residual branch by a ``rate`` and scales the others up.
+    """Stochastic depth: while training, drops a ``rate`` of the rows of a residual branch and scales the others up.
 
     (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.) The rate is a tensor, so that one compiled graph
     serves the blocks of all rates.
@@ -72,7 +72,8 @@ class SelfAttention(nn.Module):
         else:
             query, key, value = self.split_heads(self.qkv(x), 3).unbind(0)
         if rotation is not None:
-            query, key = query if first_only else turn(query, rotation), turn(key, rotation)
+            query = query if first_only else turn(query, rotation)
+            key = turn(key, rotation)
         return query, key, value
 
     def split_heads(self, projected: torch.Tensor, parts: int) -> torch.Tensor:
