@@ -149,10 +149,8 @@ def contrast_clips(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 def align(scores: torch.Tensor, earlier: torch.Tensor, held: torch.Tensor | None = None) -> torch.Tensor:
     """This rank's share of how badly S clips of a video predict each other's balanced scores, from their own.
 
-    Args:
-        scores: ``(B, S, K)``, of the concepts that the clips can show.
-        earlier: scores of earlier videos ``(M, S, K)``, the same on all ranks, that the targets are balanced with.
-        held: how many of them count, by default all.
+    The ``scores`` ``(B, S, K)`` are of concepts that the clips can show; the targets are balanced with those of
+    ``earlier`` videos ``(M, S, K)``, the same on all ranks, of which the first ``held`` ones count, by default all.
     """
     clips = range(scores.shape[1])
     targets = torch.stack([sinkhorn(scores[:, i], SINKHORN_TEMPERATURE, earlier[:, i], held) for i in clips], dim=1)

@@ -143,9 +143,7 @@ class RandGrayscaleClip(RandClipTransform):
 class RandGaussianBlurClip(RandClipTransform):
     """Blur all frames of a clip with the same Gaussian.
 
-    Args:
-        sigma: smallest and largest standard deviation in pixels, drawn uniformly; the default is that of DINO.
-        prob: probability that a clip is blurred.
+    Its standard deviation in pixels is drawn uniformly from the range ``sigma``, by default that of DINO.
     """
 
     def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5) -> None:

@@ -106,11 +106,8 @@ class PackedClips:
 
     Its rows are the class tokens of all clips, then their patch tokens, clip by clip, time running fastest. Linear
     layers and norms take all rows at once; attention takes those in sequences of one length. The result is that of
-    :class:`DividedSpaceTimeBlock` on each batch of clips, with drop path in distribution.
-
-    Args:
-        shapes: clips, patches of a frame, and frames of each batch ``(B, N, T)``; best in an order by frames.
-        device: where the tokens are.
+    :class:`DividedSpaceTimeBlock` on each batch of clips, with drop path in distribution. Its ``shapes`` are clips,
+    patches of a frame, and frames of each batch ``(B, N, T)``, best in an order by frames.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, int, int]], device: torch.device) -> None:
