@@ -124,7 +124,8 @@ def test_the_embedding_that_the_published_decoder_leaves_out_is_not_merged(backb
     merge(tmp_path / "model.pt", tmp_path / "endo_fm.pth", tmp_path / "whole.safetensors")
     other = EndoFMSegmenter(EndoFM(**TINY, adapters=1))
     load_published(other, tmp_path / "whole.safetensors")
-    assert all(value.equal(network.state_dict()[key]) for key, value in other.state_dict().items())
+    state = network.state_dict()
+    assert all(value.equal(state[key]) for key, value in other.state_dict().items())
 
 
 def test_compact_and_inspect_keep_the_hash_and_convert_refuses(trained, tmp_path):
@@ -146,7 +147,8 @@ def test_checkpoints_leave_the_backbone_out_also_of_an_average(backbone_state):
     assert state[BACKBONE_HASH] == trained_state(network)[BACKBONE_HASH]
     other = AveragedModel(build(backbone_state()))
     load_trained_state(other, state)
-    assert all(value.equal(average.state_dict()[key]) for key, value in other.state_dict().items())
+    state = average.state_dict()
+    assert all(value.equal(state[key]) for key, value in other.state_dict().items())
     with pytest.raises(WeightsError, match="the checkpoint: needs the backbone"):
         load_trained_state(build(backbone_state("other")), trained_state(network))
     optimizer = torch.optim.SGD(network.head.parameters(), lr=1.0)

@@ -125,9 +125,10 @@ def test_initial_temporal_branch_adds_nothing():
 @torch.no_grad()
 def test_without_a_temporal_branch_frames_are_encoded_one_by_one():
     full, spatial = EndoFM(**TINY).eval(), EndoFM(**TINY, temporal=False).eval()
-    names = {name for name in full.state_dict() if "temporal" not in name and name != "time_embed"}
+    state = full.state_dict()
+    names = {name for name in state if "temporal" not in name and name != "time_embed"}
     assert set(spatial.state_dict()) == names
-    spatial.load_state_dict({name: full.state_dict()[name] for name in names})
+    spatial.load_state_dict({name: state[name] for name in names})
     clip = torch.randn(2, 3, 3, 32, 48)
     assert torch.equal(spatial(clip), full(clip))  # whose temporal branch adds nothing yet
     together = spatial.forward_features(clip[:, :, :1]).token_map
