@@ -231,7 +231,15 @@ class GradientHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
+        engine.add_event_handler(Events.STARTED, self._check_epochs)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def _check_epochs(self, engine: Engine) -> None:
+        if self.freeze_last_layer_epochs >= (epochs := engine.state.max_epochs or math.inf):
+            logger.warning(
+                f"`freeze_last_layer_epochs` is {self.freeze_last_layer_epochs}, `epochs` {epochs}: in this training "
+                "the prototypes stay as they were drawn."
+            )
 
     def __call__(self, engine: Engine) -> None:
         """Freeze, measure and clip."""
@@ -271,7 +279,7 @@ class WeightAverageHandler:
 
     def __init__(self, network: nn.Module, validator: Evaluator, decay: float) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"`decay` must be from 0 to below 1, but got {decay}.")
+            raise ValueError(f"`average_decay` must be from 0 to below 1, but got {decay}.")
         self.network = unwrap(network)
         self.validator = validator
         self.decay = decay

@@ -44,6 +44,7 @@ TO_1 = {  # numbers that are shares, probabilities and the like
     *("label_smoothing", "teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
     *("picture_threshold", "color_jitter_prob", "turn_prob", "iou"),
 }
+FROM_LEAST_TO_LARGEST = {"crop_scale", "zoom"}
 ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold an expression, null, or one kind of two
     **dict.fromkeys(("num_workers", "average_decay", "part_minutes", "threshold", "close_up"), (1,)),
     **dict.fromkeys(("amp", "augment_on_device"), (True,)),
@@ -247,6 +248,8 @@ def _check_kind(key: str, name: str, value: Any, examples: Sequence[Any]) -> Non
     if kind == "a list":
         for element in value:
             _check_kind(key, name, element, elements)
+        if name in FROM_LEAST_TO_LARGEST and not (len(value) == 2 and 0 < value[0] <= value[1]):
+            raise ValueError(f"`{key}` must be the smallest and the largest of two numbers above 0, found {value!r}.")
 
 
 def _range(name: str) -> tuple[str, Callable[[Any], bool]]:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from torch import nn
 
 from endofm_monai.data import ClipDataset, ClipLoader
 from endofm_monai.engines import ClipEvaluator, ClipTrainer
-from endofm_monai.handlers import TrainingHandlers, ValidationHandlers
+from endofm_monai.handlers import GradientHandler, TrainingHandlers, ValidationHandlers
 from endofm_monai.optimizers import CosineSchedule
 
 SCORES = {epoch: 0.1 * epoch for epoch in range(1, 10)}
@@ -189,3 +190,12 @@ def test_a_second_training_in_a_folder_is_refused_while_the_first_runs(tmp_path,
     process.join()
     train(tmp_path, 1, resume=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "eval", "model.pt"]
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [(1, True), (2, True), (3, False)])
+def test_prototypes_that_never_learn_are_warned_of(caplog, epochs, warned):
+    engine = Engine(lambda engine, batch: None)
+    engine.register_events(*IterationEvents)
+    GradientHandler(freeze_last_layer_epochs=2).attach(engine)
+    engine.run([0], max_epochs=epochs)
+    assert ("`freeze_last_layer_epochs` is 2" in caplog.text) is warned

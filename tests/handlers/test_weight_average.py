@@ -105,5 +105,5 @@ def test_an_evaluation_after_the_training_is_of_the_weights_that_are_there(tmp_p
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
 def test_decay_out_of_range(tmp_path: Path, decay: float) -> None:
-    with pytest.raises(ValueError, match="`decay` must be from 0 to below 1"):
+    with pytest.raises(ValueError, match="`average_decay` must be from 0 to below 1"):
         make_trainer(tmp_path, 1, decay=decay)

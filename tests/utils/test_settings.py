@@ -84,6 +84,12 @@ def test_wrong_settings_are_named(overrides, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("crop_scale", [[1.0, 0.5], [0.5], [0, 1]])
+def test_a_range_goes_from_its_smallest_number_to_its_largest(crop_scale):
+    with pytest.raises(ValueError, match="`crop_scale` must be the smallest and the largest of two numbers above 0"):
+        check("endofm_polyp_segmentation", "train", crop_scale=crop_scale)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -43,6 +43,8 @@ def annotate(
     if threshold is not None:
         check_number("threshold", threshold)
     check_writable(Path(output).parent)
+    if Path(output).is_dir():
+        raise IsADirectoryError(f"{output}: is a folder, expected the XML file to write")
     annotator = open_annotator(bundle, device, mode, **options)
     tracks: dict[tuple[str, int], dict[int, Shape]] = defaultdict(dict)
     tags: dict[int, list[Tag]] = {}

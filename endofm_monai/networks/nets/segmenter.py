@@ -93,6 +93,8 @@ class EndoFMSegmenter(nn.Module):
         super().__init__()
         if decoder not in ("transunet", "simple"):
             raise ValueError(f'`decoder` must be "transunet" or "simple", but got {decoder!r}.')
+        if num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2, the background is one, but got {num_classes}.")
         if backbone.patch_size != 16:
             raise ValueError(f"The backbone must have patches of 16 pixels, but they have {backbone.patch_size}.")
         self.backbone = backbone

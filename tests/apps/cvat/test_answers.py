@@ -126,6 +126,7 @@ def test_a_video_gets_a_track_for_each_polyp(use, video, tmp_path):
         ({"max_gap": -1}, "`max_gap` must be a whole number from 0 on, found -1."),
         ({"iou": 2}, "`iou` must be a number from 0 to 1, found 2."),
         ({"output": "/proc/nowhere/a.xml"}, "cannot be written to"),
+        ({"output": "."}, "is a folder, expected the XML file"),
     ],
 )
 def test_what_cannot_be_annotated_with_is_said_before_the_video_is_read(use, tmp_path, options, message):

@@ -197,6 +197,7 @@ def test_own_file_loads_again_and_that_of_the_other_decoder_is_refused(tmp_path)
     ("make", "message"),
     [
         (lambda: EndoFMSegmenter(EndoFM(**SMALL), decoder="unet"), "`decoder` must be"),
+        (lambda: EndoFMSegmenter(EndoFM(**SMALL), num_classes=1), "`num_classes` must be at least 2"),
         (lambda: EndoFMSegmenter(EndoFM(patch_size=8, **SMALL)), "patches of 16 pixels"),
         (lambda: EndoFMSegmenter(EndoFM(**SMALL))(torch.zeros(1, 3, 1, 30, 32)), "got 30x32"),
     ],
