@@ -87,8 +87,7 @@ class EndoFMDetector(nn.Module):
         Args:
             x: normalized clips ``(B, 3, T, H, W)``: the key frame, then its supports in any order (or none); H and W in
                 multiples of twice the patch size.
-            every_frame: let each of the T frames in turn be the key frame, with all others as supports: ``(B * T, 2*K +
-                12, L)`` instead of ``(B, 2*K + 12, L)``.
+            every_frame: let each frame in turn be the key frame, with all others as supports: B * T predictions, not B.
         """
         levels = self.encode(x)
         return self.head.refine(_each_as_key(levels) if every_frame else levels)
