@@ -45,22 +45,23 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
             DINOv3's own.
         network: the video transformer to make them for; it is not changed.
     """
-    kind, own, found = type(network).__name__, variant_of(network.state_dict()), variant_of(weights.state)
-    if own != found:
+    kind, own = type(network).__name__, network.state_dict()
+    ours, found = variant_of(own), variant_of(weights.state)
+    if ours != found:
         build = f"build a FrameViT with `variant={found!r}`"
-        raise WeightsError(f"{weights.file}: is an image ViT {_MARKS[found]}, not {_MARKS[own]} as {kind}: {build}.")
+        raise WeightsError(f"{weights.file}: is an image ViT {_MARKS[found]}, not {_MARKS[ours]} as {kind}: {build}.")
     if found == "dinov3":
-        weights = replace(weights, state=_from_dinov3(weights.state, network.state_dict()))
+        weights = replace(weights, state=_from_dinov3(weights.state, own))
     others = sorted({name.partition(".")[0] for name in weights.state if not is_backbone_key(name)})
     if unknown := [name for name in others if name not in _DROPPED]:
         raise WeightsError(f"{weights.file}: is an image ViT with {unknown}, for which {kind} has no counterpart.")
     state = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
     check_types(state, weights.file)
     state = {name: tensor.float() for name, tensor in state.items()}
-    tables = [name for name in _RESAMPLED if name in network.state_dict()]
+    tables = [name for name in _RESAMPLED if name in own]  # the published segmentation network has none
     if absent := [name for name in tables if name not in state]:
         raise WeightsError(f"{weights.file}: is an image ViT without {absent}.")
-    _check_shapes(state, network.state_dict(), weights.file)
+    _check_shapes(state, own, weights.file)
     mlp = [state[name].shape for name in state if name.startswith("blocks.0.mlp.") and name.endswith(".weight")]
     if len(mlp) != 2 or mlp[0] != mlp[1][::-1]:
         raise WeightsError(f"{weights.file}: is an image ViT with a gated MLP (SwiGLU), but {kind} has a plain one.")
@@ -75,11 +76,12 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
             state[name.replace(".norm1.", ".temporal_norm1.").replace(".attn.", ".temporal_attn.")] = state[name]
         if ".attn.proj." in name:
             state[name.replace(".attn.proj.", ".temporal_fc.")] = torch.zeros_like(state[name])
-    if isinstance(network, EndoFM) and network.temporal:
-        state["time_embed"] = torch.zeros(1, network.num_frames, state["pos_embed"].shape[2])
+    if "time_embed" in own:
+        state["time_embed"] = torch.zeros(1, own["time_embed"].shape[1], state["pos_embed"].shape[2])
     if "pos_embed" in tables:
         state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
-    state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
+    if "patch_embed.proj.weight" in tables:
+        state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
     resized = [name for name in tables if state[name].shape != weights.state[name].shape]
     resampled = [f"resampled {len(resized)} ({', '.join(resized)})"] if resized else []
     dropped = dict.fromkeys(_DROPPED[name] for name in others)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from endofm_monai.networks.nets import EndoFM
+from endofm_monai.networks.nets import EndoFM, EndoFMSegmenter
 from endofm_monai.weights import WeightsError, initialize_backbone
 from endofm_monai.weights.image_vit import resample_patch_kernel, resample_position_table
 
@@ -200,3 +200,16 @@ def test_an_image_vit_without_positions(make_backbone, image_state, start):
     del state["pos_embed"]
     with pytest.raises(WeightsError, match=r"vit\.pth: is an image ViT without \['pos_embed'\]"):
         start(make_backbone(), state)
+
+
+@pytest.mark.parametrize("temporal", [True, False])
+def test_the_published_segmentation_starts_from_one_without_embedding_as_its_own_weights_are(
+    make_backbone, start, temporal
+):
+    trained = EndoFMSegmenter(make_backbone(temporal=False)).state_dict()
+    network = EndoFMSegmenter(make_backbone(temporal=temporal))
+    start(network, trained)
+    state = network.state_dict()
+    kept = [key for key in trained if key.startswith("backbone.")]
+    assert kept
+    assert all(state[key].equal(trained[key]) for key in kept)
