@@ -3,19 +3,25 @@
 
 from endofm_monai.handlers.checkpoint import BestModelHandler, EpochValidationHandler, TrainingCheckpointHandler
 from endofm_monai.handlers.classification import ClassificationReport, ProbabilitySaver
-from endofm_monai.handlers.concepts import ConceptHealthHandler, ConceptPhaseHandler
 from endofm_monai.handlers.detection import DetectionReport, DetectionSaver
 from endofm_monai.handlers.embeddings import ClipEmbeddings, EmbeddingSaver, embed_clips
 from endofm_monai.handlers.learning import LearningReport
-from endofm_monai.handlers.log import EmbeddingLogHandler, HealthHandler, TrainingLogHandler, UnhealthyTrainingError
+from endofm_monai.handlers.log import (
+    ConceptHealthHandler,
+    EmbeddingLogHandler,
+    HealthHandler,
+    ProgressHandler,
+    TrainingLogHandler,
+    UnhealthyTrainingError,
+)
 from endofm_monai.handlers.pictures import AttentionPictureHandler, MaskPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.probes import KNNProbeHandler, ProbeEvaluation
 from endofm_monai.handlers.segmentation import MaskSaver, SegmentationReport
 from endofm_monai.handlers.training import (
     BrokenClipsHandler,
+    ConceptPhaseHandler,
     GradientHandler,
     LoadWeightsHandler,
-    ProgressHandler,
     ScheduleHandler,
     TeacherUpdateHandler,
     TrainingHandlers,

@@ -13,15 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ignite.engine import Engine, Events
-from ignite.handlers import Timer
+from ignite.handlers import ProgressBar, Timer
 from monai.config import PathLike
 from monai.engines.utils import IterationEvents
 from monai.metrics import compute_embedding_collapse
 from monai.utils import CommonKeys, evenly_divisible_all_gather, is_scalar
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from endofm_monai.data import count_clips
+from endofm_monai.engines import VideoEvaluator, VideoEvents
 from endofm_monai.networks import unwrap
+from endofm_monai.utils import printable
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class Board:
         self.folder = folder
         self._writer: SummaryWriter | None = None
 
-    def write(self, values: Mapping[str, Any], step: int) -> None:
+    def write(self, values: Mapping[str, Any], step: int, flush: bool = True) -> None:
         """Add what is a number, or a picture ``(H, W, 3)``, at a step."""
         if self.folder is not None and idist.get_rank() == 0:
             self._writer = self._writer or SummaryWriter(str(self.folder), purge_step=step)
@@ -64,6 +67,8 @@ class Board:
                     self._writer.add_scalar(name, float(value), step)
                 elif isinstance(value, np.ndarray):
                     self._writer.add_image(name, value, step, dataformats="HWC")
+            if flush:
+                self._writer.flush()
 
     def flush(self) -> None:
         """Bring all to the disk."""
@@ -91,16 +96,12 @@ class TrainingLogHandler:
         """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
         self._epoch.attach(engine, Events.EPOCH_STARTED)
         self._waiting.attach(engine, Events.EPOCH_STARTED, Events.GET_BATCH_COMPLETED, Events.GET_BATCH_STARTED)
-        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
         engine.add_event_handler(Events.TERMINATE, self.board.flush)
-
-    def _start(self, engine: Engine) -> None:
-        self._reset()
 
     def _reset(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
@@ -132,7 +133,7 @@ class TrainingLogHandler:
         weights_norm = values.pop("weights")
         for name, value in values.items():
             self._sums[name] += value
-        self.board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration)
+        self.board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration, False)
         if not math.isfinite(weights_norm):
             raise _not_finite("The weights are no longer finite", engine)
 
@@ -151,7 +152,6 @@ class TrainingLogHandler:
             values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items()]
             logger.info(" | ".join([f"epoch {engine.state.epoch}/{engine.state.max_epochs}", *values]))
         self.board.write({f"epoch/{name}": value for name, value in means.items()}, engine.state.iteration)
-        self.board.flush()
 
 
 def _read(values: Mapping[str, Any]) -> dict[str, float]:
@@ -270,3 +270,60 @@ class HealthHandler(EmbeddingLogHandler):
             raise UnhealthyTrainingError(f"The representation has collapsed. {message}")
         if idist.get_rank() == 0:
             logger.warning(message)
+
+
+class ConceptHealthHandler(EmbeddingLogHandler):
+    """Answers whether the pre-training of a :class:`endofm_monai.networks.nets.ConceptNetwork` is healthy.
+
+    Adds to what an :class:`EmbeddingLogHandler` logs of the first clips' class tokens, of each step: the terms of the
+    loss, the entropy of the concepts (uniform: ``ln K``), and how many of them are used; see
+    :class:`endofm_monai.losses.ConceptLoss`.
+    """
+
+    def class_tokens(self, engine: Engine) -> torch.Tensor:
+        """Class tokens ``(B, D)`` of the first clip of each video."""
+        return engine.state.output[CommonKeys.PRED].class_tokens[:, 0]
+
+    def step_values(self, engine: Engine) -> dict[str, Any]:
+        """What is logged of an optimizer step, by name."""
+        return {**super().step_values(engine), **engine.loss_function.values}
+
+
+class ProgressHandler:
+    """A progress bar with the time left and, while training, the loss; on the first process only.
+
+    On the way through videos it moves with every frame.
+    """
+
+    def __init__(self, description: str = "Epoch") -> None:
+        self.description = description
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer or evaluator."""
+        if idist.get_rank() > 0:
+            return
+        if not isinstance(engine, VideoEvaluator):
+            ProgressBar(persist=True, desc=self.description).attach(engine, output_transform=self._loss)
+            return
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._move)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._move_to(engine.state.iteration))
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._bar.close())
+
+    def _start(self, engine: Engine) -> None:
+        style = "{desc}{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+        self._bar = tqdm(total=engine.state.epoch_length, desc=self.description, bar_format=style)
+
+    def _move(self, engine: Engine) -> None:
+        state = engine.state
+        frame = int(state.answer["frames"][-1]) if "frames" in state.answer else state.piece  # the last of a window
+        where = f"{printable(state.item['name'])}, frame {frame + 1} of {state.info.frames}"
+        self._bar.set_description(f"{self.description} {where}", refresh=False)
+        self._move_to(state.iteration - 1 + (frame + 1) / state.info.frames)
+
+    def _move_to(self, place: float) -> None:
+        self._bar.update(place - self._bar.n)
+
+    def _loss(self, output: Any) -> dict[str, float]:
+        has_loss = isinstance(output, dict) and CommonKeys.LOSS in output
+        return {"loss": float(output[CommonKeys.LOSS])} if has_loss else {}

@@ -44,7 +44,6 @@ class PictureHandler(ABC):
 
     def _show(self, path: Path, step: int) -> None:
         self._board.write({self.name: imread(path)[..., :3]}, step)
-        self._board.flush()
 
 
 class TrainingPictureHandler(PictureHandler):

@@ -75,7 +75,6 @@ class KNNProbeHandler:
         if idist.get_rank() == 0:
             logger.info(f"epoch {epoch} | " + _text(scores))
         self._board.write({f"epoch/{name}": score for name, score in scores.items()}, epoch)
-        self._board.flush()
 
 
 @dataclass(eq=False)

@@ -4,32 +4,29 @@
 import logging
 import math
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import StatsHandler
-from monai.utils import CommonKeys
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from endofm_monai.data import ClipReadError
-from endofm_monai.engines import VideoEvaluator, VideoEvents
 from endofm_monai.handlers.checkpoint import (
     STOP_CODE,
     BestModelHandler,
     EpochValidationHandler,
     TrainingCheckpointHandler,
 )
-from endofm_monai.handlers.log import Board, TrainingLogHandler
+from endofm_monai.handlers.log import Board, ProgressHandler, TrainingLogHandler
+from endofm_monai.losses import ConceptLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
-from endofm_monai.utils import printable
 from endofm_monai.weights import load_published
 
 logger = logging.getLogger(__name__)
@@ -92,58 +89,52 @@ class ValidationHandlers(TrainingHandlers):
     def __init__(
         self, network: nn.Module, ckpt_dir: str, output_dir: str, on_error: str = "skip", max_broken_share: float = 0.05
     ) -> None:
-        self.handlers = [BrokenClipsHandler(on_error, max_broken_share), BestModelHandler(network, ckpt_dir)]
+        stats = [StatsHandler(iteration_log=False)] if idist.get_rank() == 0 else []
+        self.handlers = [BrokenClipsHandler(on_error, max_broken_share), *stats, BestModelHandler(network, ckpt_dir)]
         self.board = Board(f"{output_dir}/validation")
-        if idist.get_rank() == 0:
-            self.handlers.insert(1, StatsHandler(iteration_log=False))
 
     def attach(self, engine: Engine) -> None:
         """Register the handlers with an engine."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._log)
+        state = engine.state
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.board.write(state.metrics, state.epoch))
         super().attach(engine)
 
-    def _log(self, engine: Engine) -> None:
-        self.board.write(engine.state.metrics, engine.state.epoch)
-        self.board.flush()
 
-
+@dataclass(eq=False)
 class LoadWeightsHandler:
     """Loads weights of any layout when an engine starts, with :func:`endofm_monai.weights.load_published`."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        weights: str | os.PathLike,
-        which: str = "teacher",
-        backbone: str | os.PathLike | None = None,
-    ) -> None:
-        self.load = lambda: load_published(network, weights, which=which, backbone=backbone)
+    network: nn.Module
+    weights: str | os.PathLike
+    which: str = "teacher"
+    backbone: str | os.PathLike | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an engine."""
-        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self) -> None:
+        load_published(self.network, self.weights, which=self.which, backbone=self.backbone)
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):
     """The handler of evaluations: MONAI's federated client, which sets the weights itself, disables it by its name."""
 
 
+@dataclass(eq=False)
 class BrokenClipsHandler:
     """Decides what happens when clips of a :class:`endofm_monai.data.ClipDataset` cannot be read.
 
     Batches list the messages under ``broken``. Each broken clip is reported once, left out of its batch, and counted;
     another clip never takes its place.
-
-    Args:
-        on_error: ``"raise"`` stops at the first broken clip, ``"skip"`` goes on without it.
-        max_share: with ``"skip"``, the run stops when more than this share of the clips is broken.
     """
 
-    def __init__(self, on_error: str = "raise", max_share: float = 0.05) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f'`on_error` must be "raise" or "skip", but got {on_error!r}.')
-        self.on_error = on_error
-        self.max_share = max_share
+    on_error: str = "raise"  # stops at the first broken clip; "skip" goes on without it
+    max_share: float = 0.05  # with "skip", the run stops when more than this share of the clips is broken
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip"):
+            raise ValueError(f'`on_error` must be "raise" or "skip", but got {self.on_error!r}.')
         self.broken: set[str] = set()
 
     def attach(self, engine: Engine) -> None:
@@ -176,24 +167,18 @@ class BrokenClipsHandler:
             logger.warning(f"{len(self.broken)} of {len(engine.data_loader.dataset)} clips were broken and skipped.")
 
 
+@dataclass(eq=False)
 class ScheduleHandler:
     """Sets one number by a schedule before each optimizer step of a :class:`endofm_monai.engines.ClipTrainer`.
 
-    The value depends on nothing but the step, so a resumed run goes on with the schedule where it stopped.
-
-    Args:
-        target: an optimizer, whose parameter groups get the value (``lr`` times the group's ``lr_scale`` where it has
-            one, ``weight_decay`` only where ``decay`` is set), or any object, which gets it as an attribute.
-        name: name of the number, for example ``"lr"``.
-        schedule: the schedule.
-        epochs: length of the schedule; at least ``max_epochs`` of the trainer.
+    The value depends on nothing but the step, so a resumed run goes on with the schedule where it stopped. An optimizer
+    has it in its parameter groups: ``lr`` times the group's ``lr_scale``, ``weight_decay`` only where ``decay`` is set.
     """
 
-    def __init__(self, target: Any, name: str, schedule: CosineSchedule, epochs: int = 0) -> None:
-        self.target = target
-        self.name = name
-        self.schedule = schedule
-        self.epochs = epochs
+    target: Any  # an optimizer, or any object, which gets the value as an attribute
+    name: str  # of the number, for example "lr"
+    schedule: CosineSchedule
+    epochs: int = 0  # length of the schedule; at least `max_epochs` of the trainer
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
@@ -217,17 +202,12 @@ class ScheduleHandler:
                 group[self.name] = value
 
 
+@dataclass(eq=False)
 class GradientHandler:
-    """Clips the gradients before the optimizer step; ``engine.state.gradient_norm`` is their norm before that.
+    """Clips the gradients before the optimizer step; ``engine.state.gradient_norm`` is their norm before that."""
 
-    Args:
-        max_norm: largest L2 norm of all gradients together; None leaves them.
-        freeze_last_layer_epochs: epochs in which a pre-training's ``last_layer``, its prototypes, gets no gradient.
-    """
-
-    def __init__(self, max_norm: float | None = 3.0, freeze_last_layer_epochs: int = 0) -> None:
-        self.max_norm = max_norm
-        self.freeze_last_layer_epochs = freeze_last_layer_epochs
+    max_norm: float | None = 3.0  # largest L2 norm of all gradients together; None leaves them
+    freeze_last_layer_epochs: int = 0  # in which a pre-training's `last_layer`, its prototypes, gets no gradient
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
@@ -263,6 +243,32 @@ class TeacherUpdateHandler:
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda: unwrap(engine.network).update_teacher())
 
 
+@dataclass(eq=False)
+class ConceptPhaseHandler:
+    """What begins later in a training of a :class:`endofm_monai.networks.nets.ConceptNetwork`.
+
+    From the second epoch on scores are balanced with the queue, which the first one filled. The local concepts are
+    learned after some epochs; up to then what gathers them gets no gradient, of which Adam would make large steps.
+    """
+
+    loss: ConceptLoss  # of the training
+    epochs_without_local_loss: int = 10  # the first ones
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer, ahead of a :class:`GradientHandler`."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._discard_gradients)
+
+    def _start_epoch(self, engine: Engine) -> None:
+        self.loss.uses_queue = engine.state.epoch > 1
+        self.loss.local_weight = float(engine.state.epoch > self.epochs_without_local_loss)
+
+    def _discard_gradients(self, engine: Engine) -> None:
+        if self.loss.local_weight == 0:
+            unwrap(engine.network).integration.zero_grad()
+
+
+@dataclass(eq=False)
 class WeightAverageHandler:
     """Validates, and so keeps as ``model.pt``, a moving average of the weights instead of the last ones.
 
@@ -270,19 +276,16 @@ class WeightAverageHandler:
     ``1 - min(decay, n / (9 + n))``, so that the first steps are soon forgotten; buffers are those of the last step. It
     is part of the checkpoint. An evaluation outside of the training, as of a server's weights by a federated client, is
     of the weights that the network has.
-
-    Args:
-        network: the network, perhaps in ``DistributedDataParallel``.
-        validator: its evaluator during the training.
-        decay: share of the former average that stays, from 0 (none) to below 1.
     """
 
-    def __init__(self, network: nn.Module, validator: Evaluator, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"`average_decay` must be from 0 to below 1, but got {decay}.")
-        self.network = unwrap(network)
-        self.validator = validator
-        self.decay = decay
+    network: nn.Module  # perhaps in `DistributedDataParallel`
+    validator: Evaluator  # its evaluator during the training
+    decay: float  # share of the former average that stays, from 0 (none) to below 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"`average_decay` must be from 0 to below 1, but got {self.decay}.")
+        self.network = unwrap(self.network)
         self._training = False
         self._weights_of_training: dict[str, Any] = {}
 
@@ -315,43 +318,3 @@ class WeightAverageHandler:
         if self._weights_of_training:
             self.network.load_state_dict(self._weights_of_training)
         self._weights_of_training = {}
-
-
-class ProgressHandler:
-    """A progress bar with the time left and, while training, the loss; on the first process only.
-
-    On the way through videos it moves with every frame.
-    """
-
-    def __init__(self, description: str = "Epoch") -> None:
-        self.description = description
-
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer or evaluator."""
-        if idist.get_rank() > 0:
-            return
-        if not isinstance(engine, VideoEvaluator):
-            ProgressBar(persist=True, desc=self.description).attach(engine, output_transform=self._loss)
-            return
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._move)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: self._move_to(engine.state.iteration))
-        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._bar.close())
-
-    def _start(self, engine: Engine) -> None:
-        style = "{desc}{percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
-        self._bar = tqdm(total=engine.state.epoch_length, desc=self.description, bar_format=style)
-
-    def _move(self, engine: Engine) -> None:
-        state = engine.state
-        frame = int(state.answer["frames"][-1]) if "frames" in state.answer else state.piece  # the last of a window
-        where = f"{printable(state.item['name'])}, frame {frame + 1} of {state.info.frames}"
-        self._bar.set_description(f"{self.description} {where}", refresh=False)
-        self._move_to(state.iteration - 1 + (frame + 1) / state.info.frames)
-
-    def _move_to(self, place: float) -> None:
-        self._bar.update(place - self._bar.n)
-
-    def _loss(self, output: Any) -> dict[str, float]:
-        has_loss = isinstance(output, dict) and CommonKeys.LOSS in output
-        return {"loss": float(output[CommonKeys.LOSS])} if has_loss else {}
