@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ignite.distributed as idist
 import torch
@@ -21,48 +22,41 @@ from endofm_monai.visualize import plot_attention, plot_masks, plot_views
 from endofm_monai.visualize.figure import pick_frames
 
 
-class PictureHandler(ABC):
+@dataclass(eq=False)
+class PictureHandler:
     """Draws ``<output_dir>/<name>/*.png``, also to a TensorBoard log there, in the first process; the run is the same.
 
     TensorBoard follows only the newest log of a folder, so each kind of picture has one of its own.
     """
 
-    name: str
+    output_dir: PathLike
 
-    def __init__(self, output_dir: PathLike) -> None:
-        self.folder = Path(output_dir) / self.name
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.output_dir) / self.name
         self._board = Board(self.folder)
-
-    def attach(self, engine: Engine) -> None:
-        """Register with an engine."""
-        if idist.get_rank() == 0:
-            self._register(engine)
-
-    @abstractmethod
-    def _register(self, engine: Engine) -> None:
-        """Add the event handlers."""
 
     def _show(self, path: Path, step: int) -> None:
         self._board.write({self.name: imread(path)[..., :3]}, step)
 
 
+@dataclass(eq=False)
 class TrainingPictureHandler(PictureHandler):
-    """Draws the first clip of a :class:`PretrainingTrainer` after the first iteration and at intervals.
+    """Draws the first clip of a :class:`PretrainingTrainer` after the first iteration and at intervals."""
 
-    Args:
-        output_dir: the folder to write to, in a subfolder.
-        interval: iterations between two pictures.
-    """
+    interval: int = 1000  # iterations between two pictures
 
-    def __init__(self, output_dir: PathLike, interval: int = 1000) -> None:
-        if interval < 1:
-            raise ValueError(f"`interval` must be at least 1 iteration, but got {interval}.")
-        super().__init__(output_dir)
-        self.interval = interval
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError(f"`interval` must be at least 1 iteration, but got {self.interval}.")
+        super().__post_init__()
 
-    def _register(self, engine: Engine) -> None:
-        is_due = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n == 1 or n % self.interval == 0)
-        engine.add_event_handler(is_due, self._draw)
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer."""
+        if idist.get_rank() == 0:
+            is_due = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n == 1 or n % self.interval == 0)
+            engine.add_event_handler(is_due, self._draw)
 
     def _draw(self, engine: Engine) -> None:
         views = [view[:1] for view in engine.state.output[CommonKeys.IMAGE]]
@@ -99,25 +93,23 @@ class AttentionPictureHandler(TrainingPictureHandler):
         plot_attention(views[0][0], attention[0], path)
 
 
+@dataclass(eq=False)
 class MaskPictureHandler(PictureHandler):
-    """Draws image, truth, prediction and difference of frames of one video at each evaluation, ``masks/<epoch>.png``.
+    """Draws frames of one video with truth, prediction and difference at each evaluation, ``masks/<epoch>.png``."""
 
-    Args:
-        output_dir: the folder to write to.
-        video: number of the video, from 1, that is drawn.
-    """
+    video: int = 1  # number, from 1, of the one that is drawn
 
     name = "masks"
 
-    def __init__(self, output_dir: PathLike, video: int = 1) -> None:
-        super().__init__(output_dir)
-        self.video = video
-        self._shown: list[tuple[torch.Tensor, ...]] = []
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        if idist.get_rank() == 0:
+            engine.add_event_handler(VideoEvents.VIDEO_STARTED, self._begin)
+            engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._keep)
+            engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._draw)
 
-    def _register(self, engine: Engine) -> None:
-        engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda: self._shown.clear())
-        engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._keep)
-        engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._draw)
+    def _begin(self, engine: Engine) -> None:
+        self._shown: list[tuple[torch.Tensor, ...]] = []
 
     def _keep(self, engine: Engine) -> None:
         state = engine.state

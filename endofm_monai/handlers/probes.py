@@ -2,51 +2,58 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import logging
+import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.data import DataLoader
+from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
+from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers.embeddings import ClipEmbeddings, attach_embeddings, embed_clips
 from endofm_monai.handlers.log import Board
 from endofm_monai.handlers.rows import Rows
-from endofm_monai.metrics import knn_probe, linear_probe
+from endofm_monai.metrics import knn_probe, linear_probe, retrieval
 from endofm_monai.networks import unwrap
-from endofm_monai.utils import write_json
+from endofm_monai.utils import read_json, write_json
+from endofm_monai.visualize import plot_curves, plot_embeddings
+from endofm_monai.visualize.charts import MIN_CLIPS
+from endofm_monai.visualize.page import Section, table, write_page
 
 logger = logging.getLogger(__name__)
+
+CURVES = ("loss", "teacher_entropy", "effective_rank", "spread", "gradient_norm", "lr")
+MEANING = (
+    "Retrieval: how often an augmented window of a video's first half finds one of its second half, and the reverse, "
+    "among all {videos} test videos (chance {chance:.2f}). k-NN: what the nearest training videos say about a test "
+    "video's label."
+)
 
 
 @dataclass(eq=False)
 class KNNProbeHandler:
     """Follows during the pre-training how well the nearest training clips predict a clip's class.
 
-    Every ``interval`` epochs the backbone (of a pair the teacher's) embeds the labeled clips, and the scores of
+    At intervals the backbone (of a pair the teacher's) embeds the labeled clips, and the scores of
     :func:`endofm_monai.metrics.knn_probe` are logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so
     on; after other epochs they are absent there. The training itself does not change. A datalist without two classes
     in training and a label in validation is said once, and there is no probe.
-
-    Args:
-        train_loader: loader of the training clips, transformed as for validation; see :func:`embed_clips`.
-        val_loader: loader of the clips whose classes are predicted.
-        interval: epochs between two probes.
-        k: see :func:`endofm_monai.metrics.knn_probe`, as ``temperature``.
-        temperature: of the neighbors' votes.
-        output_dir: folder of a TensorBoard log, in its subfolder ``knn``; None writes none.
     """
 
-    train_loader: DataLoader
-    val_loader: DataLoader
-    interval: int = 1
+    train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
+    val_loader: DataLoader  # of the clips whose classes are predicted
+    interval: int = 1  # epochs between two probes
     k: int = 20
     temperature: float = 0.07
-    output_dir: PathLike | None = None
+    output_dir: PathLike | None = None  # of a TensorBoard log, in its subfolder `knn`; None writes none
 
     def __post_init__(self) -> None:
         if self.interval < 1:
@@ -73,7 +80,7 @@ class KNNProbeHandler:
         scores = _named(knn=knn_probe(*train, *val, self.k, self.temperature))
         metrics.update(scores)
         if idist.get_rank() == 0:
-            logger.info(f"epoch {epoch} | " + _text(scores))
+            logger.info(f"epoch {epoch} | {_text(scores)}")
         self._board.write({f"epoch/{name}": score for name, score in scores.items()}, epoch)
 
 
@@ -84,16 +91,9 @@ class ProbeEvaluation:
     When the evaluator is done, the training clips are embedded, and the scores of
     :func:`endofm_monai.metrics.knn_probe` and :func:`endofm_monai.metrics.linear_probe` are logged, set in its metrics
     as ``knn_accuracy``, ``linear_accuracy`` and so on, and written with the numbers of clips of each class.
-
-    Args:
-        train_loader: loader of the training clips; see :func:`embed_clips`.
-        output_dir: the folder to write to.
-        filename: name of the JSON file.
-        k: see :func:`endofm_monai.metrics.knn_probe`, as ``temperature``.
-        temperature: of the neighbors' votes.
     """
 
-    train_loader: DataLoader
+    train_loader: DataLoader  # of the training clips; see :func:`embed_clips`
     output_dir: PathLike
     filename: str = "probe.json"
     k: int = 20
@@ -118,6 +118,109 @@ class ProbeEvaluation:
             report = {"training_clips": _count(train[1]), "evaluated_clips": _count(evaluated[1])}
             neighbors = {"k": min(self.k, len(train[1])), "temperature": self.temperature}
             write_json(Path(self.output_dir, self.filename), {**report, "knn": {**neighbors, **knn}, "linear": linear})
+
+
+@dataclass(eq=False)
+class LearningReport:
+    """Shows whether a pre-training learns: what the teacher can do before and after it, on a page of pictures.
+
+    When the training starts and when it ends, the teacher's backbone is judged by :func:`retrieval` and, where the
+    clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows both, the curves of loss and health by
+    epoch, the latest views and attention and a map of the embeddings, all of which is also in ``learning.json``, which
+    a resumed training continues. The training itself does not change.
+    """
+
+    train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
+    test_loader: DataLoader  # of the clips whose classes are predicted
+    window_loader: DataLoader  # two augmented windows of each test clip, in the orders of an :class:`EpochSampler`
+    output_dir: PathLike  # that of the handlers that draw views and attention
+    repeats: int = 8  # draws of the windows
+    k: int = 5
+    record: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a :class:`StudentTeacherTrainer`, behind its :class:`HealthHandler`."""
+        if not isinstance(engine, StudentTeacherTrainer):
+            raise ValueError("learning.json reports on a student and its teacher: leave it out with vcl.json.")
+        self.folder = Path(self.output_dir)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)  # a checkpoint has been loaded by then
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._note)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        if self.record:
+            return
+        path, epoch = self.folder / "learning.json", engine.state.epoch
+        former = read_json(path, dict) if epoch > 1 and path.exists() else {}
+        self.record["epochs"] = [row for row in former.get("epochs", []) if row["epoch"] < epoch]
+        self.record["before"] = former.get("before") or self._judge(engine, "before")
+
+    def _note(self, engine: Engine) -> None:
+        values = {name: engine.state.metrics[name] for name in CURVES if name in engine.state.metrics}
+        self.record["epochs"].append({"epoch": engine.state.epoch, **values})
+        if idist.get_rank() == 0:
+            write_json(self.folder / "learning.json", self.record)
+
+    def _finish(self, engine: Engine) -> None:
+        self.record["uniform"] = math.log(engine.loss_function.center.numel())
+        self.record["after"] = self._judge(engine, "after")
+        if idist.get_rank() == 0:
+            write_json(self.folder / "learning.json", self.record)
+            self._write_page()
+            logger.info(f"What was learned is shown in {self.folder / 'report.html'}")
+
+    def _judge(self, engine: Engine, when: str) -> dict[str, float]:
+        """Scores of the teacher's backbone, by name; draws its map of the embeddings."""
+        backbone, device = unwrap(engine.network).backbone, engine.state.device
+        windows = self._windows(backbone, device)
+        scores = {"retrieval": sum(retrieval(*pairs.unbind(1)) for pairs in windows) / len(windows)}
+        train, test = (embed_clips(backbone, loader, device) for loader in (self.train_loader, self.test_loader))
+        if len(set(train.labels[train.labels >= 0])) > 1 and (test.labels >= 0).any():
+            k = min(self.k, len(train.paths))
+            scores |= _named(knn=knn_probe(*train.labeled("training"), *test.labeled("test"), k))
+        self.record["videos"] = windows.shape[1]
+        if idist.get_rank() == 0:
+            if len(test.paths) >= MIN_CLIPS:
+                plot_embeddings(test.embeddings, test.labels, self.folder / f"embeddings_{when}.png")
+            chance = 1 / self.record["videos"]
+            logger.info(f"{when} training | {_text(scores)} (retrieval by chance: {chance:.3f})")
+        return scores
+
+    def _windows(self, backbone: torch.nn.Module, device: torch.device) -> torch.Tensor:
+        """Embeddings ``(repeats, N, 2, D)`` of both windows of each clip."""
+        rows = Rows()
+        with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), eval_mode(backbone):
+            for repeat in range(self.repeats):
+                self.window_loader.sampler.set_epoch(repeat)
+                for batch in self.window_loader:
+                    if len(batch[CommonKeys.IMAGE]) > 0:
+                        views = [backbone(view.to(device)).float().cpu() for view in batch[CommonKeys.IMAGE]]
+                        pairs = zip(batch["index"], torch.stack(views, dim=1), strict=True)
+                        rows.update({(repeat, int(index)): [pair] for index, pair in pairs})
+        if not (found := rows.gather().flat()):
+            raise ValueError("There is no window to judge the pre-training by: no test clip could be read.")
+        return torch.stack(found).unflatten(0, (self.repeats, -1))
+
+    def _write_page(self) -> None:
+        record, epochs = self.record, self.record["epochs"]
+        curves = {name: [row[name] for row in epochs] for name in CURVES if all(name in row for row in epochs)}
+        uniform = dict.fromkeys(("loss", "teacher_entropy"), record["uniform"])
+        plot_curves(curves, uniform, self.folder / "curves.png")
+        before, after = record["before"], record["after"]
+        scores = [(name, f"{before[name]:.3f}", f"{after[name]:.3f}") for name in before]
+        meaning = MEANING.format(videos=record["videos"], chance=1 / record["videos"])
+        share = epochs[-1]["loss"] / record["uniform"]
+        health = f"The loss ends at {share:.0%} of that of uniform targets, which the dotted lines show."
+        latest = {name: sorted((self.folder / name).glob("*.png"))[-1:] for name in ("views", "attention")}
+        maps = [self.folder / f"embeddings_{when}.png" for when in ("before", "after")]
+        sections = [
+            Section("What it can do", meaning, body=table(["", "before", "after"], scores)),
+            Section("Loss and health", health, pictures=[self.folder / "curves.png"]),
+            Section("Test videos before and after", pictures=[path for path in maps if path.exists()]),
+            Section("Views of a clip", pictures=latest["views"]),
+            Section("Attention of the teacher", pictures=latest["attention"]),
+        ]
+        write_page(self.folder / "report.html", "Pre-training of Endo-FM", sections)
 
 
 def _classes(loader: DataLoader) -> set[int]:
