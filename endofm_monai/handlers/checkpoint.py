@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ STOP_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _NOTES: dict[str, Any] = {"best": (dict, type(None)), "iteration": int, "epoch_length": int, "random_states": list}
 
 
+@dataclass(eq=False)
 class TrainingCheckpointHandler:
     """Saves and resumes the whole state of a :class:`endofm_monai.engines.ClipTrainer`, atomically.
 
@@ -43,34 +45,22 @@ class TrainingCheckpointHandler:
     ``checkpoint_unhealthy.pt``. A frozen backbone with adapters is in none of the files: its SHA-256 stands for it (see
     :func:`~endofm_monai.weights.adapters.trained_state`).
 
-    A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
-    have given. Resumed from another folder's checkpoint, it takes over the ``model.pt`` beside that. If saving fails (a
-    full disk), the former files stay as they are and a warning is logged; at the end of the training it is an error.
-    While it runs no other training can write to ``ckpt_dir``.
-
-    Args:
-        ckpt_dir: folder for the files.
-        resume: False starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from
-            that checkpoint, or starts where there is none; a path goes on from that file.
-        interval: epochs between two checkpoints.
-        evaluator: the validation's engine, whose best metric the checkpoint keeps.
-        stop_code: with what the process ends when a signal stopped its run, so that a scheduler can start it again;
-            None goes on after the run.
+    ``resume=False`` starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from that
+    checkpoint, or starts where there is none; a path goes on from that file. A resumed run, also from the middle of an
+    epoch, gives bit for bit (on the CPU) what the uninterrupted run would have given. Resumed from another folder's
+    checkpoint, it takes over the ``model.pt`` beside that. If saving fails (a full disk), the former files stay as they
+    are and a warning is logged; at the end of the training it is an error. While it runs no other training can write to
+    ``ckpt_dir``.
     """
 
-    def __init__(
-        self,
-        ckpt_dir: str,
-        resume: bool | str = False,
-        interval: int = 1,
-        evaluator: Evaluator | None = None,
-        stop_code: int | None = None,
-    ) -> None:
-        self.path = Path(ckpt_dir) / "checkpoint.pt"
-        self.resume = resume
-        self.interval = interval
-        self.evaluator = evaluator
-        self.stop_code = stop_code
+    ckpt_dir: str
+    resume: bool | str = False
+    interval: int = 1  # epochs between two checkpoints
+    evaluator: Evaluator | None = None  # the validation's, whose best metric the checkpoint keeps
+    stop_code: int | None = None  # ends the process of a run that a signal stopped, so that a scheduler starts it again
+
+    def __post_init__(self) -> None:
+        self.path = Path(self.ckpt_dir) / "checkpoint.pt"
         self._started = self._stopped = False
         self._stop_requested: signal.Signals | None = None
         self._former: dict[signal.Signals, Any] = {}  # what listened to the signals before
@@ -88,14 +78,7 @@ class TrainingCheckpointHandler:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_unhealthy)
 
     def start(self, engine: Engine) -> None:
-        """Load the checkpoint to resume from, listen to signals, and hold ``ckpt_dir``.
-
-        Raises:
-            FileExistsError: when the training would overwrite a former one, or another one is running there.
-            FileNotFoundError: when ``resume`` is a path to no file.
-            OSError: when ``ckpt_dir`` cannot be written to.
-            ValueError: when the checkpoint does not fit; the message names the file and the part.
-        """
+        """Listen to signals, hold ``ckpt_dir``, and load the checkpoint to resume from."""
         if threading.current_thread() is threading.main_thread():
             self._former = {signum: signal.signal(signum, self._request_stop) for signum in STOPPING}
         if idist.get_rank() == 0:
@@ -176,7 +159,7 @@ class TrainingCheckpointHandler:
         }
 
     def load(self, engine: Engine, path: Path) -> None:
-        """Take over the state saved in ``path``; raises as ``start`` does."""
+        """Take over the state saved in ``path``, or raise an error that names the file and the part that is wrong."""
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no checkpoint to resume from.")
         try:

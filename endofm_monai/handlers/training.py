@@ -143,11 +143,7 @@ class BrokenClipsHandler:
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.summarize)
 
     def inspect(self, engine: Engine) -> None:
-        """Report the broken clips of the present batch.
-
-        Raises:
-            ClipReadError: by the policy; the message names the file, or counts them.
-        """
+        """Report the broken clips of the present batch, or stop by the policy."""
         for message in engine.state.batch.get("broken", []):
             if self.on_error == "raise":
                 raise ClipReadError(f'{message} (use `on_error="skip"` to leave broken clips out)')
