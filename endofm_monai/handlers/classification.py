@@ -70,19 +70,12 @@ class ClassificationReport(Report):
 
     The evaluator goes through videos; or through batches of windows, which it decollates, with class probabilities
     ``(C,)`` as ``pred``. Items are those of :func:`endofm_monai.data.load_labeled_clips`.
-
-    Args:
-        output_dir: folder to write to.
-        score: the score that the evaluator compares; by default ``"f1"`` of two classes, of others ``"macro_f1"``.
-        class_names: names of the classes.
-        protocol: which data chose the weights and which are reported, for the reader of ``metrics.json``.
-        resamples: number of bootstrap resamples; 0 for no intervals.
     """
 
-    score: str | None = None
+    score: str | None = None  # that the evaluator compares; None is "f1" of two classes, of others "macro_f1"
     class_names: Sequence[str] = ()
-    protocol: str = ""
-    resamples: int = 1000
+    protocol: str = ""  # which data chose the weights and which are reported, for the reader of `metrics.json`
+    resamples: int = 1000  # of the bootstrap; 0 for no intervals
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,20 +166,15 @@ class ProbabilitySaver(ResultSaver):
 
     ``<output_dir>/videos/<name>.json`` holds the probabilities of the classes (the mean over all windows that could be
     read), those of each window, and the seconds that were waited for the reading and spent in the network. In the end
-    ``<output_dir>/predictions.csv`` has a row for each of these files, also those of former runs.
-
-    Args:
-        output_dir: folder to write to.
-        settings: see :class:`ResultSaver`.
-        class_names: names of the classes.
-        multi_label: classes do not exclude each other: the prediction is a list of those above 0.5.
-        save_pictures: also draw ``<name>.png``: the probabilities over time, and frames of the windows in which the
-            predicted class is likeliest, with the attention of the class token.
+    ``<output_dir>/predictions.csv`` has a row for each of these files, also those of former runs. ``<name>.png`` draws
+    the probabilities over time, and frames of the windows in which the predicted class is likeliest, with the attention
+    of the class token.
     """
 
     class_names: Sequence[str] = ()
-    multi_label: bool = False
+    multi_label: bool = False  # classes do not exclude each other: the prediction is a list of those above 0.5
     save_pictures: bool = False
+
     also: ClassVar = ("class_names", "multi_label")
 
     def __post_init__(self) -> None:

@@ -28,17 +28,11 @@ class DetectionReport(Report):
 
     With ``output_dir``, ``detection.json`` has all of :func:`endofm_monai.metrics.detection_report`, and as
     ``skipped`` the names of videos that could not be read. Of true boxes there is only what lies in the frame.
-
-    Args:
-        output_dir: the folder to write to.
-        class_names: see there, as the next one.
-        threshold: smallest score of a detection.
-        resamples: number of bootstrap resamples of whole videos.
     """
 
     class_names: Sequence[str] = ("polyp",)
-    threshold: float | None = None
-    resamples: int = 1000
+    threshold: float | None = None  # smallest score of a detection; None is the one with the best F1
+    resamples: int = 1000  # of whole videos, for intervals
 
     def _row(self, state: State) -> DetectionFrame:
         item, info, place = state.item, state.info, state.piece

@@ -31,16 +31,12 @@ class ResultSaver(ABC):
 
     Last of a video comes ``<results_dir>/<name>.json``, by the ``name`` of its item. Its ``status`` is ``"ok"``,
     ``"damaged"`` (only the first pieces could be read) or ``"unreadable"``, with the message under ``problems``. A run
-    that is started again leaves out what is ok by the ``results_dir`` of :func:`endofm_monai.data.list_videos`.
-
-    Args:
-        output_dir: the folder to write to, and its ``results_dir`` unless a subclass has another one.
-        settings: all that results depend on besides the weights. Results of other weights or settings are not mixed in
-            a folder, whose ``settings.json`` tells them; None overwrites whatever is there.
+    that is started again leaves out what is ok by the ``results_dir`` of :func:`endofm_monai.data.list_videos`. Results
+    of other weights or ``settings`` are not mixed in a folder, whose ``settings.json`` tells them.
     """
 
-    output_dir: PathLike
-    settings: Mapping[str, Any] | None = None
+    output_dir: PathLike  # and `results_dir`, unless a subclass has another one
+    settings: Mapping[str, Any] | None = None  # all that results depend on; None overwrites whatever is there
 
     also: ClassVar[Sequence[str]] = ()  # options that are settings too
 
@@ -106,19 +102,11 @@ class ResultSaver(ABC):
 
 @dataclass(eq=False)
 class FrameSaver(ResultSaver):
-    """Writes the answers for the frames of each video to ``<output_dir>/<name>``, but for one that breaks off.
+    """Writes the answers for the frames of each video to ``<output_dir>/<name>``, but for one that breaks off."""
 
-    Args:
-        output_dir: the folder to write to.
-        settings: see :class:`ResultSaver`.
-        class_names: names of the classes, from 1 on.
-        formats: what to write, see :mod:`endofm_monai.formats.writers`; by default all.
-        threshold: smallest score of a box in pictures and tracks.
-    """
-
-    class_names: Sequence[str] = ("polyp",)
-    formats: Sequence[str] | None = None
-    threshold: float = 0.5
+    class_names: Sequence[str] = ("polyp",)  # from 1 on
+    formats: Sequence[str] | None = None  # of :mod:`endofm_monai.formats.writers`; by default all
+    threshold: float = 0.5  # smallest score of a box in pictures and tracks
 
     also: ClassVar = ("class_names", "formats", "threshold")
     writers: ClassVar[Mapping[str, Any]]

@@ -57,17 +57,11 @@ class SegmentationReport(Report):
     * ``post_processed``: the same after it;
     * ``published``: means of ``clip_scores`` of all videos; those shared with the training are flagged;
     * ``skipped``: the names of videos that could not be read.
-
-    Args:
-        output_dir: the folder to write to.
-        training_data: the items that the network was trained on.
-        post_processed: whether the predictor post-processes.
-        clip_scores: scores by name of a whole video's prediction and truth, both bool ``(T, h, w)`` at the size of the
-            network's output; see :mod:`endofm_monai.reference`.
     """
 
-    training_data: Sequence[dict[str, Any]] = ()
-    post_processed: bool = False
+    training_data: Sequence[dict[str, Any]] = ()  # the items that the network was trained on
+    post_processed: bool = False  # whether the predictor post-processes
+    # of a video's prediction and truth, both bool (T, h, w) at the network's size; see :mod:`endofm_monai.reference`
     clip_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
 
     def __post_init__(self) -> None:
