@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import ignite.distributed as idist
@@ -180,8 +181,6 @@ class StudentTeacherTrainer(PretrainingTrainer):
 
     Args: those of :class:`ClipTrainer`, of which
         network: a :class:`endofm_monai.networks.nets.StudentTeacher`, perhaps in ``DistributedDataParallel``.
-        optimizer: optimizer of the student's parameters.
-        loss_function: the matching loss.
         prepare_batch: from a batch to its list of views ``(B, 3, T, H, W)`` on the device.
         amp: compute in lower precision; the loss and the head's last layer stay in float32.
         compile: compile the forward pass of student and teacher as one graph and, in a single process, the loss as
@@ -223,16 +222,15 @@ class StudentTeacherTrainer(PretrainingTrainer):
         return self.state.output
 
 
+@dataclass(eq=False)
 class PrepareKeyFrames(PrepareBatch):
     """Bring a batch of key frames with their supports and boxes to the device, to train a detector.
 
-    Args:
-        every_frame: learn from each frame of a clip as key frame with the others as supports, so that each frame that
-            was encoded is used; otherwise from the first frame alone, as the published training does.
+    With ``every_frame`` each frame of a clip is a key frame with the others as its supports, so that each frame that
+    was encoded is used; otherwise the first one alone is, as in the published training.
     """
 
-    def __init__(self, every_frame: bool = True) -> None:
-        self.every_frame = every_frame
+    every_frame: bool = True
 
     def __call__(
         self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
@@ -247,18 +245,15 @@ class PrepareKeyFrames(PrepareBatch):
         return clips, targets, (), {"every_frame": self.every_frame}
 
 
+@dataclass(eq=False)
 class PrepareViews(PrepareBatch):
     """Bring the views of a batch to the device, and make them there where the batch holds clips.
 
     What the batch of :func:`endofm_monai.data.collate_clips` holds decides: views that were made in the workers are
     moved; raw clips are moved as uint8 and augmented on the device, each with its ``seed``, which gives the same views.
-
-    Args:
-        augment: the transform of a clip into views, whose plan also says the shapes for a batch without clips.
     """
 
-    def __init__(self, augment: RandAugmentViewsd) -> None:
-        self.augment = augment
+    augment: RandAugmentViewsd  # a clip into views; its plan also says the shapes for a batch without clips
 
     def __call__(
         self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any

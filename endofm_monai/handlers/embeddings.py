@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +107,7 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
     return ClipEmbeddings.of(rows.gather())
 
 
+@dataclass(eq=False)
 class EmbeddingSaver:
     """Writes one embedding a clip: the ``pred`` of a MONAI evaluator that decollates and whose network is a backbone.
 
@@ -114,17 +116,14 @@ class EmbeddingSaver:
     about clips that could not be read. When it stops with an error, each process writes what it has to
     ``<filename>.partial<rank>.npz`` and ``.csv``, which the next complete run removes; for that the saver must stand
     before MONAI's ``StatsHandler`` among the handlers: ignite calls only the first one that raises the error again.
-
-    Args:
-        output_dir: the folder to write to.
-        filename: name of the files without suffix.
-        plot: also draw ``<filename>.png``, a map of the embeddings, if there are at least three.
     """
 
-    def __init__(self, output_dir: PathLike, filename: str = "embeddings", plot: bool = False) -> None:
-        self.output_dir = Path(output_dir)
-        self.filename = filename
-        self.plot = plot
+    output_dir: PathLike
+    filename: str = "embeddings"  # without suffix
+    plot: bool = False  # also draw `<filename>.png`, a map of the embeddings, if there are at least three
+
+    def __post_init__(self) -> None:
+        self.output_dir = Path(self.output_dir)
         self._rows, self._broken = Rows(), Rows()
 
     def attach(self, engine: Engine) -> None:
