@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from endofm_monai.formats.masks import check_proportions, scale_points
-from endofm_monai.inferers.linking import BoxTrack
+from endofm_monai.inferers import BoxTrack
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

@@ -27,8 +27,7 @@ from endofm_monai.formats.annotations import Annotations, track_from_boxes
 from endofm_monai.formats.cvat_xml import write_cvat_xml
 from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_rectangle
 from endofm_monai.formats.video import open_video
-from endofm_monai.inferers.linking import BoxLinker
-from endofm_monai.inferers.predictor import Answer
+from endofm_monai.inferers import Answer, BoxLinker
 from endofm_monai.utils import atomic_path, printable, remove_leftovers, temporary_prefix
 from endofm_monai.visualize import draw_boxes, overlay_mask
 

@@ -3,10 +3,8 @@
 
 from endofm_monai.inferers.bundle import Bundle, BundleError, find_bundles, load_predictor
 from endofm_monai.inferers.classification import ClassificationPredictor
-from endofm_monai.inferers.close_up import CloseUp
-from endofm_monai.inferers.detection import DetectionPredictor, SelectDetections
+from endofm_monai.inferers.detection import BoxLinker, BoxTrack, CloseUp, DetectionPredictor, SelectDetections
 from endofm_monai.inferers.exported import OnnxDetector, OnnxNetwork
-from endofm_monai.inferers.linking import BoxLinker, BoxTrack
 from endofm_monai.inferers.predictor import Answer, Predictor
 from endofm_monai.inferers.segmentation import MaskInferer, SegmentationPredictor
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from endofm_monai.formats.annotations import Shape, Track, end_gaps, join_tracks, track_from_boxes
-from endofm_monai.inferers.linking import BoxTrack
+from endofm_monai.inferers import BoxTrack
 
 POLYGON = Shape("polygon", (0.0, 0.0, 4.0, 0.0, 4.0, 4.0))
 

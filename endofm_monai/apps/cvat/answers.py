@@ -12,9 +12,7 @@ from PIL import Image
 from endofm_monai.data import ClipInfo
 from endofm_monai.data.readers.images import rgb_pixels
 from endofm_monai.formats import mask_polygons
-from endofm_monai.inferers.bundle import Bundle, load_predictor
-from endofm_monai.inferers.linking import BoxLinker
-from endofm_monai.inferers.predictor import Answer
+from endofm_monai.inferers import Answer, BoxLinker, Bundle, load_predictor
 from endofm_monai.utils.settings import check_number
 
 KINDS = {"detection": "rectangle", "segmentation": "polygon", "classification": "tag"}
