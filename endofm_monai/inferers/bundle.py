@@ -91,11 +91,10 @@ class Bundle:
         Raises:
             WeightsError: when there are none, they are not those that were shared, or they do not fit.
         """
-        if self.weights is None:
-            raise WeightsError(f"{self.shared_weights[0]}: there is no such file of weights.")
-        self.check_weights(self.weights)
+        weights = self.weights or self.shared_weights[0]
+        self.check_weights(weights)
         backbone = self.get("backbone_weights") if "backbone_weights" in self._parser else None
-        return load_published(network, self.weights, backbone=backbone)
+        return load_published(network, weights, backbone=backbone)
 
     def check_weights(self, weights: Path) -> bool:
         """Compare a file with the bundle's ``large_files.yml``, or raise a ``WeightsError``; gives if it is listed."""

@@ -6,9 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -138,12 +138,12 @@ class Predictor(ABC):
             alone.begin(info)
             return alone._look_at(reader, index, info)
 
-    def computing(self) -> AbstractContextManager:
+    @contextmanager
+    def computing(self) -> Iterator[None]:
         """The network is in evaluation, without gradients, in the precision that was asked for."""
-        stack = ExitStack()
-        stack.enter_context(eval_mode(self.network))
-        stack.enter_context(torch.autocast(self.device.type, self.amp_dtype, enabled=self.precision != torch.float32))
-        return stack
+        lower = self.precision != torch.float32
+        with eval_mode(self.network), torch.autocast(self.device.type, self.amp_dtype, enabled=lower):
+            yield
 
     @abstractmethod
     def uncertainty(self, answer: Answer) -> float:
@@ -183,13 +183,9 @@ def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Generator
         ClipReadError: when one cannot be read; the blocks before it have been given.
     """
     with ThreadPoolExecutor(max_workers=1) as thread:
-        ahead: Future | None = None
-        for block in blocks:
-            now, ahead = ahead, thread.submit(reader.read, block)
-            if now is not None:
-                yield now.result()
-        if ahead is not None:
-            yield ahead.result()
+        reads = (thread.submit(reader.read, block) for block in blocks)
+        for now, _ in pairwise(chain(reads, [Future[torch.Tensor]()])):  # the one behind the last is never waited for
+            yield now.result()
 
 
 @contextmanager
