@@ -46,9 +46,8 @@ class ClipTrainer(SupervisedTrainer):
         amp_kwargs: arguments of ``torch.autocast``; ``dtype`` is ``torch.bfloat16`` unless said otherwise, and with
             ``torch.float16`` gradients are scaled.
         compile: compile each transformer block with ``torch.compile``, with ``compile_kwargs``.
-        decollate: split batches into items for ``postprocessing`` and metrics of the training.
         kwargs: further arguments of ``monai.engines.SupervisedTrainer``: ``prepare_batch``, ``inferer``,
-            ``train_handlers``, ``accumulation_steps``, ...
+            ``train_handlers``, ``accumulation_steps``, ...; ``decollate`` is False unless said otherwise.
     """
 
     def __init__(
@@ -64,7 +63,6 @@ class ClipTrainer(SupervisedTrainer):
         amp_kwargs: dict[str, Any] | None = None,
         compile: bool = False,
         compile_kwargs: dict[str, Any] | None = None,
-        decollate: bool = False,
         **kwargs: Any,
     ) -> None:
         if len(train_data_loader) == 0:
@@ -73,7 +71,7 @@ class ClipTrainer(SupervisedTrainer):
         if amp and not multiplies_faster(amp_kwargs["dtype"], device.type):
             logger.warning(f"`amp` makes training slower on this device ({device.type}): set it to False.")
         self.further_checkpoint_parts: dict[str, Any] = {}
-        kwargs |= {"amp": amp, "amp_kwargs": amp_kwargs, "decollate": decollate}
+        kwargs = {"decollate": False, **kwargs, "amp": amp, "amp_kwargs": amp_kwargs}
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and amp_kwargs["dtype"] == torch.float16)
         if compile:

@@ -224,8 +224,9 @@ class ProbabilitySaver(ResultSaver):
 
     def _end(self, engine: Engine) -> dict[str, Any]:
         result: dict[str, Any] = {"prediction": None, "probabilities": None, **self._seconds}
+        result |= {"windows_used": len(self._times), "windows": []}
         if not self._times:
-            return {**result, "windows_used": 0, "windows": []}
+            return result
         probabilities, frame = np.array(self._probabilities), 1 / engine.state.info.fps
         spans = [(float(times[0]), float(times[-1]) + frame) for times in self._times]
         mean = probabilities.mean(axis=0)
@@ -242,8 +243,7 @@ class ProbabilitySaver(ResultSaver):
             picture = result_path(self.results_dir, name).with_suffix(".png")
             plot_timeline(spans, probabilities, self.class_names, self._key_frames(engine, likeliest), title, picture)
         prediction = likely if self.multi_label else self.class_names[likeliest]
-        found = {"prediction": prediction, "probabilities": self._by_class(mean)}
-        return {**result, **found, "windows_used": len(spans), "windows": windows}
+        return result | {"prediction": prediction, "probabilities": self._by_class(mean), "windows": windows}
 
     def _key_frames(self, engine: Engine, likeliest: int) -> list[KeyFrame]:
         """Frames of the windows in which a class is likeliest, in the order of time."""

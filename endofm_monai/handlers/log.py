@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ignite.distributed as idist
@@ -76,6 +77,7 @@ class Board:
             self._writer.flush()
 
 
+@dataclass(eq=False)
 class TrainingLogHandler:
     """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss or weights that are not finite.
 
@@ -83,13 +85,12 @@ class TrainingLogHandler:
     :class:`GradientHandler` measures it) and the largest learning rate of all parameter groups. Each epoch logs their
     means, ``clips_per_second`` of all processes and ``waiting``, the share of time spent waiting for data, which are
     also in ``engine.state.metrics``.
-
-    Args:
-        log_dir: folder of the TensorBoard log; None writes none.
     """
 
-    def __init__(self, log_dir: str | None = None) -> None:
-        self.board = Board(log_dir)
+    log_dir: str | None = None  # folder of the TensorBoard log; None writes none
+
+    def __post_init__(self) -> None:
+        self.board = Board(self.log_dir)
         self._epoch, self._waiting = Timer(), Timer()
 
     def attach(self, engine: Engine) -> None:
@@ -206,24 +207,20 @@ class EmbeddingLogHandler(TrainingLogHandler):
         return values
 
 
+@dataclass(eq=False)
 class HealthHandler(EmbeddingLogHandler):
     """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
 
     Adds to what an :class:`EmbeddingLogHandler` logs of the teacher's class tokens, of each step: the loss's shares
     ``cross_view`` (L_cv) and ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm
-    of the centre, weight decay and the teacher's momentum.
-
-    Args:
-        log_dir: folder of the TensorBoard log; None writes none.
-        collapse_patience: stop after so many epochs in a row that look collapsed (targets uniform and the loss at
-            ``ln K``, or targets one-hot and the loss at 0, or no spread); None never stops. Each epoch of them but the
-            first ones says so.
+    of the centre, weight decay and the teacher's momentum. An epoch looks collapsed when targets are uniform and the
+    loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread; all but the first ones say
+    so.
     """
 
-    def __init__(self, log_dir: str | None = None, collapse_patience: int | None = 20) -> None:
-        super().__init__(log_dir)
-        self.collapse_patience = collapse_patience
-        self._collapsed_epochs = 0
+    collapse_patience: int | None = 20  # stop after so many epochs in a row that look collapsed; None never stops
+
+    _collapsed_epochs = 0  # in a row
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""

@@ -106,7 +106,6 @@ class LoadWeightsHandler:
 
     network: nn.Module
     weights: str | os.PathLike
-    which: str = "teacher"
     backbone: str | os.PathLike | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -114,7 +113,7 @@ class LoadWeightsHandler:
         engine.add_event_handler(Events.STARTED, self._load)
 
     def _load(self) -> None:
-        load_published(self.network, self.weights, which=self.which, backbone=self.backbone)
+        load_published(self.network, self.weights, backbone=self.backbone)
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,18 +18,15 @@ onnxruntime, _ = optional_import("onnxruntime")
 class OnnxNetwork(nn.Module):
     """A network in an ONNX file, run by ONNX Runtime in float32, where a bundle expects its PyTorch network.
 
-    Args:
-        path: the file, with one input and one output; see ``scripts/export_bundle.py``.
-        providers: ONNX Runtime's execution providers, first choice first; by default CUDA where there is one, then CPU.
+    The file has one input and one output; see ``scripts/export_bundle.py``. It runs on CUDA where there is one.
     """
 
-    def __init__(self, path: str | os.PathLike, providers: Sequence[str] | None = None) -> None:
+    def __init__(self, path: str | os.PathLike) -> None:
         super().__init__()
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: is missing; scripts/export_bundle.py makes it.")
-        if providers is None:
-            available = onnxruntime.get_available_providers()
-            providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+        available = onnxruntime.get_available_providers()
+        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
         try:
             self.session = onnxruntime.InferenceSession(str(path), providers=providers)
         except Exception as error:  # ONNX Runtime has a class of its own for each way to fail

@@ -145,7 +145,6 @@ def detection_report(
     class_names: Sequence[str] = ("polyp",),
     threshold: float | None = None,
     resamples: int = 0,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Everything that is measured of a detector on videos.
 
@@ -155,7 +154,6 @@ def detection_report(
         threshold: smallest score of a detection, for all but the average precision; by default the one with the best
             F1 on these videos, which is only fair on validation data.
         resamples: number of bootstrap resamples of whole videos for 95 % intervals; 0 for none.
-        seed: seed of the resampling.
 
     Returns:
         ``threshold``, the numbers of ``videos``, ``frames``, ``negative_frames`` and ``boxes``, ``scores`` by name,
@@ -191,10 +189,10 @@ def detection_report(
     if resamples and frames:
         group_of = {frame.video: frame.group for frame in frames}
         groups = [frame.group for frame in frames]
-        report["intervals"] = bootstrap_intervals(of_frames, groups, resamples=resamples, seed=seed)
+        report["intervals"] = bootstrap_intervals(of_frames, groups, resamples=resamples)
         if polyps:
             groups = [group_of[str(polyp["video"])] for polyp in polyps]
-            report["intervals"] |= bootstrap_intervals(of_polyps, groups, resamples=resamples, seed=seed)
+            report["intervals"] |= bootstrap_intervals(of_polyps, groups, resamples=resamples)
     return report
 
 

@@ -160,10 +160,8 @@ def _overlap(hits: float, predicted: float, positive: float) -> dict[str, float]
     }
 
 
-def segmentation_report(
-    rows: Sequence[Mapping[str, Any]], level: float = 0.95, resamples: int = 1000
-) -> dict[str, Any]:
-    """Sum up the scores of frames for frames, sequences and pixels, with intervals.
+def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000) -> dict[str, Any]:
+    """Sum up the scores of frames for frames, sequences and pixels, with 95 % intervals.
 
     * ``per_frame``: mean over all frames;
     * ``per_sequence``: mean over sequences of the mean over their frames, so that long ones count no more;
@@ -175,7 +173,6 @@ def segmentation_report(
     Args:
         rows: of each frame :func:`frame_scores`, the name of its ``sequence``, and that of the ``group`` of sequences
             that it belongs to.
-        level: share of the intervals.
         resamples: draws of the bootstrap.
 
     Returns:
@@ -208,7 +205,7 @@ def segmentation_report(
 
     groups = [row["group"] for row in rows]
     report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "groups": len(set(groups))}
-    intervals = bootstrap_intervals(summarize, groups, level, resamples)
+    intervals = bootstrap_intervals(summarize, groups, resamples=resamples)
     for key, number in summarize(np.arange(len(names))).items():
         found = {"value": number, "interval": list(intervals[key])} if np.isfinite(number) else {"value": None}
         report.setdefault(key[0], {})[key[1]] = found | ({"defined": defined[key]} if key in defined else {})
