@@ -294,8 +294,6 @@ class EpochValidationHandler(ValidationHandler):
     and its validation is made up for when the training is resumed.
     """
 
-    validator: Evaluator
-
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
         engine.add_event_handler(Events.STARTED, self._make_up)

@@ -77,10 +77,6 @@ class ClassificationReport(Report):
     protocol: str = ""  # which data chose the weights and which are reported, for the reader of `metrics.json`
     resamples: int = 1000  # of the bootstrap; 0 for no intervals
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._broken = Rows()
-
     def _lack(self, items: Sequence[dict[str, Any]]) -> str:
         labels = np.array([np.asarray(item[CommonKeys.LABEL]) for item in items if CommonKeys.LABEL in item], int)
         if not len(labels) or not self.class_names:
@@ -96,6 +92,7 @@ class ClassificationReport(Report):
         return scores[score]
 
     def _collect(self, engine: Engine) -> None:
+        self._broken = Rows()
         self._broken.attach_broken(engine)
         if isinstance(engine, VideoEvaluator):
             self.rows.attach_pieces(engine, self._row, keep_broken=True)

@@ -98,9 +98,7 @@ class ProbeEvaluation:
     filename: str = "probe.json"
     k: int = 20
     temperature: float = 0.07
-
-    def __post_init__(self) -> None:
-        self._rows = Rows()
+    _rows: Rows = field(default_factory=Rows, init=False)
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI evaluator, ahead of handlers that show its metrics."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,7 @@ class Report(ABC):
     """
 
     output_dir: PathLike | None = None
-
-    def __post_init__(self) -> None:
-        self.rows = Rows()
+    rows: Rows = field(default_factory=Rows, init=False)
 
     def attach(self, engine: Engine, name: str) -> None:
         """Register with an evaluator, as its metric ``name``."""

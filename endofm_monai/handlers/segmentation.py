@@ -65,7 +65,6 @@ class SegmentationReport(Report):
     clip_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self._training = {file for item in self.training_data for file in clip_images(item[CommonKeys.IMAGE])}
         self._known: dict[str, bool] = {}
         self._masks: list[np.ndarray] = []
