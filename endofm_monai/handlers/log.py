@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ignite.distributed as idist
@@ -46,18 +46,15 @@ class UnhealthyTrainingError(RuntimeError):
     """The training cannot come to a good end; the message says what to look at."""
 
 
+@dataclass(eq=False)
 class Board:
     """Numbers and pictures in a TensorBoard log, written by the first process.
 
     The first ones take the place of those of a killed run that were written from their step on.
-
-    Args:
-        folder: of the log; None writes none.
     """
 
-    def __init__(self, folder: PathLike | None) -> None:
-        self.folder = folder
-        self._writer: SummaryWriter | None = None
+    folder: PathLike | None  # of the log; None writes none
+    _writer: SummaryWriter | None = field(default=None, init=False)
 
     def write(self, values: Mapping[str, Any], step: int, flush: bool = True) -> None:
         """Add what is a number, or a picture ``(H, W, 3)``, at a step."""
