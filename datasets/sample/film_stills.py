@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,8 @@ def film_stills(
     claim_settings(target / "settings.json", {"frames": frames, "size": [*size], "seed": seed, "fps": fps})
     names = {f"videos/{item['video']}.mp4": item for item in lists["training"]}
     missing = [(name, item) for name, item in names.items() if not (target / name).exists()]
-    write = partial(write_one, source, target, frames=frames, size=size, seed=seed, fps=fps)
-    film_all(write, missing, len(names), workers)
+    clips = [(source, target, name, item, frames, size, seed, fps) for name, item in missing]
+    film_all(write_one, clips, len(names), workers)
     title = f"{manifest['name']}, filmed"
     write_json(target / "manifest.json", {"name": title, "licence": manifest["licence"], "dataset_dir": "."})
     training = [{"image": name, "video": item["video"]} for name, item in names.items()]
@@ -60,15 +59,7 @@ def film_stills(
 
 
 def write_one(
-    source: Path,
-    target: Path,
-    name: str,
-    item: dict[str, Any],
-    *,
-    frames: int,
-    size: tuple[int, int],
-    seed: int,
-    fps: int,
+    source: Path, target: Path, name: str, item: dict[str, Any], frames: int, size: tuple[int, int], seed: int, fps: int
 ) -> None:
     """Film one still, as the seed and its name say."""
     (image,), (mask,) = item["image"], item["mask"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +77,8 @@ def generate(
     files = [(f"videos/{name}.mp4", *mask_paths(name, frames)) for name in names]
     missing = [index for index, paths in enumerate(files) if not all((folder / path).exists() for path in paths)]
     stills = choose_stills(videos)
-    write = partial(write_clip, folder, frames=frames, size=size, seed=seed, fps=fps)
-    film_all(write, [(index, stills[index], names[index]) for index in missing], videos, workers)
+    clips = [(folder, index, stills[index], names[index], frames, size, seed, fps) for index in missing]
+    film_all(write_clip, clips, videos, workers)
 
     items = [describe(folder, *entry, frames) for entry in zip(names, stills, strict=True)]
     splits = {split: [items[index] for index in indices] for split, indices in split_by_video(videos).items()}
@@ -125,7 +124,7 @@ def read_still(still: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def write_clip(
-    folder: Path, index: int, still: int, name: str, *, frames: int, size: tuple[int, int], seed: int, fps: int
+    folder: Path, index: int, still: int, name: str, frames: int, size: tuple[int, int], seed: int, fps: int
 ) -> None:
     """Film a still, as the seed and the number of the video say, and write the masks and then the mp4 file."""
     video, masks = film(np.random.default_rng([seed, index]), *read_still(still), frames, size)
