@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torchvision.ops import batched_nms
 
 from endofm_monai.data import ClipInfo, ClipReader, SupportSampler
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor, finite
-from endofm_monai.networks.blocks import FrameFeatures, LocationPredictions, split_predictions
+from endofm_monai.networks.blocks import FrameFeatures, split_predictions
 from endofm_monai.transforms import FitClip, NormalizeClip
 from endofm_monai.transforms.fit_frame import FrameMap, place
 
@@ -40,24 +41,25 @@ class SelectDetections(Transform):
             pred: output ``(B, 2*K + 12, L)`` of :class:`endofm_monai.networks.nets.EndoFMDetector`.
 
         Returns:
-            for each key frame ``box`` ``(D, 4)``, xyxy in pixels of the network's input and perhaps beyond it,
-            ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
+            for each key frame, on the CPU, ``box`` ``(D, 4)``, xyxy in pixels of the network's input and perhaps beyond
+            it, ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
         """
         out = split_predictions(pred.float())
-        return [self._select(LocationPredictions(*(part[frame] for part in out))) for frame in range(len(pred))]
-
-    def _select(self, out: LocationPredictions) -> dict[str, torch.Tensor]:
-        first = (out.class_logits.sigmoid() * out.centerness.sigmoid().unsqueeze(1)).sqrt()  # (L, K)
+        first = (out.class_logits.sigmoid() * out.centerness.sigmoid().unsqueeze(2)).sqrt()  # (B, L, K)
         score = (first * out.refined_logits.sigmoid()).masked_fill(first <= self.score_threshold, 0)
-        refined_box = out.refined_box
-        boxes, scores, labels = [], [], []
-        for stride in out.stride.unique():
-            level = (out.stride == stride).nonzero().squeeze(1)
-            best, index = score[level].flatten().topk(min(self.candidates, len(level) * score.shape[1]))
-            boxes.append(refined_box[level[index[best > 0] // score.shape[1]]])
-            scores.append(best[best > 0].sqrt())
-            labels.append(index[best > 0] % score.shape[1] + 1)
-        box, label_scores, label = torch.cat(boxes), torch.cat(scores), torch.cat(labels)
+        sizes = out.stride[0].unique_consecutive(return_counts=True)[1].tolist()  # locations of each level
+        levels = []
+        for part, boxes in zip(score.split(sizes, dim=1), out.refined_box.split(sizes, dim=1), strict=True):
+            best, index = part.flatten(1).topk(min(self.candidates, part[0].numel()))
+            location, label = index // part.shape[2], index % part.shape[2] + 1
+            box = boxes.gather(1, location.unsqueeze(2).expand(-1, -1, 4))
+            levels.append(torch.cat([box, best.sqrt().unsqueeze(2), label.unsqueeze(2)], dim=2))
+        return [self._select(frame) for frame in torch.cat(levels, dim=1).cpu()]
+
+    def _select(self, candidates: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Choose among the boxes of a frame, ``(M, 6)`` with score and label."""
+        box, label_scores, label = candidates[candidates[:, 4] > 0].split([4, 1, 1], dim=1)
+        label_scores, label = label_scores.squeeze(1), label.squeeze(1).long()
         kept = batched_nms(box, label_scores, label, self.nms_threshold)[: self.max_detections]
         return {"box": box[kept], "label": label[kept], "label_scores": label_scores[kept]}
 
@@ -171,7 +173,8 @@ class DetectionPredictor(Predictor):
     def detect_alone(self, frames: torch.Tensor) -> list[Answer]:
         """Detections in frames ``(B, 3, 1, h, w)`` of the network's size, in its pixels, each being its own support."""
         levels = self.network.encode(torch.stack([self.normalize(frame) for frame in frames]))
-        return self.select(finite(self.network.head.refine([_join([level, level]) for level in levels])))
+        twice = [FrameFeatures(*(part.repeat_interleave(2, dim=1) for part in level)) for level in levels]
+        return self.select(finite(self.network.head.refine(twice)))
 
     def _take(self, numbers: range, frames: torch.Tensor) -> Answered:
         self._features.update(zip(numbers, self._encode(frames), strict=True))
@@ -181,11 +184,13 @@ class DetectionPredictor(Predictor):
         return self._give(self._seen)
 
     def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
-        numbers = sorted({index, *self.supports.supports(index, info.frames)})
+        supports = self.supports.supports(index, info.frames)
+        numbers = sorted({index, *supports})
         frames = reader.read(numbers)
         self._frames = {index: frames[:, numbers.index(index)]}
         self._features = dict(zip(numbers, self._encode(frames), strict=True))
-        return self._detect(index, info.frames)
+        ((_, answer),) = self._detect({index: supports})
+        return answer
 
     def _encode(self, frames: torch.Tensor) -> list[list[FrameFeatures]]:
         """First stage for each of the frames, alone: its features ``(1, 1, ...)`` at each level."""
@@ -195,32 +200,38 @@ class DetectionPredictor(Predictor):
 
     def _give(self, stop: int) -> Answered:
         """Detections of the frames up to ``stop``; then forget the features that no later one needs."""
+        due = {number: self.supports.supports(number, self._seen) for number in self._frames if number < stop}
         answered = []
-        for number in [number for number in self._frames if number < stop]:
-            detections = self._detect(number, self._seen)
-            answered.append((self._frames.pop(number), detections))
+        for count, alike in groupby(due, lambda number: len(due[number])):
+            numbers, together = list(alike), max(1, self.block // count)  # so that as many supports are in memory
+            for first in range(0, len(numbers), together):
+                answered += self._detect({number: due[number] for number in numbers[first : first + together]})
         for number in [number for number in self._features if number < stop - self.supports.window]:
             del self._features[number]
         return answered
 
-    def _detect(self, number: int, frames: int) -> Answer:
-        """Second stage of a frame with its supports, and what is chosen, in pixels of the frame."""
-        frame = self._frames[number]
-        chosen = [self._features[n] for n in (number, *self.supports.supports(number, frames))]
-        (found,) = self.select(
-            finite(self.network.head.refine([_join(levels) for levels in zip(*chosen, strict=True)]))
-        )
-        height, width = frame.shape[-2:]
-        box, kept = clip_boxes_to_image(self.fit.frame_map(height, width).restore(found["box"]), (width, height))
-        found = {"box": box, "label": found["label"][kept], "label_scores": found["label_scores"][kept]}
-        if self.close_up is not None:
-            found = self.close_up(frame.unsqueeze(1).to(self.device), found)
-        return {name: value.cpu() for name, value in found.items()}
-
-
-def _join(frames: Sequence[FrameFeatures]) -> FrameFeatures:
-    """Features of several frames of a clip."""
-    return FrameFeatures(*(torch.cat(parts, dim=1) for parts in zip(*frames, strict=True)))
+    def _detect(self, supports: dict[int, list[int]]) -> Answered:
+        """Second stage of frames with as many supports each, and what is chosen, in pixels of the frames."""
+        known = [self._features[n] for number, others in supports.items() for n in (number, *others)]
+        levels = [
+            FrameFeatures(
+                *(
+                    torch.cat(parts).flatten(0, 1).unflatten(0, (len(supports), -1))
+                    for parts in zip(*level, strict=True)
+                )
+            )
+            for level in zip(*known, strict=True)
+        ]
+        answered = []
+        for number, found in zip(supports, self.select(finite(self.network.head.refine(levels))), strict=True):
+            frame = self._frames.pop(number)
+            height, width = frame.shape[-2:]
+            box, kept = clip_boxes_to_image(self.fit.frame_map(height, width).restore(found["box"]), (width, height))
+            answer = {"box": box, "label": found["label"][kept], "label_scores": found["label_scores"][kept]}
+            if self.close_up is not None:
+                answer = self.close_up(frame.unsqueeze(1).to(self.device), answer)
+            answered.append((frame, answer))
+        return answered
 
 
 @dataclass

@@ -11,6 +11,7 @@ from memory_clip import MemoryClip, noise
 
 from endofm_monai.data import SupportSampler
 from endofm_monai.inferers import DetectionPredictor, SelectDetections
+from endofm_monai.networks.blocks import DetectionHead
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.transforms import FitClip, NormalizeClip
 
@@ -63,6 +64,19 @@ def test_each_frame_is_encoded_once(make, mode, monkeypatch):
     monkeypatch.setattr(EndoFMDetector, "encode", lambda self, x: encoded.append(len(x)) or encode(self, x))
     assert len(list(make(mode)(MemoryClip(noise(20))))) == 20
     assert sum(encoded) == 20
+
+
+@pytest.mark.parametrize(("num_supports", "together"), [(0, [1, 4, 4, 3]), (2, [1, 2, 2, 2, 2, 2, 1])])
+def test_frames_are_refined_together_as_far_as_their_supports_allow(
+    detector_network, monkeypatch, num_supports, together
+):
+    refined = []
+    refine = DetectionHead.refine
+    monkeypatch.setattr(DetectionHead, "refine", lambda self, x: refined.append(len(x[0].ltrb)) or refine(self, x))
+    supports = SupportSampler(num_supports, window=3)
+    predictor = DetectionPredictor(detector_network, FIT, normalize, supports=supports, block=4)
+    assert len(predictor.push(noise(12))) + len(predictor.flush()) == 12
+    assert refined == together
 
 
 def test_offline_detections_come_after_the_window_and_the_rest_with_flush(make):
