@@ -88,6 +88,7 @@ def test_checkpoint_that_does_not_fit_is_named(make_trainer, tmp_path, damage, m
 
 def test_full_disk_keeps_the_former_checkpoint_and_training_goes_on(make_trainer, tmp_path, monkeypatch, caplog):
     make_trainer(tmp_path, max_epochs=1).run()
+    caplog.clear()
     before = (tmp_path / "checkpoint.pt").read_bytes()
 
     def fill_the_disk(state, path):

@@ -42,7 +42,7 @@ def test_the_published_endo_fm():
     assert file.sha256 == "6fc7a64a044f1eff3b7f9eb233df37a3607735848d534364f12c2aebad1aea70"
 
 
-@pytest.mark.parametrize("bundle", ["endofm_polyp_segmentation", "endofm_polyp_classification"])
+@pytest.mark.parametrize("bundle", [f"endofm_polyp_{task}" for task in ("segmentation", "detection", "classification")])
 def test_the_projects_own_networks_are_those_in_its_bundles(bundle):
     file = read_catalogue()[f"{bundle}.safetensors"]
     weights = ROOT / file.page
