@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.measure import BUNDLES, open_bundle
 from monai.utils import ensure_tuple
 from PIL import Image
 from safetensors.torch import load_file
@@ -38,10 +37,14 @@ from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 from endofm_monai.utils import TEMPORARY_PREFIX, run_from_command_line, write_json
 from endofm_monai.weights.__main__ import convert
 
-SMALL: dict[str, Any] = {
-    **{"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2},
-    **{"num_workers": 0, "device": "cpu"},
-}
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from bundles import BundleUnderTest
+
+NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2, "num_workers": 0}
+VIEWS = {"views::global_size": 32, "views::local_size": 16, "views::local_frames": [2, 4]}
+TRAINING = {"resume": True, "epochs": 4, "warmup_epochs": 1, "batch_size": 2, "num_prototypes": 16}
+PRETRAINING = BundleUnderTest("endofm_pretraining", NETWORK, {**VIEWS, **TRAINING})
+SEGMENTATION = BundleUnderTest("endofm_polyp_segmentation", {**NETWORK, "frame_size": 32})
 
 
 def make_inputs(folder: Path) -> None:
@@ -57,19 +60,12 @@ def make_inputs(folder: Path) -> None:
 
 def train(inputs: Path, output: Path) -> None:
     """Pre-train for four epochs, or what is left of them."""
-    views = {"views::global_size": 32, "views::local_size": 16, "views::local_frames": [2, 4]}
-    open_bundle(
-        BUNDLES / "endofm_pretraining", "train", dataset_dir=str(inputs / "videos"), ckpt_dir=str(output / "models"),
-        output_dir=str(output / "log"), resume=True, epochs=4, warmup_epochs=1, batch_size=2, num_prototypes=16,
-        **{**SMALL, **views},
-    ).run()  # fmt: skip
+    PRETRAINING.train(inputs / "videos", output)
 
 
 def infer(inputs: Path, output: Path) -> None:
     """Segment the videos, or those that are left."""
-    bundle = BUNDLES / "endofm_polyp_segmentation"
-    places = {"dataset_dir": str(inputs / "videos"), "output_dir": str(output), "weights": str(inputs / "segmenter.pt")}
-    open_bundle(bundle, "inference", kind="infer", frame_size=32, **places, **SMALL).run()
+    SEGMENTATION.infer(inputs / "videos", inputs / "segmenter.pt", output)
 
 
 def prepare(inputs: Path, output: Path) -> None:

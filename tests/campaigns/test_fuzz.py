@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+sys.path.append(str(Path(__file__).parent))
 import fuzz
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded as Linux does it")
