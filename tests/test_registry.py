@@ -21,7 +21,8 @@ def public_components() -> dict[str, set[str]]:
     """Modules that define each class or function that a room of the package offers."""
     defined: dict[str, set[str]] = {}
     for found in pkgutil.walk_packages(endofm_monai.__path__, "endofm_monai."):
-        if found.ispkg and not found.name.startswith("endofm_monai.apps"):
+        is_room = found.ispkg or found.name.count(".") == 1
+        if is_room and not found.name.startswith("endofm_monai.apps"):
             room = import_module(found.name)
             for name, value in vars(room).items():
                 if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith(found.name):
