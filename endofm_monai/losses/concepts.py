@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from endofm_monai.losses.sinkhorn import enqueue, gather_rows, sinkhorn, sum_over_ranks
+from endofm_monai.losses.spatial_temporal_matching import enqueue, gather_rows, sinkhorn, sum_over_ranks
 from endofm_monai.networks.nets.concepts import STREAMS, ConceptFeatures
 
 CONTRAST_TEMPERATURE = 0.07

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from endofm_monai.losses import ConceptLoss
 from endofm_monai.losses.concepts import align, contrast, contrast_clips, contrast_concepts, entropy, match_concepts
-from endofm_monai.losses.sinkhorn import sinkhorn
+from endofm_monai.losses.spatial_temporal_matching import sinkhorn
 from endofm_monai.networks.nets import ConceptFeatures, ConceptNetwork, EndoFM
 
 
