@@ -6,10 +6,10 @@ from endofm_monai.networks.blocks.detection_head import (
     DetectionPyramid,
     FrameFeatures,
     LocationPredictions,
+    SpatialTemporalTransformation,
     split_predictions,
 )
 from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, SpatialTemporalAdapter
-from endofm_monai.networks.blocks.feature_transformation import SpatialTemporalTransformation
 from endofm_monai.networks.blocks.segmentation_decoder import CascadedUpsampler, DetailStem, ResidualStem
 
 __all__ = [

@@ -18,7 +18,7 @@ import torch
 from endofm_monai.inferers.detection import SelectDetections
 from endofm_monai.losses import DetectionLoss
 from endofm_monai.networks.blocks import split_predictions
-from endofm_monai.networks.blocks.feature_transformation import box_extent
+from endofm_monai.networks.blocks.detection_head import box_extent
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.reference import ReferenceDetector, ReferenceStepSchedule, reference_bias_groups
 from endofm_monai.weights import load_published

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from endofm_monai.networks.blocks.feature_transformation import deformable_convolution
+from endofm_monai.networks.blocks.detection_head import deformable_convolution
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 9), (1, 1)])
-def test_values_and_gradients_are_those_of_torchvision(height, width):
+def test_deformable_convolution_has_the_values_and_gradients_of_torchvision(height, width):
     generator = torch.Generator().manual_seed(0)
     shapes = [(2, 8, height, width), (2, 4 * 18, height, width), (5, 8, 3, 3)]
     results = []
