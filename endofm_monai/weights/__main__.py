@@ -13,8 +13,7 @@ from monai.utils import ensure_tuple_rep
 
 from endofm_monai.utils import run_from_command_line, sha256
 from endofm_monai.weights.adapters import backbone_sha256, complete_weights
-from endofm_monai.weights.catalogue import list_published, show_published
-from endofm_monai.weights.download import download
+from endofm_monai.weights.catalogue import download, list_published, show_published
 from endofm_monai.weights.files import BACKBONE_HASH, save_weights, share_with, to_int8
 from endofm_monai.weights.foreign import foreign_network
 from endofm_monai.weights.image_vit import resample_position_table

@@ -1,16 +1,34 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+"""Which files of weights others have published, and how they are fetched.
+
+The downloads of MONAI and torch start anew after a broken connection; :func:`download` goes on.
+"""
+
+import os
+import re
+import zlib
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from ssl import SSLError
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from monai.bundle import ConfigParser
+from tqdm import tqdm
 
-from endofm_monai.utils import nearest_key
+from endofm_monai.utils import atomic_path, check_writable, nearest_key, sha256
 from endofm_monai.weights.layouts import WeightsError
 
 CATALOGUE = Path(__file__).with_suffix(".yaml")
 _UNKNOWN = "not known"
+BLOCK = 1 << 20
+TIMEOUT = 60  # seconds without an answer
+PARTIAL, NOTHING_THERE = 206, 416  # answers of HTTP to a range
+_BREAKS = (HTTPException, ConnectionError, TimeoutError, SSLError)  # of a connection, while a file is read
+_DRIVE = re.compile(r"https://drive\.google\.com/file/d/([\w-]+)/view")
 
 
 @dataclass(frozen=True)
@@ -104,3 +122,112 @@ def list_published(task: str | None = None) -> str:
 def show_published(name: str) -> str:
     """Say all that is known of a published file of weights."""
     return str(find(name))
+
+
+def download(name: str, output: str | os.PathLike, accept_licence: bool = False) -> str:
+    """Fetch a published file of weights; after a broken connection the same command goes on where it broke.
+
+    Args:
+        name: of the catalogue, see ``list``.
+        output: folder to write to.
+        accept_licence: that you accept the licence, which is shown.
+    """
+    file = find(name)
+    print(f"{name}: {file.licences}", flush=True)
+    if file.alive is False:
+        raise WeightsError(f"{name}: its link is {file.state}; ask for the file at {file.page}.")
+    if file.url is None:
+        raise WeightsError(f"{name}: has no address that a program can fetch; it is at {file.page}.")
+    if accept_licence is not True:
+        raise WeightsError(f"{name}: is fetched if you accept its licence ({file.licences}) with `--accept_licence`.")
+    check_writable(output)
+    target = Path(output, name)
+    if target.exists():
+        return f"{target}: is there already, SHA-256 {_check(target, file, str(target))}"
+    part = _receive(file, target)
+    try:
+        digest = _check(part, file, str(file.url))
+    except WeightsError:
+        part.unlink()
+        raise
+    with atomic_path(target) as temporary:
+        os.replace(part, temporary)
+    return f"{target}: {target.stat().st_size:,} bytes, SHA-256 {digest}"
+
+
+def _check(path: Path, file: PublishedFile, where: str) -> str:
+    """Compare a file with what the catalogue knows of it, and give its SHA-256."""
+    size, digest = path.stat().st_size, sha256([path])
+    if file.size not in (None, size):
+        raise WeightsError(f"{where}: is another file than the published: {size:,} instead of {file.size:,} bytes.")
+    if file.sha256 not in (None, digest):
+        raise WeightsError(f"{where}: is another file than the published: SHA-256 {digest} instead of {file.sha256}.")
+    return digest
+
+
+def _receive(file: PublishedFile, target: Path) -> Path:
+    """Fetch what is missing of the file into a part beside the target."""
+    part, answer = _ask(file, target)
+    with answer:
+        start = part.stat().st_size if answer.status == PARTIAL else 0
+        length = int(answer.headers.get("Content-Length") or 0)
+        total = start + length if length else file.size
+        if file.size not in (None, total):
+            raise WeightsError(
+                f"{file.url}: is another file than the published: {total:,} instead of {file.size:,} bytes."
+            )
+        bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name)
+        is_whole = True
+        with bar, part.open("ab" if start else "wb") as stream:
+            try:
+                while block := answer.read(BLOCK):
+                    stream.write(block)
+                    bar.update(len(block))
+            except _BREAKS:
+                is_whole = False
+    size = part.stat().st_size
+    if not is_whole or (total and size != total):  # some breaks look like the end
+        raise WeightsError(f"{file.url}: broke off after {size:,} bytes; the same command goes on from there.")
+    return part
+
+
+def _ask(file: PublishedFile, target: Path) -> tuple[Path, HTTPResponse]:
+    """Ask for the rest of the file if a part of the server's version of it is there, else for all of it."""
+    for part in target.parent.glob(f".????????.{target.name}.part"):
+        answer = _request(file, part.stat().st_size)
+        if answer.status == PARTIAL and part == _part(target, answer):
+            return part, answer
+        answer.close()
+        part.unlink()
+    answer = _request(file)
+    return _part(target, answer), answer
+
+
+def _part(target: Path, answer: HTTPResponse) -> Path:
+    """The file for what has come, by the version that the server has."""
+    version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+    return target.with_name(f".{zlib.crc32(version.encode()):08x}.{target.name}.part")
+
+
+def _request(file: PublishedFile, start: int = 0) -> HTTPResponse:
+    """Ask for a file from a byte on, or for all of it if there is nothing from there on."""
+    address = direct_address(str(file.url))
+    headers = {"User-Agent": "endofm-monai", **({"Range": f"bytes={start}-"} if start else {})}
+    try:
+        answer = urlopen(Request(address, headers=headers), timeout=TIMEOUT)
+    except HTTPError as error:
+        if start and error.code == NOTHING_THERE:
+            return _request(file)
+        raise WeightsError(f"{address}: answers with {error.code} ({error.reason}); the link may be dead.") from error
+    except OSError as error:
+        raise WeightsError(f"{address}: cannot be reached ({getattr(error, 'reason', error)}).") from error
+    if answer.headers.get_content_type() == "text/html":
+        answer.close()
+        raise WeightsError(f"{address}: answers with a page instead of the file; look at it in a browser: {file.page}.")
+    return answer
+
+
+def direct_address(url: str) -> str:
+    """The address that gives a file itself, where ``url`` is a page of Google Drive's about it."""
+    drive = _DRIVE.match(url)
+    return f"https://drive.usercontent.google.com/download?id={drive[1]}&export=download&confirm=t" if drive else url
