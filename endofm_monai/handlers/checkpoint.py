@@ -25,7 +25,7 @@ from torch import nn
 from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path, check_writable, hold_folder
-from endofm_monai.weights.adapters import load_trained_state, trained_state
+from endofm_monai.weights.load import load_trained_state, trained_state
 
 logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they end a job
@@ -43,7 +43,7 @@ class TrainingCheckpointHandler:
     written every ``interval`` epochs, at the end, and when the process gets SIGTERM or SIGUSR1: the run then stops
     after the present optimizer step. A training that stops because it is not healthy is saved as
     ``checkpoint_unhealthy.pt``. A frozen backbone with adapters is in none of the files: its SHA-256 stands for it (see
-    :func:`~endofm_monai.weights.adapters.trained_state`).
+    :func:`~endofm_monai.weights.load.trained_state`).
 
     ``resume=False`` starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from that
     checkpoint, or starts where there is none; a path goes on from that file. A resumed run, also from the middle of an

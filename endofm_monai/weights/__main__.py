@@ -12,7 +12,6 @@ import torch
 from monai.utils import ensure_tuple_rep
 
 from endofm_monai.utils import run_from_command_line, sha256
-from endofm_monai.weights.adapters import backbone_sha256, complete_weights
 from endofm_monai.weights.catalogue import download, list_published, show_published
 from endofm_monai.weights.files import BACKBONE_HASH, save_weights, share_with, to_int8
 from endofm_monai.weights.foreign import foreign_network
@@ -27,6 +26,7 @@ from endofm_monai.weights.layouts import (
     read_checkpoint,
     read_weights,
 )
+from endofm_monai.weights.load import backbone_sha256, complete_weights
 
 POSITIONS, KERNEL = "backbone.pos_embed", "backbone.patch_embed.proj.weight"
 EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")  # which the published segmentation network leaves out

@@ -15,8 +15,8 @@ from endofm_monai.apps.sharing.build import build_bundle
 from endofm_monai.inferers import load_predictor
 from endofm_monai.networks.nets import FrameViT
 from endofm_monai.weights import WeightsError, initialize_backbone
-from endofm_monai.weights.adapters import trained_state
 from endofm_monai.weights.files import BACKBONE_HASH
+from endofm_monai.weights.load import trained_state
 
 DEPTH = {"network_def::depth": 2}  # the class token does not see the last block's adapter
 

@@ -13,8 +13,8 @@ from endofm_monai.networks import freeze_backbone
 from endofm_monai.networks.nets import EndoFM, EndoFMClassifier, EndoFMSegmenter
 from endofm_monai.weights import WeightsError, load_published
 from endofm_monai.weights.__main__ import compact, convert, inspect, merge
-from endofm_monai.weights.adapters import backbone_sha256, load_trained_state, trained_state
 from endofm_monai.weights.files import BACKBONE_HASH
+from endofm_monai.weights.load import backbone_sha256, load_trained_state, trained_state
 
 TINY = {"img_size": 64, "num_frames": 4, "embed_dim": 48, "depth": 3, "num_heads": 4}
 
