@@ -14,12 +14,12 @@ from monai.utils import ensure_tuple_rep
 from endofm_monai.utils import run_from_command_line, sha256
 from endofm_monai.weights.catalogue import download, list_published, show_published
 from endofm_monai.weights.files import BACKBONE_HASH, save_weights, share_with, to_int8
-from endofm_monai.weights.foreign import foreign_network
 from endofm_monai.weights.image_vit import resample_position_table
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
     describe_architecture,
+    foreign_network,
     is_adapter_key,
     is_backbone_key,
     is_image_vit,

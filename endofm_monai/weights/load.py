@@ -15,7 +15,6 @@ from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks.divided_space_time import resample_table
 from endofm_monai.networks.nets import EndoFM, FrameViT
 from endofm_monai.weights.files import BACKBONE_HASH
-from endofm_monai.weights.foreign import foreign_network
 from endofm_monai.weights.image_vit import variant_of, video_from_image
 from endofm_monai.weights.layouts import (
     PublishedWeights,
@@ -23,6 +22,7 @@ from endofm_monai.weights.layouts import (
     check_types,
     clean_names,
     describe_architecture,
+    foreign_network,
     is_adapter_key,
     is_backbone_key,
     is_image_vit,

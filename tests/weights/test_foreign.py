@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from endofm_monai.networks.nets import EndoFM, FrameViT, STAdapterClassifier
 from endofm_monai.weights import WeightsError, initialize_backbone, load_published, read_weights
-from endofm_monai.weights.foreign import foreign_network
+from endofm_monai.weights.layouts import foreign_network
 
 SIZES = {"img_size": 48, "embed_dim": 32, "depth": 2, "num_heads": 4}
 Tensors = dict[str, torch.Tensor]
