@@ -17,8 +17,15 @@ from endofm_monai.formats.coco import datalist_from_coco, write_coco_annotations
 from endofm_monai.formats.cvat_xml import read_cvat_xml, write_cvat_xml
 from endofm_monai.formats.items import annotations_from_item, items_from_annotations, tagged_clips, video_path
 from endofm_monai.formats.masks import mask_polygons, outlines_from_masks, write_masks
-from endofm_monai.formats.video import open_video, write_video
-from endofm_monai.formats.writers import BOX_WRITERS, MASK_WRITERS, VideoOutput, WriteFrame, read_coco_masks
+from endofm_monai.formats.writers import (
+    BOX_WRITERS,
+    MASK_WRITERS,
+    VideoOutput,
+    WriteFrame,
+    open_video,
+    read_coco_masks,
+    write_video,
+)
 
 __all__ = [
     "BOX_WRITERS", "MASK_WRITERS", "Annotations", "Shape", "Tag", "Track", "VideoOutput", "WriteFrame",

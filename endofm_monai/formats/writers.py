@@ -11,13 +11,15 @@ import gzip
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain, count, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import av
 import numpy as np
 from nibabel import Nifti1Header, Nifti2Header
 from PIL import Image
@@ -26,11 +28,11 @@ from endofm_monai.data import ClipInfo
 from endofm_monai.formats.annotations import Annotations, track_from_boxes
 from endofm_monai.formats.cvat_xml import write_cvat_xml
 from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_rectangle
-from endofm_monai.formats.video import open_video
 from endofm_monai.inferers import Answer, BoxLinker
 from endofm_monai.utils import atomic_path, printable, remove_leftovers, temporary_prefix
 from endofm_monai.visualize import draw_boxes, overlay_mask
 
+MAX_VIDEO_SIDE = 16384  # that x264 encodes
 WriteFrame = Callable[[np.ndarray, Answer], object]
 """Takes the next frame, uint8 RGB ``(H, W, 3)``, and the predictor's answer for it."""
 
@@ -190,6 +192,59 @@ def _cvat_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
 Writer = Callable[[VideoOutput], AbstractContextManager[WriteFrame]]
 MASK_WRITERS: dict[str, Writer] = {"png": _png_masks, "nifti": _nifti_masks, "coco": _coco_masks, "overlay": _overlay}
 BOX_WRITERS: dict[str, Writer] = {"coco": _coco_boxes, "csv": _csv_boxes, "cvat": _cvat_boxes, "overlay": _overlay}
+
+
+def video_rate(fps: float) -> Fraction:
+    """Give the rate to state in a file: frames a second, or below one seconds a frame, by at most 1001."""
+    return 1 / video_rate(1 / fps) if fps < 1 else Fraction(fps).limit_denominator(1001)
+
+
+@contextmanager
+def open_video(path: str | os.PathLike, fps: float, **options: object) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
+
+    H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
+    than can be encoded, are scaled down. ``options`` are those of the encoder x264, as ``crf`` (quality, 0 is lossless;
+    a step of 6 about halves the size of the file), 18 by default.
+
+    Yields:
+        a function that writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
+    """
+    if not fps > 0:
+        raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        settings = {name: str(value) for name, value in {"crf": 18, "preset": "veryfast", **options}.items()}
+        stream = container.add_stream("libx264", video_rate(fps), options=settings)
+        stream.pix_fmt = "yuv420p"
+        shapes: list[tuple[int, ...]] = []
+
+        def write(frame: np.ndarray) -> None:
+            shapes.append(frame.shape)
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != shapes[0]:
+                raise ValueError(
+                    f"{os.fspath(path)}: frame {len(shapes) - 1} must be uint8 (H, W, 3) like the first one, "
+                    f"{shapes[0]}, but is {frame.dtype} {frame.shape}."
+                )
+            if max(frame.shape) > MAX_VIDEO_SIDE:
+                image = Image.fromarray(frame)
+                image.thumbnail((MAX_VIDEO_SIDE, MAX_VIDEO_SIDE))
+                frame = np.asarray(image)
+            even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+            if len(shapes) == 1:
+                stream.height, stream.width = even.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+
+        yield write
+        if not shapes:
+            raise ValueError(f"{os.fspath(path)}: there is no frame to write.")
+        container.mux(stream.encode())
+
+
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, **options: object) -> None:
+    """Write all ``frames`` to a video; see :func:`open_video`."""
+    with open_video(path, fps, **options) as write:
+        for frame in frames:
+            write(frame)
 
 
 def _mask(answer: Answer) -> np.ndarray:

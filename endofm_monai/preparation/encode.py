@@ -12,7 +12,7 @@ from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace
 
 from endofm_monai.data import ClipInfo, ClipReadError, open_clip
-from endofm_monai.formats.video import MAX_VIDEO_SIDE, video_rate
+from endofm_monai.formats.writers import MAX_VIDEO_SIDE, video_rate
 from endofm_monai.preparation.content_area import ContentArea, find_content_area
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path

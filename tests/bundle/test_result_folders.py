@@ -11,7 +11,7 @@ import pytest
 from bundles import BundleUnderTest
 from PIL import Image
 
-from endofm_monai.formats.video import write_video
+from endofm_monai.formats import write_video
 
 TINY = {"network_def::embed_dim": 32, "network_def::depth": 2, "network_def::num_heads": 2, "load_pretrain": False}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from endofm_monai.formats.video import write_video
+from endofm_monai.formats import write_video
 
 ROOT = Path(__file__).parents[2]
 

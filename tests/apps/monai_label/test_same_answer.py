@@ -26,9 +26,8 @@ from endofm_monai.apps.cvat.__main__ import annotate
 from endofm_monai.apps.sharing.zoo_tests import make_trial_clips
 from endofm_monai.data import open_clip
 from endofm_monai.data.readers.video import VideoReader
-from endofm_monai.formats import read_cvat_xml
+from endofm_monai.formats import read_cvat_xml, write_video
 from endofm_monai.formats.masks import draw_polygon
-from endofm_monai.formats.video import write_video
 from endofm_monai.inferers import load_predictor
 
 FRAMES, HEIGHT, WIDTH, THRESHOLD = 21, 48, 64, 0.2
