@@ -13,7 +13,7 @@ from bundles import BundleUnderTest
 from safetensors.torch import save_file
 
 from endofm_monai.apps.sharing.build import build_bundle
-from endofm_monai.inferers import Bundle, load_predictor
+from endofm_monai.inferers import Bundle, OnnxDetector, OnnxNetwork, load_predictor
 from endofm_monai.weights import WeightsError
 
 NAME = "endofm_polyp_segmentation"
@@ -72,3 +72,52 @@ def test_a_shared_bundle_of_them_stands_alone(released, tmp_path):
 def test_settings_that_do_not_fit_the_released_weights_are_named(released):
     with pytest.raises(WeightsError, match=r"model.safetensors .*embed_dim 16.*the network has embed_dim 32"):
         load_predictor(released, **{"network_def::embed_dim": 32})
+
+
+@pytest.fixture
+def onnx_file(tmp_path) -> Path:
+    """A network that takes the mean over frames and pixels, of frames of 4 x 6 pixels."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    tensor = onnx.helper.make_tensor_value_info
+    nodes = [onnx.helper.make_node("ReduceMean", ["image", "axes"], ["pred"], keepdims=0)]
+    axes = onnx.numpy_helper.from_array(torch.tensor([2, 3, 4]).numpy(), "axes")
+    image = tensor("image", onnx.TensorProto.FLOAT, ["batch", 3, "frames", 4, 6])
+    pred = tensor("pred", onnx.TensorProto.FLOAT, ["batch", 3])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "mean", [image], [pred], [axes]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_file_takes_the_place_of_a_network(onnx_file):
+    network = OnnxNetwork(onnx_file).eval()
+    clips = torch.randn(2, 3, 5, 4, 6)
+    torch.testing.assert_close(network(clips), clips.mean((2, 3, 4)))
+    half = network(clips.bfloat16())
+    assert half.dtype == torch.float32
+    assert next(network.parameters()).device == torch.device("cpu")
+    assert network.state_dict()["place"].numel() == 0
+
+
+def test_other_shapes_and_files_are_named(onnx_file):
+    with pytest.raises(ValueError, match=r"model.onnx: takes clips of shape \['batch', 3, 'frames', 4, 6\], but got"):
+        OnnxNetwork(onnx_file)(torch.zeros(2, 3, 5, 8, 6))
+    with pytest.raises(FileNotFoundError, match=r"other.onnx: is missing; scripts/export_bundle.py makes it"):
+        OnnxNetwork(onnx_file.with_name("other.onnx"))
+    onnx_file.write_bytes(b"no network")
+    with pytest.raises(ValueError, match=r"model.onnx: is no ONNX file that ONNX Runtime can run"):
+        OnnxNetwork(onnx_file)
+
+
+def test_detector_refines_a_key_frame_with_its_supports(onnx_file):
+    detector = OnnxDetector(onnx_file)
+    frames = torch.randn(4, 3, 1, 4, 6)  # four frames, each alone, as they are read
+    (level,) = detector.encode(frames)
+    assert level.class_features.shape == (4, 1, 3, 4, 6)
+    clip = type(level)(*(torch.cat([part[2:3], part[0:1]], dim=1) for part in level))
+    expected = torch.cat([frames[2:3], frames[0:1]], dim=2).mean((2, 3, 4))
+    torch.testing.assert_close(detector.head.refine([clip]), expected)
