@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.feature import match_template
 
 from endofm_monai.data import ClipReader, open_clip
-from endofm_monai.preparation.content_area import ContentArea, fit_content_area
+from endofm_monai.preparation.encode import ContentArea, fit_content_area
 from endofm_monai.preparation.index import frame_picture
 from endofm_monai.visualize.page import Section, table, write_page
 
