@@ -11,7 +11,6 @@ from monai.utils import ensure_tuple
 from endofm_monai.data import load_datalist, split_frames
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
-from endofm_monai.preparation.layouts import attempt
 from endofm_monai.preparation.leakage import (
     ClipHashes,
     Match,
@@ -20,6 +19,7 @@ from endofm_monai.preparation.leakage import (
     hash_clip,
     write_leakage_report,
 )
+from endofm_monai.preparation.sources import attempt
 from endofm_monai.utils import read_json, sha256
 from endofm_monai.utils.settings import check_number
 

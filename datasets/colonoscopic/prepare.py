@@ -5,7 +5,7 @@ from typing import Any
 
 from endofm_monai.data import find_clips
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import check_layout, clean_name
+from endofm_monai.preparation.sources import check_layout, clean_name
 
 DATASET = SourceDataset(
     name="Colonoscopic",

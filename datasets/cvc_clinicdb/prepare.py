@@ -5,7 +5,7 @@ from itertools import accumulate
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import check_layout, images_by_stem
+from endofm_monai.preparation.sources import check_layout, images_by_stem
 
 DATASET = SourceDataset(
     name="CVC-ClinicDB",

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import FrameBoxes, check_layout, read_boxed_video, read_videos, subfolders
+from endofm_monai.preparation.sources import FrameBoxes, check_layout, read_boxed_video, read_videos, subfolders
 
 DATASET = SourceDataset(
     name="KUMC",

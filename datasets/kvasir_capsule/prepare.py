@@ -8,7 +8,7 @@ from typing import Any
 
 from endofm_monai.data.readers.paths import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import (
+from endofm_monai.preparation.sources import (
     check_layout,
     choose_part,
     clean_name,

@@ -4,7 +4,7 @@
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import check_layout, images_by_stem, read_splits, split_by_name
+from endofm_monai.preparation.sources import check_layout, images_by_stem, read_splits, split_by_name
 from endofm_monai.utils import read_json
 
 DATASET = SourceDataset(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import (
+from endofm_monai.preparation.sources import (
     FrameBoxes,
     check_layout,
     choose_part,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.layouts import check_layout, clean_name, share_of
+from endofm_monai.preparation.sources import check_layout, clean_name, share_of
 from endofm_monai.utils import read_text
 
 DATASET = SourceDataset(

@@ -1,16 +1,45 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import hashlib
+import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from endofm_monai.data import ClipReadError, find_clips, picture_size
+from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
+from endofm_monai.utils import read_csv
+
 SECTIONS = ("training", "validation", "test")  # of a datalist
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+# What a folder holds that no other dataset's folder does, as patterns that must all match; several for several forms.
+_SIGNATURES: dict[str, list[tuple[str, ...]]] = {
+    "CVC-ClinicDB": [("Original/*.*", "Ground Truth/*.*")],
+    "LDPolypVideo": [
+        ("TrainValid/Images/*", "TrainValid/Annotations/*"),
+        ("Test/Images/*", "Test/Annotations/*"),
+        ("videos with* polyps/*",),
+    ],
+    "PolypDiag": [("videos/*", "splits/train.txt", "splits/val.txt")],
+    "KUMC": [("train2019/Image/*", "train2019/Annotation/*"), ("val2019/Image/*", "val2019/Annotation/*")],
+    "Kvasir-SEG": [("images/*.*", "masks/*.*", "kavsir_bboxes.json")],
+    "SUN-SEG": [("TrainDataset/Frame/*", "TrainDataset/GT/*"), ("TestEasyDataset/*",), ("SUN-Negative/*",)],
+    "HyperKvasir": [("labeled-videos/*",), ("unlabeled-videos/*",), ("labeled-images/*",), ("unlabeled-images/*",)],
+    "Kvasir-Capsule": [("*labelled_videos/*",), ("*kvasir-capsule*videos*/*",), ("labelled_images/*",)],
+    "CholecT45": [("data/VID*/*", "triplet/VID*.txt")],
+    "PolypGen": [("data_C1/images_C1/*",), ("sequenceData/positive/*",), ("sequenceData/negativeOnly/*",)],
+    "Colonoscopic": [("*[Aa]denoma*/**/*.*", "*[Hh]yperplas*/**/*.*"), ("**/*[Aa]denoma*.*", "**/*[Hh]yperplas*.*")],
+}
 
 
 @dataclass(frozen=True)
@@ -99,3 +128,161 @@ class PreparationSettings:
         ]
         if self.mode != "encode" and changed:
             raise ValueError(f"{', '.join(changed)}: need mode=encode, found mode={self.mode}")
+
+
+def check_layout(name: str, source: str) -> Path:
+    """Give the folder in which a dataset's layout begins: ``source``, or the only folder in it.
+
+    A folder that does not look like this is refused; the message says what is missing, and what it looks like.
+    """
+    root = Path(source)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: is not an existing folder")
+    folders = [root, *(root / folder for folder in subfolders(root))]
+    for folder in folders if len(folders) == 2 else [root]:
+        if _looks_like(name, folder):
+            return folder
+    missing = min(([pattern for pattern in form if not any(root.glob(pattern))] for form in _SIGNATURES[name]), key=len)
+    others = [other for other in _SIGNATURES if _looks_like(other, root)]
+    guess = f"; it looks like {' or '.join(others)}" if others else ""
+    raise ValueError(f"{root}: is not {name} as its card describes it, {' and '.join(missing)} missing{guess}")
+
+
+def _looks_like(name: str, folder: Path) -> bool:
+    return any(all(any(folder.glob(pattern)) for pattern in patterns) for patterns in _SIGNATURES[name])
+
+
+def choose_part(parts: Mapping[str, Part], part: str) -> Part:
+    """Give what belongs to the part of a dataset that is asked for by name."""
+    if part not in parts:
+        raise ValueError(f"part: expected one of {', '.join(parts)}, found {part}")
+    return parts[part]
+
+
+def clean_name(path: str | Path) -> str:
+    """Make a video's name of its path: other characters than letters, digits, ``._-`` and ``/`` become ``_``."""
+    parts = Path(path).as_posix().split("/")
+    return "/".join(re.sub(r"[^A-Za-z0-9._-]", "_", part).lstrip("._-") or "_" for part in parts)
+
+
+def share_of(name: str) -> float:
+    """Give a number from 0 to 1 that depends on nothing but a name, to split a set that others will be added to."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
+
+
+def split_by_name(name: str) -> str:
+    """Give the section of an image or video: by its name alone, a tenth each is for test and validation."""
+    return "test" if share_of(name) < 0.1 else "validation" if share_of(name) < 0.2 else "training"
+
+
+def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
+    """Read which section each image or video belongs to, and what else is said of it, for its ``labels``.
+
+    It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
+    """
+    rows = read_csv(path)
+    for line, row in enumerate(rows, start=2):
+        if not row.get("name") or row.get("section") not in SECTIONS:
+            expected = f"`name` and `section` of {', '.join(SECTIONS)}"
+            raise ValueError(f"{path}: line {line}: expected {expected}, found {row}")
+    if twice := [name for name, count in Counter(row["name"] for row in rows).items() if count > 1]:
+        raise ValueError(f"{path}: has two lines of {twice[0]}")
+    return {row.pop("name"): (row.pop("section"), row) for row in rows}
+
+
+def video_files(folder: Path) -> list[Path]:
+    """Find the video files in and below a folder, in natural order."""
+    return [clip for clip in find_clips(folder) if has_suffix(clip, VIDEO_SUFFIXES)]
+
+
+def subfolders(folder: Path) -> list[str]:
+    """List the names of the folders in a folder in natural order, without hidden ones; none where there is none."""
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """List the images in a folder by their names without suffix, in natural order; two of one name are refused."""
+    images: dict[str, Path] = {}
+    for path in frame_images(folder):
+        if path.stem in images:
+            raise ValueError(f"{folder}: holds both {images[path.stem].name} and {path.name}")
+        images[path.stem] = path
+    return images
+
+
+def attempt(function: Callable[..., Result], *arguments: Any) -> Result | str:
+    """Call a function that reads clips; or say why that cannot be done."""
+    try:
+        return function(*arguments)
+    except ClipReadError as error:
+        return str(error)
+
+
+def read_videos(
+    read: Callable[..., SourceVideo], arguments: Iterable[tuple[Any, ...]]
+) -> tuple[list[SourceVideo], list[str]]:
+    """Read the annotations of videos; those that ``read`` refuses with ``ClipReadError`` are told as problems."""
+    found = [attempt(read, *each) for each in arguments]
+    problems = [problem for problem in found if isinstance(problem, str)]
+    return [video for video in found if not isinstance(video, str)], problems
+
+
+class FrameBoxes(NamedTuple):
+    """What a file says of a frame: boxes ``x1, y1, x2, y2`` in pixels, their classes, and the frame's width, height."""
+
+    boxes: list[list[float]]
+    labels: list[int]
+    size: tuple[int, int] | None = None
+
+
+def read_boxed_video(
+    name: str, images: Path, annotations: Path, suffix: str, read: Callable[[Path], FrameBoxes], **fields: Any
+) -> SourceVideo:
+    """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
+
+    Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
+    noted, and so are annotations without a frame, and files that state another size than their image has.
+
+    What ``read`` raises of a file as ``OSError`` or ``ValueError`` says why it cannot be used; ``fields`` are further
+    ones of the :class:`SourceVideo`.
+
+    Raises:
+        ClipReadError: when the boxes of a frame cannot be read, or one is not finite or inverted: left out, it would
+            make a frame with a polyp one without.
+    """
+    frames = frame_images(images)
+    notes: list[str] = []
+    boxes: list[list[list[float]]] = []
+    labels: list[list[int]] = []
+    for frame in frames:
+        path = annotations / f"{frame.stem}{suffix}"
+        try:
+            found = read(path)
+            for box in found.boxes:
+                if not (all(map(math.isfinite, box)) and box[0] <= box[2] and box[1] <= box[3]):
+                    raise ValueError(f"{box} is not finite or inverted; expected x1 <= x2 and y1 <= y2")
+        except (OSError, ValueError) as error:
+            raise ClipReadError(f"{path}: holds no readable boxes ({error})") from error
+        size = picture_size(frame)
+        if found.size not in (None, size):
+            notes.append(f"{path}: states a size of {found.size}, but the image has {size}; that counts")
+        boxes.append([])
+        labels.append([])
+        for box, label in zip(found.boxes, found.labels, strict=True):
+            clamped = _clamp(box, size)
+            if clamped[0] < clamped[2] and clamped[1] < clamped[3]:
+                boxes[-1].append(clamped)
+                labels[-1].append(label)
+            else:
+                notes.append(f"{path}: the box {box} is left out, as nothing of it is in the frame")
+    stems = {frame.stem for frame in frames}
+    for path in sorted(annotations.glob(f"*{suffix}"), key=lambda path: natural_key(path.name)):
+        if path.stem not in stems:
+            notes.append(f"{path}: belongs to no image in {images}")
+    return SourceVideo(name, frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields)
+
+
+def _clamp(box: list[float], size: tuple[int, int]) -> list[float]:
+    box = [min(max(value, 0), size[axis % 2] - 1) for axis, value in enumerate(box)]
+    return [int(value) if float(value).is_integer() else value for value in box]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from endofm_monai.data import load_datalist, open_clip
-from endofm_monai.preparation.layouts import read_splits
+from endofm_monai.preparation.sources import read_splits
 
 NAMES = (
     "cholect45",

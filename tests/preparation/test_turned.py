@@ -13,7 +13,7 @@ from PIL import Image
 
 from endofm_monai.data import open_clip, read_mask
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
-from endofm_monai.preparation.layouts import FrameBoxes, read_boxed_video
+from endofm_monai.preparation.sources import FrameBoxes, read_boxed_video
 from tests.support.pictures import write_pages, write_turned
 
 

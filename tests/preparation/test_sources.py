@@ -11,7 +11,7 @@ from PIL import Image
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.preparation import SourceVideo
-from endofm_monai.preparation.layouts import FrameBoxes, read_boxed_video, read_splits
+from endofm_monai.preparation.sources import FrameBoxes, read_boxed_video, read_splits
 
 
 @pytest.fixture
