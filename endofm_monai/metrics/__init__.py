@@ -1,8 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from endofm_monai.metrics.bootstrap import bootstrap_intervals
-from endofm_monai.metrics.classification import calibration_error, classification_scores
+from endofm_monai.metrics.classification import bootstrap_intervals, calibration_error, classification_scores
 from endofm_monai.metrics.detection import DetectionFrame, average_precision, detection_report
 from endofm_monai.metrics.probe import knn_probe, linear_probe, retrieval
 from endofm_monai.metrics.segmentation import frame_scores, segmentation_report

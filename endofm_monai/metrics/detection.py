@@ -10,7 +10,7 @@ from monai.apps.detection.metrics.coco import COCOMetric
 from monai.apps.detection.metrics.matching import matching_batch
 from monai.data.box_utils import box_iou
 
-from endofm_monai.metrics.bootstrap import bootstrap_intervals
+from endofm_monai.metrics.classification import bootstrap_intervals
 
 _COCO = COCOMetric(
     ["polyp"], iou_list=(0.5,), iou_range=(0.5, 0.95, 0.05), max_detection=(100,), per_class=False, verbose=False

@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import correlate, distance_transform_edt
 
-from endofm_monai.metrics.bootstrap import bootstrap_intervals
+from endofm_monai.metrics.classification import bootstrap_intervals
 
 EPS = np.finfo(np.float64).eps
 
