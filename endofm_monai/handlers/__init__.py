@@ -3,8 +3,8 @@
 
 from endofm_monai.handlers.checkpoint import BestModelHandler, EpochValidationHandler, TrainingCheckpointHandler
 from endofm_monai.handlers.classification import ClassificationReport, ProbabilitySaver
-from endofm_monai.handlers.detection import DetectionReport, DetectionSaver
 from endofm_monai.handlers.embeddings import ClipEmbeddings, EmbeddingSaver, embed_clips
+from endofm_monai.handlers.frames import DetectionReport, DetectionSaver, MaskSaver, SegmentationReport
 from endofm_monai.handlers.log import (
     ConceptHealthHandler,
     EmbeddingLogHandler,
@@ -15,7 +15,6 @@ from endofm_monai.handlers.log import (
 )
 from endofm_monai.handlers.pictures import AttentionPictureHandler, MaskPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.probes import KNNProbeHandler, LearningReport, ProbeEvaluation
-from endofm_monai.handlers.segmentation import MaskSaver, SegmentationReport
 from endofm_monai.handlers.training import (
     BrokenClipsHandler,
     ConceptPhaseHandler,

@@ -15,8 +15,8 @@ from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
 from endofm_monai.engines import VideoEvents
+from endofm_monai.handlers.frames import true_mask
 from endofm_monai.handlers.log import Board
-from endofm_monai.handlers.segmentation import true_mask
 from endofm_monai.networks import unwrap
 from endofm_monai.visualize import plot_attention, plot_masks, plot_views
 from endofm_monai.visualize.figure import pick_frames

@@ -18,7 +18,7 @@ from video_answers import evaluate_videos, write_frames
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.handlers import MaskPictureHandler, SegmentationReport
-from endofm_monai.handlers.segmentation import true_mask
+from endofm_monai.handlers.frames import true_mask
 
 
 def square(top: int) -> torch.Tensor:
