@@ -4,8 +4,7 @@
 """Pictures: what starts with ``plot_`` writes one to a path, e.g. a ``.png``, and gives its figure."""
 
 from endofm_monai.visualize.charts import KeyFrame, plot_confusion, plot_curves, plot_embeddings, plot_timeline
-from endofm_monai.visualize.figure import plot_attention, plot_views
-from endofm_monai.visualize.frames import draw_boxes, overlay_mask, plot_masks
+from endofm_monai.visualize.figure import draw_boxes, overlay_mask, plot_attention, plot_masks, plot_views
 
 __all__ = [
     "KeyFrame", "draw_boxes", "overlay_mask", "plot_attention", "plot_confusion", "plot_curves", "plot_embeddings",
