@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from monai.utils import ensure_tuple
 
 from endofm_monai.data import load_datalist, split_frames
-from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
 from endofm_monai.preparation.leakage import (
     ClipHashes,

@@ -9,9 +9,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, join_frames, split_frames
 from endofm_monai.data.readers.opener import find_clips, list_files, open_clip
-from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, join_frames, split_frames
 from endofm_monai.utils import read_json
 
 __all__ = ["adopt_items", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
+from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images
 from endofm_monai.data.readers.opener import list_files
-from endofm_monai.data.readers.paths import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images
 from endofm_monai.utils import as_class_names
 
 __all__ = ["class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist"]

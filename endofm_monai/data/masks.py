@@ -10,9 +10,8 @@ import numpy as np
 from PIL import ExifTags
 from skimage.measure import label, regionprops
 
-from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.data.readers.base import ClipReadError, clip_images, natural_key
 from endofm_monai.data.readers.images import as_shown, open_picture, picture_pages
-from endofm_monai.data.readers.paths import clip_images, natural_key
 
 __all__ = ["mask_boxes", "mask_files", "read_mask"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import first_frame, join_frames, open_clip, split_frames
-from endofm_monai.data.readers.paths import natural_key
+from endofm_monai.data.readers.base import natural_key
 from endofm_monai.formats.annotations import Shape, unique
 from endofm_monai.formats.items import KEYS, item_shapes
 from endofm_monai.formats.masks import (

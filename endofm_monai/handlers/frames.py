@@ -16,7 +16,7 @@ from monai.utils import CommonKeys
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, mask_files, read_mask
-from endofm_monai.data.readers.paths import clip_images
+from endofm_monai.data.readers.base import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import BOX_WRITERS, MASK_WRITERS
 from endofm_monai.handlers.rows import Report

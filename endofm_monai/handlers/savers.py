@@ -17,7 +17,7 @@ from monai.config import PathLike
 from monai.utils import CommonKeys, ensure_tuple
 
 from endofm_monai.data import ClipReadError, first_frame, result_path
-from endofm_monai.data.readers.paths import clip_images
+from endofm_monai.data.readers.base import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
 from endofm_monai.utils import read_json, write_json

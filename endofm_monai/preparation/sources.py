@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from endofm_monai.data import ClipReadError, find_clips, picture_size
-from endofm_monai.data.readers.paths import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
+from endofm_monai.data.readers.base import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
 from endofm_monai.utils import read_csv
 
 SECTIONS = ("training", "validation", "test")  # of a datalist

@@ -21,7 +21,7 @@ import endofm_monai
 from endofm_monai.apps.endofm.findings import status_of
 from endofm_monai.apps.endofm.report import write_report
 from endofm_monai.data import list_videos, split_frames
-from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data.readers.base import frame_images
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 from endofm_monai.inferers.bundle import TASKS
 from endofm_monai.utils import (

@@ -7,5 +7,4 @@ from endofm_monai.data.readers.dicom import *
 from endofm_monai.data.readers.images import *
 from endofm_monai.data.readers.nifti import *
 from endofm_monai.data.readers.opener import *
-from endofm_monai.data.readers.paths import *
 from endofm_monai.data.readers.video import *

@@ -11,8 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
-from endofm_monai.data.readers.paths import frame_images
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors, frame_images
 
 __all__ = ["FramesReader", "open_picture", "picture_pages", "picture_size"]
 

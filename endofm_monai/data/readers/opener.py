@@ -16,21 +16,24 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
 from pydicom.misc import is_dicom
 
-from endofm_monai.data.readers.base import ClipReader, ClipReadError, FrameRangeReader, clip_read_errors
-from endofm_monai.data.readers.dicom import open_dicom
-from endofm_monai.data.readers.images import FramesReader, open_picture, picture_pages
-from endofm_monai.data.readers.nifti import NiftiReader
-from endofm_monai.data.readers.paths import (
+from endofm_monai.data.readers.base import (
     CLIP_SUFFIXES,
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
     NIFTI_SUFFIXES,
     VIDEO_SUFFIXES,
+    ClipReader,
+    ClipReadError,
+    FrameRangeReader,
+    clip_read_errors,
     frame_images,
     has_suffix,
     natural_key,
     split_frames,
 )
+from endofm_monai.data.readers.dicom import open_dicom
+from endofm_monai.data.readers.images import FramesReader, open_picture, picture_pages
+from endofm_monai.data.readers.nifti import NiftiReader
 from endofm_monai.data.readers.video import VideoReader
 
 __all__ = ["EndoFMClipReader", "clip_metadata", "find_clips", "open_clip"]

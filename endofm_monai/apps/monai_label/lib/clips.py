@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import ClipReadError
+from endofm_monai.data.readers.base import IMAGE_SUFFIXES, frame_images, has_suffix
 from endofm_monai.data.readers.images import picture_size
-from endofm_monai.data.readers.paths import IMAGE_SUFFIXES, frame_images, has_suffix
 
 _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 

@@ -19,7 +19,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, open_clip, read_mask
-from endofm_monai.data.readers.paths import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.utils import atomic_path, check_writable, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
