@@ -25,7 +25,8 @@ def public_components() -> dict[str, set[str]]:
         if is_room and not found.name.startswith("endofm_monai.apps"):
             room = import_module(found.name)
             for name, value in vars(room).items():
-                if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith(found.name):
+                is_component = inspect.isclass(value) or inspect.isfunction(value)
+                if is_component and not name.startswith("_") and value.__module__.startswith(found.name):
                     defined.setdefault(name, set()).add(value.__module__)
     return defined
 
