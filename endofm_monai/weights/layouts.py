@@ -229,10 +229,7 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
         if problem := _problem(tensor):
             raise WeightsError(f"{file}: {name!r} {problem}, which no weight is; nothing was loaded.")
     if is_clip(state):
-        try:
-            state, layout = from_clip(state)
-        except ValueError as error:
-            raise WeightsError(f"{file}: {error}") from error
+        state, layout = from_clip(state, file)
         backbone = "" if layout == "ST-Adapter" else None
     return PublishedWeights(file, layout, " + ".join(keys) or "all", state, backbone=backbone)
 
@@ -292,16 +289,16 @@ def is_clip(state: Mapping[str, torch.Tensor]) -> bool:
     return any(re.match(r"(?:visual\.)?transformer\.resblocks\.", key) for key in state)
 
 
-def from_clip(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
+def from_clip(state: Mapping[str, torch.Tensor], file: object) -> tuple[dict[str, torch.Tensor], str]:
     """The tensors of an image tower, or of adapters for it, under timm's names, and the name of their layout."""
     towers = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
     if towers and "class_embedding" not in towers:
-        raise ValueError("holds a CLIP whose image tower is a convolutional network, not a ViT.")
+        raise WeightsError(f"{file}: holds a CLIP whose image tower is a convolutional network, not a ViT.")
     tower = towers or state
     if "conv1.weight" not in tower and not any(".adapter_" in key for key in tower):
-        raise ValueError(
-            "is the text tower of CLIP, which reads words and no pictures; the image tower has the keys `visual.*` in "
-            "a file of the whole CLIP."
+        raise WeightsError(
+            f"{file}: is the text tower of CLIP, which reads words and no pictures; the image tower has the keys "
+            "`visual.*` in a file of the whole CLIP."
         )
     named = {_rename(key): value for key, value in tower.items()}
     renamed = {name: value[(None,) * _NEW_AXES.get(name, 0)] for name, value in named.items()}
