@@ -3,6 +3,7 @@
 
 """The last line that the user of a command sees is the cause; memory errors name what was being done."""
 
+import functools
 import json
 import logging
 import os
@@ -48,10 +49,33 @@ def hush_engines() -> None:
         handler.addFilter(_is_news)
 
 
-def run_from_command_line(commands: Any, **options: Any) -> None:
-    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line."""
+class _Call:
+    """A call that waits until the whole command line is understood."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+
+def _postponed(commands: Any) -> Any:
+    """Functions that give a call to make: fire would run them, and then say of further words that they are too many."""
+    if isinstance(commands, dict):
+        return {name: _postponed(command) for name, command in commands.items()}
+    return functools.wraps(commands)(lambda *args, **options: _Call(lambda: commands(*args, **options)))
+
+
+def run_from_command_line(
+    commands: Any, *, serialize: Callable[[Any], Any] = lambda result: result, **options: Any
+) -> None:
+    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line.
+
+    Nothing runs before all words of the command line have found their place.
+    """
+
+    def run(result: Any) -> Any:
+        return serialize(result._function()) if isinstance(result, _Call) else result
+
     try:
-        fire.Fire(commands, **options)
+        fire.Fire(_postponed(commands), serialize=run, **options)
     except KeyboardInterrupt:
         close_bars()
         print("interrupted", file=sys.stderr)

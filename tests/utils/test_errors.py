@@ -123,6 +123,23 @@ def test_a_script_ends_alike(monkeypatch):
         run_from_command_line(lambda: [].missing)
 
 
+@pytest.mark.parametrize("words", [["a.mp4", "b.mp4"], ["a.mp4", "--seeed", "3"]], ids=["word", "option"])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_nothing_runs_where_a_word_is_too_much(capsys, words, by_name):
+    ran: list[str] = []
+
+    def look(video: str) -> None:
+        ran.append(video)
+
+    commands, name = ({"look": look}, ["look"]) if by_name else (look, [])
+    with pytest.raises(SystemExit) as end:
+        run_from_command_line(commands, command=[*name, *words])
+    assert (end.value.code, ran) == (2, [])
+    assert f"Could not consume arg: {words[1]}" in capsys.readouterr().err
+    run_from_command_line(commands, command=[*name, words[0]])
+    assert ran == ["a.mp4"]
+
+
 def test_tracebacks_on_request(last_words, monkeypatch):
     show_tracebacks(True)
     found = last_words(wrong_names)
