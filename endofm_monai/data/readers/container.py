@@ -49,11 +49,20 @@ def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """Choose the video of a file: the first one that is no picture, such as a cover; ``None`` where there is none."""
+    """Choose the video of a file, as players do; ``None`` where there is none.
+
+    Pictures, such as a cover, are none. Of several the file's default counts, then the larger one, then the first.
+    """
     streams: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     counted = any(stream.frames for stream in streams)
     best: Any = None if counted else container.streams.best("video")  # the one with several frames
-    return best if best in streams else max(streams, key=lambda stream: stream.frames != 1, default=None)
+
+    def rank(stream: Any) -> tuple[bool, bool, bool, int]:
+        codec = stream.codec_context
+        size = codec.width * codec.height if codec else 0
+        return stream.frames != 1, bool(stream.disposition & Disposition.default), stream == best, size
+
+    return max(streams, key=rank, default=None)
 
 
 def missing_bytes(path: str, file: BinaryIO | None = None) -> int:

@@ -117,6 +117,21 @@ def test_a_cover_is_no_video(frames_of: Any, number_of: Any, tmp_path: Path, wri
         assert [number_of(frame) for frame in frames_of(reader, range(6))] == [*range(6)]
 
 
+@pytest.mark.parametrize(("suffix", "default", "expected"), [("mp4", {0}, 0), ("mkv", {1}, 1), ("mp4", {0, 1}, 1)])
+def test_of_several_videos_the_default_or_else_the_larger_one_is_read(
+    tmp_path: Path, suffix: str, default: set[int], expected: int
+) -> None:
+    sizes, path = [(64, 96), (160, 128)], tmp_path / f"several.{suffix}"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25, width=width, height=height) for width, height in sizes]
+        for place, stream in enumerate(streams):
+            stream.disposition = Disposition.default if place in default else Disposition(0)
+        for stream, size in zip(streams, sizes, strict=True):
+            container.mux(stream.encode(av.VideoFrame(*size, "yuv420p")) + stream.encode())
+    with VideoReader(path) as reader:
+        assert (reader.probe().width, reader.probe().height) == sizes[expected]
+
+
 def patch(path: Path, name: bytes, offset: int, value: bytes) -> None:
     data = bytearray(path.read_bytes())
     place = data.index(name) + offset
