@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
@@ -95,6 +96,7 @@ class VideoReader(ClipReader):
         self._stream = stream
         self._stream.codec_context.thread_count = self._threads
         self._stream.codec_context.thread_type = "AUTO"
+        self._stream.codec_context.flags |= Flags.unaligned  # else what is cropped on the left may stay
         self._packets = self._demux()
         self._position = 0  # of the packet that comes next
 

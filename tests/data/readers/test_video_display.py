@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from endofm_monai.data import VideoReader
 
@@ -119,3 +120,15 @@ def test_colors_follow_the_tags_of_the_file(
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     expected = 255 * np.array([r, (y - red * r - blue * b) / (1 - red - blue), b])
     np.testing.assert_allclose(frames_of(VideoReader(path), [0])[0, 8, 8], expected, atol=1)
+
+
+def test_what_the_stream_crops_is_not_shown(tmp_path: Path, write_video: Any) -> None:
+    path = write_video(tmp_path / "whole.mp4", frames=4, options={"crf": "1"})
+    with av.open(str(path)) as source, (tmp_path / "cropped.h264").open("wb") as file:
+        (stream,) = source.streams.video
+        crop = "h264_metadata=crop_left=6:crop_right=2:crop_top=4"
+        filters = BitStreamFilterContext(f"h264_mp4toannexb,{crop}", stream)
+        for packet in source.demux(stream):
+            file.writelines(bytes(part) for part in filters.filter(packet if packet.size else None))
+    whole, cropped = (VideoReader(tmp_path / name).read([2]).int() for name in ("whole.mp4", "cropped.h264"))
+    assert (whole[..., 4:, 6:-2] - cropped).abs().float().mean() < 3  # colors are interpolated otherwise
