@@ -29,7 +29,7 @@ def write_dicom(path: Path, pixels: bytes, syntax: uid.UID = uid.ExplicitVRLittl
     for name, value in {**defaults, **tags}.items():
         if value is not None:
             setattr(dataset, name, value)
-    dataset.HighBit = dataset.BitsStored - 1
+    dataset.HighBit = tags.get("HighBit", dataset.BitsStored - 1)
     if dataset.SamplesPerPixel == 3:
         dataset.PlanarConfiguration = 0
     dataset.PixelData = pixels

@@ -8,6 +8,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -126,6 +127,11 @@ class DicomReader(ClipReader):
             self._stated = max(1, int(header.get("NumberOfFrames") or 1))
         header.NumberOfFrames = self._stated
         self._options: dict[str, Any] = {"pixel_keyword": "PixelData", "pixel_vr": kind, **as_pixel_options(header)}
+        # Bits below the stored ones, which pydicom takes for the lowest. (Those that JPEG decodes are.)
+        unused = (stated_numbers(header, "HighBit") or [0])[0] + 1 - header.BitsStored
+        is_raw = not self._syntax.is_encapsulated or self._syntax == RLELossless
+        self._unused = int(unused) if is_raw and 0 < unused <= header.BitsAllocated - header.BitsStored else 0
+        self._options["bits_stored"] += self._unused
 
     def _probe(self) -> ClipInfo:
         header, stated = self._header, self._stated
@@ -199,7 +205,8 @@ class DicomReader(ClipReader):
                         frame = self._read_jpeg(self._frame(file, index))
                     else:
                         file.seek(self._start)  # one frame at a time: pydicom reads several of YBR_FULL_422 wrongly
-                        frame = self._to_rgb(self._decoder.as_array(file, index=index, **self._options)[0], index)
+                        values = self._decoder.as_array(file, index=index, **self._options)[0]
+                        frame = self._to_rgb(values >> self._unused, index)
                 yield index, frame
 
     def _frame(self, file: BinaryIO, index: int) -> bytes:
@@ -223,14 +230,19 @@ class DicomReader(ClipReader):
             self._warn(f"has {'RGB' if is_rgb else 'YCbCr'} in its JPEG frames, although its header states {stated}")
         return np.asarray(image.convert("RGB"))
 
+    @cached_property
+    def _palette(self) -> np.ndarray:
+        """Color of each value, uint8 ``(N, 3)``: some files have 8 bits of it in entries of 16."""
+        colors = apply_color_lut(np.arange(2 ** min(self._header.BitsStored, 16)), self._header)
+        return (colors >> 8 * (colors.max() > 255)).astype(np.uint8)
+
     def _warn(self, message: str) -> None:
         warnings.warn(f"{self.path}: {message}", stacklevel=3)
 
     def _to_rgb(self, frame: np.ndarray, index: int) -> np.ndarray:
         header = self._header
         if header.PhotometricInterpretation == "PALETTE COLOR":
-            colors = apply_color_lut(frame, header)
-            return (colors >> 8 * (colors.itemsize - 1)).astype(np.uint8)
+            return self._palette[frame]
         if header.SamplesPerPixel == 1 or header.BitsStored != 8 or header.PixelRepresentation:
             frame = self._scale(frame, index)
         frame = frame.astype(np.uint8, copy=False)

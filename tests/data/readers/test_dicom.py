@@ -146,13 +146,13 @@ def test_rate_of_a_bare_stream(tmp_path: Path, stated: int | None, found: float)
     assert open_dicom(path).probe().fps == found
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_palette_color(tmp_path: Path, bits: int) -> None:
-    table, scale = np.random.default_rng(2).integers(0, 256, (3, 256)), 257 if bits == 16 else 1
+@pytest.mark.parametrize(("bits", "size", "scale"), [(8, 1, 1), (16, 2, 257), (16, 2, 1), (8, 2, 1)])
+def test_palette_color(tmp_path: Path, bits: int, size: int, scale: int) -> None:
+    table = np.random.default_rng(2).integers(0, 256, (3, 256))
     tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for name, values in zip(("Red", "Green", "Blue"), table, strict=True):
         tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
-        tags[f"{name}PaletteColorLookupTableData"] = (values * scale).astype(f"<u{bits // 8}").tobytes()
+        tags[f"{name}PaletteColorLookupTableData"] = (values * scale).astype(f"<u{size}").tobytes()
     path = write_dicom(tmp_path / "palette.dcm", GRAY.tobytes(), **tags)
     np.testing.assert_array_equal(read(path, [3, 0]), table.T[GRAY[[3, 0]]])
 

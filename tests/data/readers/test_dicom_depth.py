@@ -114,6 +114,14 @@ def test_a_table_of_gray_levels(tmp_path: Path) -> None:
     assert np.abs(frame.ravel() - (65535 - 16.0 * LEVELS) / 65535 * 255).max() <= 0.51
 
 
+@pytest.mark.parametrize("first", [0, 2048])
+def test_stored_bits_are_the_highest_where_the_header_says_so(tmp_path: Path, first: int) -> None:
+    pixels = ((LEVELS.astype(np.int32) - first) << 4).astype(np.uint16) + 9  # as overlays have it
+    tags = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 15, "NumberOfFrames": 1}
+    path = write_dicom(tmp_path / "high.dcm", pixels.tobytes(), PixelRepresentation=int(first > 0), **tags)
+    assert np.abs(open_dicom(path).read([0])[0, 0].numpy().ravel() - WHOLE).max() <= 0.51
+
+
 def test_8_of_16_bits_are_kept(tmp_path: Path) -> None:
     levels = np.arange(5 * 16 * 24, dtype=np.uint16) % 256
     with open_dicom(write_dicom(tmp_path / "half.dcm", levels.tobytes(), BitsAllocated=16)) as reader:
