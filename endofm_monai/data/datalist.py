@@ -54,6 +54,11 @@ def load_datalist(
         items = [{"image": str(clip)} for clip in find_clips(root)]
         if not items:
             raise ValueError(f"{dataset_dir}: holds no video, DICOM or NIfTI file, and no folder of frame images.")
+        if os.path.exists(listed := os.path.join(root, "datalist.json")):  # of a prepared dataset, with masks and plots
+            logger.warning(
+                f"{dataset_dir}: all pictures and videos in it count as clips, masks too; to take those of the dataset "
+                f"alone, set `datalist` to {listed}."
+            )
         return name_clips(items, root)
     items, seen = [], dict[str, int]()
     for index, listed in enumerate(_read_section(datalist, section)):

@@ -45,6 +45,14 @@ def test_without_a_list_every_clip_counts(dataset: Path) -> None:
     assert names == ["a/1.mp4", "a/2.mp4", "b.mp4", "frames"]
 
 
+def test_a_list_that_is_not_used_is_told_of(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load_datalist(dataset)
+    assert "datalist" not in caplog.text
+    write_json(dataset / "datalist.json", {"training": ["a/1.mp4"]})
+    load_datalist(dataset)
+    assert f"masks too; to take those of the dataset alone, set `datalist` to {dataset.resolve()}" in caplog.text
+
+
 def test_items_keep_what_they_hold_and_their_paths_become_absolute(dataset: Path, write: Any) -> None:
     items = [
         {"image": "a/1.mp4", "label": 1, "box": [[0, 0, 3, 4]]},
