@@ -161,7 +161,7 @@ def _state_of(clip: str | Sequence[str]) -> list[int]:
     """Bytes and times of change, summed over the files of a clip: other pictures in a folder are another clip."""
     paths = [Path(split_frames(path)[0]) for path in ensure_tuple(clip)]
     files = frame_images(paths[0]) if paths[0].is_dir() else paths
-    states = [os.stat(file) for file in files]
+    states = [os.stat(file) for file in files if file.exists()]  # reading names what is missing, as a link's target
     return [sum(state.st_size for state in states), sum(state.st_mtime_ns for state in states)]
 
 
@@ -240,7 +240,10 @@ def pretrain(data: str, *, bundle: str | None = None, configs: str = "train", **
 
 def _train(bundle: Path, data: str, configs: str, settings: dict[str, Any]) -> None:
     _refuse_own(settings)
-    files = [str(bundle / "configs" / f"{name.strip()}.json") for name in configs.split(",")]
+    names = [name.strip() for name in configs.split(",")]
+    if names[0] != "train":
+        raise ValueError(f"`configs` must begin with train, which the others change, found {configs!r}.")
+    files = [str(bundle / "configs" / f"{name}.json") for name in names]
     root = {"bundle_root": literal(str(bundle)), "dataset_dir": literal(data)}
     workflow = ConfigWorkflow(files, workflow_type="train", **root, **literal_texts(settings))
     hush_engines()

@@ -173,8 +173,9 @@ def test_the_others_of_a_broken_video_are_done(bundles, tmp_path, monkeypatch):
     folder.mkdir()
     red_video(folder / "good one.mp4")
     (folder / "bad.mp4").write_bytes(b"nothing")
+    (folder / "gone.mp4").symlink_to("nowhere.mp4")
     words = ["predict", str(folder), f"--output={out}", "--bundle", str(bundles), "--task", "detection"]
-    assert run(monkeypatch, *words) == "error: 1 of 2 videos could not be read to their end: bad."
+    assert run(monkeypatch, *words) == "error: 2 of 3 videos could not be read to their end: bad, gone."
     report = (out / "report.html").read_text()
     assert "unreadable" in report
     assert 'href="pages/good%20one.html"' in report
