@@ -85,9 +85,10 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         return codes != 0
     level = channels.max(0)
     between = (level > _NOISE) & (level < 255 - _NOISE)
-    gray = (level > level.min()) & (level < 255 - _NOISE)
-    inside = (level[1:, 1:] == level[:-1, 1:]) & (level[1:, 1:] == level[1:, :-1]) & gray[1:, 1:]
+    gray = (codes != codes.flat[level.argmin()]) & (level < 255 - _NOISE)
+    inside = (codes[1:, 1:] == codes[:-1, 1:]) & (codes[1:, 1:] == codes[1:, :-1]) & gray[1:, 1:]
     is_class = 2 * inside.sum() > gray.sum()  # even areas of gray; noise and outlines differ from pixel to pixel
+    is_class |= set(found.tolist()) == {1, 255}  # of which each alone is foreground
     is_outline = between.mean() <= _MAX_GRAY_SHARE and (255 - _NOISE <= level.max() <= 255 or level.max() <= _NOISE)
     if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline and not is_class:
         return level > 127

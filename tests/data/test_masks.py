@@ -35,6 +35,12 @@ def test_tiff_masks_of_any_depth_and_of_either_white(tmp_path, bits, value):
         np.testing.assert_array_equal(read_mask(path), square(1) == 1)
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"photometric": "minisblack"}])
+def test_bools_of_tifffile_are_foreground_where_they_are_true(tmp_path, options):
+    tifffile.imwrite(tmp_path / "mask.tif", square(1) > 0, **options)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif"), square(1) == 1)
+
+
 def test_a_negative_without_a_known_range_is_refused(tmp_path):
     path = write_gray_tiff(tmp_path / "mask.tif", 1.0 - square(1), bits=32, white=0)
     with pytest.raises(ClipReadError, match=r"mask\.tif: is not a readable mask \(its white is 0, .* no known black"):
@@ -146,13 +152,27 @@ def faded(color: int, alpha: int = 255) -> Image.Image:
         (lambda: Image.fromarray(classes(1, 2)), "0, 1, 2"),
         (lambda: Image.fromarray(classes(1, 255)), "0, 1, 255"),
         (lambda: Image.fromarray(classes(255, 100)), "0, 100, 255"),
+        (lambda: Image.fromarray(square(254) + np.uint8(1)), "1, 255"),
+        (lambda: Image.fromarray(np.dstack([1 - square(1), square(1), square(0)])), "#000100, #010000"),
         (lambda: faded(255), "255 of opacity 0, 255"),
         (lambda: faded(0), "0 of opacity 0, 255"),
         (lambda: faded(0).convert("LA"), "0 of opacity 0, 255"),
         (lambda: faded(0, 128), "0 of opacity 0, 128"),
         (lambda: Image.fromarray(classes(1, 255).astype(np.uint16) * 257), "0, 257, 65535"),
     ],
-    ids=["one class", "two classes", "void", "gray in white", "white", "black", "black of LA", "half", "16 bits"],
+    ids=[
+        "one class",
+        "two classes",
+        "void",
+        "gray in white",
+        "1 and white",
+        "one-hot",
+        "white",
+        "black",
+        "black of LA",
+        "half",
+        "16 bits",
+    ],
 )
 def test_a_class_is_never_taken_for_noise(tmp_path, make, found):
     make().save(tmp_path / "mask.png")

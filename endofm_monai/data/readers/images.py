@@ -8,7 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors, frame_images
@@ -48,6 +48,8 @@ def as_shown(image: Image.Image) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if is_negative and image.mode == "F":
         raise ValueError("its white is 0, and its pixels, of type F, have no known black")
+    if image.mode == "1" and is_negative and str(tags.get(ExifTags.Base.Software)).startswith("tifffile"):
+        image = ImageChops.invert(image)  # tifffile says of all arrays of bools that white is 0
     if image.mode.startswith("I;16") and (is_negative or bits < 16):  # Pillow sees to that in 8 bits only
         levels = np.asarray(image).astype(np.uint32) * 65535 // (2**bits - 1)
         image = Image.fromarray((65535 - levels if is_negative else levels).astype(np.uint16))
