@@ -10,11 +10,18 @@ import numpy as np
 import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
-from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images
+from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, clip_images
 from endofm_monai.data.readers.opener import list_files
 from endofm_monai.utils import as_class_names
 
-__all__ = ["class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist"]
+__all__ = [
+    "check_boxes",
+    "class_weights",
+    "key_frames",
+    "load_box_datalist",
+    "load_labeled_clips",
+    "load_mask_datalist",
+]
 
 
 def load_mask_datalist(
@@ -90,6 +97,16 @@ def _check(box: Any, label: Any, num_classes: int, where: str) -> None:
         raise ValueError(f"{where}: the box {box} is inverted or has no area; expected x1 < x2 and y1 < y2.")
     if label not in range(1, num_classes + 1):
         raise ValueError(f"{where}: the label {label!r} is no class; expected 1 to {num_classes}.")
+
+
+def check_boxes(box: Sequence[Sequence[Sequence[float]]], height: int, width: int, name: str) -> None:
+    """Refuse the boxes of a video's frames, of which none lies in the frame: they are of a video of another size."""
+    boxes = [each for of_frame in box for each in of_frame]
+    if boxes and not any(x1 < width and y1 < height and x2 > 0 and y2 > 0 for x1, y1, x2, y2 in boxes):
+        raise ClipReadError(
+            f"{name}: none of its boxes, as {list(boxes[0])}, is in its frames of {width}x{height} pixels; they are of "
+            "frames of another size"
+        )
 
 
 def key_frames(items: Sequence[dict[str, Any]], interval: int = 1) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from monai.data.box_utils import clip_boxes_to_image
 from monai.utils import CommonKeys
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, mask_files, read_mask
+from endofm_monai.data import ClipReadError, check_boxes, mask_files, read_mask
 from endofm_monai.data.readers.base import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import BOX_WRITERS, MASK_WRITERS
@@ -43,6 +43,8 @@ class DetectionReport(Report):
         item, info, place = state.item, state.info, state.piece
         if len(item["box"]) != info.frames:
             raise ClipReadError(f"{item['name']}: has {info.frames} frames, but boxes for {len(item['box'])} frames")
+        if place == 0:
+            check_boxes(item["box"], info.height, info.width, item["name"])
         box = np.asarray(item["box"][place], np.float32).reshape(-1, 4)
         box, kept = clip_boxes_to_image(box, (info.width, info.height))
         label = np.asarray(item["box_label"][place], np.int64)[kept]

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from monai.utils import CommonKeys
 
+from endofm_monai.data.labels import check_boxes
 from endofm_monai.data.masks import mask_files, read_mask
 from endofm_monai.data.readers import ClipReadError, clip_metadata, open_clip
 from endofm_monai.data.sampling import FrameSampler
@@ -114,8 +115,10 @@ class LoadBoxesd(MapTransform):
         """Take the boxes; all else stays."""
         d = dict(data)
         clip, labels = d[CommonKeys.IMAGE], d["box_label"]
+        height, width = clip.shape[-2:]
         for key in self.key_iterator(d):
             boxes = list(_of_frames(d[key], clip, "lists of boxes"))
+            check_boxes(d[key], height, width, clip.meta["filename_or_obj"])
             d[key] = [torch.tensor(box, dtype=torch.float32).reshape(-1, 4) for _, box in boxes]
             d["box_label"] = [torch.tensor(labels[index], dtype=torch.long) for index, _ in boxes]
         return d

@@ -83,6 +83,11 @@ def test_a_video_of_another_length_than_its_boxes_is_left_out(data, tmp_path):
     assert json.loads((tmp_path / "detection.json").read_text())["skipped"] == ["b/f0-f1"]
 
 
+def test_a_video_of_another_size_than_its_boxes_is_left_out(data, tmp_path):
+    run([data[0], {**data[1], "box": [[], [[64, 5, 80, 9]]], "box_label": [[], [2]]}], tmp_path)
+    assert json.loads((tmp_path / "detection.json").read_text())["skipped"] == ["b/f0-f1"]
+
+
 def test_nothing_to_evaluate(data):
     with pytest.raises(ValueError, match="nothing to evaluate"):
         run([{**data[0], "image": "no.mp4"}], None)

@@ -138,6 +138,17 @@ def test_other_number_of_frames_than_annotations_is_named(video):
         LoadBoxesd()(LoadClipd("image")(video))
 
 
+def test_boxes_of_frames_of_another_size_are_named(video):
+    video["box"] = [[[1000, 500, 1100, 600]] * len(box) for box in video["box"]]
+    with pytest.raises(
+        ClipReadError, match=r"none of its boxes, as \[1000, 500, 1100, 600\], is in its frames of \d+x"
+    ):
+        LoadBoxesd()(LoadClipd("image")(video))
+    video["box"][-1] = [[-5, 2, 1, 9]]  # a polyp that leaves the frame
+    video["box_label"][-1] = [1]
+    LoadBoxesd()(LoadClipd("image")(video))
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Four frames and masks; mask t is a column at t."""
