@@ -3,6 +3,7 @@
 
 import logging
 import os
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def load_datalist(
         if item.get("group") in (None, ""):
             item.pop("group", None)  # or all without one would be one group
         paths = item.get("image")
-        if not paths or not all(isinstance(path, str) for path in ensure_tuple(paths)):
-            raise ValueError(f"{where} needs `image`, a path or a list of paths, found {listed}.")
+        if not paths or not all(isinstance(path, str) for path in (paths if isinstance(paths, list) else [paths])):
+            found = reprlib.repr(paths) if "image" in item else f"keys {sorted(item)}"
+            raise ValueError(f"{where} needs `image`, a path or a list of paths, found {found}.")
         if missing := [key for key in required if item.get(key) is None]:
             raise ValueError(f"{where} has no {', '.join(missing)}, which this task needs: {item['image']}.")
         for key in [key for key in ("image", label_key) if key in item]:

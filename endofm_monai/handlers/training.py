@@ -153,7 +153,8 @@ class BrokenClipsHandler:
         if len(self.broken) > self.max_share * clips:
             first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
             raise ClipReadError(
-                f"{len(self.broken)} of {clips} clips are broken, more than `max_share`={self.max_share:.0%}: {first}"
+                f"{len(self.broken)} of {clips} clips are broken, more than `max_broken_share`={self.max_share:.0%}: "
+                f"{first}"
             )
 
     def summarize(self, engine: Engine) -> None:

@@ -119,10 +119,11 @@ def test_malformed_list(dataset: Path, tmp_path: Path, text: str, message: str) 
 @pytest.mark.parametrize(
     ("item", "error", "message"),
     [
-        ({"label": 1}, ValueError, "needs `image`, a path or a list of paths, found {'label': 1}"),
+        ({"label": 1}, ValueError, r"needs `image`, a path or a list of paths, found keys \['label'\]"),
         ({"image": ""}, ValueError, "needs `image`"),
         ({"image": []}, ValueError, "needs `image`"),
         ({"image": ["frames/1.png", 7]}, ValueError, "needs `image`"),
+        ({"image": {"frames/1.png": 1}}, ValueError, "needs `image`, .*, found {'frames/1.png': 1}"),
         (7, ValueError, "needs `image`, a path or a list of paths, found 7"),
         ({"image": "a/3.mp4"}, FileNotFoundError, "image: .*/dataset/a/3.mp4 does not exist"),
         ({"image": ["frames/1.png", "frames/3.png"]}, FileNotFoundError, "image: .*/frames/3.png does not exist"),

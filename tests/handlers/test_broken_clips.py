@@ -34,7 +34,7 @@ def test_raise_stops_at_the_first_and_names_it(make_trainer):
 
 def test_more_than_the_share_stops_the_run(make_trainer):
     trainer = make_trainer(clips=CLIPS, handlers=[BrokenClipsHandler(on_error="skip", max_share=0.05)])
-    with pytest.raises(ClipReadError, match="1 of 10 clips are broken, more than `max_share`=5%: lost.mp4"):
+    with pytest.raises(ClipReadError, match="1 of 10 clips are broken, more than `max_broken_share`=5%: lost.mp4"):
         trainer.run()
 
 
