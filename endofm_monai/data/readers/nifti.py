@@ -23,8 +23,8 @@ class NiftiReader(ClipReader):
 
     The array's first axis (x) runs along the columns of a frame, its second one (y) along the rows, as NIfTI and
     MONAI's writers have it; the frames come rows first. Their axes are not flipped, whatever the affine. Gray clips
-    have the shape ``(X, Y, T)``, ``(X, Y, 1, T)``, or ``(X, Y)`` for a single frame; color clips have RGB pixels, or a
-    last axis of 3.
+    have the shape ``(X, Y, T)``, ``(X, Y, 1, T)``, ``(X, Y, T, 1)``, or ``(X, Y)`` for a single frame; color clips have
+    RGB pixels, or a last axis of 3.
 
     uint8 values are kept. Others are scaled from the display range of the header (``cal_min`` to ``cal_max``) or, if
     there is none, from the range that the finite values of the whole clip span, to 0..255.
@@ -41,7 +41,8 @@ class NiftiReader(ClipReader):
             self._open()
         shape = self._image.shape
         self._depth = len(shape) > 3 and shape[2] == 1  # (X, Y, 1, T): the third axis is no time
-        times = shape[2 + self._depth :]
+        self._flat = not self._depth and shape[3:4] == (1,)  # as ITK stores vectors
+        times = shape[2 + self._depth : 3 + self._depth] + shape[3 + self._depth + self._flat :]
         if len(shape) < 2 or 0 in shape or times[1:] not in ((), (3,)):
             raise ClipReadError(
                 f"{self.path}: has shape {shape}, but a clip has shape (X, Y, T) or (X, Y, 1, T), "
@@ -72,11 +73,13 @@ class NiftiReader(ClipReader):
         step = self._image.header.get_zooms()[3] if self._depth else 0
         rate = 1 / (float(step) * second) if step and second else 0
         fps = rate if 0 < rate < math.inf else self._fps
-        return ClipInfo(self._frames, fps, height, width, duration=self._frames / fps)
+        sides = [float(side) for side in self._image.header.get_zooms()[:2]]
+        aspect = sides[0] / sides[1] if all(0 < side < math.inf for side in sides) else 1.0
+        return ClipInfo(self._frames, fps, height, width, duration=self._frames / fps, pixel_aspect=aspect)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for index in wanted:
-            part = (slice(None), slice(None), *[0] * self._depth, index)
+            part = (slice(None), slice(None), *[0] * self._depth, index, *[0] * self._flat)
             frame = self._load(part[: self._image.ndim])  # of a single frame two
             if frame.dtype != np.uint8:
                 low, high = self._display_range

@@ -37,11 +37,13 @@ def write(path: Path, values: np.ndarray, **header: float) -> Path:
         (GRAY[..., 0], GRAY[..., :1, None]),
         (COLOR, COLOR),
         (COLOR[:, :, None], COLOR),
+        (GRAY[..., None], GRAY[..., None]),
+        (COLOR[:, :, :, None], COLOR),
         (RGB_PIXELS, COLOR),
         (RGB_PIXELS[:, :, None], COLOR),
         (RGB_PIXELS[..., 0], COLOR[..., :1, :]),
     ],
-    ids=["XYT", "XY1T", "XY", "XYT3", "XY1T3", "XYT RGB", "XY1T RGB", "XY RGB"],
+    ids=["XYT", "XY1T", "XY", "XYT3", "XY1T3", "XYT1", "XYT13", "XYT RGB", "XY1T RGB", "XY RGB"],
 )
 def test_every_layout_gives_rows_first(tmp_path: Path, suffix: str, values: np.ndarray, colors: np.ndarray) -> None:
     reader = NiftiReader(write(tmp_path / f"clip{suffix}", values))
@@ -73,6 +75,12 @@ def test_frame_rate_of_the_header(tmp_path: Path, unit: str, step: float, fps: f
     info = NiftiReader(tmp_path / "clip.nii").probe()
     assert info.fps == pytest.approx(fps)
     assert info.duration == pytest.approx(FRAMES / fps)
+
+
+@pytest.mark.parametrize(("side", "aspect"), [(2, 0.5), (0, 1), (np.nan, 1)])
+def test_pixels_have_the_shape_that_the_header_tells(tmp_path: Path, side: float, aspect: float) -> None:
+    path = write(tmp_path / "clip.nii", GRAY, pixdim=[1, 1, side, 1, 1, 1, 1, 1])
+    assert NiftiReader(path).probe().pixel_aspect == aspect
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3, 5), (4, 4, 2, 5, 3), (4, 0, 3)])
