@@ -95,6 +95,8 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
             if outlines and annotation.get("segmentation"):
                 found[image]["outline"] += _outlines(annotation["segmentation"], label, info, *sizes[image])
                 continue
+            if float(info.get("rotation") or 0) % 360:  # as CVAT writes it
+                raise ValueError("has a rotated box; draw boxes, polygons or masks instead")
             x, y, width, height = (float(side) for side in annotation["bbox"])
             if not all(map(math.isfinite, (x, y, width, height))):
                 raise ValueError("has a box that is not finite")

@@ -34,6 +34,7 @@ def test_videos_get_a_name(tmp_path):
 @pytest.mark.parametrize(
     ("box", "label", "message"),
     [
+        ([[0.1, 0.2, 0.4, 1]], [1], r"frame 1: the box \[0.1, 0.2, 0.4, 1\] is of shares of the frame"),
         ([[8, 2, 1, 9]], [1], r"frame 1: the box \[8, 2, 1, 9\] is inverted"),
         ([[1, 2, 1, 9]], [1], "has no area"),
         ([[1, 2, float("nan"), 9]], [1], "four finite numbers"),

@@ -57,6 +57,15 @@ def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
         ),
         (coco(categories=[{"id": 3, "name": "fold"}]), "class None"),
         (
+            coco(
+                annotations=[
+                    {"image_id": 0, "category_id": 3, "bbox": [1, 2, 3, 4], "attributes": {"rotation": turn}}
+                    for turn in (0.0, 12.5)
+                ]
+            ),
+            "annotation 1: has a rotated box",
+        ),
+        (
             coco(categories=[{"id": 3, "name": "fold"}, {"id": 7, "name": "fold"}]),
             "class 'fold'; expected one of adenoma",
         ),
