@@ -68,36 +68,57 @@ class _Mean(torch.autograd.Function):
         return (gradient / number.unsqueeze(1)).index_select(0, source), None, None, None, None
 
 
-class Sequences(NamedTuple):
-    """Rows that belong together, sequence by sequence, those of equal length as a group."""
+JOINED = 32  # tokens of sequences that attend in one call: above, a call is worth what it costs
 
-    groups: list[tuple[int, int]]  # number of sequences, and their length
+
+class Sequences(NamedTuple):
+    """Rows that belong together, sequence by sequence.
+
+    Those of one length attend in one call. Shorter ones, whose lengths divide it, are joined to sequences of that
+    length, in which a mask keeps them apart.
+    """
+
+    sizes: list[tuple[int, int]]  # numbers of sequences and their lengths
     of_row: torch.Tensor  # the sequence that each row is of
+    joined: list[tuple[int, int]]  # number and length of what attends in one call
+    masks: list[torch.Tensor | None]  # (number, 1, length, length) of each call, to be added; None if none are joined
 
     @classmethod
     def of(cls, sizes: Sequence[tuple[int, int]], device: torch.device) -> "Sequences":
-        """Numbers of sequences and their lengths; those of equal length that follow each other become one group."""
-        groups: list[tuple[int, int]] = []
+        """Numbers of sequences and their lengths; to be joined, the longer ones have to come first."""
+        merged: list[tuple[int, int]] = []
+        spans: list[tuple[int, int, int]] = []  # rows, longest and shortest sequence of what may be joined
         for number, length in sizes:
-            merges = bool(groups) and groups[-1][1] == length
-            groups.append((number + (groups.pop()[0] if merges else 0), length))
-        starts = accumulate((number for number, _ in groups), initial=0)
-        rows = [
+            equal = bool(merged) and merged[-1][1] == length
+            merged.append((number + (merged.pop()[0] if equal else 0), length))
+            rows, longest, shortest = spans[-1] if spans else (0, 0, 1)
+            if equal or (0 < longest <= JOINED and shortest % length == 0):
+                spans[-1] = (rows + number * length, longest, length)
+            else:
+                spans.append((number * length, length, length))
+        starts = accumulate((number for number, _ in merged), initial=0)
+        rows_of = [
             start + torch.arange(number * length, device=device) // length
-            for start, (number, length) in zip(starts, groups, strict=False)
+            for start, (number, length) in zip(starts, merged, strict=False)
         ]
-        return cls(groups, torch.cat(rows))
-
-    def split(self, rows: torch.Tensor) -> list[torch.Tensor]:
-        """Rows ``(R, D)`` by groups, each ``(number, length, D)``."""
-        parts = rows.split([number * length for number, length in self.groups])
-        return [part.unflatten(0, group) for part, group in zip(parts, self.groups, strict=True)]
+        found = cls(merged, torch.cat(rows_of), [], [])
+        first = 0
+        for rows, longest, shortest in spans:
+            for number, length in ((rows // longest, longest), (1, rows % longest)):  # the last one may be shorter
+                if number * length:
+                    sequence = found.of_row[first : first + number * length].view(number, 1, length, 1)
+                    apart = torch.zeros(number, 1, length, length, device=device)
+                    apart.masked_fill_(sequence != sequence.transpose(2, 3), float("-inf"))
+                    found.joined.append((number, length))
+                    found.masks.append(apart if longest > shortest else None)
+                    first += number * length
+        return found
 
     def drop(self, drop_path: DropPath, rows: torch.Tensor) -> torch.Tensor:
         """Drop sequences of rows ``(R, D)`` while training."""
         if not (drop_path.training and drop_path.active):
             return rows
-        factors = drop_path.factors(sum(number for number, _ in self.groups))
+        factors = drop_path.factors(sum(number for number, _ in self.sizes))
         return rows * factors.index_select(0, self.of_row).unsqueeze(1).to(rows.dtype)
 
 
@@ -105,9 +126,9 @@ class PackedClips:
     """Clips of several shapes as one matrix of tokens, which blocks transform by few large operations.
 
     Its rows are the class tokens of all clips, then their patch tokens, clip by clip, time running fastest. Linear
-    layers and norms take all rows at once; attention takes those in sequences of one length. The result is that of
+    layers and norms take all rows at once; attention takes :class:`Sequences` of one length. The result is that of
     :class:`DividedSpaceTimeBlock` on each batch of clips, with drop path in distribution. Its ``shapes`` are clips,
-    patches of a frame, and frames of each batch ``(B, N, T)``, best in an order by frames.
+    patches of a frame, and frames of each batch ``(B, N, T)``, best those of most frames first.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, int, int]], device: torch.device) -> None:
@@ -125,7 +146,7 @@ class PackedClips:
         frames.sort(key=lambda rows: rows.shape[1])
         self.in_time = Sequences.of([(batch * patches, length) for batch, patches, length in shapes], device)
         self.in_frames = Sequences.of([(rows.shape[0], rows.shape[1]) for rows in frames], device)
-        self.in_clips = Sequences([(clips, 0)], torch.cat(of_row))
+        self.in_clips = Sequences([(clips, 0)], torch.cat(of_row), [], [])
         self.frames = RowCopies.of(torch.cat([rows.flatten() for rows in frames]), patch)
         self.clips_of_frames = RowCopies.of(torch.cat([rows[:, 0] for rows in frames]), clips)
 
@@ -144,7 +165,7 @@ class PackedClips:
     def transform_class_tokens(self, block: DividedSpaceTimeBlock, rows: torch.Tensor) -> torch.Tensor:
         """Class tokens ``(clips, D)`` that a block makes of rows, without the work for the patches' own outputs."""
         rows = self._attend_in_time(block, rows)
-        frames = self.in_frames.split(self.frames.spread(block.norm1(rows)))
+        frames = _split(self.frames.spread(block.norm1(rows)), self.in_frames.sizes)
         attended = torch.cat([block.drop_path(block.attn(part, first_only=True)) for part in frames]).squeeze(1)
         class_tokens = rows[: self.clips] + self.clips_of_frames.mean(attended)
         return class_tokens + block.drop_path(block.mlp(block.norm2(class_tokens)).unsqueeze(1)).squeeze(1)
@@ -162,17 +183,23 @@ class PackedClips:
         if adapter is None:
             return rows
         class_tokens, patches = rows.tensor_split([self.clips])
-        adapted = [adapter(part.unsqueeze(0)).flatten(0, 2) for part in self.in_time.split(patches)]
+        adapted = [adapter(part.unsqueeze(0)).flatten(0, 2) for part in _split(patches, self.in_time.sizes)]
         return torch.cat([class_tokens, *adapted])
+
+
+def _split(rows: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    """Rows ``(R, D)`` as sequences ``(number, length, D)`` of such sizes."""
+    parts = rows.split([number * length for number, length in sizes])
+    return [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=True)]
 
 
 def _attend(attention: SelfAttention, rows: torch.Tensor, sequences: Sequences) -> torch.Tensor:
     """Attend among the rows ``(R, D)`` of each sequence."""
     attended = []
-    for part in sequences.split(attention.qkv(rows)):
+    for part, mask in zip(_split(attention.qkv(rows), sequences.joined), sequences.masks, strict=True):
         query, key, value = attention.split_heads(part, 3).unbind(0)
-        attended.append(attention.weigh(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1))
-    return attention.proj(torch.cat(attended))
+        attended.append(attention.weigh(query, key, value, mask).transpose(1, 2).flatten(2).flatten(0, 1))
+    return attention.proj(torch.cat(attended) if len(attended) > 1 else attended[0])
 
 
 def pack_clips(shapes: tuple[tuple[int, int, int], ...], device: torch.device) -> PackedClips:

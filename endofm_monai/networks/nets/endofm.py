@@ -147,7 +147,7 @@ class EndoFM(Backbone):
     @torch.jit.ignore
     def forward_packed(self, batches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """What :meth:`forward` gives for batches of clips of several shapes, by few and larger operations."""
-        by_frames = sorted(range(len(batches)), key=lambda index: batches[index].shape[2])
+        by_frames = sorted(range(len(batches)), key=lambda index: -batches[index].shape[2])
         tokens, shapes = [], []
         for index in by_frames:
             frames = batches[index].shape[2]
