@@ -27,18 +27,18 @@ def launches(benchmark):
 
 def test_a_step_launches_few_kernels_and_hardly_waits(launches):
     found = launches()
-    assert found["kernels"]["all"] <= 1950
+    assert found["kernels"]["all"] <= 1750
     assert found["waits"] == {"all": 2, "log": 2}  # the loss is finite; the numbers of the log
     assert launches(depth=1, small=True)["waits"] == found["waits"]
     once = {phase: found["kernels"][phase] for phase in ("loss", "clipping", "optimizer", "EMA")}
     deeper = launches(depth=13)["kernels"]
     assert {phase: deeper[phase] for phase in once} == once
-    assert deeper["all"] - found["kernels"]["all"] <= 140  # of a block
+    assert deeper["all"] - found["kernels"]["all"] <= 105  # of a block
 
 
 def test_a_compiled_step_is_two_graphs_whatever_schedules_say(launches):
     """The networks, the loss, and the loss again once its temperature has changed; none has a break."""
-    assert launches(depth=1, backend="eager") == {"graphs": 3, "later_graphs": 0, "breaks": 0, "kernels": 0}
+    assert launches(depth=1, backend="eager") == {"graphs": 3, "later_graphs": 0, "breaks": 0, "kernels": []}
 
 
 def test_a_step_that_recomputes_selectively_needs_less_memory(benchmark):

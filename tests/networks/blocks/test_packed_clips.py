@@ -20,11 +20,14 @@ def make(**arguments) -> EndoFM:
     return network.train()
 
 
-def make_clips() -> list[torch.Tensor]:
+def make_clips(*more: tuple[int, int, int, int]) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return [torch.randn(b, 3, t, 8 * rows, 8 * columns, generator=generator) for b, t, rows, columns in SHAPES]
+    shapes = [*SHAPES, *more]
+    return [torch.randn(b, 3, t, 8 * rows, 8 * columns, generator=generator) for b, t, rows, columns in shapes]
 
 
+# one frame leaves a remainder of the joined sequences, three frames cannot be joined to them
+@pytest.mark.parametrize("more", [[], [(1, 1, 1, 1)], [(1, 3, 2, 2), (1, 16, 1, 1)]])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -35,13 +38,13 @@ def make_clips() -> list[torch.Tensor]:
         {"activation_checkpointing": "selective"},
     ],
 )
-def test_values_and_gradients_are_those_of_each_batch_alone(arguments):
+def test_values_and_gradients_are_those_of_each_batch_alone(arguments, more):
     alone, packed = make(**arguments), make(**arguments)
-    clips = make_clips()
+    clips = make_clips(*more)
     expected, found = [alone(batch) for batch in clips], packed.forward_packed(clips)
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(other, one, atol=1e-6, rtol=1e-6)
-    weights = torch.randn(10, 16)
+    weights = torch.randn(sum(map(len, clips)), 16)
     for features in (expected, found):
         (torch.cat(features) * weights).sum().backward()
     for one, other in zip(alone.parameters(), packed.parameters(), strict=True):
