@@ -7,6 +7,7 @@ import math
 import random
 import shutil
 import signal
+import textwrap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -191,7 +192,9 @@ class TrainingCheckpointHandler:
             try:
                 take_over(state[name])
             except Exception as error:  # each part has its own way to say that something is not its own
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                reason = textwrap.shorten(
+                    f"{type(error).__name__}: {error}", 400, placeholder=" ..."
+                )  # PyTorch's lists all
                 raise ValueError(f"{path}: `{name}` does not fit this training: {reason}") from error
         engine.state.iteration = state["iteration"]
         engine.state.epoch, done = divmod(state["iteration"], epoch_length)

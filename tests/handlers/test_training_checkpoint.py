@@ -59,6 +59,7 @@ def test_resume_without_a_checkpoint_starts_and_a_missing_file_is_named(make_tra
         ("student", "checkpoint.pt: `student` does not fit this training: "),
         ("other file", "checkpoint.pt: not a training checkpoint, student, teacher"),
         ("other network", "checkpoint.pt: `student` does not fit this training: .*size mismatch"),
+        ("deeper network", r"`student` does not fit this training: .*Unexpected key.* \.\.\.$"),
         ("other data", "checkpoint.pt: made with 5 iterations an epoch, but this training has 3"),
     ],
 )
@@ -79,6 +80,10 @@ def test_checkpoint_that_does_not_fit_is_named(make_trainer, tmp_path, damage, m
     elif damage == "other network":
         state = torch.load(path, weights_only=True)
         state["student"]["backbone.cls_token"] = torch.zeros(1, 1, 3)
+        torch.save(state, path)
+    elif damage == "deeper network":
+        state = torch.load(path, weights_only=True)
+        state["student"].update({f"backbone.blocks.{block}.weight": torch.zeros(1) for block in range(1000)})
         torch.save(state, path)
     else:
         clips = 6
