@@ -115,6 +115,10 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Say what ended the run, also to ``torchrun``, which shows it in its summary."""
+    if isinstance(error, KeyboardInterrupt) and not logger.isEnabledFor(logging.DEBUG):
+        close_bars()
+        print("interrupted", file=sys.stderr)
+        return
     if not isinstance(error, Exception):
         sys.__excepthook__(kind, error, trace)
         return

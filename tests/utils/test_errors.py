@@ -52,6 +52,13 @@ def test_an_error_of_the_package_is_one_line(last_words):
     assert last_words(wrong_names) == [WRONG_NAMES]
 
 
+def test_ctrl_c_is_one_line(last_words):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    assert last_words(interrupt) == ["interrupted"]
+
+
 def test_an_error_of_the_file_system_names_the_file(last_words):
     assert last_words(lambda: Path("no/such/file").read_text()) == ["error: no/such/file: No such file or directory"]
 
