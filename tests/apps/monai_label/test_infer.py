@@ -8,16 +8,21 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, STEP, WIDTH, box, draw, truth
 from blob_scene import infer, mask, overlap
 from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
 
+from endofm_monai.apps.monai_label.lib.infers import write_mask
+from endofm_monai.apps.monai_label.lib.requests import InferRequest
+from endofm_monai.formats.masks import draw_polygon
 from endofm_monai.inferers import load_predictor
 
 
@@ -124,6 +129,17 @@ def test_polygon_has_the_corners_of_the_mask_and_goes_to_qupath(client):
     np.testing.assert_allclose([*points.min(0), *points.max(0)], box(4), atol=3)
     asap = infer(client, SEGMENTATION, "image", "case_0004", output="asap")
     assert b"<Coordinate " in asap.content
+
+
+def test_polygons_are_the_mask_also_at_the_edge_of_the_frame():
+    disk = np.hypot(*np.mgrid[-10 : HEIGHT - 10, -8 : WIDTH - 8]) < 30
+    disk[-20:, -9:] = True
+    answer = {"mask": torch.from_numpy(disk[None].astype(np.uint8))}
+    _, result = write_mask(SimpleNamespace(labels={"polyp": 1}), answer, InferRequest(image="case"))
+    (element,) = result["annotations"][0]["annotation"]["elements"]
+    drawn = [draw_polygon(np.ravel(points), HEIGHT, WIDTH) for points in element["contours"]]
+    assert len(drawn) == 2
+    assert overlap(np.any(drawn, axis=0), disk) > 0.99
 
 
 @pytest.mark.parametrize(("image", "params"), [("case_0004", {}), ("case_0005", {}), ("case", {"frame": 5})])

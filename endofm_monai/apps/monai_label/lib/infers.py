@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
-from monailabel.transform.post import FindContoursd
 from monailabel.transform.writer import PolygonWriter
+from monailabel.utils.others.label_colors import get_color
 from PIL import Image
 
 from endofm_monai.apps.monai_label.lib.clips import find_clip
 from endofm_monai.apps.monai_label.lib.requests import InferRequest, parse
 from endofm_monai.data import ClipReadError, open_clip
+from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers import Answer, Bundle, Predictor
 from endofm_monai.weights import WeightsError
 
@@ -99,9 +100,15 @@ def write_mask(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[str
     ``output`` in a request asks for another file: ``"dsa"`` (JSON) or ``"asap"`` (XML, for QuPath).
     """
     mask = answer["mask"][0].numpy()
-    nothing: dict[str, Any] = {"annotation": {"elements": []}}
-    data = {**asked.model_dump(), "result": nothing, "pred": mask.T}  # MONAI Label counts x first
-    data = FindContoursd("pred", labels=bundle.labels, min_poly_area=16)(data)
+    elements = []
+    for name, number in bundle.labels.items():
+        outlines = mask_polygons(mask == number, tolerance=0.5, min_area=16) if number else []
+        if outlines:
+            elements.append({"label": name, "contours": [list(zip(o[::2], o[1::2], strict=True)) for o in outlines]})
+    annotation: dict[str, Any] = {"elements": elements}
+    if elements:
+        annotation["labels"] = {element["label"]: get_color(element["label"], None) for element in elements}
+    data = {**asked.model_dump(), "result": {"annotation": annotation}}
     file, result = PolygonWriter("pred")(data)
     if file is None:
         handle, file = tempfile.mkstemp(".png")
