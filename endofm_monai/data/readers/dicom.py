@@ -16,8 +16,11 @@ import pydicom
 from PIL import Image
 from pydicom.datadict import keyword_for_tag
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
-from pydicom.pixels import apply_color_lut, apply_voi, as_pixel_options, get_decoder
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, as_pixel_options, get_decoder
 from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -33,6 +36,7 @@ __all__ = ["DicomReader", "open_dicom"]
 _COLORS = "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"
 _BEGINNINGS = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "  # of a JPEG, JPEG 2000 or JP2 frame
 _RATES = "CineRate", "FrameTime", "FrameTimeVector", "RecommendedDisplayFrameRate"
+_MAX_RATE = 1e4  # frames a second; high-speed cameras give less, and seconds in the place of milliseconds more
 _GROUPS = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 _GRAY_LEVELS = "PixelValueTransformationSequence", "FrameVOILUTSequence"  # in a group
 
@@ -41,11 +45,15 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
     """Open a DICOM file: one that holds a video stream (MPEG-2, H.264, H.265) as a video, any other frame by frame."""
     path = os.fspath(path)
     with clip_read_errors(path, "is not a readable DICOM image"), open(path, "rb") as file:
-        header = pydicom.dcmread(file, stop_before_pixels=True)
-        syntax = header.file_meta.TransferSyntaxUID
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some files lack their beginning
+        implicit, little = header.original_encoding
+        plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        syntax = header.file_meta.setdefault("TransferSyntaxUID", plain).value
         if syntax.is_deflated:
             raise ClipReadError(f"{path}: is packed as a whole ({syntax.name}); store it in another transfer syntax")
         kind, length = _begin_pixels(file, header)
+        if length == 0xFFFFFFFF and not syntax.is_encapsulated:
+            raise ValueError(f"it states {syntax.name}, or nothing, but its pixels are compressed")
         if syntax not in MPEGTransferSyntaxes:
             return DicomReader(path, header, kind, file.tell(), length, fps=fps)
         stream = get_frame(file, 0, number_of_frames=1)
@@ -82,7 +90,7 @@ def stated_rate(header: pydicom.Dataset) -> tuple[float | None, list[float]]:
                 steps = [value / 1000 for value in values[1:]]
                 values = [sum(values[1:]) / len(steps)]
             rate = values[0] if name.endswith("Rate") else 1000 / values[0]
-            if 0 < rate < math.inf:
+            if 0 < rate < _MAX_RATE:
                 return rate, steps
     return None, []
 
@@ -260,6 +268,9 @@ class DicomReader(ClipReader):
         low = -(2.0 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0.0
         low, high = sorted(end * slope + intercept for end in (low, low + 2.0**header.BitsStored - 1))
         values = frame * slope + intercept
+        if tables := header.get("ModalityLUTSequence"):
+            values = apply_modality_lut(frame, header)
+            low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1
         if tables := header.get("VOILUTSequence"):
             values = apply_voi(values.round().astype(np.int64), header)
             low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1

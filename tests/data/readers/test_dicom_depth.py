@@ -105,10 +105,11 @@ def test_a_range_of_each_frame_and_of_all(tmp_path: Path) -> None:
         assert np.abs(frame - 255 * windowed(2.0 * LEVELS - 1000, center, 900)).max() <= 0.51
 
 
-def test_a_table_of_gray_levels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_a_table_of_gray_levels(tmp_path: Path, kind: str) -> None:
     table = pydicom.Dataset()
     table.LUTDescriptor, table.LUTData = [4096, 0, 16], (65535 - np.arange(4096) * 16).astype("<u2").tobytes()
-    tags = {"BitsAllocated": 16, "BitsStored": 12, "NumberOfFrames": 1, "VOILUTSequence": [table]}
+    tags = {"BitsAllocated": 16, "BitsStored": 12, "NumberOfFrames": 1, kind: [table]}
     with open_dicom(write_dicom(tmp_path / "table.dcm", LEVELS.tobytes(), **tags)) as reader:
         frame = reader.read([0])[0, 0].numpy()
     assert np.abs(frame.ravel() - (65535 - 16.0 * LEVELS) / 65535 * 255).max() <= 0.51
@@ -134,6 +135,28 @@ def test_8_of_16_bits_are_kept(tmp_path: Path) -> None:
 def test_pixels_are_square_where_no_ratio_is_told(tmp_path: Path, sides: Any, aspect: float) -> None:
     path = write_dicom(tmp_path / "ratio.dcm", bytes(5 * 16 * 24), PixelAspectRatio=sides)
     assert open_dicom(path).probe().pixel_aspect == aspect
+
+
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_files_without_their_beginning_are_read(tmp_path: Path, syntax: uid.UID) -> None:
+    pixels = np.arange(5 * 16 * 24, dtype=np.uint8)
+    data = write_dicom(tmp_path / "whole.dcm", pixels.tobytes(), syntax).read_bytes()
+    for name, start in (("preamble.dcm", 132), ("meta.dcm", 144 + int.from_bytes(data[140:144], "little"))):
+        (tmp_path / name).write_bytes(data[start:])
+        np.testing.assert_array_equal(open_dicom(tmp_path / name).read([4])[0, 0].ravel(), pixels[-16 * 24 :])
+
+
+def test_compressed_pixels_of_no_syntax_are_no_pixels(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "some.dcm", encapsulate([bytes(16 * 24)] * 5), uid.JPEGBaseline8Bit)
+    data = path.read_bytes()
+    path.write_bytes(data[144 + int.from_bytes(data[140:144], "little") :])
+    with pytest.raises(ClipReadError, match=rf"^{path}: is not a readable DICOM image .* pixels are compressed"):
+        open_dicom(path)
+
+
+def test_seconds_in_the_place_of_milliseconds_are_no_rate(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "some.dcm", bytes(5 * 16 * 24), FrameTime="0.04", RecommendedDisplayFrameRate=25)
+    assert open_dicom(path).probe().fps == 25
 
 
 def test_a_file_that_is_packed_as_a_whole_is_named(tmp_path: Path) -> None:
