@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from endofm_monai.preparation import move_paths, run_from_command_line, write_lists
 from endofm_monai.utils import read_json
 
@@ -33,10 +35,14 @@ def merge_datalists(
     Returns:
         the path of the list.
     """
-    weights = dict.fromkeys(folders, 1.0)
+    if not folders:
+        raise ValueError("folders: expected one or more that a `prepare.py` made, found none")
+    if not isinstance(weight or {}, dict):
+        raise ValueError(f"weight: expected numbers by folder, as '{{\"DIR\": 0.5}}', found {weight!r}")
+    sections, weights = ensure_tuple(sections), dict.fromkeys(folders, 1.0)
     for name, value in (weight or {}).items():
         named = [folder for folder in folders if name in (folder, Path(folder).name)]
-        if len(named) != 1 or not value > 0:
+        if len(named) != 1 or not (isinstance(value, (int, float)) and value > 0):
             names = ", ".join(folders)
             raise ValueError(f"weight: expected a positive number for one of {names}, found {name}: {value}")
         weights[named[0]] = float(value)

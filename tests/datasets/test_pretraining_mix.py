@@ -50,6 +50,7 @@ def test_the_training_parts_are_merged(merge):
         *({"source": "large", "image": [f"large/{n}_0.png", f"large/{n}_1.png"]} for n in range(4)),
         *({"source": "small", "image": [f"small/{n}_0.png", f"small/{n}_1.png"]} for n in range(2)),
     ]
+    assert merge(sections="training") == merged
     assert merge(keep_labels=True)["training"][0]["label"] == 1
     assert len(merge(sections=("training", "test"))["training"]) == 8
     labelled = merge(sections=("training", "test"), keep_labels=True)
@@ -83,12 +84,19 @@ def test_weights_reach_the_sampler_and_drop_no_clip(merge, sets, tmp_path):
     assert seen == {0: 1, 1: 1, 2: 1, 3: 1, 4: 4, 5: 4}
 
 
-@pytest.mark.parametrize("weight", [{"elsewhere": 1}, {"small": 0}, {"small": -1}])
+@pytest.mark.parametrize("weight", [{"elsewhere": 1}, {"small": 0}, {"small": -1}, {"small": "1"}])
 def test_a_weight_of_no_folder_or_that_cannot_be(merge, weight):
     with pytest.raises(ValueError, match=r"weight: expected a positive number for one of .*small, found"):
         merge(weight=weight)
 
 
-def test_nothing_to_merge(merge):
+def test_weights_of_no_folders(merge):
+    with pytest.raises(ValueError, match=r"weight: expected numbers by folder, as .*, found 0\.5"):
+        merge(weight=0.5)
+
+
+def test_nothing_to_merge(merge, script):
+    with pytest.raises(ValueError, match="folders: expected one or more"):
+        script("pretraining_mix.py").merge_datalists(output="none.json")
     with pytest.raises(ValueError, match="no clips in validation"):
         merge(sections=("validation",))

@@ -16,6 +16,10 @@ from endofm_monai.utils import read_json, sha256, write_json
 _, has_hub = optional_import("huggingface_hub")
 
 LISTING = "model_info.json"
+FURTHER = {  # arguments of a push, of MONAI and of the hub
+    *("token", "tag_as_latest_version", "commit_message", "commit_description", "create_pr", "revision"),
+    *("allow_patterns", "ignore_patterns", "delete_patterns"),
+}
 
 
 def write_large_files(folder: Path, weights_url: str | None = None) -> None:
@@ -90,9 +94,12 @@ def push_bundle(
         repo: ``"user/name"`` or ``"organization/name"``; it is made if it is not there.
         dry_run: only tell what would go; nothing is written or sent, and no token is needed.
         private: whether a new repository is private.
-        arguments: further arguments of MONAI's function, e.g. ``token`` or ``tag_as_latest_version``.
+        arguments: further arguments of MONAI's function, those in ``FURTHER``, e.g. ``token``.
     """
     folder = Path(folder).resolve()
+    if unknown := sorted(arguments.keys() - FURTHER):  # perhaps a misspelt `dry_run`
+        known = ", ".join(sorted({"dry_run", "private", *FURTHER}))
+        raise ValueError(f"`{unknown[0]}`: a push has no such argument, only {known}; nothing was sent.")
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise ValueError(f"`repo` must be 'owner/name', but got {repo!r}.")
     check_large_files(folder)

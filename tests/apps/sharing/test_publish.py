@@ -128,6 +128,11 @@ def test_wrong_arguments_are_named_before_anything_is_sent(shared, tmp_path, mon
         push_bundle(shared / "out" / "endofm_pretraining", "name")
     with pytest.raises(FileNotFoundError, match=r"large_files.yml: is missing"):
         push_bundle(tmp_path, "someone/name")
+    monkeypatch.setattr(publish, "push_to_hf_hub", lambda **_: pytest.fail("something was sent"))
+    with pytest.raises(
+        ValueError, match="`dry_runn`: a push has no such argument, only .*dry_run, .*; nothing was sent"
+    ):
+        push_bundle(shared / "out" / "endofm_pretraining", "someone/name", dry_runn=True)
     monkeypatch.setattr(publish, "has_hub", False)
     with pytest.raises(RuntimeError, match="huggingface_hub: install it"):
         push_bundle(shared / "out" / "endofm_pretraining", "someone/name")
