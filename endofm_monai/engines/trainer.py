@@ -22,6 +22,7 @@ from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks import DividedSpaceTimeBlock
 from endofm_monai.networks.nets.frame_vit import FrameBlock
 from endofm_monai.transforms import RandAugmentViewsd
+from endofm_monai.transforms.joined_views import augment_batch
 from endofm_monai.utils import multiplies_faster, name_memory_errors
 
 logger = logging.getLogger(__name__)
@@ -260,10 +261,7 @@ class PrepareViews(PrepareBatch):
         images = batchdata[CommonKeys.IMAGE]
         if images and images[0].ndim == 4:
             clips = [clip.to(device=device, non_blocking=non_blocking) for clip in images]
-            (key,) = self.augment.keys
-            items = zip(clips, batchdata["seed"], strict=True)
-            made = [self.augment({key: clip, "seed": seed})[key] for clip, seed in items]
-            images = [torch.stack(views) for views in zip(*made, strict=True)]
+            images = augment_batch(self.augment.transform, clips, batchdata["seed"])
         elif not images:
             plan = self.augment.transform.views
             images = [torch.empty(0, 3, view.frames, view.size, view.size) for view in plan]

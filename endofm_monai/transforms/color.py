@@ -3,6 +3,7 @@
 
 import math
 
+import numpy as np
 import torch
 from monai.transforms import Transform
 from torchvision.transforms.v2 import functional as TF
@@ -45,13 +46,15 @@ def blur_clip(clip: torch.Tensor, sigma: float) -> torch.Tensor:
     Rows and columns are blurred by one matrix product each: on a CPU several times faster than a depthwise
     convolution. At the border the weights inside the frame are normalized.
     """
+    rows, columns = (torch.arange(size, dtype=clip.dtype, device=clip.device) for size in clip.shape[-2:])
+    return blur_weights(rows, sigma) @ clip @ blur_weights(columns, sigma).T
 
-    def weights(size: int) -> torch.Tensor:
-        position = torch.arange(size, dtype=clip.dtype, device=clip.device)
-        exponent = -((position[:, None] - position) / sigma).square() / 2
-        return torch.softmax(exponent.masked_fill(exponent < -8, -math.inf), dim=1)
 
-    return weights(clip.shape[-2]) @ clip @ weights(clip.shape[-1]).T
+def blur_weights(centers: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
+    """Weights ``(..., S, S)`` of a row of S pixels in each of S blurred ones, which lie at ``centers`` ``(..., S)``."""
+    position = torch.arange(centers.shape[-1], dtype=centers.dtype, device=centers.device)
+    exponent = -((centers.unsqueeze(-1) - position) / sigma).square() / 2
+    return torch.softmax(exponent.masked_fill(exponent < -8, -math.inf), dim=-1)
 
 
 class NormalizeClip(Transform):
@@ -107,6 +110,22 @@ class RandColorJitterClip(RandClipTransform):
         super().randomize(data)
         names = self.R.permutation([name for name, strength in self.strengths.items() if strength > 0])
         self.changes = [(name, self.R.uniform(-self.strengths[name], self.strengths[name])) for name in names]
+
+    def matrices(self) -> tuple[np.ndarray, np.ndarray]:
+        """What was drawn as products: of a pixel's channels, and of the mean pixel of its frame; each ``(3, 3)``.
+
+        Their sum, clipped, is the new pixel. There are none for a hue.
+        """
+        gray = np.tile(self.luma, (3, 1))
+        pixel, mean = np.eye(3), np.zeros((3, 3))
+        for name, change in self.changes if self._do_transform else []:
+            kept = 1 + change
+            if name == "contrast":
+                pixel, mean = kept * pixel, kept * mean - change * gray @ (pixel + mean)
+            else:
+                step = kept * np.eye(3) - (change * gray if name == "saturation" else 0)
+                pixel, mean = step @ pixel, step @ mean
+        return pixel, mean
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Change the colors."""

@@ -56,8 +56,12 @@ def resize_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
     Shrinking is antialiased, because specular highlights and vessels flicker otherwise, and the overshoot of the
     bicubic kernel is clipped to ``[0, 1]``.
     """
-    resized = F.interpolate(to_float(clip), (size, size), mode="bicubic", align_corners=False, antialias=True)
-    return resized.clamp_(0, 1)
+    return interpolate_to_square(to_float(clip), size).clamp_(0, 1)
+
+
+def interpolate_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
+    """The same for a floating-point clip of any range, and without clipping."""
+    return F.interpolate(clip, (size, size), mode="bicubic", align_corners=False, antialias=True)
 
 
 def draw_box(

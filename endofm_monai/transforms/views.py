@@ -169,6 +169,7 @@ class RandAugmentViews(Randomizable, Transform):
         std: tuple[float, float, float] = PRETRAINING_STD,
     ) -> None:
         self.views = views
+        self.hue = hue
         self.normalize = NormalizeClip(mean, std)
         self.transforms = []
         for number, view in enumerate(views):
@@ -197,14 +198,18 @@ class RandAugmentViews(Randomizable, Transform):
 
         They are floating point (float32 for uint8) and on the same device.
         """
-        frames = [view.frames for view in self.views]
-        if clip.shape[1] != sum(frames):
-            raise ValueError(f"`clip` must hold {sum(frames)} frames, those of the views, found {clip.shape[1]}.")
-        views = list(convert_to_tensor(clip, track_meta=False).split(frames, dim=1))
+        views = self.split(clip)
         for number, transforms in enumerate(self.transforms):
             for transform in transforms:
                 views[number] = transform(views[number])
         return [self.normalize(view) for view in views]
+
+    def split(self, clip: torch.Tensor) -> list[torch.Tensor]:
+        """The frames of each view, unchanged."""
+        frames = [view.frames for view in self.views]
+        if clip.shape[1] != sum(frames):
+            raise ValueError(f"`clip` must hold {sum(frames)} frames, those of the views, found {clip.shape[1]}.")
+        return list(convert_to_tensor(clip, track_meta=False).split(frames, dim=1))
 
 
 class RandAugmentViewsd(RandClipTransformd):

@@ -5,6 +5,7 @@
 
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Literal
 from unittest.mock import patch
@@ -28,7 +29,8 @@ from endofm_monai.networks.blocks import packed_clips
 from endofm_monai.networks.blocks.divided_space_time import SelfAttention
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import CosineSchedule, weight_decay_groups
-from endofm_monai.transforms import ViewPlan
+from endofm_monai.transforms import RandAugmentViews, ViewPlan
+from endofm_monai.transforms.joined_views import augment_batch
 
 FRAMES = (8, 16, 2, 2, 4, 4, 8, 8, 16, 16)  # of the ten views, of which the first two are global
 WITHOUT_KERNEL = {"_unsafe_view", "alias", "detach", "empty", "empty_like", "lift_fresh", "new_empty"}
@@ -181,6 +183,23 @@ def make_trainer(
         compile=backend is not None,
         compile_kwargs={"backend": backend, "fullgraph": True},
     )
+
+
+def augmentation(clips: int = 8) -> dict[str, int]:
+    """Kernels that make the ten views of a batch of clips: clip by clip, as in workers, and as a GPU makes them."""
+    augment, frames = RandAugmentViews(ViewPlan()), torch.zeros(3, sum(FRAMES), 64, 80, dtype=torch.uint8)
+    acts: dict[str, Callable[[], object]] = {
+        "clip by clip": lambda: [augment.set_random_state(seed)(frames) for seed in range(clips)],
+        "joined": lambda: augment_batch(augment, [frames] * clips, range(clips)),
+    }
+    counts = {}
+    for name, act in acts.items():
+        counter = LaunchCounter()
+        counter.phase = "views"
+        with counter:
+            act()
+        counts[name] = counter.kernels["views"]
+    return counts
 
 
 class AllocationCounter(TorchDispatchMode):

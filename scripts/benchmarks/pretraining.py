@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 import torch
-from benchmarks.launches import allocation, launches
+from benchmarks.launches import allocation, augmentation, launches
 from benchmarks.measure import (
     BUNDLES,
     moving_texture,
@@ -31,7 +31,7 @@ from endofm_monai.optimizers import weight_decay_groups
 from endofm_monai.transforms import LoadClipd, RandAugmentViews, ViewPlan
 from endofm_monai.utils import read_json
 
-__all__ = ["allocation", "dropping", "forward", "launches", "learning", "reading", "startup", "step"]
+__all__ = ["allocation", "augmentation", "dropping", "forward", "launches", "learning", "reading", "startup", "step"]
 
 SETTINGS = {
     "fp32": (torch.float32, False),

@@ -36,6 +36,12 @@ def test_a_step_launches_few_kernels_and_hardly_waits(launches):
     assert deeper["all"] - found["kernels"]["all"] <= 105  # of a block
 
 
+def test_views_of_a_batch_are_made_by_few_kernels(benchmark):
+    four, eight = (benchmark.augmentation(clips)["joined"] for clips in (4, 8))
+    assert eight - four <= 4 * 10 * 3  # the crop of a view: as numbers with a point, resized
+    assert four <= 4 * 10 * 3 + 60
+
+
 def test_a_compiled_step_is_two_graphs_whatever_schedules_say(launches):
     """The networks, the loss, and the loss again once its temperature has changed; none has a break."""
     assert launches(depth=1, backend="eager") == {"graphs": 3, "later_graphs": 0, "breaks": 0, "kernels": []}
