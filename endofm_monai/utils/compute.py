@@ -37,6 +37,6 @@ def multiplies_faster(dtype: torch.dtype, device: str) -> bool:
     ratio = min(seconds[torch.float32]) / min(seconds[dtype])
     name = str(dtype).removeprefix("torch.")
     chosen = name if ratio > CLEARLY else "float32"
-    factor = f"{ratio:.2f} times as fast in {name} as in float32"
+    factor = f"{ratio:.2g} times as fast in {name} as in float32"
     logger.info(f"This CPU multiplies {factor}: networks compute best in {chosen}.")
     return chosen == name
