@@ -228,7 +228,7 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
 def _frame_size(size: Element | None, images: list[Element]) -> tuple[int, int]:
     sizes = {(image.attrib["width"], image.attrib["height"]) for image in images if "width" in image.attrib}
     if size is not None:
-        sizes = {(size.findtext("width", ""), size.findtext("height", ""))}
+        sizes.add((size.findtext("width", ""), size.findtext("height", "")))
     if len(sizes) != 1:
         raise ValueError(f"must have frames of one size, found {sorted(sizes)}")
     width, height = map(int, *sizes)

@@ -213,6 +213,14 @@ def test_a_job_is_named_by_its_file(tmp_path, video_task):
     assert job.tracks == video_task.tracks
 
 
+def test_the_sizes_of_images_count_beside_that_of_the_task(tmp_path):
+    size = "<original_size><width>384</width><height>288</height></original_size>"
+    text = IMAGES.replace("</task>", f"{size}</task>")
+    assert read(tmp_path, text).width == 384
+    with pytest.raises(ValueError, match=r"must have frames of one size, found .*'384', '288'.*'768', '576'"):
+        read(tmp_path, text.replace('2.png" width="384" height="288"', '2.png" width="768" height="576"'))
+
+
 def test_a_job_of_images_is_a_part_of_the_task(tmp_path, caplog):
     text = IMAGES.replace("task>", "job>").replace("<size>3<", "<size>2</size><start_frame>7</start_frame><size>2<")
     job = read(tmp_path, text.replace('id="0"', 'id="7"').replace('id="2"', 'id="8"'))
