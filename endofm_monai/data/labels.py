@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
-from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, clip_images
+from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, clip_images, is_hidden
 from endofm_monai.data.readers.opener import list_files
 from endofm_monai.utils import as_class_names
 
@@ -171,7 +171,7 @@ def _from_folders(dataset_dir: Path, section: str, class_names: Sequence[str]) -
     folder = dataset_dir / section
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: is no folder; without `datalist` it must hold one folder a class.")
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     if strange := sorted(set(found) - set(class_names)):
         raise ValueError(f"{folder / strange[0]}: is none of `class_names` {list(class_names)}.")
     items = [

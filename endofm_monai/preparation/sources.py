@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from endofm_monai.data import ClipReadError, find_clips, picture_size
-from endofm_monai.data.readers.base import VIDEO_SUFFIXES, frame_images, has_suffix, natural_key
+from endofm_monai.data.readers.base import VIDEO_SUFFIXES, frame_images, has_suffix, is_hidden, natural_key
 from endofm_monai.utils import read_csv
 
 SECTIONS = ("training", "validation", "test")  # of a datalist
@@ -198,7 +198,7 @@ def video_files(folder: Path) -> list[Path]:
 def subfolders(folder: Path) -> list[str]:
     """List the names of the folders in a folder in natural order, without hidden ones; none where there is none."""
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
+    return sorted((name for name in names if not is_hidden(name)), key=natural_key)
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:

@@ -32,6 +32,9 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 CLIP_SUFFIXES = VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
+# Folders of systems beside the users' own: wastebaskets, thumbnails, what is found again.
+_SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information")
+
 
 class ClipReadError(ValueError):
     """A clip, or a frame of it, cannot be read. The message is one line and starts with the clip's path."""
@@ -185,6 +188,11 @@ class FrameRangeReader(ClipReader):
 def has_suffix(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> bool:
     """Say whether a file name ends in one of ``suffixes``, in upper or lower case."""
     return os.fspath(path).lower().endswith(suffixes)
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a file or folder of this name is hidden from users, or made by a system for itself."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def frame_images(folder: str | os.PathLike[str]) -> list[Path]:

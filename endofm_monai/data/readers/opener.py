@@ -28,6 +28,7 @@ from endofm_monai.data.readers.base import (
     clip_read_errors,
     frame_images,
     has_suffix,
+    is_hidden,
     natural_key,
     split_frames,
 )
@@ -88,7 +89,7 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
     A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
     video are taken for thumbnails); where the first image holds several, as TIFF stacks do, each is a clip of its own.
     DICOM files are often named by a number: a file without a suffix of letters is one if it begins as such. Hidden
-    files and folders are left out, and links to folders are not followed. The order is natural.
+    files and folders, and wastebaskets, are left out, and links to folders are not followed. The order is natural.
     """
     clips: list[Path] = []
     unused: list[str] = []
@@ -121,7 +122,7 @@ def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
         raise error
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         yield parent, [name for name in names if not name.startswith(".")]
 
 

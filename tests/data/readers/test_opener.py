@@ -141,6 +141,8 @@ def test_clips_below_a_folder(tmp_path: Path) -> None:
 
 def test_files_below_a_folder_without_hidden_ones(tmp_path: Path) -> None:
     make(tmp_path, "b/2.png", "b/.thumbs/1.png", ".ipynb_checkpoints/3.png", "a.png", ".4.png")
+    make(tmp_path, "$RECYCLE.BIN/$R1.png", "#recycle/1.png", "b/@eaDir/2.png/SYNO_THUMB.png", "__MACOSX/b/2.png")
+    assert find_clips(tmp_path) == [tmp_path, tmp_path / "b"]
     assert list_files(tmp_path, (".png",)) == [tmp_path / "a.png", tmp_path / "b" / "2.png"]
 
 
