@@ -296,13 +296,14 @@ def test_a_real_run_of_a_bundle_is_measured(scripts, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "run_bundle", in_this_process)
     settings = {**TRIAL_TRAINING["endofm_polyp_classification"], "dataset_dir": str(datalist.parent), "epochs": 2}
     task = {**PROBE, "settings": settings, "evaluation": {"num_windows": 1, "bootstrap_resamples": 2}}
-    content = {"output": str(tmp_path / "out"), "starts": {"random": None}, "tasks": {"polyps": task}}
+    out = tmp_path / "out #1"
+    content = {"output": str(out), "starts": {"random": None}, "tasks": {"polyps": task}}
     compare.compare(write(content, tmp_path))
-    (result,) = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (result,) = json.loads((out / "comparison.json").read_text())
     assert 0 <= result["value"] <= 1
     assert 0 < result["trained_parameters"] < result["parameters"] / 2
     assert result["seconds_per_step"] > 0
-    assert not (tmp_path / "out" / "runs" / "polyps" / "1.0" / "random" / "seed0" / "models" / "checkpoint.pt").exists()
+    assert not (out / "runs" / "polyps" / "1.0" / "random" / "seed0" / "models" / "checkpoint.pt").exists()
 
 
 def test_what_ends_badly_is_told_by_its_last_line(scripts, tmp_path):

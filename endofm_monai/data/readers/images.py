@@ -16,6 +16,7 @@ from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, 
 __all__ = ["FramesReader", "open_picture", "picture_pages", "picture_size"]
 
 _PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
+_MAX_ASPECT = 4.0  # of a pixel; other resolutions are made up
 _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
 
 
@@ -75,6 +76,20 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     """Give the width and height of a picture as it is shown."""
     with open_picture(path) as image:
         return as_shown(image).size
+
+
+def pixel_aspect(image: Image.Image) -> float:
+    """Give width by height of a pixel as it is shown, by the resolution that the file states for each direction.
+
+    FFmpeg so writes the frames of a recording whose pixels are not square.
+    """
+    across, down = map(float, image.info.get("dpi") or (1, 1))  # pixels per length
+    if image.info.get("jfif_unit") == 0 or "aspect" in image.info:  # of PNG, too, FFmpeg has it as a ratio of lengths
+        down, across = map(float, image.info.get("aspect") or image.info["jfif_density"])
+    if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # a quarter turn
+        across, down = down, across
+    is_likely = across > 0 and 1 / _MAX_ASPECT <= down / across <= _MAX_ASPECT
+    return down / across if is_likely else 1.0
 
 
 def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
@@ -137,8 +152,10 @@ class FramesReader(ClipReader):
                 frames = len(self._pages)
                 fps = 1000 * frames / sum(shown) if frames > 1 and sum(shown) > 0 else fps
                 self._steps = [time / 1000 for time in shown[:-1]]
+            image.seek(self._pages[0])
+            aspect = pixel_aspect(image)  # first: a TIFF that is loaded no longer tells how it was turned
             height, width = rgb_pixels(image, self._pages[0]).shape[:2]
-        return ClipInfo(frames, fps, height, width, duration=frames / fps)
+        return ClipInfo(frames, fps, height, width, duration=frames / fps, pixel_aspect=aspect)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         info = self.probe()
