@@ -23,6 +23,7 @@ from endofm_monai.metrics import classification_scores, detection_report
 from endofm_monai.metrics.segmentation import SCORES as FRAME_SCORES
 from endofm_monai.preparation import claim_settings
 from endofm_monai.utils import check_settings, read_json, sha256, write_json
+from endofm_monai.utils.settings import literal_texts
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
     "classification": ("f1", "metrics.json", "video/scores", "{}/value", "video/scores/{}/interval"),
@@ -139,7 +140,8 @@ class Run:
     def _config_files(self, kind: str, configs: Sequence[str], more: dict[str, Any]) -> list[str]:
         folders = {"ckpt_dir": str(self.folder / "models"), "output_dir": str(self.folder / kind)}
         own = self.folder / f"{kind}.json"
-        write_json(own, {"bundle_root": str(self.bundle), **self.settings, **folders, **more, "resume": True})
+        settings = {"bundle_root": str(self.bundle), **self.settings, **folders, **more, "resume": True}
+        write_json(own, literal_texts(settings))
         return [*(str(self.bundle / "configs" / f"{name}.json") for name in configs), str(own)]
 
 

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image
 
 from endofm_monai.data import ClipReadError, FramesReader, open_clip, picture_size
 from tests.support.pictures import write_gray_tiff, write_pages, write_turned
@@ -33,6 +35,29 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
     clip = reader.read([11, 2, 2])
     assert clip.shape == (3, 3, 5, 7)
     np.testing.assert_array_equal(clip.permute(1, 2, 3, 0), PIXELS[[11, 2, 2]])
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("mjpeg", "yuvj420p"), ("png", "rgb24"), ("tiff", "rgb24")])
+def test_pixels_have_the_shape_that_ffmpeg_states(tmp_path: Path, codec: str, pix_fmt: str) -> None:
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 32, 16, pix_fmt, Fraction(1, 25)
+    encoder.sample_aspect_ratio = Fraction(64, 45)
+    path = tmp_path / {"mjpeg": "1.jpg", "png": "1.png", "tiff": "1.tif"}[codec]
+    path.write_bytes(b"".join(map(bytes, encoder.encode(av.VideoFrame(32, 16, pix_fmt)) + encoder.encode())))
+    assert open_clip(path).probe().pixel_aspect == pytest.approx(64 / 45)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize(
+    ("resolution", "turn", "aspect"), [((72, 144), 1, 2), ((72, 144), 6, 0.5), ((1, 300), 1, 1), ((96, 96), 1, 1)]
+)
+def test_pixels_have_the_shape_of_the_resolutions(
+    tmp_path: Path, suffix: str, resolution: tuple[int, int], turn: int, aspect: float
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    Image.fromarray(PIXELS[0]).save(tmp_path / f"1.{suffix}", dpi=resolution, exif=exif)
+    assert open_clip(tmp_path / f"1.{suffix}").probe().pixel_aspect == pytest.approx(aspect, rel=0.01)
 
 
 def test_list_keeps_its_order(tmp_path: Path) -> None:
