@@ -142,6 +142,10 @@ class FramesReader(ClipReader):
         self._fps = fps
         if not self._files:
             raise ClipReadError(f"{self.path}: holds no frame images")
+        names: dict[str, Path] = {}
+        for file in self._files:
+            if (other := names.setdefault(os.path.splitext(file)[0], file)) != file:
+                raise ClipReadError(f"{file}: has the name of {other.name}: a mask beside its image, or a frame twice")
 
     def _probe(self) -> ClipInfo:
         frames, fps = len(self._files), self._fps

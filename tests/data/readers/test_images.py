@@ -60,6 +60,13 @@ def test_pixels_have_the_shape_of_the_resolutions(
     assert open_clip(tmp_path / f"1.{suffix}").probe().pixel_aspect == pytest.approx(aspect, rel=0.01)
 
 
+def test_two_pictures_of_one_name_are_not_two_frames(tmp_path: Path) -> None:
+    write_frames(tmp_path / "clip")
+    Image.fromarray(PIXELS[3]).save(tmp_path / "clip" / "frame3.jpg")
+    with pytest.raises(ClipReadError, match=r"frame3\.png: has the name of frame3\.jpg: a mask beside its image"):
+        open_clip(tmp_path / "clip")
+
+
 def test_list_keeps_its_order(tmp_path: Path) -> None:
     files = write_frames(tmp_path / "clip")
     clip = FramesReader([files[3], str(files[1])]).read([0, 1])
