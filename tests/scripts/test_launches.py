@@ -27,13 +27,13 @@ def launches(benchmark):
 
 def test_a_step_launches_few_kernels_and_hardly_waits(launches):
     found = launches()
-    assert found["kernels"]["all"] <= 1750
+    assert found["kernels"]["all"] <= 1700
     assert found["waits"] == {"all": 2, "log": 2}  # the loss is finite; the numbers of the log
     assert launches(depth=1, small=True)["waits"] == found["waits"]
     once = {phase: found["kernels"][phase] for phase in ("loss", "clipping", "optimizer", "EMA")}
     deeper = launches(depth=13)["kernels"]
     assert {phase: deeper[phase] for phase in once} == once
-    assert deeper["all"] - found["kernels"]["all"] <= 105  # of a block
+    assert deeper["all"] - found["kernels"]["all"] <= 100  # of a block
 
 
 def test_views_of_a_batch_are_made_by_few_kernels(benchmark):

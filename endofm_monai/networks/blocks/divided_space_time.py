@@ -68,17 +68,18 @@ class SelfAttention(nn.Module):
         if first_only:
             width, weight, bias = x.shape[2], self.qkv.weight, self.qkv.bias
             query = self.split_heads(F.linear(x[:, :1], weight[:width], bias[:width]), 1)[0]
-            key, value = self.split_heads(F.linear(x, weight[width:], bias[width:]), 2).unbind(0)
+            key, value = self.split_heads(F.linear(x, weight[width:], bias[width:]), 2)
         else:
-            query, key, value = self.split_heads(self.qkv(x), 3).unbind(0)
+            query, key, value = self.split_heads(self.qkv(x), 3)
         if rotation is not None:
             query = query if first_only else turn(query, rotation)
             key = turn(key, rotation)
         return query, key, value
 
-    def split_heads(self, projected: torch.Tensor, parts: int) -> torch.Tensor:
-        """Projections ``(B, L, parts * D)`` as ``(parts, B, heads, L, D / heads)``."""
-        return projected.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    def split_heads(self, projected: torch.Tensor, parts: int) -> list[torch.Tensor]:
+        """The ``parts`` of projections ``(B, L, parts * D)``, each ``(B, heads, L, D / heads)``."""
+        unbound = projected.unflatten(2, (parts, self.num_heads, -1)).unbind(2)  # gradients need no further copy
+        return [part.transpose(1, 2) for part in unbound]
 
     def forward(self, x: torch.Tensor, first_only: bool = False, rotation: torch.Tensor | None = None) -> torch.Tensor:
         """Attend among the tokens ``(B, L, D)`` of each sequence: ``(B, L, D)``, or ``(B, 1, D)`` of the first.

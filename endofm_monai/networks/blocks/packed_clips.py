@@ -174,7 +174,7 @@ class PackedClips:
         rows = self._adapt(block.adapter_pre_attn, rows)
         if block.temporal_norm1 is None or block.temporal_attn is None or block.temporal_fc is None:
             return rows
-        class_tokens, patches = rows.tensor_split([self.clips])
+        class_tokens, patches = rows.split([self.clips, len(rows) - self.clips])
         attended = _attend(block.temporal_attn, block.temporal_norm1(patches), self.in_time)
         attended = self.in_time.drop(block.drop_path, attended)
         return torch.cat([class_tokens, patches + block.temporal_fc(attended)])
@@ -182,7 +182,7 @@ class PackedClips:
     def _adapt(self, adapter: SpatialTemporalAdapter | None, rows: torch.Tensor) -> torch.Tensor:
         if adapter is None:
             return rows
-        class_tokens, patches = rows.tensor_split([self.clips])
+        class_tokens, patches = rows.split([self.clips, len(rows) - self.clips])
         adapted = [adapter(part.unsqueeze(0)).flatten(0, 2) for part in _split(patches, self.in_time.sizes)]
         return torch.cat([class_tokens, *adapted])
 
@@ -197,7 +197,7 @@ def _attend(attention: SelfAttention, rows: torch.Tensor, sequences: Sequences) 
     """Attend among the rows ``(R, D)`` of each sequence."""
     attended = []
     for part, mask in zip(_split(attention.qkv(rows), sequences.joined), sequences.masks, strict=True):
-        query, key, value = attention.split_heads(part, 3).unbind(0)
+        query, key, value = attention.split_heads(part, 3)
         attended.append(attention.weigh(query, key, value, mask).transpose(1, 2).flatten(2).flatten(0, 1))
     return attention.proj(torch.cat(attended) if len(attended) > 1 else attended[0])
 
