@@ -7,7 +7,7 @@ from typing import Any
 from endofm_monai.data import ClipReadError
 from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, read_videos, subfolders
+from endofm_monai.preparation.sources import check_layout, clean_name, read_videos, subfolders
 from endofm_monai.utils import read_text
 
 DATASET = SourceDataset(
@@ -34,6 +34,8 @@ def prepare(source: str, output: str, **options: Any) -> str:
 def read_video(root: Path, name: str) -> SourceVideo:
     """Read ``data/<name>/<index>.png`` with ``<kind>/<name>.txt``."""
     frames = frame_images(root / "data" / name)
+    if strange := [frame for frame in frames if not frame.stem.isdecimal()]:
+        raise ClipReadError(f"{strange[0]}: must be named by the number of its frame, as 000001.png")
     labels = {}
     for kind in ("triplet", "instrument", "verb", "target"):
         path = root / kind / f"{name}.txt"
@@ -41,7 +43,7 @@ def read_video(root: Path, name: str) -> SourceVideo:
         if missing := [frame.name for frame in frames if int(frame.stem) not in present]:
             raise ClipReadError(f"{path}: has no line for {len(missing)} frames, as {missing[0]}")
         labels[kind] = [present[int(frame.stem)] for frame in frames]
-    return SourceVideo(name, frames, fps=1, frame_labels=labels)
+    return SourceVideo(clean_name(name), frames, fps=1, frame_labels=labels)
 
 
 def read_labels(path: Path) -> dict[int, list[int]]:

@@ -4,6 +4,7 @@
 from typing import Any
 
 from endofm_monai.data import find_clips
+from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout, clean_name
 
@@ -28,9 +29,10 @@ def prepare(source: str, output: str, **options: Any) -> str:
     root = check_layout(DATASET.name, source)
     videos = []
     for path in find_clips(root):
-        name = path.relative_to(root).with_suffix("").as_posix()
+        name = (path if path.is_dir() else path.with_suffix("")).relative_to(root).as_posix()
         labels = {label for word, label in CLASSES.items() if word in name.lower()}
-        videos.append(SourceVideo(clean_name(name), path, labels={"label": labels.pop()} if len(labels) == 1 else {}))
+        image = frame_images(path) if path.is_dir() else path
+        videos.append(SourceVideo(clean_name(name), image, labels={"label": labels.pop()} if len(labels) == 1 else {}))
     return prepare_dataset(DATASET, videos, root, output, **options)
 
 

@@ -4,7 +4,8 @@
 from dataclasses import replace
 from typing import Any
 
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data.readers.base import IMAGE_SUFFIXES, natural_key
+from endofm_monai.data.readers.opener import list_files
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout, choose_part, clean_name, split_by_name, video_files
 
@@ -32,8 +33,7 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
         files = [file for kind in ("labeled", "unlabeled") for file in video_files(root / f"{kind}-videos")]
     else:
         top = root / ("labeled-images" if part == "images" else part)
-        folders = sorted(folder for folder in top.rglob("*") if folder.is_dir())
-        files = [image for folder in folders for image in frame_images(folder)]
+        files = sorted(list_files(top, IMAGE_SUFFIXES), key=lambda file: (file.parent, natural_key(file.name)))
     names = {file: file.relative_to(root).with_suffix("").as_posix() for file in files}
     # A labeled file lies in tract/kind of finding/finding.
     finding = {file: file.parent.name.lower() for file in files if not names[file].startswith("unlabeled")}

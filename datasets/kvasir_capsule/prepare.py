@@ -6,7 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data.readers.base import IMAGE_SUFFIXES, natural_key
+from endofm_monai.data.readers.opener import list_files
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import (
     check_layout,
@@ -51,15 +52,24 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
     else:
         boxes = read_boxes(root / "metadata.csv") if (root / "metadata.csv").exists() else None
         classes = [root / "labelled_images" / name for name in subfolders(root / "labelled_images")]
-        videos = [read_image(image, class_of(folder), boxes) for folder in classes for image in frame_images(folder)]
+        videos = [read_image(image, folder, boxes) for folder in classes for image in frames_below(folder)]
     return prepare_dataset(dataset, videos, root, output, **options)
 
 
-def read_image(image: Path, label: int, boxes: dict[str, list[list[int]]] | None) -> SourceVideo:
+def frames_below(folder: Path) -> list[Path]:
+    """List the frames of a class, also those of an archive that was unpacked one folder deeper."""
+    frames = sorted(list_files(folder, IMAGE_SUFFIXES), key=lambda frame: natural_key(frame.name))
+    if not frames:
+        raise ValueError(f"{folder}: holds no images")
+    return frames
+
+
+def read_image(image: Path, folder: Path, boxes: dict[str, list[list[int]]] | None) -> SourceVideo:
     """Make an item of a labeled frame, ``<video>_<frame>.jpg``; classes of boxes count from 1."""
+    label = class_of(folder)
     found = [] if boxes is None else boxes.get(image.stem, [])
     return SourceVideo(
-        name=clean_name(f"{image.parent.name}/{image.stem}"),
+        name=clean_name(f"{folder.name}/{image.stem}"),
         image=[image],
         section=split_by_name(image.stem.split("_")[0]),
         labels={"label": label},

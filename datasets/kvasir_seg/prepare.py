@@ -4,7 +4,7 @@
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, images_by_stem, read_splits, split_by_name
+from endofm_monai.preparation.sources import check_layout, clean_name, images_by_stem, read_splits, split_by_name
 from endofm_monai.utils import read_json
 
 DATASET = SourceDataset(
@@ -43,7 +43,7 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
         found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
         videos.append(
             SourceVideo(
-                name=name,
+                name=clean_name(name),
                 image=[image],
                 masks=[masks.get(name, root / "masks" / image.name)],
                 section=section,

@@ -60,7 +60,8 @@ def read_list(path: Path) -> dict[str, int]:
             name, comma, label = line.strip().rpartition(",")
             if not comma or label.strip() not in ("0", "1"):
                 raise ValueError(f"{path}:{number}: expected path,label with the label 0 or 1, found '{line}'")
-            listed[name.strip()] = int(label)
+            if listed.setdefault(name.strip(), int(label)) != int(label):
+                raise ValueError(f"{path}:{number}: lists {name.strip()} with two labels")
     return listed
 
 

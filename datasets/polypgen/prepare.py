@@ -62,11 +62,11 @@ def prepare(
     for name in subfolders(root / "sequenceData" / "positive") if listed is None else []:
         frames = frame_images(root / "sequenceData" / "positive" / name / f"images_{name}")
         masks = [mask_of(frame, f"masks_{name}") for frame in frames]
-        videos.append(SourceVideo(name, frames, masks=masks, mask_label=1, section="validation"))
+        videos.append(SourceVideo(clean_name(name), frames, masks=masks, mask_label=1, section="validation"))
     for name in subfolders(root / "sequenceData" / "negativeOnly") if negatives and listed is None else []:
         frames = frame_images(root / "sequenceData" / "negativeOnly" / name)
         nothing: list[list[Any]] = [[] for _ in frames]
-        videos.append(SourceVideo(name, frames, frame_labels={"box": nothing, "box_label": nothing}))
+        videos.append(SourceVideo(clean_name(name), frames, frame_labels={"box": nothing, "box_label": nothing}))
     return prepare_dataset(DATASET, videos, root, output, **options)
 
 

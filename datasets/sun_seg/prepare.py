@@ -6,7 +6,7 @@ from typing import Any
 
 from endofm_monai.data.readers.base import frame_images, natural_key
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, images_by_stem, share_of, subfolders
+from endofm_monai.preparation.sources import check_layout, clean_name, images_by_stem, share_of, subfolders
 
 DATASET = SourceDataset(
     name="SUN-SEG",
@@ -43,7 +43,7 @@ def prepare(source: str, output: str, negatives: bool = False, validation_share:
     if negatives:
         cases = [path for form in ("case*", "*/case*") for path in (root / "SUN-Negative").glob(form) if path.is_dir()]
         for path in sorted(cases, key=lambda path: natural_key(path.name)):
-            videos.append(SourceVideo(path.relative_to(root).as_posix(), frame_images(path), labels={"label": 0}))
+            videos.append(SourceVideo(clean_name(path.relative_to(root)), frame_images(path), labels={"label": 0}))
         options = {"clip_seconds": 5, **options}
     return prepare_dataset(DATASET, videos, root, output, **options)
 
@@ -53,7 +53,7 @@ def read_case(folder: Path, case: str, section: str, name: str) -> SourceVideo:
     masks = images_by_stem(folder / "GT" / case) if (folder / "GT" / case).is_dir() else {}
     frames = frame_images(folder / "Frame" / case)
     return SourceVideo(
-        name=f"{name}/{case}",
+        name=clean_name(f"{name}/{case}"),
         image=frames,
         masks=[masks.get(frame.stem, folder / "GT" / case / f"{frame.stem}.png") for frame in frames],
         mask_label=1,

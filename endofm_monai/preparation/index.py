@@ -202,6 +202,8 @@ def _stamp(video: SourceVideo) -> str:
 
 def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
     """Check that all frames and masks are there, and of one size; give the boxes of the masks, if they are wanted."""
+    if not video.files:
+        raise ClipReadError(f"{video.name}: its folder holds no frame images")
     missing = [path for path in video.files if not path.is_file()]
     if missing:
         raise ClipReadError(f"{missing[0]}: is missing ({len(missing)} of {len(video.files)} files are)")

@@ -191,8 +191,8 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
 
 
 def video_files(folder: Path) -> list[Path]:
-    """Find the video files in and below a folder, in natural order."""
-    return [clip for clip in find_clips(folder) if has_suffix(clip, VIDEO_SUFFIXES)]
+    """Find the video files in and below a folder, in natural order; none where there is no folder."""
+    return [clip for clip in find_clips(folder) if has_suffix(clip, VIDEO_SUFFIXES)] if folder.is_dir() else []
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -280,7 +280,9 @@ def read_boxed_video(
     for path in sorted(annotations.glob(f"*{suffix}"), key=lambda path: natural_key(path.name)):
         if path.stem not in stems:
             notes.append(f"{path}: belongs to no image in {images}")
-    return SourceVideo(name, frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields)
+    return SourceVideo(
+        clean_name(name), frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields
+    )
 
 
 def _clamp(box: list[float], size: tuple[int, int]) -> list[float]:

@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Datasets as they lie on disks: unpacked in part or one folder deeper, with copies, and what systems put beside."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_a_folder_without_frames_is_told_and_the_others_are_prepared(
+    read, items_of, script, write_image, write_mask, tmp_path
+):
+    for case in ("case1_1", "case2_1 (1)"):
+        write_image(tmp_path / f"source/TrainDataset/Frame/{case}/1.jpg", seed=len(case))
+        write_mask(tmp_path / f"source/TrainDataset/GT/{case}/1.png")
+    (tmp_path / "source/TrainDataset/Frame/case3_1").mkdir()
+    script("sun_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    names = {item["video"] for items in items_of(tmp_path / "out").values() for item in items}
+    assert names == {"TrainDataset/case1_1", "TrainDataset/case2_1__1_"}
+    assert read(tmp_path / "out", "manifest.json")["problems"] == [
+        "TrainDataset/case3_1: its folder holds no frame images"
+    ]
+
+
+def test_frames_of_cholect45_that_no_line_can_belong_to_are_named(read, script, write_image, tmp_path):
+    for video in ("VID01", "VID02"):
+        write_image(tmp_path / f"source/data/{video}/000000.png")
+        for kind in ("triplet", "instrument", "verb", "target"):
+            path = tmp_path / f"source/{kind}/{video}.txt"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("0,1,0\n")
+    copy = write_image(tmp_path / "source/data/VID02/000000 (1).png")
+    script("cholect45/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    manifest = read(tmp_path / "out", "manifest.json")
+    assert manifest["problems"] == [f"{copy}: must be named by the number of its frame, as 000001.png"]
+    assert [video["name"] for video in manifest["videos"]] == ["VID01"]
+
+
+def test_what_systems_put_beside_images_is_no_class(read, items_of, script, write_image, tmp_path):
+    for finding in ("cecum", "polyps"):
+        folder = tmp_path / "source/labeled-images/lower-gi-tract" / finding
+        write_image(folder / "1.jpg", seed=len(finding))
+        write_image(folder / "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg")
+        write_image(tmp_path / "source/labeled-images/__MACOSX" / finding / "1.jpg")
+    hyperkvasir = script("hyperkvasir/prepare.py")
+    hyperkvasir.prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="images", workers=1, stats=False)
+    assert read(tmp_path / "out", "datalist.json")["labels"] == {"0": "cecum", "1": "polyps"}
+    assert sum(map(len, items_of(tmp_path / "out").values())) == 2
+
+
+def test_one_of_the_folders_of_videos_is_enough(items_of, script, write_clip, tmp_path):
+    write_clip(tmp_path / "source/labeled-videos/lower-gi-tract/polyps/a.avi", 4)
+    script("hyperkvasir/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    assert [item["label"] for item in items_of(tmp_path / "out")["training"]] == [0]
+
+
+def test_a_class_that_was_unpacked_deeper_is_not_missing(items_of, script, write_image, tmp_path):
+    write_image(tmp_path / "source/labelled_images/polyp/Polyp/a_1.jpg", seed=1)
+    write_image(tmp_path / "source/labelled_images/Ulcer/a_2.jpg", seed=2)
+    capsule = script("kvasir_capsule/prepare.py")
+    capsule.prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="images", workers=1, stats=False)
+    (items,) = items_of(tmp_path / "out").values()
+    assert {item["video"]: item["label"] for item in items} == {"Ulcer/a_2": 13, "polyp/a_1": 10}
+    (tmp_path / "source/labelled_images/Erosion").mkdir()
+    with pytest.raises(ValueError, match="Erosion: holds no images"):
+        capsule.prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="images", workers=1, stats=False)
+
+
+def test_dots_in_the_names_of_folders_tell_them_apart(items_of, script, write_image, tmp_path):
+    for number, name in enumerate(("adenoma/case.1", "adenoma/case.2", "hyperplastic/case.1")):
+        write_image(tmp_path / "source" / name / "1.jpg", seed=number)
+    script("colonoscopic/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    labels = {item["video"]: item["label"] for item in items_of(tmp_path / "out")["training"]}
+    assert labels == {"adenoma/case.1": 0, "adenoma/case.2": 0, "hyperplastic/case.1": 1}
+
+
+def test_a_video_with_two_labels_is_named(script, tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("a.mp4,1\nb.mp4,0\na.mp4,1\n")
+    assert script("polypdiag/prepare.py").read_list(path) == {"a.mp4": 1, "b.mp4": 0}
+    path.write_text("a.mp4,1\nb.mp4,0\na.mp4,0\n")
+    with pytest.raises(ValueError, match=r"train\.txt:3: lists a\.mp4 with two labels"):
+        script("polypdiag/prepare.py").read_list(path)
