@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags
+from PIL import ExifTags, Image
 from skimage.measure import label, regionprops
 
 from endofm_monai.data.readers.base import ClipReadError, clip_images, natural_key
@@ -69,6 +69,8 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         places = np.asarray(image) if image.mode == "P" else None
         is_number = image.mode in ("L", "F") or image.mode.startswith("I")
         pixels = np.asarray(image if is_number else image.convert("RGB"))
+        if black := _jpeg_black(opened):
+            pixels = np.where(pixels <= black, 0, pixels)
         alpha = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else np.full(1, 255)
     channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
     is_gray = all(np.array_equal(channels[0], channel) for channel in channels[1:])
@@ -98,6 +100,12 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         f"{', '.join(names)}{', ...' if len(found) > 8 else ''}"
         + (f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else "")
     )
+
+
+def _jpeg_black(image: Image.Image) -> int:
+    """Give the level that black has in a JPEG file: at some qualities, as 70, the steps of its brightness miss 0."""
+    step = next(iter(getattr(image, "quantization", {}).values()), [1])[0]
+    return max(0, int(128.5 - round(1024 / step) * step / 8))
 
 
 def mask_boxes(mask: np.ndarray, min_area: int = 30) -> list[list[int]]:

@@ -194,10 +194,13 @@ def test_colors_of_16_bits_are_not_read_by_half(tmp_path, channels, value):
             read_mask(path)
 
 
-@pytest.mark.parametrize("quality", [30, 75, 95])
-def test_lossy_masks_are_read_pixel_by_pixel(tmp_path, quality):
-    Image.fromarray(square(255)).save(tmp_path / "mask.jpg", quality=quality)
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.jpg"), square(1) == 1)
+@pytest.mark.parametrize("quality", [18, 30, 40, 70, 75, 95])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_lossy_masks_are_read_pixel_by_pixel(tmp_path, quality, mode):
+    far = np.kron(square(1), np.ones((4, 4), np.uint8))  # blocks of 8 pixels without an outline are not black at 70
+    for mask in (far, 0 * far):
+        Image.fromarray(mask * 255).convert(mode).save(tmp_path / "mask.jpg", quality=quality)
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.jpg"), mask == 1)
 
 
 def test_a_stack_is_no_mask(tmp_path):
