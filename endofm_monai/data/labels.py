@@ -95,8 +95,8 @@ def _check(box: Any, label: Any, num_classes: int, where: str) -> None:
         raise ValueError(f"{where}: a box needs four finite numbers [x1, y1, x2, y2], found {box}.")
     if not (box[0] < box[2] and box[1] < box[3]):
         raise ValueError(f"{where}: the box {box} is inverted or has no area; expected x1 < x2 and y1 < y2.")
-    if all(0 <= side <= 1 for side in box):
-        raise ValueError(f"{where}: the box {box} is of shares of the frame, or of one pixel; expected pixels.")
+    if all(0 <= side <= 1 for side in box) and box != [0, 0, 1, 1]:  # which is a pixel, cut off by the frame
+        raise ValueError(f"{where}: the box {box} is of shares of the frame; expected pixels.")
     if label not in range(1, num_classes + 1):
         raise ValueError(f"{where}: the label {label!r} is no class; expected 1 to {num_classes}.")
 

@@ -52,6 +52,10 @@ def test_bad_boxes_are_named(tmp_path, box, label, message):
     assert "list.json: validation[0] (a/0-1), frame 1" in str(caught.value)
 
 
+def test_a_pixel_in_the_corner_is_a_box(tmp_path):
+    assert write(tmp_path, [[[0, 0, 1, 1]], []], [[1], []])[0]["box"][0] == [[0, 0, 1, 1]]
+
+
 def test_missing_annotations_are_named(tmp_path):
     with pytest.raises(ValueError, match="has no box_label"):
         write(tmp_path, [[], []], None)
