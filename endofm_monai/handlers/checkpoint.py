@@ -192,9 +192,8 @@ class TrainingCheckpointHandler:
             try:
                 take_over(state[name])
             except Exception as error:  # each part has its own way to say that something is not its own
-                reason = textwrap.shorten(
-                    f"{type(error).__name__}: {error}", 400, placeholder=" ..."
-                )  # PyTorch's lists all
+                problem = f"{type(error).__name__}: {error}"
+                reason = textwrap.shorten(problem, 400, placeholder=" ...")  # PyTorch's lists all that does not fit
                 raise ValueError(f"{path}: `{name}` does not fit this training: {reason}") from error
         engine.state.iteration = state["iteration"]
         engine.state.epoch, done = divmod(state["iteration"], epoch_length)

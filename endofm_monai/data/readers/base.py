@@ -19,6 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 Reader = TypeVar("Reader", bound="ClipReader")
+_MAX_ASPECT = 4.0  # of pixels
 _RANGE = re.compile(r"#frames=(\d+)-(\d+)$")
 
 # The one list of what is found in folders; a file that is named is opened by what it holds.
@@ -69,6 +70,11 @@ class ClipInfo:
     width: int
     duration: float  # in seconds
     pixel_aspect: float = field(default=1.0, repr=False)  # width by height of a pixel; frames are not stretched by it
+
+
+def likely_aspect(width: float, height: float) -> float:
+    """Give width by height of a pixel, or 1 where such sides are made up."""
+    return width / height if height > 0 and 1 / _MAX_ASPECT <= width / height <= _MAX_ASPECT else 1.0
 
 
 class ClipReader(ABC):

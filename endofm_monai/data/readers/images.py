@@ -11,12 +11,20 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors, frame_images
+from endofm_monai.data.readers.base import (
+    IMAGE_SUFFIXES,
+    ClipInfo,
+    ClipReader,
+    ClipReadError,
+    clip_read_errors,
+    frame_images,
+    has_suffix,
+    likely_aspect,
+)
 
 __all__ = ["FramesReader", "open_picture", "picture_pages", "picture_size"]
 
 _PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
-_MAX_ASPECT = 4.0  # of a pixel; other resolutions are made up
 _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
 
 
@@ -88,8 +96,7 @@ def pixel_aspect(image: Image.Image) -> float:
         down, across = map(float, image.info.get("aspect") or image.info["jfif_density"])
     if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # a quarter turn
         across, down = down, across
-    is_likely = across > 0 and 1 / _MAX_ASPECT <= down / across <= _MAX_ASPECT
-    return down / across if is_likely else 1.0
+    return likely_aspect(down, across)
 
 
 def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
@@ -143,7 +150,7 @@ class FramesReader(ClipReader):
         if not self._files:
             raise ClipReadError(f"{self.path}: holds no frame images")
         names: dict[str, Path] = {}
-        for file in self._files:
+        for file in (file for file in self._files if has_suffix(file, IMAGE_SUFFIXES)):
             if (other := names.setdefault(os.path.splitext(file)[0], file)) != file:
                 raise ClipReadError(f"{file}: has the name of {other.name}: a mask beside its image, or a frame twice")
 

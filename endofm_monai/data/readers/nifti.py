@@ -10,7 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors, likely_aspect
 
 __all__ = ["NiftiReader"]
 
@@ -73,8 +73,7 @@ class NiftiReader(ClipReader):
         step = self._image.header.get_zooms()[3] if self._depth else 0
         rate = 1 / (float(step) * second) if step and second else 0
         fps = rate if 0 < rate < math.inf else self._fps
-        sides = [float(side) for side in self._image.header.get_zooms()[:2]]
-        aspect = sides[0] / sides[1] if all(0 < side < math.inf for side in sides) else 1.0
+        aspect = likely_aspect(*map(float, self._image.header.get_zooms()[:2]))
         return ClipInfo(self._frames, fps, height, width, duration=self._frames / fps, pixel_aspect=aspect)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def test_two_pictures_of_one_name_are_not_two_frames(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[3]).save(tmp_path / "clip" / "frame3.jpg")
     with pytest.raises(ClipReadError, match=r"frame3\.png: has the name of frame3\.jpg: a mask beside its image"):
         open_clip(tmp_path / "clip")
+    numbered = [shutil.copy(tmp_path / "clip" / "frame3.jpg", tmp_path / f"frame.{index}") for index in (1, 2)]
+    assert open_clip(numbered).probe().frames == 2
 
 
 def test_list_keeps_its_order(tmp_path: Path) -> None:

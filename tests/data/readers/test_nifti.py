@@ -77,7 +77,7 @@ def test_frame_rate_of_the_header(tmp_path: Path, unit: str, step: float, fps: f
     assert info.duration == pytest.approx(FRAMES / fps)
 
 
-@pytest.mark.parametrize(("side", "aspect"), [(2, 0.5), (0, 1), (np.nan, 1)])
+@pytest.mark.parametrize(("side", "aspect"), [(2, 0.5), (0, 1), (np.nan, 1), (1000, 1)])
 def test_pixels_have_the_shape_that_the_header_tells(tmp_path: Path, side: float, aspect: float) -> None:
     path = write(tmp_path / "clip.nii", GRAY, pixdim=[1, 1, side, 1, 1, 1, 1, 1])
     assert NiftiReader(path).probe().pixel_aspect == aspect
