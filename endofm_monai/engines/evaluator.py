@@ -67,7 +67,7 @@ class ClipEvaluator(SupervisedEvaluator):
 class VideoEvents(EventEnum):
     """What happens on the way through a video, between ``Events.ITERATION_STARTED`` and ``ITERATION_COMPLETED``."""
 
-    VIDEO_STARTED = "video_started"  # `state.item` and `state.info` are known
+    VIDEO_STARTED = "video_started"  # `state.item`, `state.info` and the frames' `state.shown_at`, in s, are known
     PIECE_COMPLETED = "piece_completed"  # `state.frame` and `state.answer` are those of piece number `state.piece`
     VIDEO_COMPLETED = "video_completed"  # all pieces were answered
     VIDEO_BROKEN = "video_broken"  # `state.problem` says why no further piece comes
@@ -126,7 +126,7 @@ class VideoEvaluator(SupervisedEvaluator):
                 name_memory_errors(lambda: f"{where} {state.piece}", "lower the size or number of frames seen at once"),
                 open_clip(state.item["image"], threads=self.threads) as reader,
             ):
-                state.info = reader.probe()
+                state.info, state.shown_at = reader.probe(), reader.times()
                 engine.fire_event(VideoEvents.VIDEO_STARTED)
                 for state.frame, state.answer in engine.predictor.pieces(reader):
                     engine.fire_event(VideoEvents.PIECE_COMPLETED)

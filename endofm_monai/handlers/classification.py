@@ -194,7 +194,7 @@ class ProbabilitySaver(ResultSaver):
         self._seconds[doing] += self._clock - before
 
     def _forget(self) -> None:
-        self._times: list[np.ndarray] = []  # of the frames of each window, in seconds
+        self._windows: list[np.ndarray] = []  # the numbers of the frames of each
         self._probabilities: list[list[float]] = []
         self._best: list[list[tuple[float, int]]] = [[] for _ in self.class_names]  # by class, windows likeliest of it
         self._views: dict[int, torch.Tensor] = {}  # what the network sees of them
@@ -206,7 +206,7 @@ class ProbabilitySaver(ResultSaver):
     def _add(self, engine: Engine) -> None:
         self._lap("network_seconds")  # the copy of the answer has waited for the device
         state = engine.state
-        self._times.append(state.answer["frames"].numpy() / state.info.fps)
+        self._windows.append(state.answer["frames"].numpy())
         self._probabilities.append(state.answer["probabilities"].tolist())
         if self.save_pictures:
             for best, probability in zip(self._best, self._probabilities[-1], strict=True):
@@ -221,11 +221,12 @@ class ProbabilitySaver(ResultSaver):
 
     def _end(self, engine: Engine) -> dict[str, Any]:
         result: dict[str, Any] = {"prediction": None, "probabilities": None, **self._seconds}
-        result |= {"windows_used": len(self._times), "windows": []}
-        if not self._times:
+        result |= {"windows_used": len(self._windows), "windows": []}
+        if not self._windows:
             return result
-        probabilities, frame = np.array(self._probabilities), 1 / engine.state.info.fps
-        spans = [(float(times[0]), float(times[-1]) + frame) for times in self._times]
+        times, probabilities = engine.state.shown_at, np.array(self._probabilities)
+        ends = np.append(times[1:], times[-1] + 1 / engine.state.info.fps)  # a frame is shown until the next one is
+        spans = [(float(times[window[0]]), float(ends[window[-1]])) for window in self._windows]
         mean = probabilities.mean(axis=0)
         likeliest = int(np.argmax(mean))
         likely = [name for name, value in zip(self.class_names, mean, strict=True) if value > 0.5]
@@ -248,7 +249,7 @@ class ProbabilitySaver(ResultSaver):
         count = -(-KEY_FRAMES // len(windows))  # a video of few windows shows several frames of each
         key_frames = []
         for window in windows:
-            view, times = self._views[window], self._times[window]
+            view, times = self._views[window], engine.state.shown_at[self._windows[window]]
             with eval_mode(backbone):
                 attention = backbone.attention_maps(view[None].to(engine.state.device))[0]
             for place in np.linspace(0, len(times) - 1, 2 * count + 1).astype(int)[1::2]:

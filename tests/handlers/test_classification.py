@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import csv
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -231,6 +233,23 @@ def test_a_video_has_a_result_a_picture_and_a_row(videos, network, tmp_path):
         rows = {row["video"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"sub/long.mp4", "torn.mp4", "no.mp4"}
     assert float(rows["sub/long.mp4"]["abnormal"]) == long["probabilities"]["abnormal"]
+
+
+def test_windows_have_the_times_at_which_their_frames_are_shown(network, tmp_path):
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:  # 8 frames a tenth of a second apart, then 4 in a second
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.codec_context.time_base = 32, 32, Fraction(1, 100)
+        for time in (*range(0, 80, 10), 80, 105, 130, 155):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), time, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    item = {"image": str(tmp_path / "v.mp4"), "name": "v", "video": "v", "label": 0, "group": "v"}
+    saver = ProbabilitySaver(tmp_path, class_names=NAMES)
+    evaluate_videos([item], WindowPredictor(network), saver, network=network)
+    result = json.loads((tmp_path / "videos" / "v.json").read_text())
+    assert [window["begin_seconds"] for window in result["windows"]] == [0, 0.4, 0.8]
+    assert [window["end_seconds"] for window in result["windows"]] == [0.4, 0.8, round(1.55 + 1 / result["fps"], 3)]
 
 
 def test_key_frames_are_those_of_the_likeliest_windows(videos, network, tmp_path, monkeypatch):

@@ -228,13 +228,13 @@ def _class_marks(video: VideoFindings, windows: Sequence[Mapping[str, Any]]) -> 
     """Windows in the color of their likeliest class; where they are too many, the means of neighbors."""
     marks = []
     for group in np.array_split(np.array(windows, dtype=object), min(len(windows), MAX_MARKS)):
-        first = round(group[0]["begin_seconds"] * video.fps)
-        last = min(video.frames, round(group[-1]["end_seconds"] * video.fps)) - 1
+        ends = group[0]["begin_seconds"], group[-1]["end_seconds"]
+        first, stop = np.searchsorted(video.times, np.subtract(ends, 1e-3)).tolist()  # which are rounded
         names = list(group[0]["probabilities"])
         means = np.mean([[window["probabilities"][name] for name in names] for window in group], axis=0)
         title = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, means, strict=True))
         shade = f"opacity:{max(0.25, means.max()):.2f}"
-        marks.append(_mark(video, f"class-{means.argmax() % 4}", first, last, title, shade))
+        marks.append(_mark(video, f"class-{means.argmax() % 4}", first, stop - 1, title, shade))
     return "".join(marks)
 
 

@@ -128,3 +128,14 @@ def test_very_many_windows_are_means_of_neighbors(results, blob):
     marks = _class_marks(video, windows)
     assert marks.count("<button") == MAX_MARKS
     assert marks.count("normal 0.20, abnormal 0.80") == MAX_MARKS
+
+
+def test_windows_stand_where_their_frames_are_however_far_these_are_apart():
+    times = np.array([0, 0.1, 0.2, 0.3, 1.3, 2.3, 3.3, 4.3])
+    video = VideoFindings("v", {"classification": "ok"}, fps=10.0, times=times)
+    windows = [
+        {"begin_seconds": begin, "end_seconds": end, "probabilities": {"normal": 1.0}}
+        for begin, end in ((0, 1.3), (1.3, 4.4))
+    ]
+    places = re.findall(r"left:([\d.]+)%;width:([\d.]+)%", _class_marks(video, windows))
+    assert places == [("0.0000", "50.0000"), ("50.0000", "50.0000")]
