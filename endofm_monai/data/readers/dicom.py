@@ -214,8 +214,13 @@ class DicomReader(ClipReader):
                     else:
                         file.seek(self._start)  # one frame at a time: pydicom reads several of YBR_FULL_422 wrongly
                         values = self._decoder.as_array(file, index=index, **self._options)[0]
-                        frame = self._to_rgb(values >> self._unused, index)
+                        frame = self._to_rgb(self._lowered(values) if self._unused else values, index)
                 yield index, frame
+
+    def _lowered(self, values: np.ndarray) -> np.ndarray:
+        """Shift the stored bits down, unless they are the lowest after all: some files state another highest bit."""
+        is_low = not (values >> self._header.BitsStored).any() and (values & (1 << self._unused) - 1).any()
+        return values if is_low else values >> self._unused
 
     def _frame(self, file: BinaryIO, index: int) -> bytes:
         """Read a compressed frame."""
@@ -269,8 +274,9 @@ class DicomReader(ClipReader):
         low, high = sorted(end * slope + intercept for end in (low, low + 2.0**header.BitsStored - 1))
         values = frame * slope + intercept
         if tables := header.get("ModalityLUTSequence"):
-            values = apply_modality_lut(frame, header)
-            low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1
+            tables[0].LUTDescriptor[2] = 16 if tables[0].LUTDescriptor[2] > 8 else 8  # or pydicom reads no table
+            reached = apply_modality_lut(np.arange(int(low), int(high) + 1), header)  # seldom all that its bits hold
+            values, low, high = apply_modality_lut(frame, header), 0, reached.max()
         if tables := header.get("VOILUTSequence"):
             values = apply_voi(values.round().astype(np.int64), header)
             low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1

@@ -115,11 +115,26 @@ def test_a_table_of_gray_levels(tmp_path: Path, kind: str) -> None:
     assert np.abs(frame.ravel() - (65535 - 16.0 * LEVELS) / 65535 * 255).max() <= 0.51
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_table_of_gray_levels_that_changes_none(tmp_path: Path, bits: int) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [4096, 0, bits], np.arange(4096, dtype="<u2").tobytes()
+    tags = {"BitsAllocated": 16, "BitsStored": 12, "NumberOfFrames": 1, "ModalityLUTSequence": [table]}
+    path = write_dicom(tmp_path / "table.dcm", LEVELS.tobytes(), **tags)
+    assert np.abs(open_dicom(path).read([0])[0, 0].numpy().ravel() - WHOLE).max() <= 0.51
+
+
 @pytest.mark.parametrize("first", [0, 2048])
 def test_stored_bits_are_the_highest_where_the_header_says_so(tmp_path: Path, first: int) -> None:
     pixels = ((LEVELS.astype(np.int32) - first) << 4).astype(np.uint16) + 9  # as overlays have it
     tags = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 15, "NumberOfFrames": 1}
     path = write_dicom(tmp_path / "high.dcm", pixels.tobytes(), PixelRepresentation=int(first > 0), **tags)
+    assert np.abs(open_dicom(path).read([0])[0, 0].numpy().ravel() - WHOLE).max() <= 0.51
+
+
+def test_stored_bits_are_the_lowest_where_the_pixels_show_it(tmp_path: Path) -> None:
+    tags = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 15, "NumberOfFrames": 1}
+    path = write_dicom(tmp_path / "low.dcm", LEVELS.tobytes(), **tags)
     assert np.abs(open_dicom(path).read([0])[0, 0].numpy().ravel() - WHOLE).max() <= 0.51
 
 
