@@ -23,24 +23,36 @@ _NOISE = 8  # levels by which JPEG changes even areas
 def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
     """Give the mask files of a clip's frames: one list of them, a single one, or those of a folder in natural order.
 
-    A folder's masks that have names of frames, but not each that of its own, are a ``ClipReadError``.
+    A folder's masks that have names or numbers of frames, but not each that of its own, are a ``ClipReadError``.
     """
     if not isinstance(masks, (str, os.PathLike)):
         return masks
     files, frames = clip_images(masks), clip_images(clip)
-    is_named = not {_stem(frame) for frame in frames}.isdisjoint(map(_stem, files))
-    if is_named and len(frames) > 1:  # a single file may be a stack
-        for frame, mask in zip(frames, files, strict=False):
-            if _stem(frame) != _stem(mask):
+    names: list[Any]
+    expected: list[Any]
+    names, expected = ([_stem(path) for path in paths] for paths in (files, frames))
+    if set(names).isdisjoint(expected):  # as 7_mask: their numbers tell, unless they are counted from another one on
+        names, expected = ([_number(name) for name in each] for each in (names, expected))
+        is_numbered = 2 * len(set(names) & set(expected)) > len(frames)
+        if not is_numbered or len({name - other for name, other in zip(names, expected, strict=False)}) == 1:
+            return files
+    if len(frames) > 1:  # a single file may be a stack
+        for frame, mask, name, other in zip(frames, files, names, expected, strict=False):
+            if name != other:
                 raise ClipReadError(
-                    f"{mask}: is where the mask of {frame} is expected, in natural order, but others have the names of "
-                    "their frames; name all so, or list the masks"
+                    f"{mask}: is where the mask of {frame} is expected, in natural order, but others have the names or "
+                    "numbers of their frames; name all so, or list the masks"
                 )
     return files
 
 
 def _stem(path: Path) -> tuple[str | int, ...]:
     return tuple(natural_key(path.stem)[0])  # 7 and 007 are one frame
+
+
+def _number(stem: tuple[str | int, ...]) -> int:
+    """Give the last number in a name, -1 of one without."""
+    return next((part for part in reversed(stem) if isinstance(part, int)), -1)
 
 
 def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:

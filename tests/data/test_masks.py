@@ -223,6 +223,9 @@ def make(folder: Path, *names: str) -> Path:
         (("1", "2", "10"), ("1", "2", "10")),
         (("1", "2", "10"), ("001", "002", "010")),
         (("f1", "f2", "f10"), ("mask_1", "mask_3", "mask_4")),
+        (("f0", "f1", "f2"), ("1_mask", "2_mask", "3_mask")),
+        (("f1", "f5", "f6"), ("1_mask", "5_mask", "6_mask")),
+        (("a", "b"), ("x", "y")),
         (("1",), ("0", "1")),  # a stack, for all that its name says
     ],
 )
@@ -241,6 +244,8 @@ def test_masks_of_a_folder_are_named_as_their_frames_or_all_otherwise(tmp_path, 
         (("1", "2", "3", "4"), "4", "3"),
         (("1", "4"), "2", "4"),
         (("0", "1", "2"), "1", "0"),
+        (("1_mask", "3_mask", "4_mask"), "2", "3_mask"),
+        (("mask_1", "mask_2", "mask_9"), "4", "mask_9"),
     ],
 )
 def test_masks_of_other_frames_of_a_folder_are_named(tmp_path, masks, frame, mask):
