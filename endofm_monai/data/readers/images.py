@@ -150,7 +150,8 @@ class FramesReader(ClipReader):
         if not self._files:
             raise ClipReadError(f"{self.path}: holds no frame images")
         names: dict[str, Path] = {}
-        for file in (file for file in self._files if has_suffix(file, IMAGE_SUFFIXES)):
+        are_all_other = len({os.path.splitext(file)[0] for file in self._files}) == len(self._files)  # as nearly always
+        for file in (file for file in self._files if not are_all_other and has_suffix(file, IMAGE_SUFFIXES)):
             if (other := names.setdefault(os.path.splitext(file)[0], file)) != file:
                 raise ClipReadError(f"{file}: has the name of {other.name}: a mask beside its image, or a frame twice")
 
