@@ -4,7 +4,14 @@
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, clean_name, images_by_stem, read_splits, split_by_name
+from endofm_monai.preparation.sources import (
+    check_layout,
+    clean_name,
+    images_by_stem,
+    not_there,
+    read_splits,
+    split_by_name,
+)
 from endofm_monai.utils import read_json
 
 DATASET = SourceDataset(
@@ -40,7 +47,10 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
         if name not in listed:
             continue
         section, labels = listed[name]
-        found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
+        try:
+            found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{root / 'kavsir_bboxes.json'}: holds no readable boxes of {name} ({error!r})") from error
         videos.append(
             SourceVideo(
                 name=clean_name(name),
@@ -51,7 +61,7 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
                 frame_labels={"box": [found], "box_label": [[1] * len(found)]},
             )
         )
-    return prepare_dataset(DATASET, videos, root, output, **options)
+    return prepare_dataset(DATASET, videos, root, output, problems=not_there(splits, images), **options)
 
 
 if __name__ == "__main__":

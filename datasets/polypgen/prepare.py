@@ -6,7 +6,7 @@ from typing import Any
 
 from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, clean_name, read_splits, subfolders
+from endofm_monai.preparation.sources import check_layout, clean_name, not_there, read_splits, subfolders
 
 DATASET = SourceDataset(
     name="PolypGen",
@@ -40,18 +40,19 @@ def prepare(
     """
     root = check_layout(DATASET.name, source)
     listed = read_splits(splits) if splits else None
-    videos = []
+    videos, stills = [], []
     for center in range(1, 7):
         images = root / f"data_C{center}" / f"images_C{center}"
         for image in frame_images(images) if images.is_dir() else []:
+            stills.append(name := f"C{center}/{image.stem}")
             section, labels = "test" if center == test_center else "training", dict[str, str]()
             if listed is not None:
-                if (name := f"C{center}/{image.stem}") not in listed:
+                if name not in listed:
                     continue
                 section, labels = listed[name]
             videos.append(
                 SourceVideo(
-                    name=clean_name(f"C{center}/{image.stem}"),
+                    name=clean_name(name),
                     image=[image],
                     masks=[mask_of(image, f"masks_C{center}")],
                     mask_label=1,
@@ -67,7 +68,7 @@ def prepare(
         frames = frame_images(root / "sequenceData" / "negativeOnly" / name)
         nothing: list[list[Any]] = [[] for _ in frames]
         videos.append(SourceVideo(clean_name(name), frames, frame_labels={"box": nothing, "box_label": nothing}))
-    return prepare_dataset(DATASET, videos, root, output, **options)
+    return prepare_dataset(DATASET, videos, root, output, problems=not_there(splits, stills), **options)
 
 
 def mask_of(image: Path, folder: str) -> Path:

@@ -87,7 +87,9 @@ def prepare_dataset(
     entries = [record["video"] for record in records.values() if record and "video" in record]
     failed = {name: record["problem"] for name, record in records.items() if record and "problem" in record}
     if not entries:
-        raise ValueError(f"{source}: no video could be used: {next(iter(failed.values()), 'there is none')}")
+        raise ValueError(
+            f"{source}: no video could be used: {next(iter([*failed.values(), *problems]), 'there is none')}"
+        )
     data = _common_folder(entries, source, output)
     labels = {str(index): label for index, label in dataset.labels.items()}
     about = {"name": dataset.name, "licence": dataset.licence, "labels": labels}

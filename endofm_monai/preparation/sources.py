@@ -190,6 +190,12 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
     return {row.pop("name"): (row.pop("section"), row) for row in rows}
 
 
+def not_there(splits: str | None, names: Iterable[str]) -> list[str]:
+    """Tell, as problems, of names in a list of :func:`read_splits` that are not among those of the images."""
+    missing = sorted(read_splits(splits).keys() - set(names)) if splits else []
+    return [f"{splits}: names {len(missing)} that are not there, as {missing[0]}"] if missing else []
+
+
 def video_files(folder: Path) -> list[Path]:
     """Find the video files in and below a folder, in natural order; none where there is no folder."""
     return [clip for clip in find_clips(folder) if has_suffix(clip, VIDEO_SUFFIXES)] if folder.is_dir() else []

@@ -82,3 +82,36 @@ def test_a_video_with_two_labels_is_named(script, tmp_path):
     path.write_text("a.mp4,1\nb.mp4,0\na.mp4,0\n")
     with pytest.raises(ValueError, match=r"train\.txt:3: lists a\.mp4 with two labels"):
         script("polypdiag/prepare.py").read_list(path)
+
+
+@pytest.mark.parametrize(("name", "still"), [("kvasir_seg", "cju3"), ("polypgen", "C6/a b")])
+def test_names_in_a_list_of_which_there_is_no_image_are_told(read, prepared, script, tmp_path, name, still):
+    source, _, _ = prepared(name)
+    splits = tmp_path / "splits.csv"
+    splits.write_text(f"name,section\n{still},training\n{still}.jpg,test\n")
+    prepare = script(f"{name}/prepare.py").prepare
+    prepare(str(source), str(tmp_path / "out"), splits=str(splits), workers=1, stats=False)
+    problem = f"{splits}: names 1 that are not there, as {still}.jpg"
+    assert read(tmp_path / "out", "manifest.json")["problems"] == [problem]
+    splits.write_text(f"name,section\n{still}.jpg,test\n")
+    with pytest.raises(ValueError, match=f"no video could be used: {problem}"):
+        prepare(str(source), str(tmp_path / "none"), splits=str(splits), workers=1, stats=False)
+
+
+def test_boxes_of_kvasir_seg_that_cannot_be_read_are_named(script, write_image, write_mask, tmp_path):
+    write_image(tmp_path / "images/cju1.jpg")
+    write_mask(tmp_path / "masks/cju1.jpg")
+    (tmp_path / "kavsir_bboxes.json").write_text('{"cju1": {"height": 48, "width": 64}}')
+    with pytest.raises(ValueError, match=r"kavsir_bboxes\.json: holds no readable boxes of cju1"):
+        script("kvasir_seg/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+
+
+def test_copies_are_made_of_frame_images_alone(read, script, write_image, write_clip, tmp_path):
+    write_clip(tmp_path / "source/a.mp4")
+    write_image(tmp_path / "source/b/1.png")
+    script("own_videos/prepare.py").prepare(
+        str(tmp_path / "source"), str(tmp_path / "out"), mode="copy", workers=1, stats=False
+    )
+    manifest = read(tmp_path / "out", "manifest.json")
+    assert [video["name"] for video in manifest["videos"]] == ["video_00002"]
+    assert manifest["problems"] == ["video_00001: could not be used"]
