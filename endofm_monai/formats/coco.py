@@ -91,11 +91,12 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
             if names.get(category) not in class_names:
                 expected = ", ".join(class_names)
                 raise ValueError(f"has a box of the class {names.get(category)!r}; expected one of {expected}")
-            label, info = list(class_names).index(names[category]) + 1, annotation.get("attributes", {})
+            label, info = list(class_names).index(names[category]) + 1, annotation.get("attributes") or {}
             if outlines and annotation.get("segmentation"):
                 found[image]["outline"] += _outlines(annotation["segmentation"], label, info, *sizes[image])
                 continue
-            if float(info.get("rotation") or 0) % 360:  # as CVAT writes it
+            turn = info.get("rotation", 0)
+            if isinstance(turn, (int, float)) and turn % 360:  # as CVAT writes it
                 raise ValueError("has a rotated box; draw boxes, polygons or masks instead")
             x, y, width, height = (float(side) for side in annotation["bbox"])
             if not all(map(math.isfinite, (x, y, width, height))):

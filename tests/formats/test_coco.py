@@ -48,6 +48,14 @@ def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
     assert second["box_label"] == [[], [2, 1]]
 
 
+@pytest.mark.parametrize("attributes", [None, {}, {"rotation": 0.0}, {"rotation": 360}, {"rotation": "to the left"}])
+def test_attributes_that_turn_no_box(tmp_path, attributes):
+    box = {"image_id": 0, "category_id": 3, "bbox": [1, 2, 0.5, 0.5], "attributes": attributes}
+    (tmp_path / "train.json").write_text(json.dumps(coco(annotations=[box])))
+    _, item = datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")["training"]
+    assert item["box"] == [[], [[1, 2, 1.5, 2.5]]]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
