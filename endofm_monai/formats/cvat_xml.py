@@ -256,7 +256,7 @@ def _track(element: Element, shapes: Mapping[int, Shape], number: int | None) ->
 
 def _read_shape(element: Element, height: int, width: int) -> Shape:
     given, kind = element.attrib, element.tag
-    if float(given.get("rotation", 0)):
+    if float(given.get("rotation", 0)) % 360:
         raise ValueError("holds a rotated box; draw boxes, polygons or masks instead")
     points: list[float]
     if kind == "box":

@@ -227,3 +227,10 @@ def test_a_job_of_images_is_a_part_of_the_task(tmp_path, caplog):
     assert (job.name, job.images, job.start, caplog.text) == ("frames", ["a/0.png", "a/2.png"], 0, "")
     read(tmp_path, text.replace('id="0"', 'id="7"').replace('id="2"', 'id="9"').replace("<size>2<", "<size>3<"))
     assert "1 frames were deleted or are missing (8)" in caplog.text
+
+
+def test_a_box_that_was_turned_all_around_is_upright(tmp_path):
+    assert (
+        read(tmp_path, VIDEO.replace('xtl="1.00"', 'xtl="1.00" rotation="360.00"')).tracks
+        == read(tmp_path, VIDEO).tracks
+    )
