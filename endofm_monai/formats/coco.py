@@ -44,7 +44,7 @@ def datalist_from_coco(
     between them is one item each, a part of the file.
 
     What was annotated on images of another ``width`` and ``height`` than the files have is scaled to them. Crowds
-    (``iscrowd``) are no single polyps and are left out.
+    (``iscrowd``) are no single polyps and are left out; their masks, as CVAT writes all of its brush, are outlines.
 
     Args:
         files: annotation file by section, e.g. ``{"training": "train.json", "validation": "val.json"}``; their
@@ -72,13 +72,15 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
         names = unique(categories, f"{path}: has two categories of id")
         images = {image["id"]: image for image in content["images"]}
         videos = _group(content, path)
-        annotations = [each for each in content["annotations"] if not each.get("iscrowd")]
+        listed = content["annotations"]
+        annotations = [each for each in listed if not each.get("iscrowd") or (outlines and _is_runs(each))]
         has_masks = outlines and any(isinstance(each.get("segmentation"), dict) for each in annotations)
         sizes = _sizes(videos, images, root, path, has_masks)
     except (AttributeError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: is no JSON in COCO's format ({type(error).__name__}: {error}).") from error
-    if crowds := len(content["annotations"]) - len(annotations):
-        logger.warning(f"{path}: {crowds} crowds (`iscrowd`) are no single polyps and are left out.")
+    if crowds := len(listed) - len(annotations):
+        hint = "" if outlines else "; masks, which CVAT marks so, are read with `outlines=True`"
+        logger.warning(f"{path}: {crowds} crowds (`iscrowd`) are no single polyps and are left out{hint}.")
     keys = KEYS if outlines else KEYS[:2]
     found: dict[Any, dict[str, list]] = {
         image: {**{key: [] for key in KEYS}, "tag": about.get("tags", [])} for image, about in images.items()
@@ -109,6 +111,12 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
         for key, value in zip(KEYS, (box, label, info), strict=False):
             found[image][key].append(value)
     return [{**video, **{key: [found[frame][key] for frame in frames] for key in keys}} for video, frames in videos]
+
+
+def _is_runs(annotation: Mapping[str, Any]) -> bool:
+    """Say whether an annotation is a mask of runs; CVAT marks each one of its brush as a crowd, which it is not."""
+    mask = annotation.get("segmentation")
+    return isinstance(mask, dict) and isinstance(mask.get("counts"), list)
 
 
 def _sizes(

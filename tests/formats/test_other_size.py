@@ -189,6 +189,15 @@ def test_a_mask_of_coco_of_other_proportions_is_named(folder, changes, message):
         coco(folder, {"segmentation": {"size": [40, 80], "counts": [0, 40 * 80]}}, **changes)
 
 
+def test_a_mask_of_the_brush_of_cvat_is_a_polyp_although_it_is_marked_as_a_crowd(folder, caplog):
+    mask = {"bbox": [1, 0, 1, 96], "iscrowd": 1, "segmentation": {"size": [96, 160], "counts": [96, 96, 158 * 96]}}
+    (item,) = coco(folder, mask, size=(160, 96))
+    assert (item["box"], item["outline"]) == ([[]], [[{"label": 1, "mask": [1, 0, 1, 96, 0, 96]}]])
+    assert "crowd" not in caplog.text
+    datalist_from_coco({"a": folder / "coco.json"}, ["polyp"], folder / "list.json")
+    assert "are left out; masks, which CVAT marks so, are read with `outlines=True`" in caplog.text
+
+
 def test_a_crowd_is_no_polyp(folder, caplog):
     (item,) = coco(folder, {"bbox": [0, 0, 9, 9], "iscrowd": 1})
     assert item["box"] == [[]]
