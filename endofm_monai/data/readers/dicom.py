@@ -274,9 +274,10 @@ class DicomReader(ClipReader):
         low, high = sorted(end * slope + intercept for end in (low, low + 2.0**header.BitsStored - 1))
         values = frame * slope + intercept
         if tables := header.get("ModalityLUTSequence"):
-            tables[0].LUTDescriptor[2] = 16 if tables[0].LUTDescriptor[2] > 8 else 8  # or pydicom reads no table
-            reached = apply_modality_lut(np.arange(int(low), int(high) + 1), header)  # seldom all that its bits hold
-            values, low, high = apply_modality_lut(frame, header), 0, reached.max()
+            number, first, bits = tables[0].LUTDescriptor
+            tables[0].LUTDescriptor[2] = 16 if bits > 8 else 8  # pydicom knows no other
+            values, reached = (apply_modality_lut(each, header) for each in (frame, first + np.arange(number or 2**16)))
+            low, high = 0, reached.max()  # seldom all that its bits hold
         if tables := header.get("VOILUTSequence"):
             values = apply_voi(values.round().astype(np.int64), header)
             low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1
