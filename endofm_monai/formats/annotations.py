@@ -104,11 +104,11 @@ def unique(pairs: Iterable[tuple[Key, Value]], two: str) -> dict[Key, Value]:
     return found
 
 
-def unknown_frames(track: Track, is_complete: bool) -> set[int]:
-    """Frames between those that a track lists in which it is not known whether the object is to be seen.
+def unknown_frames(track: Track, is_complete: bool, frames: int) -> set[int]:
+    """Frames of a video of ``frames`` in which it is not known whether the object is to be seen, as a track tells.
 
-    A file that ``is_complete`` lists every frame but those that were deleted; in others boxes are interpolated, and
-    polygons of as many corners.
+    A file that ``is_complete`` lists every frame but those that were deleted, to the end of the video unless the object
+    is gone before; in others boxes are interpolated, and polygons of as many corners.
     """
     gaps = [(frame, following) for frame, following in pairwise(sorted(track.shapes)) if following - frame > 1]
     found: set[int] = set()
@@ -117,6 +117,9 @@ def unknown_frames(track: Track, is_complete: bool) -> set[int]:
         is_known = target.outside or len(shape.points) == len(target.points)
         if not shape.outside and (is_complete or not is_known):
             found.update(range(frame + 1, following))
+    last = max(track.shapes)
+    if is_complete and track.number is not None and not track.shapes[last].outside:
+        found.update(range(last + 1, frames))
     return found
 
 

@@ -198,7 +198,7 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
         if images and not tracks:  # an export "for images" lists every frame
             left_out = {number - start for number in set(whole).difference(listed)}
         is_export = root.find("meta/dumped") is not None or root.find("track/*[@keyframe='0']") is not None
-        left_out = left_out.union(*(unknown_frames(track, is_export) for track in tracks))
+        left_out = left_out.union(*(unknown_frames(track, is_export, count) for track in tracks))
     tags: dict[int, list[Tag]] = {}
     for image in images:
         frame = place(image.attrib["id"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from endofm_monai.formats.annotations import Shape, Track, end_gaps, join_tracks, track_from_boxes
+from endofm_monai.formats.annotations import Shape, Track, end_gaps, join_tracks, track_from_boxes, unknown_frames
 from endofm_monai.inferers import BoxTrack
 
 POLYGON = Shape("polygon", (0.0, 0.0, 4.0, 0.0, 4.0, 4.0))
@@ -66,3 +66,19 @@ def test_polygons_of_other_corners_are_not_guessed():
     with pytest.raises(ValueError, match="another number of corners"):
         Track("polyp", shapes, 0).visible(3)
     assert list(Track("polyp", {0: shapes[0]}, None).visible(3)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("listed", "outside", "is_complete", "unknown"),
+    [
+        ((1, 2, 3), False, True, {4, 5}),  # deleted frames at the end, too
+        ((1, 2, 3), True, True, set()),
+        ((1, 2, 5), False, True, {3, 4}),
+        ((1, 5), False, False, set()),
+        ((1, 3), False, False, set()),  # whose last one stays until the end
+    ],
+)
+def test_frames_of_which_a_track_says_nothing(listed, outside, is_complete, unknown):
+    shapes = {frame: Shape("box", (1, 2, 3, 4), outside=outside and frame == listed[-1]) for frame in listed}
+    assert unknown_frames(Track("polyp", shapes, 0), is_complete, 6) == unknown
+    assert unknown_frames(Track("polyp", {1: shapes[1]}), is_complete, 6) == set()
