@@ -4,6 +4,7 @@
 import logging
 import os
 import reprlib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,19 +129,20 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
 
     No two of a list have the same name, but several may be of one ``video``. A clip has the name of its path from
     ``root`` on without suffix, a part of a video ``<video>_<first>-<last>`` and a list of frames
-    ``<folder>/<first>-<last>``. Where names would be the same (``a.mp4`` and ``a.avi``), the second gets ``_2`` and so
-    on, and where results would replace other files of a run as well. Parts are separated by ``/``, and cut where with a
-    suffix they would be too long for a file's name.
+    ``<folder>/<first>-<last>``. Where names would be the same (``a.mp4`` and ``a.avi``), or to some disks (``A.mp4``),
+    the second gets ``_2`` and so on, and where results would replace other files of a run as well. Parts are separated
+    by ``/``, and cut where with a suffix they would be too long for a file's name.
     """
     root = os.path.realpath(root)
     bases = ["/".join(map(_shorten, _name(item["image"], root).split("/"))) for item in items]
-    named, taken = [], {"settings", *(f"{base}/{file}" for base in bases for file in ("masks", "detections"))}
+    own = ("settings", *(f"{base}/{file}" for base in bases for file in ("masks", "detections")))
+    named, taken = [], set(map(_as_stored, own))
     for item, base in zip(items, bases, strict=True):
         name, count = base, 1
-        while name in taken:
+        while _as_stored(name) in taken:
             count += 1
             name = f"{base}_{count}"
-        taken.add(name)
+        taken.add(_as_stored(name))
         named.append({"video": name, **item, "name": name})
     return named
 
@@ -164,6 +166,11 @@ def _name(clip: Any, root: str) -> str:
     if len(paths) > 1:
         return f"{name}-{_without_suffix(os.path.basename(paths[-1]))}"
     return name if frames is None else f"{name}_{frames[0]}-{frames[1]}"
+
+
+def _as_stored(name: str) -> str:
+    """What is the same of two names that are one file to some disks, as those of Windows and macOS."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _shorten(name: str) -> str:

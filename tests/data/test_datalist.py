@@ -210,6 +210,11 @@ def test_no_two_clips_have_the_same_name():
     assert names_of(clips) == ["a", "a_2", "a_2_2", "a_0-9", "b/1-3", "b/1-3_2", "b/1"]
 
 
+def test_no_two_clips_have_names_that_are_one_file_on_the_disks_of_windows_and_macos():
+    clips = ["/data/a.mp4", "/data/A.mp4", "/data/K\xf6ln.mp4", "/data/Ko\u0308ln.mp4", "/data/Settings.mp4"]
+    assert names_of(clips) == ["a", "A_2", "K\xf6ln", "Ko\u0308ln_2", "Settings_2"]
+
+
 def test_no_result_replaces_another_file_of_a_run():
     clips = ["/data/settings.mp4", "/data/a.mp4", "/data/a/masks.mp4", "/data/a/detections.mp4", "/data/b/masks.mp4"]
     assert names_of(clips) == ["settings_2", "a", "a/masks_2", "a/detections_2", "b/masks"]
