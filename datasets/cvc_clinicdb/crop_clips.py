@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from endofm_monai.data.readers.base import frame_images
 from endofm_monai.data.readers.images import as_shown, open_picture
 from endofm_monai.preparation import run_from_command_line
 from endofm_monai.utils import atomic_path, read_csv, write_json
@@ -25,15 +26,24 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
     datalist = defaultdict(list)
     for clip in tqdm(read_csv(Path(source) / table), "cutting clips", unit="clip"):
         x, y, width, height = (int(clip[name]) for name in "xywh")
-        for number in range(int(clip["first_frame"]), int(clip["last_frame"]) + 1):
+        if clip["split"] not in SECTIONS:
+            raise ValueError(
+                f"{table}: {clip['clip_id']}: expected a split of {', '.join(SECTIONS)}, found {clip['split']!r}"
+            )
+        folder, numbers = Path(output) / clip["clip_id"], range(int(clip["first_frame"]), int(clip["last_frame"]) + 1)
+        for number in numbers:
             path = Path(source) / "frames" / f"{number:04d}.png"
             with open_picture(path) as opened:
                 frame = as_shown(opened)
                 if x < 0 or y < 0 or x + width > frame.width or y + height > frame.height:
                     found = f"found x={x}, y={y}, w={width}, h={height}"
                     raise ValueError(f"{table}: {clip['clip_id']}: expected a window in {frame.size}, {found}")
-                with atomic_path(Path(output) / clip["clip_id"] / path.name) as temporary:
+                with atomic_path(folder / path.name) as temporary:
                     frame.crop((x, y, x + width, y + height)).save(temporary)
+        if others := [
+            path for path in frame_images(folder) if path.stem not in {f"{number:04d}" for number in numbers}
+        ]:
+            raise ValueError(f"{others[0]}: is there of another table or clip of this name; choose another output")
         datalist[SECTIONS[clip["split"]]].append({"image": clip["clip_id"], "label": int(clip["label_polyp"])})
     write_json(Path(output) / "datalist.json", datalist, indent=4)
     return str(Path(output) / "datalist.json")

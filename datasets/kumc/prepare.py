@@ -46,7 +46,7 @@ def read_boxes(path: Path) -> FrameBoxes:
         tree = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"no XML: {error}") from error
-    width, height = (int(tree.findtext(f"size/{side}", "")) for side in ("width", "height"))
+    width, height = (int(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
     boxes, labels = [], []
     for item in tree.iter("object"):
         label = item.findtext("name", "").strip().lower()
@@ -54,7 +54,7 @@ def read_boxes(path: Path) -> FrameBoxes:
             raise ValueError(f"expected a class of {', '.join(CLASSES)}, found '{label}'")
         boxes.append([float(item.findtext(f"bndbox/{corner}", "")) for corner in ("xmin", "ymin", "xmax", "ymax")])
         labels.append(CLASSES[label])
-    return FrameBoxes(boxes, labels, (width, height))
+    return FrameBoxes(boxes, labels, (width, height) if width or height else None)
 
 
 if __name__ == "__main__":

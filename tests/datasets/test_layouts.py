@@ -115,3 +115,29 @@ def test_copies_are_made_of_frame_images_alone(read, script, write_image, write_
     manifest = read(tmp_path / "out", "manifest.json")
     assert [video["name"] for video in manifest["videos"]] == ["video_00002"]
     assert manifest["problems"] == ["video_00001: could not be used"]
+
+
+def test_boxes_of_kumc_need_no_size_of_the_frame(script, tmp_path):
+    corners = "".join(f"<{side}>{number}</{side}>" for number, side in enumerate(("xmin", "ymin", "xmax", "ymax"), 1))
+    text = f"<annotation><object><name>AD</name><bndbox>{corners}</bndbox></object></annotation>"
+    (tmp_path / "1.xml").write_text(text)
+    assert script("kumc/prepare.py").read_boxes(tmp_path / "1.xml") == ([[1, 2, 3, 4]], [1], None)
+
+
+def test_frames_of_an_earlier_table_are_in_no_clip(read, script, write_image, tmp_path):
+    crop_clips = script("cvc_clinicdb/crop_clips.py").crop_clips
+    for number in range(1, 5):
+        write_image(tmp_path / f"source/frames/{number:04d}.png", number)
+
+    def cut(first: int, last: int, split: str = "train") -> str:
+        head = "clip_id,first_frame,last_frame,x,y,w,h,label_polyp,split"
+        (tmp_path / "source/clips_cls.csv").write_text(f"{head}\na,{first},{last},8,4,32,24,1,{split}\n")
+        return crop_clips(str(tmp_path / "source"), str(tmp_path / "out"))
+
+    cut(1, 3)
+    assert read(tmp_path / "out") == {"training": [{"image": "a", "label": 1}]}
+    cut(1, 3)
+    with pytest.raises(ValueError, match=r"out/a/0001\.png: is there of another table or clip of this name"):
+        cut(2, 4)
+    with pytest.raises(ValueError, match=r"clips_cls\.csv: a: expected a split of train, val, test, found 'Train'"):
+        cut(1, 3, "Train")
