@@ -114,7 +114,7 @@ def resolve_path(value: Any, root: str, where: str) -> Any:
         return [resolve_path(each, root, where) for each in value]
     if not isinstance(value, str):
         return value
-    path = os.path.normpath(os.path.join(root, value))
+    path = _on_disk(os.path.normpath(os.path.join(root, value)), root)
     try:
         real = os.path.realpath(split_frames(path)[0], strict=True)
     except (OSError, ValueError) as error:  # ValueError: no path at all
@@ -122,6 +122,20 @@ def resolve_path(value: Any, root: str, where: str) -> Any:
     if os.path.commonpath([real, root]) != root:
         raise ValueError(f"{where}: {value} lies outside the dataset's folder {root}.")
     return path
+
+
+def _on_disk(path: str, root: str) -> str:
+    """Give a path below ``root`` as the disk spells it: macOS has umlauts of two signs where other lists have one."""
+    file, frames = split_frames(path)
+    if path.isascii() or not file.startswith(root) or os.path.lexists(file):
+        return path
+    found = root
+    for part in Path(os.path.relpath(file, root)).parts:
+        same = unicodedata.normalize("NFC", part)
+        names = os.listdir(found) if os.path.isdir(found) else []
+        spelled = [part] if part in names else [name for name in names if unicodedata.normalize("NFC", name) == same]
+        found = os.path.join(found, *(spelled[:1] or [part]))
+    return found if frames is None else join_frames(found, *frames)
 
 
 def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list[dict[str, Any]]:

@@ -299,3 +299,15 @@ def test_every_file_gets_a_name_for_its_results(tmp_path: Path) -> None:
 def test_no_group_is_not_a_group_of_its_own(dataset: Path, write: Any) -> None:
     items = [{"image": "a/1.mp4", "group": None}, {"image": "a/2.mp4", "group": ""}, {"image": "b.mp4", "group": 0}]
     assert [item.get("group", "none") for item in load_datalist(dataset, write(items))] == ["none", "none", 0]
+
+
+def test_names_of_a_list_are_found_however_the_disk_spells_them(tmp_path: Path) -> None:
+    (tmp_path / "Ko\u0308ln").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "Ko\u0308ln" / "gru\u0308n.png")
+    listed = ["K\xf6ln/gr\xfcn.png", "K\xf6ln#frames=0-0"]
+    (tmp_path / "list.json").write_text(json.dumps({"training": listed}))
+    images = [item["image"] for item in load_datalist(tmp_path, tmp_path / "list.json")]
+    assert images == [f"{tmp_path}/Ko\u0308ln/gru\u0308n.png", f"{tmp_path}/Ko\u0308ln#frames=0-0"]
+    (tmp_path / "list.json").write_text(json.dumps({"training": ["K\xf6ln/rot.png"]}))
+    with pytest.raises(FileNotFoundError, match=r"rot\.png does not exist"):
+        load_datalist(tmp_path, tmp_path / "list.json")
