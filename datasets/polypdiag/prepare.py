@@ -54,7 +54,7 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
 
 def read_list(path: Path) -> dict[str, int]:
     """Read a list with a line ``path,label`` a video."""
-    listed = {}
+    listed: dict[str, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if line.strip():
             name, comma, label = line.strip().rpartition(",")
