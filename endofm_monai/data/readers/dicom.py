@@ -249,6 +249,14 @@ class DicomReader(ClipReader):
         colors = apply_color_lut(np.arange(2 ** min(self._header.BitsStored, 16)), self._header)
         return (colors >> 8 * (colors.max() > 255)).astype(np.uint8)
 
+    @cached_property
+    def _modality_maximum(self) -> float:
+        """The highest value of the modality's table, seldom all that its bits hold; makes pydicom able to read it."""
+        descriptor = self._header.ModalityLUTSequence[0].LUTDescriptor
+        number, first, bits = descriptor
+        descriptor[2] = 16 if bits > 8 else 8  # pydicom knows no other
+        return float(apply_modality_lut(first + np.arange(number or 2**16), self._header).max())
+
     def _warn(self, message: str) -> None:
         warnings.warn(f"{self.path}: {message}", stacklevel=3)
 
@@ -273,11 +281,9 @@ class DicomReader(ClipReader):
         low = -(2.0 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0.0
         low, high = sorted(end * slope + intercept for end in (low, low + 2.0**header.BitsStored - 1))
         values = frame * slope + intercept
-        if tables := header.get("ModalityLUTSequence"):
-            number, first, bits = tables[0].LUTDescriptor
-            tables[0].LUTDescriptor[2] = 16 if bits > 8 else 8  # pydicom knows no other
-            values, reached = (apply_modality_lut(each, header) for each in (frame, first + np.arange(number or 2**16)))
-            low, high = 0, reached.max()  # seldom all that its bits hold
+        if header.get("ModalityLUTSequence"):
+            low, high = 0, self._modality_maximum
+            values = apply_modality_lut(frame, header)
         if tables := header.get("VOILUTSequence"):
             values = apply_voi(values.round().astype(np.int64), header)
             low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1
