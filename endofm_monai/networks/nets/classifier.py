@@ -23,7 +23,7 @@ class AttentiveHead(nn.Module):
         self.query = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attention = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
-        self.linear = _linear_head(embed_dim, num_classes)
+        self.linear = _initialized(nn.Linear(embed_dim, num_classes), std=0.01)
         nn.init.trunc_normal_(self.query, std=0.02)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -34,9 +34,8 @@ class AttentiveHead(nn.Module):
         return self.linear(attended[:, 0])
 
 
-def _linear_head(embed_dim: int, num_classes: int) -> nn.Linear:
-    head = nn.Linear(embed_dim, num_classes)
-    nn.init.normal_(head.weight, std=0.01)  # as published
+def _initialized(head: nn.Linear, std: float) -> nn.Linear:
+    nn.init.normal_(head.weight, std=std)  # as published
     nn.init.zeros_(head.bias)
     return head
 
@@ -96,7 +95,7 @@ class EndoFMClassifier(nn.Module):
         if head not in ("linear", "attentive"):
             raise ValueError(f'`head` must be "linear" or "attentive", but got {head!r}.')
         if head == "linear":
-            return cls(backbone, _linear_head(backbone.embed_dim, num_classes), mode, last_blocks)
+            return cls(backbone, _initialized(nn.Linear(backbone.embed_dim, num_classes), 0.01), mode, last_blocks)
         block: Any = backbone.blocks[0]
         return cls(backbone, AttentiveHead(backbone.embed_dim, num_classes, block.attn.num_heads), mode, last_blocks)
 
@@ -140,7 +139,4 @@ class STAdapterClassifier(EndoFMClassifier):
     def from_preset(cls, preset: str = "base", num_classes: int = 2, **overrides: Any) -> "STAdapterClassifier":  # type: ignore[override]
         """Of a named size; ``overrides`` are arguments of :class:`FrameViT`."""
         backbone = FrameViT.from_preset(preset, **overrides)
-        head = DropoutLinear(backbone.embed_dim, num_classes)
-        nn.init.normal_(head.weight, std=0.02)
-        nn.init.zeros_(head.bias)
-        return cls(backbone, head, "adapter")
+        return cls(backbone, _initialized(DropoutLinear(backbone.embed_dim, num_classes), 0.02), "adapter")

@@ -32,7 +32,6 @@ class EndoFM(Backbone):
         img_size: height and width (or one number for both) in pixels that the spatial position table is made for.
         patch_size: height and width of a patch in pixels.
         num_frames: frames that the temporal position table is made for.
-        in_channels: channels of a frame.
         embed_dim: width D of a token.
         depth: number of blocks.
         num_heads: attention heads of a block.
@@ -61,7 +60,6 @@ class EndoFM(Backbone):
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         num_frames: int = 8,
-        in_channels: int = 3,
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
@@ -79,7 +77,7 @@ class EndoFM(Backbone):
         self.token_drop = float(token_drop)
         self.temporal = temporal
 
-        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, embed_dim, patch_size, patch_size)))
+        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, embed_dim, patch_size, patch_size)))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size[0] * self.grid_size[1], embed_dim))
         no_time = torch.zeros(1, num_frames, embed_dim)
@@ -95,14 +93,9 @@ class EndoFM(Backbone):
             for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialize as published: normal weights (std 0.02), zero biases, time table and ``temporal_fc``."""
         self.reset_linear_layers()
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        nn.init.zeros_(self.time_embed)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens ``(B, 1 + N*T, D)`` of clips ``(B, C, T, H, W)``, with positions, before the first block."""

@@ -105,7 +105,6 @@ class FrameViT(Backbone):
         self,
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
-        in_channels: int = 3,
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
@@ -120,7 +119,7 @@ class FrameViT(Backbone):
             raise ValueError(f'`variant` must be "timm", "clip" or "dinov3", but got {variant!r}.')
         eps = 1e-6 if variant == "timm" else 1e-5
 
-        kernel = nn.Conv2d(in_channels, embed_dim, patch_size, patch_size, bias=variant != "clip")
+        kernel = nn.Conv2d(3, embed_dim, patch_size, patch_size, bias=variant != "clip")
         self.patch_embed = nn.Sequential(OrderedDict(proj=kernel))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         is_rotary = variant == "dinov3"

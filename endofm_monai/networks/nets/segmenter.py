@@ -48,13 +48,13 @@ class SimpleEncoder(nn.Module):
 class HybridEncoder(nn.Module):
     """TransUNet's convolutional encoder, whose output takes the place of the transformer's patch embedding."""
 
-    def __init__(self, embed_dim: int, grid_size: tuple[int, int], dropout_rate: float) -> None:
+    def __init__(self, embed_dim: int, grid_size: tuple[int, int]) -> None:
         super().__init__()
         self.stem = ResidualStem()
         self.projection = nn.Conv2d(1024, embed_dim, 1)
         self.grid_size = grid_size
         self.position_embeddings = nn.Parameter(torch.zeros(1, grid_size[0] * grid_size[1], embed_dim))
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = nn.Dropout(0.1)
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Embedded tokens ``(B, D, H/16, W/16)`` of frames ``(B, 3, H, W)``, and the stem's skips."""
@@ -78,7 +78,6 @@ class EndoFMSegmenter(nn.Module):
             ``"simple"`` keeps the whole pre-trained backbone; its token map is decoded likewise, with fewer channels,
             group normalization (the frames of a clip are too much alike for batch statistics), upsampling that keeps
             places, and the skips of a small convolutional stem.
-        dropout_rate: dropout of the tokens before the first block (``"transunet"`` only).
 
     Example::
 
@@ -87,9 +86,7 @@ class EndoFMSegmenter(nn.Module):
         torch.Size([1, 2, 5, 96, 128])
     """
 
-    def __init__(
-        self, backbone: EndoFM, num_classes: int = 2, decoder: str = "transunet", dropout_rate: float = 0.1
-    ) -> None:
+    def __init__(self, backbone: EndoFM, num_classes: int = 2, decoder: str = "transunet") -> None:
         super().__init__()
         if decoder not in ("transunet", "simple"):
             raise ValueError(f'`decoder` must be "transunet" or "simple", but got {decoder!r}.')
@@ -100,7 +97,7 @@ class EndoFMSegmenter(nn.Module):
         self.backbone = backbone
         if decoder == "transunet":
             self.published_prefixes = PUBLISHED_PREFIXES
-            self.encoder: nn.Module = HybridEncoder(backbone.embed_dim, backbone.grid_size, dropout_rate)
+            self.encoder: nn.Module = HybridEncoder(backbone.embed_dim, backbone.grid_size)
             self.decoder = CascadedUpsampler(backbone.embed_dim)
             take_out_embedding(backbone)
         else:
@@ -116,15 +113,10 @@ class EndoFMSegmenter(nn.Module):
 
     @classmethod
     def from_preset(
-        cls,
-        preset: str = "base",
-        num_classes: int = 2,
-        decoder: str = "transunet",
-        dropout_rate: float = 0.1,
-        **overrides: Any,
+        cls, preset: str = "base", num_classes: int = 2, decoder: str = "transunet", **overrides: Any
     ) -> "EndoFMSegmenter":
         """A segmenter with a backbone of a named size; ``overrides`` are arguments of the backbone."""
-        return cls(EndoFM.from_preset(preset, **overrides), num_classes, decoder, dropout_rate)
+        return cls(EndoFM.from_preset(preset, **overrides), num_classes, decoder)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Class logits ``(B, K, T, H, W)`` of normalized clips ``(B, 3, T, H, W)``, H and W in multiples of 16."""
