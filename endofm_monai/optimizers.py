@@ -36,17 +36,14 @@ def layer_decay_groups(
 
     Head, decoder and the final normalization learn at ``learning_rate``, the last block at ``layer_decay`` times that,
     the one before at ``layer_decay ** 2``, and patch embedding, class token and positions at the least (Bao et al.,
-    "BEiT", 2022, appendix). Weights and biases are separated as in :func:`weight_decay_groups`.
+    "BEiT", 2022, appendix). Weights and biases are separated as in :func:`weight_decay_groups`. The groups also have
+    ``lr_scale``, the factor that a schedule of the learning rate keeps.
 
     Args:
         network: a network with a ``backbone``, perhaps in ``DistributedDataParallel``.
-        learning_rate: learning rate of the head.
+        learning_rate: that of the head.
         layer_decay: factor from one layer to the one before, in (0, 1]; with 1 all learn alike.
-        weight_decay: weight decay of the weights.
-
-    Returns:
-        groups with ``lr``, ``weight_decay``, ``decay`` (see :func:`weight_decay_groups`) and ``lr_scale``, the factor
-        that a schedule of the learning rate keeps.
+        weight_decay: that of the weights.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"`layer_decay` must be in (0, 1], but got {layer_decay}.")

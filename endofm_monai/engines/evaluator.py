@@ -25,14 +25,7 @@ class ClipEvaluator(SupervisedEvaluator):
     A batch without a readable clip has no output and is gone on from; what broken clips mean is up to a
     :class:`endofm_monai.handlers.BrokenClipsHandler`. ``amp`` works on every device, with the ``dtype`` of
     ``amp_kwargs``, bfloat16 by default. With several processes each evaluates its own clips by the bare network, since
-    the forward of ``DistributedDataParallel`` would wait for processes that have fewer.
-
-    Args:
-        device: where to run.
-        val_data_loader: loader of the batches.
-        network: the network, perhaps in ``DistributedDataParallel``.
-        kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: ``inferer``, ``postprocessing``,
-            ``key_val_metric``, ``val_handlers``, ``amp``, ...
+    the forward of ``DistributedDataParallel`` would wait for processes that have fewer. Arguments are MONAI's.
     """
 
     def __init__(
@@ -81,14 +74,12 @@ class VideoEvaluator(SupervisedEvaluator):
     :class:`endofm_monai.handlers.BrokenClipsHandler`, and the run goes on with the next one. A run without a video,
     where all are done, starts and ends as any other: handlers load the weights and check what they would write to.
 
-    Args:
-        device: where the network is.
+    Args: those of MONAI's, and
         val_data_loader: loader of one item a batch, see :class:`endofm_monai.data.ClipLoader`, with ``image``: what
             :func:`endofm_monai.data.open_clip` opens.
         network: the network, perhaps in ``DistributedDataParallel``.
         predictor: an :class:`endofm_monai.inferers.Predictor` of the network.
         threads: decoding threads; see :class:`endofm_monai.data.VideoReader`.
-        kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: ``key_val_metric``, ``val_handlers``, ...
     """
 
     def __init__(

@@ -36,19 +36,14 @@ class ClipTrainer(SupervisedTrainer):
     fire once a step. A batch in which a rank has no readable clip teaches nothing, on any rank: its output has no
     ``loss``. Schedules, gradient clipping, checkpoints and logs are handlers.
 
-    Args:
-        device: where to run.
-        max_epochs: number of epochs.
-        train_data_loader: loader of batches for ``prepare_batch``.
+    Args: those of MONAI's, of which
         network: the network, perhaps in ``DistributedDataParallel``.
-        optimizer: optimizer of its parameters.
         loss_function: from what the network gives and the targets to the mean loss of the batch.
-        amp: compute the network in lower precision.
         amp_kwargs: arguments of ``torch.autocast``; ``dtype`` is ``torch.bfloat16`` unless said otherwise, and with
             ``torch.float16`` gradients are scaled.
         compile: compile each transformer block with ``torch.compile``, with ``compile_kwargs``.
-        kwargs: further arguments of ``monai.engines.SupervisedTrainer``: ``prepare_batch``, ``inferer``,
-            ``train_handlers``, ``accumulation_steps``, ...; ``decollate`` is False unless said otherwise.
+        kwargs: ``prepare_batch``, ``inferer``, ``train_handlers``, ``accumulation_steps``, ...; ``decollate`` is False
+            unless said otherwise.
     """
 
     def __init__(

@@ -86,12 +86,9 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
     """Compute the embeddings of all clips, in evaluation mode, without gradient and in float32.
 
     Random states and the network's mode are as before when it is done, so that it may run amid a training; nothing
-    is compiled. With several processes each embeds what its loader gives, and all get the table of all clips.
-
-    Args:
-        network: from clips ``(B, C, T, H, W)`` to embeddings ``(B, D)``.
-        loader: batches of such clips as ``image``, with what :func:`add_embeddings` needs.
-        device: where the network is.
+    is compiled. With several processes each embeds what its loader gives, and all get the table of all clips. Batches
+    have clips ``(B, C, T, H, W)`` as ``image``, of which the network makes ``(B, D)``, and what :func:`add_embeddings`
+    needs.
     """
     rows = Rows()
     with (

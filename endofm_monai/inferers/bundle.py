@@ -34,9 +34,7 @@ class Bundle:
     Its configurations are programs: open bundles only from people you trust. Its weights are not: they are read
     without running anything, and shared ones are compared with their hash in ``large_files.yml`` before.
 
-    Args:
-        path: the bundle's folder.
-        overrides: values that take the place of those of keys of ``inference.json``, ``weights`` among them.
+    The ``overrides`` take the place of the values of keys of ``inference.json``, ``weights`` among them.
 
     Raises:
         BundleError: when it cannot be used, or has no weights.
@@ -164,12 +162,9 @@ def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
 
 
 def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
-    """Make the predictor of a bundle's ``inference.json``, with the weights in use, on a device.
+    """Make the predictor of a bundle's folder, with the weights in use, on a device.
 
-    Args:
-        bundle: the bundle's folder.
-        device: where to compute.
-        overrides: values of keys of ``inference.json``: ``mode="online"``, ``mirror=True``, ...
+    The ``overrides`` are values of keys of its ``inference.json``: ``mode="online"``, ``mirror=True``, ...
 
     Raises:
         BundleError: see :class:`Bundle`.

@@ -35,14 +35,10 @@ class SelectDetections(Transform):
     max_detections: int = 300  # of a frame
 
     def __call__(self, pred: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """Choose.
+        """Choose among the output ``(B, 2*K + 12, L)`` of :class:`endofm_monai.networks.nets.EndoFMDetector`.
 
-        Args:
-            pred: output ``(B, 2*K + 12, L)`` of :class:`endofm_monai.networks.nets.EndoFMDetector`.
-
-        Returns:
-            for each key frame, on the CPU, ``box`` ``(D, 4)``, xyxy in pixels of the network's input and perhaps beyond
-            it, ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
+        Gives for each key frame, on the CPU, ``box`` ``(D, 4)``, xyxy in pixels of the network's input and perhaps
+        beyond it, ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
         """
         out = split_predictions(pred.float())
         first = (out.class_logits.sigmoid() * out.centerness.sigmoid().unsqueeze(2)).sqrt()  # (B, L, K)

@@ -67,12 +67,8 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
     Confidences are sorted into equally wide bins; the result is the mean over all items of the distance between the
     accuracy and the mean confidence of their bin. The confidence is the probability of the likeliest class; of
-    classes that do not exclude each other every decision, for or against one, counts on its own.
-
-    Args:
-        probabilities: ``(N, C)``.
-        labels: ``(N,)``, or ``(N, C)`` 0 or 1.
-        bins: number of bins.
+    classes that do not exclude each other every decision, for or against one, counts on its own. Arguments are those of
+    :func:`classification_scores`.
     """
     if labels.ndim == 2:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()

@@ -73,9 +73,7 @@ def linear_probe(
 def retrieval(first: ArrayLike, second: ArrayLike) -> float:
     """Share of the windows that are nearest, by cosine, to the other window of their own video, in both directions.
 
-    Args:
-        first: embeddings ``(N, D)`` of a window of each video.
-        second: those of another window, in the same order.
+    Given are embeddings ``(N, D)`` of two windows of each video, in the same order.
     """
     windows = [np.asarray(window, dtype=np.float64) for window in (first, second)]
     a, b = (window / np.maximum(np.linalg.norm(window, axis=1, keepdims=True), 1e-12) for window in windows)

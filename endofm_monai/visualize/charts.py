@@ -58,15 +58,8 @@ def plot_timeline(
 ) -> Figure:
     """Draw what a video shows when: class probabilities over time, and below them key frames, without and with heat.
 
-    The heat is the attention of the class token, in multiples of uniform attention.
-
-    Args:
-        spans: beginning and end of each of N windows in seconds, in order.
-        probabilities: ``(N, C)``.
-        class_names: names of the C classes.
-        key_frames: frames to draw and to mark in the curves, at least one.
-        title: title of the picture.
-        path: the picture to write.
+    The probabilities ``(N, C)`` are those of windows, whose ``spans`` are beginning and end in seconds, in order. At
+    least one key frame is drawn and marked in the curves; the heat is an :func:`attention_heat`.
     """
     figure = new_figure(7.0, 5.6)
     columns = max(len(key_frames), 3)
@@ -114,19 +107,13 @@ MIN_TSNE_CLIPS = 50  # t-SNE finds groups in any few points
 MARKERS = "osD^vP*X<>"
 
 
-def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike | None, path: str | os.PathLike) -> Figure:
-    """Draw clip embeddings in the plane, colored by label.
+def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.PathLike) -> Figure:
+    """Draw clip embeddings ``(N, D)`` in the plane, colored by label, a class index or negative for none.
 
     Below 50 clips the plane is that of the first two principal components, else a t-SNE map; the title says which.
     Both give the same picture each time.
-
-    Args:
-        embeddings: ``(N, D)``, N >= 3, D >= 2.
-        labels: class indices ``(N,)``, negative for a clip without one; None if no clip has one.
-        path: the picture to write.
     """
-    embeddings = np.asarray(embeddings, dtype=np.float64)
-    labels = np.full(len(embeddings), -1) if labels is None else np.asarray(labels)
+    embeddings, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
     enough = embeddings.ndim == 2 and len(embeddings) >= MIN_CLIPS and embeddings.shape[1] >= 2
     if not enough or not np.isfinite(embeddings).all():
         raise ValueError(

@@ -56,13 +56,8 @@ def rgb_frames(clip: torch.Tensor) -> np.ndarray:
 def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_global_views: int = 2) -> Figure:
     """Draw the views of one clip as film strips: what student and teacher are shown.
 
-    A strip holds up to eight frames of a view, at equal distances from its first to its last. Global views take the
-    whole width, local ones half of it.
-
-    Args:
-        views: ``(3, T, S, S)`` each, uint8 or normalized as for pre-training; global ones first.
-        path: the picture to write.
-        num_global_views: how many of them are global.
+    A strip holds up to eight frames of a view ``(3, T, S, S)``, at equal distances from its first to its last. Global
+    views come first and take the whole width, local ones half of it.
     """
     global_rows, local_rows = num_global_views, -(-(len(views) - num_global_views) // 2)
     heights = [1 + TITLE] * global_rows + [0.5 + TITLE] * local_rows  # of 1 x 1 and 0.5 x 0.5 inch frames
@@ -93,11 +88,8 @@ def _strip(frames: np.ndarray) -> np.ndarray:
 def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
     """Where the class token looks, a value a patch ``(T, rows, columns)``, in multiples of uniform attention.
 
-    Args:
-        attention: softmax weights ``(T, heads, 1 + N, 1 + N)`` over N patches in row-major order, of
-            :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`, whose heads' mean is taken; row 0 is the class
-            token's.
-        frames: of it, ``(3, T, H, W)``.
+    The ``attention`` in frames ``(3, T, H, W)`` is ``(T, heads, 1 + N, 1 + N)``, of
+    :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`; the heads' mean is taken.
     """
     _, num_frames, height, width = frames.shape
     tokens = attention.shape[-1]
@@ -123,14 +115,9 @@ def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, ma
 
 
 def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
-    """Draw where the class token looks: frames above, and below them their attention as a heat map.
+    """Draw where the class token looks: frames above, and below them their :func:`attention_heat`.
 
-    All frames share one scale, in multiples of uniform attention, which a few patches may exceed.
-
-    Args:
-        frames: one clip ``(3, T, H, W)``; uint8, or normalized as for pre-training.
-        attention: see :func:`attention_heat`.
-        path: the picture to write.
+    All frames share one scale, which a few patches may exceed.
     """
     _, num_frames, height, width = frames.shape
     heat = attention_heat(attention, frames)
@@ -149,15 +136,7 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
 def draw_boxes(
     frame: np.ndarray, box: torch.Tensor, label: torch.Tensor, score: torch.Tensor, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Draw boxes with class and score on a frame.
-
-    Args:
-        frame: uint8 RGB ``(H, W, 3)``, which stays as it is.
-        box: ``(D, 4)``, xyxy in pixels.
-        label: classes ``(D,)``, from 1.
-        score: scores ``(D,)``.
-        class_names: names of the classes, from 1 on.
-    """
+    """Draw boxes ``(D, 4)``, xyxy, with class (from 1) and score on a copy of a frame, uint8 RGB ``(H, W, 3)``."""
     if len(box) == 0:
         return frame.copy()
     classes = [int(index) - 1 for index in label]
@@ -173,14 +152,7 @@ def draw_boxes(
 def overlay_mask(
     frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = PREDICTION, opacity: float = 0.35
 ) -> np.ndarray:
-    """Lay a translucent mask with a solid contour over a frame.
-
-    Args:
-        frame: uint8 RGB ``(H, W, 3)``, which stays as it is.
-        mask: boolean or 0/1 ``(H, W)``.
-        color: RGB of the mask.
-        opacity: share of the color inside the contour, 0 to 1.
-    """
+    """Lay a translucent mask ``(H, W)`` with a solid contour over a copy of a frame, uint8 RGB ``(H, W, 3)``."""
     if frame.shape[:2] != mask.shape:
         raise ValueError(f"`frame` {frame.shape[:2]} and `mask` {mask.shape} must have the same size.")
     drawn, thickness = frame.copy(), max(1, round(min(mask.shape) / 200))
@@ -199,16 +171,10 @@ def plot_masks(
     path: str | os.PathLike,
     numbers: Sequence[int] | None = None,
 ) -> Figure:
-    """Draw frames of a clip with, below each, its true mask, its predicted mask, and where the two differ.
+    """Draw frames ``(3, T, H, W)`` with, below each, its true mask, its predicted mask, and where the two differ.
 
-    In the last row pixels that only the prediction has are red, those that only the truth has yellow.
-
-    Args:
-        frames: ``(3, T, H, W)``; uint8, or float32 normalized as for pre-training.
-        prediction: boolean or 0/1 ``(T, H, W)``.
-        truth: likewise.
-        path: the picture to write.
-        numbers: those of the frames in their video, from 0, if they are not all of it.
+    In the last row pixels that only the prediction ``(T, H, W)`` has are red, those that only the truth has yellow.
+    ``numbers`` are those of the frames in their video, from 0, if they are not all of it.
     """
     shown = pick_frames(frames.shape[1])
     numbers = range(frames.shape[1]) if numbers is None else numbers

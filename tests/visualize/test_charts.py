@@ -65,14 +65,14 @@ def embeddings_of(clips: int) -> np.ndarray:
 )
 def test_the_title_says_the_method_and_the_picture_repeats(tmp_path, clips: int, title: str) -> None:
     for name in ("a.png", "b.png"):
-        figure = plot_embeddings(embeddings_of(clips), None, tmp_path / name)
+        figure = plot_embeddings(embeddings_of(clips), [-1] * clips, tmp_path / name)
     assert figure.axes[0].get_title() == title
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_pca_shows_the_components_of_most_variance(tmp_path) -> None:
     embeddings = embeddings_of(20)
-    (axes,) = plot_embeddings(embeddings, None, tmp_path / "map.png").axes
+    (axes,) = plot_embeddings(embeddings, [-1] * 20, tmp_path / "map.png").axes
     points = np.asarray(axes.collections[0].get_offsets())
     assert abs(np.corrcoef(points[:, 0], embeddings[:, 0])[0, 1]) > 0.99
     assert axes.get_xlabel() == f"component 1 ({points[:, 0].var() / embeddings.var(axis=0).sum():.0%} of variance)"
@@ -92,7 +92,7 @@ def test_classes_have_their_points_and_a_legend(tmp_path) -> None:
 def test_a_collapsed_network_is_one_point(tmp_path, clips: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (axes,) = plot_embeddings(np.ones((clips, 4)), None, tmp_path / "map.png").axes
+        (axes,) = plot_embeddings(np.ones((clips, 4)), [-1] * clips, tmp_path / "map.png").axes
     assert np.ptp(axes.collections[0].get_offsets(), axis=0).max() == 0
     assert axes.get_xlabel() == "component 1 (0% of variance)"
 
@@ -107,5 +107,5 @@ def test_a_collapsed_network_is_one_point(tmp_path, clips: int) -> None:
 )
 def test_bad_embeddings(tmp_path, embeddings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        plot_embeddings(embeddings, None, tmp_path / "map.png")
+        plot_embeddings(embeddings, [-1] * len(embeddings), tmp_path / "map.png")
     assert not list(tmp_path.iterdir())

@@ -60,7 +60,7 @@ def test_pictures_leave_matplotlib_and_random_states_alone(tmp_path) -> None:
     before = global_state()
     plot_views([torch.zeros(3, 2, 8, 8)] * 3, tmp_path / "a.png")
     plot_attention(torch.zeros(3, 2, 8, 8), torch.ones(2, 1, 5, 5) / 5, tmp_path / "b.png")
-    plot_embeddings(np.random.default_rng(0).normal(size=(60, 4)), None, tmp_path / "c.png")
+    plot_embeddings(np.random.default_rng(0).normal(size=(60, 4)), [-1] * 60, tmp_path / "c.png")
     assert global_state() == before
 
 

@@ -19,12 +19,9 @@ class EndoFMDetector(nn.Module):
     A clip is a key frame and the frames that support it. The published code trains with ``frames="joint"`` and tests
     with ``"per_frame"``.
 
-    Args:
-        backbone: the video transformer.
-        neck: makes the levels of the pyramid from a token map.
-        head: makes predictions from the levels.
-        frames: ``"per_frame"`` encodes each frame alone, so that a video is encoded once a frame, and frames meet in
-            the head; ``"joint"`` lets them attend to each other in the transformer as well.
+    The ``neck`` makes the levels of the pyramid from a token map, the ``head`` predictions from the levels. With
+    ``frames="per_frame"`` each frame is encoded alone, so that a video is encoded once a frame, and frames meet in the
+    head; ``"joint"`` lets them attend to each other in the transformer as well.
 
     Example::
 

@@ -60,12 +60,7 @@ class ProjectionHead(nn.Module):
     layer whose norms are fixed at 1, so that the logits are cosines in [-1, 1]. The cosines are always computed in
     float32: a temperature of 0.04 multiplies their rounding error by 25.
 
-    Args:
-        embed_dim: width D of the class token.
-        num_prototypes: number K of logits.
-        hidden_dim: width of the MLP's hidden layers.
-        bottleneck_dim: width of the normalized features.
-        batch_norm: normalize the hidden layers over the views of the batch, which keeps few clips apart.
+    With ``batch_norm`` the hidden layers are normalized over the views of the batch, which keeps few clips apart.
     """
 
     def __init__(
@@ -137,8 +132,7 @@ class StudentTeacher(nn.Module):
 
     Args:
         backbone: the backbone to pre-train; becomes the student's.
-        num_prototypes: number K of logits of the projection head.
-        hidden_dim: see :class:`ProjectionHead`; ``bottleneck_dim`` and ``batch_norm`` likewise.
+        num_prototypes: see :class:`ProjectionHead`; ``hidden_dim``, ``bottleneck_dim`` and ``batch_norm`` likewise.
         num_global_views: the first views, which the teacher sees too.
         teacher_momentum: share of itself that the teacher keeps at an update; an attribute that a schedule may set.
     """
