@@ -30,16 +30,6 @@ def to_grayscale(clip: torch.Tensor, luma: tuple[float, float, float] = RGB_LUMA
     return gray.add_(clip[1], alpha=luma[1]).add_(clip[2], alpha=luma[2]).unsqueeze(0)
 
 
-def adjust_contrast(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
-    """Move the frames of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their mean luma; not clipped."""
-    return torch.lerp(to_grayscale(clip, luma).mean((-2, -1), keepdim=True), clip, factor)
-
-
-def adjust_saturation(clip: torch.Tensor, factor: float, luma: tuple[float, float, float] = RGB_LUMA) -> torch.Tensor:
-    """Move the pixels of a floating-point clip ``(3, T, H, W)`` to (below 1) or from their luma; not clipped."""
-    return torch.lerp(to_grayscale(clip, luma), clip, factor)
-
-
 def blur_clip(clip: torch.Tensor, sigma: float) -> torch.Tensor:
     """Blur the frames of a floating-point clip ``(..., H, W)`` with a Gaussian of ``sigma`` pixels, cut at 4 sigma.
 
@@ -137,12 +127,12 @@ class RandColorJitterClip(RandClipTransform):
         for name, change in self.changes:
             if name == "brightness":
                 clip = clip * (1 + change)
-            elif name == "contrast":
-                clip = adjust_contrast(clip, 1 + change, self.luma)
-            elif name == "saturation":
-                clip = adjust_saturation(clip, 1 + change, self.luma)
-            else:  # a hue exists only within [0, 1]
+            elif name == "hue":  # which exists only within [0, 1]
                 clip = TF.adjust_hue(clip.clamp(0, 1).transpose(0, 1), change).transpose(0, 1)
+            else:  # frames go away from their mean luma, or pixels from theirs
+                gray = to_grayscale(clip, self.luma)
+                gray = gray.mean((-2, -1), keepdim=True) if name == "contrast" else gray
+                clip = torch.lerp(gray, clip, 1 + change)
         return clip
 
 

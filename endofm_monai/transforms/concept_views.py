@@ -14,13 +14,7 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.data.readers import ClipInfo, ClipReadError
 from endofm_monai.data.sampling import FrameSampler
-from endofm_monai.transforms.color import (
-    PRETRAINING_MEAN,
-    PRETRAINING_STD,
-    NormalizeClip,
-    RandColorJitterClip,
-    RandGrayscaleClip,
-)
+from endofm_monai.transforms.color import NormalizeClip, RandColorJitterClip, RandGrayscaleClip
 from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
 from endofm_monai.transforms.views import RandAugmentViews, RandAugmentViewsd, View
 
@@ -72,35 +66,17 @@ class RandConceptViews(RandAugmentViews):
     RGB and static clips have draws of their own: crop and resize, mirror, gray, jitter the colors, normalize. A static
     clip repeats its frame. The differences are those of the augmented RGB clips, each frame less the one before it, the
     first less the last.
-
-    Args:
-        views: the parts.
-        flip_prob: probability of a mirrored clip.
-        gray_prob: probability of a gray clip.
-        brightness: strength of the jitter, see :class:`RandColorJitterClip`; likewise the next three.
-        mean: of each channel, see :class:`NormalizeClip`; likewise ``std``.
     """
 
-    def __init__(
-        self,
-        views: ClipPairPlan,
-        flip_prob: float = 0.5,
-        gray_prob: float = 0.5,
-        brightness: float = 0.5,
-        contrast: float = 0.5,
-        saturation: float = 0.5,
-        hue: float = 0.25,
-        mean: tuple[float, float, float] = PRETRAINING_MEAN,
-        std: tuple[float, float, float] = PRETRAINING_STD,
-    ) -> None:
+    def __init__(self, views: ClipPairPlan) -> None:
         self.views = views
-        self.normalize = NormalizeClip(mean, std)
+        self.normalize = NormalizeClip()
         self.transforms = [
             [
                 RandResizedCropClip(view.size, view.scale, views.ratio),
-                RandFlipClip(flip_prob),
-                RandGrayscaleClip(gray_prob),
-                RandColorJitterClip(brightness, contrast, saturation, hue, prob=1.0),
+                RandFlipClip(prob=0.5),
+                RandGrayscaleClip(prob=0.5),
+                RandColorJitterClip(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=1.0),
             ]
             for view in views
         ]

@@ -108,9 +108,6 @@ class LoadBoxesd(MapTransform):
     They become a list of T float32 tensors ``(G, 4)``, their labels, of ``box_label``, one of T int64 tensors ``(G,)``.
     """
 
-    def __init__(self, keys: KeysCollection = "box") -> None:
-        super().__init__(keys)
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Take the boxes; all else stays."""
         d = dict(data)

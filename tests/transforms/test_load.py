@@ -119,7 +119,7 @@ def video(clip: Path) -> dict:
 def test_key_frames_come_first_and_each_frame_has_its_boxes(video):
     transform = LoadClipd("image", SupportSampler(num_supports=3, window=4)).set_random_state(seed=0)
     for item in key_frames([video], 13):
-        loaded = LoadBoxesd()(transform(item))
+        loaded = LoadBoxesd("box")(transform(item))
         frames = loaded["image"].meta["frame_indices"].tolist()
         assert numbers(loaded["image"]) == frames
         assert frames[0] == item["frame_index"]
@@ -135,7 +135,7 @@ def test_key_frames_are_spread_over_each_video(video):
 def test_other_number_of_frames_than_annotations_is_named(video):
     video["box"].append([])
     with pytest.raises(ClipReadError, match="has 40 frames, but 41 lists of boxes are listed"):
-        LoadBoxesd()(LoadClipd("image")(video))
+        LoadBoxesd("box")(LoadClipd("image")(video))
 
 
 def test_boxes_of_frames_of_another_size_are_named(video):
@@ -143,10 +143,10 @@ def test_boxes_of_frames_of_another_size_are_named(video):
     with pytest.raises(
         ClipReadError, match=r"none of its boxes, as \[1000, 500, 1100, 600\], is in its frames of \d+x"
     ):
-        LoadBoxesd()(LoadClipd("image")(video))
+        LoadBoxesd("box")(LoadClipd("image")(video))
     video["box"][-1] = [[-5, 2, 1, 9]]  # a polyp that leaves the frame
     video["box_label"][-1] = [1]
-    LoadBoxesd()(LoadClipd("image")(video))
+    LoadBoxesd("box")(LoadClipd("image")(video))
 
 
 @pytest.fixture
