@@ -6,6 +6,7 @@ import os
 import reprlib
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,10 @@ def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
 
 def _check_video(video: Any, where: str) -> None:
     """Refuse what cannot name results in a folder."""
-    try:
+    with suppress(TypeError, ValueError):
         is_name = not os.path.isabs(video) and ".." not in Path(video).parts and "\0" not in video
         if is_name and 0 < max(len(os.fsencode(part)) for part in video.split("/")) <= _MAX_NAME:
             return
-    except (TypeError, ValueError):
-        pass
     raise ValueError(
         f"{where} video: results of {video!r} would be written outside of their folder, or under no name that a "
         f"file can have; expected a relative path whose parts have 1 to {_MAX_NAME} bytes."

@@ -260,7 +260,6 @@ class FeatureCache(ClipDataset):
                 self._items += items
 
     def __getitem__(self, key: Any) -> Any:
-        """The item of a clip, asked for by its index or by the key of an ``EpochSampler``."""
         return dict(self._items[key.clip if isinstance(key, ClipKey) else key])
 
 

@@ -15,13 +15,8 @@ from endofm_monai.data.readers.opener import list_files
 from endofm_monai.utils import as_class_names
 
 __all__ = [
-    "check_boxes",
-    "class_weights",
-    "key_frames",
-    "load_box_datalist",
-    "load_labeled_clips",
-    "load_mask_datalist",
-]
+    "check_boxes", "class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist",
+]  # fmt: skip
 
 
 def load_mask_datalist(

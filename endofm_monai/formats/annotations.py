@@ -11,6 +11,8 @@ import numpy as np
 from endofm_monai.formats.masks import check_proportions, scale_points
 from endofm_monai.inferers import BoxTrack
 
+__all__ = ["Annotations", "Shape", "Tag", "Track", "end_gaps", "fit_annotations", "join_tracks", "merge_tags"]
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 TRACK = "track"

@@ -24,6 +24,8 @@ from endofm_monai.formats.masks import (
 )
 from endofm_monai.utils import as_class_names, read_json, write_json
 
+__all__ = ["datalist_from_coco", "write_coco_annotations"]
+
 logger = logging.getLogger(__name__)
 Size = tuple[int, int]  # height and width
 _UNKNOWN = (0, 0)

@@ -22,6 +22,8 @@ from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, uni
 from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
 from endofm_monai.utils import atomic_path, open_zip
 
+__all__ = ["read_cvat_xml", "write_cvat_xml"]
+
 logger = logging.getLogger(__name__)
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 RECTANGLE = ("left", "top", "width", "height")

@@ -11,6 +11,8 @@ from typing import Any
 from endofm_monai.data import first_frame, join_frames, split_frames
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end_gaps
 
+__all__ = ["annotations_from_item", "items_from_annotations", "tagged_clips", "video_path"]
+
 KEYS = ("box", "box_label", "box_info", "outline", "tag")
 DEFAULTS: dict[str, Any] = {
     "track": None,

@@ -17,6 +17,8 @@ from skimage.measure import label as label_regions
 from endofm_monai.data.masks import read_mask
 from endofm_monai.utils import atomic_path
 
+__all__ = ["mask_polygons", "outlines_from_masks", "write_masks"]
+
 MAX_SIDE = 1 << 14
 """Pixels that a side of a frame may have in a file from outside: what it claims is allocated."""
 

@@ -32,6 +32,8 @@ from endofm_monai.inferers import Answer, BoxLinker
 from endofm_monai.utils import atomic_path, printable, remove_leftovers, temporary_prefix
 from endofm_monai.visualize import draw_boxes, overlay_mask
 
+__all__ = ["BOX_WRITERS", "MASK_WRITERS", "VideoOutput", "WriteFrame", "open_video", "read_coco_masks", "write_video"]
+
 MAX_VIDEO_SIDE = 16384  # that x264 encodes
 WriteFrame = Callable[[np.ndarray, Answer], object]
 """Takes the next frame, uint8 RGB ``(H, W, 3)``, and the predictor's answer for it."""

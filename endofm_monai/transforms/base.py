@@ -36,7 +36,6 @@ class RandClipTransform(RandomizableTransform):
         super().__init__(prob)
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """Transform a clip ``(C, T, H, W)``."""
         if clip.ndim != 4:
             raise ValueError(f"{type(self).__name__} expects a clip (C, T, H, W), found {tuple(clip.shape)}.")
         self.randomize(clip)

@@ -157,7 +157,6 @@ class RandFitClipd(RandClipTransformd):
     array_transform: ClassVar[type[Transform]] = RandFitClip
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Transform clip and boxes; all else stays."""
         height, width = data[self.keys[0]].shape[-2:]
         d = super().__call__(data)
         frames = zip(d["box"], d["box_label"], strict=True)

@@ -191,7 +191,6 @@ class ScaleCropClipd(ClipTransformd):
     array_transform: ClassVar[type[Transform]] = ScaleCropClip
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Cut the clips at ``keys``; all else stays."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], d.get("crop", 0), d.get("num_crops", 1))
@@ -276,7 +275,6 @@ class RandAffineClipd(RandClipTransformd):
         self.mask_keys = ensure_tuple(mask_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Transform clips and masks; all else stays."""
         d = super().__call__(data)
         masks = {key: self.transform.apply_to_masks(d[key]) for key in self.mask_keys if key in d}
         return {**d, **masks}

@@ -50,11 +50,6 @@ class LoadClipd(Randomizable, MapTransform):
         self.reader_options = reader_options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the clips; all else stays.
-
-        Raises:
-            ClipReadError: when a clip cannot be read.
-        """
         d = dict(data)
         state = self.R.get_state()
         for key in self.key_iterator(d):
@@ -75,12 +70,6 @@ class LoadMasksd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the masks; all else stays.
-
-        Raises:
-            ClipReadError: when there are more or fewer masks than frames, or a mask is missing, is unreadable, is none,
-                or has another size than the frame. The message starts with the mask's or clip's path.
-        """
         d = dict(data)
         clip = d[CommonKeys.IMAGE]
         name = clip.meta["filename_or_obj"]
@@ -109,7 +98,6 @@ class LoadBoxesd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Take the boxes; all else stays."""
         d = dict(data)
         clip, labels = d[CommonKeys.IMAGE], d["box_label"]
         height, width = clip.shape[-2:]

@@ -221,7 +221,6 @@ class RandAugmentViewsd(RandClipTransformd):
     array_transform: ClassVar[type[Transform]] = RandAugmentViews
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Make the views; all else stays."""
         if "seed" in data:
             self.set_random_state(seed=int(data["seed"]))
         return super().__call__(data)

@@ -9,6 +9,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from pydoc import locate
@@ -69,16 +70,11 @@ def as_class_names(names: str | Sequence[str]) -> list[str]:
 
 def as_device(device: str | torch.device) -> torch.device:
     """A device by its name."""
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-        usable = found.type != "meta"
-    except (AssertionError, RuntimeError, TypeError):
-        usable = False
-    if not usable:
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ValueError(f"`device` must be one to compute on, here {' or '.join(there)}, found {device!r}.")
-    return found
+    with suppress(AssertionError, RuntimeError, TypeError):
+        if torch.empty(0, device=device).device.type != "meta":
+            return torch.device(device)
+    there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    raise ValueError(f"`device` must be one to compute on, here {' or '.join(there)}, found {device!r}.")
 
 
 def check_number(key: str, value: Any) -> None:
