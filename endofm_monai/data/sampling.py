@@ -58,6 +58,7 @@ class UniformFrames(FrameSampler):
             raise ValueError(f"{type(self).__name__}: `num_frames` must be positive, found {self.num_frames}.")
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
+        """Always the same indices."""
         return linspace_indices(0, info.frames - 1, self.num_frames, info.frames)
 
 
@@ -68,14 +69,10 @@ class WindowPlan(FrameSampler):
     The window lasts ``num_frames * sampling_rate / 30`` seconds, whatever the frame rate of the video: 8.5 s for the
     published 8 frames at rate 32. Of a video that is shorter the clip is spread over all of it. The item says which
     window: the one of number ``window`` of ``num_windows`` that are evenly spread, by default 0 of 1.
-
-    Args:
-        num_frames: frames T of a clip.
-        sampling_rate: frames at 30 per second that one frame stands for.
     """
 
-    num_frames: int = 8
-    sampling_rate: float = 32
+    num_frames: int = 8  # T of a clip
+    sampling_rate: float = 32  # frames at 30 per second that one frame stands for
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or not self.sampling_rate > 0:
@@ -84,6 +81,7 @@ class WindowPlan(FrameSampler):
             )
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
+        """Indices of the item's window."""
         return self.indices(info, self.start(info, item.get("window", 0), item.get("num_windows", 1)))
 
     def span(self, info: ClipInfo) -> float:
@@ -116,30 +114,27 @@ class RandomWindow(WindowPlan):
     """The frames of a window, see :class:`WindowPlan`, at a random place of the video, as published for training."""
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
+        """Indices of another window at each call."""
         return self.indices(info, random.randint(info.frames - self.length(info) + 1))
 
 
+@dataclass(frozen=True)
 class SupportSampler(FrameSampler):
     """A key frame, which the item names by ``frame_index``, and frames that support it: one rule for every use.
 
     Offline supports are drawn, without replacement, half from the ``window`` frames before and half from those after
     the frame; where one side has too few, the other gives more. Online all come before it. A frame that has no other in
     reach is its own support, since a detector has never seen a frame without one.
-
-    Args:
-        num_supports: number of supports; fewer where not so many frames are in reach.
-        window: their largest distance in frames.
-        mode: ``"offline"`` or ``"online"``.
-        seed: seed of the draws.
     """
 
-    def __init__(self, num_supports: int = 10, window: int = 9, mode: str = "offline", seed: int = 0) -> None:
-        if mode not in ("offline", "online"):
-            raise ValueError(f'`mode` must be "offline" or "online", but got {mode!r}.')
-        self.num_supports = num_supports
-        self.window = window
-        self.mode = mode
-        self.seed = seed
+    num_supports: int = 10  # fewer where not so many frames are in reach
+    window: int = 9  # their largest distance in frames
+    mode: str = "offline"  # or "online"
+    seed: int = 0  # of the draws
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("offline", "online"):
+            raise ValueError(f'`mode` must be "offline" or "online", but got {self.mode!r}.')
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Indices ``(1 + num_supports,)``, the key frame first; of a short video supports repeat."""

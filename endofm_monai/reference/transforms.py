@@ -52,10 +52,9 @@ class ReferenceSupportSampler(SupportSampler):
     Its first or last frame takes their place, so that a frame may support another twice, or itself. Only offline.
     """
 
-    def __init__(self, num_supports: int = 10, window: int = 9, mode: str = "offline", seed: int = 0) -> None:
-        if mode != "offline":
-            raise ValueError(f'Supports as published need the `mode` "offline", but got {mode!r}.')
-        super().__init__(num_supports, window, mode, seed)
+    def __post_init__(self) -> None:
+        if self.mode != "offline":
+            raise ValueError(f'Supports as published need the `mode` "offline", but got {self.mode!r}.')
 
     def supports(self, index: int, frames: int, random: Any = None) -> list[int]:
         """Numbers of the frames that support frame ``index``."""

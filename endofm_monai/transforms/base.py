@@ -32,10 +32,11 @@ class RandClipTransform(RandomizableTransform):
     of the clip makes no difference to them.
     """
 
-    def __init__(self, prob: float = 0.5) -> None:
-        super().__init__(prob)
+    prob = 1.0
+    _do_transform = True
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
+        """Transform a clip ``(C, T, H, W)``."""
         if clip.ndim != 4:
             raise ValueError(f"{type(self).__name__} expects a clip (C, T, H, W), found {tuple(clip.shape)}.")
         self.randomize(clip)

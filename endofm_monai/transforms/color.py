@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -47,14 +48,12 @@ def blur_weights(centers: torch.Tensor, sigma: torch.Tensor | float) -> torch.Te
     return torch.softmax(exponent.masked_fill(exponent < -8, -math.inf), dim=-1)
 
 
+@dataclass(eq=False)
 class NormalizeClip(Transform):
     """Subtract from each channel of a clip in ``[0, 1]`` its mean and divide by its standard deviation."""
 
-    def __init__(
-        self, mean: tuple[float, float, float] = PRETRAINING_MEAN, std: tuple[float, float, float] = PRETRAINING_STD
-    ) -> None:
-        self.mean = mean
-        self.std = std
+    mean: tuple[float, float, float] = PRETRAINING_MEAN
+    std: tuple[float, float, float] = PRETRAINING_STD
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         """Normalize ``(..., C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, to floating point."""
@@ -63,33 +62,24 @@ class NormalizeClip(Transform):
         return (clip - mean).div_(std)
 
 
+@dataclass(eq=False)
 class RandColorJitterClip(RandClipTransform):
     """Change brightness, contrast, saturation and hue of a clip in random order, alike in all frames.
 
     A strength ``v`` means a factor drawn uniformly from ``[1 - v, 1 + v]``, for the hue a turn from ``[-v, v]``. The
     result is clipped to ``[0, 1]`` once, at the end. The default strengths are those of the published pre-training;
     the hue stays, as it tells the tissue.
-
-    Args:
-        brightness: strength, 0 to 1.
-        contrast: likewise, about the mean luma of each frame.
-        saturation: likewise.
-        hue: strength in turns, 0 to 0.5.
-        prob: probability that a clip is changed.
     """
 
     luma = RGB_LUMA
+    brightness: float = 0.4  # strength, 0 to 1
+    contrast: float = 0.4  # likewise, about the mean luma of each frame
+    saturation: float = 0.2  # likewise
+    hue: float = 0.0  # strength in turns, 0 to 0.5
+    prob: float = 0.8  # probability that a clip is changed
 
-    def __init__(
-        self,
-        brightness: float = 0.4,
-        contrast: float = 0.4,
-        saturation: float = 0.2,
-        hue: float = 0.0,
-        prob: float = 0.8,
-    ) -> None:
-        super().__init__(prob)
-        self.strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    def __post_init__(self) -> None:
+        self.strengths = {name: getattr(self, name) for name in ("brightness", "contrast", "saturation", "hue")}
         for name, strength in self.strengths.items():
             largest = 0.5 if name == "hue" else 1.0
             if not 0 <= strength <= largest:
@@ -136,30 +126,29 @@ class RandColorJitterClip(RandClipTransform):
         return clip
 
 
+@dataclass(eq=False)
 class RandGrayscaleClip(RandClipTransform):
     """Replace the colors of a clip by their luma, in three equal channels."""
 
     luma = RGB_LUMA
-
-    def __init__(self, prob: float = 0.2) -> None:
-        super().__init__(prob)
+    prob: float = 0.2
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Take the colors away."""
         return to_grayscale(to_float(clip), self.luma).repeat(3, 1, 1, 1)
 
 
+@dataclass(eq=False)
 class RandGaussianBlurClip(RandClipTransform):
-    """Blur all frames of a clip with the same Gaussian.
+    """Blur all frames of a clip with the same Gaussian."""
 
-    Its standard deviation in pixels is drawn uniformly from the range ``sigma``, by default that of DINO.
-    """
+    sigma: tuple[float, float] = (0.1, 2.0)  # range of its standard deviation in pixels; that of DINO
+    prob: float = 0.5
 
-    def __init__(self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5) -> None:
-        super().__init__(prob)
-        if not 0 < sigma[0] <= sigma[1]:
-            raise ValueError(f"RandGaussianBlurClip: `sigma` must be (low, high) with 0 < low <= high, found {sigma}.")
-        self.sigma = sigma
+    def __post_init__(self) -> None:
+        low, high = self.sigma
+        if not 0 < low <= high:
+            raise ValueError(f"RandGaussianBlurClip: `sigma` must be (low, high), 0 < low <= high, found {self.sigma}.")
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw whether and how much to blur."""
@@ -171,11 +160,11 @@ class RandGaussianBlurClip(RandClipTransform):
         return blur_clip(to_float(clip), self.drawn_sigma)
 
 
+@dataclass(eq=False)
 class RandSolarizeClip(RandClipTransform):
     """Invert the bright half of a clip's range: ``x`` becomes ``min(x, 1 - x)``."""
 
-    def __init__(self, prob: float = 0.2) -> None:
-        super().__init__(prob)
+    prob: float = 0.2
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Invert what is bright."""

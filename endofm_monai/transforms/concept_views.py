@@ -68,6 +68,8 @@ class RandConceptViews(RandAugmentViews):
     first less the last.
     """
 
+    views: ClipPairPlan  # type: ignore[assignment]
+
     def __init__(self, views: ClipPairPlan) -> None:
         self.views = views
         self.normalize = NormalizeClip()

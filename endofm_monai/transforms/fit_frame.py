@@ -68,47 +68,35 @@ class FitClip(Transform):
         return place(clip, self.frame_map(height, width))
 
 
+@dataclass(eq=False)
 class RandFitClip(RandClipTransform):
     """Fit a clip as :class:`FitClip` does, but turned, stretched, zoomed, shifted and mirrored, alike in all frames.
 
     An endoscope has no upright: polyps that are wide in the videos of one hospital are tall in another's.
-
-    Args:
-        size: height and width of the result in pixels, or one number for both.
-        zoom: smallest and largest factor to the size that fits.
-        stretch: largest factor by which the ratio of the sides changes, to either direction.
-        turn_prob: probability of a quarter turn; with the flips, to the left or right.
-        flip_prob: probability that the clip is mirrored from left to right.
-        vertical_flip_prob: probability that it is mirrored from top to bottom.
     """
 
     fit_transform: ClassVar[type[FitClip]] = FitClip
     map_type: ClassVar[type[FrameMap]] = FrameMap
 
-    def __init__(
-        self,
-        size: int | Sequence[int],
-        zoom: tuple[float, float] = (0.75, 1.5),
-        stretch: float = 1.0,
-        turn_prob: float = 0.0,
-        flip_prob: float = 0.5,
-        vertical_flip_prob: float = 0.5,
-    ) -> None:
-        super().__init__(prob=1.0)
-        if stretch < 1:
-            raise ValueError(f"`stretch` must be at least 1, found {stretch}.")
-        self.fit = self.fit_transform(size)
-        self.zoom = zoom
-        self.log_stretch = math.log(stretch)
-        self.turn_prob = turn_prob
-        self.flip_probs = (flip_prob, vertical_flip_prob)
+    size: int | Sequence[int]  # height and width of the result in pixels, or one number for both
+    zoom: tuple[float, float] = (0.75, 1.5)  # smallest and largest factor to the size that fits
+    stretch: float = 1.0  # largest factor by which the ratio of the sides changes, to either direction
+    turn_prob: float = 0.0  # probability of a quarter turn; with the flips, to the left or right
+    flip_prob: float = 0.5  # probability that the clip is mirrored from left to right
+    vertical_flip_prob: float = 0.5  # likewise from top to bottom
+
+    def __post_init__(self) -> None:
+        if self.stretch < 1:
+            raise ValueError(f"`stretch` must be at least 1, found {self.stretch}.")
+        self.fit = self.fit_transform(self.size)
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw how the frames of ``data`` are moved."""
         swap_axes = self.R.uniform() < self.turn_prob
         height, width = reversed(data.shape[-2:]) if swap_axes else data.shape[-2:]
         fitting, factor = self.fit.frame_map(height, width), self.R.uniform(*self.zoom)
-        stretch = math.exp(self.R.uniform(-self.log_stretch, self.log_stretch) / 2)
+        log_stretch = math.log(self.stretch)
+        stretch = math.exp(self.R.uniform(-log_stretch, log_stretch) / 2)
         columns = max(1, round(width * fitting.zoom[0] * factor * stretch))
         rows = max(1, round(height * fitting.zoom[1] * factor / stretch))
         # the frame lies within the result where it is smaller, and covers it where it is larger
@@ -116,7 +104,8 @@ class RandFitClip(RandClipTransform):
             float(round(self.R.uniform() * (size - side)))
             for size, side in zip(fitting.size, (columns, rows), strict=True)
         )
-        flips = tuple(axis for axis, prob in enumerate(self.flip_probs) if self.R.uniform() < prob)
+        flip_probs = (self.flip_prob, self.vertical_flip_prob)
+        flips = tuple(axis for axis, prob in enumerate(flip_probs) if self.R.uniform() < prob)
         zoom = (columns / width, rows / height)
         self.frame_map = self.map_type(zoom, (left, top), fitting.size, flips, swap_axes)
 
@@ -157,6 +146,7 @@ class RandFitClipd(RandClipTransformd):
     array_transform: ClassVar[type[Transform]] = RandFitClip
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Transform clip and boxes; all else stays."""
         height, width = data[self.keys[0]].shape[-2:]
         d = super().__call__(data)
         frames = zip(d["box"], d["box_label"], strict=True)

@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,8 +29,11 @@ __all__ = [
 ]  # fmt: skip
 
 
+@dataclass(eq=False)
 class RandFlipClip(RandClipTransform):
     """Mirror a clip from left to right."""
+
+    prob: float = 0.5
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Mirror."""
@@ -103,22 +107,13 @@ def draw_crop(
     return central_box(frame_size, ratio)
 
 
+@dataclass(eq=False)
 class RandResizedCropClip(RandClipTransform):
-    """Cut a random box out of a clip, the same from all frames, and resize it to a square of ``size`` pixels.
+    """Cut a random box out of a clip, the same from all frames, and resize it to a square."""
 
-    Args:
-        size: height and width of the result in pixels.
-        scale: smallest and largest share of the frame's area in the box.
-        ratio: smallest and largest ratio of the box's width to its height.
-    """
-
-    def __init__(
-        self, size: int, scale: tuple[float, float] = (0.4, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    ) -> None:
-        super().__init__(prob=1.0)
-        self.size = size
-        self.scale = scale
-        self.ratio = ratio
+    size: int  # height and width of the result in pixels
+    scale: tuple[float, float] = (0.4, 1.0)  # smallest and largest share of the frame's area in the box
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # smallest and largest ratio of the box's width to its height
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw the box for the frames of ``data``."""
@@ -134,18 +129,19 @@ class RandResizedCropClip(RandClipTransform):
         return clip[..., top : top + height, left : left + width]
 
 
+@dataclass(eq=False)
 class RandScaleCropClip(RandClipTransform):
     """Resize a clip to a random ``short_side`` (in pixels) and cut a square of ``size`` out of it at a random place.
 
     As published for fine-tuning; the ratio of the sides is kept.
     """
 
-    def __init__(self, size: int = 224, short_side: tuple[int, int] = (256, 320)) -> None:
-        super().__init__(prob=1.0)
-        if not size <= short_side[0] <= short_side[1]:
-            raise ValueError(f"`short_side` must rise from `size`={size} on, found {short_side}.")
-        self.size = size
-        self.short_side = short_side
+    size: int = 224
+    short_side: tuple[int, int] = (256, 320)
+
+    def __post_init__(self) -> None:
+        if not self.size <= self.short_side[0] <= self.short_side[1]:
+            raise ValueError(f"`short_side` must rise from `size`={self.size} on, found {self.short_side}.")
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw the size, and the corner as shares of the room that is left."""
@@ -160,17 +156,19 @@ class RandScaleCropClip(RandClipTransform):
         return clip[..., top : top + self.size, left : left + self.size]
 
 
+@dataclass(eq=False)
 class ScaleCropClip(Transform):
     """Resize a clip to ``short_side`` and cut one of several squares of ``size`` pixels out of it.
 
     They are evenly spread along the long side; the ratio of the sides is kept.
     """
 
-    def __init__(self, size: int = 224, short_side: int = 256) -> None:
-        if short_side < size:
-            raise ValueError(f"`short_side` must be at least `size`={size}, found {short_side}.")
-        self.size = size
-        self.short_side = short_side
+    size: int = 224
+    short_side: int = 256
+
+    def __post_init__(self) -> None:
+        if self.short_side < self.size:
+            raise ValueError(f"`short_side` must be at least `size`={self.size}, found {self.short_side}.")
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
         """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center.
@@ -191,43 +189,30 @@ class ScaleCropClipd(ClipTransformd):
     array_transform: ClassVar[type[Transform]] = ScaleCropClip
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Cut the clips at ``keys``; all else stays."""
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self.transform(d[key], d.get("crop", 0), d.get("num_crops", 1))
         return d
 
 
+@dataclass(eq=False)
 class RandAffineClip(RandClipTransform):
     """Crop, rotate, mirror and resize a clip, alike in all frames, in one resampling.
 
     A crop is drawn as in :class:`RandResizedCropClip` and turned about its center. What lies outside the frame
     becomes black, like the border of an endoscope's picture.
-
-    Args:
-        size: height and width of the result in pixels, or one number for both.
-        scale: smallest and largest share of the frame's area in the crop.
-        ratio: smallest and largest change of the crop's ratio of width to height, relative to that of the frame; the
-            crop is stretched to ``size``.
-        degrees: largest angle of rotation, drawn uniformly to both sides.
-        flip_prob: probability that the clip is mirrored from left to right.
-        vertical_flip_prob: probability that it is mirrored from top to bottom.
     """
 
-    def __init__(
-        self,
-        size: int | Sequence[int],
-        scale: tuple[float, float] = (0.6, 1.0),
-        ratio: tuple[float, float] = (0.8, 1.25),
-        degrees: float = 15.0,
-        flip_prob: float = 0.5,
-        vertical_flip_prob: float = 0.0,
-    ) -> None:
-        super().__init__(prob=1.0)
-        self.size = ensure_tuple_rep(size, 2)
-        self.scale = scale
-        self.ratio = ratio
-        self.degrees = degrees
-        self.flip_probs = (flip_prob, vertical_flip_prob)
+    size: int | Sequence[int]  # height and width of the result in pixels, or one number for both
+    scale: tuple[float, float] = (0.6, 1.0)  # smallest and largest share of the frame's area in the crop
+    ratio: tuple[float, float] = (0.8, 1.25)  # likewise its width by height over the frame's; it is stretched to `size`
+    degrees: float = 15.0  # largest angle of rotation, drawn uniformly to both sides
+    flip_prob: float = 0.5  # probability that the clip is mirrored from left to right
+    vertical_flip_prob: float = 0.0  # likewise from top to bottom
+
+    def __post_init__(self) -> None:
+        self.new_size = ensure_tuple_rep(self.size, 2)
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw crop, angle and mirroring for the frames of ``data``."""
@@ -235,13 +220,13 @@ class RandAffineClip(RandClipTransform):
         ratio = (self.ratio[0] * width / height, self.ratio[1] * width / height)
         self.box = draw_crop((height, width), self.scale, ratio, self.R)
         self.angle = math.radians(self.R.uniform(-self.degrees, self.degrees))
-        self.flips = tuple(-1 if self.R.random() < prob else 1 for prob in self.flip_probs)
+        self.flips = [-1 if self.R.random() < prob else 1 for prob in (self.flip_prob, self.vertical_flip_prob)]
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Resample a clip bilinearly, antialiased where it shrinks."""
         size = [  # of the whole frame, such that the crop gets the size of the result
             round(full * min(1.0, new / old))
-            for full, new, old in zip(clip.shape[-2:], self.size, self.box[2:], strict=True)
+            for full, new, old in zip(clip.shape[-2:], self.new_size, self.box[2:], strict=True)
         ]
         frames = F.interpolate(to_float(clip).transpose(0, 1), size, mode="bilinear", antialias=True)
         return self._sample(frames, clip.shape[-2:], "bilinear").transpose(0, 1)
@@ -261,7 +246,7 @@ class RandAffineClip(RandClipTransform):
             [half_width * cos / full_width, -half_height * sin / full_width, center[0]],
             [half_width * sin / full_height, half_height * cos / full_height, center[1]],
         ]
-        grid = F.affine_grid(frames.new_tensor([matrix]), [1, 1, *self.size], align_corners=False)
+        grid = F.affine_grid(frames.new_tensor([matrix]), [1, 1, *self.new_size], align_corners=False)
         return F.grid_sample(frames, grid.expand(len(frames), -1, -1, -1), mode=mode, align_corners=False)
 
 
@@ -275,6 +260,7 @@ class RandAffineClipd(RandClipTransformd):
         self.mask_keys = ensure_tuple(mask_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Transform clips and masks; all else stays."""
         d = super().__call__(data)
         masks = {key: self.transform.apply_to_masks(d[key]) for key in self.mask_keys if key in d}
         return {**d, **masks}

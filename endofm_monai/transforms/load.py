@@ -50,6 +50,7 @@ class LoadClipd(Randomizable, MapTransform):
         self.reader_options = reader_options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read the clips; all else stays."""
         d = dict(data)
         state = self.R.get_state()
         for key in self.key_iterator(d):
@@ -70,6 +71,7 @@ class LoadMasksd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read the masks; all else stays."""
         d = dict(data)
         clip = d[CommonKeys.IMAGE]
         name = clip.meta["filename_or_obj"]
@@ -98,6 +100,7 @@ class LoadBoxesd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Take the boxes; all else stays."""
         d = dict(data)
         clip, labels = d[CommonKeys.IMAGE], d["box_label"]
         height, width = clip.shape[-2:]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -120,23 +120,13 @@ class ViewPlan(FrameSampler):
         return indices
 
 
+@dataclass(eq=False)
 class RandAugmentViews(Randomizable, Transform):
     """Make the views of a clip: crop and resize, mirror, jitter the colors, gray, blur, solarize, normalize.
 
     Each view has its own draws, the same for all its frames. They are made on the CPU, so that with the same seed the
     views are the same whether they are made in a worker or on a GPU. The defaults are those of the published
     pre-training, with the blur and the solarization of DINO that it meant to apply.
-
-    Args:
-        views: the views to make.
-        flip_prob: probability of a mirrored view.
-        jitter_prob: probability of jittered colors.
-        brightness: strength of the jitter, see :class:`RandColorJitterClip`; likewise the next three.
-        gray_prob: probability of a gray view.
-        global_blur_prob: probability of blur in each global view; further views start again with the first value.
-        local_blur_prob: probability of blur in a local view.
-        global_solarize_prob: probability of solarization, like ``global_blur_prob``; local views are never solarized.
-        mean: of each channel, see :class:`NormalizeClip`; likewise ``std``.
 
     Example::
 
@@ -149,41 +139,37 @@ class RandAugmentViews(Randomizable, Transform):
     color_jitter: ClassVar[type[RandColorJitterClip]] = RandColorJitterClip
     grayscale: ClassVar[type[RandGrayscaleClip]] = RandGrayscaleClip
     has_blur: ClassVar[bool] = True
-    views: Iterable[View]
-    transforms: list[list[RandClipTransform]]
 
-    def __init__(
-        self,
-        views: ViewPlan,
-        flip_prob: float = 0.5,
-        jitter_prob: float = 0.8,
-        brightness: float = 0.4,
-        contrast: float = 0.4,
-        saturation: float = 0.2,
-        hue: float = 0.0,
-        gray_prob: float = 0.2,
-        global_blur_prob: Sequence[float] = (1.0, 0.1),
-        local_blur_prob: float = 0.5,
-        global_solarize_prob: Sequence[float] = (0.0, 0.2),
-        mean: tuple[float, float, float] = PRETRAINING_MEAN,
-        std: tuple[float, float, float] = PRETRAINING_STD,
-    ) -> None:
-        self.views = views
-        self.hue = hue
-        self.normalize = NormalizeClip(mean, std)
-        self.transforms = []
-        for number, view in enumerate(views):
+    views: ViewPlan
+    flip_prob: float = 0.5  # probability of a mirrored view
+    jitter_prob: float = 0.8  # probability of jittered colors
+    brightness: float = 0.4  # strength of the jitter, see `RandColorJitterClip`; likewise the next three
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.0
+    gray_prob: float = 0.2  # probability of a gray view
+    global_blur_prob: Sequence[float] = (1.0, 0.1)  # of each global view; further ones start again with the first value
+    local_blur_prob: float = 0.5
+    global_solarize_prob: Sequence[float] = (0.0, 0.2)  # likewise; local views are never solarized
+    mean: tuple[float, float, float] = PRETRAINING_MEAN  # of each channel, see `NormalizeClip`
+    std: tuple[float, float, float] = PRETRAINING_STD
+
+    def __post_init__(self) -> None:
+        self.normalize = NormalizeClip(self.mean, self.std)
+        self.transforms: list[list[RandClipTransform]] = []
+        for number, view in enumerate(self.views):
             transforms: list[RandClipTransform] = [
-                self.crop(view.size, view.scale, views.ratio),
-                RandFlipClip(flip_prob),
-                self.color_jitter(brightness, contrast, saturation, hue, jitter_prob),
-                self.grayscale(gray_prob),
+                self.crop(view.size, view.scale, self.views.ratio),
+                RandFlipClip(self.flip_prob),
+                self.color_jitter(self.brightness, self.contrast, self.saturation, self.hue, self.jitter_prob),
+                self.grayscale(self.gray_prob),
             ]
             if self.has_blur:
-                prob = global_blur_prob[number % len(global_blur_prob)] if view.is_global else local_blur_prob
+                blur, solarize = self.global_blur_prob, self.global_solarize_prob
+                prob = blur[number % len(blur)] if view.is_global else self.local_blur_prob
                 transforms.append(RandGaussianBlurClip(prob=prob))
-            if self.has_blur and view.is_global:
-                transforms.append(RandSolarizeClip(global_solarize_prob[number % len(global_solarize_prob)]))
+                if view.is_global:
+                    transforms.append(RandSolarizeClip(solarize[number % len(solarize)]))
             self.transforms.append(transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandAugmentViews:
@@ -221,6 +207,7 @@ class RandAugmentViewsd(RandClipTransformd):
     array_transform: ClassVar[type[Transform]] = RandAugmentViews
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make the views; all else stays."""
         if "seed" in data:
             self.set_random_state(seed=int(data["seed"]))
         return super().__call__(data)
