@@ -68,14 +68,15 @@ class _Mean(torch.autograd.Function):
         return (gradient / number.unsqueeze(1)).index_select(0, source), None, None, None, None
 
 
-JOINED = 32  # tokens of sequences that attend in one call: above, a call is worth what it costs
+JOINED = 32  # tokens of sequences that are joined to others: above, a call is worth what it costs
+CALL = 16  # tokens that attend together at least: fused attention of fewer takes up to three times as long on a CPU
 
 
 class Sequences(NamedTuple):
     """Rows that belong together, sequence by sequence.
 
     Those of one length attend in one call. Shorter ones, whose lengths divide it, are joined to sequences of that
-    length, in which a mask keeps them apart.
+    length, and all to sequences of some ``CALL`` tokens, in which a mask keeps them apart.
     """
 
     sizes: list[tuple[int, int]]  # numbers of sequences and their lengths
@@ -104,13 +105,14 @@ class Sequences(NamedTuple):
         found = cls(merged, torch.cat(rows_of), [], [])
         first = 0
         for rows, longest, shortest in spans:
-            for number, length in ((rows // longest, longest), (1, rows % longest)):  # the last one may be shorter
+            joined = max(CALL // longest, 1) * longest
+            for number, length in ((rows // joined, joined), (1, rows % joined)):  # the last one may be shorter
                 if number * length:
                     sequence = found.of_row[first : first + number * length].view(number, 1, length, 1)
                     apart = torch.zeros(number, 1, length, length, device=device)
                     apart.masked_fill_(sequence != sequence.transpose(2, 3), float("-inf"))
                     found.joined.append((number, length))
-                    found.masks.append(apart if longest > shortest else None)
+                    found.masks.append(apart if joined > shortest else None)
                     first += number * length
         return found
 
