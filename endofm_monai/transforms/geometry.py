@@ -28,6 +28,9 @@ __all__ = [
     "ScaleCropClipd",
 ]  # fmt: skip
 
+Range = tuple[float, float]  # smallest and largest
+Box = tuple[int, int, int, int]  # top, left, height and width in pixels
+
 
 @dataclass(eq=False)
 class RandFlipClip(RandClipTransform):
@@ -68,41 +71,31 @@ def interpolate_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(clip, (size, size), mode="bicubic", align_corners=False, antialias=True)
 
 
-def draw_box(
-    frame_size: Sequence[int],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    random_state: np.random.RandomState,
-) -> tuple[int, int]:
+def draw_box(frame_size: Sequence[int], scale: Range, ratio: Range, random: np.random.RandomState) -> tuple[int, int]:
     """Draw height and width of a box whose share of the frame is uniform in ``scale``, its ratio log-uniform."""
-    area = frame_size[0] * frame_size[1] * random_state.uniform(*scale)
-    aspect = math.exp(random_state.uniform(math.log(ratio[0]), math.log(ratio[1])))
+    area = frame_size[0] * frame_size[1] * random.uniform(*scale)
+    aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
     return max(1, round(math.sqrt(area / aspect))), max(1, round(math.sqrt(area * aspect)))
 
 
-def central_box(frame_size: Sequence[int], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The largest box in the center of a frame with an allowed ratio: top, left, height and width."""
+def central_box(frame_size: Sequence[int], ratio: Range) -> Box:
+    """The largest box in the center of a frame with an allowed ratio."""
     height, width = frame_size
     box_height = min(height, max(1, round(width / ratio[0])))
     box_width = min(width, max(1, round(height * ratio[1])))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def draw_crop(
-    frame_size: Sequence[int],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    random_state: np.random.RandomState,
-) -> tuple[int, int, int, int]:
-    """Draw a box inside a frame of height and width ``frame_size``: top, left, height and width in pixels.
+def draw_crop(frame_size: Sequence[int], scale: Range, ratio: Range, random: np.random.RandomState) -> Box:
+    """Draw a box inside a frame of height and width ``frame_size``.
 
     Ten tries are made to fit in one of :func:`draw_box`; after them comes that of :func:`central_box`.
     """
     for _ in range(10):
-        height, width = draw_box(frame_size, scale, ratio, random_state)
+        height, width = draw_box(frame_size, scale, ratio, random)
         if height <= frame_size[0] and width <= frame_size[1]:
-            top = random_state.randint(frame_size[0] - height + 1)
-            left = random_state.randint(frame_size[1] - width + 1)
+            top = random.randint(frame_size[0] - height + 1)
+            left = random.randint(frame_size[1] - width + 1)
             return top, left, height, width
     return central_box(frame_size, ratio)
 
@@ -112,8 +105,8 @@ class RandResizedCropClip(RandClipTransform):
     """Cut a random box out of a clip, the same from all frames, and resize it to a square."""
 
     size: int  # height and width of the result in pixels
-    scale: tuple[float, float] = (0.4, 1.0)  # smallest and largest share of the frame's area in the box
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # smallest and largest ratio of the box's width to its height
+    scale: Range = (0.4, 1.0)  # share of the frame's area in the box
+    ratio: Range = (3 / 4, 4 / 3)  # of the box's width to its height
 
     def randomize(self, data: torch.Tensor) -> None:
         """Draw the box for the frames of ``data``."""
@@ -205,8 +198,8 @@ class RandAffineClip(RandClipTransform):
     """
 
     size: int | Sequence[int]  # height and width of the result in pixels, or one number for both
-    scale: tuple[float, float] = (0.6, 1.0)  # smallest and largest share of the frame's area in the crop
-    ratio: tuple[float, float] = (0.8, 1.25)  # likewise its width by height over the frame's; it is stretched to `size`
+    scale: Range = (0.6, 1.0)  # share of the frame's area in the crop
+    ratio: Range = (0.8, 1.25)  # of the crop's width to its height, relative to the frame's; it is stretched to `size`
     degrees: float = 15.0  # largest angle of rotation, drawn uniformly to both sides
     flip_prob: float = 0.5  # probability that the clip is mirrored from left to right
     vertical_flip_prob: float = 0.0  # likewise from top to bottom
