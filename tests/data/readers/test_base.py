@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numbered_videos import number_of, write_video
 from PIL import Image
 
 from endofm_monai.data import (
@@ -30,11 +31,11 @@ from tests.support.pictures import write_pages
 
 
 @pytest.fixture(scope="module")
-def video(write_video, tmp_path_factory):
+def video(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("videos") / "whole.mp4", frames=48)
 
 
-def test_a_range_is_a_clip_of_its_own(video, number_of):
+def test_a_range_is_a_clip_of_its_own(video):
     with open_clip(join_frames(str(video), 10, 29)) as reader:
         info = reader.probe()
         clip = reader.read([19, 0, 7, 0])
@@ -43,7 +44,7 @@ def test_a_range_is_a_clip_of_its_own(video, number_of):
     assert [number_of(frame) for frame in clip.permute(1, 2, 3, 0)] == [29, 10, 17, 10]
 
 
-def test_transforms_load_a_range(video, number_of):
+def test_transforms_load_a_range(video):
     clip = LoadClipd("image", UniformFrames(3))({"image": join_frames(str(video), 40, 47)})["image"]
     assert [number_of(frame) for frame in clip.permute(1, 2, 3, 0)] == [40, 43, 47]
     assert clip.meta["filename_or_obj"] == f"{video}#frames=40-47"

@@ -7,12 +7,12 @@ import gc
 import multiprocessing
 import struct
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from numbered_videos import frames_of, number_of, write_video
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, VideoReader, open_clip
@@ -27,7 +27,7 @@ PLAYLISTS = {
 }
 
 
-def test_a_forked_process_leaves_the_threads_of_other_readers_alone(tmp_path: Path, write_video: Any) -> None:
+def test_a_forked_process_leaves_the_threads_of_other_readers_alone(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", frames=8)
     reader = VideoReader(tmp_path / "clip.mp4", threads=2)
     reader.read([0])
@@ -45,7 +45,7 @@ def test_a_forked_process_leaves_the_threads_of_other_readers_alone(tmp_path: Pa
 
 @pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ffconcat", ""])
 @pytest.mark.parametrize("kind", PLAYLISTS)
-def test_a_playlist_reads_no_other_file(tmp_path: Path, write_video: Any, kind: str, suffix: str) -> None:
+def test_a_playlist_reads_no_other_file(tmp_path: Path, kind: str, suffix: str) -> None:
     write_video(tmp_path / "secret.mp4", frames=2)
     path = tmp_path / f"list{suffix}"
     path.write_text(PLAYLISTS[kind])
@@ -53,7 +53,7 @@ def test_a_playlist_reads_no_other_file(tmp_path: Path, write_video: Any, kind: 
         open_clip(path)
 
 
-def test_the_playlist_would_be_followed_otherwise(tmp_path: Path, write_video: Any) -> None:
+def test_the_playlist_would_be_followed_otherwise(tmp_path: Path) -> None:
     write_video(tmp_path / "secret.mp4", frames=2)
     (tmp_path / "list.mp4").write_text(PLAYLISTS["ffconcat"])
     with av.open(str(tmp_path / "list.mp4")) as container:
@@ -68,7 +68,7 @@ def test_names_are_files_and_no_protocols(tmp_path: Path, name: str) -> None:
         VideoReader(tmp_path / name)
 
 
-def test_only_containers_that_hold_their_frames_are_opened(tmp_path: Path, write_video: Any) -> None:
+def test_only_containers_that_hold_their_frames_are_opened(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", frames=2)
     with open_container(str(path)) as container:
         formats = set(container.options["format_whitelist"].split(","))
@@ -91,7 +91,7 @@ def test_only_containers_that_hold_their_frames_are_opened(tmp_path: Path, write
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_cover_is_no_video(frames_of: Any, number_of: Any, tmp_path: Path, write_video: Any, first: bool) -> None:
+def test_a_cover_is_no_video(tmp_path: Path, first: bool) -> None:
     source, path = write_video(tmp_path / "plain.mp4", frames=6), tmp_path / "cover.mp4"
     with av.open(str(source)) as opened, av.open(str(path), "w") as container:
         video = container.add_stream_from_template(opened.streams.video[0])
@@ -151,15 +151,7 @@ def patch(path: Path, name: bytes, offset: int, value: bytes) -> None:
     ids=["strh", "duration", "infinite", "nan"],
 )
 def test_a_length_that_the_file_cannot_hold(
-    frames_of: Any,
-    number_of: Any,
-    tmp_path: Path,
-    write_video: Any,
-    name: str,
-    field: bytes,
-    offset: int,
-    value: bytes,
-    cut: float,
+    tmp_path: Path, name: str, field: bytes, offset: int, value: bytes, cut: float
 ) -> None:
     path = write_video(tmp_path / name, "mpeg4", options={"g": "12"})
     size = path.stat().st_size
@@ -171,7 +163,7 @@ def test_a_length_that_the_file_cannot_hold(
         assert [number_of(frame) for frame in frames_of(reader, [0, 3])] == [0, 3]
 
 
-def test_missing_bytes(tmp_path: Path, write_video: Any) -> None:
+def test_missing_bytes(tmp_path: Path) -> None:
     for name in ("video.avi", "video.mkv", "video.mp4"):
         path = write_video(tmp_path / name, "mpeg4", frames=5)
         assert missing_bytes(str(path)) == 0
@@ -182,7 +174,7 @@ def test_missing_bytes(tmp_path: Path, write_video: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["video.mp4", "video.mkv", "video.avi", "video.ts", "video.wmv"])
-def test_changed_bytes_of_a_header(tmp_path: Path, write_video: Any, name: str) -> None:
+def test_changed_bytes_of_a_header(tmp_path: Path, name: str) -> None:
     codec = {"video.wmv": "wmv2", "video.avi": "mpeg4"}.get(name, "libx264")
     path = write_video(
         tmp_path / name, codec, frames=12, muxing={"movflags": "faststart"} if name == "video.mp4" else {}

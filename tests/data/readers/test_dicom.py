@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pydicom
 import pytest
+from numbered_videos import write_video
 from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate
@@ -98,7 +99,7 @@ def test_encapsulated_frames(tmp_path: Path, syntax: uid.UID, colors: str, optio
 
 
 @pytest.mark.parametrize("container", ["mp4", "ts"])
-def test_video_stream(tmp_path: Path, write_video: Any, container: str) -> None:
+def test_video_stream(tmp_path: Path, container: str) -> None:
     video = write_video(tmp_path / f"video.{container}", options={"g": "12"})
     pixels = encapsulate([video.read_bytes()])
     path = write_dicom(

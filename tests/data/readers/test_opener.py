@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import EnsureChannelFirst, LoadImage
+from numbered_videos import write_video
 from PIL import Image
 from pydicom.examples import get_path
 
@@ -32,7 +33,7 @@ from tests.support.pictures import write_pages
 
 
 @pytest.fixture
-def clips(tmp_path: Path, write_video: Any) -> dict[str, Path]:
+def clips(tmp_path: Path) -> dict[str, Path]:
     """One clip of each kind."""
     pixels = np.zeros((4, 4, 3), np.uint8)
     (tmp_path / "folder.mp4").mkdir()
@@ -83,7 +84,7 @@ def test_missing_source(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def video(tmp_path: Path, write_video: Any) -> Path:
+def video(tmp_path: Path) -> Path:
     return write_video(tmp_path / "video.mp4", frames=6)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import pytest
+from numbered_videos import assert_random_access, decode_everything, frames_of, number_of, write_video
 
 from endofm_monai.data import ClipReadError, VideoReader
 
@@ -41,9 +42,7 @@ VIDEOS = {
 
 @pytest.mark.parametrize("name", VIDEOS)
 @pytest.mark.usefixtures("always_seek")
-def test_reads_the_frames_that_decoding_everything_gives(
-    assert_random_access: Any, decode_everything: Any, tmp_path: Path, write_video: Any, number_of: Any, name: str
-) -> None:
+def test_reads_the_frames_that_decoding_everything_gives(tmp_path: Path, name: str) -> None:
     path = write_video(tmp_path / name, **VIDEOS[name])
     expected = decode_everything(path)
     assert [number_of(frame) for frame in expected] == list(range(48))
@@ -58,7 +57,7 @@ def test_reads_the_frames_that_decoding_everything_gives(
     "name", ["h264.mp4", "h264_open_gop.mp4", "h264_open_gop.mkv", "h265_open_gop.mp4", "mpeg2.ts", "mjpeg.mov"]
 )
 @pytest.mark.usefixtures("always_seek")
-def test_decodes_no_more_than_it_must(tmp_path: Path, write_video: Any, monkeypatch: Any, name: str) -> None:
+def test_decodes_no_more_than_it_must(tmp_path: Path, monkeypatch: Any, name: str) -> None:
     reader = VideoReader(write_video(tmp_path / name, **VIDEOS[name]))
     reader.probe()
     decoded: list[tuple[Any, int]] = []
@@ -79,16 +78,14 @@ def test_decodes_no_more_than_it_must(tmp_path: Path, write_video: Any, monkeypa
         assert frames < packets
 
 
-def test_threads_change_nothing(tmp_path: Path, write_video: Any) -> None:
+def test_threads_change_nothing(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", options={"g": "12"})
     indices = [47, 3, 20, 20]
     assert VideoReader(path, threads=2).read(indices).equal(VideoReader(path).read(indices))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_variable_frame_rate(
-    assert_random_access: Any, decode_everything: Any, tmp_path: Path, write_video: Any, suffix: str
-) -> None:
+def test_variable_frame_rate(tmp_path: Path, suffix: str) -> None:
     gaps = random.Random(1).choices([20, 40, 60, 200], k=48)
     times = [sum(gaps[:index]) for index in range(48)]
     path = write_video(tmp_path / f"variable{suffix}", times=times, options={"g": "12"})
@@ -100,15 +97,7 @@ def test_variable_frame_rate(
 
 @pytest.mark.parametrize("skipped", [12, 17], ids=["at an open group", "within a group"])
 @pytest.mark.parametrize("suffix", [".mkv", ".ts"])
-def test_video_without_its_beginning(
-    assert_random_access: Any,
-    decode_everything: Any,
-    tmp_path: Path,
-    write_video: Any,
-    number_of: Any,
-    suffix: str,
-    skipped: int,
-) -> None:
+def test_video_without_its_beginning(tmp_path: Path, suffix: str, skipped: int) -> None:
     """Frames that lean on what was cut off are not shown, by any player, and not counted."""
     whole = write_video(tmp_path / f"whole{suffix}", options={"x264-params": OPEN_GOP})
     path = tmp_path / f"part{suffix}"
@@ -122,30 +111,28 @@ def test_video_without_its_beginning(
     assert_random_access(path, expected)
 
 
-def test_video_with_one_frame(frames_of: Any, tmp_path: Path, write_video: Any) -> None:
+def test_video_with_one_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "one.mp4", frames=1)
     info = VideoReader(path).probe()
     assert (info.frames, info.fps, info.duration) == (1, 25, 0.04)
     assert frames_of(VideoReader(path), [0, 0]).shape == (2, 64, 96, 3)
 
 
-def test_metadata_in_another_encoding(tmp_path: Path, write_video: Any) -> None:
+def test_metadata_in_another_encoding(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", frames=3)
     path.write_bytes(path.read_bytes().replace(b"VideoHandler", b"Vid\xe9oHandler"))
     assert VideoReader(path).read([2]).shape == (3, 1, 64, 96)
 
 
 @pytest.mark.parametrize("index", [-1, 48])
-def test_frame_outside_the_clip(tmp_path: Path, write_video: Any, index: int) -> None:
+def test_frame_outside_the_clip(tmp_path: Path, index: int) -> None:
     path = write_video(tmp_path / "video.mp4")
     with pytest.raises(ClipReadError, match=rf"^{path}: frame {index} is outside the clip, which has 48 frames$"):
         VideoReader(path).read([0, index])
 
 
 @pytest.mark.parametrize("name", ["h264_open_gop.mkv", "mpeg2.ts", "mpeg4_b_frames.avi"])
-def test_a_file_that_is_opened_again_is_known(
-    decode_everything: Any, assert_random_access: Any, tmp_path: Path, write_video: Any, monkeypatch: Any, name: str
-) -> None:
+def test_a_file_that_is_opened_again_is_known(tmp_path: Path, monkeypatch: Any, name: str) -> None:
     path = write_video(tmp_path / name, **VIDEOS[name])
     first = VideoReader(path).probe()
     passes: list[str] = []

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
+from numbered_videos import assert_random_access, decode_everything, frames_of, number_of, write_video
 
 from endofm_monai.data import ClipReadError, VideoReader
 from tests.support.recordings import add_sound, copy_packets, number_of_field_picture, write_fields
@@ -25,15 +25,13 @@ CODECS = {
 
 
 @pytest.fixture(scope="module", params=CODECS)
-def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, write_video: Any) -> Path:
+def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     return write_video(folder / "recording.ts", frames=20, **CODECS[request.param])
 
 
 @pytest.mark.parametrize("shift", [0, 900, -9000, 18 * 3600, 20 * 3600, 20 * 3600 + 120 * 90000])
-def test_joined_recordings_follow_one_another(
-    assert_random_access: Any, decode_everything: Any, number_of: Any, recording: Path, tmp_path: Path, shift: int
-) -> None:
+def test_joined_recordings_follow_one_another(recording: Path, tmp_path: Path, shift: int) -> None:
     """The second part's clock starts where the first one's did, near it, within it, right after it, or much later."""
     second = copy_packets(recording, tmp_path / "second.ts", shift)
     path = tmp_path / "joined.ts"  # the counter of its transport packets jumps
@@ -49,7 +47,7 @@ def test_joined_recordings_follow_one_another(
 
 
 @pytest.mark.parametrize("pause", [5, 120, 3600])
-def test_a_pause_of_the_recorder_is_not_filmed(tmp_path: Path, write_video: Any, pause: int) -> None:
+def test_a_pause_of_the_recorder_is_not_filmed(tmp_path: Path, pause: int) -> None:
     times = [40 * number + 1000 * pause * (number >= 20) for number in range(40)]
     with VideoReader(write_video(tmp_path / "paused.mkv", frames=40, times=times)) as reader:
         info = reader.probe()
@@ -57,7 +55,7 @@ def test_a_pause_of_the_recorder_is_not_filmed(tmp_path: Path, write_video: Any,
         np.testing.assert_allclose(reader.times(), np.arange(40) / 25, atol=1e-9)
 
 
-def test_times_follow_a_variable_rate(tmp_path: Path, write_video: Any) -> None:
+def test_times_follow_a_variable_rate(tmp_path: Path) -> None:
     times = [100 * number if number < 10 else 1000 + 33 * (number - 10) for number in range(40)]
     with VideoReader(write_video(tmp_path / "variable.mkv", frames=40, times=times)) as reader:
         np.testing.assert_allclose(reader.times(), np.array(times) / 1000, atol=1e-9)
@@ -66,7 +64,7 @@ def test_times_follow_a_variable_rate(tmp_path: Path, write_video: Any) -> None:
 
 @pytest.mark.parametrize(("pairs", "copied"), [(True, ""), (False, ""), (False, ".mp4"), (False, ".mkv")])
 @pytest.mark.usefixtures("always_seek")
-def test_a_field_a_packet(frames_of: Any, tmp_path: Path, pairs: bool, copied: str) -> None:
+def test_a_field_a_packet(tmp_path: Path, pairs: bool, copied: str) -> None:
     path = write_fields(tmp_path / "fields.ts", 30, pairs)
     path = copy_packets(path, tmp_path / f"copied{copied}") if copied else path
     with VideoReader(path) as reader:
@@ -77,9 +75,7 @@ def test_a_field_a_packet(frames_of: Any, tmp_path: Path, pairs: bool, copied: s
 
 
 @pytest.mark.parametrize("suffix", [".wmv", ".asf", ".mkv", ".avi", ".ts", ".mpg"])
-def test_sound_that_is_longer_than_the_film(
-    assert_random_access: Any, decode_everything: Any, tmp_path: Path, write_video: Any, suffix: str
-) -> None:
+def test_sound_that_is_longer_than_the_film(tmp_path: Path, suffix: str) -> None:
     codec = "wmv2" if suffix in (".wmv", ".asf") else "mpeg2video"
     silent = write_video(tmp_path / f"silent{suffix}", codec, options={"g": "12"})
     path = add_sound(silent, tmp_path / f"film{suffix}", seconds=9)
@@ -90,9 +86,7 @@ def test_sound_that_is_longer_than_the_film(
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7])
 @pytest.mark.parametrize("name", ["mpeg2.mpg", "mpeg2.ts", "h264.mpg", "h264.ts"])
-def test_a_stream_without_its_beginning(
-    assert_random_access: Any, decode_everything: Any, tmp_path: Path, write_video: Any, name: str, share: float
-) -> None:
+def test_a_stream_without_its_beginning(tmp_path: Path, name: str, share: float) -> None:
     """Where program streams give a time a pack, the first frames have none."""
     path = write_video(tmp_path / name, frames=192, **CODECS[Path(name).stem])
     data, unit = path.read_bytes(), 188 if name.endswith("ts") else 2048
@@ -104,9 +98,7 @@ def test_a_stream_without_its_beginning(
     pytest.fail("no part of the stream can be opened")
 
 
-def test_a_lost_frame_stays_lost_and_the_others_are_read(
-    frames_of: Any, decode_everything: Any, tmp_path: Path, write_video: Any
-) -> None:
+def test_a_lost_frame_stays_lost_and_the_others_are_read(tmp_path: Path) -> None:
     """A packet of the transport is missing: the container flags a frame beside the one that is incomplete."""
     path = write_video(tmp_path / "hole.ts", "mpeg2video", options={"g": "1", "b": "9000000", "qmin": "1"})
     expected = decode_everything(path)

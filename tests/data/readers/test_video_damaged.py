@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from numbered_videos import decode_everything, frames_of, write_video
 
 from endofm_monai.data import ClipReadError, VideoReader
 
@@ -31,9 +32,7 @@ def cut(path: Path, share: float = 0.6) -> Path:
     ],
     ids=lambda video: video["path"],
 )
-def test_truncated_video_reads_up_to_the_cut(
-    frames_of: Any, decode_everything: Any, tmp_path: Path, write_video: Any, video: dict[str, Any]
-) -> None:
+def test_truncated_video_reads_up_to_the_cut(tmp_path: Path, video: dict[str, Any]) -> None:
     path = write_video(tmp_path / video.pop("path"), **{"options": {"g": "12"}, **video})
     expected = decode_everything(path)
     reader = VideoReader(cut(path))
@@ -45,7 +44,7 @@ def test_truncated_video_reads_up_to_the_cut(
 
 
 @pytest.mark.parametrize("codec", ["mjpeg", "mpeg4"])
-def test_frame_that_is_cut_in_two_is_not_readable(tmp_path: Path, write_video: Any, codec: str) -> None:
+def test_frame_that_is_cut_in_two_is_not_readable(tmp_path: Path, codec: str) -> None:
     path = write_video(tmp_path / "cut.avi", codec, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p")
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][30]
@@ -56,9 +55,7 @@ def test_frame_that_is_cut_in_two_is_not_readable(tmp_path: Path, write_video: A
         reader.read([30])
 
 
-def test_damaged_frame_does_not_shift_the_others(
-    frames_of: Any, decode_everything: Any, tmp_path: Path, write_video: Any
-) -> None:
+def test_damaged_frame_does_not_shift_the_others(tmp_path: Path) -> None:
     path = write_video(tmp_path / "damaged.mov", "mjpeg", pix_fmt="yuvj420p")
     expected = decode_everything(path)
     with av.open(str(path)) as container:
@@ -101,7 +98,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_broken_file_is_named_in_one_line(tmp_path: Path, write_video: Any, kind: str) -> None:
+def test_broken_file_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "broken.mp4"
     BROKEN[kind](path, write_video)
     with pytest.raises(ClipReadError) as raised:

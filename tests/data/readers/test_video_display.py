@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
+from numbered_videos import assert_random_access, decode_everything, frames_of, number_of, write_video
 
 from endofm_monai.data import VideoReader
 
@@ -59,15 +60,7 @@ def patch_mp4(path: Path, edits: list[tuple[int, int]] | None = None, matrix: li
     ids=["part", "two parts", "backwards", "twice", "late start"],
 )
 @pytest.mark.usefixtures("always_seek")
-def test_edit_lists(
-    assert_random_access: Any,
-    decode_everything: Any,
-    tmp_path: Path,
-    write_video: Any,
-    number_of: Any,
-    edits: list[tuple[int, int | None]],
-    shown: list[int],
-) -> None:
+def test_edit_lists(tmp_path: Path, edits: list[tuple[int, int | None]], shown: list[int]) -> None:
     path = write_video(tmp_path / "edited.mp4", options={"g": "12", "bf": "2"})
     # 512 units of media time a frame; two frames pass before the first one is shown
     patch_mp4(path, edits=[(time, -1 if first is None else (first + 2) * 512) for time, first in edits])
@@ -89,9 +82,7 @@ def test_edit_lists(
     ],
     ids=["none", "clockwise", "half", "counterclockwise", "mirrored", "upside down", "transposed"],
 )
-def test_rotation(
-    frames_of: Any, decode_everything: Any, tmp_path: Path, write_video: Any, matrix: list[int], turn: Any
-) -> None:
+def test_rotation(tmp_path: Path, matrix: list[int], turn: Any) -> None:
     path = write_video(tmp_path / "turned.mp4", frames=5)
     expected = turn(decode_everything(path)[3])
     patch_mp4(path, matrix=matrix)
@@ -103,7 +94,7 @@ def test_rotation(
 @pytest.mark.parametrize(("matrix", "red", "blue"), [(6, 0.299, 0.114), (1, 0.2126, 0.0722)], ids=["BT.601", "BT.709"])
 @pytest.mark.parametrize("full_range", [False, True])
 def test_colors_follow_the_tags_of_the_file(
-    frames_of: Any, tmp_path: Path, matrix: int, red: float, blue: float, full_range: bool
+    tmp_path: Path, matrix: int, red: float, blue: float, full_range: bool
 ) -> None:
     path = tmp_path / "color.mkv"
     yuv = np.array([120, 90, 170], np.uint8)
@@ -122,7 +113,7 @@ def test_colors_follow_the_tags_of_the_file(
     np.testing.assert_allclose(frames_of(VideoReader(path), [0])[0, 8, 8], expected, atol=1)
 
 
-def test_what_the_stream_crops_is_not_shown(tmp_path: Path, write_video: Any) -> None:
+def test_what_the_stream_crops_is_not_shown(tmp_path: Path) -> None:
     path = write_video(tmp_path / "whole.mp4", frames=4, options={"crf": "1"})
     with av.open(str(path)) as source, (tmp_path / "cropped.h264").open("wb") as file:
         (stream,) = source.streams.video

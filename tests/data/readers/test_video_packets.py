@@ -9,11 +9,11 @@ import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
+from numbered_videos import assert_random_access, decode_everything, frames_of, make_frame, number_of, write_video
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, VideoReader
@@ -42,9 +42,7 @@ def mux(source: Path, path: Path, packets: Sequence[tuple[bytes, int]]) -> Path:
     ("name", "codec"), [("hidden.webm", "libvpx"), ("hidden.mkv", "mpeg4"), ("hidden.avi", "mpeg4")]
 )
 @pytest.mark.usefixtures("always_seek")
-def test_packets_without_a_frame(
-    assert_random_access: Any, decode_everything: Any, tmp_path: Path, write_video: Any, name: str, codec: str
-) -> None:
+def test_packets_without_a_frame(tmp_path: Path, name: str, codec: str) -> None:
     """VP8 says of a packet that it is not shown, MPEG-4 that it holds nothing."""
     source = write_video(tmp_path / f"source{Path(name).suffix}", codec, 24, options={"g": "60", "auto-alt-ref": "0"})
     packets = [(bytes(packet), 40 * number) for number, packet in enumerate(packets_of(source))]
@@ -57,16 +55,14 @@ def test_packets_without_a_frame(
     assert_random_access(path, expected)
 
 
-def test_a_palette_comes_once(
-    assert_random_access: Any, decode_everything: Any, tmp_path: Path, write_video: Any
-) -> None:
+def test_a_palette_comes_once(tmp_path: Path) -> None:
     path = write_video(tmp_path / "palette.mov", "qtrle", pix_fmt="gray")
     expected = decode_everything(path)
     assert expected.max() > 200
     assert_random_access(path, expected)
 
 
-def test_frames_that_a_recorder_dropped_are_not_missed(tmp_path: Path, write_video: Any) -> None:
+def test_frames_that_a_recorder_dropped_are_not_missed(tmp_path: Path) -> None:
     """Their samples in MP4 and MOV are empty."""
     path = write_video(tmp_path / "dropped.mov", "mjpeg", 30, pix_fmt="yuvj420p")
     data = bytearray(path.read_bytes())
@@ -78,7 +74,7 @@ def test_frames_that_a_recorder_dropped_are_not_missed(tmp_path: Path, write_vid
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(1, (64, 96)), (6, (96, 64))])
-def test_exif_in_the_frames(tmp_path: Path, make_frame: Any, orientation: int, size: tuple[int, int]) -> None:
+def test_exif_in_the_frames(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
     source, exif, path = tmp_path / "frame.jpg", Image.Exif(), tmp_path / "exif.mjpeg"
     exif[0x010F], exif[0x0112] = "maker", orientation
     frames = []
@@ -111,15 +107,13 @@ def test_the_rate_of_a_bare_stream_is_what_it_states(tmp_path: Path, name: str, 
         np.testing.assert_allclose(reader.times(), np.arange(12) / rate)
 
 
-def test_the_rate_that_is_given_counts_when_a_bare_stream_is_opened_again(tmp_path: Path, write_video: Any) -> None:
+def test_the_rate_that_is_given_counts_when_a_bare_stream_is_opened_again(tmp_path: Path) -> None:
     options = {"x265-params": "log-level=none:vui-timing-info=0"}
     path = write_video(tmp_path / "bare.hevc", "libx265", frames=4, options=options)
     assert [VideoReader(path, fps=fps).probe().fps for fps in (50.0, 10.0)] == [50, 10]
 
 
-def test_a_damaged_beginning_does_not_shift_the_others(
-    frames_of: Any, decode_everything: Any, tmp_path: Path, write_video: Any
-) -> None:
+def test_a_damaged_beginning_does_not_shift_the_others(tmp_path: Path) -> None:
     path = write_video(tmp_path / "damaged.mov", "mjpeg", pix_fmt="yuvj420p")
     expected = decode_everything(path)
     first = packets_of(path)[0]
@@ -134,9 +128,7 @@ def test_a_damaged_beginning_does_not_shift_the_others(
 
 
 @pytest.mark.parametrize("name", ["thumbnail.mkv", "thumbnail.ts"])
-def test_a_picture_before_the_video_is_not_the_video(
-    frames_of: Any, number_of: Any, make_frame: Any, tmp_path: Path, name: str
-) -> None:
+def test_a_picture_before_the_video_is_not_the_video(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         picture, video = (container.add_stream("mpeg2video", rate=25) for _ in range(2))
@@ -152,7 +144,7 @@ def test_a_picture_before_the_video_is_not_the_video(
         assert number_of(frames_of(reader, [7])[0]) == 7
 
 
-def test_an_avi_palette(frames_of: Any, tmp_path: Path) -> None:
+def test_an_avi_palette(tmp_path: Path) -> None:
     """Of uncompressed 8-bit AVI, as frame grabbers write it."""
     path, (height, width) = tmp_path / "gray.avi", (16, 32)
     frames = [np.full((height, width), 50 * number, np.uint8) for number in range(5)]
