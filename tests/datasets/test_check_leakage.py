@@ -7,12 +7,13 @@ import shutil
 from typing import Any
 
 import pytest
+from dataset_files import script, write_clip
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 
 @pytest.fixture(scope="module")
-def sets(write_clip: Any, tmp_path_factory: Any) -> dict[str, Any]:
+def sets(tmp_path_factory: Any) -> dict[str, Any]:
     """A set for pre-training, and one whose test has a video of it and a copy of one."""
     root = tmp_path_factory.mktemp("sets")
     for seed in range(3):
@@ -31,7 +32,7 @@ def sets(write_clip: Any, tmp_path_factory: Any) -> dict[str, Any]:
     return {"root": root, "lists": [str(root / name / "datalist.json") for name in ("pretraining", "downstream")]}
 
 
-def test_planted_copies_are_found_and_shown(sets, script, tmp_path, capsys):
+def test_planted_copies_are_found_and_shown(sets, tmp_path, capsys):
     module = script("check_leakage.py")
     page = tmp_path / "leakage.html"
     module.check_leakage(*sets["lists"], output=str(page), workers=1)
@@ -45,7 +46,7 @@ def test_planted_copies_are_found_and_shown(sets, script, tmp_path, capsys):
         module.check_leakage(*sets["lists"], output=str(page), workers=1, strict=True)
 
 
-def test_sections_of_one_set_are_compared(sets, script, tmp_path, capsys):
+def test_sections_of_one_set_are_compared(sets, tmp_path, capsys):
     script("check_leakage.py").check_leakage(sets["lists"][1], output=str(tmp_path / "page.html"), workers=1)
     assert "0 pairs of clips share files, 0 have frames that look alike" in capsys.readouterr().out
     with pytest.raises(ValueError, match="need at least two sets or sections"):

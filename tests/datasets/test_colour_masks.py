@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from dataset_files import script
 from PIL import Image
 
 from endofm_monai.data import UniformFrames, load_datalist
@@ -15,7 +16,7 @@ from endofm_monai.formats import outlines_from_masks, write_video
 from endofm_monai.transforms import LoadClipd, LoadMasksd
 
 
-def test_every_door_reads_masks_of_any_color_alike(script, tmp_path, capsys):
+def test_every_door_reads_masks_of_any_color_alike(tmp_path, capsys):
     """A mask is the same polyp to preparation, training and formats, or an error in all of them; never empty."""
     region = np.zeros((96, 160), np.uint8)
     region[30:60, 40:80] = 1
@@ -53,7 +54,7 @@ def test_every_door_reads_masks_of_any_color_alike(script, tmp_path, capsys):
         assert outlines_from_masks(item["mask"]) == [[{"label": 1, "mask": [40, 30, 40, 30, 0, 1200]}]]
 
 
-def test_a_source_whose_name_is_not_utf_8_keeps_its_number(script, tmp_path):
+def test_a_source_whose_name_is_not_utf_8_keeps_its_number(tmp_path):
     for name in (os.fsdecode(b"K\xf6ln.mp4"), "a.mp4"):
         write_video(tmp_path / "videos" / name, np.zeros((4, 32, 32, 3), np.uint8) + len(name), 25)
     for _ in range(2):

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import pytest
+from dataset_files import items_of, read, script, write_clip, write_image, write_mask
 
 
-def test_a_folder_without_frames_is_told_and_the_others_are_prepared(
-    read, items_of, script, write_image, write_mask, tmp_path
-):
+def test_a_folder_without_frames_is_told_and_the_others_are_prepared(tmp_path):
     for case in ("case1_1", "case2_1 (1)"):
         write_image(tmp_path / f"source/TrainDataset/Frame/{case}/1.jpg", seed=len(case))
         write_mask(tmp_path / f"source/TrainDataset/GT/{case}/1.png")
@@ -23,7 +22,7 @@ def test_a_folder_without_frames_is_told_and_the_others_are_prepared(
     ]
 
 
-def test_frames_of_cholect45_that_no_line_can_belong_to_are_named(read, script, write_image, tmp_path):
+def test_frames_of_cholect45_that_no_line_can_belong_to_are_named(tmp_path):
     for video in ("VID01", "VID02"):
         write_image(tmp_path / f"source/data/{video}/000000.png")
         for kind in ("triplet", "instrument", "verb", "target"):
@@ -37,7 +36,7 @@ def test_frames_of_cholect45_that_no_line_can_belong_to_are_named(read, script, 
     assert [video["name"] for video in manifest["videos"]] == ["VID01"]
 
 
-def test_what_systems_put_beside_images_is_no_class(read, items_of, script, write_image, tmp_path):
+def test_what_systems_put_beside_images_is_no_class(tmp_path):
     for finding in ("cecum", "polyps"):
         folder = tmp_path / "source/labeled-images/lower-gi-tract" / finding
         write_image(folder / "1.jpg", seed=len(finding))
@@ -49,13 +48,13 @@ def test_what_systems_put_beside_images_is_no_class(read, items_of, script, writ
     assert sum(map(len, items_of(tmp_path / "out").values())) == 2
 
 
-def test_one_of_the_folders_of_videos_is_enough(items_of, script, write_clip, tmp_path):
+def test_one_of_the_folders_of_videos_is_enough(tmp_path):
     write_clip(tmp_path / "source/labeled-videos/lower-gi-tract/polyps/a.avi", 4)
     script("hyperkvasir/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
     assert [item["label"] for item in items_of(tmp_path / "out")["training"]] == [0]
 
 
-def test_a_class_that_was_unpacked_deeper_is_not_missing(items_of, script, write_image, tmp_path):
+def test_a_class_that_was_unpacked_deeper_is_not_missing(tmp_path):
     write_image(tmp_path / "source/labelled_images/polyp/Polyp/a_1.jpg", seed=1)
     write_image(tmp_path / "source/labelled_images/Ulcer/a_2.jpg", seed=2)
     capsule = script("kvasir_capsule/prepare.py")
@@ -67,7 +66,7 @@ def test_a_class_that_was_unpacked_deeper_is_not_missing(items_of, script, write
         capsule.prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="images", workers=1, stats=False)
 
 
-def test_dots_in_the_names_of_folders_tell_them_apart(items_of, script, write_image, tmp_path):
+def test_dots_in_the_names_of_folders_tell_them_apart(tmp_path):
     for number, name in enumerate(("adenoma/case.1", "adenoma/case.2", "hyperplastic/case.1")):
         write_image(tmp_path / "source" / name / "1.jpg", seed=number)
     script("colonoscopic/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
@@ -75,7 +74,7 @@ def test_dots_in_the_names_of_folders_tell_them_apart(items_of, script, write_im
     assert labels == {"adenoma/case.1": 0, "adenoma/case.2": 0, "hyperplastic/case.1": 1}
 
 
-def test_a_video_with_two_labels_is_named(script, tmp_path):
+def test_a_video_with_two_labels_is_named(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("a.mp4,1\nb.mp4,0\na.mp4,1\n")
     assert script("polypdiag/prepare.py").read_list(path) == {"a.mp4": 1, "b.mp4": 0}
@@ -85,7 +84,7 @@ def test_a_video_with_two_labels_is_named(script, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "still"), [("kvasir_seg", "cju3"), ("polypgen", "C6/a b")])
-def test_names_in_a_list_of_which_there_is_no_image_are_told(read, prepared, script, tmp_path, name, still):
+def test_names_in_a_list_of_which_there_is_no_image_are_told(prepared, tmp_path, name, still):
     source, _, _ = prepared(name)
     splits = tmp_path / "splits.csv"
     splits.write_text(f"name,section\n{still},training\n{still}.jpg,test\n")
@@ -98,7 +97,7 @@ def test_names_in_a_list_of_which_there_is_no_image_are_told(read, prepared, scr
         prepare(str(source), str(tmp_path / "none"), splits=str(splits), workers=1, stats=False)
 
 
-def test_boxes_of_kvasir_seg_that_cannot_be_read_are_named(script, write_image, write_mask, tmp_path):
+def test_boxes_of_kvasir_seg_that_cannot_be_read_are_named(tmp_path):
     write_image(tmp_path / "images/cju1.jpg")
     write_mask(tmp_path / "masks/cju1.jpg")
     (tmp_path / "kavsir_bboxes.json").write_text('{"cju1": {"height": 48, "width": 64}}')
@@ -106,7 +105,7 @@ def test_boxes_of_kvasir_seg_that_cannot_be_read_are_named(script, write_image, 
         script("kvasir_seg/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
 
 
-def test_copies_are_made_of_frame_images_alone(read, script, write_image, write_clip, tmp_path):
+def test_copies_are_made_of_frame_images_alone(tmp_path):
     write_clip(tmp_path / "source/a.mp4")
     write_image(tmp_path / "source/b/1.png")
     script("own_videos/prepare.py").prepare(
@@ -117,14 +116,14 @@ def test_copies_are_made_of_frame_images_alone(read, script, write_image, write_
     assert manifest["problems"] == ["video_00001: could not be used"]
 
 
-def test_boxes_of_kumc_need_no_size_of_the_frame(script, tmp_path):
+def test_boxes_of_kumc_need_no_size_of_the_frame(tmp_path):
     corners = "".join(f"<{side}>{number}</{side}>" for number, side in enumerate(("xmin", "ymin", "xmax", "ymax"), 1))
     text = f"<annotation><object><name>AD</name><bndbox>{corners}</bndbox></object></annotation>"
     (tmp_path / "1.xml").write_text(text)
     assert script("kumc/prepare.py").read_boxes(tmp_path / "1.xml") == ([[1, 2, 3, 4]], [1], None)
 
 
-def test_frames_of_an_earlier_table_are_in_no_clip(read, script, write_image, tmp_path):
+def test_frames_of_an_earlier_table_are_in_no_clip(tmp_path):
     crop_clips = script("cvc_clinicdb/crop_clips.py").crop_clips
     for number in range(1, 5):
         write_image(tmp_path / f"source/frames/{number:04d}.png", number)

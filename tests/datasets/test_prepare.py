@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_files import items_of, read, script, write_clip, write_image
+from dataset_miniatures import miniature
 from PIL import Image
+from small_sets import content
 
 from endofm_monai.data import load_datalist, open_clip
 from endofm_monai.preparation.sources import read_splits
@@ -32,7 +35,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_totals_are_exact_and_every_item_can_be_read(read, items_of, prepared, name):
+def test_totals_are_exact_and_every_item_can_be_read(prepared, name):
     _, output, totals = prepared(name)
     manifest = read(output, "manifest.json")
     assert {key: manifest["totals"][key] for key in totals} == totals
@@ -50,7 +53,7 @@ def test_totals_are_exact_and_every_item_can_be_read(read, items_of, prepared, n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_second_run_changes_nothing(content, prepared, script, name):
+def test_the_second_run_changes_nothing(prepared, name):
     source, output, _ = prepared(name)
     before = content(output)
     times = {path: path.stat().st_mtime_ns for path in output.rglob("*.json")}
@@ -60,7 +63,7 @@ def test_the_second_run_changes_nothing(content, prepared, script, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cards_tell_what_there_is_to_know(script, name):
+def test_cards_tell_what_there_is_to_know(name):
     card = (Path(script(f"{name}/prepare.py").__file__).parent / "README.md").read_text(encoding="utf-8")
     headings = ["Access", "Layout", "Prepare"] if name == "own_videos" else ["Licence", "Access", "Layout", "Prepare"]
     for heading in headings:
@@ -69,7 +72,7 @@ def test_cards_tell_what_there_is_to_know(script, name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "own_videos"])
-def test_another_datasets_folder_is_named(prepared, script, tmp_path, name):
+def test_another_datasets_folder_is_named(prepared, tmp_path, name):
     other, expected = ("kumc", "KUMC") if name != "kumc" else ("cvc_clinicdb", "CVC-ClinicDB")
     source, _, _ = prepared(other)
     with pytest.raises(ValueError, match=f"it looks like .*{expected}"):
@@ -77,7 +80,7 @@ def test_another_datasets_folder_is_named(prepared, script, tmp_path, name):
     assert not (tmp_path / "output").exists()
 
 
-def test_missing_annotations_are_named(prepared, script, tmp_path):
+def test_missing_annotations_are_named(prepared, tmp_path):
     source, _, _ = prepared("kvasir_seg")
     shutil.copytree(source / "images", tmp_path / "source" / "images")
     shutil.copytree(source / "masks", tmp_path / "source" / "masks")
@@ -85,14 +88,14 @@ def test_missing_annotations_are_named(prepared, script, tmp_path):
         script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "output"))
 
 
-def test_an_archive_unpacked_in_a_folder_of_its_own(read, prepared, script, tmp_path):
+def test_an_archive_unpacked_in_a_folder_of_its_own(prepared, tmp_path):
     source, output, _ = prepared("kumc")
     shutil.copytree(source, tmp_path / "KUMC" / "archive")
     script("kumc/prepare.py").prepare(str(tmp_path / "KUMC"), str(tmp_path / "output"), workers=1)
     assert read(tmp_path / "output") == read(output)
 
 
-def test_two_sources_of_the_same_name(prepared, script, write_image, tmp_path):
+def test_two_sources_of_the_same_name(prepared, tmp_path):
     source, _, _ = prepared("kvasir_seg")
     shutil.copytree(source, tmp_path / "source")
     write_image(tmp_path / "source" / "images" / "cju3.png")
@@ -102,14 +105,14 @@ def test_two_sources_of_the_same_name(prepared, script, write_image, tmp_path):
         script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "output"))
 
 
-def test_a_mistake_ends_the_command_with_one_line(script, monkeypatch, tmp_path):
+def test_a_mistake_ends_the_command_with_one_line(monkeypatch, tmp_path):
     module = script("kvasir_seg/prepare.py")
     monkeypatch.setattr("sys.argv", ["prepare.py", "--source", str(tmp_path / "absent"), "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match="^error: .*absent: is not an existing folder$"):
         module.run_from_command_line(module.prepare)
 
 
-def test_cvc_sequences_keep_their_order_and_are_split_apart(read, items_of, prepared, script):
+def test_cvc_sequences_keep_their_order_and_are_split_apart(prepared):
     source, output, _ = prepared("cvc_clinicdb")
     lists = items_of(output)
     names = {section: {item["video"] for item in items} for section, items in lists.items()}
@@ -135,7 +138,7 @@ def test_cvc_sequences_keep_their_order_and_are_split_apart(read, items_of, prep
     ]
 
 
-def test_ldpolyp_boxes_belong_to_their_frames(read, items_of, prepared):
+def test_ldpolyp_boxes_belong_to_their_frames(prepared):
     _, output, _ = prepared("ldpolypvideo")
     item = items_of(output)["training"][0]
     assert [Path(path).stem for path in item["image"]] == [str(number) for number in range(1, 13)]
@@ -145,7 +148,7 @@ def test_ldpolyp_boxes_belong_to_their_frames(read, items_of, prepared):
     assert "Test/Annotations/2/99.txt: belongs to no image" in problems[1]
 
 
-def test_kumc_boxes_are_exact_and_what_is_left_out_is_reported(read, items_of, prepared):
+def test_kumc_boxes_are_exact_and_what_is_left_out_is_reported(prepared):
     source, output, _ = prepared("kumc")
     lists = items_of(output)
     for section, label in (("training", 1), ("validation", 2), ("test", 1)):
@@ -163,7 +166,7 @@ def test_kumc_boxes_are_exact_and_what_is_left_out_is_reported(read, items_of, p
     ]
 
 
-def test_kvasir_seg_splits_by_name(items_of, prepared):
+def test_kvasir_seg_splits_by_name(prepared):
     _, output, _ = prepared("kvasir_seg")
     lists = items_of(output)
     assert sum(len(items) for items in lists.values()) == 30
@@ -178,7 +181,7 @@ def test_kvasir_seg_splits_by_name(items_of, prepared):
 @pytest.mark.parametrize(
     ("name", "listed"), [("kvasir_seg", {"cju3": "test", "cju4": "training"}), ("polypgen", {"C6/a b": "training"})]
 )
-def test_a_list_says_which_section_each_still_belongs_to(prepared, items_of, script, tmp_path, name, listed):
+def test_a_list_says_which_section_each_still_belongs_to(prepared, tmp_path, name, listed):
     source, _, _ = prepared(name)
     splits = tmp_path / "splits.csv"
     splits.write_text("name,section,group\n" + "".join(f"{still},{section},g\n" for still, section in listed.items()))
@@ -201,7 +204,7 @@ def test_the_lists_that_come_along(name, stills):
     assert len(section_of) == len({group for group, _ in section_of})  # a group is in one section
 
 
-def test_polyp_free_windows_touch_no_polyp(prepared, items_of, script, tmp_path):
+def test_polyp_free_windows_touch_no_polyp(prepared, tmp_path):
     source, _, _ = prepared("kvasir_seg")
     script("kvasir_seg/prepare.py").prepare(str(source), str(tmp_path / "set"), workers=1, stats=False)
     cut = script("polyp_windows.py").cut
@@ -228,7 +231,7 @@ def test_polyp_free_windows_touch_no_polyp(prepared, items_of, script, tmp_path)
         assert len(item["box"][0]) == len(item["box_label"][0]) == item["label"]
 
 
-def test_sun_seg_frames_are_in_natural_order(items_of, prepared):
+def test_sun_seg_frames_are_in_natural_order(prepared):
     _, output, _ = prepared("sun_seg")
     lists = items_of(output)
     assert len(lists["test"]) == 2
@@ -238,7 +241,7 @@ def test_sun_seg_frames_are_in_natural_order(items_of, prepared):
     assert item["box"] == [[[10, 8, 30, 24]], [[10, 8, 30, 24]], []]
 
 
-def test_sun_negatives_do_not_overlap(items_of, miniature, script, write_image, tmp_path):
+def test_sun_negatives_do_not_overlap(tmp_path):
     source = tmp_path / "source"
     miniature("sun_seg", source)
     for frame in range(310):
@@ -249,14 +252,14 @@ def test_sun_negatives_do_not_overlap(items_of, miniature, script, write_image, 
     assert not set(clips[0]) & set(clips[1])
 
 
-def test_cholect45_has_the_actions_of_each_frame(read, items_of, prepared):
+def test_cholect45_has_the_actions_of_each_frame(prepared):
     _, output, _ = prepared("cholect45")
     item = items_of(output)["training"][0]
     assert item["triplet"] == item["verb"] == [[0], [1], [2], [3], [4]]
     assert "verb/VID02.txt: is no readable table" in read(output, "manifest.json")["problems"][0]
 
 
-def test_polypgen_centers_are_split_apart(items_of, prepared):
+def test_polypgen_centers_are_split_apart(prepared):
     _, output, _ = prepared("polypgen")
     lists = items_of(output)
     assert {section: [item.get("center") for item in items] for section, items in lists.items()} == {
@@ -267,7 +270,7 @@ def test_polypgen_centers_are_split_apart(items_of, prepared):
     assert [Path(path).stem for path in lists["validation"][0]["image"]] == ["C4_1", "C4_2", "C4_10"]
 
 
-def test_polypgen_negatives_have_no_boxes(prepared, items_of, script, tmp_path):
+def test_polypgen_negatives_have_no_boxes(prepared, tmp_path):
     source, _, _ = prepared("polypgen")
     options = {"negatives": True, "mode": "index", "workers": 1, "stats": False}
     script("polypgen/prepare.py").prepare(str(source), str(tmp_path), **options)
@@ -277,7 +280,7 @@ def test_polypgen_negatives_have_no_boxes(prepared, items_of, script, tmp_path):
     assert "mask" not in item
 
 
-def test_hyperkvasir_images(prepared, read, items_of, script, write_image, tmp_path):
+def test_hyperkvasir_images(prepared, tmp_path):
     for number in range(20):
         write_image(tmp_path / "source/labeled-images/lower-gi-tract/findings" / f"polyp/{number}.jpg", number)
     prepare = script("hyperkvasir/prepare.py").prepare
@@ -293,7 +296,7 @@ def test_hyperkvasir_images(prepared, read, items_of, script, write_image, tmp_p
         prepare(str(source), str(tmp_path / "all"), part="all")
 
 
-def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(read, items_of, script, write_image, tmp_path):
+def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(tmp_path):
     images = tmp_path / "source" / "labelled_images"
     for folder, frame in (("Blood - fresh", 5), ("Blood - fresh", 10), ("normal_clean_mucosa", 7)):
         write_image(images / folder / f"04a78ef00c5245e0_{frame}.jpg", frame)
@@ -319,7 +322,7 @@ def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(read, it
         prepare(str(tmp_path / "source"), str(tmp_path / "bad"), part="images", workers=1)
 
 
-def test_polypdiag_takes_its_validation_from_training(read, items_of, prepared):
+def test_polypdiag_takes_its_validation_from_training(prepared):
     _, output, _ = prepared("polypdiag")
     lists = items_of(output)
     assert {section: sorted(item["label"] for item in items) for section, items in lists.items()} == {
@@ -331,7 +334,7 @@ def test_polypdiag_takes_its_validation_from_training(read, items_of, prepared):
     assert (len(published["training"]), published["validation"]) == (10, lists["test"])
 
 
-def test_polypdiag_reports_a_video_in_both_lists(read, miniature, script, tmp_path):
+def test_polypdiag_reports_a_video_in_both_lists(tmp_path):
     source = tmp_path / "source"
     miniature("polypdiag", source)
     shutil.copy(source / "videos" / "normal 2.mp4", source / "videos" / "normal 12.mp4")
@@ -341,20 +344,20 @@ def test_polypdiag_reports_a_video_in_both_lists(read, miniature, script, tmp_pa
     assert problem == "test/normal_12 (test): is the same, byte for byte, as training/normal_2 (training)"
 
 
-def test_colonoscopic_classes_are_recognized_and_long_videos_cut(items_of, prepared):
+def test_colonoscopic_classes_are_recognized_and_long_videos_cut(prepared):
     _, output, _ = prepared("colonoscopic")
     items = items_of(output)["training"]
     assert [item["label"] for item in items] == [0, 0, 1, 1, 2]
     assert [item["image"].partition("#")[2] for item in items[:2]] == ["frames=0-149", "frames=150-329"]
 
 
-def test_hyperkvasir_labels_are_findings(read, items_of, prepared):
+def test_hyperkvasir_labels_are_findings(prepared):
     _, output, _ = prepared("hyperkvasir")
     assert read(output)["labels"] == {"0": "polyps", "1": "z-line"}
     assert [item.get("label") for item in items_of(output)["training"]] == [0, 1, None]
 
 
-def test_ldpolypvideos_without_boxes(read, items_of, script, write_clip, tmp_path):
+def test_ldpolypvideos_without_boxes(tmp_path):
     for kind, name in (("without", "1_1"), ("with", "2_1"), ("with", "2_10")):
         write_clip(tmp_path / "source" / f"videos {kind} polyps" / f"{name}.avi", int(name[0]), 9)
     prepare = script("ldpolypvideo/prepare.py").prepare
@@ -369,7 +372,7 @@ def test_ldpolypvideos_without_boxes(read, items_of, script, write_clip, tmp_pat
         prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="all")
 
 
-def test_own_videos_do_not_tell_who_they_are_of(content, prepared):
+def test_own_videos_do_not_tell_who_they_are_of(prepared):
     _, output, _ = prepared("own_videos")
     for name, data in content(output).items():
         if not name.startswith("private"):
@@ -381,7 +384,7 @@ def test_own_videos_do_not_tell_who_they_are_of(content, prepared):
     assert "ward 3/Doe_Jane_1960.mp4" in table
 
 
-def test_own_videos_keep_their_numbers(items_of, prepared, script, tmp_path):
+def test_own_videos_keep_their_numbers(prepared, tmp_path):
     source, _, _ = prepared("own_videos")
     shutil.copytree(source.parent, tmp_path / "copy")
     source, output = tmp_path / "copy" / "source", tmp_path / "copy" / "output"

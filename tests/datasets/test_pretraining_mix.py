@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_files import script, write_image
 
 from endofm_monai.data import ClipDataset, EpochSampler, load_datalist
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 
 @pytest.fixture(scope="module")
-def sets(write_image: Any, tmp_path_factory: Any) -> Path:
+def sets(tmp_path_factory: Any) -> Path:
     """Two prepared sets, of four videos for training, and of two for training and two for the test."""
     root = tmp_path_factory.mktemp("sets")
     for name, count in (("large", 4), ("small", 2)):
@@ -33,7 +34,7 @@ def sets(write_image: Any, tmp_path_factory: Any) -> Path:
 
 
 @pytest.fixture
-def merge(sets: Path, script: Any, tmp_path: Path) -> Any:
+def merge(sets: Path, tmp_path: Path) -> Any:
     """Merges the sets, and gives what was written."""
 
     def run(**options: Any) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def test_weights_of_no_folders(merge):
         merge(weight=0.5)
 
 
-def test_nothing_to_merge(merge, script):
+def test_nothing_to_merge(merge):
     with pytest.raises(ValueError, match="folders: expected one or more"):
         script("pretraining_mix.py").merge_datalists(output="none.json")
     with pytest.raises(ValueError, match="no clips in validation"):

@@ -17,6 +17,7 @@ from monai.data import load_decathlon_datalist
 from scipy.ndimage import binary_dilation, binary_erosion
 from skimage.io import imread, imsave
 from skimage.transform import ProjectiveTransform
+from small_sets import content
 
 SAMPLE = Path(__file__).parents[2] / "datasets" / "sample"
 SETTINGS = {"videos": 6, "frames": 6, "size": (64, 80), "seed": 3}
@@ -55,10 +56,6 @@ def datalist(folder):
 @pytest.fixture(scope="module")
 def items(datalist):
     return [item for split in SPLITS for item in datalist[split]]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def decode(path: Path) -> np.ndarray:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_sets import prepare
 
 
 def error_in_a_process(function: Callable[[], Any]) -> str:
@@ -36,7 +37,7 @@ def error_in_a_process(function: Callable[[], Any]) -> str:
     return receiver.recv()
 
 
-def test_files_cannot_grow(prepare, videos, tmp_path):
+def test_files_cannot_grow(videos, tmp_path):
     output = tmp_path / "out"
 
     def fill_up() -> None:
@@ -49,7 +50,7 @@ def test_files_cannot_grow(prepare, videos, tmp_path):
     assert len(prepare(videos, output, mode="encode")["videos"]) == 6
 
 
-def test_no_space_left(prepare, videos, tmp_path, monkeypatch):
+def test_no_space_left(videos, tmp_path, monkeypatch):
     def fail(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -61,7 +62,7 @@ def test_no_space_left(prepare, videos, tmp_path, monkeypatch):
     assert len(prepare(videos, tmp_path / "out")["videos"]) == 6
 
 
-def test_a_folder_that_is_read_only(prepare, videos):
+def test_a_folder_that_is_read_only(videos):
     with tempfile.TemporaryDirectory() as name:  # pytest's own is closed to other users
         folder = Path(name)
         folder.chmod(0o755)
@@ -78,7 +79,7 @@ def test_a_folder_that_is_read_only(prepare, videos):
         assert list((folder / "out").iterdir()) == []
 
 
-def test_a_file_in_the_place_of_a_folder(prepare, videos, tmp_path):
+def test_a_file_in_the_place_of_a_folder(videos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="could not write.*file/out"):
         prepare(videos, tmp_path / "file" / "out")

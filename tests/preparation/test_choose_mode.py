@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_sets import make_scene, write_frames
 
 from endofm_monai.data import load_datalist, open_clip
 from endofm_monai.preparation import SourceDataset, SourceVideo, choose_mode, prepare_dataset
@@ -33,7 +34,7 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def write_video(make_scene: Any, write_frames: Any) -> Any:
+def write_video() -> Any:
     """Writes a video of 48 frames as an encoder's options tell."""
 
     def write(path: Path, frames: int = 48, codec: str = "libx264", options: Any = None) -> Path:

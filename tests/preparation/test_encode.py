@@ -14,6 +14,7 @@ import pytest
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw
+from small_sets import make_scene, prepare, write_frames
 
 from endofm_monai.data import open_clip
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
@@ -32,7 +33,7 @@ SHAPES = {
 CUT_CIRCLE = (X - 180) ** 2 + (Y - 120) ** 2 < 135**2  # the frame cuts it off above and below
 
 
-def test_encoded_clips_are_resized_resampled_and_without_metadata(prepare, videos, tmp_path):
+def test_encoded_clips_are_resized_resampled_and_without_metadata(videos, tmp_path):
     manifest = prepare(videos, tmp_path, mode="encode", clip_seconds=1, short_side=36, crf=10)
     for entry in manifest["videos"]:
         for clip in entry["clips"]:
@@ -51,14 +52,14 @@ def test_encoded_clips_are_resized_resampled_and_without_metadata(prepare, video
             assert b"Doe" not in path.read_bytes()
 
 
-def test_encoding_keeps_rate_and_size_on_request(prepare, videos, tmp_path):
+def test_encoding_keeps_rate_and_size_on_request(videos, tmp_path):
     prepare(videos, tmp_path, mode="encode", fps=None, short_side=None)
     with open_clip(tmp_path / "clips" / "3.mp4") as reader:
         info = reader.probe()
     assert (info.frames, info.fps, info.height, info.width) == (40, 20.0, 72, 96)
 
 
-def test_borders_are_cut_off_and_zones_are_blanked(prepare, make_scene, write_frames, tmp_path):
+def test_borders_are_cut_off_and_zones_are_blanked(tmp_path):
     frames = []
     for shift in range(12):
         frame = np.full((144, 200, 3), 3, np.uint8)
@@ -77,7 +78,7 @@ def test_borders_are_cut_off_and_zones_are_blanked(prepare, make_scene, write_fr
     assert clip[:, :, 30:].mean() > 60
 
 
-def test_what_is_outside_of_a_round_picture_is_blackened(prepare, make_scene, write_frames, tmp_path):
+def test_what_is_outside_of_a_round_picture_is_blackened(tmp_path):
     y, x = np.mgrid[:160, :200]
     inside = (x - 100) ** 2 + (y - 80) ** 2 < 70**2
     frames = []
@@ -203,7 +204,7 @@ def test_a_circle_stays_a_circle(tmp_path, aspect, size):
         assert reader.probe().pixel_aspect == 1
 
 
-def test_a_cover_picture_is_not_encoded(tmp_path, make_scene):
+def test_a_cover_picture_is_not_encoded(tmp_path):
     frames = [make_scene(1, shift) for shift in range(12)]
     path = write_frames_at(tmp_path / "cover.mp4", frames, range(12), 30, cover=True)
     with av.open(str(path)) as container:

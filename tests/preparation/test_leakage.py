@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_sets import make_scene, write_frames
 
 from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip
 
@@ -17,12 +18,12 @@ def find(clips: list[ClipHashes]) -> list[Match]:
 
 
 @pytest.fixture(scope="module")
-def original(make_scene: Any) -> list[np.ndarray]:
+def original() -> list[np.ndarray]:
     return [make_scene(50, shift) for shift in range(20)]
 
 
 @pytest.fixture(scope="module")
-def clips(original: Any, make_scene: Any, write_frames: Any, tmp_path_factory: Any) -> dict[str, ClipHashes]:
+def clips(original: Any, tmp_path_factory: Any) -> dict[str, ClipHashes]:
     """Hashes of a video, of copies of it, and of unrelated ones."""
 
     def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -106,7 +107,7 @@ def test_pairs_can_be_asked_to_have_several_frames_in_common(clips):
     assert find_matches([clips["original"], clips["unrelated 0"]], min_frames=3) == []
 
 
-def test_frames_that_show_nothing_do_not_match(write_frames, tmp_path):
+def test_frames_that_show_nothing_do_not_match(tmp_path):
     rng = np.random.default_rng(0)
     black = [rng.integers(0, 6, (72, 96, 3), dtype=np.uint8) for _ in range(4)]
     hashes = [hash_clip(name, name, str(write_frames(tmp_path / f"{name}.mp4", black))) for name in ("first", "second")]

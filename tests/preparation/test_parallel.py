@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import pytest
+from small_sets import content, prepare
 
 
-def test_processes_and_a_dask_cluster_give_the_same(prepare, content, videos, tmp_path):
+def test_processes_and_a_dask_cluster_give_the_same(videos, tmp_path):
     options = {"mode": "encode", "workers": 2}
     alone = prepare(videos, tmp_path / "alone", mode="encode")
     prepare(videos, tmp_path / "processes", **options)

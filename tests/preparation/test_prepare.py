@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_sets import prepare
 
 from endofm_monai.data import VideoReader, load_datalist
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 
 
-def test_the_manifest_tells_what_there_is(prepare, videos, tmp_path):
+def test_the_manifest_tells_what_there_is(videos, tmp_path):
     manifest = prepare(videos, tmp_path / "out", clip_seconds=1)
     assert manifest["totals"] == {
         "videos": 6,
@@ -49,7 +50,7 @@ def test_the_manifest_tells_what_there_is(prepare, videos, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["index", "encode"])
-def test_broken_videos_are_listed_and_left_out(prepare, videos, tmp_path, mode):
+def test_broken_videos_are_listed_and_left_out(videos, tmp_path, mode):
     folder = tmp_path / "in"
     shutil.copytree(videos, folder)
     (folder / "1.mp4").write_bytes(b"no video")
@@ -82,13 +83,13 @@ def test_two_videos_of_the_same_name(videos, tmp_path):
         prepare_dataset(SourceDataset("test set", "none"), twice, videos, tmp_path / "out")
 
 
-def test_nothing_that_can_be_used(prepare, tmp_path):
+def test_nothing_that_can_be_used(tmp_path):
     (tmp_path / "0.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match=r"no video could be used: .*0\.mp4: is not a readable video"):
         prepare(tmp_path, tmp_path / "out")
 
 
-def test_other_settings_are_not_mixed_in(prepare, videos, tmp_path):
+def test_other_settings_are_not_mixed_in(videos, tmp_path):
     prepare(videos, tmp_path / "out", clip_seconds=1)
     with pytest.raises(ValueError, match=r"was made with {'clip_seconds': 1}, not {'clip_seconds': 2}"):
         prepare(videos, tmp_path / "out", clip_seconds=2)
@@ -110,19 +111,19 @@ def test_other_settings_are_not_mixed_in(prepare, videos, tmp_path):
         ({"clipseconds": 5}, "clipseconds: no such option"),
     ],
 )
-def test_bad_settings_are_named(prepare, videos, tmp_path, options, message):
+def test_bad_settings_are_named(videos, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         prepare(videos, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_show_the_set(prepare, videos, tmp_path):
+def test_pictures_show_the_set(videos, tmp_path):
     prepare(videos, tmp_path, stats=True, clip_seconds=1)
     assert np.asarray(Image.open(tmp_path / "contact_sheet.png")).shape == (2 * 96, 10 * 96, 3)
     assert np.asarray(Image.open(tmp_path / "stats.png")).std() > 20
 
 
-def test_an_index_reads_three_frames_a_video(prepare, videos, tmp_path, monkeypatch):
+def test_an_index_reads_three_frames_a_video(videos, tmp_path, monkeypatch):
     frames = []
     read = VideoReader.read
     monkeypatch.setattr(VideoReader, "read", lambda self, indices: frames.extend(indices) or read(self, indices))

@@ -9,15 +9,15 @@ import multiprocessing
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from small_sets import content, make_scene, prepare, write_frames
 
 from endofm_monai.utils import TEMPORARY_PREFIX
 
 
-def run_and_kill(prepare: Any, folder: Path, output: Path, finished: int, seconds: float) -> None:
+def run_and_kill(folder: Path, output: Path, finished: int, seconds: float) -> None:
     """Start a preparation in another process, and kill it some time after it has finished some of its videos."""
     process = multiprocessing.get_context("fork").Process(
         target=prepare, args=(folder, output), kwargs={"mode": "encode", "clip_seconds": 1}
@@ -30,15 +30,15 @@ def run_and_kill(prepare: Any, folder: Path, output: Path, finished: int, second
     process.join()
 
 
-def test_a_killed_run_goes_on_to_the_same_result(prepare, content, videos, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_result(videos, tmp_path):
     prepare(videos, tmp_path / "whole", mode="encode", clip_seconds=1)
     for finished, seconds in zip((0, 1, 3, 5), np.random.default_rng().uniform(0, 0.1, 4), strict=True):
-        run_and_kill(prepare, videos, tmp_path / "killed", finished, seconds)
+        run_and_kill(videos, tmp_path / "killed", finished, seconds)
     prepare(videos, tmp_path / "killed", mode="encode", clip_seconds=1)
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 
-def test_only_what_has_changed_is_done_again(prepare, videos, tmp_path, make_scene, write_frames):
+def test_only_what_has_changed_is_done_again(videos, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(videos, folder)
     before = prepare(folder, tmp_path / "out", mode="encode")
@@ -52,7 +52,7 @@ def test_only_what_has_changed_is_done_again(prepare, videos, tmp_path, make_sce
     assert after["videos"][4] == before["videos"][4]
 
 
-def test_verify_finds_every_change(prepare, videos, tmp_path):
+def test_verify_finds_every_change(videos, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(videos, folder)
     prepare(folder, tmp_path / "out", mode="encode")
@@ -69,7 +69,7 @@ def test_verify_finds_every_change(prepare, videos, tmp_path):
     assert "5.mp4 is missing" in str(raised.value)
 
 
-def test_files_of_others_in_the_output_are_left_alone(prepare, videos, tmp_path):
+def test_files_of_others_in_the_output_are_left_alone(videos, tmp_path):
     kept = [tmp_path / ".hidden", tmp_path / "clips" / ".profile", tmp_path / "other" / ".x-abcdefgh.mp4"]
     left = tmp_path / "clips" / f"{TEMPORARY_PREFIX}0-abcd_fg1.mp4"  # by a killed run
     for path in (*kept, left):

@@ -10,6 +10,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from small_sets import make_scene
 
 from endofm_monai.data import open_clip, read_mask
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
@@ -18,7 +19,7 @@ from tests.support.pictures import write_pages, write_turned
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
-def test_boxes_and_masks_fit_what_is_shown(tmp_path, make_scene, suffix):
+def test_boxes_and_masks_fit_what_is_shown(tmp_path, suffix):
     shown, mask = make_scene(0), np.zeros((72, 96), np.uint8)
     mask[30:60, 50:90] = 255
     for folder in ("images", "boxes"):
@@ -50,7 +51,7 @@ def test_boxes_and_masks_fit_what_is_shown(tmp_path, make_scene, suffix):
     assert abs(frames.astype(int) - shown).mean() < (6 if suffix == ".jpg" else 1e-9)
 
 
-def test_a_stack_is_no_single_frame(tmp_path, make_scene):
+def test_a_stack_is_no_single_frame(tmp_path):
     path = write_pages(tmp_path / "stack.tif", [make_scene(0), make_scene(1)])
     listed = SourceVideo("a", [path], frame_labels={"box": [[]]})
     with pytest.raises(ValueError, match=r"stack\.tif: holds 2 images, expected one"):
