@@ -66,15 +66,9 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
     """All runs of a comparison, pre-trainings first."""
     runs: list[Run] = []
     for (name, made), seed in itertools.product(comparison.pretrainings.items(), comparison.seeds):
-        runs.append(
-            Run(
-                ("pretraining", name, seed),
-                output / "pretrainings" / name / f"seed{seed}",
-                BUNDLES / "endofm_pretraining",
-                made.configs,
-                {**comparison.settings, **made.settings, "seed": seed},
-            )
-        )
+        folder, settings = output / "pretrainings" / name / f"seed{seed}", {**comparison.settings, **made.settings}
+        bundle = BUNDLES / "endofm_pretraining"
+        runs.append(Run(("pretraining", name, seed), folder, bundle, made.configs, {**settings, "seed": seed}))
     pretrained = {run.names[1:]: run for run in runs}
     for (name, task), share in itertools.product(comparison.tasks.items(), comparison.shares):
         of_task = {**comparison.settings, **task.settings, **task.shares.get(share, {})}
@@ -92,18 +86,11 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
             pretraining = pretrained[of_start.pretraining, seed] if of_start.pretraining is not None else None
             if pretraining is not None:
                 settings["backbone_weights"] = str(pretraining.weights)
+            names, bundle = (name, share, start, seed), BUNDLES / f"endofm_polyp_{task.bundle}"
+            folder = output / "runs" / name / f"{share}" / start / f"seed{seed}"
+            configs = [*task.configs, *of_start.configs]
             runs.append(
-                Run(
-                    (name, share, start, seed),
-                    output / "runs" / name / f"{share}" / start / f"seed{seed}",
-                    BUNDLES / f"endofm_polyp_{task.bundle}",
-                    [*task.configs, *of_start.configs],
-                    settings,
-                    task.training,
-                    task.evaluation,
-                    task.score,
-                    pretraining,
-                )
+                Run(names, folder, bundle, configs, settings, task.training, task.evaluation, task.score, pretraining)
             )
     files = {run.bundle / "configs" / f"{name}.json" for run in runs for name in [*run.configs, *run.training]}
     if missing := sorted(str(file) for file in files if not file.is_file()):

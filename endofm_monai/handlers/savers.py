@@ -121,7 +121,10 @@ class FrameSaver(ResultSaver):
 
     def _begin(self, engine: Engine) -> None:
         item, info = engine.state.item, engine.state.info
-        names = _frame_names(item[CommonKeys.IMAGE], info.frames)
+        names = [path.stem for path in clip_images(item[CommonKeys.IMAGE])]
+        if len(set(names)) != info.frames:  # not every frame has an image file of a name of its own
+            digits = max(5, len(str(info.frames - 1)))
+            names = [f"{index:0{digits}d}" for index in range(info.frames)]
         folder = self.output_dir / item["name"]
         start = first_frame(item[CommonKeys.IMAGE])
         output = VideoOutput(folder, item["name"], names, info, self.class_names, self.threshold, start)
@@ -141,10 +144,3 @@ class FrameSaver(ResultSaver):
     def _forget(self) -> None:
         with suppress(ClipReadError), self._stack:  # writers that are still open leave nothing after an error
             raise ClipReadError("broken off")
-
-
-def _frame_names(clip: Any, frames: int) -> list[str]:
-    """Names of the image files, where each frame has one, else numbers."""
-    names = [path.stem for path in clip_images(clip)]
-    digits = max(5, len(str(frames - 1)))
-    return names if len(set(names)) == frames else [f"{index:0{digits}d}" for index in range(frames)]

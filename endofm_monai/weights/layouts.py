@@ -228,7 +228,7 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     for name, tensor in state.items():
         if problem := _problem(tensor):
             raise WeightsError(f"{file}: {name!r} {problem}, which no weight is; nothing was loaded.")
-    if is_clip(state):
+    if any(re.match(r"(visual\.)?transformer\.resblocks\.", key) for key in state):
         state, layout = from_clip(state, file)
         backbone = "" if layout == "ST-Adapter" else None
     return PublishedWeights(file, layout, " + ".join(keys) or "all", state, backbone=backbone)
@@ -284,13 +284,8 @@ def foreign_network(state: Mapping[str, torch.Tensor]) -> str:
     return ""
 
 
-def is_clip(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a state dict has the names of a CLIP's transformer, of images or of words."""
-    return any(re.match(r"(?:visual\.)?transformer\.resblocks\.", key) for key in state)
-
-
 def from_clip(state: Mapping[str, torch.Tensor], file: object) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of an image tower, or of adapters for it, under timm's names, and the name of their layout."""
+    """The tensors of a CLIP's image tower, or of adapters for it, under timm's names, and the name of their layout."""
     towers = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
     if towers and "class_embedding" not in towers:
         raise WeightsError(f"{file}: holds a CLIP whose image tower is a convolutional network, not a ViT.")

@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -73,18 +74,17 @@ class ReadCounter(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@dataclass(eq=False)
 class PhaseMark:
     """Among the handlers of a trainer the place where a phase of the last step begins."""
 
-    def __init__(self, counter: LaunchCounter, phase: str, *events: Any) -> None:
-        self.counter = counter
-        self.phase = phase
-        self.events = events
+    counter: LaunchCounter
+    phase: str
+    event: Any  # or several, joined by `|`
 
     def attach(self, engine: Engine) -> None:
         """Register the mark with the trainer."""
-        for event in self.events:
-            engine.add_event_handler(event, self)
+        engine.add_event_handler(self.event, self)
 
     def __call__(self, engine: Engine) -> None:
         """Let the phase begin."""
@@ -173,7 +173,7 @@ def make_trainer(
             PhaseMark(counter, "optimizer", backward),
             PhaseMark(counter, "EMA", step),
             TeacherUpdateHandler(),
-            PhaseMark(counter, "log", forward, loss, step),
+            PhaseMark(counter, "log", forward | loss | step),
             HealthHandler(),
             PhaseMark(counter, "loss", forward),
             PhaseMark(counter, "backward", loss),

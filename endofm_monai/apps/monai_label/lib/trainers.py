@@ -20,7 +20,7 @@ from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
 from endofm_monai.apps.monai_label.lib.requests import AnyRequest, TrainRequest, parse
 from endofm_monai.data.readers.base import natural_key
 from endofm_monai.inferers import Bundle
-from endofm_monai.utils import hold_folder, write_json
+from endofm_monai.utils import cause_of, hold_folder, write_json
 from endofm_monai.utils.settings import literal_texts
 
 WANTED = {"segmentation": "masks (PNG)", "detection": "notes with `detections`", "classification": "notes with `label`"}
@@ -68,10 +68,8 @@ class EndoTrainTask(TrainTask):
         try:
             self._stats = self._train(items, asked)
         except Exception as error:
-            cause: BaseException | None = error  # of a chain, as the bundle's parser makes, what somebody can put right
-            while cause is not None and not isinstance(cause, (ValueError, OSError)):
-                cause = cause.__cause__
-            if cause is None:
+            cause = cause_of(error)
+            if not isinstance(cause, (ValueError, OSError)):  # which somebody can put right
                 raise
             raise HTTPException(400, str(cause)) from error
         return self._stats
