@@ -37,7 +37,7 @@ def load_datalist(
             with paths relative to ``dataset_dir``; ``image`` is a path or, for frame images, a list of paths, and
             ``video.mp4#frames=0-149`` a part of a video. By default every clip below ``dataset_dir`` is listed, see
             :func:`endofm_monai.data.find_clips`.
-        section: the list to take from the JSON file.
+        section: the list to take.
         label_key: key of the label, if there is one: strings are paths, anything else is kept as it is.
         required: keys that every item must have.
 

@@ -127,7 +127,6 @@ class EpochSampler(DistributedSampler):
     and what an epoch sees depends on nothing but the seed and its number.
 
     Args:
-        dataset: the dataset to draw from.
         shuffle: draw a new order each epoch, by ``seed``.
         repeats: how often an epoch sees each clip, each time otherwise augmented; where clips are few, the workers are
             then started less often.
@@ -224,10 +223,8 @@ class FeatureCache(ClipDataset):
     So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds. The clips have to
     be the same in every epoch: no random transforms.
 
-    Args:
-        network: a network on ``device`` whose ``features`` takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as
-            an :class:`endofm_monai.networks.nets.EndoFMClassifier`.
-        batch_size: clips that are computed at once.
+    The network, on ``device``, has ``features`` that takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
+    :class:`endofm_monai.networks.nets.EndoFMClassifier`.
     """
 
     def __init__(

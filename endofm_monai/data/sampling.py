@@ -1,8 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -20,6 +19,9 @@ __all__ = [
 FRAME_RATE = 30  # frames per second that a sampling rate refers to
 Random = np.random.RandomState | np.random.Generator
 Item = Mapping[Any, Any]
+FrameSampler = Callable[[ClipInfo, Item, np.random.RandomState], torch.Tensor]
+"""Says which frames of a clip are read, see :class:`endofm_monai.transforms.LoadClipd`: int64 indices ``(T,)``, in any
+order and with repetitions, by what is known about the clip, the datalist item that it is of, and random numbers."""
 
 
 def linspace_indices(first: float, last: float, count: int, frames: int) -> torch.Tensor:
@@ -36,19 +38,8 @@ def linspace_indices(first: float, last: float, count: int, frames: int) -> torc
     return torch.linspace(first, last, count, dtype=torch.float32).clamp(0, frames - 1).to(torch.int64)
 
 
-class FrameSampler(ABC):
-    """Says which frames of a clip are read; see :class:`endofm_monai.transforms.LoadClipd`."""
-
-    @abstractmethod
-    def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
-        """Give int64 indices ``(T,)`` into a clip, in any order and with repetitions.
-
-        What is known about the clip, the datalist item that it is of, and random numbers may be used.
-        """
-
-
 @dataclass(frozen=True)
-class UniformFrames(FrameSampler):
+class UniformFrames:
     """``num_frames`` frames, evenly spread from the first to the last; of a shorter clip some repeat."""
 
     num_frames: int
@@ -63,7 +54,7 @@ class UniformFrames(FrameSampler):
 
 
 @dataclass(frozen=True)
-class WindowPlan(FrameSampler):
+class WindowPlan:
     """Some frames, evenly spread over a window of fixed duration.
 
     The window lasts ``num_frames * sampling_rate / 30`` seconds, whatever the frame rate of the video: 8.5 s for the
@@ -119,7 +110,7 @@ class RandomWindow(WindowPlan):
 
 
 @dataclass(frozen=True)
-class SupportSampler(FrameSampler):
+class SupportSampler:
     """A key frame, which the item names by ``frame_index``, and frames that support it: one rule for every use.
 
     Offline supports are drawn, without replacement, half from the ``window`` frames before and half from those after

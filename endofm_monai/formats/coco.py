@@ -38,7 +38,7 @@ def datalist_from_coco(
     outlines: bool = False,
     dataset_dir: str | os.PathLike | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Write a datalist from annotations in COCO's format; :func:`endofm_monai.data.load_box_datalist` checks it.
+    """Write, and give, a datalist from annotations in COCO's format, for :func:`endofm_monai.data.load_box_datalist`.
 
     The images of one folder are the frames of one video, in natural order of their names; of an image in no folder the
     whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video, by a
@@ -57,9 +57,6 @@ def datalist_from_coco(
             and no box, and what else is known goes to ``box_info`` and ``tag``; see
             :func:`endofm_monai.formats.items_from_annotations`. By default every annotation is a box.
         dataset_dir: folder of the images, by default that of ``output``.
-
-    Returns:
-        what was written.
     """
     root, names = Path(output).parent if dataset_dir is None else Path(dataset_dir), as_class_names(class_names)
     datalist = {section: _read_videos(Path(path), names, outlines, root) for section, path in files.items()}

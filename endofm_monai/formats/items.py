@@ -141,10 +141,8 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
 def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Make clips with a class of the ``tag`` of items, for the training of a classifier.
 
-    A tag counts from its frame to the next frame with one; frames before the first are left out.
-
-    Returns:
-        items with ``image`` (a part of a video, or of a list), ``label`` (the tag's name) and ``group`` (the video).
+    A tag counts from its frame to the next frame with one; frames before the first are left out. Clips have ``image``,
+    a part of a video or of a list, ``label``, the tag's name, and ``group``, the video.
     """
     clips: list[dict[str, Any]] = []
     for item in items:

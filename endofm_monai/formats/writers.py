@@ -207,10 +207,8 @@ def open_video(path: str | os.PathLike, fps: float, **options: object) -> Iterat
 
     H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
     than can be encoded, are scaled down. ``options`` are those of the encoder x264, as ``crf`` (quality, 0 is lossless;
-    a step of 6 about halves the size of the file), 18 by default.
-
-    Yields:
-        a function that writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
+    a step of 6 about halves the size of the file), 18 by default. The function that is given writes a uint8 RGB frame
+    ``(H, W, 3)``; all must have the size of the first one.
     """
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")

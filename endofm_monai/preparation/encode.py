@@ -114,13 +114,8 @@ def encode_clips(
 
     What is read shows as it does in the source: at the same times, at a constant rate; in the same colors, whose matrix
     and range the file states; with square pixels; smaller where a side is more than H.264 holds. Labels a frame
-    are refused, as they would no longer fit resampled and resized frames.
-
-    Returns:
-        the paths of the clips, relative to ``output``.
-
-    Raises:
-        ClipReadError: when a frame cannot be decoded or encoded.
+    are refused, as they would no longer fit resampled and resized frames. Gives the paths of the clips, relative to
+    ``output``; a frame that cannot be decoded or encoded is a ``ClipReadError``.
     """
     if video.frame_labels or video.masks:
         raise ValueError(f"{video.name}: has masks or labels a frame, use mode=index or mode=copy")

@@ -51,11 +51,7 @@ class ClipHashes:
 
 
 def hash_clip(clip: str, group: str, image: Any) -> ClipHashes:
-    """Hash the frames of a clip that show something, of longer videos only some a second, inside of the black border.
-
-    Raises:
-        ClipReadError: when the clip cannot be read.
-    """
+    """Hash the frames of a clip that show something, of longer videos only some a second, inside the black border."""
     with open_clip(image) as reader:
         info = reader.probe()
         step = 1 if info.frames < _SHORT else max(1, round(info.fps / _PER_SECOND))
@@ -198,11 +194,7 @@ def _signs(clips: list[ClipHashes], scale: int, flip: int) -> np.ndarray:
 
 
 def confirm_match(match: Match) -> Match:
-    """Look at the closest frames of a pair, as unrelated ones may have close hashes; the most alike come first.
-
-    Raises:
-        ClipReadError: when a clip can no longer be read.
-    """
+    """Look at the closest frames of a pair, as unrelated ones may have close hashes; the most alike come first."""
     _, firsts, seconds = zip(*match.pairs, strict=True)
     pictures = zip(_read_pictures(match.first, firsts), _read_pictures(match.second, seconds), strict=True)
     likeness = [picture_likeness(first, _mirror(second, FLIPS[match.flip])) for first, second in pictures]

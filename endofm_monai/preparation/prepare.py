@@ -34,7 +34,7 @@ def prepare_dataset(
     stats: bool = True,
     **options: Any,
 ) -> str:
-    """Make clips, a datalist and a manifest of a dataset.
+    """Make clips, a datalist and a manifest of a dataset, and give the path of the datalist.
 
     Finished videos are kept when a run is started again. A video that cannot be used is listed in the manifest and
     left out.
@@ -52,9 +52,6 @@ def prepare_dataset(
         stats: draw pictures of the set.
         options: how to make clips, see :class:`PreparationSettings`; and where to work: ``workers``, ``backend`` and
             ``scheduler``, see :func:`run_parallel`.
-
-    Returns:
-        the path of the datalist.
     """
     source, output = Path(source), Path(output)
     datalist = output / "datalist.json"
@@ -165,7 +162,7 @@ def run_parallel(
     backend: str = "loky",
     scheduler: str | None = None,
 ) -> Iterator[Result]:
-    """Call a function with many arguments, in processes on this machine or in a cluster, and show the time left.
+    """Call a function with many arguments, in processes on this machine or in a cluster; results come as they are made.
 
     Args:
         function: the function, which processes can import.
@@ -176,9 +173,6 @@ def run_parallel(
         backend: joblib's: ``"loky"`` for processes on this machine, ``"dask"`` or ``"ray"`` for a cluster, whose
             package has to be installed and whose machines need the same paths and this package.
         scheduler: address of the cluster, as ``tcp://host:8786`` for Dask; by default one is started on this machine.
-
-    Yields:
-        the results, as they come.
     """
     with ExitStack() as stack:
         if backend == "dask":

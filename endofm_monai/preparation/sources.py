@@ -250,12 +250,9 @@ def read_boxed_video(
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
     noted, and so are annotations without a frame, and files that state another size than their image has.
 
-    What ``read`` raises of a file as ``OSError`` or ``ValueError`` says why it cannot be used; ``fields`` are further
-    ones of the :class:`SourceVideo`.
-
-    Raises:
-        ClipReadError: when the boxes of a frame cannot be read, or one is not finite or inverted: left out, it would
-            make a frame with a polyp one without.
+    What ``read`` raises of a file as ``OSError`` or ``ValueError`` says why it cannot be used, which is a
+    ``ClipReadError`` as a box is that is not finite or inverted: left out, it would make a frame with a polyp one
+    without. Further ``fields`` are those of the :class:`SourceVideo`.
     """
     frames = frame_images(images)
     notes: list[str] = []

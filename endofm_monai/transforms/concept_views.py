@@ -13,7 +13,6 @@ from monai.transforms import Transform
 from monai.utils import ensure_tuple
 
 from endofm_monai.data.readers import ClipInfo, ClipReadError
-from endofm_monai.data.sampling import FrameSampler
 from endofm_monai.transforms.color import NormalizeClip, RandColorJitterClip, RandGrayscaleClip
 from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
 from endofm_monai.transforms.views import RandAugmentViews, RandAugmentViewsd, View
@@ -22,7 +21,7 @@ __all__ = ["ClipPairPlan", "RandConceptViews", "RandConceptViewsd"]
 
 
 @dataclass(frozen=True)
-class ClipPairPlan(FrameSampler):
+class ClipPairPlan:
     """Two clips of a video, one behind the other, and a still frame of either, as VCL sees a video.
 
     The clips have one stride, drawn from 1 to ``max_stride`` or as far as the video allows, and lie at a random place.

@@ -21,16 +21,10 @@ __all__ = ["LoadBoxesd", "LoadClipd", "LoadMasksd"]
 
 
 class LoadClipd(Randomizable, MapTransform):
-    """Read the clips at ``keys``, or some of their frames.
+    """Read the clips at ``keys``, all frames or those that a ``sampler`` chooses.
 
-    Where a path was comes uint8 RGB ``(3, T, H, W)`` with the metadata of :func:`endofm_monai.data.clip_metadata`. The
-    clips of all keys have the same draws.
-
-    Args:
-        keys: keys of what :func:`endofm_monai.data.open_clip` opens.
-        sampler: which frames are read; all by default.
-        allow_missing_keys: do not fail when a key is missing.
-        reader_options: arguments of :func:`endofm_monai.data.open_clip`.
+    Where was what :func:`endofm_monai.data.open_clip` opens, with the ``reader_options``, comes uint8 RGB
+    ``(3, T, H, W)`` with the metadata of :func:`endofm_monai.data.clip_metadata`. All keys have the same draws.
 
     Example::
 

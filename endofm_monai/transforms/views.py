@@ -13,7 +13,7 @@ from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_tensor
 
 from endofm_monai.data.readers import ClipInfo
-from endofm_monai.data.sampling import FrameSampler, linspace_indices
+from endofm_monai.data.sampling import linspace_indices
 from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
 from endofm_monai.transforms.color import (
     PRETRAINING_MEAN,
@@ -43,7 +43,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class ViewPlan(FrameSampler):
+class ViewPlan:
     """How many views are taken of a clip, how long and how large; iterating gives each :class:`View`, global first.
 
     The defaults are the ten views of the published pre-training. Sequences may be lists, as in a JSON config. As the

@@ -108,14 +108,11 @@ def check_run() -> None:
 
 
 def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collection[str] = RUN_IDS) -> None:
-    """Check the names and values of settings against the configs that they were merged of.
+    """Check the names and values of merged settings against the configs, in ``folder``, that they were merged of.
 
-    Args:
-        parser: the merged settings.
-        folder: where the configs are. Those of which the settings hold all keys count as merged. Of a key of another
-            one is warned, since this run does not use it, and of one whose value is none of theirs if nothing refers to
-            it, as where another overlay replaced what did.
-        ids: what will be run.
+    Those of which the settings hold all keys count as merged. Of a key of another one is warned, since this run, of the
+    components ``ids``, does not use it, and of one whose value is none of theirs if nothing refers to it, as where
+    another overlay replaced what did.
     """
     config: dict[str, Any] = parser.get()
     show_tracebacks(config.get("verbose_errors") is True)

@@ -80,10 +80,8 @@ def likely_aspect(width: float, height: float) -> float:
 class ClipReader(ABC):
     """Random access to the frames of one clip, whatever it is stored in.
 
-    A subclass says what the clip holds (``_probe``) and decodes the frames that are asked for (``_decode``).
-
-    Args:
-        path: names the clip in error messages: its file, its folder, or its first frame.
+    A subclass says what the clip holds (``_probe``) and decodes the frames that are asked for (``_decode``). In error
+    messages ``path`` names the clip: its file, its folder, or its first frame.
     """
 
     def __init__(self, path: str) -> None:
@@ -106,17 +104,11 @@ class ClipReader(ABC):
         return np.arange(info.frames) / info.fps
 
     def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """Read frames, each of them once.
+        """Read frames, counted from 0 as they are shown, in any order and with repetitions: each is decoded once.
 
-        Args:
-            indices: frames in presentation order, counted from 0; in any order, and with repetitions.
-
-        Returns:
-            uint8 RGB tensor ``(3, T, H, W)`` with ``T = len(indices)``. Its memory is laid out ``(T, H, W, 3)``, as
-            frames are decoded.
-
-        Raises:
-            ClipReadError: when a frame is outside the clip, cannot be decoded, or differs in size from the first one.
+        Gives uint8 RGB ``(3, T, H, W)`` with ``T = len(indices)``, whose memory is laid out ``(T, H, W, 3)``, as frames
+        are decoded. One that is outside the clip, cannot be decoded, or differs in size from the first one is a
+        ``ClipReadError``.
         """
         info, wanted = self.probe(), np.asarray(indices, np.int64)
         with clip_read_errors(self.path):
@@ -126,11 +118,7 @@ class ClipReader(ABC):
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
     def stream(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames one after the other, of which each index is larger than the one before, as :meth:`read` does.
-
-        Yields:
-            index, and uint8 RGB ``(H, W, 3)``.
-        """
+        """Decode frames one after the other, of rising indices, as :meth:`read` does: uint8 RGB ``(H, W, 3)`` each."""
         info = self.probe()
         for end in (*indices[:1], *indices[-1:]):
             if not 0 <= end < info.frames:

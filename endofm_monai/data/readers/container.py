@@ -89,17 +89,14 @@ def missing_bytes(path: str, file: BinaryIO | None = None) -> int:
 
 
 class PacketTable:
-    """Which packet of a video file holds which frame, learnt from the packets alone, without decoding.
+    """Which packet of a video file holds which frame, learnt from the packets of its stream alone, without decoding.
 
     A container stores one compressed frame a packet, in decoding order, and states when each one is shown. The table
     puts the frames in presentation order and says which packets have to be decoded to get some of them. A *position*
     counts packets in decoding order, from 0. A table takes about 50 bytes a packet.
 
-    Where what is stated cannot be true (``ordered`` is False), :meth:`settle` takes it from decoding.
-
-    Args:
-        packets: the packets (``av.Packet``) of one video stream, from the first to the last.
-        codec: the codec's context, as it is before the first packet.
+    Where what is stated cannot be true (``ordered`` is False), :meth:`settle` takes it from decoding. The codec's
+    context is as it is before the first packet.
 
     Attributes:
         count: number of packets.
@@ -238,14 +235,9 @@ def film_times(clock: np.ndarray, step: float) -> np.ndarray:
     """Give the times of the frames of a film, from what a clock said while it was recorded.
 
     Variable frame rates stay as they are. A clock that is not known, or stands still, runs evenly between the times
-    that are; one that jumps back, or ahead by a pause of the recorder, goes on by its median step instead.
-
-    Args:
-        clock: float64 ``(frames,)``, seconds in the order of the frames; NaN where it is not known.
-        step: seconds between frames, where the clock tells nothing.
-
-    Returns:
-        float64 ``(frames,)``, seconds from the first frame, strictly rising.
+    that are; one that jumps back, or ahead by a pause of the recorder, goes on by its median step instead. Times are in
+    seconds, float64 ``(frames,)``: of the ``clock`` NaN where it is not known, of the film from the first frame on and
+    strictly rising. The ``step`` is that between frames where the clock tells nothing.
     """
     moves = np.concatenate([[True], np.diff(clock) != 0])
     known = np.flatnonzero(np.isfinite(clock) & moves)

@@ -105,11 +105,8 @@ class DicomReader(ClipReader):
     How many frames there are, and of which colors, is taken from the pixels where the header cannot be right, and a
     warning says so. A file that is cut off has one frame more than it holds, which cannot be read.
 
-    Args:
-        header: what the file holds apart from its pixels.
-        kind: type of the pixels, "OB" or "OW".
-        start: place of the pixels in the file; and their ``length`` in bytes, as far as it is stated.
-        fps: frames per second, where the file does not state them.
+    The pixels are of a ``kind``, "OB" or "OW", and begin at ``start`` in the file; their ``length`` is in bytes, as far
+    as it is stated. The ``fps`` count where the file does not state a rate.
     """
 
     def __init__(

@@ -105,9 +105,8 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
     Thumbnails and masks in a TIFF file are none, nor is the picture that stands for an animated PNG where it cannot be
     played. Where the file breaks off there is one more page, which cannot be read.
 
-    Yields:
-        number of the page, for ``image.seek``, and how long it is shown, in milliseconds (0 where that is not stated).
-        Where an animation states 0 or 10 ms, browsers and FFmpeg show the frame for 100 ms.
+    With the number of the page, for ``image.seek``, comes how long it is shown, in milliseconds (0 where that is not
+    stated). Where an animation states 0 or 10 ms, browsers and FFmpeg show the frame for 100 ms.
     """
     if image.format not in _PAGED:
         yield 0, 0.0
@@ -132,11 +131,8 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
 class FramesReader(ClipReader):
     """Reads a clip that is stored as one image file a frame, or as the pages of one: a TIFF stack, an animation.
 
-    Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask.
-
-    Args:
-        frames: a folder, whose images are taken in natural order, or the image files in the order of the clip.
-        fps: frames per second, which only animations state.
+    Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask. Of
+    a folder they are taken in natural order. The ``fps`` count but for animations, which state a rate.
     """
 
     def __init__(self, frames: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0) -> None:

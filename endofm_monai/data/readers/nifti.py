@@ -27,11 +27,8 @@ class NiftiReader(ClipReader):
     RGB pixels, or a last axis of 3.
 
     uint8 values are kept. Others are scaled from the display range of the header (``cal_min`` to ``cal_max``) or, if
-    there is none, from the range that the finite values of the whole clip span, to 0..255.
-
-    Args:
-        path: the file, ``.nii`` or ``.nii.gz``.
-        fps: frames per second, unless the header states the time between frames with its unit.
+    there is none, from the range that the finite values of the whole clip span, to 0..255. The ``fps`` count unless the
+    header states the time between frames with its unit.
     """
 
     def __init__(self, path: str | os.PathLike, *, fps: float = 30.0) -> None:

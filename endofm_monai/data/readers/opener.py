@@ -167,10 +167,8 @@ class EndoFMClipReader(ImageReader):
     """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``.
 
     ``import endofm_monai`` lets it be chosen by itself for video files. By name, as in
-    ``LoadImage(reader="EndoFMClipReader")``, it reads whatever :func:`endofm_monai.data.open_clip` opens.
-
-    Args:
-        reader_options: arguments of :func:`endofm_monai.data.open_clip`.
+    ``LoadImage(reader="EndoFMClipReader")``, it reads whatever :func:`endofm_monai.data.open_clip` opens, whose
+    arguments it takes.
     """
 
     def __init__(self, **reader_options: Any) -> None:

@@ -56,7 +56,6 @@ class VideoReader(ClipReader):
     ``probe`` counts the frames that it should hold. The frame rate is that of the film, whatever its clock does.
 
     Args:
-        path: the video file.
         file: a binary file to read the video from instead; ``path`` is then only its name.
         fps: frames per second of a bare stream (as ``.h264``) that does not state them.
         threads: decoding threads; 0 lets FFmpeg choose. More than one slows down short reads, and in a
