@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
+from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors, likely_aspect
 from endofm_monai.data.readers.video import VideoReader
 
 __all__ = ["DicomReader", "open_dicom"]
@@ -36,6 +36,7 @@ __all__ = ["DicomReader", "open_dicom"]
 _COLORS = "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"
 _BEGINNINGS = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "  # of a JPEG, JPEG 2000 or JP2 frame
 _RATES = "CineRate", "FrameTime", "FrameTimeVector", "RecommendedDisplayFrameRate"
+_SIDES = "PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"  # the height first
 _MAX_RATE = 1e4  # frames a second; high-speed cameras give less, and seconds in the place of milliseconds more
 _GROUPS = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 _GRAY_LEVELS = "PixelValueTransformationSequence", "FrameVOILUTSequence"  # in a group
@@ -82,8 +83,8 @@ def stated_rate(header: pydicom.Dataset) -> tuple[float | None, list[float]]:
 
     By what the file points to as the time between frames, else as it states them.
     """
-    pointer = header.get("FrameIncrementPointer")
-    for name in (keyword_for_tag(pointer) if isinstance(pointer, int) else "", *_RATES):
+    pointers = [keyword_for_tag(int(tag)) for tag in stated_numbers(header, "FrameIncrementPointer")]
+    for name in (*(name for name in pointers if name in _RATES), *_RATES):  # some point to numbers of pages or slices
         with suppress(IndexError, ZeroDivisionError):
             values, steps = stated_numbers(header, name), list[float]()
             if name == "FrameTimeVector":  # milliseconds; the first frame has no distance to another
@@ -120,6 +121,13 @@ class DicomReader(ClipReader):
                 raise ClipReadError(f"{path}: its header states no {name}")
         if header.PhotometricInterpretation not in _COLORS:
             raise ClipReadError(f"{path}: its colors are {header.PhotometricInterpretation}, not one of {_COLORS}")
+        # As viewers take it where the header, as that of some converters, leaves it out.
+        for name, usual in (
+            ("BitsStored", header.BitsAllocated),
+            ("PixelRepresentation", 0),
+            ("PlanarConfiguration", 0),
+        ):
+            header.setdefault(name, usual)
         self._syntax = header.file_meta.TransferSyntaxUID
         self._decoder = get_decoder(self._syntax)
         if not self._decoder.is_available:
@@ -149,8 +157,9 @@ class DicomReader(ClipReader):
         self._options["number_of_frames"] = frames
         rate, self._steps = stated_rate(header)
         fps = rate or self._fps
-        sides = stated_numbers(header, "PixelAspectRatio")
-        aspect = sides[1] / sides[0] if len(sides) == 2 and all(0 < side < math.inf for side in sides) else 1.0
+        stated_sides = (stated_numbers(header, name) for name in _SIDES)
+        height, width = next((sides for sides in stated_sides if len(sides) == 2 and min(sides) > 0), (1, 1))
+        aspect = likely_aspect(width, height)
         return ClipInfo(frames, fps, header.Rows, header.Columns, frames / fps, pixel_aspect=aspect)
 
     def _count_frames(self) -> int:

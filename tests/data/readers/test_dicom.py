@@ -223,6 +223,9 @@ def test_colors_that_two_pixels_share(tmp_path: Path, wanted: list[int]) -> None
         ({"FrameTimeVector": [0, 125, 125, 125, 125], "FrameIncrementPointer": 0x00181065, "CineRate": 30}, 8),
         ({"FrameTimeVector": [0, 100, 150, 100, 150]}, 8),
         ({"FrameTime": 50, "CineRate": 25, "FrameIncrementPointer": 0x00181063}, 20),
+        ({"FrameTime": 50, "CineRate": 25, "FrameIncrementPointer": [0x00181063, 0x00200013]}, 20),
+        ({"FrameIncrementPointer": 0x00182001, "PageNumberVector": [1, 2, 3, 4, 5]}, 30),
+        ({"FrameIncrementPointer": 0x00182005, "SliceLocationVector": [0.5, 1, 2, 3, 4], "FrameTime": 50}, 20),
         ({"CineRate": 0, "FrameTime": "0", "RecommendedDisplayFrameRate": 10}, 10),
         ({"FrameTime": "NaN"}, 30),
         ({"FrameTime": -40}, 30),
@@ -324,6 +327,15 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
     dataset.save_as(path)
     with pytest.raises(ClipReadError, match=rf"^{path}: .*({name}|no pixels)[^\n]*$"):
         read_first(path)
+
+
+@pytest.mark.parametrize("name", ["BitsStored", "PixelRepresentation", "PlanarConfiguration"])
+def test_what_viewers_take_as_usual_may_be_missing(tmp_path: Path, name: str) -> None:
+    path = write_dicom(tmp_path / "missing.dcm", COLOR.tobytes(), SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    dataset = pydicom.dcmread(path)
+    del dataset[name]
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read(path, [1]), COLOR[[1]])
 
 
 def test_a_file_that_ends_in_its_first_frame(tmp_path: Path) -> None:

@@ -152,6 +152,12 @@ def test_pixels_are_square_where_no_ratio_is_told(tmp_path: Path, sides: Any, as
     assert open_dicom(path).probe().pixel_aspect == aspect
 
 
+@pytest.mark.parametrize("name", ["PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"])
+def test_pixels_are_as_far_apart_as_the_file_tells(tmp_path: Path, name: str) -> None:
+    path = write_dicom(tmp_path / "ratio.dcm", bytes(5 * 16 * 24), **{name: [2, 3]})
+    assert open_dicom(path).probe().pixel_aspect == 1.5
+
+
 @pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
 def test_files_without_their_beginning_are_read(tmp_path: Path, syntax: uid.UID) -> None:
     pixels = np.arange(5 * 16 * 24, dtype=np.uint8)
