@@ -113,7 +113,7 @@ class LoadWeightsHandler:
         engine.add_event_handler(Events.STARTED, self._load)
 
     def _load(self) -> None:
-        load_published(self.network, self.weights, backbone=self.backbone)
+        logger.info("%s", load_published(self.network, self.weights, backbone=self.backbone))
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):

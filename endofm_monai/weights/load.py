@@ -183,7 +183,7 @@ def initialize_backbone(
     :func:`load_published`.
     """
     if weights is None:
-        logger.info("The backbone starts from random weights.")
+        logger.info("No `backbone_weights` are given: the backbone is made with random ones.")
         return network
     backbone = getattr(unwrap(network), "backbone", unwrap(network))
     if not isinstance(backbone, (EndoFM, FrameViT)):

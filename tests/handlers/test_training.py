@@ -199,3 +199,11 @@ def test_prototypes_that_never_learn_are_warned_of(caplog, epochs, warned):
     GradientHandler(freeze_last_layer_epochs=2).attach(engine)
     engine.run([0], max_epochs=epochs)
     assert ("`freeze_last_layer_epochs` is 2" in caplog.text) is warned
+
+
+def test_weights_that_are_loaded_are_told_of(tmp_path, caplog):
+    caplog.set_level("INFO", "endofm_monai")
+    train(tmp_path / "first", 1)
+    model = tmp_path / "first" / "model.pt"
+    train(tmp_path / "second", 1, weights=str(model))
+    assert f"{model} (state dict, all): loaded 2 of the network's 2 tensors" in caplog.text
