@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from endofm_monai.networks.nets.backbone import BACKBONE_PRESETS
 from endofm_monai.utils import open_zip
 from endofm_monai.weights.files import BACKBONE_HASH, read_compact
 
@@ -134,7 +135,8 @@ def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
 def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
     """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``.
 
-    ``positions`` counts the entries of the position table, with the class token's; the heads leave no trace.
+    Where a preset has this width and depth, it is named. ``positions`` counts the entries of the position table, with
+    the class token's; the heads leave no trace.
     """
 
     def size(key: str, axis: int) -> int:
@@ -151,7 +153,9 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
         "adapters": len(adapters),
         "adapter_dim": max(adapters, default=0),
     }
-    return ", ".join(f"{name} {value}" for name, value in sizes.items() if value) or "no transformer"
+    presets = {(made["embed_dim"], made["depth"]): f" (preset {name})" for name, made in BACKBONE_PRESETS.items()}
+    found = ", ".join(f"{name} {value}" for name, value in sizes.items() if value) or "no transformer"
+    return found + presets.get((sizes["embed_dim"], sizes["depth"]), "")
 
 
 def clean_key(key: str) -> str:

@@ -163,6 +163,12 @@ def test_a_backbone_that_does_not_fit_changes_nothing(tmp_path, make_backbone, b
     assert equals(backbone, before)
 
 
+def test_a_network_of_another_preset_is_told_which_one_fits(tmp_path):
+    torch.save(EndoFM.from_preset("mini").state_dict(), tmp_path / "mini.pth")
+    with pytest.raises(WeightsError, match=r"The file seems .* \(preset mini\); the network has .* \(preset tiny\)\."):
+        load_published(EndoFM.from_preset("tiny"), tmp_path / "mini.pth")
+
+
 def test_an_unexpected_tensor_of_the_backbone(tmp_path, make_backbone, backbone_state):
     torch.save(backbone_state() | {"blocks.0.extra": torch.ones(1)}, tmp_path / "file.pth")
     with pytest.raises(WeightsError, match=r"unexpected 1 \(blocks\.0\.extra\)"):
