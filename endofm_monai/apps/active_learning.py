@@ -25,14 +25,8 @@ def select_frames(
 ) -> list[int]:
     """Choose the frames to annotate next, at most one of a window of neighbors, which would tell the same.
 
-    Gives their indices, the most uncertain first; fewer than ``count`` when no more windows are left.
-
-    Args:
-        scores: uncertainty of each of N frames, ``(N,)``; without it the choice is random.
-        count: how many frames.
-        windows: name of each frame's window.
-        labeled: frames that have been annotated; no other frame of their windows is chosen.
-        seed: seed of the draw, and of that among equal scores.
+    Gives their indices, the most uncertain first by ``scores`` ``(N,)``, drawn among equal ones or without any; fewer
+    than ``count`` when no more windows are left. Of windows with a ``labeled`` frame no other one is chosen.
     """
     number = len(windows)
     uncertainty = np.zeros(number) if scores is None else np.asarray(scores, dtype=np.float64)

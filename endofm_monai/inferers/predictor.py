@@ -18,9 +18,7 @@ from endofm_monai.data import ClipInfo, ClipReader, ClipReadError, open_clip
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import multiplies_faster
 
-Answer = dict[str, torch.Tensor]
-"""What a task's network says of a frame, on the CPU; the keys are the task's, see the predictors."""
-
+Answer = dict[str, torch.Tensor]  # what a network says of a frame, on the CPU; the keys are the task's, see predictors
 Answered = list[tuple[torch.Tensor, Answer]]
 
 

@@ -94,13 +94,9 @@ def bootstrap_intervals(
     narrow. So videos (or sequences, or patients) are drawn, each with all of its items (the cluster bootstrap;
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
-    Args:
-        statistics: computes the statistics, by name, of the items with these indices (int64, with repetitions); NaN
-            where one is undefined, as the area under the ROC curve of items of one class.
-        groups: ``(N,)``, the group of each item, of any type that can be compared.
-        level: share of the resampled statistics that an interval holds, in (0, 1).
-        resamples: number of times that the groups are drawn.
-        seed: seed of the draws.
+    Given indices of items (int64, with repetitions), ``statistics`` says theirs by name; NaN where one is undefined, as
+    the area under the ROC curve of items of one class. The ``groups`` ``(N,)`` are of any type that can be compared,
+    and ``level`` is the share of the resampled statistics that an interval holds, in (0, 1).
 
     Returns:
         by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none.

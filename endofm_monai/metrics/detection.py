@@ -30,8 +30,7 @@ class DetectionFrame:
     pred_label: np.ndarray  # their classes (D,)
     pred_score: np.ndarray  # their scores (D,)
     group: str = ""  # what intervals draw as a whole: by default the video
-    matches: dict[int, dict[str, np.ndarray]] = field(init=False, repr=False)
-    """By class, what MONAI's ``matching_batch`` says of the 100 best detections."""
+    matches: dict[int, dict[str, np.ndarray]] = field(init=False, repr=False)  # by class, of the 100 best detections
 
     def __post_init__(self) -> None:
         self.group = self.group or self.video
@@ -146,18 +145,14 @@ def detection_report(
     threshold: float | None = None,
     resamples: int = 0,
 ) -> dict[str, Any]:
-    """Everything that is measured of a detector on videos.
+    """Everything that is measured of a detector on videos, of which all frames are given.
 
-    Args:
-        frames: all frames of the videos.
-        class_names: names of the classes, from 1 on.
-        threshold: smallest score of a detection, for all but the average precision; by default the one with the best
-            F1 on these videos, which is only fair on validation data.
-        resamples: number of bootstrap resamples of whole videos for 95 % intervals; 0 for none.
+    The ``threshold`` is the smallest score of a detection, for all but the average precision; by default the one with
+    the best F1 on these videos, which is only fair on validation data. The ``resamples`` are of whole videos.
 
     Returns:
         ``threshold``, the numbers of ``videos``, ``frames``, ``negative_frames`` and ``boxes``, ``scores`` by name,
-        ``polyps``, see :func:`polyp_scores`, and with ``resamples`` the ``intervals`` of the scores.
+        ``polyps``, see :func:`polyp_scores`, and with ``resamples`` the 95 % ``intervals`` of the scores.
     """
     chosen = best_threshold(frames) if threshold is None else threshold
     polyps = polyp_scores(frames, chosen)

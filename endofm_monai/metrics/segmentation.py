@@ -168,12 +168,8 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
     * ``pooled``: from the pixels of all frames taken together.
 
     Neighboring frames are alike, so the bootstrap intervals draw whole groups, each with all of its sequences.
-    ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
-
-    Args:
-        rows: of each frame :func:`frame_scores`, the name of its ``sequence``, and that of the ``group`` of sequences
-            that it belongs to.
-        resamples: draws of the bootstrap.
+    ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field. The ``rows`` hold
+    of each frame :func:`frame_scores`, the name of its ``sequence``, and that of the ``group`` that this belongs to.
 
     Returns:
         number of ``frames``, ``sequences`` and ``groups``, and the three summaries, each a mapping from score to

@@ -15,8 +15,7 @@ from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers import Answer, BoxLinker, Bundle, load_predictor
 from endofm_monai.utils.settings import check_number
 
-KINDS = {"detection": "rectangle", "segmentation": "polygon", "classification": "tag"}
-"""CVAT's name of what each task of a bundle draws."""
+KINDS = {"detection": "rectangle", "segmentation": "polygon", "classification": "tag"}  # CVAT's names
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ from endofm_monai.inferers import Bundle, BundleError, find_bundles
 
 logger = logging.getLogger(__name__)
 
-SERVER = "ENDOFM_MONAI_SERVER"
-"""Environment variable with the server's process number, for the processes that it starts."""
+SERVER = "ENDOFM_MONAI_SERVER"  # environment variable with the server's process number, for those that it starts
 
 
 class Known(dict[str, Any]):

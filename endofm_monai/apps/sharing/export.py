@@ -17,8 +17,7 @@ from endofm_monai.inferers.bundle import released_settings
 from endofm_monai.utils import atomic_path, check_settings, nearest_key, read_json, write_json
 from endofm_monai.weights import load_published
 
-EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
-"""Format of an exported network, and the name of its file in a bundle's ``models``."""
+EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}  # by format, in a bundle's `models`
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "trt": ("torch_tensorrt",)}
 

@@ -17,8 +17,7 @@ from torch import nn
 from endofm_monai.utils import read_json
 from endofm_monai.utils.settings import literal_texts
 
-ROUND = "current_round"
-"""Key of the ``extra`` of :meth:`FederatedClient.train`: the number of the round, from 0."""
+ROUND = "current_round"  # key of the `extra` of `FederatedClient.train`: the number of the round, from 0
 
 
 class FederatedClient(MonaiAlgo):
@@ -28,7 +27,6 @@ class FederatedClient(MonaiAlgo):
     states, centre of the loss) stays in its checkpoint. The round 0 begins anew, also where a former federation was.
 
     Args:
-        bundle: the bundle's folder.
         output: each client writes to the folder of its name in this one.
         local_epochs: epochs in a round.
         settings: values for keys of ``train.json``: ``dataset_dir``, ``epochs`` (of all rounds together), ...

@@ -60,7 +60,6 @@ class ConceptNetwork(nn.Module):
     processes, for each clip by itself, always by the statistics of the batch.
 
     Args:
-        backbone: the backbone to pre-train.
         num_concepts: number K of static, and of dynamic concepts.
         hidden_dim: width of the reconstruction's hidden layers.
         bottleneck_dim: width P of the features that are contrasted.
