@@ -45,15 +45,12 @@ def check_leakage(
 
     Args:
         datalists: JSON files of prepared datasets; of another one, whose clips lie beside the file.
-        output: HTML page to write.
+        output: HTML page to write, whose path is given back.
         max_distance: number of bits, of 256, in which the perceptual hashes of frames that look alike may differ.
         min_likeness: correlation of the details of one of the closest frames, at most 1, that makes a pair.
         min_frames: number of such frames that make a pair of clips.
         strict: end with an error when there is a pair.
         parallel: ``workers``, ``backend`` and ``scheduler`` of :func:`endofm_monai.preparation.run_parallel`.
-
-    Returns:
-        the path of the page.
     """
     for key, value in (("max_distance", max_distance), ("min_likeness", min_likeness), ("min_frames", min_frames)):
         check_number(key, value)

@@ -22,6 +22,8 @@ MUCOSA = 0.97  # which fills at least this share of a window without a polyp
 def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, seed: int = 0) -> str:
     """Cut the largest square without a polyp out of each still that holds one, in all sections of a prepared set.
 
+    Gives the path of the new set's datalist.
+
     Args:
         folder: output of a ``prepare.py``, of stills with masks.
         output: folder to write to, a prepared set as well: pictures with the ``label`` 0, empty masks and no boxes.
@@ -29,9 +31,6 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
             which nothing but the polyp tells the classes apart.
         margin: distance to keep from a polyp, as a share of the picture's long side.
         seed: chooses among squares of the same size.
-
-    Returns:
-        the path of the datalist.
     """
     manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
     source, target = Path(folder, manifest["dataset_dir"]), Path(output)

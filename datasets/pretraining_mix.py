@@ -24,16 +24,13 @@ def merge_datalists(
 
     Args:
         folders: outputs of ``prepare.py``.
-        output: JSON file to write.
+        output: JSON file to write, whose path is given back.
         weight: for each folder, by its name or path, how often an epoch sees its clips, 1 by default: with 0.5 each
             epoch sees half of them, the next one the other half; with 2 it sees all of them twice. The list holds all
             clips, with their ``weight`` for :class:`endofm_monai.data.EpochSampler`.
         sections: sections to take. Leave out those that anything is tested on.
         keep_labels: keep the labels, boxes and masks of the clips, which pre-training does not need, and the sections;
             otherwise all clips are for training.
-
-    Returns:
-        the path of the list.
     """
     if not folders:
         raise ValueError("folders: expected one or more that a `prepare.py` made, found none")

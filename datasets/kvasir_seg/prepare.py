@@ -4,14 +4,7 @@
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import (
-    check_layout,
-    clean_name,
-    images_by_stem,
-    not_there,
-    read_splits,
-    split_by_name,
-)
+from endofm_monai.preparation.sources import check_layout, clean_name, images_by_stem, split_by_name, split_stills
 from endofm_monai.utils import read_json
 
 DATASET = SourceDataset(
@@ -41,12 +34,9 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
     images, masks = (images_by_stem(root / folder) for folder in ("images", "masks"))
     if unknown := images.keys() - boxes.keys():
         raise ValueError(f"{root / 'kavsir_bboxes.json'}: has no boxes for {len(unknown)} images, as {min(unknown)}")
-    listed = read_splits(splits) if splits else {name: (split_by_name(name), {}) for name in images}
+    listed, problems = split_stills(images, splits, split_by_name)
     videos = []
-    for name, image in images.items():
-        if name not in listed:
-            continue
-        section, labels = listed[name]
+    for name, (section, labels) in listed.items():
         try:
             found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
         except (KeyError, TypeError) as error:
@@ -54,14 +44,14 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
         videos.append(
             SourceVideo(
                 name=clean_name(name),
-                image=[image],
-                masks=[masks.get(name, root / "masks" / image.name)],
+                image=[images[name]],
+                masks=[masks.get(name, root / "masks" / images[name].name)],
                 section=section,
                 labels=labels,
                 frame_labels={"box": [found], "box_label": [[1] * len(found)]},
             )
         )
-    return prepare_dataset(DATASET, videos, root, output, problems=not_there(splits, images), **options)
+    return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
 
 
 if __name__ == "__main__":

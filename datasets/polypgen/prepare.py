@@ -6,7 +6,7 @@ from typing import Any
 
 from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, clean_name, not_there, read_splits, subfolders
+from endofm_monai.preparation.sources import check_layout, clean_name, split_stills, subfolders
 
 DATASET = SourceDataset(
     name="PolypGen",
@@ -39,36 +39,31 @@ def prepare(
         options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
-    listed = read_splits(splits) if splits else None
-    videos, stills = [], []
-    for center in range(1, 7):
-        images = root / f"data_C{center}" / f"images_C{center}"
-        for image in frame_images(images) if images.is_dir() else []:
-            stills.append(name := f"C{center}/{image.stem}")
-            section, labels = "test" if center == test_center else "training", dict[str, str]()
-            if listed is not None:
-                if name not in listed:
-                    continue
-                section, labels = listed[name]
-            videos.append(
-                SourceVideo(
-                    name=clean_name(name),
-                    image=[image],
-                    masks=[mask_of(image, f"masks_C{center}")],
-                    mask_label=1,
-                    section=section,
-                    labels={"center": center, **labels},
-                )
-            )
-    for name in subfolders(root / "sequenceData" / "positive") if listed is None else []:
+    folders = [root / f"data_C{center}" / f"images_C{center}" for center in range(1, 7)]
+    images = [image for folder in folders if folder.is_dir() for image in frame_images(folder)]
+    stills = {f"{image.parent.name.removeprefix('images_')}/{image.stem}": image for image in images}  # C1/100H0050
+    test = f"C{test_center}/"
+    listed, problems = split_stills(stills, splits, lambda name: "test" if name.startswith(test) else "training")
+    videos = [
+        SourceVideo(
+            name=clean_name(name),
+            image=[stills[name]],
+            masks=[mask_of(stills[name], f"masks_{name[:2]}")],
+            mask_label=1,
+            section=section,
+            labels={"center": int(name[1]), **labels},
+        )
+        for name, (section, labels) in listed.items()
+    ]
+    for name in subfolders(root / "sequenceData" / "positive") if not splits else []:
         frames = frame_images(root / "sequenceData" / "positive" / name / f"images_{name}")
         masks = [mask_of(frame, f"masks_{name}") for frame in frames]
         videos.append(SourceVideo(clean_name(name), frames, masks=masks, mask_label=1, section="validation"))
-    for name in subfolders(root / "sequenceData" / "negativeOnly") if negatives and listed is None else []:
+    for name in subfolders(root / "sequenceData" / "negativeOnly") if negatives and not splits else []:
         frames = frame_images(root / "sequenceData" / "negativeOnly" / name)
         nothing: list[list[Any]] = [[] for _ in frames]
         videos.append(SourceVideo(clean_name(name), frames, frame_labels={"box": nothing, "box_label": nothing}))
-    return prepare_dataset(DATASET, videos, root, output, problems=not_there(splits, stills), **options)
+    return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
 
 
 def mask_of(image: Path, folder: str) -> Path:

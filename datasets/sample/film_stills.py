@@ -30,7 +30,7 @@ def film_stills(
 ) -> str:
     """Move the sample data's virtual endoscope over the training stills of a prepared set: videos for pre-training.
 
-    Complete videos are kept, so that a stopped run can simply be started again.
+    Complete videos are kept, so that a stopped run can simply be started again. Gives the path of the datalist.
 
     Args:
         folder: output of a ``prepare.py``, of stills with masks.
@@ -40,9 +40,6 @@ def film_stills(
         seed: equal seeds give equal pixels.
         fps: frames a second.
         workers: number of processes; by default, one a processor core.
-
-    Returns:
-        the path of the datalist.
     """
     manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
     source, target = Path(folder, manifest["dataset_dir"]), Path(output)

@@ -48,7 +48,7 @@ def generate(
 ) -> str:
     """Write endoscopy-like videos with class labels, masks and boxes, made of stills, for trying the software only.
 
-    Complete videos are kept, so that a stopped run can simply be started again.
+    Complete videos are kept, so that a stopped run can simply be started again. Gives the path of the datalist.
 
     Args:
         output: folder to write to.
@@ -58,9 +58,6 @@ def generate(
         seed: equal seeds give equal pixels and an equal datalist.
         fps: frames a second.
         workers: number of processes; by default, one a processor core.
-
-    Returns:
-        the path of the datalist.
     """
     for argument, value, least in (("videos", videos, 6), ("frames", frames, 2), ("seed", seed, 0), ("fps", fps, 1)):
         if not isinstance(value, int) or value < least:

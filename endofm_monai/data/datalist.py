@@ -43,10 +43,6 @@ def load_datalist(
 
     Returns:
         the items, with absolute paths, ``name`` and ``video``, see :func:`name_clips`.
-
-    Example::
-
-        load_datalist("PolypDiag", "PolypDiag/datalist.json", section="validation")
     """
     if not os.path.isdir(dataset_dir):
         raise FileNotFoundError(f"{dataset_dir}: `dataset_dir` is not an existing folder.")

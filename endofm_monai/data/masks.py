@@ -61,9 +61,9 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     Background is 0 or black. Foreground is white (255, or 65535 of 16 bits) or 1, or any one color, as of a palette.
     Colors tell it, not transparency: what that alone shows is refused, and so are colors of more than 8 bits.
 
-    What a ``clean`` mask may not have, values between that JPEG compression or smoothing left in a gray mask along the
-    outline, is split at 127. Gives bool ``(H, W)``; where which values are foreground is not clear, a ``ClipReadError``
-    names them.
+    Values between, which JPEG compression or smoothing left in a gray mask along the outline, are split at 127, but
+    refused where it has to be ``clean``. Gives bool ``(H, W)``; where which values are foreground is not clear, a
+    ``ClipReadError`` names them.
     """
     with open_picture(path, "mask") as opened:
         pages = [page for page, _ in picture_pages(opened)]

@@ -28,12 +28,8 @@ def linspace_indices(first: float, last: float, count: int, frames: int) -> torc
     """Give ``count`` evenly spaced frame indices from ``first`` to ``last``, inside a clip of ``frames`` frames.
 
     The indices are ``trunc(clamp(linspace(first, last, count), 0, frames - 1))`` in float32, as in the published
-    temporal sampling, so the same frames are chosen. A span that is shorter than ``count`` repeats frames; ``first``
-    and ``last`` (included) may lie outside the clip.
-
-    Example::
-
-        linspace_indices(0, 149, 4, frames=150)  # tensor([  0,  49,  99, 149])
+    temporal sampling, so the same frames are chosen: 0, 49, 99 and 149 are four from 0 to 149. A span that is shorter
+    than ``count`` repeats frames; ``first`` and ``last`` (included) may lie outside the clip.
     """
     return torch.linspace(first, last, count, dtype=torch.float32).clamp(0, frames - 1).to(torch.int64)
 

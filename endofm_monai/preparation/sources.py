@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -190,10 +190,16 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
     return {row.pop("name"): (row.pop("section"), row) for row in rows}
 
 
-def not_there(splits: str | None, names: Iterable[str]) -> list[str]:
-    """Tell, as problems, of names in a list of :func:`read_splits` that are not among those of the images."""
-    missing = sorted(read_splits(splits).keys() - set(names)) if splits else []
-    return [f"{splits}: names {len(missing)} that are not there, as {missing[0]}"] if missing else []
+def split_stills(
+    names: Collection[str], splits: str | None, section_of: Callable[[str], str]
+) -> tuple[dict[str, tuple[str, dict[str, str]]], list[str]]:
+    """Give what :func:`read_splits` says of stills, and as problems which it names are not there; or ``section_of``."""
+    if not splits:
+        return {name: (section_of(name), {}) for name in names}, []
+    listed = read_splits(splits)
+    missing = sorted(listed.keys() - set(names))
+    problems = [f"{splits}: names {len(missing)} that are not there, as {missing[0]}"] if missing else []
+    return {name: listed[name] for name in names if name in listed}, problems
 
 
 def video_files(folder: Path) -> list[Path]:

@@ -118,7 +118,7 @@ class ClipReader(ABC):
         return torch.from_numpy(clip).permute(3, 0, 1, 2)
 
     def stream(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames one after the other, of rising indices, as :meth:`read` does: uint8 RGB ``(H, W, 3)`` each."""
+        """Decode frames of rising indices, one by one, as :meth:`read` does: index, and uint8 RGB ``(H, W, 3)``."""
         info = self.probe()
         for end in (*indices[:1], *indices[-1:]):
             if not 0 <= end < info.frames:
