@@ -18,12 +18,7 @@ DATASET = SourceDataset(
 
 
 def prepare(
-    source: str,
-    output: str,
-    test_center: int = 6,
-    negatives: bool = False,
-    splits: str | None = None,
-    **options: Any,
+    source: str, output: str, test_center: int = 6, negatives: bool = False, splits: str | None = None, **options: Any
 ) -> str:
     """Prepare PolypGen: stills of six centers and sequences, with masks.
 

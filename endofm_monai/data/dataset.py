@@ -20,6 +20,7 @@ from tqdm import tqdm
 from endofm_monai.data.datalist import adopt_items
 from endofm_monai.data.masks import mask_files
 from endofm_monai.data.readers.base import ClipReadError
+from endofm_monai.utils import cause_of
 
 __all__ = [
     "ClipDataset", "ClipKey", "ClipLoader", "EpochSampler", "FeatureCache", "collate_clips", "count_clips",
@@ -62,11 +63,8 @@ class ClipDataset(Dataset):
             if "mask" in item:  # while its `image` still names the frames
                 item["mask"] = mask_files(item["mask"], item[CommonKeys.IMAGE])
             return self.transform(item)
-        except Exception as error:  # MONAI's transforms raise their own errors from ours
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, ClipReadError):
-                cause = cause.__cause__
-            if cause is None:
+        except Exception as error:
+            if not isinstance(cause := cause_of(error), ClipReadError):
                 raise
             return {"broken": str(cause)}
 

@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,8 @@ def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
     files, frames = clip_images(masks), clip_images(clip)
     names: list[Any]
     expected: list[Any]
-    names, expected = ([_stem(path) for path in paths] for paths in (files, frames))
+    # names in parts, of which 7 and 007 are one
+    names, expected = ([tuple(natural_key(path.stem)[0]) for path in paths] for paths in (files, frames))
     if set(names).isdisjoint(expected):  # as 7_mask: their numbers tell, unless they are counted from another one on
         names, expected = ([_number(name) for name in each] for each in (names, expected))
         is_numbered = 2 * len(set(names) & set(expected)) > len(frames)
@@ -44,10 +44,6 @@ def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
                     "numbers of their frames; name all so, or list the masks"
                 )
     return files
-
-
-def _stem(path: Path) -> tuple[str | int, ...]:
-    return tuple(natural_key(path.stem)[0])  # 7 and 007 are one frame
 
 
 def _number(stem: tuple[str | int, ...]) -> int:

@@ -33,7 +33,6 @@ FLIPS = (None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM,
 # Frames that are next to black, white or blurred out have hashes made of noise, which match by chance.
 _MIN_CONTRAST = 8.0
 _SIDE = 128  # pixels
-_CHUNK = 32  # frames read at a time
 _SHORT = 128  # a clip of fewer frames is hashed frame by frame, as copies of a part may start at any of them
 _PER_SECOND = 5.0  # frames of a longer one that are hashed
 
@@ -55,10 +54,9 @@ def hash_clip(clip: str, group: str, image: Any) -> ClipHashes:
     with open_clip(image) as reader:
         info = reader.probe()
         step = 1 if info.frames < _SHORT else max(1, round(info.fps / _PER_SECOND))
-        frames = range(0, info.frames, step)
-        smalls = _read_small(reader, frames)
-    area = fit_content_area(np.max(smalls, (0, 3)))
-    pictures = {frame: _inside(small, area) for frame, small in zip(frames, smalls, strict=True)}
+        smalls = _read_small(reader, range(0, info.frames, step))
+    area = fit_content_area(np.max([*smalls.values()], (0, 3)))
+    pictures = {frame: _inside(small, area) for frame, small in smalls.items()}
     shown = {frame: picture for frame, picture in pictures.items() if np.asarray(picture).std() >= _MIN_CONTRAST}
     views = [[_middle(picture, scale) for picture in shown.values()] for scale in SCALES]
     hashes = [[[_hash(view, flip) for view in of_scale] for flip in FLIPS] for of_scale in views]
@@ -69,17 +67,16 @@ def hash_clip(clip: str, group: str, image: Any) -> ClipHashes:
 def _read_pictures(clip: ClipHashes, frames: Sequence[int]) -> list[Image.Image]:
     """Read frames of a hashed clip, as gray pictures of at most 128 x 128 pixels without the border."""
     with open_clip(clip.image) as reader:
-        return [_inside(small, clip.area) for small in _read_small(reader, frames)]
+        smalls = _read_small(reader, frames)
+    return [_inside(smalls[frame], clip.area) for frame in frames]
 
 
-def _read_small(reader: ClipReader, frames: Sequence[int]) -> list[np.ndarray]:
+def _read_small(reader: ClipReader, frames: Sequence[int]) -> dict[int, np.ndarray]:
     """Read frames, brought to one size whatever the copy's, so that borders are found at the same place."""
-    smalls = []
-    for start in range(0, len(frames), _CHUNK):
-        for frame in reader.read(frames[start : start + _CHUNK]).permute(1, 2, 3, 0).numpy():
-            image = Image.fromarray(np.ascontiguousarray(frame))
-            smalls.append(np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)))
-    return smalls
+    return {
+        index: np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((_SIDE, _SIDE), Image.Resampling.BOX))
+        for index, frame in reader.stream(sorted({*frames}))
+    }
 
 
 def _inside(small: np.ndarray, area: ContentArea) -> Image.Image:

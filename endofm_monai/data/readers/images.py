@@ -32,11 +32,7 @@ _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a 
 def open_picture(path: str | os.PathLike, kind: str = "image") -> Iterator[Image.Image]:
     """Open a picture; whatever is wrong with it, then or while it is used, is a ``ClipReadError`` that names it."""
     # Pillow maps a file that it opens by name into memory, and turned TIFF with the sides of what is shown.
-    with (
-        clip_read_errors(path, f"is not a readable {kind}"),
-        open(path, "rb") as file,
-        Image.open(file) as image,
-    ):
+    with clip_read_errors(path, f"is not a readable {kind}"), open(path, "rb") as file, Image.open(file) as image:
         size = os.stat(path).st_size
         if image.width * image.height > max(_PIXELS, _PIXELS_A_BYTE * size):
             raise ValueError(f"claims {image.width}x{image.height} pixels, more than its {size} bytes can hold")
