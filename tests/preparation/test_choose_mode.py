@@ -33,25 +33,19 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("endofm_monai.preparation.index._MAX_KEYFRAME_DISTANCE", 24)
 
 
-@pytest.fixture(scope="module")
-def write_video() -> Any:
-    """Writes a video of 48 frames as an encoder's options tell."""
-
-    def write(path: Path, frames: int = 48, codec: str = "libx264", options: Any = None) -> Path:
-        pictures = [make_scene(0, shift) for shift in range(frames)]
-        return write_frames(path, pictures, rate=25, codec=codec, options=options)
-
-    return write
+def write_video(path: Path, frames: int = 48, codec: str = "libx264", options: Any = None) -> Path:
+    """Write a video of 48 frames as an encoder's options tell."""
+    return write_frames(path, [make_scene(0, shift) for shift in range(frames)], rate=25, codec=codec, options=options)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_what_is_seekable_is_left_as_it_is(write_video: Any, tmp_path: Path, suffix: str) -> None:
+def test_what_is_seekable_is_left_as_it_is(tmp_path: Path, suffix: str) -> None:
     path = write_video(tmp_path / f"a{suffix}", options={"g": "12"})
     assert choose_mode(SourceVideo("a", path)) == ("index", "seekable, a keyframe at least every 12 frames")
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_what_is_slow_to_seek_is_encoded(write_video: Any, tmp_path: Path, name: str) -> None:
+def test_what_is_slow_to_seek_is_encoded(tmp_path: Path, name: str) -> None:
     options, reason = SLOW[name]
     path = write_video(tmp_path / name, **options)
     assert choose_mode(SourceVideo("a", path)) == ("encode", reason)
@@ -59,7 +53,7 @@ def test_what_is_slow_to_seek_is_encoded(write_video: Any, tmp_path: Path, name:
     assert choose_mode(labeled) == ("index", f"labels belong to single frames, although {reason}")
 
 
-def test_a_container_without_index(write_video: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_container_without_index(tmp_path: Path, monkeypatch: Any) -> None:
     path = write_video(tmp_path / "a.mp4", options={"g": "12"})
     monkeypatch.setattr("endofm_monai.data.readers.container.PacketTable.position", lambda self, packet: None)
     assert choose_mode(SourceVideo("a", path)) == ("encode", "its container has no index to seek by")
@@ -70,7 +64,7 @@ def test_single_images(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def mixed(write_video: Any, videos: Path, tmp_path: Path) -> Path:
+def mixed(videos: Path, tmp_path: Path) -> Path:
     """A folder with a seekable video and one that is not."""
     (tmp_path / "in").mkdir()
     shutil.copy(videos / "0.mp4", tmp_path / "in" / "fast.mp4")

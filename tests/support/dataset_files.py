@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
+from small_sets import write_frames
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 HEIGHT, WIDTH = 48, 64
@@ -47,17 +47,9 @@ def write_mask(path: Path, box: Any = (10, 8, 30, 24), size: tuple[int, int] = (
     return write_image(path, image=mask)
 
 
-def write_clip(path: Path, seed: int = 0, frames: int = 20, rate: int = 30, **metadata: str) -> Path:
+def write_clip(path: Path, seed: int = 0, frames: int = 20, rate: int = 30, title: str = "") -> Path:
     """Write a video of a moving texture at 30 frames a second."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        container.metadata.update(metadata)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(seed, number), format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    return write_frames(path, [picture(seed, number) for number in range(frames)], rate, title=title)
 
 
 def read(output: Path, name: str = "datalist.json") -> dict[str, Any]:
