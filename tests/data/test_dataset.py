@@ -94,10 +94,6 @@ def test_broken_items_are_left_out_and_told(make):
     assert len(batch["seed"]) == 1
 
 
-def test_a_batch_of_broken_items():
-    assert collate_clips([{"broken": "a.mp4: no"}]) == {"image": [], "broken": ["a.mp4: no"]}
-
-
 @pytest.mark.parametrize("label", [1, "mask.png", [0, 1], torch.tensor(1.0)])
 def test_an_item_without_a_label_leaves_the_others_theirs(label):
     items = [{"image": torch.zeros(3, 2, 4, 4), "index": index} for index in range(3)]
