@@ -68,10 +68,11 @@ def frames_of(reader: VideoReader, indices: Any) -> np.ndarray:
 
 
 def assert_random_access(path: Path, expected: np.ndarray) -> None:
-    """Check that frames in any order are those that decoding everything gave."""
+    """Check that frames in any order, and all in a row, are those that decoding everything gave."""
     draw = random.Random(0)
     with VideoReader(path) as reader:
         assert reader.probe().frames == len(expected)
         for count in (1, 1, 1, 2, 2, 5, 5, 20):
             indices = draw.choices(range(len(expected)), k=count)
             np.testing.assert_array_equal(frames_of(reader, indices), expected[indices])
+        np.testing.assert_array_equal(frames_of(reader, range(len(expected))), expected)

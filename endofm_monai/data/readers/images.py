@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from endofm_monai.data.readers.base import (
@@ -64,6 +65,10 @@ def as_shown(image: Image.Image) -> Image.Image:
 def rgb_pixels(image: Image.Image, page: int = 0) -> np.ndarray:
     """Give the pixels of a page of a picture as it is shown, uint8 ``(H, W, 3)``."""
     image.seek(page)
+    if isinstance(image, PngImageFile) and image.is_animated and (below := image._prev_im):
+        kept = below.copy()  # Pillow draws the page on what is to be shown again where it is taken away
+        image.load()
+        image._prev_im = kept
     if isinstance(image, TiffImageFile) and "'raw'" in str(image.tile):
         tags, bits = image.tag_v2, ExifTags.Base.BitsPerSample
         if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(tags.get(bits, (1,))) > 8:  # Pillow mixes up bytes

@@ -135,9 +135,10 @@ class VideoReader(ClipReader):
             self._display = np.rint([np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn)])
         height, width = self._to_rgb(frame).shape[:2]
         first = frame.pts
-        if table.doubtful and self._container.format.name not in _WITHOUT_TIMES:
+        container = self._container.format.name
+        if (table.doubtful and container not in _WITHOUT_TIMES) or (table.ordered and container in _BARE):
             table.ordered = self._agrees_with_sample(first)
-        elif table.ordered and frame.interlaced_frame and codec.name == "h264":
+        if table.ordered and frame.interlaced_frame and codec.name == "h264":
             steps = np.diff(table.clock())  # fields and frames may alternate
             table.ordered = steps.max(initial=0) <= 1.5 * steps.min(initial=np.inf) and self._agrees_with_sample(first)
         if table.ordered:

@@ -213,6 +213,15 @@ def test_all_pages_of_one_file_are_frames(tmp_path: Path, name: str, options: di
         np.testing.assert_array_equal(reader.read([4, 0, 5, 0]).permute(1, 2, 3, 0), PAGES[[4, 0, 5, 0]])
 
 
+@pytest.mark.parametrize("disposal", [0, 1, 2])
+def test_pages_are_taken_away_again_as_an_animation_asks(tmp_path: Path, disposal: int) -> None:
+    pages = PIXELS[[0] * 6]
+    for number in range(1, 6):
+        pages[number, 1:3, number : number + 2] = PIXELS[number, 1:3, :2]
+    path = write_pages(tmp_path / "a.apng", pages, format="PNG", disposal=[0, *[disposal] * 5], blend=1, duration=100)
+    np.testing.assert_array_equal(read_all(path).transpose(1, 2, 3, 0), pages)
+
+
 def test_a_frame_that_is_shown_for_no_time_is_shown_for_a_tenth_of_a_second(tmp_path: Path) -> None:
     path = write_pages(tmp_path / "a.gif", PAGES, duration=[40, 40, 0, 10, 1000, 40])
     with open_clip(path) as reader:

@@ -29,6 +29,8 @@ VIDEOS = {
     "h265_open_gop.mkv": {"codec": "libx265", "options": {"x265-params": OPEN_GOP + QUIET}},
     "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "12"}},
     "mpeg4_b_frames.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+    "mpeg1.m1v": {"codec": "mpeg1video", "options": {"g": "12", "bf": "2", "qmin": "8", "qmax": "8"}},
+    "mpeg2.m2v": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
     "mpeg2.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
     "mpeg2.ts": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
     "mjpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
