@@ -162,9 +162,7 @@ class EmbeddingSaver:
 
     def _write(self, clips: ClipEmbeddings, name: str) -> None:
         with atomic_path(self.output_dir / f"{name}.npz") as temporary:
-            np.savez(
-                temporary, embeddings=clips.embeddings, labels=clips.labels, paths=np.array(clips.paths, dtype=str)
-            )
+            np.savez(temporary, **{**clips._asdict(), "paths": np.array(clips.paths, dtype=str)})
         header = ["path", "label", *(f"e{column}" for column in range(clips.embeddings.shape[1]))]
         rows = zip(clips.paths, clips.labels, clips.embeddings, strict=True)
         table = ([path, label, *(f"{value:.9g}" for value in embedding)] for path, label, embedding in rows)

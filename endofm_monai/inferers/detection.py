@@ -209,15 +209,9 @@ class DetectionPredictor(Predictor):
     def _detect(self, supports: dict[int, list[int]]) -> Answered:
         """Second stage of frames with as many supports each, and what is chosen, in pixels of the frames."""
         known = [self._features[n] for number, others in supports.items() for n in (number, *others)]
-        levels = [
-            FrameFeatures(
-                *(
-                    torch.cat(parts).flatten(0, 1).unflatten(0, (len(supports), -1))
-                    for parts in zip(*level, strict=True)
-                )
-            )
-            for level in zip(*known, strict=True)
-        ]
+        by_part = (zip(*level, strict=True) for level in zip(*known, strict=True))  # of each level, of all frames
+        joined = [[torch.cat(frames, dim=1)[0] for frames in parts] for parts in by_part]
+        levels = [FrameFeatures(*(part.unflatten(0, (len(supports), -1)) for part in level)) for level in joined]
         answered = []
         for number, found in zip(supports, self.select(finite(self.network.head.refine(levels))), strict=True):
             frame = self._frames.pop(number)

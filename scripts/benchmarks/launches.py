@@ -141,12 +141,8 @@ def make_trainer(
 ) -> StudentTeacherTrainer:
     """The trainer as the bundle makes it, with tiny networks, the same views in every step, and marks of the phases."""
     torch.manual_seed(0)
-    network = StudentTeacher(
-        EndoFM(img_size=32, patch_size=8, embed_dim=16, depth=depth, num_heads=2),
-        num_prototypes=32,
-        hidden_dim=16,
-        bottleneck_dim=8,
-    )
+    backbone = EndoFM(img_size=32, patch_size=8, embed_dim=16, depth=depth, num_heads=2)
+    network = StudentTeacher(backbone, num_prototypes=32, hidden_dim=16, bottleneck_dim=8)
     sizes = [32, 32] + 8 * [16]
     views = [torch.randn(2, 3, frames, size, size) for frames, size in zip(FRAMES, sizes, strict=True)]
     optimizer = torch.optim.AdamW(weight_decay_groups(network.student), fused=True)

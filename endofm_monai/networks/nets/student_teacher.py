@@ -72,16 +72,11 @@ class ProjectionHead(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        norms = [[SyncedBatchNorm(hidden_dim)] if batch_norm else [] for _ in range(2)]
-        self.mlp = nn.Sequential(
-            nn.Linear(embed_dim, hidden_dim),
-            *norms[0],
-            nn.GELU(),
-            nn.Linear(hidden_dim, hidden_dim),
-            *norms[1],
-            nn.GELU(),
-            nn.Linear(hidden_dim, bottleneck_dim),
-        )
+        layers: list[nn.Module] = []
+        for width in (embed_dim, hidden_dim):
+            norm = [SyncedBatchNorm(hidden_dim)] if batch_norm else []
+            layers += [nn.Linear(width, hidden_dim), *norm, nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden_dim, bottleneck_dim))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
