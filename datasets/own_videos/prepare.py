@@ -27,8 +27,6 @@ def prepare(source: str, output: str, border: str | None = None, **options: Any)
             text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
     """
     root = Path(source)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: is not an existing folder")
     clips = [clip for clip in find_clips(root) if not clip.resolve().is_relative_to(Path(output).resolve())]
     if not clips:
         raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")

@@ -31,18 +31,13 @@ def load_datalist(
 ) -> list[dict[str, Any]]:
     """List the clips of a dataset, and check before any training that their files are there.
 
-    Args:
-        dataset_dir: folder with the data.
-        datalist: JSON file in MONAI's decathlon-like format, ``{"training": [{"image": "video.mp4", "label": 1}]}``,
-            with paths relative to ``dataset_dir``; ``image`` is a path or, for frame images, a list of paths, and
-            ``video.mp4#frames=0-149`` a part of a video. By default every clip below ``dataset_dir`` is listed, see
-            :func:`endofm_monai.data.find_clips`.
-        section: the list to take.
-        label_key: key of the label, if there is one: strings are paths, anything else is kept as it is.
-        required: keys that every item must have.
+    A ``datalist`` is JSON in MONAI's decathlon-like format, ``{"training": [{"image": "video.mp4", "label": 1}]}``, of
+    which a ``section`` is taken, with paths relative to ``dataset_dir``: ``image`` is one or, for frame images, a list
+    of them, and ``video.mp4#frames=0-149`` a part of a video; at ``label_key`` strings are paths, and anything else is
+    kept as it is. Every item must have the keys ``required``. Without a datalist every clip below ``dataset_dir`` is
+    listed, see :func:`endofm_monai.data.find_clips`.
 
-    Returns:
-        the items, with absolute paths, ``name`` and ``video``, see :func:`name_clips`.
+    The items are given with absolute paths, ``name`` and ``video``, see :func:`name_clips`.
     """
     if not os.path.isdir(dataset_dir):
         raise FileNotFoundError(f"{dataset_dir}: `dataset_dir` is not an existing folder.")
@@ -203,14 +198,10 @@ def list_videos(
 ) -> list[dict[str, Any]]:
     """List the videos to look at as :func:`load_datalist`, without those that have been done.
 
-    Args:
-        dataset_dir: folder with the data, or a single file, as :func:`endofm_monai.data.open_clip` opens it.
-        datalist: JSON file; by default all videos below ``dataset_dir``.
-        section: the list to take from the JSON file.
-        single_images: without a datalist, list the images below ``dataset_dir``, each as a video of one frame.
-        part_minutes: list longer videos as parts of this length, each with results of its own: so a run that is
-            stopped has done those before.
-        results_dir: folder with the results of a former run; a video whose result says that it could be read is done.
+    ``dataset_dir`` may also be a single file, as :func:`endofm_monai.data.open_clip` opens it. Without a datalist all
+    videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos longer than
+    ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is stopped has done
+    those before. Done is a video of which a result in ``results_dir`` says that it could be read.
     """
     root: str | os.PathLike = dataset_dir
     folder, name = os.path.split(os.fspath(dataset_dir))

@@ -72,14 +72,12 @@ class ClipDataset(Dataset):
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of the items that could be read.
 
-    Args:
-        items: dictionaries with ``image``: a clip ``(3, T, H, W)``, a list of V views ``(3, T, S, S)``, or a raw clip,
-            uint8 and of any size, of which views are still to be made; or with ``broken``: why it could not be read.
+    An item has an ``image``, a clip ``(3, T, H, W)``, a list of V views ``(3, T, S, S)``, or a raw clip, uint8 and of
+    any size, of which views are still to be made; or it has ``broken``, why it could not be read.
 
-    Returns:
-        a dictionary: ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors ``(B, 3, T, S, S)``, or of B raw
-        clips; other tensors and numbers are stacked, and anything else is a list of B values, None for an item that
-        lacks the key. ``broken`` is the list of messages. With no item left ``image`` is an empty list.
+    In the batch ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors ``(B, 3, T, S, S)``, or of B raw clips;
+    other tensors and numbers are stacked, and anything else is a list of B values, None for an item that lacks the key.
+    ``broken`` is the list of messages. With no item left ``image`` is an empty list.
     """
     read = [item for item in items if "broken" not in item]
     batch: dict[str, Any] = {CommonKeys.IMAGE: []}
@@ -116,18 +114,15 @@ def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
 class EpochSampler(DistributedSampler):
     """Order of the clips of each epoch, for one process or many.
 
-    MONAI's and ignite's engines call ``set_epoch`` when an epoch starts. Each rank gets an equal share; where the
-    clips do not divide evenly, the first ones of the order are seen twice.
+    MONAI's and ignite's engines call ``set_epoch`` when an epoch starts. Each rank gets an equal share; where the clips
+    do not divide evenly, the first ones of the order are seen twice. With ``shuffle`` each epoch has an order of its
+    own, by ``seed``. It sees each clip ``repeats`` times, each time otherwise augmented: where clips are few, the
+    workers are then started less often.
 
     Items of a :class:`ClipDataset` may have a ``weight``: how often they are seen in an epoch, 1 without. Clips of one
     weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next 25, so after four epochs all
     have been seen once; with weight 2.5, 50 of them three times and the others twice. All epochs have the same length,
     and what an epoch sees depends on nothing but the seed and its number.
-
-    Args:
-        shuffle: draw a new order each epoch, by ``seed``.
-        repeats: how often an epoch sees each clip, each time otherwise augmented; where clips are few, the workers are
-            then started less often.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:
@@ -179,14 +174,11 @@ def _make_decks(dataset: Sized, seed: int, repeats: int) -> list[tuple[torch.Ten
 class ClipLoader(DataLoader):
     """Loader of the clips of a :class:`ClipDataset`, in training and validation, for one process or many.
 
-    Batches are those of :func:`collate_clips`. Making a loader draws no random numbers that others depend on, and its
-    workers survive a SIGTERM for the whole process group, so that the training can finish its step and save.
-
-    Args:
-        shuffle: load the clips in the orders of an :class:`EpochSampler` with ``seed``; otherwise in their own.
-        repeats: see :class:`EpochSampler`.
-        device: where the batches go: for a GPU they are put into memory that is copied from quickly.
-        drop_last: whether to leave out a last batch that is not full; by default with ``shuffle``.
+    Clips come in the orders of an :class:`EpochSampler` with ``shuffle``, else in their own, in batches of
+    :func:`collate_clips`; by default ``shuffle`` leaves out a last batch that is not full (``drop_last``). For a GPU,
+    as ``device``, they are put into memory that is copied from quickly. Making a loader draws no random numbers that
+    others depend on, and its workers survive a SIGTERM for the whole process group, so that the training can finish its
+    step and save.
     """
 
     def __init__(

@@ -118,23 +118,15 @@ def load_labeled_clips(
     section: str = "training",
     multi_label: bool = False,
 ) -> list[dict[str, Any]]:
-    """List videos or images with their classes, and check the labels before any training.
+    """List videos or images with their classes as :func:`load_datalist`, and check the labels before any training.
 
-    Without a datalist the folder tells: ``<dataset_dir>/<section>/<class name>/`` holds the videos and images of a
-    class. An item of frame images with a label a frame becomes an item a frame.
+    An item's ``label`` is a class index or name, or with ``multi_label``, where a clip may have several classes or
+    none, a list of 0 and 1, one a class. An item of frame images with a label a frame becomes an item a frame. Without
+    a datalist the folder tells: ``<dataset_dir>/<section>/<class name>/`` holds the videos and images of a class.
 
-    Args:
-        dataset_dir: see :func:`load_datalist`.
-        class_names: names of the classes, by class index.
-        datalist: see :func:`load_datalist`; ``label`` is a class index or name, or with ``multi_label`` a list of 0 and
-            1, one a class.
-        section: the list to take, ``"training"``, ``"validation"`` or ``"test"``.
-        multi_label: whether a clip may have several classes or none.
-
-    Returns:
-        items as of :func:`load_datalist`, with ``label`` (class index, or float32 ``(num_classes,)``) and ``group``
-        (videos that are not independent of each other, as those of one patient; by default each is on its own). An
-        answer is given for each ``video``.
+    The items are given with ``label`` (class index, or float32 ``(num_classes,)``) and ``group`` (videos that are not
+    independent of each other, as those of one patient; by default each is on its own). An answer is given for each
+    ``video``.
     """
     class_names = as_class_names(class_names)
     if datalist is None:

@@ -40,6 +40,10 @@ def datalist_from_coco(
 ) -> dict[str, list[dict[str, Any]]]:
     """Write, and give, a datalist from annotations in COCO's format, for :func:`endofm_monai.data.load_box_datalist`.
 
+    There is a file for each section, ``{"training": "train.json", "validation": "val.json"}``, whose ``file_name`` are
+    relative to ``dataset_dir``, by default the folder of ``output``. Labels count from 1, in the order of
+    ``class_names``.
+
     The images of one folder are the frames of one video, in natural order of their names; of an image in no folder the
     whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video, by a
     ``frame_index`` that counts from 0. Of a video with a ``file_name`` frames that are not listed are left out: what is
@@ -48,15 +52,9 @@ def datalist_from_coco(
     What was annotated on images of another ``width`` and ``height`` than the files have is scaled to them. Crowds
     (``iscrowd``) are no single polyps and are left out; their masks, as CVAT writes all of its brush, are outlines.
 
-    Args:
-        files: annotation file by section, e.g. ``{"training": "train.json", "validation": "val.json"}``; their
-            ``file_name`` are relative to the dataset's folder.
-        class_names: names of the classes in the order of their labels, which count from 1.
-        output: datalist to write.
-        outlines: read masks and polygons too: an annotation with a ``segmentation`` becomes an ``outline`` of its frame
-            and no box, and what else is known goes to ``box_info`` and ``tag``; see
-            :func:`endofm_monai.formats.items_from_annotations`. By default every annotation is a box.
-        dataset_dir: folder of the images, by default that of ``output``.
+    Every annotation is a box. With ``outlines`` masks and polygons are read too: an annotation with a ``segmentation``
+    becomes an ``outline`` of its frame and no box, and what else is known goes to ``box_info`` and ``tag``; see
+    :func:`endofm_monai.formats.items_from_annotations`.
     """
     root, names = Path(output).parent if dataset_dir is None else Path(dataset_dir), as_class_names(class_names)
     datalist = {section: _read_videos(Path(path), names, outlines, root) for section, path in files.items()}

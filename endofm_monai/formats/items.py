@@ -40,16 +40,12 @@ def items_from_annotations(
     * ``box_info``, for each box what else CVAT knows of it, as far as not the default: ``track`` (a number),
       ``keyframe``, ``occluded``, ``z_order``, ``attributes``, ``group``, ``source``. Outlines and tags have it too.
 
-    Args:
-        annotations: what was annotated.
-        class_names: names of the classes of boxes and outlines, in the order of their labels, which count from 1.
-        image: the video's path in the dataset's folder, by default its name in CVAT; for images the folder that their
-            names in CVAT are relative to.
-        file_frames: frames of the video's file, if there may be more than were annotated.
+    Labels of boxes and outlines count from 1, in the order of ``class_names``. ``image`` is the video's path in the
+    dataset's folder, by default its name in CVAT; for images the folder that their names in CVAT are relative to. A
+    video's file may have more frames, ``file_frames``, than were annotated.
 
-    Returns:
-        one item for a video, or for each part of it between frames that are left out; or one for each folder of images;
-        with ``image`` and ``video`` (the task's name, or that of the folder where there are several).
+    There is one item for a video, or for each part of it between frames that are left out; or one for each folder of
+    images; with ``image`` and ``video`` (the task's name, or that of the folder where there are several).
     """
     count = annotations.frames
     frames: list[dict[str, list[Any]]] = [{key: [] for key in KEYS} for _ in range(count)]

@@ -41,8 +41,8 @@ class ClipPairPlan:
             raise ValueError(f"ClipPairPlan: `max_stride` must be at least 1 frame, found {self.max_stride}.")
 
     def __iter__(self) -> Iterator[View]:
-        for name, frames in (("v1", self.num_frames), ("v2", self.num_frames), ("s1", 1), ("s2", 1)):
-            yield View(name, frames, self.frame_size, self.scale, is_global=True)
+        for frames in (self.num_frames, self.num_frames, 1, 1):
+            yield View(frames, self.frame_size, self.scale, is_global=True)
 
     def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
         """Indices ``(2T + 2,)`` of the frames of all parts, one part after the other."""

@@ -35,7 +35,6 @@ GLOBAL_SHIFT = 5  # frames by which the last global view starts and ends later t
 class View:
     """One view of a clip."""
 
-    name: str  # g1, g2, … for global views, l1, l2, … for local ones
     frames: int
     size: int  # height and width in pixels
     scale: tuple[float, float]  # smallest and largest share of the frame's area that its crop covers
@@ -54,8 +53,7 @@ class ViewPlan:
     Example::
 
         plan = ViewPlan(local_frames=[2, 4])
-        [(view.name, view.frames, view.size) for view in plan]
-        # [('g1', 8, 224), ('g2', 16, 224), ('l1', 2, 96), ('l2', 4, 96)]
+        [(view.frames, view.size) for view in plan]  # [(8, 224), (16, 224), (2, 96), (4, 96)]
     """
 
     global_frames: tuple[int, ...] = (8, 16)  # number of frames of each global view
@@ -89,10 +87,10 @@ class ViewPlan:
             raise ValueError(f"ViewPlan: `local_span` must be above 0 and at most 1, found {self.local_span}.")
 
     def __iter__(self) -> Iterator[View]:
-        for number, frames in enumerate(self.global_frames, start=1):
-            yield View(f"g{number}", frames, self.global_size, self.global_scale, is_global=True)
-        for number, frames in enumerate(self.local_frames, start=1):
-            yield View(f"l{number}", frames, self.local_size, self.local_scale, is_global=False)
+        for frames in self.global_frames:
+            yield View(frames, self.global_size, self.global_scale, is_global=True)
+        for frames in self.local_frames:
+            yield View(frames, self.local_size, self.local_scale, is_global=False)
 
     def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
         """Indices of the frames of all views, one view after the other."""
