@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
@@ -26,6 +28,7 @@ from endofm_monai.data.readers.base import (
 __all__ = ["FramesReader", "open_picture", "picture_pages", "picture_size"]
 
 _PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
+_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "min": 60.0}
 _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
 
 
@@ -129,6 +132,29 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
             yield page, float(stated_time or 0) if stated_time is None or stated_time > 10 else 100.0
 
 
+def described_rate(image: Image.Image, pages: int, size: int) -> float:
+    """Give the rate of a TIFF stack as ImageJ or OME describe it on its first page; 0 where they do not.
+
+    Refused is what they describe as other than a frame a page, as far as a file of this ``size`` can hold it.
+    """
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    text = str(tags.get(ExifTags.Base.ImageDescription, ""))
+    if not text.startswith("ImageJ=") and "<OME" not in text:
+        return 0.0
+    names = "channels|SizeC|images|finterval|TimeIncrement|tunit|TimeIncrementUnit|fps"
+    said = dict(re.findall(rf'\b({names})="?([\w.-]+)', text))
+    channels = int(said.get("channels") or said.get("SizeC") or 1) // tags.get(ExifTags.Base.SamplesPerPixel, 1)
+    if 1 < channels <= pages:
+        raise ValueError(f"a frame has {channels} pages, one a channel; store it as one page of colors")
+    images, held = int(said.get("images") or 1), sum(tags.get(ExifTags.Base.StripByteCounts, ()))
+    if images > pages and size >= images * held:  # as ImageJ writes more than 4 GB
+        raise ValueError(f"has {images} images, but only {pages} of them as pages; store each as a page")
+    step = float(said.get("finterval") or said.get("TimeIncrement") or 0)
+    step *= _SECONDS.get(said.get("tunit") or said.get("TimeIncrementUnit") or "s", 0.0)
+    rate = 1 / step if step > 0 else float(said.get("fps") or 0)
+    return rate if 0 < rate < math.inf else 0.0
+
+
 class FramesReader(ClipReader):
     """Reads a clip that is stored as one image file a frame, or as the pages of one: a TIFF stack, an animation.
 
@@ -162,6 +188,8 @@ class FramesReader(ClipReader):
                 fps = 1000 * frames / sum(shown) if frames > 1 and sum(shown) > 0 else fps
                 self._steps = [time / 1000 for time in shown[:-1]]
             image.seek(self._pages[0])
+            if len(self._files) == 1:
+                fps = described_rate(image, frames, os.stat(self._files[0]).st_size) or fps
             aspect = pixel_aspect(image)  # first: a TIFF that is loaded no longer tells how it was turned
             height, width = rgb_pixels(image, self._pages[0]).shape[:2]
         return ClipInfo(frames, fps, height, width, duration=frames / fps, pixel_aspect=aspect)

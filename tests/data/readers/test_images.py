@@ -228,6 +228,39 @@ def test_a_frame_that_is_shown_for_no_time_is_shown_for_a_tenth_of_a_second(tmp_
         np.testing.assert_allclose(reader.times(), [0, 0.04, 0.08, 0.18, 0.28, 1.28])
 
 
+@pytest.mark.parametrize(
+    ("name", "metadata", "fps"),
+    [
+        ("a.tif", {"finterval": 0.1}, 10),
+        ("a.tif", {"finterval": 50, "tunit": "ms"}, 20),
+        ("a.tif", {"fps": 12.5}, 12.5),
+        ("a.tif", {}, 30),
+        ("a.ome.tif", {"TimeIncrement": 0.1, "TimeIncrementUnit": "s"}, 10),
+        ("a.ome.tif", {}, 30),
+    ],
+)
+def test_a_stack_has_the_rate_that_imagej_and_ome_state(
+    tmp_path: Path, name: str, metadata: dict[str, Any], fps: float
+) -> None:
+    is_imagej = name == "a.tif"
+    tifffile.imwrite(
+        tmp_path / name, PIXELS, photometric="rgb", imagej=is_imagej, metadata={"axes": "TYXS", **metadata}
+    )
+    info = open_clip(tmp_path / name).probe()
+    assert (info.frames, info.fps) == (12, pytest.approx(fps))
+
+
+def test_stacks_whose_frames_are_not_their_pages_are_refused(tmp_path: Path) -> None:
+    for name in ("a.tif", "a.ome.tif"):
+        channels = {"photometric": "minisblack", "imagej": name == "a.tif", "metadata": {"axes": "TCYX"}}
+        tifffile.imwrite(tmp_path / name, PIXELS.transpose(0, 3, 1, 2), **channels)
+        with pytest.raises(ClipReadError, match=rf"/{name}: .*a frame has 3 pages, one a channel"):
+            open_clip(tmp_path / name).probe()
+    tifffile.imwrite(tmp_path / "long.tif", PIXELS[..., 0], imagej=True, truncate=True, metadata={"axes": "TYX"})
+    with pytest.raises(ClipReadError, match=r"/long.tif: .*has 12 images, but only 1 of them as pages"):
+        open_clip(tmp_path / "long.tif").probe()
+
+
 def test_what_beside_pages_is_no_frame(tmp_path: Path) -> None:
     page, thumbnail = Image.fromarray(PIXELS[0]), Image.fromarray(PIXELS[0, :2, :2])
     thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
