@@ -43,9 +43,8 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
     if not embeddings:
         raise ValueError("There is nothing to judge: name one or more `.npz` files of embeddings.")
     files = [_read(path) for path in embeddings]
-    if other := [
-        path for path, file in zip(embeddings, files, strict=True) if file[0].shape[1:] != files[0][0].shape[1:]
-    ]:
+    width = files[0][0].shape[1]
+    if other := [path for path, file in zip(embeddings, files, strict=True) if file[0].shape[1] != width]:
         raise ValueError(f"{other[0]}: its embeddings are of another width than those of {embeddings[0]}.")
     features, labels, paths = map(np.concatenate, zip(*files, strict=True))
     if missing := sorted({*range(labels.max() + 1)} - {*labels.tolist()}):
@@ -65,14 +64,8 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
     )
     scores = classification_scores(probabilities, labels)
     intervals = bootstrap_intervals(lambda items: classification_scores(probabilities[items], labels[items]), groups)
-    return {
-        "data": {
-            "clips": len(labels),
-            "groups": len(np.unique(groups)),
-            "clips_by_class": np.bincount(labels).tolist(),
-        },
-        **{name: {"value": value, "interval": intervals[name]} for name, value in scores.items()},
-    }
+    data = {"clips": len(labels), "groups": len(np.unique(groups)), "clips_by_class": np.bincount(labels).tolist()}
+    return {"data": data, **{name: {"value": value, "interval": intervals[name]} for name, value in scores.items()}}
 
 
 def _read(path: str) -> list[np.ndarray]:

@@ -48,10 +48,9 @@ class ClipEvaluator(SupervisedEvaluator):
             engine.state.batch = []
             return []
         amp, engine.amp = engine.amp, False  # MONAI's own is for CUDA only
+        options = {"dtype": torch.bfloat16, **engine.amp_kwargs}
         try:
-            with torch.autocast(
-                engine.state.device.type, enabled=amp, **{"dtype": torch.bfloat16, **engine.amp_kwargs}
-            ):
+            with torch.autocast(engine.state.device.type, enabled=amp, **options):
                 return super()._iteration(engine, batchdata)
         finally:
             engine.amp = amp

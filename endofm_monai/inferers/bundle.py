@@ -192,9 +192,8 @@ def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
     if not root.is_dir():
         raise BundleError(f"{root}: `bundles_dir` is not an existing folder.")
     if names.strip() == "all":
-        return sorted(
-            path.parents[1] for path in root.glob("*/configs/inference.json") if path.parents[1].name.endswith(TASKS)
-        )
+        bundles = sorted(path.parents[1] for path in root.glob("*/configs/inference.json"))
+        return [path for path in bundles if path.name.endswith(TASKS)]
     wanted = [root / name.strip() for name in names.split(",") if name.strip()]
     if missing := [path for path in wanted if path.parent != root or not path.is_dir()]:
         raise BundleError(f"`models`: {missing[0].name} is no folder in {root}.")

@@ -88,10 +88,8 @@ def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | 
     tp = int(matched[above].sum())
     empty = [f for f in frames if not (len(f.label) if label is None else np.any(f.label == label))]
     false = sum(np.sum((f.pred_score >= threshold) & ((label is None) | (f.pred_label == label))) for f in empty)
-    return {
-        **_scores(tp, int(above.sum()) - tp, total - tp),
-        "false_positives_per_negative_frame": _ratio(false, len(empty)),
-    }
+    scores = _scores(tp, int(above.sum()) - tp, total - tp)
+    return {**scores, "false_positives_per_negative_frame": _ratio(false, len(empty))}
 
 
 def best_threshold(frames: Sequence[DetectionFrame]) -> float:

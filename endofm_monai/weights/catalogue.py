@@ -114,9 +114,8 @@ def list_published(task: str | None = None) -> str:
             rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join(
-        [*lines, "", "`show NAME` says more: where it is published, which keys load, or why it does not fit."]
-    )
+    hint = "`show NAME` says more: where it is published, which keys load, or why it does not fit."
+    return "\n".join([*lines, "", hint])
 
 
 def show_published(name: str) -> str:

@@ -22,9 +22,7 @@ _DROPPED = {
     "head": "head dropped",
     **dict.fromkeys(("encoder", "decoder", "neck"), "what its task adds dropped"),  # of this project's networks
     **dict.fromkeys(("dino_head", "ibot_head"), "head dropped"),
-    **dict.fromkeys(
-        (f"decoder_{part}" for part in ("embed", "pos_embed", "blocks", "norm", "pred")), "decoder dropped"
-    ),
+    **{f"decoder_{part}": "decoder dropped" for part in ("embed", "pos_embed", "blocks", "norm", "pred")},
     "mask_token": "mask token dropped",
     "local_cls_norm": "normalization of local views dropped",
     "reg_token": "register tokens dropped (features differ from the image model's)",

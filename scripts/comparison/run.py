@@ -81,10 +81,9 @@ class Run:
             return result
         result = self._train()
         if self.score is not None:
-            weights = {**self.evaluation, "weights": str(self.weights)}
-            run_bundle(
-                self._config_files("evaluate", [*self.configs, "evaluate"], weights), self.folder / "evaluation.log"
-            )
+            settings = {**self.evaluation, "weights": str(self.weights)}
+            files = self._config_files("evaluate", [*self.configs, "evaluate"], settings)
+            run_bundle(files, self.folder / "evaluation.log")
             _, name, place, value, interval = SCORES[self.bundle.name.rpartition("_")[2]]
             report = read_json(self.folder / "evaluate" / name, dict)
             scores = look_up(report, place) or {}

@@ -38,12 +38,10 @@ def run(
     if missing := [Path(data, site) for site in sites if not Path(data, site).is_dir()]:
         raise FileNotFoundError(f"{missing[0]}: is no folder; each site's data are in that of its name.")
     write_json(arguments, {"bundle": bundle, "data": data, "output": output, "epochs": rounds, **settings})
+    network = "endofm_monai.apps.sharing.federated.initial_network"
     recipe = FedAvgRecipe(
         name="server",
-        model={
-            "class_path": "endofm_monai.apps.sharing.federated.initial_network",
-            "args": {"bundle": bundle, **settings},
-        },
+        model={"class_path": network, "args": {"bundle": bundle, **settings}},
         min_clients=len(sites),
         num_rounds=rounds,
         key_metric=metric,

@@ -177,9 +177,8 @@ def to_cvat(
     for item, (height, width) in sized:
         path = Path(output, f"{item['video' if videos.count(item['video']) == 1 else 'name']}.xml")  # or parts of one
         with _named(f"{datalist}: {item['name']}"):
-            formats.write_cvat_xml(
-                formats.annotations_from_item(item, as_class_names(class_names), width, height), path
-            )
+            task = formats.annotations_from_item(item, as_class_names(class_names), width, height)
+            formats.write_cvat_xml(task, path)
         print(printable(str(path)))
 
 

@@ -62,9 +62,8 @@ class FrameAnnotator:
             named = list(zip(self.labels, answer["probabilities"].tolist(), strict=True))
             if not self.predictor.multi_label:
                 named, threshold = [max(named, key=lambda pair: pair[1])], threshold or 0.0
-            return [
-                Found(name, (), score) for name, score in named if score >= (0.5 if threshold is None else threshold)
-            ]
+            smallest = 0.5 if threshold is None else threshold
+            return [Found(name, (), score) for name, score in named if score >= smallest]
         if self.kind == "rectangle":
             kept = answer["label_scores"] >= (self.predictor.threshold if threshold is None else threshold)
             boxes, labels, likely = (answer[key][kept] for key in ("box", "label", "label_scores"))

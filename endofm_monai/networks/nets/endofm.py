@@ -86,10 +86,9 @@ class EndoFM(Backbone):
         else:
             self.register_buffer("time_embed", no_time, persistent=False)
         rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
+        bottleneck = adapter_dim or embed_dim // 2
         self.blocks = nn.ModuleList(
-            DividedSpaceTimeBlock(
-                embed_dim, num_heads, mlp_ratio, rate, temporal, adapters, adapter_dim or embed_dim // 2
-            )
+            DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate, temporal, adapters, bottleneck)
             for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
