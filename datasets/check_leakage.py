@@ -57,7 +57,9 @@ def check_leakage(
     clips = [clip for datalist in datalists for clip in read_clips(Path(datalist))]
     groups = Counter(clip.group for clip in clips)
     if len(groups) < 2:
-        raise ValueError(f"{', '.join(datalists)}: need at least two sets or sections to compare, found {len(groups)}")
+        raise ValueError(
+            f"{', '.join(datalists) or 'no list'}: need at least two sets or sections to compare, found {len(groups)}"
+        )
     read = list(run_parallel(hash_all, [(clip,) for clip in clips], description="hashing", **parallel))
     problems = [found for _, _, found in read if isinstance(found, str)]
     hashes = sorted((found for _, _, found in read if isinstance(found, ClipHashes)), key=lambda clip: clip.clip)

@@ -10,4 +10,4 @@ from endofm_monai.apps.sharing.publish import push_bundle
 from endofm_monai.utils import run_from_command_line
 
 if __name__ == "__main__":
-    run_from_command_line(lambda folder, repo, **options: push_bundle(folder, repo, **options) and None)
+    run_from_command_line(push_bundle, serialize=lambda sizes: None)  # which are told already

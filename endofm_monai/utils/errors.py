@@ -4,6 +4,7 @@
 """The last line that the user of a command sees is the cause; memory errors name what was being done."""
 
 import functools
+import inspect
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import fire
 import monai
@@ -60,7 +61,25 @@ def _postponed(commands: Any) -> Any:
     """Functions that give a call to make: fire would run them, and then say of further words that they are too many."""
     if isinstance(commands, dict):
         return {name: _postponed(command) for name, command in commands.items()}
-    return functools.wraps(commands)(lambda *args, **options: _Call(lambda: commands(*args, **options)))
+    signature = inspect.signature(commands, eval_str=True)
+    kinds = {name: get_args(found.annotation) or (found.annotation,) for name, found in signature.parameters.items()}
+
+    @functools.wraps(commands)
+    def call(*args: Any, **options: Any) -> _Call:
+        given = signature.bind(*args, **options)
+        for name, value in given.arguments.items():
+            if str in kinds[name] and not {int, float}.intersection(kinds[name]):
+                given.arguments[name] = _as_typed(value)
+        return _Call(lambda: commands(*given.args, **given.kwargs))
+
+    return call
+
+
+def _as_typed(value: Any) -> Any:
+    """The text, or texts, of which fire made numbers: folders may be called ``2024``."""
+    if isinstance(value, tuple):
+        return tuple(map(_as_typed, value))
+    return str(value) if type(value) in (int, float) else value
 
 
 def run_from_command_line(
@@ -74,6 +93,10 @@ def run_from_command_line(
     def run(result: Any) -> Any:
         return serialize(result._function()) if isinstance(result, _Call) else result
 
+    words = options.setdefault("command", sys.argv[1:])
+    if "--help" in words:  # which fire would hand to a function that takes any option
+        named = [word for word in words[:1] if isinstance(commands, dict) and word in commands]
+        options["command"] = [*named, "--", "--help"]
     try:
         fire.Fire(_postponed(commands), serialize=run, **options)
     except KeyboardInterrupt:

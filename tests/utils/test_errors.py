@@ -147,6 +147,28 @@ def test_nothing_runs_where_a_word_is_too_much(capsys, words, by_name):
     assert ran == ["a.mp4"]
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_help_runs_nothing_whatever_options_a_function_takes(capsys, by_name):
+    def look(*videos: str, **settings: int) -> None:
+        """Look at videos."""
+        raise AssertionError
+
+    with pytest.raises(SystemExit) as end:
+        run_from_command_line({"look": look} if by_name else look, command=["look"] * by_name + ["--help"])
+    assert end.value.code == 0
+    assert "Look at videos." in capsys.readouterr().err
+
+
+def test_folders_that_are_called_by_numbers_are_no_numbers():
+    found: list[Any] = []
+
+    def look(*videos: str, output: str | None = None, count: int | str = 1) -> None:
+        found.extend((videos, output, count))
+
+    run_from_command_line(look, command=["2024", "a", "--output", "7", "--count", "3"])
+    assert found == [("2024", "a"), "7", 3]
+
+
 def test_tracebacks_on_request(last_words, monkeypatch):
     show_tracebacks(True)
     found = last_words(wrong_names)
