@@ -32,7 +32,7 @@ class RandClipTransform(RandomizableTransform):
     of the clip makes no difference to them.
     """
 
-    prob = 1.0
+    prob = 1.0  # which MONAI's constructor sets, but that of a dataclass does not call it
     _do_transform = True
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
