@@ -45,15 +45,10 @@ def prepare(source: str, output: str, **options: Any) -> str:
     videos = []
     for number, (length, end) in enumerate(zip(LENGTHS, accumulate(LENGTHS), strict=True), 1):
         names = [str(index) for index in range(end - length + 1, end + 1)]
-        videos.append(
-            SourceVideo(
-                name=f"sequence_{number:02d}",
-                image=[images.get(name, root / "Original" / f"{name}.tif") for name in names],
-                masks=[masks.get(name, root / "Ground Truth" / f"{name}.tif") for name in names],
-                section="validation" if number in VALIDATION else "test" if number in TEST else "training",
-                mask_label=1,
-            )
-        )
+        frames = [images.get(name, root / "Original" / f"{name}.tif") for name in names]
+        truth = [masks.get(name, root / "Ground Truth" / f"{name}.tif") for name in names]
+        section = "validation" if number in VALIDATION else "test" if number in TEST else "training"
+        videos.append(SourceVideo(f"sequence_{number:02d}", frames, section, masks=truth, mask_label=1))
     return prepare_dataset(DATASET, videos, root, output, datalists={"datalist_published.json": PUBLISHED}, **options)
 
 

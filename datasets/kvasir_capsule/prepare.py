@@ -68,13 +68,9 @@ def read_image(image: Path, folder: Path, boxes: dict[str, list[list[int]]] | No
     """Make an item of a labeled frame, ``<video>_<frame>.jpg``; classes of boxes count from 1."""
     label = class_of(folder)
     found = [] if boxes is None else boxes.get(image.stem, [])
-    return SourceVideo(
-        name=clean_name(f"{folder.name}/{image.stem}"),
-        image=[image],
-        section=split_by_name(image.stem.split("_")[0]),
-        labels={"label": label},
-        frame_labels={} if boxes is None else {"box": [found], "box_label": [[label + 1] * len(found)]},
-    )
+    boxed: dict[str, list[Any]] = {} if boxes is None else {"box": [found], "box_label": [[label + 1] * len(found)]}
+    name, section = clean_name(f"{folder.name}/{image.stem}"), split_by_name(image.stem.split("_")[0])
+    return SourceVideo(name, [image], section, labels={"label": label}, frame_labels=boxed)
 
 
 def class_of(folder: Path) -> int:

@@ -41,16 +41,9 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
             found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
         except (KeyError, TypeError) as error:
             raise ValueError(f"{root / 'kavsir_bboxes.json'}: holds no readable boxes of {name} ({error!r})") from error
-        videos.append(
-            SourceVideo(
-                name=clean_name(name),
-                image=[images[name]],
-                masks=[masks.get(name, root / "masks" / images[name].name)],
-                section=section,
-                labels=labels,
-                frame_labels={"box": [found], "box_label": [[1] * len(found)]},
-            )
-        )
+        image, mask = images[name], masks.get(name, root / "masks" / images[name].name)
+        boxed: dict[str, list[Any]] = {"box": [found], "box_label": [[1] * len(found)]}
+        videos.append(SourceVideo(clean_name(name), [image], section, labels=labels, frame_labels=boxed, masks=[mask]))
     return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
 
 

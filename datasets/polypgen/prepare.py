@@ -39,17 +39,11 @@ def prepare(
     stills = {f"{image.parent.name.removeprefix('images_')}/{image.stem}": image for image in images}  # C1/100H0050
     test = f"C{test_center}/"
     listed, problems = split_stills(stills, splits, lambda name: "test" if name.startswith(test) else "training")
-    videos = [
-        SourceVideo(
-            name=clean_name(name),
-            image=[stills[name]],
-            masks=[mask_of(stills[name], f"masks_{name[:2]}")],
-            mask_label=1,
-            section=section,
-            labels={"center": int(name[1]), **labels},
-        )
-        for name, (section, labels) in listed.items()
-    ]
+    videos = []
+    for name, (section, labels) in listed.items():
+        image, about = stills[name], {"center": int(name[1]), **labels}
+        mask = mask_of(image, f"masks_{name[:2]}")
+        videos.append(SourceVideo(clean_name(name), [image], section, labels=about, masks=[mask], mask_label=1))
     for name in subfolders(root / "sequenceData" / "positive") if not splits else []:
         frames = frame_images(root / "sequenceData" / "positive" / name / f"images_{name}")
         masks = [mask_of(frame, f"masks_{name}") for frame in frames]

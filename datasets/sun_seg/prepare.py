@@ -52,14 +52,8 @@ def read_case(folder: Path, case: str, section: str, name: str) -> SourceVideo:
     """Read ``Frame/<case>/<image>.jpg`` with ``GT/<case>/<image>.png``, in the natural order of the names."""
     masks = images_by_stem(folder / "GT" / case) if (folder / "GT" / case).is_dir() else {}
     frames = frame_images(folder / "Frame" / case)
-    return SourceVideo(
-        name=clean_name(f"{name}/{case}"),
-        image=frames,
-        masks=[masks.get(frame.stem, folder / "GT" / case / f"{frame.stem}.png") for frame in frames],
-        mask_label=1,
-        section=section,
-        labels={"label": 1},
-    )
+    truth = [masks.get(frame.stem, folder / "GT" / case / f"{frame.stem}.png") for frame in frames]
+    return SourceVideo(clean_name(f"{name}/{case}"), frames, section, labels={"label": 1}, masks=truth, mask_label=1)
 
 
 if __name__ == "__main__":
