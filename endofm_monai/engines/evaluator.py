@@ -34,15 +34,12 @@ class ClipEvaluator(SupervisedEvaluator):
         super().__init__(torch.device(device), val_data_loader, unwrap(network), **kwargs)
 
     def _register_decollate(self) -> None:
-        """Split batches into items; see :func:`endofm_monai.data.split_clips`."""
-
         @self.on(IterationEvents.MODEL_COMPLETED)
         def decollate(engine: ClipEvaluator) -> None:
             engine.state.batch = split_clips(engine.state.batch)
             engine.state.output = decollate_batch(engine.state.output)
 
     def _iteration(self, engine: ClipEvaluator, batchdata: dict[str, Any]) -> Any:
-        """Evaluate the readable clips of one batch; see the class."""
         engine.state.batch = batchdata = {key: value for key, value in batchdata.items() if key != "broken"}
         if len(batchdata[CommonKeys.IMAGE]) == 0:
             engine.state.batch = []

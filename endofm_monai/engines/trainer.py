@@ -110,7 +110,6 @@ class ClipTrainer(SupervisedTrainer):
         return number == size
 
     def _iteration(self, engine: ClipTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
-        """Learn from one batch; see the class."""
         self._start()
         self.state.output = {}
         clips = count_clips(batchdata[CommonKeys.IMAGE])
@@ -195,7 +194,6 @@ class StudentTeacherTrainer(PretrainingTrainer):
         return parts | {"optimizer": self.optimizer, "scaler": self.scaler}
 
     def _iteration(self, engine: ClipTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
-        """Learn from one batch; see the class."""
         self._start()
         views, _ = self._prepare(batchdata)
         self.state.output = {CommonKeys.IMAGE: views}

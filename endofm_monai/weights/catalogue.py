@@ -9,6 +9,7 @@ The downloads of MONAI and torch start anew after a broken connection; :func:`do
 import os
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -176,14 +177,12 @@ def _receive(file: PublishedFile, target: Path) -> Path:
                 f"{file.url}: is another file than the published: {total:,} instead of {file.size:,} bytes."
             )
         bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name)
-        is_whole = True
-        with bar, part.open("ab" if start else "wb") as stream:
-            try:
-                while block := answer.read(BLOCK):
-                    stream.write(block)
-                    bar.update(len(block))
-            except _BREAKS:
-                is_whole = False
+        is_whole = False
+        with bar, part.open("ab" if start else "wb") as stream, suppress(*_BREAKS):
+            while block := answer.read(BLOCK):
+                stream.write(block)
+                bar.update(len(block))
+            is_whole = True
     size = part.stat().st_size
     if not is_whole or (total and size != total):  # some breaks look like the end
         raise WeightsError(f"{file.url}: broke off after {size:,} bytes; the same command goes on from there.")

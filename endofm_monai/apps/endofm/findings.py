@@ -124,7 +124,6 @@ def find_polyps(folder: Path, name: str, fps: float) -> list[Finding]:
 
 
 def _regions(path: Path) -> Iterator[Found]:
-    """The regions of the masks in a file."""
     for frame, name, mask in read_coco_masks(path):
         regions, _ = label(mask, np.ones((3, 3)))
         areas = np.bincount(regions.ravel())[1:]

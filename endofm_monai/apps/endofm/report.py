@@ -251,7 +251,6 @@ def _best_frames(overlay: Path, video: VideoFindings, polyps: Sequence[Finding])
 
 
 def _polyp_table(video: VideoFindings, polyps: Sequence[Finding]) -> str:
-    """A row for each polyp."""
     names = ["found by", "class", "first frame", "last frame", "best frame", "seen in", "largest size", "score"]
     rows = []
     for polyp in polyps:

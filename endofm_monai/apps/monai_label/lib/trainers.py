@@ -3,8 +3,6 @@
 
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,13 +105,8 @@ class EndoTrainTask(TrainTask):
         workflow = ConfigWorkflow(file, workflow_type="train", logging_file=False, **literal_texts(settings))
         examples = training if self.bundle.task == "detection" else sections["training"]  # key frames, or clips
         workflow.parser["batch_size"] = min(asked.batch_size or workflow.parser["batch_size"], len(examples))
-        stop = signal.getsignal(signal.SIGTERM)  # stops the server; a training listens to the same signal
-        try:
-            workflow.initialize()
-            workflow.run()
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, stop)
+        workflow.initialize()
+        workflow.run()
         os.replace(folder / "model.pt", self.bundle.trained_weights)
         state = workflow.parser.get_parsed_content("validate::evaluator").state
         return {
