@@ -42,10 +42,10 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
     scores = {"accuracy": (truth == decided).all(axis=1).mean()}
     if is_binary:
         scores |= {name: values[1] for name, values in by_class.items()}
-    scores |= {f"macro_{name}": _mean(values) for name, values in by_class.items()}
+    scores |= {f"macro_{name}": mean_of_defined(values) for name, values in by_class.items()}
     classes = [1] if is_binary else range(probabilities.shape[1])
     areas = np.array([_areas(truth[:, c], probabilities[:, c]) for c in classes])
-    scores |= {"roc_auc": _mean(areas[:, 0]), "average_precision": _mean(areas[:, 1])}
+    scores |= {"roc_auc": mean_of_defined(areas[:, 0]), "average_precision": mean_of_defined(areas[:, 1])}
     scores["calibration_error"] = calibration_error(probabilities, labels)
     return {name: float(value) for name, value in scores.items()}
 
@@ -131,9 +131,10 @@ def _areas(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
     return float(roc_auc), float((gained * hits / (last + 1)).sum())
 
 
-def _mean(values: np.ndarray) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) > 0 else float("nan")
+def mean_of_defined(values: np.ndarray) -> Any:
+    """Mean along the first axis of what is no NaN; NaN where nothing is."""
+    with np.errstate(invalid="ignore"):
+        return np.nansum(values, axis=0) / (~np.isnan(values)).sum(axis=0)
 
 
 def _interval(values: np.ndarray, level: float) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 from scipy.ndimage import correlate, distance_transform_edt
 
-from endofm_monai.metrics.classification import bootstrap_intervals
+from endofm_monai.metrics.classification import bootstrap_intervals, mean_of_defined
 
 EPS = np.finfo(np.float64).eps
 
@@ -186,7 +185,7 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
     statistics: dict[tuple[str, str], Callable[[np.ndarray], float]] = {}
     defined: dict[tuple[str, str], int] = {}
     for name, value in values.items():
-        means = np.stack([_mean(value[sequence == index]) for index in range(len(length))])
+        means = np.stack([mean_of_defined(value[sequence == index]) for index in range(len(length))])
         statistics["per_frame", name] = _best_mean(value, np.ones(len(names)))
         statistics["per_sequence", name] = _best_mean(means[sequence], 1 / length[sequence])
         if np.isnan(value).any():
@@ -206,13 +205,6 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
         found = {"value": number, "interval": list(intervals[key])} if np.isfinite(number) else {"value": None}
         report.setdefault(key[0], {})[key[1]] = found | ({"defined": defined[key]} if key in defined else {})
     return report
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean of the rows that are defined; NaN if none is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(values, axis=0)
 
 
 def _best_mean(values: np.ndarray, weights: np.ndarray) -> Callable[[np.ndarray], float]:
