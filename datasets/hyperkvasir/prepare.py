@@ -38,15 +38,12 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
     # A labeled file lies in tract/kind of finding/finding.
     finding = {file: file.parent.name.lower() for file in files if not names[file].startswith("unlabeled")}
     labels = {name: label for label, name in enumerate(sorted(set(finding.values())))}
-    videos = [
-        SourceVideo(
-            name=clean_name(names[file]),
-            image=file if part == "videos" else [file],
-            labels={"label": labels[finding[file]]} if file in finding else {},
-            section=split_by_name(file.name) if part == "images" else "training",
-        )
-        for file in files
-    ]
+    videos = []
+    for file in files:
+        section = split_by_name(file.name) if part == "images" else "training"
+        label = {"label": labels[finding[file]]} if file in finding else {}
+        image = file if part == "videos" else [file]
+        videos.append(SourceVideo(clean_name(names[file]), image, section, labels=label))
     dataset = replace(dataset, labels={label: name for name, label in labels.items()})
     return prepare_dataset(dataset, videos, root, output, **options)
 

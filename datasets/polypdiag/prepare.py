@@ -35,17 +35,12 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
     for label in DATASET.labels:
         names = sorted((name for name, each in lists["training"].items() if each == label), key=share_of)
         validation |= set(names[: round(validation_share * len(names))])
-    videos = [
-        SourceVideo(
-            # a video in both lists is prepared twice, and so reported as a duplicate
-            name=f"{part}/{clean_name(Path(path).with_suffix(''))}",
-            image=root / "videos" / path,
-            section="validation" if part == "training" and path in validation else part,
-            labels={"label": label},
-        )
-        for part, listed in lists.items()
-        for path, label in listed.items()
-    ]
+    videos = []
+    for part, listed in lists.items():
+        for path, label in listed.items():
+            name = f"{part}/{clean_name(Path(path).with_suffix(''))}"  # in both lists, it is reported as a duplicate
+            section = "validation" if part == "training" and path in validation else part
+            videos.append(SourceVideo(name, root / "videos" / path, section, labels={"label": label}))
     published: dict[str, Any] = {"note": NOTE, "training": [], "validation": []}
     for video in videos:
         published["validation" if video.section == "test" else "training"].append(video.name)

@@ -129,16 +129,12 @@ def fit_annotations(annotations: Annotations, height: int, width: int, where: st
     """Scale annotations to the frames of a file, perhaps a smaller or larger copy of the one that was annotated."""
     drawn, size = (annotations.height, annotations.width), (height, width)
     check_proportions(drawn, size, where)
-    tracks = [
-        replace(
-            track,
-            shapes={
-                frame: replace(shape, points=scale_points(shape.kind, shape.points, drawn, size))
-                for frame, shape in track.shapes.items()
-            },
-        )
-        for track in annotations.tracks
-    ]
+    tracks = []
+    for track in annotations.tracks:
+        scaled = [
+            replace(each, points=scale_points(each.kind, each.points, drawn, size)) for each in track.shapes.values()
+        ]
+        tracks.append(replace(track, shapes=dict(zip(track.shapes, scaled, strict=True))))
     return replace(annotations, tracks=tracks, height=height, width=width)
 
 

@@ -77,14 +77,9 @@ def items_from_annotations(
     folders: dict[str, list[int]] = defaultdict(list)
     for frame, name in enumerate(annotations.images):
         folders[os.path.dirname(name)].append(frame)
-    return [
-        item(
-            [os.path.join(image or "", annotations.images[number]) for number in numbers],
-            annotations.name if len(folders) == 1 and annotations.name else folder,
-            numbers,
-        )
-        for folder, numbers in folders.items()
-    ]
+    paths = [os.path.join(image or "", name) for name in annotations.images]
+    task = annotations.name if len(folders) == 1 else ""
+    return [item([paths[n] for n in numbers], task or folder, numbers) for folder, numbers in folders.items()]
 
 
 def video_path(annotations: Annotations, image: str | None = None) -> str:
@@ -120,18 +115,10 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
         for frame, entries in enumerate(item.get("tag", ()))
         if entries
     }
-    return Annotations(
-        name=name,
-        frames=frames,
-        width=width,
-        height=height,
-        labels=[*class_names, *sorted({tag.label for entries in tags.values() for tag in entries} - {*class_names})],
-        tracks=[*(replace(first, shapes=end_gaps(shapes, frames)) for first, shapes in tracks.values()), *singles],
-        tags=tags,
-        images=images,
-        source=source,
-        start=first_frame(item["image"]),
-    )
+    labels = [*class_names, *sorted({tag.label for entries in tags.values() for tag in entries} - {*class_names})]
+    drawn = [*(replace(first, shapes=end_gaps(shapes, frames)) for first, shapes in tracks.values()), *singles]
+    start = first_frame(item["image"])
+    return Annotations(name, frames, width, height, labels, drawn, tags, images, source, start)
 
 
 def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -147,12 +147,8 @@ def _coco_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
         def write(frame: np.ndarray, answer: Answer) -> None:
             number, sizes = next(frames), answer["box"][:, 2:] - answer["box"][:, :2]
             for size, (box, label, score) in zip(sizes.tolist(), _boxes(answer), strict=True):
-                result = {
-                    "image_id": number,
-                    "category_id": label,
-                    "bbox": [round(side, 2) for side in (*box[:2], *size)],
-                    "score": round(score, 5),
-                }
+                bbox = [round(side, 2) for side in (*box[:2], *size)]
+                result = {"image_id": number, "category_id": label, "bbox": bbox, "score": round(score, 5)}
                 append(json.dumps(result, indent=1).replace("\n", "\n "))
 
         yield write
