@@ -140,10 +140,7 @@ def make_resumable(
     return trainer, evaluator
 
 
-def test_resumed_training_gives_the_same_weights_best_metric_and_best_model(tmp_path) -> None:
-    whole, whole_evaluator = make_resumable(tmp_path / "whole", 4)
-    whole.run()
-    make_resumable(tmp_path / "parts", 2)[0].run()
+def assert_resumes_to_the_same(tmp_path, whole: ClipTrainer, whole_evaluator: Any) -> None:
     resumed, evaluator = make_resumable(tmp_path / "parts", 4, resume=True)
     resumed.run()
     assert_equal(weights_of(resumed), weights_of(whole))
@@ -151,6 +148,13 @@ def test_resumed_training_gives_the_same_weights_best_metric_and_best_model(tmp_
     assert evaluator.state.best_metric_epoch == whole_evaluator.state.best_metric_epoch
     best = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts")]
     assert_equal(*best)
+
+
+def test_resumed_training_gives_the_same_weights_best_metric_and_best_model(tmp_path) -> None:
+    whole, whole_evaluator = make_resumable(tmp_path / "whole", 4)
+    whole.run()
+    make_resumable(tmp_path / "parts", 2)[0].run()
+    assert_resumes_to_the_same(tmp_path, whole, whole_evaluator)
 
 
 class SignalAt:
@@ -183,13 +187,7 @@ def test_a_signal_loses_no_validation(tmp_path, caplog, signum, iteration, stopp
     assert (stopped.state.iteration, evaluator.state.epoch) == (stopped_at, stopped_at // 3)
     assert ("Stopped by SIG" in caplog.text) == (iteration < 12)
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)] == before
-    resumed, evaluator = make_resumable(tmp_path / "parts", 4, resume=True)
-    resumed.run()
-    assert_equal(weights_of(resumed), weights_of(whole))
-    assert evaluator.state.best_metric == whole_evaluator.state.best_metric
-    assert evaluator.state.best_metric_epoch == whole_evaluator.state.best_metric_epoch
-    best = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts")]
-    assert_equal(*best)
+    assert_resumes_to_the_same(tmp_path, whole, whole_evaluator)
 
 
 @pytest.mark.parametrize(("iteration", "code"), [(5, 75), (6, 75), (12, None)])

@@ -71,6 +71,12 @@ def make_bundle(folder: Path, task: str, **metadata: Any) -> Path:
     return bundle
 
 
+def make_bundles(folder: Path) -> Path:
+    for task in NETWORKS:
+        make_bundle(folder, task)
+    return folder
+
+
 def make_studies(folder: Path) -> Path:
     """Frames by turns in PNG and JPEG, the same as a video, and an image with no number."""
     folder.mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from blob_bundles import FRAMES, NETWORKS, draw, make_bundle
+from blob_bundles import FRAMES, draw, make_bundles
 
 from endofm_monai.apps.endofm.__main__ import predict
 from endofm_monai.formats import write_video
@@ -16,10 +16,7 @@ from endofm_monai.formats import write_video
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory) -> Path:
     """Bundles that find what is red."""
-    folder = tmp_path_factory.mktemp("bundles")
-    for task in NETWORKS:
-        make_bundle(folder, task)
-    return folder
+    return make_bundles(tmp_path_factory.mktemp("bundles"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))  # where tests and configurations find the modules beside this one
 
-from blob_bundles import NETWORKS, make_bundle, make_studies
+from blob_bundles import make_bundles, make_studies
 from blob_scene import clear_cache, start_app
 
 
@@ -23,10 +23,7 @@ def studies(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    for task in NETWORKS:
-        make_bundle(folder, task)
-    return folder
+    return make_bundles(tmp_path_factory.mktemp("bundles"))
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from blob_bundles import (
-    CLASSIFICATION,
-    DETECTION,
-    FRAMES,
-    NETWORKS,
-    SEGMENTATION,
-    box,
-    make_bundle,
-    make_studies,
-    truth,
-)
+from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, SEGMENTATION, box, make_bundles, make_studies, truth
 from blob_scene import infer
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
@@ -41,10 +31,7 @@ def studies(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles#1")
-    for task in NETWORKS:
-        make_bundle(folder, task)
-    return folder
+    return make_bundles(tmp_path_factory.mktemp("bundles#1"))
 
 
 def train(client: Any, model: str, **params: Any) -> Any:
