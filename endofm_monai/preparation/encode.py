@@ -124,8 +124,9 @@ def encode_clips(
         paths = [f"clips/{video.name}_{number:05d}.mp4" for number in range(1, len(ranges) + 1)]
     with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
         info, starts = reader.probe(), reader.times()
-        times = np.append(starts, max(info.duration, starts[-1]))
-        rate = video_rate(settings.fps or _highest_rate(starts, info.fps))
+        highest = _highest_rate(starts, info.fps)
+        times = np.append(starts, max(info.duration, starts[-1] + 1 / highest))  # gaps are no part of a duration
+        rate = video_rate(settings.fps or highest)
         area = None if settings.border == "keep" else find_content_area(reader)
         frames = (frame for _, frame in reader.stream(range(ranges[-1][1] + 1)))
         for path, (first, last) in zip(paths, ranges, strict=True):

@@ -135,6 +135,13 @@ def test_rounded_times_are_a_steady_rate(tmp_path, fps, expected):
     assert np.abs(after.mean((1, 2, 3)) - 5 * places).max() <= 8  # one frame, and what is lost
 
 
+def test_the_last_frame_is_shown_however_many_were_dropped_before_it(tmp_path):
+    times = [*range(20), *range(22, 42)]
+    frames = [np.full((48, 64, 3), 5 * number, np.uint8) for number in times]
+    _, after = prepare_one(write_frames_at(tmp_path / "dropped.mp4", frames, times, 25), tmp_path / "out", fps=25.0)
+    np.testing.assert_allclose(after.mean((1, 2, 3)), [5 * min(n, 19 if n < 22 else n) for n in range(42)], atol=2)
+
+
 def test_a_frame_an_hour_is_a_rate(tmp_path):
     frames = [np.full((48, 64, 3), 40 * number, np.uint8) for number in range(5)]
     path = write_frames_at(tmp_path / "lapse.mkv", frames, range(0, 5 * 3600, 3600), 1)

@@ -159,7 +159,7 @@ class FramesReader(ClipReader):
     """Reads a clip that is stored as one image file a frame, or as the pages of one: a TIFF stack, an animation.
 
     Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask. Of
-    a folder they are taken in natural order. The ``fps`` count but for animations, which state a rate.
+    a folder they are taken in natural order. The ``fps`` count unless an animation or stack states them.
     """
 
     def __init__(self, frames: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0) -> None:
