@@ -66,7 +66,7 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def missing_bytes(path: str, file: BinaryIO | None = None) -> int:
-    """Give how much shorter an AVI or Matroska file is than its outermost element says: 0 for a file that is whole.
+    """Give how much shorter an AVI or Matroska file is than its outermost element says; below 0 where more follows it.
 
     What the header of such a file says on its length is only wrong then. (Other containers state no size, or an index.)
     """
@@ -85,7 +85,7 @@ def missing_bytes(path: str, file: BinaryIO | None = None) -> int:
             start = place + digits // 7
             length = int.from_bytes(head[place:start], "big") & ((1 << digits) - 1)
             end = start + length if length < (1 << digits) - 1 else 0  # all bits set: unknown, as while recording
-    return max(0, end - size)
+    return end - size if end else 0
 
 
 class PacketTable:
@@ -105,7 +105,7 @@ class PacketTable:
         keyframes: int32 array, positions of the keyframes.
         ordered: whether the packets state the presentation order.
         doubtful: whether they state it if none of the frames is reordered.
-        sequential: whether packets set the decoder for later ones, so that each frame is decoded from the first packet.
+        sequential: whether the file is read from its first packet on, as packets set the decoder for later ones.
         flagged: positions of packets that the container calls incomplete.
         size: bytes of all packets.
     """

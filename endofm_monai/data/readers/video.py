@@ -122,6 +122,9 @@ class VideoReader(ClipReader):
         codec = self._stream.codec_context
         self._table = table = PacketTable(self._packets, codec)
         self._position = table.count
+        container = self._container.format.name
+        if container.startswith("matroska") and missing_bytes(self.path, self._file) < 0:
+            table.sequential = True  # after a seek in joined files, FFmpeg ends with the first of them
         self._seekable &= not table.sequential
         frames = self._show([(0, table.count)])
         frame = next((frame for frame in frames if table.index(frame.pts) is not None), None)
@@ -135,7 +138,6 @@ class VideoReader(ClipReader):
             self._display = np.rint([np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn)])
         height, width = self._to_rgb(frame).shape[:2]
         first = frame.pts
-        container = self._container.format.name
         if (table.doubtful and container not in _WITHOUT_TIMES) or (table.ordered and container in _BARE):
             table.ordered = self._agrees_with_sample(first)
         if table.ordered and frame.interlaced_frame and codec.name == "h264":
@@ -180,7 +182,7 @@ class VideoReader(ClipReader):
         whole = len(index) <= self._table.count
         lost = 0 if whole else max(0, sum(entry.size > 0 for entry in index) - self._table.count)
         missing = missing_bytes(self.path, self._file)
-        if missing:
+        if missing > 0:
             seconds = self._stated_duration() - end
             held = 4 * missing * self._table.count // self._table.size  # by frames a quarter as large as the others
             lost = max(lost, round(min(seconds * rate, held)) if seconds > _DURATION_TOLERANCE else 0)

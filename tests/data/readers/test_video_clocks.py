@@ -46,6 +46,20 @@ def test_joined_recordings_follow_one_another(recording: Path, tmp_path: Path, s
         np.testing.assert_allclose(np.diff(reader.times()), 1 / 25, atol=2e-3)
 
 
+@pytest.mark.parametrize("later", [0, 100_000], ids=["from the beginning", "later"])
+@pytest.mark.usefixtures("always_seek")
+def test_matroska_files_that_were_joined_follow_one_another(tmp_path: Path, later: int) -> None:
+    """A seek in such a file leads to its first part alone."""
+    path = tmp_path / "joined.mkv"
+    with path.open("wb") as file:
+        for name, start in (("a.mkv", 0), ("b.mkv", later)):
+            file.write(write_video(tmp_path / name, frames=20, times=[start + 40 * n for n in range(20)]).read_bytes())
+    expected = decode_everything(path)
+    assert [number_of(frame) for frame in expected] == [*range(20), *range(20)]
+    assert_random_access(path, expected)
+    assert_random_access(path, expected)  # known by now
+
+
 @pytest.mark.parametrize("pause", [5, 120, 3600])
 def test_a_pause_of_the_recorder_is_not_filmed(tmp_path: Path, pause: int) -> None:
     times = [40 * number + 1000 * pause * (number >= 20) for number in range(40)]
