@@ -131,10 +131,9 @@ def fit_annotations(annotations: Annotations, height: int, width: int, where: st
     check_proportions(drawn, size, where)
     tracks = []
     for track in annotations.tracks:
-        scaled = [
-            replace(each, points=scale_points(each.kind, each.points, drawn, size)) for each in track.shapes.values()
-        ]
-        tracks.append(replace(track, shapes=dict(zip(track.shapes, scaled, strict=True))))
+        points = {frame: scale_points(shape.kind, shape.points, drawn, size) for frame, shape in track.shapes.items()}
+        shapes = {frame: replace(shape, points=points[frame]) for frame, shape in track.shapes.items()}
+        tracks.append(replace(track, shapes=shapes))
     return replace(annotations, tracks=tracks, height=height, width=width)
 
 
