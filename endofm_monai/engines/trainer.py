@@ -64,8 +64,9 @@ class ClipTrainer(SupervisedTrainer):
         if len(train_data_loader) == 0:
             raise ValueError("An epoch has no batch: there are fewer clips than `batch_size`; lower it or add clips.")
         device, amp_kwargs = torch.device(device), {"dtype": torch.bfloat16, **(amp_kwargs or {})}
-        if amp and not multiplies_faster(amp_kwargs["dtype"], device.type):
-            logger.warning(f"`amp` makes training slower on this device ({device.type}): set it to False.")
+        if device.type == "cpu" and amp != (faster := multiplies_faster(amp_kwargs["dtype"], "cpu")):
+            level = logging.WARNING if amp else logging.INFO
+            logger.log(level, f"Training is faster on this CPU with `--amp {faster}`.")
         self.further_checkpoint_parts: dict[str, Any] = {}
         kwargs = {"decollate": False, **kwargs, "amp": amp, "amp_kwargs": amp_kwargs}
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
