@@ -118,7 +118,8 @@ class UpsamplingBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Join ``(B, C, H, W)`` with a skip ``(B, C', 2H, 2W)``, of which C' may be 0."""
-        return self.conv2(self.conv1(torch.cat([self.up(x), skip], dim=1)))
+        x = self.up(x)
+        return self.conv2(self.conv1(torch.cat([x, skip], dim=1) if skip.shape[1] else x))
 
 
 def _convolution(in_channels: int, channels: int, norm: Any) -> Convolution:

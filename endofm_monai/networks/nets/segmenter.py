@@ -124,13 +124,15 @@ class EndoFMSegmenter(nn.Module):
         if height % 16 != 0 or width % 16 != 0:
             raise ValueError(f"Frames must have sides in multiples of 16 pixels, got {height}x{width}.")
         frames = x.transpose(1, 2).flatten(0, 1)
+        frames = frames.contiguous(memory_format=torch.channels_last)  # in which convolutions are fastest
         if torch.jit.is_scripting():
             embedded, skips = self.encoder(frames)
         else:
             embedded, skips = self.backbone.run(self.encoder, frames)
         clip = embedded.unflatten(0, [batch, num_frames]).transpose(1, 2)
         grid = self.backbone.forward_features(clip).token_map  # (B, D, T, H/16, W/16)
-        logits = self.head(self.decoder(grid.transpose(1, 2).flatten(0, 1), skips))
+        grid = grid.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        logits = self.head(self.decoder(grid, skips))
         return logits.unflatten(0, [batch, num_frames]).transpose(1, 2)
 
 
