@@ -310,3 +310,8 @@ def test_what_ends_badly_is_told_by_its_last_line(scripts, tmp_path):
     _, run = scripts
     with pytest.raises(RuntimeError, match=r"run.log: ended with 1: .*no.json"):
         run.run_bundle([str(tmp_path / "no.json")], tmp_path / "run.log")
+
+
+def test_the_example_pre_trains_on_no_mask_and_no_test_video():
+    example = yaml.safe_load((Path(__file__).parents[2] / "scripts" / "compare.yaml").read_text())
+    assert example["settings"]["datalist"].startswith(example["settings"]["dataset_dir"])
