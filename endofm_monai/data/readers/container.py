@@ -65,27 +65,27 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     return max(streams, key=rank, default=None)
 
 
-def missing_bytes(path: str, file: BinaryIO | None = None) -> int:
-    """Give how much shorter an AVI or Matroska file is than its outermost element says; below 0 where more follows it.
+def stated_end(path: str, file: BinaryIO | None = None) -> int:
+    """Give where the outermost element of an AVI or Matroska file ends, as it says itself; 0 where it does not.
 
-    What the header of such a file says on its length is only wrong then. (Other containers state no size, or an index.)
+    A file that is shorter was cut off, and what its header says on its length is wrong. (Other containers state no
+    size, or an index.)
     """
     if file:
         file.seek(0)
-        head, size = file.read(4096), file.seek(0, os.SEEK_END)
+        head = file.read(4096)
     else:
         with open(path, "rb") as opened:
-            head, size = opened.read(4096), os.fstat(opened.fileno()).st_size
-    end = 0
+            head = opened.read(4096)
     if head.startswith(b"RIFF"):
-        end = 8 + int.from_bytes(head[4:8], "little")
-    elif head.startswith(b"\x1a\x45\xdf\xa3") and (place := head.find(b"\x18\x53\x80\x67") + 4) > 4:
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head.startswith(b"\x1a\x45\xdf\xa3") and (place := head.find(b"\x18\x53\x80\x67") + 4) > 4:
         with suppress(IndexError):
             digits = 7 * (9 - head[place].bit_length())  # the first bit that is set tells how many bytes the size has
             start = place + digits // 7
             length = int.from_bytes(head[place:start], "big") & ((1 << digits) - 1)
-            end = start + length if length < (1 << digits) - 1 else 0  # all bits set: unknown, as while recording
-    return end - size if end else 0
+            return start + length if length < (1 << digits) - 1 else 0  # all bits set: unknown, as while recording
+    return 0
 
 
 class PacketTable:
@@ -108,6 +108,7 @@ class PacketTable:
         sequential: whether the file is read from its first packet on, as packets set the decoder for later ones.
         flagged: positions of packets that the container calls incomplete.
         size: bytes of all packets.
+        end: place in the file where the last packet ends.
     """
 
     def __init__(self, packets: Iterable[Any], codec: Any) -> None:
@@ -167,6 +168,7 @@ class PacketTable:
         self._by_place = np.argsort(np.array(places), kind="stable").astype(np.int32)
         self.size = sum(sizes)
         self._places, self._sizes = (np.array(values)[self._by_place] for values in (places, sizes))
+        self.end = int((self._places[-1:] + self._sizes[-1:]).sum())
 
     def hide(self, count: int) -> None:
         """Take the first ``count`` frames out of those that are shown."""

@@ -143,12 +143,12 @@ def described_rate(image: Image.Image, pages: int, size: int) -> float:
         return 0.0
     names = "channels|SizeC|images|finterval|TimeIncrement|tunit|TimeIncrementUnit|fps"
     said = dict(re.findall(rf'\b({names})="?([\w.-]+)', text))
-    channels = int(said.get("channels") or said.get("SizeC") or 1) // tags.get(ExifTags.Base.SamplesPerPixel, 1)
-    if 1 < channels <= pages:
+    channels, samples = int(said.get("channels") or said.get("SizeC") or 1), tags.get(ExifTags.Base.SamplesPerPixel, 1)
+    if samples == 1 and 1 < channels <= min(pages, 4):  # more are frames, unless tifffile is told that they are
         raise ValueError(f"a frame has {channels} pages, one a channel; store it as one page of colors")
     images, held = int(said.get("images") or 1), sum(tags.get(ExifTags.Base.StripByteCounts, ()))
-    if images > pages and size >= images * held:  # as ImageJ writes more than 4 GB
-        raise ValueError(f"has {images} images, but only {pages} of them as pages; store each as a page")
+    if images > pages == 1 and size >= images * held > 0:  # as ImageJ writes more than 4 GB
+        raise ValueError(f"has {images} images, but only one page; store each as a page")
     step = float(said.get("finterval") or said.get("TimeIncrement") or 0)
     step *= _SECONDS.get(said.get("tunit") or said.get("TimeIncrementUnit") or "s", 0.0)
     rate = 1 / step if step > 0 else float(said.get("fps") or 0)

@@ -18,8 +18,8 @@ from endofm_monai.data.readers.container import (
     file_key,
     film_times,
     mean_step,
-    missing_bytes,
     open_container,
+    stated_end,
     video_stream,
 )
 
@@ -123,7 +123,7 @@ class VideoReader(ClipReader):
         self._table = table = PacketTable(self._packets, codec)
         self._position = table.count
         container = self._container.format.name
-        if container.startswith("matroska") and missing_bytes(self.path, self._file) < 0:
+        if container.startswith("matroska") and table.end > stated_end(self.path, self._file) > 0:
             table.sequential = True  # after a seek in joined files, FFmpeg ends with the first of them
         self._seekable &= not table.sequential
         frames = self._show([(0, table.count)])
@@ -181,7 +181,7 @@ class VideoReader(ClipReader):
         index = self._stream.index_entries if "mp4" in self._container.format.name else ()
         whole = len(index) <= self._table.count
         lost = 0 if whole else max(0, sum(entry.size > 0 for entry in index) - self._table.count)
-        missing = missing_bytes(self.path, self._file)
+        missing = stated_end(self.path, self._file) - self._container.size
         if missing > 0:
             seconds = self._stated_duration() - end
             held = 4 * missing * self._table.count // self._table.size  # by frames a quarter as large as the others

@@ -257,8 +257,27 @@ def test_stacks_whose_frames_are_not_their_pages_are_refused(tmp_path: Path) -> 
         with pytest.raises(ClipReadError, match=rf"/{name}: .*a frame has 3 pages, one a channel"):
             open_clip(tmp_path / name).probe()
     tifffile.imwrite(tmp_path / "long.tif", PIXELS[..., 0], imagej=True, truncate=True, metadata={"axes": "TYX"})
-    with pytest.raises(ClipReadError, match=r"/long.tif: .*has 12 images, but only 1 of them as pages"):
+    with pytest.raises(ClipReadError, match=r"/long.tif: .*has 12 images, but only one page"):
         open_clip(tmp_path / "long.tif").probe()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+def test_stacks_whose_axes_nobody_named_are_frames(tmp_path: Path, name: str) -> None:
+    """Of these tifffile calls the frames channels."""
+    for pixels in (PIXELS, PIXELS[..., 0]):
+        tifffile.imwrite(tmp_path / name, pixels, imagej=name == "a.tif")
+        assert open_clip(tmp_path / name).probe().frames == 12
+
+
+def test_what_imagej_said_of_another_file_is_no_reason_to_refuse_this_one(tmp_path: Path) -> None:
+    """Tools that take pages out of a stack, or pack them, may keep its description."""
+    stack = tmp_path / "a.tif"
+    tifffile.imwrite(stack, PIXELS[..., 0], imagej=True, metadata={"axes": "TYX"})
+    kept = tifffile.TiffFile(stack).pages[0].description
+    tifffile.imwrite(stack, PIXELS[0], description=kept, metadata=None, tile=(16, 16))
+    assert open_clip(stack).probe().frames == 1
+    write_pages(stack, [0 * PIXELS[0], *PIXELS[1:4]], compression="tiff_lzw", description=kept)
+    assert open_clip(stack).probe().frames == 4
 
 
 def test_what_beside_pages_is_no_frame(tmp_path: Path) -> None:

@@ -60,6 +60,13 @@ def test_matroska_files_that_were_joined_follow_one_another(tmp_path: Path, late
     assert_random_access(path, expected)  # known by now
 
 
+def test_what_follows_a_matroska_file_and_is_no_frame_does_not_end_its_seeks(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "padded.mkv")
+    path.write_bytes(path.read_bytes() + bytes(4096))  # as recorders fill up blocks of a disk
+    with VideoReader(path) as reader:
+        assert (reader.probe().frames, reader._seekable) == (48, True)
+
+
 @pytest.mark.parametrize("pause", [5, 120, 3600])
 def test_a_pause_of_the_recorder_is_not_filmed(tmp_path: Path, pause: int) -> None:
     times = [40 * number + 1000 * pause * (number >= 20) for number in range(40)]
