@@ -25,8 +25,9 @@ def select_frames(
 ) -> list[int]:
     """Choose the frames to annotate next, at most one of a window of neighbors, which would tell the same.
 
-    Gives their indices, the most uncertain first by ``scores`` ``(N,)``, drawn among equal ones or without any; fewer
-    than ``count`` when no more windows are left. Of windows with a ``labeled`` frame no other one is chosen.
+    Gives the indices of ``count`` frames, or of fewer where no more windows are left: the highest ``scores`` ``(N,)``
+    first, or frames by chance where there are none. Chance, by ``seed``, also decides between equal scores. The
+    ``windows`` name that of each frame; one that has a ``labeled`` frame gives no other.
     """
     number = len(windows)
     uncertainty = np.zeros(number) if scores is None else np.asarray(scores, dtype=np.float64)

@@ -69,8 +69,9 @@ class VideoEvaluator(SupervisedEvaluator):
     a window of a classifier) as it comes. A video that breaks off is reported as ``broken`` to a
     :class:`endofm_monai.handlers.BrokenClipsHandler`, and the run goes on with the next one. A run without a video,
     where all are done, starts and ends as any other: handlers load the weights and check what they would write to.
+    Other arguments are MONAI's.
 
-    Args: those of MONAI's, and
+    Args:
         val_data_loader: loader of one item a batch, see :class:`endofm_monai.data.ClipLoader`, with ``image``: what
             :func:`endofm_monai.data.open_clip` opens.
         network: the network, perhaps in ``DistributedDataParallel``.

@@ -34,9 +34,9 @@ class ClipTrainer(SupervisedTrainer):
     With ``accumulation_steps`` above 1 only the last iteration of a group makes an optimizer step;
     ``IterationEvents.BACKWARD_COMPLETED`` (gradients complete and unscaled) and ``MODEL_COMPLETED`` (network updated)
     fire once a step. A batch in which a rank has no readable clip teaches nothing, on any rank: its output has no
-    ``loss``. Schedules, gradient clipping, checkpoints and logs are handlers.
+    ``loss``. Schedules, gradient clipping, checkpoints and logs are handlers. Other arguments are MONAI's.
 
-    Args: those of MONAI's, of which
+    Args:
         network: the network, perhaps in ``DistributedDataParallel``.
         loss_function: from what the network gives and the targets to the mean loss of the batch.
         amp_kwargs: arguments of ``torch.autocast``; ``dtype`` is ``torch.bfloat16`` unless said otherwise, and with

@@ -193,7 +193,10 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
 def split_stills(
     names: Collection[str], splits: str | None, section_of: Callable[[str], str]
 ) -> tuple[dict[str, tuple[str, dict[str, str]]], list[str]]:
-    """Give what :func:`read_splits` says of stills, and as problems which it names are not there; or ``section_of``."""
+    """Give section and labels of the stills that a list of :func:`read_splits` names, or of all by ``section_of``.
+
+    What the list names and is not there is told as a problem.
+    """
     if not splits:
         return {name: (section_of(name), {}) for name in names}, []
     listed = read_splits(splits)
@@ -256,9 +259,9 @@ def read_boxed_video(
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
     noted, and so are annotations without a frame, and files that state another size than their image has.
 
-    What ``read`` raises of a file as ``OSError`` or ``ValueError`` says why it cannot be used, which is a
-    ``ClipReadError`` as a box is that is not finite or inverted: left out, it would make a frame with a polyp one
-    without. Further ``fields`` are those of the :class:`SourceVideo`.
+    An ``OSError`` or ``ValueError`` of ``read`` becomes a ``ClipReadError``, and so does a box that is not finite or is
+    inverted: left out, it would make a frame with a polyp one without. Further ``fields`` are those of the
+    :class:`SourceVideo`.
     """
     frames = frame_images(images)
     notes: list[str] = []

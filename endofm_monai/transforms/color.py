@@ -119,7 +119,7 @@ class RandColorJitterClip(RandClipTransform):
                 clip = clip * (1 + change)
             elif name == "hue":  # which exists only within [0, 1]
                 clip = TF.adjust_hue(clip.clamp(0, 1).transpose(0, 1), change).transpose(0, 1)
-            else:  # frames go away from their mean luma, or pixels from theirs
+            else:  # frames move to or from their mean luma, pixels to or from their own
                 gray = to_grayscale(clip, self.luma)
                 gray = gray.mean((-2, -1), keepdim=True) if name == "contrast" else gray
                 clip = torch.lerp(gray, clip, 1 + change)

@@ -110,9 +110,9 @@ def check_run() -> None:
 def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collection[str] = RUN_IDS) -> None:
     """Check the names and values of merged settings against the configs, in ``folder``, that they were merged of.
 
-    Those of which the settings hold all keys count as merged. Of a key of another one is warned, since this run, of the
-    components ``ids``, does not use it, and of one whose value is none of theirs if nothing refers to it, as where
-    another overlay replaced what did.
+    Configs of which the settings hold all keys count as merged. A warning names keys of other configs, which a run of
+    the components ``ids`` does not use, and keys that were given a value although nothing refers to them, as where an
+    overlay replaced what did.
     """
     config: dict[str, Any] = parser.get()
     show_tracebacks(config.get("verbose_errors") is True)

@@ -152,7 +152,10 @@ def draw_boxes(
 def overlay_mask(
     frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = PREDICTION, opacity: float = 0.35
 ) -> np.ndarray:
-    """Lay a translucent mask ``(H, W)`` with a solid contour over a copy of a frame, uint8 RGB ``(H, W, 3)``."""
+    """Lay a mask ``(H, W)`` with a solid contour over a copy of a frame, uint8 RGB ``(H, W, 3)``.
+
+    Inside, ``opacity`` is the share of the color, from 0 to 1.
+    """
     if frame.shape[:2] != mask.shape:
         raise ValueError(f"`frame` {frame.shape[:2]} and `mask` {mask.shape} must have the same size.")
     drawn, thickness = frame.copy(), max(1, round(min(mask.shape) / 200))

@@ -237,9 +237,9 @@ def film_times(clock: np.ndarray, step: float) -> np.ndarray:
     """Give the times of the frames of a film, from what a clock said while it was recorded.
 
     Variable frame rates stay as they are. A clock that is not known, or stands still, runs evenly between the times
-    that are; one that jumps back, or ahead by a pause of the recorder, goes on by its median step instead. Times are in
-    seconds, float64 ``(frames,)``: of the ``clock`` NaN where it is not known, of the film from the first frame on and
-    strictly rising. The ``step`` is that between frames where the clock tells nothing.
+    that are; one that jumps back, or ahead by a pause of the recorder, goes on by its median step instead. Both are in
+    seconds, float64 ``(frames,)``: the ``clock`` is NaN where it is not known, and the times rise strictly, from 0 at
+    the first frame. Where the clock tells nothing, frames are ``step`` seconds apart.
     """
     moves = np.concatenate([[True], np.diff(clock) != 0])
     known = np.flatnonzero(np.isfinite(clock) & moves)

@@ -121,13 +121,9 @@ class DicomReader(ClipReader):
                 raise ClipReadError(f"{path}: its header states no {name}")
         if header.PhotometricInterpretation not in _COLORS:
             raise ClipReadError(f"{path}: its colors are {header.PhotometricInterpretation}, not one of {_COLORS}")
-        # As viewers take it where the header, as that of some converters, leaves it out.
-        for name, usual in (
-            ("BitsStored", header.BitsAllocated),
-            ("PixelRepresentation", 0),
-            ("PlanarConfiguration", 0),
-        ):
-            header.setdefault(name, usual)
+        usual = {"BitsStored": header.BitsAllocated, "PixelRepresentation": 0, "PlanarConfiguration": 0}
+        for name, value in usual.items():  # as viewers take it where the header, as that of some converters, lacks it
+            header.setdefault(name, value)
         self._syntax = header.file_meta.TransferSyntaxUID
         self._decoder = get_decoder(self._syntax)
         if not self._decoder.is_available:

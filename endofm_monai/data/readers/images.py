@@ -69,7 +69,7 @@ def rgb_pixels(image: Image.Image, page: int = 0) -> np.ndarray:
     """Give the pixels of a page of a picture as it is shown, uint8 ``(H, W, 3)``."""
     image.seek(page)
     if isinstance(image, PngImageFile) and image.is_animated and (below := image._prev_im):
-        kept = below.copy()  # Pillow draws the page on what is to be shown again where it is taken away
+        kept = below.copy()  # to be shown again where the page is taken away, but Pillow draws the page on it
         image.load()
         image._prev_im = kept
     if isinstance(image, TiffImageFile) and "'raw'" in str(image.tile):

@@ -56,9 +56,9 @@ class SyncedBatchNorm(nn.Module):
 class ProjectionHead(nn.Module):
     """Projection head of the pre-training: an MLP, then cosines to ``num_prototypes`` learned directions.
 
-    Features go through a 3-layer GELU MLP to a bottleneck, are L2-normalized, and meet a weight-normalized linear
-    layer whose norms are fixed at 1, so that the logits are cosines in [-1, 1]. The cosines are always computed in
-    float32: a temperature of 0.04 multiplies their rounding error by 25.
+    Features go through a 3-layer GELU MLP, ``hidden_dim`` wide, to a bottleneck of ``bottleneck_dim``, are
+    L2-normalized, and meet a weight-normalized linear layer whose norms are fixed at 1, so that the logits are cosines
+    in [-1, 1]. These are always computed in float32: a temperature of 0.04 multiplies their rounding error by 25.
 
     With ``batch_norm`` the hidden layers are normalized over the views of the batch, which keeps few clips apart.
     """
