@@ -19,9 +19,9 @@ from endofm_monai.utils import TEMPORARY_PREFIX
 
 def run_and_kill(folder: Path, output: Path, finished: int, seconds: float) -> None:
     """Start a preparation in another process, and kill it some time after it has finished some of its videos."""
-    process = multiprocessing.get_context("fork").Process(
-        target=prepare, args=(folder, output), kwargs={"mode": "encode", "clip_seconds": 1}
-    )
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would wait for locks of its threads
+    context.set_forkserver_preload(["endofm_monai.preparation"])
+    process = context.Process(target=prepare, args=(folder, output), kwargs={"mode": "encode", "clip_seconds": 1})
     process.start()
     while process.is_alive() and len(list((output / "records").glob("[0-9]*.json"))) < finished:
         time.sleep(0.002)
