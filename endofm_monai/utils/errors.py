@@ -21,6 +21,8 @@ from typing import Any, get_args
 import fire
 import monai
 import torch
+from fire.decorators import SetParseFn
+from fire.parser import DefaultParseValue
 from tqdm import tqdm
 
 __all__ = ["INTERRUPTED", "cause_of", "name_memory_errors", "run_from_command_line"]
@@ -61,25 +63,21 @@ def _postponed(commands: Any) -> Any:
     """Functions that give a call to make: fire would run them, and then say of further words that they are too many."""
     if isinstance(commands, dict):
         return {name: _postponed(command) for name, command in commands.items()}
-    signature = inspect.signature(commands, eval_str=True)
-    kinds = {name: get_args(found.annotation) or (found.annotation,) for name, found in signature.parameters.items()}
-
-    @functools.wraps(commands)
-    def call(*args: Any, **options: Any) -> _Call:
-        given = signature.bind(*args, **options)
-        for name, value in given.arguments.items():
-            if str in kinds[name] and not {int, float}.intersection(kinds[name]):
-                given.arguments[name] = _as_typed(value)
-        return _Call(lambda: commands(*given.args, **given.kwargs))
-
-    return call
+    call = functools.wraps(commands)(lambda *args, **options: _Call(lambda: commands(*args, **options)))
+    texts: list[str | None] = []
+    for name, found in inspect.signature(commands, eval_str=True).parameters.items():
+        kinds = {*get_args(found.annotation), found.annotation}
+        if str in kinds and not kinds & {int, float}:
+            texts.append(None if found.kind is found.VAR_POSITIONAL else name)  # None: words of `*args`
+    return SetParseFn(_as_text, *texts)(call) if texts else call
 
 
-def _as_typed(value: Any) -> Any:
-    """The text, or texts, of which fire made numbers: folders may be called ``2024``."""
+def _as_text(word: str) -> Any:
+    """What a word means where text is wanted: folders may be called ``2024.10``, of which fire makes a number."""
+    value = DefaultParseValue(word)
     if isinstance(value, tuple):
-        return tuple(map(_as_typed, value))
-    return str(value) if type(value) in (int, float) else value
+        return tuple(str(each) if type(each) in (int, float) else each for each in value)
+    return word if type(value) in (int, float) else value
 
 
 def run_from_command_line(

@@ -165,8 +165,8 @@ def test_folders_that_are_called_by_numbers_are_no_numbers():
     def look(*videos: str, output: str | None = None, count: int | str = 1) -> None:
         found.extend((videos, output, count))
 
-    run_from_command_line(look, command=["2024", "a", "--output", "7", "--count", "3"])
-    assert found == [("2024", "a"), "7", 3]
+    run_from_command_line(look, command=["2024", "a", "--output", "2024.10", "--count", "3"])
+    assert found == [("2024", "a"), "2024.10", 3]
 
 
 def test_tracebacks_on_request(last_words, monkeypatch):
