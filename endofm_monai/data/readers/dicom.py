@@ -123,7 +123,8 @@ class DicomReader(ClipReader):
             raise ClipReadError(f"{path}: its colors are {header.PhotometricInterpretation}, not one of {_COLORS}")
         usual = {"BitsStored": header.BitsAllocated, "PixelRepresentation": 0, "PlanarConfiguration": 0}
         for name, value in usual.items():  # as viewers take it where the header, as that of some converters, lacks it
-            header.setdefault(name, value)
+            if header.get(name) is None:
+                setattr(header, name, value)
         self._syntax = header.file_meta.TransferSyntaxUID
         self._decoder = get_decoder(self._syntax)
         if not self._decoder.is_available:

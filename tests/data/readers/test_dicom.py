@@ -324,6 +324,9 @@ def test_what_is_missing_is_named(tmp_path: Path, name: str) -> None:
 def test_what_viewers_take_as_usual_may_be_missing(tmp_path: Path, name: str) -> None:
     path = write_dicom(tmp_path / "missing.dcm", COLOR.tobytes(), SamplesPerPixel=3, PhotometricInterpretation="RGB")
     dataset = pydicom.dcmread(path)
+    dataset[name].value = None
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read(path, [1]), COLOR[[1]])
     del dataset[name]
     dataset.save_as(path)
     np.testing.assert_array_equal(read(path, [1]), COLOR[[1]])
