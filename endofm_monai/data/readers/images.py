@@ -68,7 +68,7 @@ def as_shown(image: Image.Image) -> Image.Image:
 def rgb_pixels(image: Image.Image, page: int = 0) -> np.ndarray:
     """Give the pixels of a page of a picture as it is shown, uint8 ``(H, W, 3)``."""
     image.seek(page)
-    if isinstance(image, PngImageFile) and image.is_animated and (below := image._prev_im):
+    if isinstance(image, PngImageFile) and image.is_animated and (below := getattr(image, "_prev_im", None)):
         kept = below.copy()  # to be shown again where the page is taken away, but Pillow draws the page on it
         image.load()
         image._prev_im = kept
