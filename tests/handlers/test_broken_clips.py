@@ -18,7 +18,7 @@ def test_skip_reports_once_and_counts(make_trainer, caplog):
     trainer = make_trainer(epochs=3, clips=CLIPS, handlers=[handler])
     with caplog.at_level(logging.WARNING, "endofm_monai"):
         trainer.run()
-    messages = [record.getMessage() for record in caplog.records if record.name == "endofm_monai.handlers.training"]
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("endofm_monai")]
     assert messages == [
         "Skipping a broken clip: lost.mp4: no such clip",
         "1 of 10 clips were broken and skipped.",
