@@ -2,13 +2,28 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections import OrderedDict
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution
+from monai.networks.layers import Norm
 from torch import nn
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization whose backward pass in bfloat16 is not slow on a CPU with channels last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize ``(B, C, H, W)``."""
+        slow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.is_grad_enabled()
+        y = F.group_norm(x.contiguous() if slow else x, self.num_groups, self.weight, self.bias, self.eps)
+        return y.contiguous(memory_format=torch.channels_last) if slow else y
+
+
+Norm.add_factory_callable("group8", lambda dims: partial(GroupNorm, 8), "Normalization of eight groups of channels.")
 
 
 class DetailStem(nn.Module):
@@ -17,11 +32,10 @@ class DetailStem(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         channels = (3, 32, 48, 64)  # of a frame, and at 1/2, 1/4 and 1/8 of its size
-        norm = ("group", {"num_groups": 8})
         self.stages = nn.ModuleList(
             nn.Sequential(
-                Convolution(2, entering, leaving, strides=2, norm=norm, act="gelu"),
-                Convolution(2, leaving, leaving, norm=norm, act="gelu"),
+                Convolution(2, entering, leaving, strides=2, norm="group8", act="gelu"),
+                Convolution(2, leaving, leaving, norm="group8", act="gelu"),
             )
             for entering, leaving in pairwise(channels)
         )
@@ -53,16 +67,16 @@ class Bottleneck(nn.Module):
         super().__init__()
         inner = channels // 4
         self.conv1 = StandardizedConv2d(in_channels, inner, 1, bias=False)
-        self.gn1 = nn.GroupNorm(32, inner, eps=1e-6)
+        self.gn1 = GroupNorm(32, inner, eps=1e-6)
         self.conv2 = StandardizedConv2d(inner, inner, 3, stride, padding=1, bias=False)
-        self.gn2 = nn.GroupNorm(32, inner, eps=1e-6)
+        self.gn2 = GroupNorm(32, inner, eps=1e-6)
         self.conv3 = StandardizedConv2d(inner, channels, 1, bias=False)
-        self.gn3 = nn.GroupNorm(32, channels, eps=1e-6)
+        self.gn3 = GroupNorm(32, channels, eps=1e-6)
         self.downsample: nn.Module = nn.Identity()
         self.gn_proj: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.downsample = StandardizedConv2d(in_channels, channels, 1, stride, bias=False)
-            self.gn_proj = nn.GroupNorm(channels, channels)
+            self.gn_proj = GroupNorm(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transform ``(B, C, H, W)``."""
@@ -83,7 +97,7 @@ class ResidualStem(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         convolution = StandardizedConv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        layers = {"conv": convolution, "gn": nn.GroupNorm(32, 64, eps=1e-6), "relu": nn.ReLU(inplace=True)}
+        layers = {"conv": convolution, "gn": GroupNorm(32, 64, eps=1e-6), "relu": nn.ReLU(inplace=True)}
         self.root = nn.Sequential(OrderedDict(layers))
         self.body = nn.Sequential()
         for stage, (before, after, count) in enumerate([(64, 256, 3), (256, 512, 4), (512, 1024, 9)], start=1):

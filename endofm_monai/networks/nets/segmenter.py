@@ -106,7 +106,7 @@ class EndoFMSegmenter(nn.Module):
                 backbone.embed_dim,
                 channels=(96, 64, 48, 32, 16),
                 skip_channels=self.encoder.stem.skip_channels,
-                norm=("group", {"num_groups": 8}),
+                norm="group8",
                 align_corners=False,
             )
         self.head = nn.Conv2d(self.decoder.out_channels, num_classes, 3, padding=1)
