@@ -80,7 +80,7 @@ def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
     content = read_json(datalist, object)
     if not isinstance(content, dict) or not isinstance(content.get(section), list):
         found = f"keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(f"{datalist}: needs the list `{section}`, found {found}.")
+        raise ValueError(f"{datalist}: needs the list `{section}`, found {found}; `section` names another.")
     if not content[section]:
         raise ValueError(f"{datalist}: the list `{section}` is empty.")
     return content[section]

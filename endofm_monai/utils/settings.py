@@ -32,12 +32,11 @@ FROM_1 = (
     *("val_interval", "checkpoint_interval", "probe_interval", "picture_interval", "last_blocks", "largest_components"),
     *("num_frames", "sampling_rate", "frame_size", "num_windows", "num_crops", "clips_per_video", "key_frame_interval"),
     *("window", "stride", "window_batch_size", "block", "num_prototypes", "num_concepts", "num_classes", "global_size"),
-    *("local_size", "img_size", "global_frames", "local_frames", "hidden_dim", "bottleneck_dim"),
+    *("local_size", "img_size", "global_frames", "local_frames", "hidden_dim", "bottleneck_dim", "count"),
 )
 FROM_0 = (
     *("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples"),
     *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap", "min_area"),
-    "count",
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
 ABOVE_0 = {"std", "class_weights", "part_minutes"}

@@ -110,7 +110,7 @@ def test_frames_of_parts_and_lists_are_named_by_their_files(tmp_path):
     assert choose_frames(str(tmp_path), labeled=(str(tmp_path / "next.json"),), **options) == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("count", -1), ("count", 1.5), ("window", 0), ("seed", -1)])
+@pytest.mark.parametrize(("key", "value"), [("count", 0), ("count", 1.5), ("window", 0), ("seed", -1)])
 def test_numbers_are_checked_before_anything_is_read(tmp_path, key, value):
     with pytest.raises(ValueError, match=f"`{key}` must be a whole number"):
         choose_frames(str(tmp_path / "nowhere"), str(tmp_path / "next.json"), **{key: value})

@@ -102,7 +102,10 @@ def test_folder_without_clips(tmp_path: Path) -> None:
         ('{"training": [', r"is not valid JSON \(.*line 1"),
         ("\xff", "must be text in UTF-8, but byte 0 is 0xff"),
         ("[]", "needs the list `training`, found a list"),
-        ('{"test": [], "name": ""}', r"needs the list `training`, found keys \['name', 'test'\]"),
+        (
+            '{"test": [], "name": ""}',
+            r"needs the list `training`, found keys \['name', 'test'\]; `section` names another",
+        ),
         ('{"training": {}}', "needs the list `training`, found keys"),
         ('{"training": []}', "the list `training` is empty"),
     ],

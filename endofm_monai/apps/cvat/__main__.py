@@ -14,7 +14,7 @@ from monai.utils import ensure_tuple
 
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data import first_frame, load_datalist, mask_files, open_clip, resolve_path, split_frames
+from endofm_monai.data import first_frame, join_frames, load_datalist, mask_files, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
 from endofm_monai.utils import as_class_names, atomic_path, check_writable, printable, run_from_command_line, write_json
 from endofm_monai.utils.settings import check_number
@@ -88,8 +88,9 @@ def from_cvat(
 ) -> None:
     """Make a datalist of CVAT's exports, with the mask files for its outlines.
 
-    Writes ``output`` for detection and segmentation, and for classification ``<output>_tags.json``, if there are tags.
-    Where anything has an outline, what shows nothing at all has empty mask files.
+    Writes ``output`` for detection and segmentation, and for classification ``<output>_tags.json``, if there are tags;
+    else that of an earlier run goes. Where anything has an outline, what shows nothing at all has empty mask files.
+    A frame may be in one of the files alone, as those of one video's jobs do not overlap.
 
     Args:
         files: XML files or zips of CVAT, one a task.
@@ -108,6 +109,7 @@ def from_cvat(
     names = as_class_names(class_names)
     found: dict[str, tuple[dict[str, Any], Annotations]] = {}  # by the folder of their masks
     videos: dict[str, tuple[str, bool]] = {}  # file of each, and whether it is in parts
+    seen: dict[str, str] = {}  # file of each frame
     for file in files:
         annotations = formats.join_tracks(formats.read_cvat_xml(file))
         if tags:
@@ -119,6 +121,13 @@ def from_cvat(
             if name in found or videos.setdefault(item["video"], (source, bool(part))) != (source, bool(part)):
                 what = f"is another task named {item['video']!r}, and not another part of its video"
                 raise ValueError(f"{file}: {what}; their results would be the same files.")
+            numbers = range(start := first_frame(item["image"]), start + len(item["box"]))
+            for frame in item["image"] if annotations.images else (join_frames(source, n, n) for n in numbers):
+                if (other := seen.setdefault(frame, file)) != file:
+                    raise ValueError(
+                        f"{file}: has {frame}, as {other} has; a frame can have one annotation: of jobs that overlap "
+                        "export the task."
+                    )
             found[name] = item, annotations
     clips = formats.tagged_clips([item for item, _ in found.values()])
     has_masks = masks and any(any(item["outline"]) for item, _ in found.values())
@@ -128,8 +137,10 @@ def from_cvat(
             item = formats.write_masks(item, dataset_dir, f"{masks}/{name}", task.height, task.width)
         items.append(item)
     _check_then_write(output, {"labels": dict(enumerate(names, start=1)), section: items}, dataset_dir, section)
+    of_tags = Path(output).with_name(f"{Path(output).stem}_tags.json")
+    of_tags.unlink(missing_ok=True)  # an earlier run's
     if clips:
-        write_json(Path(output).with_name(f"{Path(output).stem}_tags.json"), {section: clips}, indent=1)
+        write_json(of_tags, {section: clips}, indent=1)
     boxes, outlines = (sum(len(frame) for item in items for frame in item[key]) for key in ("box", "outline"))
     print(f"{output}: {len(items)} videos, {boxes} boxes, {outlines} outlines, {len(clips)} clips with a tag")
 

@@ -114,13 +114,31 @@ def test_tasks_of_parts_of_a_video_come_home_together(dataset):
         from_cvat(files[0], str(other), dataset_dir=str(dataset), output=str(dataset / "new.json"))
 
 
+def test_jobs_that_overlap_are_refused(dataset):
+    parts = [{"image": f"frames/a#frames={part}", "box": [[]] * 2, "box_label": [[]] * 2} for part in ("0-1", "1-2")]
+    (dataset / "list.json").write_text(json.dumps({"training": parts}))
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    files = sorted(map(str, (dataset / "xml" / "frames").iterdir()))
+    with pytest.raises(ValueError, match=r"a_1-2.xml: has frames/a#frames=1-1, as .*a_0-1.xml has"):
+        from_cvat(*files, dataset_dir=str(dataset), output=str(dataset / "new.json"), image="frames/a")
+
+
+def test_tags_of_an_earlier_run_are_not_left_beside_a_datalist_without(dataset):
+    item = {"image": ["frames/a/0.png"], "tag": [[{"label": "normal"}]], "video": "a"}
+    for tags, is_there in ((item["tag"], True), ([[]], False)):
+        (dataset / "list.json").write_text(json.dumps({"training": [{**item, "tag": tags}]}))
+        to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+        from_cvat(str(dataset / "xml" / "a.xml"), dataset_dir=str(dataset), output=str(dataset / "new.json"))
+        assert (dataset / "new_tags.json").exists() == is_there
+
+
 def test_what_cannot_be_used_leaves_the_former_datalist_as_it_was(dataset):
     to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
     file, output = dataset / "xml" / "a.xml", dataset / "new.json"
     output.write_text("former")
     other = dataset / "other.xml"
     other.write_text(file.read_text().replace("<name>a<", "<name>other<"))  # the same images
-    for files, message in ((), "no file of CVAT"), ((file, other), r"new.json: training\[1\] lists the same image"):
+    for files, message in ((), "no file of CVAT"), ((file, other), "other.xml: has frames/a/0.png, as .*a.xml has"):
         with pytest.raises(ValueError, match=message):
             from_cvat(*map(str, files), dataset_dir=str(dataset), output=str(output))
     assert output.read_text() == "former"
