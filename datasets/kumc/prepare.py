@@ -46,6 +46,8 @@ def read_boxes(path: Path) -> FrameBoxes:
         tree = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"no XML: {error}") from error
+    if tree.tag != "annotation":  # of which all frames would be without polyps
+        raise ValueError(f"expected <annotation>, as Pascal VOC has it, found <{tree.tag}>")
     width, height = (int(tree.findtext(f"size/{side}") or 0) for side in ("width", "height"))
     boxes, labels = [], []
     for item in tree.iter("object"):

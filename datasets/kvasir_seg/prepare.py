@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from endofm_monai.data import picture_size
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout, clean_name, images_by_stem, split_by_name, split_stills
 from endofm_monai.utils import read_json
@@ -39,8 +40,14 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
     for name, (section, labels) in listed.items():
         try:
             found = [[each[side] for side in ("xmin", "ymin", "xmax", "ymax")] for each in boxes[name]["bbox"]]
+            stated = boxes[name]["width"], boxes[name]["height"]
         except (KeyError, TypeError) as error:
             raise ValueError(f"{root / 'kavsir_bboxes.json'}: holds no readable boxes of {name} ({error!r})") from error
+        if (size := picture_size(images[name])) != stated:
+            problems.append(
+                f"{images[name]}: has {size}, but its boxes are of {stated} pixels; take the file as published"
+            )
+            continue
         image, mask = images[name], masks.get(name, root / "masks" / images[name].name)
         boxed: dict[str, list[Any]] = {"box": [found], "box_label": [[1] * len(found)]}
         videos.append(SourceVideo(clean_name(name), [image], section, labels=labels, frame_labels=boxed, masks=[mask]))

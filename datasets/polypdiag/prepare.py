@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
 def read_list(path: Path) -> dict[str, int]:
     """Read a list with a line ``path,label`` a video."""
     listed: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if line.strip():
-            name, comma, label = line.strip().rpartition(",")
+    for number, cells in enumerate(csv.reader(read_text(path).splitlines()), 1):
+        if line := ",".join(cells).strip():
+            name, comma, label = line.rpartition(",")
             if not comma or label.strip() not in ("0", "1"):
                 raise ValueError(f"{path}:{number}: expected path,label with the label 0 or 1, found '{line}'")
             if listed.setdefault(name.strip(), int(label)) != int(label):

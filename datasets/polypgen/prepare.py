@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, clean_name, split_stills, subfolders
+from endofm_monai.preparation.sources import check_layout, clean_name, images_by_stem, split_stills, subfolders
 
 DATASET = SourceDataset(
     name="PolypGen",
@@ -38,15 +39,20 @@ def prepare(
     images = [image for folder in folders if folder.is_dir() for image in frame_images(folder)]
     stills = {f"{image.parent.name.removeprefix('images_')}/{image.stem}": image for image in images}  # C1/100H0050
     test = f"C{test_center}/"
+    there = {
+        (folder, stem.lower()): path
+        for folder in root.glob("**/masks_*")
+        for stem, path in images_by_stem(folder).items()
+    }
     listed, problems = split_stills(stills, splits, lambda name: "test" if name.startswith(test) else "training")
     videos = []
     for name, (section, labels) in listed.items():
         image, about = stills[name], {"center": int(name[1]), **labels}
-        mask = mask_of(image, f"masks_{name[:2]}")
+        mask = mask_of(image, f"masks_{name[:2]}", there)
         videos.append(SourceVideo(clean_name(name), [image], section, labels=about, masks=[mask], mask_label=1))
     for name in subfolders(root / "sequenceData" / "positive") if not splits else []:
         frames = frame_images(root / "sequenceData" / "positive" / name / f"images_{name}")
-        masks = [mask_of(frame, f"masks_{name}") for frame in frames]
+        masks = [mask_of(frame, f"masks_{name}", there) for frame in frames]
         videos.append(SourceVideo(clean_name(name), frames, masks=masks, mask_label=1, section="validation"))
     for name in subfolders(root / "sequenceData" / "negativeOnly") if negatives and not splits else []:
         frames = frame_images(root / "sequenceData" / "negativeOnly" / name)
@@ -55,9 +61,10 @@ def prepare(
     return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
 
 
-def mask_of(image: Path, folder: str) -> Path:
-    """Name the mask of an image: in the folder beside it, with ``_mask`` at the end of its name."""
-    return image.parents[1] / folder / f"{image.stem.removesuffix('_')}_mask.jpg"  # one image's name ends in _
+def mask_of(image: Path, folder: str, masks: Mapping[tuple[Path, str], Path]) -> Path:
+    """Name the mask of an image: in the folder beside it, with ``_mask`` at the end of its name, in any case."""
+    place, stem = image.parents[1] / folder, f"{image.stem.removesuffix('_')}_mask"  # one image's name ends in _
+    return masks.get((place, stem.lower()), place / f"{stem}.jpg")
 
 
 if __name__ == "__main__":

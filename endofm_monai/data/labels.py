@@ -60,7 +60,11 @@ def load_box_datalist(
             if len(boxes) != len(labels):
                 raise ValueError(f"{where}, frame {frame}: has {len(boxes)} boxes, but {len(labels)} labels.")
             for each, label in zip(boxes, labels, strict=True):
-                _check(each, label, num_classes, f"{where}, frame {frame}")
+                check_box(each, f"{where}, frame {frame}")
+                if label not in range(1, num_classes + 1):
+                    raise ValueError(
+                        f"{where}, frame {frame}: the label {label!r} is no class; expected 1 to {num_classes}."
+                    )
     if section == "training":
         present = {label for item in items for labels in item["box_label"] for label in labels}
         _refuse_missing([label for label in range(1, num_classes + 1) if label not in present], "box", datalist)
@@ -84,16 +88,15 @@ def _lists(values: Any, where: str) -> list[list[Any]]:
     return values
 
 
-def _check(box: Any, label: Any, num_classes: int, where: str) -> None:
+def check_box(box: Any, where: str) -> None:
+    """Refuse what is no box ``[x1, y1, x2, y2]`` in pixels."""
     is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
     if not is_box or not all(abs(side) < 1e9 for side in box):  # neither NaN nor beyond any frame
-        raise ValueError(f"{where}: a box needs four finite numbers [x1, y1, x2, y2], found {box}.")
+        raise ClipReadError(f"{where}: a box needs four finite numbers [x1, y1, x2, y2], found {box}.")
     if not (box[0] < box[2] and box[1] < box[3]):
-        raise ValueError(f"{where}: the box {box} is inverted or has no area; expected x1 < x2 and y1 < y2.")
+        raise ClipReadError(f"{where}: the box {box} is inverted or has no area; expected x1 < x2 and y1 < y2.")
     if all(0 <= side <= 1 for side in box) and box != [0, 0, 1, 1]:  # which is a pixel, cut off by the frame
-        raise ValueError(f"{where}: the box {box} is of shares of the frame; expected pixels.")
-    if label not in range(1, num_classes + 1):
-        raise ValueError(f"{where}: the label {label!r} is no class; expected 1 to {num_classes}.")
+        raise ClipReadError(f"{where}: the box {box} is of shares of the frame; expected pixels.")
 
 
 def check_boxes(box: Sequence[Sequence[Sequence[float]]], height: int, width: int, name: str) -> None:

@@ -75,6 +75,7 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         pixels = np.asarray(image if is_number else image.convert("RGB"))
         if black := _jpeg_black(opened):
             pixels = np.where(pixels <= black, 0, pixels)
+        full = {255} if hasattr(opened, "quantization") else {1, 255, 65535}  # JPEG does not keep 1 apart from 0
         alpha = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else np.full(1, 255)
     channels = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels[None]
     is_gray = all(np.array_equal(channels[0], channel) for channel in channels[1:])
@@ -87,14 +88,14 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     is_told_apart &= len(visible) == 1 or len(found) > 1  # else alpha alone shows something
     is_told_apart &= visible[0] > 0 or not codes[alpha == 0].any()  # else a color is there and not to be seen
     foreground = found[found != 0]
-    if is_told_apart and len(foreground) <= 1 and (not is_gray or set(foreground.tolist()) <= {1, 255, 65535}):
+    if is_told_apart and len(foreground) <= 1 and (not is_gray or set(foreground.tolist()) <= full):
         return codes != 0
     level = channels.max(0)
     between = (level > _NOISE) & (level < 255 - _NOISE)
     gray = (codes != codes.flat[level.argmin()]) & (level < 255 - _NOISE)
     inside = (codes[1:, 1:] == codes[:-1, 1:]) & (codes[1:, 1:] == codes[1:, :-1]) & gray[1:, 1:]
     is_class = 2 * inside.sum() > gray.sum()  # even areas of gray; noise and outlines differ from pixel to pixel
-    is_class |= set(found.tolist()) == {1, 255}  # of which each alone is foreground
+    is_class |= found.max() == 1 or set(found.tolist()) == {1, 255}  # of which each alone is foreground
     is_outline = between.mean() <= _MAX_GRAY_SHARE and (255 - _NOISE <= level.max() <= 255 or level.max() <= _NOISE)
     if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline and not is_class:
         return level > 127
@@ -102,6 +103,7 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     raise ClipReadError(
         f"{path}: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds "
         f"{', '.join(names)}{', ...' if len(found) > 8 else ''}"
+        + (", which JPEG does not keep apart" if full == {255} and found.max() == 1 else "")
         + (f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else "")
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, picture_size, read_mask
+from endofm_monai.data.labels import check_box, check_boxes
 from endofm_monai.preparation.encode import encode_clips
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
 from endofm_monai.utils import atomic_path, printable, read_json, sha256
@@ -208,6 +209,11 @@ def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
         if (size := picture_size(path)) != expected:
             wanted = "{}x{} (width x height)".format(*expected)
             raise ClipReadError(f"{path}: expected {wanted} as {video.files[0].name}, found {size[0]}x{size[1]}")
+    given = video.frame_labels.get("box", ())
+    for number, box in ((number, box) for number, boxes in enumerate(given) for box in boxes):
+        check_box(box, f"{video.name}, frame {number}")
+    if video.frames:
+        check_boxes(given, expected[1], expected[0], video.name)
     boxes = [mask_boxes(read_mask(path)) for path in video.masks]
     if video.mask_label is None or not video.frames:
         return {}

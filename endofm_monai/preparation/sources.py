@@ -185,6 +185,8 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
         if not row.get("name") or row.get("section") not in SECTIONS:
             expected = f"`name` and `section` of {', '.join(SECTIONS)}"
             raise ValueError(f"{path}: line {line}: expected {expected}, found {row}")
+    if taken := {"image", "mask", "box", "box_label", "video"}.intersection(*rows[:1]):
+        raise ValueError(f"{path}: has the column `{min(taken)}`, which the prepared set has itself; leave it out")
     if twice := [name for name, count in Counter(row["name"] for row in rows).items() if count > 1]:
         raise ValueError(f"{path}: has two lines of {twice[0]}")
     return {row.pop("name"): (row.pop("section"), row) for row in rows}
@@ -264,11 +266,13 @@ def read_boxed_video(
     :class:`SourceVideo`.
     """
     frames = frame_images(images)
+    found_in = sorted(annotations.glob("*"), key=lambda path: natural_key(path.name))
+    files = {path.stem: path for path in found_in if path.suffix.lower() == suffix}
     notes: list[str] = []
     boxes: list[list[list[float]]] = []
     labels: list[list[int]] = []
     for frame in frames:
-        path = annotations / f"{frame.stem}{suffix}"
+        path = files.pop(frame.stem, annotations / f"{frame.stem}{suffix}")
         try:
             found = read(path)
             for box in found.boxes:
@@ -288,10 +292,7 @@ def read_boxed_video(
                 labels[-1].append(label)
             else:
                 notes.append(f"{path}: the box {box} is left out, as nothing of it is in the frame")
-    stems = {frame.stem for frame in frames}
-    for path in sorted(annotations.glob(f"*{suffix}"), key=lambda path: natural_key(path.name)):
-        if path.stem not in stems:
-            notes.append(f"{path}: belongs to no image in {images}")
+    notes += [f"{path}: belongs to no image in {images}" for path in files.values()]
     return SourceVideo(
         clean_name(name), frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields
     )

@@ -174,9 +174,13 @@ def read_text(path: str | os.PathLike) -> str:
 def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, str]]:
     """Read the rows of a table whose first line names the columns; see :func:`read_text`."""
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise ValueError(f"{path}: is no readable table ({error}).") from error
+    for line, row in enumerate(rows, start=2):
+        if any(row.pop(None, ())) or None in row.values():
+            raise ValueError(f"{path}: line {line}: has other cells than the first line names, found {row}.")
+    return rows
 
 
 def read_json(path: str | os.PathLike, kind: type[T]) -> T:

@@ -115,6 +115,13 @@ def test_what_could_be_read_in_two_ways_is_refused(tmp_path, make, found):
         read_mask(tmp_path / "mask.png")
 
 
+@pytest.mark.parametrize("quality", [95, 100])
+def test_a_jpeg_of_0_and_1_is_refused(tmp_path, quality):
+    Image.fromarray(square(1)).save(tmp_path / "mask.jpg", quality=quality)
+    with pytest.raises(ClipReadError, match=r"mask\.jpg: a mask must hold .* but holds 0, 1, which JPEG does not keep"):
+        read_mask(tmp_path / "mask.jpg")
+
+
 def test_a_dark_mask_is_not_taken_for_noise(tmp_path):
     mask = np.random.RandomState(0).randint(0, 9, (40, 60)).astype(np.uint8)
     Image.fromarray(mask).save(tmp_path / "noise.png")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from dataset_files import items_of, read, script, write_clip, write_image, write_mask
 
@@ -76,7 +78,7 @@ def test_dots_in_the_names_of_folders_tell_them_apart(tmp_path):
 
 def test_a_video_with_two_labels_is_named(tmp_path):
     path = tmp_path / "train.txt"
-    path.write_text("a.mp4,1\nb.mp4,0\na.mp4,1\n")
+    path.write_text('"a.mp4",1\n\nb.mp4,0\na.mp4,1\n')  # quotes of Excel
     assert script("polypdiag/prepare.py").read_list(path) == {"a.mp4": 1, "b.mp4": 0}
     path.write_text("a.mp4,1\nb.mp4,0\na.mp4,0\n")
     with pytest.raises(ValueError, match=r"train\.txt:3: lists a\.mp4 with two labels"):
@@ -103,6 +105,43 @@ def test_boxes_of_kvasir_seg_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "kavsir_bboxes.json").write_text('{"cju1": {"height": 48, "width": 64}}')
     with pytest.raises(ValueError, match=r"kavsir_bboxes\.json: holds no readable boxes of cju1"):
         script("kvasir_seg/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+
+
+@pytest.mark.parametrize("box", [[30, 24, 9, 7], [0.1, 0.1, 0.5, 0.5], [70, 8, 90, 20], ["9", "7", "30", "24"]])
+def test_boxes_that_no_training_takes_are_told_when_they_are_prepared(tmp_path, box):
+    about = {}
+    for name, found in (("cju1", [9, 7, 30, 24]), ("cju2", box)):
+        write_image(tmp_path / f"images/{name}.jpg")
+        write_mask(tmp_path / f"masks/{name}.jpg")
+        sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), found, strict=True))
+        about[name] = {"height": 48, "width": 64, "bbox": [sides]}
+    (tmp_path / "kavsir_bboxes.json").write_text(json.dumps(about))
+    script("kvasir_seg/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+    (problem,) = read(tmp_path / "out", "manifest.json")["problems"]
+    assert problem.startswith("cju2")
+    assert [item["box"] for items in items_of(tmp_path / "out").values() for item in items] == [[[[9, 7, 30, 24]]]]
+
+
+def test_boxes_of_kvasir_seg_are_not_taken_for_resized_images(tmp_path):
+    write_image(tmp_path / "images/cju1.jpg")
+    write_mask(tmp_path / "masks/cju1.jpg")
+    (tmp_path / "kavsir_bboxes.json").write_text('{"cju1": {"height": 96, "width": 128, "bbox": []}}')
+    with pytest.raises(ValueError, match=r"cju1\.jpg: has \(64, 48\), but its boxes are of \(128, 96\) pixels"):
+        script("kvasir_seg/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+
+
+@pytest.mark.parametrize("suffix", ["_mask.JPG", "_Mask.png"])
+def test_masks_of_polypgen_are_found_in_any_case(tmp_path, suffix):
+    write_image(tmp_path / "data_C1/images_C1/a.JPG")
+    write_mask(tmp_path / f"data_C1/masks_C1/a{suffix}")
+    script("polypgen/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+    assert items_of(tmp_path / "out")["training"][0]["box"] == [[[10, 8, 30, 24]]]
+
+
+def test_xml_of_another_kind_does_not_make_frames_without_polyps(tmp_path):
+    (tmp_path / "1.xml").write_text("<annotations><image><box label='AD'/></image></annotations>")
+    with pytest.raises(ValueError, match="expected <annotation>, as Pascal VOC has it, found <annotations>"):
+        script("kumc/prepare.py").read_boxes(tmp_path / "1.xml")
 
 
 def test_copies_are_made_of_frame_images_alone(tmp_path):

@@ -313,7 +313,7 @@ def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(tmp_path
     (items,) = items_of(tmp_path / "boxes").values()
     assert [item["box"] for item in items] == [[[]], [[[12, 4, 30, 20]]], [[]]]
     assert [item["box_label"] for item in items] == [[[]], [[3]], [[]]]  # from 1 on
-    table.write_text(f"{header}\n{name};12;4;30;4\n")
+    table.write_text(f"{header}\n{name};12;4;30;4;;;;\n")
     with pytest.raises(ValueError, match=r"metadata\.csv:2: holds no readable box"):
         prepare(str(tmp_path / "source"), str(tmp_path / "bad"), part="images", workers=1)
     (images / "Blood - fresh").rename(images / "bubbles")

@@ -50,6 +50,15 @@ def test_impossible_boxes_do_not_make_a_frame_a_negative(video, box):
         video([[5, 5, 40, 40], box])
 
 
+def test_annotations_may_have_a_suffix_in_capitals(video, tmp_path):
+    video([])
+    for name in ("1", "2"):
+        (tmp_path / f"{name}.TXT").write_text("")
+    read = read_boxed_video("v", tmp_path, tmp_path, ".txt", lambda path: FrameBoxes([[1, 2, 3, 4]], [1]))
+    assert read.frame_labels["box"] == [[[1, 2, 3, 4]]]
+    assert read.notes == [f"{tmp_path}/2.TXT: belongs to no image in {tmp_path}"]
+
+
 def test_a_broken_image_is_named(video, tmp_path):
     video([])
     (tmp_path / "1.jpg").write_bytes(b"nothing")
@@ -61,6 +70,12 @@ def test_a_broken_image_is_named(video, tmp_path):
 def test_a_name_in_two_lines_of_a_split(tmp_path):
     (tmp_path / "splits.csv").write_text("name,section\na,training\nb,test\na,test\n")
     with pytest.raises(ValueError, match=r"splits\.csv: has two lines of a$"):
+        read_splits(tmp_path / "splits.csv")
+
+
+def test_a_split_does_not_say_what_the_set_says_itself(tmp_path):
+    (tmp_path / "splits.csv").write_text("name,section,image\na,training,other.png\n")
+    with pytest.raises(ValueError, match=r"splits\.csv: has the column `image`, which the prepared set has itself"):
         read_splits(tmp_path / "splits.csv")
 
 

@@ -94,6 +94,18 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
         read_csv(tmp_path / "a.csv")
 
 
+def test_a_row_has_the_cells_that_the_first_line_names(tmp_path):
+    (tmp_path / "a.csv").write_text("name,section\na,test,\n\nb,training\n")  # Excel ends lines with empty ones
+    assert read_csv(tmp_path / "a.csv") == [
+        {"name": "a", "section": "test"},
+        {"name": "b", "section": "training"},
+    ]
+    for row in ("b, c,training", "b"):
+        (tmp_path / "a.csv").write_text(f"name,section\na,test\n{row}\n")
+        with pytest.raises(ValueError, match=r"a\.csv: line 3: has other cells than the first line names"):
+            read_csv(tmp_path / "a.csv")
+
+
 def test_an_archive_is_weighed_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a", bytes(1 << 22))
