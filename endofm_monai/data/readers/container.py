@@ -65,6 +65,12 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     return max(streams, key=rank, default=None)
 
 
+def is_tile(container: InputContainer, stream: VideoStream) -> bool:
+    """Say whether the ``stream`` that was chosen is but a tile, or the thumbnail, of a HEIF picture in tiles."""
+    in_tiles = any(each.disposition & Disposition.dependent for each in container.streams.video)
+    return in_tiles and stream.frames == 1 and not stream.disposition & Disposition.default
+
+
 def stated_end(path: str, file: BinaryIO | None = None) -> int:
     """Give where the outermost element of an AVI or Matroska file ends, as it says itself; 0 where it does not.
 

@@ -17,6 +17,7 @@ from endofm_monai.data.readers.container import (
     RecentCache,
     file_key,
     film_times,
+    is_tile,
     mean_step,
     open_container,
     stated_end,
@@ -88,9 +89,11 @@ class VideoReader(ClipReader):
             self._key = None if self._file else (*file_key(self.path), self._fps)
             self._container = open_container(self.path, self._file)
         stream = video_stream(self._container)
-        if stream is None or stream.codec_context is None:
+        if stream is None or stream.codec_context is None or is_tile(self._container, stream):
             self._container.close()
             reason = "holds no video stream" if stream is None else "the codec of its video stream is not supported"
+            if stream is not None and stream.codec_context:
+                reason = "is a picture in tiles, as phones write HEIC; store it as JPEG or PNG"
             raise ClipReadError(f"{self.path}: {reason}")
         self._stream = stream
         self._stream.codec_context.thread_count = self._threads

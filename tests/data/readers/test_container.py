@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from numbered_videos import frames_of, number_of, write_video
-from PIL import Image
+from PIL import Image, features
 
 from endofm_monai.data import ClipReadError, VideoReader, open_clip
 from endofm_monai.data.readers.container import open_container, stated_end
@@ -130,6 +130,43 @@ def test_of_several_videos_the_default_or_else_the_larger_one_is_read(
             container.mux(stream.encode(av.VideoFrame(*size, "yuv420p")) + stream.encode())
     with VideoReader(path) as reader:
         assert (reader.probe().width, reader.probe().height) == sizes[expected]
+
+
+def box(kind: bytes, *content: bytes, flags: bytes = b"") -> bytes:
+    data = flags + b"".join(content)
+    return struct.pack(">I", 8 + len(data)) + kind + data
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+@pytest.mark.parametrize("thumbnail", [False, True])
+def test_a_tile_of_a_picture_is_not_the_picture(tmp_path: Path, thumbnail: bool) -> None:
+    """Of two tiles of 64 x 48, side by side, in the way of HEIC, perhaps with a thumbnail."""
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "tile.avif")
+    data, zero, count = (tmp_path / "tile.avif").read_bytes(), bytes(4), 3 + thumbnail
+    place = data.index(b"av1C") - 4
+    codec, tile = data[place : place + int.from_bytes(data[place : place + 4], "big")], data[data.index(b"mdat") + 4 :]
+    kinds = [b"grid", *[b"av01"] * (count - 1)]
+    items = [box(b"infe", struct.pack(">HH", n, 0), k, b"\0", flags=b"\2\0\0\0") for n, k in enumerate(kinds, 1)]
+    links = [box(b"dimg", struct.pack(">4H", 1, 2, 2, 3)), box(b"thmb", struct.pack(">3H", 4, 1, 1))][: 1 + thumbnail]
+    sizes = [box(b"ispe", struct.pack(">II", *size), flags=zero) for size in ((128, 48), (64, 48))]
+    uses = b"".join(struct.pack(">H", n) + (b"\1\1" if n == 1 else b"\2\2\x83") for n in range(1, count + 1))
+    places = [struct.pack(">4HII", 1, 1, 0, 1, 0, 8)]
+    places += [struct.pack(">4HII", n, 0, 0, 1, 32, len(tile)) for n in range(2, count + 1)]
+    meta = [
+        box(b"hdlr", zero, b"pict", bytes(13), flags=zero),
+        box(b"pitm", b"\0\1", flags=zero),
+        box(b"iloc", b"\x44\0", struct.pack(">H", count), *places, flags=b"\1\0\0\0"),
+        box(b"iinf", struct.pack(">H", count), *items, flags=zero),
+        box(b"iref", *links, flags=zero),
+        box(b"iprp", box(b"ipco", *sizes, codec), box(b"ipma", struct.pack(">I", count), uses, flags=zero)),
+        box(b"idat", struct.pack(">4BHH", 0, 0, 0, 1, 128, 48)),
+    ]
+    path = tmp_path / "tiles.heic"
+    path.write_bytes(box(b"ftyp", b"avif", zero, b"avifmif1") + box(b"mdat", tile) + box(b"meta", *meta, flags=zero))
+    with Image.open(path) as picture:
+        assert picture.size == (128, 48)
+    with pytest.raises(ClipReadError, match=r"tiles\.heic: is a picture in tiles"):
+        open_clip(path)
 
 
 def patch(path: Path, name: bytes, offset: int, value: bytes) -> None:
