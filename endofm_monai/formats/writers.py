@@ -18,9 +18,11 @@ from fractions import Fraction
 from itertools import chain, count, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 from nibabel import Nifti1Header, Nifti2Header
 from PIL import Image
 
@@ -134,7 +136,7 @@ def _overlay(output: VideoOutput) -> Iterator[WriteFrame]:
         likely = output.likely(answer)
         return draw_boxes(frame, likely["box"], likely["label"], likely["label_scores"], output.class_names)
 
-    with open_video(output.folder / "overlay.mp4", output.info.fps) as write:
+    with open_video(output.folder / "overlay.mp4", output.info.fps, output.info.pixel_aspect) as write:
         yield lambda frame, answer: write(draw(frame, answer))
 
 
@@ -198,13 +200,16 @@ def video_rate(fps: float) -> Fraction:
 
 
 @contextmanager
-def open_video(path: str | os.PathLike, fps: float, **options: object) -> Iterator[Callable[[np.ndarray], None]]:
+def open_video(
+    path: str | os.PathLike, fps: float, pixel_aspect: float = 1.0, **options: Any
+) -> Iterator[Callable[[np.ndarray], None]]:
     """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
 
     H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
-    than can be encoded, are scaled down. ``options`` are those of the encoder x264, as ``crf`` (quality, 0 is lossless;
-    a step of 6 about halves the size of the file), 18 by default. The function that is given writes a uint8 RGB frame
-    ``(H, W, 3)``; all must have the size of the first one.
+    than can be encoded, are scaled down. Pixels are ``pixel_aspect`` times as wide as high. The colors' matrix is
+    stated, as players take that of HD videos for another. ``options`` are those of the encoder x264, as ``crf``
+    (quality, 0 is lossless; a step of 6 about halves the size of the file), 18 by default. The function that is given
+    writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
     """
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")
@@ -212,6 +217,8 @@ def open_video(path: str | os.PathLike, fps: float, **options: object) -> Iterat
         settings = {name: str(value) for name, value in {"crf": 18, "preset": "veryfast", **options}.items()}
         stream = container.add_stream("libx264", video_rate(fps), options=settings)
         stream.pix_fmt = "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.SMPTE170M, ColorRange.MPEG
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1001)
         shapes: list[tuple[int, ...]] = []
 
         def write(frame: np.ndarray) -> None:
@@ -236,7 +243,7 @@ def open_video(path: str | os.PathLike, fps: float, **options: object) -> Iterat
         container.mux(stream.encode())
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, **options: object) -> None:
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, **options: Any) -> None:
     """Write all ``frames`` to a video; see :func:`open_video`."""
     with open_video(path, fps, **options) as write:
         for frame in frames:

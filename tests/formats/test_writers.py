@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import ColorRange, Colorspace
 from monai.data import NibabelWriter
 from PIL import Image
 
@@ -227,6 +228,21 @@ def test_video_reads_back(tmp_path, height, width, fps):
         assert info.fps == pytest.approx(fps, rel=1e-3)
         read = reader.read(range(9)).permute(1, 2, 3, 0).numpy()
     assert np.abs(read[:, :height, :width].astype(int) - frames).max() <= 3
+
+
+def test_players_are_told_the_colors_and_the_shape_of_pixels(tmp_path):
+    """Without being told, players show HD videos by another matrix: this red as 212, 54, 36."""
+    colors = np.full((2, 576, 720, 3), (200, 40, 40), np.uint8)
+    info = ClipInfo(2, 25.0, 576, 720, 0.08, pixel_aspect=64 / 45)
+    with MASK_WRITERS["overlay"](VideoOutput(tmp_path, "pal", ["0", "1"], info)) as write:
+        for frame in colors:
+            write(frame, {"mask": torch.zeros(1, 576, 720, dtype=torch.uint8)})
+    with av.open(str(tmp_path / "overlay.mp4")) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.colorspace, codec.color_range) == (Colorspace.SMPTE170M, ColorRange.MPEG)
+    with open_clip(tmp_path / "overlay.mp4") as reader:
+        assert reader.probe().pixel_aspect == pytest.approx(64 / 45)
+        assert (reader.read([1])[:, 0].float().mean((1, 2)) - torch.tensor([200, 40, 40])).abs().max() <= 3
 
 
 @pytest.mark.parametrize("shape", [(20, 16390), (16400, 50)])

@@ -12,7 +12,6 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from fractions import Fraction
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from PIL import Image
 import endofm_monai
 from endofm_monai.apps.endofm.findings import MAX_GAP, MIN_SHARE, Finding, VideoFindings, read_findings
 from endofm_monai.data import open_clip
+from endofm_monai.formats.writers import video_rate
 from endofm_monai.utils import printable, read_json
 from endofm_monai.visualize.page import Section, table, write_page
 
@@ -127,8 +127,10 @@ def _pictures(video: Path, frames: Iterable[int], width: int) -> dict[int, str]:
     """Frames of a video by their number, as the sources of images of at most a width."""
     found = {}
     with open_clip(video) as reader:
+        info = reader.probe()
+        shown = round(info.width * info.pixel_aspect), info.height
         for number, pixels in reader.stream(sorted(set(frames))):
-            image, file = Image.fromarray(pixels), io.BytesIO()
+            image, file = Image.fromarray(pixels).resize(shown), io.BytesIO()
             image.thumbnail((width, 4 * width))
             image.save(file, "JPEG", quality=85)
             found[number] = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -175,7 +177,7 @@ def _stage(page: Path, video: VideoFindings) -> str:
         '<button data-step="-1">&lsaquo; frame</button><button data-step="1">frame &rsaquo;</button><output></output>'
     )
     bar = f'<div class="bar">{tabs}{steps}</div>\n' if players else ""
-    fps = float(Fraction(video.fps).limit_denominator(1001))  # as `formats.open_video` has it
+    fps = float(video_rate(video.fps))
     head = f'<div class="stage" data-frames="{video.frames}" data-fps="{fps!r}">\n'
     return f"{head}{players}{bar}{note}{_timeline(video)}</div>"
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -13,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blob_bundles import box, truth
+from PIL import Image
 
 from endofm_monai.apps.endofm.__main__ import predict
 from endofm_monai.apps.endofm.findings import VideoFindings, find_polyps, read_findings
-from endofm_monai.apps.endofm.report import MAX_MARKS, _class_marks, _polyp_marks, _row, write_report
+from endofm_monai.apps.endofm.report import MAX_MARKS, _class_marks, _pictures, _polyp_marks, _row, _stage, write_report
 from endofm_monai.data import list_videos, open_clip
 from endofm_monai.formats import write_video
 from endofm_monai.utils import write_json
@@ -128,6 +131,15 @@ def test_very_many_windows_are_means_of_neighbors(results, blob):
     marks = _class_marks(video, windows)
     assert marks.count("<button") == MAX_MARKS
     assert marks.count("normal 0.20, abnormal 0.80") == MAX_MARKS
+
+
+def test_a_page_is_of_the_rate_that_the_overlay_states(tmp_path):
+    frames, path = np.zeros((2, 16, 32, 3), np.uint8), tmp_path / "overlay.mp4"
+    write_video(path, frames, 1 / 3600, pixel_aspect=1.5)
+    video = VideoFindings("v", {}, 32, 16, 1 / 3600, np.array([0, 3600.0]), overlays={"segmentation": path})
+    assert f'data-fps="{1 / 3600!r}"' in _stage(tmp_path / "report.html", video)
+    source = _pictures(path, [1], 224)[1].partition(",")[2]
+    assert Image.open(io.BytesIO(base64.b64decode(source))).size == (48, 16)  # pixels are half as wide again as high
 
 
 def test_windows_stand_where_their_frames_are_however_far_these_are_apart():
