@@ -16,6 +16,7 @@ from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
 from endofm_monai.data import result_path
+from endofm_monai.data.readers.base import natural_key
 from endofm_monai.engines import VideoEvaluator
 from endofm_monai.handlers.rows import Report, Rows
 from endofm_monai.handlers.savers import ResultSaver
@@ -262,11 +263,12 @@ class ProbabilitySaver(ResultSaver):
     def _write_table(self) -> None:
         columns = ["windows_used", "frames", "fps", "reading_seconds", "network_seconds"]
         rows = []
-        for path in sorted(self.results_dir.rglob("*.json")):
-            result = read_json(path, dict)
+        names = (str(path.relative_to(self.results_dir))[: -len(".json")] for path in self.results_dir.rglob("*.json"))
+        for name in sorted(names, key=natural_key):
+            result = read_json(result_path(self.results_dir, name), dict)
             probabilities, prediction = result["probabilities"] or {}, result["prediction"]
             text = " ".join(prediction) if isinstance(prediction, list) else prediction
             values = [*map(probabilities.get, self.class_names), *(result[column] for column in columns)]
-            rows.append([result["video"], result["status"], text, *values])
-        header = ["video", "status", "prediction", *self.class_names, *columns]
+            rows.append([result["video"], name, result["status"], text, *values])
+        header = ["video", "name", "status", "prediction", *self.class_names, *columns]
         write_csv(self.output_dir / "predictions.csv", header, rows)

@@ -18,7 +18,7 @@ from sklearn.metrics import f1_score
 from torch import nn
 from video_answers import evaluate_videos, write_frames
 
-from endofm_monai.data import collate_clips
+from endofm_monai.data import collate_clips, name_clips
 from endofm_monai.engines import ClipEvaluator
 from endofm_monai.formats import write_video
 from endofm_monai.handlers import ClassificationReport, ProbabilitySaver
@@ -233,6 +233,15 @@ def test_a_video_has_a_result_a_picture_and_a_row(videos, network, tmp_path):
         rows = {row["video"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"sub/long.mp4", "torn.mp4", "no.mp4"}
     assert float(rows["sub/long.mp4"]["abnormal"]) == long["probabilities"]["abnormal"]
+
+
+def test_parts_of_a_video_have_rows_of_their_own_in_their_order(videos, network, tmp_path):
+    parts = [f"{videos[0]['image']}#frames={part}" for part in ("0-7", "8-15", "16-19")]
+    items = name_clips([{"image": part, "video": "long", "label": 0, "group": "long"} for part in parts], tmp_path)
+    evaluate_videos(items, WindowPredictor(network), ProbabilitySaver(tmp_path, class_names=NAMES), network=network)
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = [(row["video"], row["name"], row["frames"]) for row in csv.DictReader(file)]
+    assert rows == [("long", "long_0-7", "8"), ("long", "long_8-15", "8"), ("long", "long_16-19", "4")]
 
 
 def test_windows_have_the_times_at_which_their_frames_are_shown(network, tmp_path):
