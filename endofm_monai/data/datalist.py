@@ -83,7 +83,20 @@ def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
         raise ValueError(f"{datalist}: needs the list `{section}`, found {found}; `section` names another.")
     if not content[section]:
         raise ValueError(f"{datalist}: the list `{section}` is empty.")
+    training = content.get("training") if section != "training" else None
+    known = set().union(*map(_marks, training if isinstance(training, list) else []))
+    if shared := sum(not known.isdisjoint(_marks(each)) for each in content[section]):
+        logger.warning(
+            f"{datalist}: {shared} of {len(content[section])} items of `{section}` are in `training` too, or of a "
+            "`group` of it: scores on them do not tell how good new videos will be."
+        )
     return content[section]
+
+
+def _marks(listed: Any) -> set[str]:
+    """What an item and one of the training must not both have."""
+    item = listed if isinstance(listed, dict) else {"image": listed}
+    return {f"{key} {item[key]}" for key in ("image", "group") if item.get(key) not in (None, "")}
 
 
 def _check_video(video: Any, where: str) -> None:

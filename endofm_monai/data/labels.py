@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
+from endofm_monai.data.masks import mask_files, read_mask
 from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, clip_images, is_hidden
 from endofm_monai.data.readers.opener import list_files
 from endofm_monai.utils import as_class_names
@@ -19,14 +21,19 @@ __all__ = [
 ]  # fmt: skip
 
 
+logger = logging.getLogger(__name__)
+
+
 def load_mask_datalist(
-    dataset_dir: str | os.PathLike, datalist: str | os.PathLike, section: str = "training"
+    dataset_dir: str | os.PathLike, datalist: str | os.PathLike, section: str = "training", num_classes: int = 2
 ) -> list[dict[str, Any]]:
     """List videos with masks as :func:`load_datalist`, and check before any training that each frame has one.
 
     An item has ``mask``: a file, a list of one a frame, or their folder. Of a video file, whose frames are counted when
-    it is read, only the kind of ``mask`` is checked.
+    it is read, only the kind of ``mask`` is checked. Masks are read until one shows something.
     """
+    if num_classes > 2:
+        raise ValueError(f"`num_classes` is {num_classes}, but masks have 2 classes, background and foreground.")
     items = load_datalist(dataset_dir, datalist, section, label_key="mask", required=("mask",))
     for index, item in enumerate(items):
         where, masks = f"{datalist}: {section}[{index}] ({item['name']})", item["mask"]
@@ -37,7 +44,26 @@ def load_mask_datalist(
         frames, files = clip_images(item["image"]), clip_images(masks)
         if len(frames) != len(files) and len(frames) > 1:  # a single file may hold several frames
             raise ValueError(f"{where}: has {len(frames)} frames, but {len(files)} masks; every frame needs one.")
+    if not _show_something(items):
+        message = f"{datalist}: no mask of `{section}` shows anything but background."
+        if section == "training":
+            raise ValueError(message)
+        logger.warning(message)
     return items
+
+
+def _show_something(items: Sequence[dict[str, Any]]) -> bool:
+    """Say whether a mask of any item has foreground; where none can be read, the first one's error is raised."""
+    errors = []
+    for item in items:
+        try:
+            if any(read_mask(mask, clean=True).any() for mask in mask_files(item["mask"], item["image"])):
+                return True
+        except ClipReadError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return False
 
 
 def load_box_datalist(
@@ -154,6 +180,11 @@ def load_labeled_clips(
     if section == "training":
         counts = zip(class_names, _count(items, len(class_names)), strict=True)
         _refuse_missing([name for name, count in counts if count == 0], "item", datalist or dataset_dir)
+    if len(class_names) == 1 and not multi_label:
+        raise ValueError(
+            f"`class_names` is {class_names}: with one class there is nothing to tell apart; name two, or set "
+            "`multi_label` and label items [0] or [1]."
+        )
     return items
 
 

@@ -88,8 +88,9 @@ class ClassificationReport(Report):
 
     def _compared(self, scores: dict[str, float]) -> float:
         score = self.score or ("f1" if "f1" in scores else "macro_f1")
-        if score not in scores:
-            raise ValueError(f"There is no score {score!r} for these classes; there are {', '.join(scores)}.")
+        names = [name for name in scores if name != "calibration_error"]  # of which the smallest would be the best
+        if score not in names:
+            raise ValueError(f"There is no score {score!r} for these classes; there are {', '.join(names)}.")
         return scores[score]
 
     def _collect(self, engine: Engine) -> None:

@@ -39,7 +39,7 @@ FROM_0 = (
     *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap", "min_area"),
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
-ABOVE_0 = {"std", "class_weights", "part_minutes"}
+ABOVE_0 = {"std", "class_weights", "part_minutes", "learning_rate", "base_learning_rate"}
 TO_1 = {  # numbers that are shares, probabilities and the like
     *("label_smoothing", "teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
     *("picture_threshold", "color_jitter_prob", "turn_prob", "iou"),

@@ -194,6 +194,7 @@ def test_head_of_another_size_is_named_and_can_be_new(trained, dataset_dir, tmp_
         ({"head": "cubic"}, '`head` must be "linear" or "attentive"'),
         ({"class_weights": [1, 2, 3]}, "`class_weights`"),
         ({"selection_score": "f3"}, "no score 'f3'"),
+        ({"selection_score": "calibration_error"}, "no score 'calibration_error'"),  # the smallest would be the best
         ({"backbone_weights": "no/such/weights.pt"}, "no/such/weights.pt"),
     ],
 )

@@ -145,7 +145,9 @@ def test_constant_frames_without_a_polyp_keep_all_numbers_finite(overlays, tmp_p
         for key, value in (("image", np.full((40, 48, 3), 128)), ("mask", np.zeros((40, 48)))):
             item[key].append(f"{key}_{frame}.png")
             Image.fromarray(value.astype(np.uint8)).save(tmp_path / item[key][-1])
-    (tmp_path / "datalist.json").write_text(json.dumps({"training": [item], "validation": [item]}))
+    Image.new("L", (48, 40), 255).save(tmp_path / "mask.png")
+    shown = {"image": ["image_0.png"], "mask": ["mask.png"]}
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": [item, shown], "validation": [item]}))
     made = BUNDLE.train(tmp_path, tmp_path, *overlays, epochs=1)
     assert math.isfinite(float(made.parser.get_parsed_content("train::trainer").state.output["loss"]))
     assert all(value.isfinite().all() for value in made.parser.get_parsed_content("network").state_dict().values())

@@ -53,6 +53,23 @@ def test_a_list_that_is_not_used_is_told_of(dataset: Path, caplog: pytest.LogCap
     assert f"masks too; to take those of the dataset alone, set `datalist` to {dataset.resolve()}" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("item", "shared"),
+    [
+        ({"image": "a/1.mp4"}, True),
+        ("a/1.mp4", True),
+        ({"image": "b.mp4", "group": 7}, True),
+        ({"image": "b.mp4", "group": ""}, False),
+        ({"image": "b.mp4", "group": 8}, False),
+    ],
+)
+def test_what_training_has_too_is_told_of(dataset: Path, tmp_path: Path, caplog: Any, item: Any, shared: bool) -> None:
+    training = [{"image": "a/1.mp4", "group": "7"}, {"image": "frames", "group": ""}]
+    write_json(tmp_path / "list.json", {"training": training, "validation": [item, "a/2.mp4"]})
+    load_datalist(dataset, tmp_path / "list.json", "validation")
+    assert ("list.json: 1 of 2 items of `validation` are in `training` too" in caplog.text) == shared
+
+
 def test_items_keep_what_they_hold_and_their_paths_become_absolute(dataset: Path, write: Any) -> None:
     items = [
         {"image": "a/1.mp4", "label": 1, "box": [[0, 0, 3, 4]]},

@@ -74,6 +74,32 @@ def test_class_without_a_box_in_training(tmp_path, labels, missing):
         load_box_datalist(tmp_path, tmp_path / "list.json", num_classes=2)
 
 
+def write_masks(folder, *values):
+    """Frames with masks of one gray value each."""
+    for name in ("f", "m"):
+        (folder / name).mkdir()
+        for frame, value in enumerate(values):
+            Image.new("L", (4, 4), value).save(folder / name / f"{frame}.png")
+
+
+def test_masks_that_show_nothing_train_nothing(tmp_path, caplog):
+    write_masks(tmp_path, 0, 0, 1, 2)
+    parts = [{"image": [f"f/{n}.png" for n in part], "mask": [f"m/{n}.png" for n in part]} for part in ((0, 1), (3,))]
+    shown = {"image": ["f/2.png"], "mask": ["m/2.png"]}
+    lists = {"training": parts[:1], "validation": parts[:1], "test": parts, "other": [*parts, shown]}
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(lists))
+    with pytest.raises(ValueError, match="list.json: no mask of `training` shows anything but background"):
+        load_mask_datalist(tmp_path, path)
+    assert len(load_mask_datalist(tmp_path, path, "validation")) == 1
+    assert "no mask of `validation` shows anything but background" in caplog.text
+    with pytest.raises(ValueError, match=r"m/3\.png: a mask must hold .* but holds 2"):  # and no other can be judged
+        load_mask_datalist(tmp_path, path, "test")
+    assert len(load_mask_datalist(tmp_path, path, "other")) == 3  # a broken one is counted when it is read
+    with pytest.raises(ValueError, match="`num_classes` is 3, but masks have 2 classes"):
+        load_mask_datalist(tmp_path, path, num_classes=3)
+
+
 @pytest.mark.parametrize(
     ("image", "mask", "message"),
     [
@@ -91,9 +117,8 @@ def test_class_without_a_box_in_training(tmp_path, labels, missing):
     ],
 )
 def test_every_frame_needs_a_mask(tmp_path, image, mask, message):
-    for name in ("f/0.png", "f/1.png", "m/0.png", "m/1.png", "v.mp4"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    write_masks(tmp_path, 255, 255)
+    (tmp_path / "v.mp4").touch()
     (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": image, "mask": mask}]}))
     if message is None:
         assert len(load_mask_datalist(tmp_path, tmp_path / "list.json")) == 1
@@ -213,6 +238,12 @@ def test_class_that_training_lacks(tmp_path):
     with pytest.raises(ValueError, match="no item of `training` is of the class abnormal"):
         load_labeled_clips(tmp_path, NAMES, datalist)
     assert len(load_labeled_clips(tmp_path, NAMES, datalist, "test")) == 1
+
+
+def test_one_class_is_told_apart_from_nothing(tmp_path):
+    datalist = write_classes(tmp_path, training=[{"image": "1.mp4", "label": "polyp"}])
+    with pytest.raises(ValueError, match="with one class there is nothing to tell apart"):
+        load_labeled_clips(tmp_path, ["polyp"], datalist)
 
 
 def test_class_weights():
