@@ -12,11 +12,18 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, join_frames, split_frames
+from endofm_monai.data.readers.base import (
+    CLIP_SUFFIXES,
+    IMAGE_SUFFIXES,
+    ClipReadError,
+    clip_images,
+    join_frames,
+    split_frames,
+)
 from endofm_monai.data.readers.opener import find_clips, list_files, open_clip
 from endofm_monai.utils import read_json
 
-__all__ = ["adopt_items", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
+__all__ = ["adopt_items", "clip_state", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
 
 logger = logging.getLogger(__name__)
 _MAX_NAME = 200  # bytes; files have up to 255, and suffixes are added
@@ -214,7 +221,8 @@ def list_videos(
     ``dataset_dir`` may also be a single file, as :func:`endofm_monai.data.open_clip` opens it. Without a datalist all
     videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos longer than
     ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is stopped has done
-    those before. Done is a video of which a result in ``results_dir`` says that it could be read.
+    those before. Done is a video of which a result in ``results_dir`` says that it could be read; that of another file
+    is refused.
     """
     root: str | os.PathLike = dataset_dir
     folder, name = os.path.split(os.fspath(dataset_dir))
@@ -234,7 +242,7 @@ def list_videos(
         videos = name_clips([part for item in videos for part in _parts(item, part_minutes)], root)
     if results_dir is None:
         return videos
-    left = [item for item in videos if not _is_done(result_path(results_dir, item["name"]))]
+    left = [item for item in videos if not _is_done(result_path(results_dir, item["name"]), item["image"])]
     if len(left) < len(videos):
         logger.info(f"{len(videos) - len(left)} of {len(videos)} videos are done already, {len(left)} are left.")
     return left
@@ -261,5 +269,18 @@ def result_path(results_dir: str | os.PathLike, name: str) -> Path:
     return Path(results_dir, f"{name}.json")
 
 
-def _is_done(path: Path) -> bool:
-    return path.exists() and read_json(path, dict).get("status") == "ok"
+def clip_state(clip: str | Sequence[str]) -> list[int]:
+    """Bytes and times of change, summed over the files of a clip: other pictures in a folder are another clip."""
+    states = [os.stat(file) for file in clip_images(clip) if file.exists()]  # reading names what is missing
+    return [sum(state.st_size for state in states), sum(state.st_mtime_ns for state in states)]
+
+
+def _is_done(path: Path, clip: str | Sequence[str]) -> bool:
+    result = read_json(path, dict) if path.exists() else {}
+    if result.get("status") != "ok":
+        return False
+    state = clip_state(clip)
+    if result.get("state", state) != state:
+        first = ensure_tuple(clip)[0]
+        raise FileExistsError(f"{path}: is the result of another file than {first}; choose another `output_dir`.")
+    return True

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.utils import CommonKeys, ensure_tuple
 
-from endofm_monai.data import ClipReadError, first_frame, result_path
+from endofm_monai.data import ClipReadError, clip_state, first_frame, result_path
 from endofm_monai.data.readers.base import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
@@ -87,7 +87,8 @@ class ResultSaver(ABC):
     def _finish(self, engine: Engine) -> None:
         state = engine.state
         name, problems = state.item["name"], [state.problem] if state.problem else []
-        result = {"video": state.item.get("video", name), "status": "ok", "problems": problems}
+        result = {"video": state.item.get("video", name), "state": clip_state(state.item[CommonKeys.IMAGE])}
+        result |= {"status": "ok", "problems": problems}
         if problems:
             logger.error(f"{name}: only the first {state.piece} pieces could be read ({state.problem}).")
             result["status"] = "damaged" if state.piece else "unreadable"

@@ -20,8 +20,7 @@ from monai.utils import ensure_tuple
 import endofm_monai
 from endofm_monai.apps.endofm.findings import status_of
 from endofm_monai.apps.endofm.report import write_report
-from endofm_monai.data import list_videos, split_frames
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data import clip_state, list_videos, split_frames
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 from endofm_monai.inferers.bundle import TASKS
 from endofm_monai.utils import (
@@ -85,8 +84,11 @@ def predict(
     for opened in bundles:  # what is wrong is told before anything is written
         opened.get("initialize")
         opened.load_weights(opened.get("network"))
+    claim = _claim(folder, source, videos, bundles, given)
+    for opened in bundles:
         opened.get("evaluator")
-    _claim(folder, source, videos, bundles, given)
+    check_writable(folder)
+    write_json(folder / "run.json", claim)
     try:
         for opened in bundles:
             if len(opened.get("dataset")):
@@ -157,25 +159,16 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
     return bundles
 
 
-def _state_of(clip: str | Sequence[str]) -> list[int]:
-    """Bytes and times of change, summed over the files of a clip: other pictures in a folder are another clip."""
-    paths = [Path(split_frames(path)[0]) for path in ensure_tuple(clip)]
-    files = frame_images(paths[0]) if paths[0].is_dir() else paths
-    states = [os.stat(file) for file in files if file.exists()]  # reading names what is missing, as a link's target
-    return [sum(state.st_size for state in states), sum(state.st_mtime_ns for state in states)]
-
-
 def _claim(
     folder: Path,
     source: str,
     videos: Sequence[dict[str, Any]],
     bundles: Sequence[Bundle],
     settings: Mapping[str, Any],
-) -> None:
-    """Note in ``run.json`` what the results of a folder are of, and refuse to mix others with them."""
-    check_writable(folder)
+) -> dict[str, Any]:
+    """What ``run.json`` is to note of the results of a folder; refuses to mix others with them."""
     path = folder / "run.json"
-    states = {item["name"]: _state_of(item["image"]) for item in videos}
+    states = {item["name"]: clip_state(item["image"]) for item in videos}
     models = {
         opened.task: {
             "bundle": str(opened.path),
@@ -191,7 +184,7 @@ def _claim(
     former: dict[str, Any] = {"input": source, "videos": {}, "models": {}}
     if path.exists():
         former = read_json(path, dict)
-    elif others := [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]:
+    elif others := [entry.name for entry in folder.glob("[!.]*")]:
         raise FileExistsError(f"{folder}: holds other files ({min(others)}); choose another `--output`.")
     if former["input"] != source:
         raise FileExistsError(f"{folder}: holds the results of {former['input']}; choose another `--output`.")
@@ -202,7 +195,7 @@ def _claim(
     for name, state in states.items():
         if former["videos"].get(name, state) != state:
             raise FileExistsError(f"{folder}: {name} is another file than when it began; choose another `--output`.")
-    write_json(path, {"input": source, "videos": states, "models": {**former["models"], **models}})
+    return {"input": source, "videos": states, "models": {**former["models"], **models}}
 
 
 def _broken(folder: Path, videos: Sequence[dict[str, Any]], bundles: Sequence[Bundle]) -> list[str]:
