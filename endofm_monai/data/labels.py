@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
-from endofm_monai.data.masks import mask_files, read_mask
+from endofm_monai.data.masks import check_mask, mask_files, read_mask
 from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, clip_images, is_hidden
-from endofm_monai.data.readers.opener import list_files
+from endofm_monai.data.readers.opener import list_files, open_clip
 from endofm_monai.utils import as_class_names
 
 __all__ = [
@@ -44,26 +44,32 @@ def load_mask_datalist(
         frames, files = clip_images(item["image"]), clip_images(masks)
         if len(frames) != len(files) and len(frames) > 1:  # a single file may hold several frames
             raise ValueError(f"{where}: has {len(frames)} frames, but {len(files)} masks; every frame needs one.")
-    if not _show_something(items):
-        message = f"{datalist}: no mask of `{section}` shows anything but background."
-        if section == "training":
-            raise ValueError(message)
-        logger.warning(message)
+    _check_first_mask(items, f"{datalist}: {section}", is_training=section == "training")
     return items
 
 
-def _show_something(items: Sequence[dict[str, Any]]) -> bool:
-    """Say whether a mask of any item has foreground; where none can be read, the first one's error is raised."""
+def _check_first_mask(items: Sequence[dict[str, Any]], where: str, is_training: bool) -> None:
+    """Look for a mask with foreground; where there is none and an item cannot be used, raise the error of the first."""
     errors = []
     for item in items:
         try:
-            if any(read_mask(mask, clean=True).any() for mask in mask_files(item["mask"], item["image"])):
-                return True
+            with open_clip(item["image"]) as reader:
+                info = reader.probe()
+            for path in mask_files(item["mask"], item["image"]):
+                mask = read_mask(path, clean=True)
+                check_mask(mask, info.height, info.width, path)
+                if mask.any():
+                    if mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+                        logger.warning(f"{path}: its corners are foreground, which is white or 1; is it inverted?")
+                    return
         except ClipReadError as error:
             errors.append(error)
     if errors:
         raise errors[0]
-    return False
+    message = f"{where}: no mask shows anything but background."
+    if is_training:
+        raise ValueError(message)
+    logger.warning(message)
 
 
 def load_box_datalist(

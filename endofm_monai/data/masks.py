@@ -12,7 +12,7 @@ from skimage.measure import label, regionprops
 from endofm_monai.data.readers.base import ClipReadError, clip_images, natural_key
 from endofm_monai.data.readers.images import as_shown, open_picture, picture_pages
 
-__all__ = ["mask_boxes", "mask_files", "read_mask"]
+__all__ = ["check_mask", "mask_boxes", "mask_files", "read_mask"]
 
 # Lossy masks differ from 0 and 255 along the outline; a picture or a map of classes does so everywhere.
 _MAX_GRAY_SHARE = 0.1
@@ -106,6 +106,13 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
         + (", which JPEG does not keep apart" if full == {255} and found.max() == 1 else "")
         + (f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else "")
     )
+
+
+def check_mask(mask: np.ndarray, height: int, width: int, path: Any) -> None:
+    """Refuse a mask of another size than its frame has."""
+    if mask.shape != (height, width):
+        found = "x".join(map(str, mask.shape))
+        raise ClipReadError(f"{path}: has {found} values, its frame {height}x{width} pixels")
 
 
 def _jpeg_black(image: Image.Image) -> int:

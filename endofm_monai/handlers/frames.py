@@ -15,7 +15,7 @@ from monai.data.box_utils import clip_boxes_to_image
 from monai.utils import CommonKeys
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, check_boxes, mask_files, read_mask
+from endofm_monai.data import ClipReadError, check_boxes, check_mask, mask_files, read_mask
 from endofm_monai.data.readers.base import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import BOX_WRITERS, MASK_WRITERS
@@ -87,9 +87,7 @@ def true_mask(state: State) -> np.ndarray:
             )
         path = masks[state.piece]
         state.truth, state.truth_of = read_mask(Path(path), clean=True), state.frame
-        if state.truth.shape != (info.height, info.width):
-            size = "x".join(map(str, state.truth.shape))
-            raise ClipReadError(f"{path}: has {size} values, its frame {info.height}x{info.width} pixels")
+        check_mask(state.truth, info.height, info.width, path)
     return state.truth
 
 

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import CommonKeys
 
 from endofm_monai.data.labels import check_boxes
-from endofm_monai.data.masks import mask_files, read_mask
+from endofm_monai.data.masks import check_mask, mask_files, read_mask
 from endofm_monai.data.readers import ClipReadError, clip_metadata, open_clip
 from endofm_monai.data.sampling import FrameSampler
 
@@ -75,9 +75,7 @@ class LoadMasksd(MapTransform):
                 if path is None:
                     raise ClipReadError(f"{name}: frame {index} has no mask")
                 mask = self.read(path)
-                if mask.shape != clip.shape[2:]:
-                    found = "x".join(map(str, mask.shape))
-                    raise ClipReadError(f"{path}: has {found} values, its frame {clip.shape[2]}x{clip.shape[3]} pixels")
+                check_mask(mask, clip.shape[2], clip.shape[3], path)
                 masks[0, place] = mask
             d[CommonKeys.LABEL] = torch.from_numpy(masks)
         return d

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from bundles import write_noise
 from PIL import Image
 
 from endofm_monai.data import class_weights, load_box_datalist, load_labeled_clips, load_mask_datalist
@@ -79,23 +80,27 @@ def write_masks(folder, *values):
     for name in ("f", "m"):
         (folder / name).mkdir()
         for frame, value in enumerate(values):
-            Image.new("L", (4, 4), value).save(folder / name / f"{frame}.png")
+            Image.new("L", (48, 40), value).save(folder / name / f"{frame}.png")
 
 
 def test_masks_that_show_nothing_train_nothing(tmp_path, caplog):
     write_masks(tmp_path, 0, 0, 1, 2)
     parts = [{"image": [f"f/{n}.png" for n in part], "mask": [f"m/{n}.png" for n in part]} for part in ((0, 1), (3,))]
     shown = {"image": ["f/2.png"], "mask": ["m/2.png"]}
-    lists = {"training": parts[:1], "validation": parts[:1], "test": parts, "other": [*parts, shown]}
+    lists = {"training": parts[:1], "validation": parts[:1], "test": parts, "other": [*parts, shown], "turned": [shown]}
     path = tmp_path / "list.json"
     path.write_text(json.dumps(lists))
-    with pytest.raises(ValueError, match="list.json: no mask of `training` shows anything but background"):
+    with pytest.raises(ValueError, match="list.json: training: no mask shows anything but background"):
         load_mask_datalist(tmp_path, path)
     assert len(load_mask_datalist(tmp_path, path, "validation")) == 1
-    assert "no mask of `validation` shows anything but background" in caplog.text
+    assert "list.json: validation: no mask shows anything but background" in caplog.text
     with pytest.raises(ValueError, match=r"m/3\.png: a mask must hold .* but holds 2"):  # and no other can be judged
         load_mask_datalist(tmp_path, path, "test")
     assert len(load_mask_datalist(tmp_path, path, "other")) == 3  # a broken one is counted when it is read
+    assert "m/2.png: its corners are foreground, which is white or 1; is it inverted?" in caplog.text
+    Image.new("L", (40, 48), 1).save(tmp_path / "m/2.png")
+    with pytest.raises(ValueError, match=r"m/2\.png: has 48x40 values, its frame 40x48 pixels"):
+        load_mask_datalist(tmp_path, path, "turned")
     with pytest.raises(ValueError, match="`num_classes` is 3, but masks have 2 classes"):
         load_mask_datalist(tmp_path, path, num_classes=3)
 
@@ -118,7 +123,7 @@ def test_masks_that_show_nothing_train_nothing(tmp_path, caplog):
 )
 def test_every_frame_needs_a_mask(tmp_path, image, mask, message):
     write_masks(tmp_path, 255, 255)
-    (tmp_path / "v.mp4").touch()
+    write_noise(tmp_path / "v.mp4", 0, frames=1)
     (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": image, "mask": mask}]}))
     if message is None:
         assert len(load_mask_datalist(tmp_path, tmp_path / "list.json")) == 1
