@@ -12,7 +12,7 @@ import ignite.distributed as idist
 import torch
 from monai.engines import PrepareBatch, SupervisedTrainer, Trainer
 from monai.engines.utils import IterationEvents
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, convert_to_tensor
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -136,7 +136,9 @@ class ClipTrainer(SupervisedTrainer):
             self._has_learned = False
 
     def _prepare(self, batchdata: dict[str, Any]) -> Any:
-        return self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        inputs, targets, *more = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        # with metadata each operation of the network would be told to Python, a fifth of what it takes to launch it
+        return *convert_to_tensor((inputs, targets)), *more
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)

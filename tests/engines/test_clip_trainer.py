@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader
+from monai.data import DataLoader, MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
 from monai.transforms import Randomizable, Transform
@@ -42,7 +42,8 @@ class RandomClip(Randomizable, Transform):
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         if item["label"] is None:
             raise ClipReadError(f"{item['image']}: truncated")
-        return {**item, "image": torch.from_numpy(self.R.standard_normal((3, 2, 16, 16))).float() + item["label"]}
+        noise = torch.from_numpy(self.R.standard_normal((3, 2, 16, 16))).float()
+        return {**item, "image": MetaTensor(noise + item["label"])}  # as clips are loaded
 
 
 class Regressor(nn.Module):
@@ -111,6 +112,14 @@ def test_accumulation_equals_the_larger_batch() -> None:
 
     parts = gradients_of_first_step(batch_size=2, accumulation_steps=2)
     assert_equal(parts, gradients_of_first_step(batch_size=4), atol=1e-6, rtol=1e-4)
+
+
+def test_network_computes_without_metadata() -> None:
+    kinds = set()
+    trainer = make_trainer([0.0, 1.0], epochs=1)
+    trainer.network.register_forward_pre_hook(lambda _, args: kinds.add(type(args[0])))
+    trainer.run()
+    assert kinds == {torch.Tensor}
 
 
 def test_batch_without_a_readable_clip_is_skipped() -> None:
