@@ -88,16 +88,9 @@ def prepare_dataset(
             f"{source}: no video could be used: {next(iter([*failed.values(), *problems]), 'there is none')}"
         )
     data = _common_folder(entries, source, output)
-    labels = {str(index): label for index, label in dataset.labels.items()}
-    about = {"name": dataset.name, "licence": dataset.licence, "labels": labels}
-    clips = {entry["name"]: [clip["item"] for clip in entry["clips"]] for entry in entries}
-    by_section = {name: [each["name"] for each in entries if each["section"] == name] for name in SECTIONS}
-    for file, lists in {"datalist.json": by_section, **(datalists or {})}.items():
-        items = {
-            key: names if isinstance(names, str) else [item for name in names for item in clips.get(name, [])]
-            for key, names in lists.items()
-        }
-        write_lists(output / file, {**about, **{key: value for key, value in items.items() if value}})
+    sections = {name: [each["name"] for each in entries if each["section"] == name] for name in SECTIONS}
+    for file, lists in {"datalist.json": sections, **(datalists or {})}.items():
+        _write_datalist(output / file, dataset, entries, lists)
     manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
     noted = [note for video in videos for note in video.notes]
     found = [*failed.values(), *problems, *noted, *_duplicates(entries)]
@@ -108,11 +101,7 @@ def prepare_dataset(
 
     for problem in found:
         print(printable(f"problem: {problem}"))
-    totals = manifest["totals"]
-    known = {what: f" (published: {count})" for what, count in dataset.published.items()}
-    counts = [f"{what} {totals[what]}{known.get(what, '')}" for what in ("videos", "clips", "frames")]
-    counts += [f"{mode} {count}" for mode, count in totals["modes"].items()]
-    print(f"{dataset.name}: {', '.join(counts)}; use it with --dataset_dir {data} --datalist {datalist}")
+    print(f"{_counts(dataset, manifest['totals'])}; use it with --dataset_dir {data} --datalist {datalist}")
     if strict and found:
         raise ValueError(f"{output}: {len(found)} problems, see above")
     return str(datalist)
@@ -127,6 +116,27 @@ def claim_settings(path: Path, settings: dict[str, Any]) -> None:
         was, now = ({key: each.get(key) for key in different} for each in (found, settings))
         raise ValueError(f"{path.parent}: was made with {was}, not {now}; choose another output or remove it")
     write_lists(path, settings)
+
+
+def _write_datalist(
+    path: Path, dataset: SourceDataset, entries: list[dict[str, Any]], lists: Mapping[str, Any]
+) -> None:
+    """Write notes, as they are, and sections, whose videos' names become clips; a section without any is left out."""
+    clips = {entry["name"]: [clip["item"] for clip in entry["clips"]] for entry in entries}
+    items = {
+        key: value if isinstance(value, str) else [item for name in value for item in clips.get(name, [])]
+        for key, value in lists.items()
+    }
+    labels = {str(index): label for index, label in dataset.labels.items()}
+    about = {"name": dataset.name, "licence": dataset.licence, "labels": labels}
+    write_lists(path, {**about, **{key: value for key, value in items.items() if value}})
+
+
+def _counts(dataset: SourceDataset, totals: dict[str, Any]) -> str:
+    """Say how much there is, and how much there should be as published."""
+    known = {what: f" (published: {count})" for what, count in dataset.published.items()}
+    counts = [f"{what} {totals[what]}{known.get(what, '')}" for what in ("videos", "clips", "frames")]
+    return f"{dataset.name}: {', '.join(counts + [f'{mode} {count}' for mode, count in totals['modes'].items()])}"
 
 
 def _common_folder(entries: list[dict[str, Any]], source: Path, output: Path) -> Path:
