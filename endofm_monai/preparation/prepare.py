@@ -15,7 +15,7 @@ from tqdm import tqdm
 from endofm_monai.preparation.index import move_paths, prepare_video, read_record, relative, write_lists
 from endofm_monai.preparation.sources import SECTIONS, PreparationSettings, SourceDataset, SourceVideo
 from endofm_monai.preparation.verify import build_manifest, draw_stats, verify_manifest
-from endofm_monai.utils import printable, read_json, remove_leftovers
+from endofm_monai.utils import read_json, remove_leftovers
 
 Result = TypeVar("Result")
 
@@ -100,7 +100,7 @@ def prepare_dataset(
         draw_stats(output, dataset, entries, data)
 
     for problem in found:
-        print(printable(f"problem: {problem}"))
+        print(f"problem: {problem}")
     print(f"{_counts(dataset, manifest['totals'])}; use it with --dataset_dir {data} --datalist {datalist}")
     if strict and found:
         raise ValueError(f"{output}: {len(found)} problems, see above")

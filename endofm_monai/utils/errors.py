@@ -5,6 +5,7 @@
 
 import functools
 import inspect
+import io
 import json
 import logging
 import os
@@ -91,6 +92,8 @@ def run_from_command_line(
     def run(result: Any) -> Any:
         return serialize(result._function()) if isinstance(result, _Call) else result
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show, as of Windows, ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = options.setdefault("command", sys.argv[1:])
     if "--help" in words:  # which fire would hand to a function that takes any option
         named = [word for word in words[:1] if isinstance(commands, dict) and word in commands]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import re
@@ -145,6 +146,16 @@ def test_nothing_runs_where_a_word_is_too_much(capsys, words, by_name):
     assert f"Could not consume arg: {words[1]}" in capsys.readouterr().err
     run_from_command_line(commands, command=[*name, words[0]])
     assert ran == ["a.mp4"]
+
+
+@pytest.mark.parametrize(("encoding", "letter"), [("cp1252", "\\u0142"), ("utf-8", "\u0142")])
+def test_a_name_that_the_terminal_cannot_show_ends_no_run(monkeypatch, encoding, letter):
+    """As on Windows where the output goes to a file; and a name in bytes that are not UTF-8."""
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding))
+    run_from_command_line(lambda: print("The report: \u0142/\udcfc.html"), command=[])
+    sys.stdout.flush()
+    assert shown.getvalue().decode(encoding) == f"The report: {letter}/\\udcfc.html\n"
 
 
 @pytest.mark.parametrize("by_name", [False, True])

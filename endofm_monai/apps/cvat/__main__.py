@@ -16,7 +16,7 @@ from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import first_frame, join_frames, load_datalist, mask_files, open_clip, resolve_path, split_frames
 from endofm_monai.formats import Annotations, Shape, Tag, Track
-from endofm_monai.utils import as_class_names, atomic_path, check_writable, printable, run_from_command_line, write_json
+from endofm_monai.utils import as_class_names, atomic_path, check_writable, run_from_command_line, write_json
 from endofm_monai.utils.settings import check_number
 
 
@@ -190,7 +190,7 @@ def to_cvat(
         with _named(f"{datalist}: {item['name']}"):
             task = formats.annotations_from_item(item, as_class_names(class_names), width, height)
             formats.write_cvat_xml(task, path)
-        print(printable(str(path)))
+        print(path)
 
 
 def to_coco(
