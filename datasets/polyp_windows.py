@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from endofm_monai.data.masks import mask_boxes, read_mask
 from endofm_monai.preparation import SECTIONS, run_from_command_line, write_lists
+from endofm_monai.preparation.index import frame_picture
 from endofm_monai.utils import read_json, write_json
 
 SIDES = (0.9, 0.8, 0.7, 0.6, 0.5)  # of the picture's short side, largest first
@@ -34,11 +35,16 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
     """
     manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
     source, target = Path(folder, manifest["dataset_dir"]), Path(output)
+    if target.resolve() == Path(folder).resolve():
+        raise ValueError(f"output: needs another folder than {folder}")
     found: dict[str, list[dict[str, Any]]] = {}
     for section in SECTIONS:
         for item in lists.get(section, []):
-            (image,), (mask,) = item["image"], item["mask"]
-            pixels, polyp = np.asarray(Image.open(source / image).convert("RGB")), read_mask(source / mask)
+            images, masks = item["image"], item.get("mask", [])
+            if not isinstance(images, list) or len(images) != 1 or len(masks) != 1:
+                raise ValueError(f"{folder}: {item['video']} in {section} is no still with a mask")
+            (image,), (mask,) = images, masks
+            pixels, polyp = np.asarray(frame_picture(source / image, 0)), read_mask(source / mask)
             random = np.random.default_rng([seed, *item["video"].encode()])
             for label, window in enumerate(_windows(pixels, polyp, margin, random)[: 1 + pairs]):
                 file = f"{label}/{item['video']}.png"

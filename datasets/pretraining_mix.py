@@ -49,9 +49,14 @@ def merge_datalists(
     root = Path(os.path.commonpath(list(data.values())))
     items: dict[str, list[dict[str, Any]]] = {}
     shares = {}
+    meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
     for folder, manifest in manifests.items():
         content = read_json(Path(folder, "datalist.json"), dict)
         clips = [(section, item) for section in sections for item in content.get(section, [])]
+        for key in {"label", "box_label"}.intersection(*(item for _, item in clips[:1])) if keep_labels else ():
+            for number, name in content.get("labels", {}).items():
+                if (other := meanings.setdefault((key, number), (name, folder)))[0] != name:
+                    raise ValueError(f"{folder}: `{key}` {number} is {name!r} here, but {other[0]!r} in {other[1]}")
         shares[manifest["name"]] = {"clips": len(clips), "weight": weights[folder]}
         for section, item in clips:
             merged = {**(item if keep_labels else {}), "source": manifest["name"]}

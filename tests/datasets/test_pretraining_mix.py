@@ -70,6 +70,15 @@ def test_masks_move_with_their_frames_where_labels_are_kept(merge, sets):
     assert merged["mask"] == ["small/masks/0.png", None]
 
 
+def test_labels_of_other_meaning_are_not_mixed(merge, sets):
+    for name, meaning in (("large", "polyp"), ("small", "adenomatous")):
+        path = sets / name / "datalist.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "labels": {"1": meaning}}))
+    with pytest.raises(ValueError, match="small: `label` 1 is 'adenomatous' here, but 'polyp' in .*large$"):
+        merge(keep_labels=True)
+    assert len(merge()["training"]) == 6
+
+
 def test_weights_reach_the_sampler_and_drop_no_clip(merge, sets, tmp_path):
     merged = merge(weight={"large": 0.5, "small": 2})
     assert merged["sources"] == {"large": {"clips": 4, "weight": 0.5}, "small": {"clips": 2, "weight": 2.0}}
