@@ -123,6 +123,8 @@ def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not is_hidden(name)]
+        if links := [name for name in folders if os.path.islink(os.path.join(parent, name))]:
+            logger.warning(f"{parent}: {len(links)} links to folders are not followed: {', '.join(links[:10])}")
         yield parent, [name for name in names if not name.startswith(".")]
 
 

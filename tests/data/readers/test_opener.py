@@ -173,10 +173,11 @@ def test_dicom_files_without_a_suffix(tmp_path: Path) -> None:
     assert found == ["IM_0001", "study/1.2.840.113619.7", "study/frames"]
 
 
-def test_links_do_not_lead_in_circles(tmp_path: Path) -> None:
+def test_links_do_not_lead_in_circles_and_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, "a/video.mp4")
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     assert find_clips(tmp_path) == [tmp_path / "a" / "video.mp4"]
+    assert caplog.messages == [f"{tmp_path / 'a'}: 1 links to folders are not followed: again"]
 
 
 def test_recorders_suffixes_and_what_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
