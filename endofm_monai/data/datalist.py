@@ -218,15 +218,16 @@ def list_videos(
 ) -> list[dict[str, Any]]:
     """List the videos to look at as :func:`load_datalist`, without those that have been done.
 
-    ``dataset_dir`` may also be a single file, as :func:`endofm_monai.data.open_clip` opens it. Without a datalist all
-    videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos longer than
-    ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is stopped has done
-    those before. Done is a video of which a result in ``results_dir`` says that it could be read; that of another file
-    is refused.
+    ``dataset_dir`` may also be one file or a part of a clip, as :func:`endofm_monai.data.open_clip` opens it. Without a
+    datalist all videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos
+    longer than ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is
+    stopped has done those before. Done is a video of which a result in ``results_dir`` says that it could be read; that
+    of another file is refused.
     """
     root: str | os.PathLike = dataset_dir
     folder, name = os.path.split(os.fspath(dataset_dir))
-    if datalist is None and os.path.isfile(split_frames(os.fspath(dataset_dir))[0]):
+    file, part = split_frames(os.fspath(dataset_dir))
+    if datalist is None and (part or os.path.isfile(file)):
         root = os.path.realpath(folder)
         videos = name_clips([{"image": os.path.join(root, name)}], root)
     elif datalist is None and single_images:

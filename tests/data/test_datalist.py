@@ -284,6 +284,9 @@ def test_long_videos_are_listed_in_parts(frames_folder):
     write_json(frames_folder / "list.json", {"test": ["long#frames=0-11", ["long/00.png", "long/01.png"]]})
     listed = list_videos(frames_folder, frames_folder / "list.json", part_minutes=1 / 30 / 60)
     assert [item["name"] for item in listed] == ["long_0-11", "long/00-01"]  # as they are
+    (part,) = list_videos(f"{frames_folder / 'long'}#frames=3-5")
+    with open_clip(part["image"]) as reader:
+        assert (part["name"], reader.read(range(3))[0, :, 0, 0].tolist()) == ("long_3-5", [3, 4, 5])
     with pytest.raises(ValueError, match="`part_minutes` must be positive, but got 0"):
         list_videos(frames_folder, part_minutes=0)
 
