@@ -112,7 +112,12 @@ def test_training_writes_the_best_model_a_checkpoint_and_pictures(trained):
 
 
 def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, dataset_dir, tmp_path):
-    BUNDLE.evaluate(dataset_dir, trained / "models" / "model.pt", tmp_path, post_processing=True)
+    listed = json.loads((dataset_dir / "datalist.json").read_text())
+    for item in listed["training"]:
+        del item["mask"]  # what was trained on is only named, and need not be there to be trained on again
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    settings = {"datalist": tmp_path / "list.json", "post_processing": True}
+    BUNDLE.evaluate(dataset_dir, trained / "models" / "model.pt", tmp_path, **settings)
     report = json.loads((tmp_path / "segmentation.json").read_text())
     assert report["published"]["clips_in_training"] == ["frames/1_0-1_5"]
     assert (report["clean"]["frames"], report["clean"]["sequences"]) == (6, 1)
