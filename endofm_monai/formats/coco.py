@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import first_frame, join_frames, open_clip, split_frames
+from endofm_monai.data.labels import check_box
 from endofm_monai.data.readers.base import natural_key
 from endofm_monai.formats.annotations import Shape, unique
 from endofm_monai.formats.items import KEYS, item_shapes
@@ -98,10 +99,9 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
             if isinstance(turn, (int, float)) and turn % 360:  # as CVAT writes it
                 raise ValueError("has a rotated box; draw boxes, polygons or masks instead")
             x, y, width, height = (float(side) for side in annotation["bbox"])
-            if not all(map(math.isfinite, (x, y, width, height))):
-                raise ValueError("has a box that is not finite")
             # rounded, so that far sides have no more digits than they were written with
             box = list(scale_points("box", [x, y, round(x + width, 6), round(y + height, 6)], *sizes[image]))
+            check_box(box, f"image {image!r}")
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             reason = f"misses {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(f"{path}: annotation {annotation.get('id', number)!r}: {reason}.") from error

@@ -155,11 +155,14 @@ def write_masks(
     if len(set(names)) < len(names):
         raise ValueError(f"{item['video']}: has two frames of one name, so that their masks would be one file.")
     paths = [f"{folder}/{name}.png" for name in names]
-    for path, outlines in zip(paths, item["outline"], strict=True):
+    for frame, (path, outlines) in enumerate(zip(paths, item["outline"], strict=True)):
         mask = np.zeros((height, width), bool)
         for outline in outlines:
             draw, kind = (mask_from_points, "mask") if "mask" in outline else (draw_polygon, "polygon")
-            mask |= draw(outline[kind], height, width)
+            drawn = draw(outline[kind], height, width)
+            if not drawn.any():
+                raise ValueError(f"{item['video']}: the {kind} in frame {frame} has no pixel of its {width}x{height}.")
+            mask |= drawn
         with atomic_path(Path(dataset_dir, path)) as temporary:
             Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)
     return {**item, "mask": paths}

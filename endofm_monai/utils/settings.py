@@ -39,10 +39,10 @@ FROM_0 = (
     *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap", "min_area"),
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
-ABOVE_0 = {"std", "class_weights", "part_minutes", "learning_rate", "base_learning_rate"}
+ABOVE_0 = {"std", "class_weights", "part_minutes", "learning_rate", "base_learning_rate", "max_gradient_norm"}
 TO_1 = {  # numbers that are shares, probabilities and the like
     *("label_smoothing", "teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
-    *("picture_threshold", "color_jitter_prob", "turn_prob", "iou"),
+    *("picture_threshold", "color_jitter_prob", "turn_prob", "iou", "mean"),
 }
 FROM_LEAST_TO_LARGEST = {"crop_scale", "zoom"}
 ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold an expression, null, or one kind of two

@@ -97,6 +97,13 @@ def test_polygons_and_masks_become_one_mask(tmp_path):
     assert not np.asarray(Image.open(tmp_path / "m/000001.png")).any()
 
 
+@pytest.mark.parametrize("polygon", [[10, 1, 14, 1, 14, 4], [2.1, 1.1, 2.3, 1.1, 2.3, 1.3]])
+def test_an_outline_without_a_pixel_does_not_make_a_frame_a_negative(tmp_path, polygon):
+    item = {"image": "a.mp4", "video": "a", "outline": [[], [{"label": 1, "polygon": polygon}]]}
+    with pytest.raises(ValueError, match="a: the polygon in frame 1 has no pixel of its 8x6"):
+        write_masks(item, tmp_path, "m", 6, 8)
+
+
 def test_frames_of_one_name_are_refused(tmp_path):
     item = {"image": ["a/1.png", "b/1.png"], "video": "v", "outline": [[], []]}
     with pytest.raises(ValueError, match="v: has two frames of one name"):

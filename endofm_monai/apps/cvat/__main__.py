@@ -15,6 +15,7 @@ from monai.utils import ensure_tuple
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import first_frame, join_frames, load_datalist, mask_files, open_clip, resolve_path, split_frames
+from endofm_monai.data.labels import check_box
 from endofm_monai.formats import Annotations, Shape, Tag, Track
 from endofm_monai.utils import as_class_names, atomic_path, check_writable, run_from_command_line, write_json
 from endofm_monai.utils.settings import check_number
@@ -128,11 +129,15 @@ def from_cvat(
                         f"{file}: has {frame}, as {other} has; a frame can have one annotation: of jobs that overlap "
                         "export the task."
                     )
+            for number, boxes in enumerate(item["box"], start):
+                for box in boxes:
+                    check_box(box, f"{file}: frame {number}")
             found[name] = item, annotations
     clips = formats.tagged_clips([item for item, _ in found.values()])
     has_masks = masks and any(any(item["outline"]) for item, _ in found.values())
     items = []
     for name, (item, task) in found.items():
+        _tell_what_is_drawn(name, item, names)
         if has_masks and (any(item["outline"]) or not any(item["box"])):
             item = formats.write_masks(item, dataset_dir, f"{masks}/{name}", task.height, task.width)
         items.append(item)
@@ -143,6 +148,21 @@ def from_cvat(
         write_json(of_tags, {section: clips}, indent=1)
     boxes, outlines = (sum(len(frame) for item in items for frame in item[key]) for key in ("box", "outline"))
     print(f"{output}: {len(items)} videos, {boxes} boxes, {outlines} outlines, {len(clips)} clips with a tag")
+
+
+def _tell_what_is_drawn(name: str, item: dict[str, Any], class_names: Sequence[str]) -> None:
+    """Say what a training would not take as it was meant."""
+    labels = sorted({outline["label"] for outlines in item["outline"] for outline in outlines})
+    if len(labels) > 1:
+        classes = ", ".join(class_names[label - 1] for label in labels)
+        print(f"{name}: outlines are of the classes {classes}, but masks have one foreground: of all of them.")
+    pairs = enumerate(zip(item["box"], item["outline"], strict=True))
+    alone = [frame for frame, (boxes, outlines) in pairs if bool(boxes) != bool(outlines)]
+    if alone and labels and any(item["box"]):
+        print(
+            f"{name}: {len(alone)} frames, the first {alone[0]}, have boxes or outlines alone: detection sees no polyp "
+            "where there is no box, segmentation none where there is no outline."
+        )
 
 
 def _check_then_write(output: str, content: dict[str, Any], dataset_dir: str, section: str) -> None:

@@ -123,6 +123,25 @@ def test_jobs_that_overlap_are_refused(dataset):
         from_cvat(*files, dataset_dir=str(dataset), output=str(dataset / "new.json"), image="frames/a")
 
 
+def test_what_trainings_do_not_take_as_it_was_meant_is_told(dataset, capsys):
+    polygons = [[{"label": label, "polygon": [1, 1, 9, 1, 9, 9]}] for label in (1, 2)]
+    item = {"image": [f"frames/a/{n}.png" for n in range(3)], "video": "a", "outline": [*polygons, []]}
+    item |= {"box": [[[1, 1, 9, 9]], [], [[1, 1, 9, 9]]], "box_label": [[1], [], [1]]}
+    arguments = str(dataset), str(dataset / "list.json"), str(dataset / "xml"), ("polyp", "tool")
+    options = {"dataset_dir": str(dataset), "output": str(dataset / "new.json"), "class_names": ("polyp", "tool")}
+    (dataset / "list.json").write_text(json.dumps({"training": [item]}))
+    to_cvat(*arguments)
+    from_cvat(str(dataset / "xml" / "a.xml"), **options)
+    said = capsys.readouterr().out
+    assert "a: outlines are of the classes polyp, tool, but masks have one foreground" in said
+    assert "a: 2 frames, the first 1, have boxes or outlines alone" in said
+    item |= {"box": [[], [], [[9, 9, 9, 9]]], "box_label": [[], [], [1]]}
+    (dataset / "list.json").write_text(json.dumps({"training": [item]}))
+    to_cvat(*arguments)
+    with pytest.raises(ValueError, match=r"a\.xml: frame 2: the box \[9\.0, .* has no area"):
+        from_cvat(str(dataset / "xml" / "a.xml"), **options)
+
+
 def test_tags_of_an_earlier_run_are_not_left_beside_a_datalist_without(dataset):
     item = {"image": ["frames/a/0.png"], "tag": [[{"label": "normal"}]], "video": "a"}
     for tags, is_there in ((item["tag"], True), ([[]], False)):
