@@ -227,6 +227,11 @@ def list_videos(
     root: str | os.PathLike = dataset_dir
     folder, name = os.path.split(os.fspath(dataset_dir))
     file, part = split_frames(os.fspath(dataset_dir))
+    if datalist is None and results_dir and Path(results_dir).resolve().is_relative_to(os.path.realpath(file)):
+        raise ValueError(
+            f"{results_dir}: results lie in `dataset_dir`, {file}, and would be taken for videos; choose an "
+            "`output_dir` outside of it, or name the videos in a `datalist`."
+        )
     if datalist is None and (part or os.path.isfile(file)):
         root = os.path.realpath(folder)
         videos = name_clips([{"image": os.path.join(root, name)}], root)

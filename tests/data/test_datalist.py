@@ -291,13 +291,20 @@ def test_long_videos_are_listed_in_parts(frames_folder):
         list_videos(frames_folder, part_minutes=0)
 
 
-def test_videos_with_a_good_result_are_done(frames_folder, tmp_path):
+def test_videos_with_a_good_result_are_done(frames_folder, tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
     for video, status in (("long", "ok"), ("torn", "unreadable")):
-        path = result_path(tmp_path / "results", video)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"status": status}))
-    left = {item["name"] for item in list_videos(frames_folder, results_dir=tmp_path / "results")}
+        result_path(results, video).write_text(json.dumps({"status": status}))
+    left = {item["name"] for item in list_videos(frames_folder, results_dir=results)}
     assert left == {"sub/short", "torn"}
+
+
+def test_results_are_no_videos(frames_folder):
+    with pytest.raises(ValueError, match=r"sub/out: results lie in `dataset_dir`, .* would be taken for videos"):
+        list_videos(frames_folder, results_dir=frames_folder / "sub" / "out")
+    write_json(frames_folder / "list.json", {"test": ["long"]})
+    (listed,) = list_videos(frames_folder, frames_folder / "list.json", results_dir=frames_folder / "out")
+    assert listed["name"] == "long"
 
 
 def test_frames_of_one_folder_have_names_of_their_own(frames_folder):
