@@ -14,7 +14,7 @@ from endofm_monai.data.datalist import load_datalist, name_clips
 from endofm_monai.data.masks import check_mask, mask_files, read_mask
 from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, clip_images, is_hidden
 from endofm_monai.data.readers.opener import list_files, open_clip
-from endofm_monai.utils import as_class_names
+from endofm_monai.utils import as_class_names, read_json
 
 __all__ = [
     "check_boxes", "class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist",
@@ -73,14 +73,20 @@ def _check_first_mask(items: Sequence[dict[str, Any]], where: str, is_training: 
 
 
 def load_box_datalist(
-    dataset_dir: str | os.PathLike, datalist: str | os.PathLike, section: str = "training", num_classes: int = 1
+    dataset_dir: str | os.PathLike,
+    datalist: str | os.PathLike,
+    section: str = "training",
+    num_classes: int = 1,
+    class_names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """List videos with boxes as :func:`load_datalist`, and check every box before any training.
 
     An item has ``image``, and ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of
     the frame, x to the right and y downwards, and of their classes from 1 to ``num_classes``; both empty where nothing
-    is to be seen. Sides may lie beyond the frame: they are clipped when it is loaded.
+    is to be seen. Sides may lie beyond the frame: they are clipped when it is loaded. Where the list names the classes,
+    as ``"labels": {"1": "polyp"}``, ``class_names`` must have the same order.
     """
+    _check_order(datalist, class_names)
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
     for index, item in enumerate(items):
         where = f"{datalist}: {section}[{index}] ({item['name']})"
@@ -101,6 +107,18 @@ def load_box_datalist(
         present = {label for item in items for labels in item["box_label"] for label in labels}
         _refuse_missing([label for label in range(1, num_classes + 1) if label not in present], "box", datalist)
     return items
+
+
+def _check_order(datalist: str | os.PathLike, class_names: Sequence[str]) -> None:
+    """Refuse names of classes in another order than that of the numbers that a datalist gives them."""
+    content: Any = read_json(datalist, object)
+    labels = content.get("labels") if isinstance(content, dict) else None
+    numbered = {int(key): name for key, name in labels.items() if key.isdecimal()} if isinstance(labels, dict) else {}
+    named = [name for _, name in sorted(numbered.items()) if name in class_names]
+    if named != (given := [name for name in class_names if name in named]):
+        raise ValueError(
+            f"{datalist}: numbers its classes in the order {', '.join(named)}, but `class_names` is {', '.join(given)}."
+        )
 
 
 def _refuse_missing(classes: Sequence[Any], what: str, where: Any) -> None:
@@ -168,6 +186,8 @@ def load_labeled_clips(
         items = _from_folders(Path(dataset_dir), section, class_names)
     else:
         items = load_datalist(dataset_dir, datalist, section, label_key="", required=("label",))
+        if not all(isinstance(item["label"], str) for item in items):
+            _check_order(datalist, class_names)
     where = f"{datalist or dataset_dir}: {section}"
     if not multi_label:
         items = name_clips([frame for item in items for frame in _frames(item, where)], dataset_dir)

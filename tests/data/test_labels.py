@@ -245,6 +245,33 @@ def test_class_that_training_lacks(tmp_path):
     assert len(load_labeled_clips(tmp_path, NAMES, datalist, "test")) == 1
 
 
+@pytest.mark.parametrize(
+    ("labels", "is_right"),
+    [
+        ({"1": "b", "0": "a"}, True),
+        ({"0": "b", "1": "a"}, False),
+        ({"1": "a"}, True),
+        ({"a": 1, "b": 0}, True),
+        (7, True),
+    ],
+)
+def test_numbered_classes_are_named_in_their_order(tmp_path, labels, is_right):
+    datalist = write_classes(tmp_path, training=[{"image": f"{n}.mp4", "label": n} for n in (0, 1)])
+    boxed = {"box": [[GOOD], [GOOD]], "box_label": [[1], [2]]}
+    write(tmp_path, **boxed)
+    for path in (datalist, tmp_path / "list.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "labels": labels}))
+    for load in (
+        lambda: load_labeled_clips(tmp_path, ["a", "b"], datalist),
+        lambda: load_box_datalist(tmp_path, tmp_path / "list.json", "validation", 2, ["a", "b"]),
+    ):
+        if is_right:
+            assert load()
+            continue
+        with pytest.raises(ValueError, match="numbers its classes in the order b, a, but `class_names` is a, b"):
+            load()
+
+
 def test_one_class_is_told_apart_from_nothing(tmp_path):
     datalist = write_classes(tmp_path, training=[{"image": "1.mp4", "label": "polyp"}])
     with pytest.raises(ValueError, match="with one class there is nothing to tell apart"):
