@@ -3,7 +3,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
 from endofm_monai.data.masks import check_mask, mask_files, read_mask
-from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, ClipReadError, clip_images, is_hidden
+from endofm_monai.data.readers.base import (
+    CLIP_SUFFIXES,
+    IMAGE_SUFFIXES,
+    ClipInfo,
+    ClipReadError,
+    clip_images,
+    is_hidden,
+)
 from endofm_monai.data.readers.opener import list_files, open_clip
 from endofm_monai.utils import as_class_names, read_json
 
@@ -44,32 +51,44 @@ def load_mask_datalist(
         frames, files = clip_images(item["image"]), clip_images(masks)
         if len(frames) != len(files) and len(frames) > 1:  # a single file may hold several frames
             raise ValueError(f"{where}: has {len(frames)} frames, but {len(files)} masks; every frame needs one.")
-    _check_first_mask(items, f"{datalist}: {section}", is_training=section == "training")
+    if not _find_one(items, _shows_mask):
+        message = f"{datalist}: {section}: no mask shows anything but background."
+        if section == "training":
+            raise ValueError(message)
+        logger.warning(message)
     return items
 
 
-def _check_first_mask(items: Sequence[dict[str, Any]], where: str, is_training: bool) -> None:
-    """Look for a mask with foreground; where there is none and an item cannot be used, raise the error of the first."""
+def _find_one(items: Sequence[dict[str, Any]], shows: Callable[[dict[str, Any], ClipInfo], bool]) -> bool:
+    """Say whether any item shows something; where none does and some cannot be used, raise the error of the first."""
     errors = []
     for item in items:
         try:
             with open_clip(item["image"]) as reader:
                 info = reader.probe()
-            for path in mask_files(item["mask"], item["image"]):
-                mask = read_mask(path, clean=True)
-                check_mask(mask, info.height, info.width, path)
-                if mask.any():
-                    if mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
-                        logger.warning(f"{path}: its corners are foreground, which is white or 1; is it inverted?")
-                    return
+            if shows(item, info):
+                return True
         except ClipReadError as error:
             errors.append(error)
     if errors:
         raise errors[0]
-    message = f"{where}: no mask shows anything but background."
-    if is_training:
-        raise ValueError(message)
-    logger.warning(message)
+    return False
+
+
+def _shows_mask(item: dict[str, Any], info: ClipInfo) -> bool:
+    for path in mask_files(item["mask"], item["image"]):
+        mask = read_mask(path, clean=True)
+        check_mask(mask, info.height, info.width, path)
+        if mask.any():
+            if mask[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+                logger.warning(f"{path}: its corners are foreground, which is white or 1; is it inverted?")
+            return True
+    return False
+
+
+def _shows_box(item: dict[str, Any], info: ClipInfo) -> bool:
+    check_boxes(item["box"], info.height, info.width, item["name"])
+    return any(item["box"])
 
 
 def load_box_datalist(
@@ -79,7 +98,7 @@ def load_box_datalist(
     num_classes: int = 1,
     class_names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """List videos with boxes as :func:`load_datalist`, and check every box before any training.
+    """List videos with boxes as :func:`load_datalist`, and check all boxes before any training.
 
     An item has ``image``, and ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of
     the frame, x to the right and y downwards, and of their classes from 1 to ``num_classes``; both empty where nothing
@@ -106,6 +125,7 @@ def load_box_datalist(
     if section == "training":
         present = {label for item in items for labels in item["box_label"] for label in labels}
         _refuse_missing([label for label in range(1, num_classes + 1) if label not in present], "box", datalist)
+    _find_one(items, _shows_box)
     return items
 
 

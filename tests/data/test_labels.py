@@ -18,10 +18,17 @@ GOOD = [1, 2, 8, 9.5]
 def write(folder, box, box_label, **others):
     (folder / "a").mkdir(exist_ok=True)
     for name in ("a/0.png", "a/1.png"):
-        (folder / name).touch()
+        Image.new("RGB", (16, 12)).save(folder / name)
     item = {"image": ["a/0.png", "a/1.png"], "box": box, "box_label": box_label, **others}
     (folder / "list.json").write_text(json.dumps({"validation": [item]}))
     return load_box_datalist(folder, folder / "list.json", "validation", num_classes=2)
+
+
+def test_boxes_of_frames_of_another_size_are_told_before_a_training(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"a/0-1: none of its boxes, as \[16, 2, 30, 9\], is in its frames of 16x12 pixels"
+    ):
+        write(tmp_path, [[[16, 2, 30, 9]], []], [[1], []])
 
 
 def test_videos_get_a_name(tmp_path):

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from endofm_monai.data import load_box_datalist
 from endofm_monai.formats import write_video
@@ -38,7 +39,7 @@ def videos(*images: tuple[int, int, str], **changes) -> dict:
 def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
     for name in ("a/frame2.png", "b/frame2.png", "b/frame10.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+        Image.new("RGB", (40, 30)).save(tmp_path / name)
     (tmp_path / "train.json").write_text(json.dumps(coco()))
     datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
     first, second = load_box_datalist(tmp_path, tmp_path / "list.json", num_classes=2)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from bundles import write_noise
 from PIL import Image
 
 from endofm_monai.data import load_box_datalist, load_labeled_clips
@@ -16,7 +17,7 @@ CLASSES = ("adenoma", "hyperplastic")
 
 def test_the_box_datalist_is_what_detection_trains_on(video_task, tmp_path):
     (item,) = items_from_annotations(video_task, CLASSES)
-    (tmp_path / "a.mp4").touch()
+    write_noise(tmp_path / "a.mp4", 0, frames=8)
     (tmp_path / "list.json").write_text(json.dumps({"test": [item]}))
     (read,) = load_box_datalist(tmp_path, tmp_path / "list.json", "test", num_classes=2)
     assert [len(boxes) for boxes in read["box"]] == [1, 1, 1, 1, 0, 0, 1, 1]
