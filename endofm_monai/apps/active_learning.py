@@ -3,6 +3,7 @@
 
 """Which frames of videos to annotate next: ``python -m endofm_monai.apps.active_learning``."""
 
+import logging
 import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from monai.utils import ensure_tuple
 
-from endofm_monai.data import first_frame, join_frames, load_datalist, open_clip, split_frames
+from endofm_monai.data import ClipReadError, first_frame, join_frames, load_datalist, open_clip, split_frames
 from endofm_monai.inferers import load_predictor
 from endofm_monai.utils import check_writable, read_json, run_from_command_line, write_json
 from endofm_monai.utils.settings import check_number
 
+logger = logging.getLogger(__name__)
 Frame = tuple[str, int]  # its file or folder in the dataset's folder, and its number in that
 
 
@@ -77,24 +79,28 @@ def choose_frames(
     images = [item["image"] for item in load_datalist(dataset_dir, datalist, section, label_key="")]
     listed = [_list_frames(image, window, os.path.realpath(dataset_dir)) for image in images]
     clips = {frame: clip for frames in listed for frame, clip in frames}
-    places = {frame: place for place, frame in enumerate(clips)}
-    done = []
+    done = set()
     for file in filter(None, labeled.split(",") if isinstance(labeled, str) else labeled):
         for entry in read_json(file, list):
             if not isinstance(entry, dict) or not {"image", "frame"} <= entry.keys():
                 raise ValueError(f"{file}: entries need `image` and `frame`, found {entry!r:.80}.")
             if (name := str(entry["image"]), frame := entry["frame"]) not in clips:
                 raise ValueError(f"{file}: frame {frame} of {name} is not among the videos.")
-            done.append(places[name, frame])
+            done.add((name, frame))
     scores: dict[Frame, float] = {}
     if predictor:
         for image, listing in zip(images, listed, strict=True):
-            for (frame, _), (_, answer) in zip(listing, predictor(image), strict=True):
-                scores[frame] = predictor.uncertainty(answer)
-    windows = [str(clip) for clip in clips.values()]
+            try:
+                for (frame, _), (_, answer) in zip(listing, predictor(image), strict=True):
+                    scores[frame] = predictor.uncertainty(answer)
+            except ClipReadError as error:  # after hours with others, which are not lost
+                logger.warning(f"The frames from there on are left out: {error}")
+        if not scores:
+            raise ValueError(f"{dataset_dir}: none of its {len(images)} videos can be read.")
     entries = []
-    frames = list(clips)
-    for index in select_frames([scores[frame] for frame in frames] if scores else None, count, windows, done, seed):
+    frames = [frame for frame in clips if not scores or frame in scores]
+    windows, known = [str(clips[frame]) for frame in frames], [n for n, frame in enumerate(frames) if frame in done]
+    for index in select_frames([scores[frame] for frame in frames] if scores else None, count, windows, known, seed):
         frame = frames[index]
         uncertainty = {"uncertainty": round(scores[frame], 5)} if scores else {}
         entries.append({"image": frame[0], "frame": frame[1], "clip": clips[frame], **uncertainty})

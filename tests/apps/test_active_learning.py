@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -126,3 +127,21 @@ def test_what_cannot_be_used_is_said_before_the_bundle_looks_at_a_frame(tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot be written to"):
         choose_frames(str(tmp_path), str(tmp_path / "file" / "next.json"), bundle=bundle)
+
+
+def test_a_video_that_breaks_off_does_not_lose_the_others(tmp_path, caplog):
+    for index in range(12):
+        (tmp_path / "data" / "ab"[index // 6]).mkdir(parents=True, exist_ok=True)
+        draw(index).save(tmp_path / "data" / "ab"[index // 6] / f"{index % 6}.png")
+    (tmp_path / "data" / "a" / "5.png").write_bytes(b"torn")
+    bundle = str(make_bundle(tmp_path, "segmentation"))
+    options = {"output": str(tmp_path / "next.json"), "bundle": bundle, "count": 9, "window": 3}
+    chosen = choose_frames(str(tmp_path / "data"), **options)
+    assert {"b#frames=0-2", "b#frames=3-5"} <= {entry["clip"] for entry in chosen}
+    assert not [entry for entry in chosen if (entry["image"], entry["frame"]) == ("a", 5)]
+    assert "left out: " in caplog.text
+    assert "a/5.png" in caplog.text
+    shutil.rmtree(tmp_path / "data" / "b")
+    (tmp_path / "data" / "a" / "1.png").write_bytes(b"torn")  # within the first frames that are decoded at once
+    with pytest.raises(ValueError, match="data: none of its 1 videos can be read"):
+        choose_frames(str(tmp_path / "data"), **options)
