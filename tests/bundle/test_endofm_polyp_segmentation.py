@@ -111,6 +111,13 @@ def test_training_writes_the_best_model_a_checkpoint_and_pictures(trained):
     assert any((trained / "eval" / "validation").glob("events*"))
 
 
+def test_a_list_of_the_test_alone_is_evaluated(trained, dataset_dir, tmp_path):
+    test = json.loads((dataset_dir / "datalist.json").read_text())["test"]
+    (tmp_path / "test.json").write_text(json.dumps({"test": test}))
+    BUNDLE.evaluate(dataset_dir, trained / "models" / "model.pt", tmp_path, datalist=tmp_path / "test.json")
+    assert json.loads((tmp_path / "segmentation.json").read_text())["clean"]["frames"] == 12
+
+
 def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, dataset_dir, tmp_path):
     listed = json.loads((dataset_dir / "datalist.json").read_text())
     for item in listed["training"]:
