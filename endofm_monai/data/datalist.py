@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import hashlib
 import logging
 import os
 import reprlib
@@ -27,6 +28,7 @@ __all__ = ["adopt_items", "clip_state", "list_videos", "load_datalist", "name_cl
 
 logger = logging.getLogger(__name__)
 _MAX_NAME = 200  # bytes; files have up to 255, and suffixes are added
+_END = 4096  # bytes of a file that tell it from others
 
 
 def load_datalist(
@@ -275,10 +277,17 @@ def result_path(results_dir: str | os.PathLike, name: str) -> Path:
     return Path(results_dir, f"{name}.json")
 
 
-def clip_state(clip: str | Sequence[str]) -> list[int]:
-    """Bytes and times of change, summed over the files of a clip: other pictures in a folder are another clip."""
-    states = [os.stat(file) for file in clip_images(clip) if file.exists()]  # reading names what is missing
-    return [sum(state.st_size for state in states), sum(state.st_mtime_ns for state in states)]
+def clip_state(clip: str | Sequence[str]) -> list[Any]:
+    """Bytes of the files of a clip, and a digest of where they begin and end: the same for a copy of them alone."""
+    digest, size = hashlib.sha256(), 0
+    for path in clip_images(clip):
+        with suppress(OSError), open(path, "rb") as file:  # reading names what is missing
+            length = file.seek(0, os.SEEK_END)
+            size += length
+            for place in (0, max(0, length - _END)):
+                file.seek(place)
+                digest.update(file.read(_END))
+    return [size, digest.hexdigest()]
 
 
 def _is_done(path: Path, clip: str | Sequence[str]) -> bool:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import nn
 from video_answers import evaluate_videos, write_frames
 
-from endofm_monai.data import list_videos, open_clip
+from endofm_monai.data import clip_state, list_videos, open_clip
 from endofm_monai.formats import MASK_WRITERS, read_cvat_xml, write_video
 from endofm_monai.handlers import DetectionSaver, MaskSaver, ProgressHandler
 
@@ -62,7 +63,7 @@ def test_a_video_gets_masks_in_all_formats_and_a_result(tmp_path):
     with open_clip(folder / "overlay.mp4") as reader:
         assert (reader.probe().frames, reader.probe().fps) == (FRAMES, 25)
     expected = {"video": "sub/clip", "status": "ok", "problems": [], "frames": FRAMES, "fps": 25.0}
-    expected["state"] = [(file := (tmp_path / "clip.mp4").stat()).st_size, file.st_mtime_ns]
+    expected["state"] = clip_state(str(tmp_path / "clip.mp4"))
     assert result(tmp_path / "out", "sub/clip") == expected
 
 
@@ -135,11 +136,13 @@ def test_a_run_started_again_does_what_is_left(tmp_path, case):
 
 def test_a_result_of_another_file_of_the_name_does_not_stand_for_it(tmp_path):
     """As of two hospitals that call a video the same, or where ``a.avi`` comes to ``a.mp4`` and takes its name."""
-    for name in ("a/v.mp4", "b/v.mp4", "a/w/v.mp4"):
-        write_video(tmp_path / name, frames(3 if name == "b/v.mp4" else 2), 25)
+    for count, name in enumerate(("a/v.mp4", "b/v.mp4", "a/w/v.mp4"), start=2):
+        write_video(tmp_path / name, frames(count), 25)
     for item in list_videos(tmp_path / "a", results_dir=tmp_path / "out"):
         evaluate_videos([item], bright, MaskSaver(tmp_path / "out", formats=["coco"]))
     assert list_videos(tmp_path / "a", results_dir=tmp_path / "out") == []
+    shutil.copytree(tmp_path / "a", tmp_path / "scratch", copy_function=shutil.copyfile)  # at another time
+    assert list_videos(tmp_path / "scratch", results_dir=tmp_path / "out") == []
     with pytest.raises(FileExistsError, match=r"out/v\.json: is the result of another file than .*b/v\.mp4"):
         list_videos(tmp_path / "b", results_dir=tmp_path / "out")
     (tmp_path / "a" / "w" / "v.mp4").rename(tmp_path / "a" / "v.avi")
