@@ -19,6 +19,7 @@ from endofm_monai.data.readers.base import (
     ClipReadError,
     clip_images,
     join_frames,
+    natural_key,
     split_frames,
 )
 from endofm_monai.data.readers.opener import find_clips, list_files, open_clip
@@ -241,7 +242,7 @@ def list_videos(
         images = list_files(Path(os.path.realpath(dataset_dir)), IMAGE_SUFFIXES)
         if not images:
             raise ValueError(f"{dataset_dir}: holds no image.")
-        videos = name_clips([{"image": str(path)} for path in images], root)
+        videos = name_clips([{"image": path} for path in sorted(map(str, images), key=natural_key)], root)
     else:
         videos = load_datalist(dataset_dir, datalist, section, label_key="")
     if part_minutes is not None:

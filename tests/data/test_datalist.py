@@ -269,6 +269,10 @@ def test_single_images(frames_folder):
     names = [item["name"] for item in list_videos(frames_folder, single_images=True)]
     assert len(names) == 25
     assert names[0] == "long/00"
+    for number in (10, 2, 1):
+        Image.new("RGB", (6, 4)).save(frames_folder / "sub" / f"f{number}.png")
+    names = [item["name"] for item in list_videos(frames_folder / "sub", single_images=True)]
+    assert names == ["f1", "f2", "f10", "short/00", "short/01", "short/02"]
     (frames_folder / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
         list_videos(frames_folder / "empty", single_images=True)
