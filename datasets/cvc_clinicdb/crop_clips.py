@@ -8,9 +8,11 @@ from tqdm import tqdm
 
 from endofm_monai.data.readers.base import frame_images
 from endofm_monai.data.readers.images import as_shown, open_picture
+from endofm_monai.formats.annotations import unique
 from endofm_monai.preparation import run_from_command_line
 from endofm_monai.utils import atomic_path, read_csv, write_json
 
+NUMBERS = ("x", "y", "w", "h", "first_frame", "last_frame", "label_polyp")
 SECTIONS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -24,13 +26,19 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
             ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1) and ``split`` (train, val or test).
     """
     datalist = defaultdict(list)
-    for clip in tqdm(read_csv(Path(source) / table), "cutting clips", unit="clip"):
-        x, y, width, height = (int(clip[name]) for name in "xywh")
+    clips = unique(((clip.get("clip_id"), clip) for clip in read_csv(Path(source) / table)), f"{table}: two clips")
+    for clip in tqdm(clips.values(), "cutting clips", unit="clip"):
+        try:
+            x, y, width, height, first, last, label = (int(clip[name]) for name in NUMBERS)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{table}: expected whole numbers as {', '.join(NUMBERS)}, found {clip}") from error
+        if width < 1 or height < 1 or first > last or label not in (0, 1):
+            raise ValueError(f"{table}: {clip['clip_id']}: expected a window, frames in order and 0 or 1, found {clip}")
         if clip["split"] not in SECTIONS:
             raise ValueError(
                 f"{table}: {clip['clip_id']}: expected a split of {', '.join(SECTIONS)}, found {clip['split']!r}"
             )
-        folder, numbers = Path(output) / clip["clip_id"], range(int(clip["first_frame"]), int(clip["last_frame"]) + 1)
+        folder, numbers = Path(output) / clip["clip_id"], range(first, last + 1)
         for number in numbers:
             path = Path(source) / "frames" / f"{number:04d}.png"
             with open_picture(path) as opened:
@@ -44,7 +52,7 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
             path for path in frame_images(folder) if path.stem not in {f"{number:04d}" for number in numbers}
         ]:
             raise ValueError(f"{others[0]}: is there of another table or clip of this name; choose another output")
-        datalist[SECTIONS[clip["split"]]].append({"image": clip["clip_id"], "label": int(clip["label_polyp"])})
+        datalist[SECTIONS[clip["split"]]].append({"image": clip["clip_id"], "label": label})
     write_json(Path(output) / "datalist.json", datalist, indent=4)
     return str(Path(output) / "datalist.json")
 

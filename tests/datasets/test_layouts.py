@@ -167,14 +167,22 @@ def test_frames_of_an_earlier_table_are_in_no_clip(tmp_path):
     for number in range(1, 5):
         write_image(tmp_path / f"source/frames/{number:04d}.png", number)
 
-    def cut(first: int, last: int, split: str = "train") -> str:
+    def cut(first: int, last: int, split: str = "train", more: str = "") -> str:
         head = "clip_id,first_frame,last_frame,x,y,w,h,label_polyp,split"
-        (tmp_path / "source/clips_cls.csv").write_text(f"{head}\na,{first},{last},8,4,32,24,1,{split}\n")
+        (tmp_path / "source/clips_cls.csv").write_text(f"{head}\na,{first},{last},8,4,32,24,1,{split}\n{more}")
         return crop_clips(str(tmp_path / "source"), str(tmp_path / "out"))
 
     cut(1, 3)
     assert read(tmp_path / "out") == {"training": [{"image": "a", "label": 1}]}
     cut(1, 3)
+    for more, message in (
+        ("a,1,3,0,0,32,24,0,val", "two clips 'a': "),
+        ("b,1,3,0.5,0,32,24,0,val", "expected whole numbers as x, y, w, h"),
+        ("b,1,3,0,0,32,24,2,val", "b: expected a window, frames in order and 0 or 1"),
+        ("b,3,1,0,0,32,24,0,val", "b: expected a window, frames in order and 0 or 1"),
+    ):
+        with pytest.raises(ValueError, match=rf"clips_cls\.csv: {message}"):
+            cut(1, 3, more=more)
     with pytest.raises(ValueError, match=r"out/a/0001\.png: is there of another table or clip of this name"):
         cut(2, 4)
     with pytest.raises(ValueError, match=r"clips_cls\.csv: a: expected a split of train, val, test, found 'Train'"):
