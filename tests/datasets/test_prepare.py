@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import items_of, read, script, write_clip, write_image, write_mask
+from dataset_files import items_of, read, script, write_clip, write_image
 from dataset_miniatures import miniature
 from PIL import Image
 from small_sets import content
@@ -202,57 +202,6 @@ def test_the_lists_that_come_along(name, stills):
     section_of = {(labels["group"], section) for section, labels in listed.values()}
     assert {section for _, section in section_of} == {"training", "validation", "test"}
     assert len(section_of) == len({group for group, _ in section_of})  # a group is in one section
-
-
-def test_polyp_free_windows_touch_no_polyp(prepared, tmp_path):
-    source, _, _ = prepared("kvasir_seg")
-    script("kvasir_seg/prepare.py").prepare(str(source), str(tmp_path / "set"), workers=1, stats=False)
-    cut = script("polyp_windows.py").cut
-    for output in ("free", "again"):
-        cut(str(tmp_path / "set"), str(tmp_path / output))
-    lists, wholes = items_of(tmp_path / "free"), items_of(tmp_path / "set")
-    assert {section: len(items) for section, items in lists.items()} == {
-        section: len(items) for section, items in wholes.items()
-    }
-    for item in lists["test"]:
-        (path,), (mask,) = item["image"], item["mask"]
-        window = np.asarray(Image.open(tmp_path / "free" / path))
-        assert window.shape == (33, 33, 3)  # 0.7 of the short side, to the right of the polyp: the largest that fits
-        assert not np.asarray(Image.open(tmp_path / "free" / mask)).any()
-        assert (item["label"], item["box"], item["box_label"]) == (0, [[]], [[]])
-        whole = np.asarray(Image.open(tmp_path / "set/frames" / f"{Path(item['video']).name}.jpg"))
-        assert any(np.array_equal(whole[row : row + 33, 31:], window) for row in range(16))
-        assert np.array_equal(window, np.asarray(Image.open(tmp_path / "again" / path)))
-    cut(str(tmp_path / "set"), str(tmp_path / "pairs"), pairs=True)
-    for item in items_of(tmp_path / "pairs")["test"]:
-        mask = np.asarray(Image.open(tmp_path / "pairs" / item["mask"][0]))
-        assert mask.shape == (33, 33)
-        assert ((mask > 0).sum() > 250) == bool(item["label"])
-        assert len(item["box"][0]) == len(item["box_label"][0]) == item["label"]
-
-
-def test_windows_are_cut_out_of_stills_as_they_are_shown(tmp_path):
-    shown = Image.fromarray(np.repeat(np.arange(40, 104, dtype=np.uint8)[None, :, None], 48, 0).repeat(3, 2))
-    turned = Image.Exif()
-    turned[0x0112] = 3  # half a turn
-    for folder in ("images", "masks"):
-        (tmp_path / "source" / folder).mkdir(parents=True)
-    shown.rotate(180).save(tmp_path / "source/images/a.png", exif=turned)
-    write_mask(tmp_path / "source/masks/a.png", (0, 8, 20, 24))
-    (tmp_path / "source/kavsir_bboxes.json").write_text('{"a": {"height": 48, "width": 64, "bbox": []}}')
-    script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "set"), workers=1, stats=False)
-    cut = script("polyp_windows.py").cut
-    cut(str(tmp_path / "set"), str(tmp_path / "free"))
-    ((item,),) = items_of(tmp_path / "free").values()
-    window = np.asarray(Image.open(tmp_path / "free" / item["image"][0]))
-    assert window.min() >= 40 + 20  # to the right of the polyp
-    with pytest.raises(ValueError, match="output: needs another folder than"):
-        cut(str(tmp_path / "set"), str(tmp_path / "set"))
-
-
-def test_windows_are_of_stills_alone(prepared, tmp_path):
-    with pytest.raises(ValueError, match="sequence_01 in training is no still with a mask"):
-        script("polyp_windows.py").cut(str(prepared("cvc_clinicdb")[1]), str(tmp_path))
 
 
 def test_sun_seg_frames_are_in_natural_order(prepared):
