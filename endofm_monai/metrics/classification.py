@@ -9,19 +9,16 @@ from numpy.typing import ArrayLike
 
 
 def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Scores of predicted class probabilities; those that need a decision take it by :func:`decide`.
+    """Scores of class probabilities ``(N, C)``; those that need a decision take it by :func:`decide`.
 
-    Args:
-        probabilities: ``(N, C)`` in 0..1.
-        labels: class indices ``(N,)``; or ``(N, C)`` 0 or 1, where classes do not exclude each other.
+    Labels are class indices ``(N,)``; or ``(N, C)`` 0 or 1, where classes do not exclude each other.
 
     Returns:
         ``accuracy`` (of several labels: all must be right), ``macro_f1``, ``macro_precision``, ``macro_recall``,
         ``roc_auc``, ``average_precision``, ``calibration_error`` (:func:`calibration_error`); and for two classes
         ``f1``, ``precision`` and ``recall`` of class 1. Macro scores are the mean over the classes for which they are
         defined; the areas of more than two classes are the mean of those of one class against the rest. A score that
-        the labels leave undefined, as the areas when all items are of one class, is NaN; the precision of a class
-        that is never predicted is 0.
+        the labels leave undefined is NaN; the precision of a class that is never predicted is 0.
 
     Example::
 
@@ -29,8 +26,9 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
         0.6666666666666666
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    multi_label = labels.ndim == 2
-    truth, decided = labels_to_one_hot(labels, probabilities.shape[1]), decide(probabilities, multi_label)
+    classes, multi_label = probabilities.shape[1], labels.ndim == 2
+    is_binary = classes == 2 and not multi_label
+    truth, decided = labels_to_one_hot(labels, classes), decide(probabilities, multi_label)
     right, actual, predicted = (truth & decided).sum(axis=0), truth.sum(axis=0), decided.sum(axis=0)
     with np.errstate(invalid="ignore"):
         by_class = {
@@ -38,15 +36,16 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
             "precision": right / np.maximum(predicted, 1),
             "recall": right / actual,
         }
-    is_binary = probabilities.shape[1] == 2 and not multi_label
-    scores = {"accuracy": (truth == decided).all(axis=1).mean()}
-    if is_binary:
-        scores |= {name: values[1] for name, values in by_class.items()}
-    scores |= {f"macro_{name}": mean_of_defined(values) for name, values in by_class.items()}
-    classes = [1] if is_binary else range(probabilities.shape[1])
-    areas = np.array([_areas(truth[:, c], probabilities[:, c]) for c in classes])
-    scores |= {"roc_auc": mean_of_defined(areas[:, 0]), "average_precision": mean_of_defined(areas[:, 1])}
-    scores["calibration_error"] = calibration_error(probabilities, labels)
+    areas = [_areas(truth[:, c], probabilities[:, c]) for c in ([1] if is_binary else range(classes))]
+    roc_auc, average_precision = map(mean_of_defined, np.array(areas).T)
+    scores = {
+        "accuracy": (truth == decided).all(axis=1).mean(),
+        **({name: values[1] for name, values in by_class.items()} if is_binary else {}),
+        **{f"macro_{name}": mean_of_defined(values) for name, values in by_class.items()},
+        "roc_auc": roc_auc,
+        "average_precision": average_precision,
+        "calibration_error": calibration_error(probabilities, labels),
+    }
     return {name: float(value) for name, value in scores.items()}
 
 
@@ -65,10 +64,9 @@ def labels_to_one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error, in 0..1: how far confidence is from accuracy (Guo et al., ICML 2017, section 2).
 
-    Confidences are sorted into equally wide bins; the result is the mean over all items of the distance between the
-    accuracy and the mean confidence of their bin. The confidence is the probability of the likeliest class; of
-    classes that do not exclude each other every decision, for or against one, counts on its own. Arguments are those of
-    :func:`classification_scores`.
+    It is the mean over all items of the distance between the accuracy and the mean confidence of their bin, of equally
+    wide ones. The confidence is the probability of the likeliest class; of classes that do not exclude each other every
+    decision, for or against one, counts on its own. Arguments are those of :func:`classification_scores`.
     """
     if labels.ndim == 2:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()
@@ -94,12 +92,9 @@ def bootstrap_intervals(
     narrow. So videos (or sequences, or patients) are drawn, each with all of its items (the cluster bootstrap;
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
-    Given indices of items (int64, with repetitions), ``statistics`` says theirs by name; NaN where one is undefined, as
-    the area under the ROC curve of items of one class. The ``groups`` ``(N,)`` are of any type that can be compared,
-    and ``level`` is the share of the resampled statistics that an interval holds, in (0, 1).
-
-    Returns:
-        by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none.
+    Given indices of items (int64, with repetitions), ``statistics`` says theirs by name, NaN where one is undefined.
+    The ``groups`` ``(N,)`` are of any type that can be compared, and ``level``, in (0, 1), is the share of the
+    resamples, of those for which a statistic is defined, that its interval holds; it is NaN where there are none.
 
     Example::
 
@@ -116,6 +111,12 @@ def bootstrap_intervals(
     draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     values = [statistics(np.concatenate([items[group] for group in draw])) for draw in draws]
     return {name: _interval(np.array([value[name] for value in values]), level) for name in values[0]}
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    defined = values[~np.isnan(values)]
+    low, high = np.quantile(defined if len(defined) else np.nan, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _areas(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
@@ -135,11 +136,3 @@ def mean_of_defined(values: np.ndarray) -> Any:
     """Mean along the first axis of what is no NaN; NaN where nothing is."""
     with np.errstate(invalid="ignore"):
         return np.nansum(values, axis=0) / (~np.isnan(values)).sum(axis=0)
-
-
-def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
-    defined = values[~np.isnan(values)]
-    if len(defined) == 0:
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

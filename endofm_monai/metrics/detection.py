@@ -10,7 +10,7 @@ from monai.apps.detection.metrics.coco import COCOMetric
 from monai.apps.detection.metrics.matching import matching_batch
 from monai.data.box_utils import box_iou
 
-from endofm_monai.metrics.classification import bootstrap_intervals
+from endofm_monai.metrics.classification import bootstrap_intervals, mean_of_defined
 
 _COCO = COCOMetric(
     ["polyp"], iou_list=(0.5,), iou_range=(0.5, 0.95, 0.05), max_detection=(100,), per_class=False, verbose=False
@@ -46,10 +46,7 @@ def presence_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) ->
     """The published metric of KUMC: whether frames show a polyp, whatever its place, number and class.
 
     A frame is predicted positive when any detection has a score of at least ``threshold``. A detector that fires on
-    every frame has a recall of 1, and a precision of 1 where no frame is negative.
-
-    Returns:
-        ``precision``, ``recall``, ``specificity``, ``accuracy``, ``f1`` and ``f2``, NaN where undefined.
+    every frame has a recall of 1, and a precision of 1 where no frame is negative. What is undefined is NaN.
     """
     actual = np.array([len(frame.box) > 0 for frame in frames], bool)
     found = np.array([(frame.pred_score >= threshold).any() for frame in frames], bool)
@@ -79,9 +76,8 @@ def center_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> d
 def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | None = None) -> dict[str, float]:
     """Boxes found with an IoU of at least 0.5 and the right class; each true box at most once, by the best score.
 
-    Returns:
-        ``precision``, ``recall``, ``f1`` and ``f2``, and ``false_positives_per_negative_frame``, the mean number of
-        detections in frames without a true box, all of the class ``label`` if there is one; NaN where undefined.
+    ``false_positives_per_negative_frame`` is the mean number of detections in frames without a true box. With a
+    ``label`` all is of this class; what is undefined is NaN.
     """
     matched, score, total = _detections(frames, label)
     above = score >= threshold
@@ -103,10 +99,7 @@ def best_threshold(frames: Sequence[DetectionFrame]) -> float:
 
 
 def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
-    """COCO's average precision, mean over the classes that have true boxes.
-
-    ``ap50`` is that at IoU 0.5, and ``ap`` the mean of IoU 0.5 to 0.95 in steps of 0.05.
-    """
+    """COCO's average precision, mean over the classes with true boxes: ``ap50`` at IoU 0.5, ``ap`` at 0.5 to 0.95."""
     results = []
     for label in sorted({int(label) for frame in frames for label in frame.label}):
         scores, _ = _COCO([{0: frame.matches[label]} for frame in frames if label in frame.matches])
@@ -118,9 +111,7 @@ def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
 def polyp_scores(frames: Sequence[DetectionFrame], threshold: float) -> list[dict[str, float | str | int]]:
     """When each polyp of a video, that is the true boxes of one class in it, is found first (IoU 0.5, right class).
 
-    Returns:
-        for each polyp ``video``, ``label``, ``detected`` (0 or 1), and ``delay``, the frames from the first in which
-        it is visible to the first in which it is found; NaN when it is not.
+    ``delay`` is the number of frames from the first in which it is visible to the first in which it is found, or NaN.
     """
     visible: dict[tuple[str, int], int] = {}
     found: dict[tuple[str, int], int] = {}
@@ -130,7 +121,7 @@ def polyp_scores(frames: Sequence[DetectionFrame], threshold: float) -> list[dic
             match = frame.matches[label]
             if np.any((match["dtScores"] >= threshold) & (match["dtMatches"][_HALF] > 0)):
                 found.setdefault((frame.video, label), frame.index)
-    delays = {polyp: found[polyp] - first if polyp in found else float("nan") for polyp, first in visible.items()}
+    delays = {polyp: found.get(polyp, np.nan) - first for polyp, first in visible.items()}
     return [
         {"video": video, "label": label, "detected": int((video, label) in found), "delay": delay}
         for (video, label), delay in delays.items()
@@ -146,14 +137,12 @@ def detection_report(
     """Everything that is measured of a detector on videos, of which all frames are given.
 
     The ``threshold`` is the smallest score of a detection, for all but the average precision; by default the one with
-    the best F1 on these videos, which is only fair on validation data. The ``resamples`` are of whole videos.
-
-    Returns:
-        ``threshold``, the numbers of ``videos``, ``frames``, ``negative_frames`` and ``boxes``, ``scores`` by name,
-        ``polyps``, see :func:`polyp_scores`, and with ``resamples`` the 95 % ``intervals`` of the scores.
+    the best F1 on these videos, which is only fair on validation data. The ``resamples`` are of whole videos, for the
+    95 % ``intervals`` of the ``scores``; ``polyps`` are :func:`polyp_scores`.
     """
     chosen = best_threshold(frames) if threshold is None else threshold
     polyps = polyp_scores(frames, chosen)
+    delays = np.array([polyp["delay"] for polyp in polyps], float)
 
     def of_frames(indices: np.ndarray) -> dict[str, float]:
         drawn = [frames[index] for index in indices]
@@ -165,10 +154,9 @@ def detection_report(
         return {**average_precision(drawn), **named}
 
     def of_polyps(indices: np.ndarray) -> dict[str, float]:
-        detected = np.array([polyps[index]["detected"] for index in indices], float)
-        delay = np.array([polyps[index]["delay"] for index in indices], float)[detected > 0]
-        rate = detected.mean() if len(detected) else np.nan
-        return {"polyp_detection_rate": rate, "polyp_delay_frames": delay.mean() if len(delay) else np.nan}
+        delay = delays[indices]
+        rate = _ratio(np.isfinite(delay).sum(), len(delay))
+        return {"polyp_detection_rate": rate, "polyp_delay_frames": mean_of_defined(delay)}
 
     report: dict[str, Any] = {
         "threshold": chosen,

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
+from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,17 +24,10 @@ def knn_probe(
 ) -> dict[str, float]:
     """How well the nearest training clips predict the class of a clip: a measure of frozen embeddings.
 
-    The k training clips of highest cosine similarity vote with the weight ``exp(similarity / temperature)``
-    (Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018; the protocol
-    of DINO). There is nothing to train and nothing random.
-
-    Args:
-        train_features: embeddings ``(N, D)`` of the training clips.
-        train_labels: their class indices ``(N,)``, of two classes or more.
-        features: embeddings ``(M, D)`` of the clips to classify.
-        labels: their class indices ``(M,)``.
-        k: number of neighbors that vote; with fewer training clips all of them do, after a warning.
-        temperature: the lower, the more the nearest of the neighbors decide.
+    The k training clips of highest cosine similarity (with fewer ones all, after a warning) vote with the weight
+    ``exp(similarity / temperature)`` (Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance
+    Discrimination", CVPR 2018; the protocol of DINO). There is nothing to train and nothing random. Features are
+    ``(N, D)`` of the training clips and ``(M, D)`` of the probed ones, labels class indices, in training two or more.
 
     Returns:
         ``accuracy``, ``balanced_accuracy`` (mean recall of the classes in ``labels``), ``macro_f1`` and, when there
@@ -47,14 +41,14 @@ def knn_probe(
     if k < 1 or temperature <= 0:
         raise ValueError(f"`k` and `temperature` must be positive, but got {k} and {temperature}.")
     train = _check(train_features, train_labels, "training")
-    if k > len(train[0]):
-        warnings.warn(f"k-NN probe: only {len(train[0])} training clips, so all of them vote, not k={k}.", stacklevel=2)
-        k = len(train[0])
+    if k > (clips := len(train[0])):
+        warnings.warn(f"k-NN probe: only {clips} training clips, so all of them vote, not k={k}.", stacklevel=2)
 
     def vote(distance: np.ndarray) -> np.ndarray:  # relative to the nearest, which no temperature can underflow
         return np.exp((distance.min(axis=1, keepdims=True) - distance) / temperature)
 
-    return _scores(KNeighborsClassifier(k, metric="cosine", weights=vote), train, _check(features, labels, "probed"))
+    classifier = KNeighborsClassifier(min(k, clips), metric="cosine", weights=vote)
+    return _scores(classifier, train, _check(features, labels, "probed"))
 
 
 def linear_probe(
@@ -63,22 +57,19 @@ def linear_probe(
     """How well a linear classifier on frozen embeddings predicts the class of a clip; see :func:`knn_probe`.
 
     The classifier is a logistic regression with L2 penalty and ``C = 1``, fitted to convergence on features that are
-    standardized by the training clips' mean and deviation. Neither is tuned, so that no split is needed for it, and
-    nothing is random.
+    standardized by the training clips. Neither is tuned, so that no split is needed for it, and nothing is random.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
     return _scores(classifier, _check(train_features, train_labels, "training"), _check(features, labels, "probed"))
 
 
 def retrieval(first: ArrayLike, second: ArrayLike) -> float:
-    """Share of the windows that are nearest, by cosine, to the other window of their own video, in both directions.
+    """Share of windows whose nearest one, by cosine, is the other window of their own video, in both directions.
 
-    Given are embeddings ``(N, D)`` of two windows of each video, in the same order.
+    Given are embeddings ``(N, D)`` of both windows of each video, in the same order.
     """
-    windows = [np.asarray(window, dtype=np.float64) for window in (first, second)]
-    a, b = (window / np.maximum(np.linalg.norm(window, axis=1, keepdims=True), 1e-12) for window in windows)
-    similarity, videos = a @ b.T, np.arange(len(a))
-    return float(np.mean([similarity.argmax(axis=axis) == videos for axis in (0, 1)]))
+    similarity = cosine_similarity(np.asarray(first, np.float64), np.asarray(second, np.float64))
+    return float(np.mean([similarity.argmax(axis=axis) == np.arange(len(similarity)) for axis in (0, 1)]))
 
 
 def _check(features: ArrayLike, labels: ArrayLike, role: str) -> tuple[np.ndarray, np.ndarray]:
@@ -102,11 +93,9 @@ def _scores(
     classes, (features, labels) = np.unique(train[1]), probed
     if len(classes) < 2:
         raise ValueError(f"A probe needs training clips of two classes or more, but all are of class {classes[0]}.")
-    if features.shape[1] != train[0].shape[1]:
-        raise ValueError(
-            "Training and probed features must have the same width, "
-            f"but got {train[0].shape[1]} and {features.shape[1]}."
-        )
+    widths = [train[0].shape[1], features.shape[1]]
+    if widths[0] != widths[1]:
+        raise ValueError(f"Training and probed features must have the same width, but got {widths[0]} and {widths[1]}.")
     probability = classifier.fit(*train).predict_proba(features)
     predicted, present = classes[probability.argmax(axis=1)], np.unique(labels)
     scores = {

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance
-from scipy.ndimage import correlate, distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from endofm_monai.metrics.classification import bootstrap_intervals, mean_of_defined
 
@@ -27,27 +28,21 @@ def structure_measure(probability: np.ndarray, truth: np.ndarray) -> float:
 
     row, column = (round(float(index.mean())) + 1 for index in np.nonzero(truth))
     regions = 0.0
-    for rows in (slice(row), slice(row, None)):
-        for columns in (slice(column), slice(column, None)):
-            quarter = truth[rows, columns]
-            if quarter.size:
-                regions += quarter.size / truth.size * _similarity(probability[rows, columns], quarter)
+    for quarter in product((slice(row), slice(row, None)), (slice(column), slice(column, None))):
+        if size := truth[quarter].size:
+            regions += size / truth.size * _similarity(probability[quarter], truth[quarter])
     return max(0.0, float(objects + regions) / 2)
 
 
 def _object_score(values: np.ndarray) -> float:
     mean = values.mean()
-    deviation = values.std(ddof=1) if values.size > 1 else 0.0
-    return 2 * mean / (mean**2 + 1 + deviation + EPS)
+    return 2 * mean / (mean**2 + 1 + values.std(ddof=min(values.size - 1, 1)) + EPS)
 
 
 def _similarity(probability: np.ndarray, truth: np.ndarray) -> float:
     """Structural similarity of a whole region."""
     mean, true_mean = probability.mean(), truth.mean()
-    count = max(truth.size - 1, 1)
-    variance = ((probability - mean) ** 2).sum() / count
-    true_variance = ((truth - true_mean) ** 2).sum() / count
-    covariance = ((probability - mean) * (truth - true_mean)).sum() / count
+    (variance, covariance), (_, true_variance) = np.cov(probability.flat, truth.flat, ddof=min(truth.size - 1, 1))
     numerator = 4 * mean * true_mean * covariance
     denominator = (mean**2 + true_mean**2) * (variance + true_variance)
     if numerator != 0:
@@ -56,11 +51,7 @@ def _similarity(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """E-measure ``(256,)`` of a map, for ``probability >= t / 255`` with t from 0 to 255 (Fan et al., IJCAI 2018).
-
-    A pixel's alignment depends only on which of the four cells of the confusion matrix it is in, so that four counts
-    a threshold are enough.
-    """
+    """E-measure ``(256,)`` of a map, for ``probability >= t / 255`` with t from 0 to 255 (Fan et al., IJCAI 2018)."""
     levels = np.floor(probability * 255).astype(np.int64)
 
     def at_least(selected: np.ndarray) -> np.ndarray:
@@ -72,7 +63,7 @@ def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray
     if positive in (0, size):
         return (predicted if positive else size - predicted) / (size - 1 + EPS)
     mean, true_mean = predicted / size, positive / size
-    cells = (  # how many, and how far prediction and truth are from their means there
+    cells = (  # alone decide about alignment: the number of pixels, and how far both masks are from their means there
         (true_positive, 1 - mean, 1 - true_mean),
         (false_positive, 1 - mean, -true_mean),
         (positive - true_positive, -mean, 1 - true_mean),
@@ -95,9 +86,7 @@ def weighted_f_measure(probability: np.ndarray, truth: np.ndarray) -> float:
     distance, nearest = distance_transform_edt(~truth, return_indices=True)
     error = np.abs(probability - truth)
     spread = error[tuple(nearest)]  # background pixels take the error of the nearest foreground pixel
-    offset = np.arange(-3, 4)
-    kernel = np.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 5**2))
-    smooth = correlate(spread, kernel / kernel.sum(), mode="constant")
+    smooth = gaussian_filter(spread, sigma=5, radius=3, mode="constant")
     weighed = np.where(truth, np.minimum(error, smooth), error * (2 - np.exp(np.log(0.5) / 5 * distance)))
     recall = 1 - weighed[truth].mean()
     true_positive = truth.sum() - weighed[truth].sum()
@@ -125,13 +114,12 @@ def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndar
     NaN means undefined; means leave it out and say over how many frames they are taken.
 
     Returns:
-        the scores above, ``s_measure`` and ``mae`` (mean absolute error), the counts of pixels ``true_positive``,
-        ``false_positive``, ``false_negative``, and as ``alignment`` :func:`enhanced_alignment`. ``hd95`` is in pixels:
-        the larger of the two 95th percentiles of distances from one contour to the other. ``weighted_f``,
-        ``s_measure``, ``mae`` and ``alignment`` are those of the ``probability``.
+        these; of the ``probability`` ``weighted_f``, ``s_measure``, ``mae`` (mean absolute error) and ``alignment``
+        (:func:`enhanced_alignment`); and counts of pixels, ``true_positive``, ``false_positive``, ``false_negative``.
+        ``hd95`` is in pixels: the larger of the two 95th percentiles of distances from one contour to the other.
     """
     hits, predicted, positive = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
-    distance = 0.0 if predicted == positive == 0 else float("nan")
+    distance = float("nan") if predicted or positive else 0.0
     if predicted and positive:
         masks = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
         distance = float(compute_hausdorff_distance(*masks, include_background=True, percentile=95))
@@ -150,29 +138,25 @@ def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndar
 
 def _overlap(hits: float, predicted: float, positive: float) -> dict[str, float]:
     """Dice, IoU, precision and recall of numbers of pixels."""
-    nan = float("nan")
     return {
         "dice": 2 * hits / (predicted + positive) if predicted + positive else 1.0,
         "iou": hits / (predicted + positive - hits) if predicted + positive else 1.0,
-        "precision": hits / predicted if predicted else nan,
-        "recall": hits / positive if positive else nan,
+        "precision": hits / predicted if predicted else float("nan"),
+        "recall": hits / positive if positive else float("nan"),
     }
 
 
 def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000) -> dict[str, Any]:
     """Sum up the scores of frames for frames, sequences and pixels, with 95 % intervals.
 
-    * ``per_frame``: mean over all frames;
-    * ``per_sequence``: mean over sequences of the mean over their frames, so that long ones count no more;
-    * ``pooled``: from the pixels of all frames taken together.
-
-    Neighboring frames are alike, so the bootstrap intervals draw whole groups, each with all of its sequences.
-    ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field. The ``rows`` hold
-    of each frame :func:`frame_scores`, the name of its ``sequence``, and that of the ``group`` that this belongs to.
+    Neighboring frames are alike, so the bootstrap intervals draw whole groups, each with all of its sequences. The
+    ``rows`` hold of each frame :func:`frame_scores`, the name of its ``sequence``, and that of its ``group``.
 
     Returns:
-        number of ``frames``, ``sequences`` and ``groups``, and the three summaries, each a mapping from score to
+        number of ``frames``, ``sequences`` and ``groups``, and three summaries: ``per_frame``; ``per_sequence``, whose
+        long ones count no more; and ``pooled``, from the pixels of all frames taken together. Each maps a score to
         ``value`` (None where no frame defines it), ``interval`` and, where some are left out, how many are ``defined``.
+        ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
     """
     if not rows:
         raise ValueError("No frame was scored.")
@@ -195,8 +179,10 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
     def summarize(items: np.ndarray) -> dict[tuple[str, str], float]:
         hits, excess, missed = counts[items].sum(axis=0)
         pooled = _overlap(hits, hits + excess, hits + missed)
-        found = {key: statistic(items) for key, statistic in statistics.items()}
-        return {**found, **{("pooled", name): value for name, value in pooled.items()}}
+        return {
+            **{key: statistic(items) for key, statistic in statistics.items()},
+            **{("pooled", name): value for name, value in pooled.items()},
+        }
 
     groups = [row["group"] for row in rows]
     report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "groups": len(set(groups))}
