@@ -3,7 +3,6 @@
 # ruff: noqa: F403
 
 from endofm_monai.transforms.color import *
-from endofm_monai.transforms.concept_views import *
 from endofm_monai.transforms.fit_frame import *
 from endofm_monai.transforms.geometry import *
 from endofm_monai.transforms.load import *

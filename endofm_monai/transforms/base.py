@@ -27,9 +27,8 @@ def to_float(clip: torch.Tensor) -> torch.Tensor:
 class RandClipTransform(RandomizableTransform):
     """Base of random transforms that treat all frames of a clip alike, with the probability ``prob``.
 
-    It takes a clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, and gives a floating-point one
-    (float32 for uint8) without changing its input. Random numbers come from ``self.R`` on the CPU, so that the device
-    of the clip makes no difference to them.
+    A clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, becomes a new one in floating point (float32
+    for uint8). Draws are made on the CPU, so that the device of the clip makes no difference to them.
     """
 
     prob = 1.0  # which MONAI's constructor sets, but that of a dataclass does not call it
@@ -87,12 +86,7 @@ def dictionary_version(
     array_transform: type[Transform], base: type[ClipTransformd] | None = None
 ) -> type[ClipTransformd]:
     """Make the dictionary version of a transform, which configs name, as ``FlipClipd`` of ``FlipClip``."""
-    name = f"{array_transform.__name__}d"
     base = base or (RandClipTransformd if issubclass(array_transform, Randomizable) else ClipTransformd)
-    members = {
-        "array_transform": array_transform,
-        "__module__": array_transform.__module__,
-        "__qualname__": name,
-        "__doc__": f"Dictionary version of :class:`{array_transform.__name__}`.",
-    }
-    return type(name, (base,), members)
+    doc = f"Dictionary version of :class:`{array_transform.__name__}`."
+    members = {"array_transform": array_transform, "__module__": array_transform.__module__, "__doc__": doc}
+    return type(f"{array_transform.__name__}d", (base,), members)

@@ -34,10 +34,10 @@ def to_grayscale(clip: torch.Tensor, luma: tuple[float, float, float] = RGB_LUMA
 def blur_clip(clip: torch.Tensor, sigma: float) -> torch.Tensor:
     """Blur the frames of a floating-point clip ``(..., H, W)`` with a Gaussian of ``sigma`` pixels, cut at 4 sigma.
 
-    Rows and columns are blurred by one matrix product each: on a CPU several times faster than a depthwise
-    convolution. At the border the weights inside the frame are normalized.
+    At the border the weights inside the frame are normalized.
     """
     rows, columns = (torch.arange(size, dtype=clip.dtype, device=clip.device) for size in clip.shape[-2:])
+    # two matrix products: on a CPU several times faster than a depthwise convolution
     return blur_weights(rows, sigma) @ clip @ blur_weights(columns, sigma).T
 
 
@@ -67,8 +67,7 @@ class RandColorJitterClip(RandClipTransform):
     """Change brightness, contrast, saturation and hue of a clip in random order, alike in all frames.
 
     A strength ``v`` means a factor drawn uniformly from ``[1 - v, 1 + v]``, for the hue a turn from ``[-v, v]``. The
-    result is clipped to ``[0, 1]`` once, at the end. The default strengths are those of the published pre-training;
-    the hue stays, as it tells the tissue.
+    result is clipped to ``[0, 1]`` once. The defaults are those of the published pre-training; hue tells the tissue.
     """
 
     luma = RGB_LUMA
@@ -99,11 +98,10 @@ class RandColorJitterClip(RandClipTransform):
         gray = np.tile(self.luma, (3, 1))
         pixel, mean = np.eye(3), np.zeros((3, 3))
         for name, change in self.changes if self._do_transform else []:
-            kept = 1 + change
             if name == "contrast":
-                pixel, mean = kept * pixel, kept * mean - change * gray @ (pixel + mean)
+                pixel, mean = (1 + change) * pixel, (1 + change) * mean - change * gray @ (pixel + mean)
             else:
-                step = kept * np.eye(3) - (change * gray if name == "saturation" else 0)
+                step = (1 + change) * np.eye(3) - (change * gray if name == "saturation" else 0)
                 pixel, mean = step @ pixel, step @ mean
         return pixel, mean
 
@@ -119,10 +117,9 @@ class RandColorJitterClip(RandClipTransform):
                 clip = clip * (1 + change)
             elif name == "hue":  # which exists only within [0, 1]
                 clip = TF.adjust_hue(clip.clamp(0, 1).transpose(0, 1), change).transpose(0, 1)
-            else:  # frames move to or from their mean luma, pixels to or from their own
+            else:  # pixels move to or from their luma, frames to or from the mean of it
                 gray = to_grayscale(clip, self.luma)
-                gray = gray.mean((-2, -1), keepdim=True) if name == "contrast" else gray
-                clip = torch.lerp(gray, clip, 1 + change)
+                clip = torch.lerp(gray.mean((-2, -1), keepdim=True) if name == "contrast" else gray, clip, 1 + change)
         return clip
 
 

@@ -95,8 +95,7 @@ class RandFitClip(RandClipTransform):
         swap_axes = self.R.uniform() < self.turn_prob
         height, width = reversed(data.shape[-2:]) if swap_axes else data.shape[-2:]
         fitting, factor = self.fit.frame_map(height, width), self.R.uniform(*self.zoom)
-        log_stretch = math.log(self.stretch)
-        stretch = math.exp(self.R.uniform(-log_stretch, log_stretch) / 2)
+        stretch = math.exp(self.R.uniform(-math.log(self.stretch), math.log(self.stretch)) / 2)
         columns = max(1, round(width * fitting.zoom[0] * factor * stretch))
         rows = max(1, round(height * fitting.zoom[1] * factor / stretch))
         # the frame lies within the result where it is smaller, and covers it where it is larger
@@ -106,8 +105,7 @@ class RandFitClip(RandClipTransform):
         )
         flip_probs = (self.flip_prob, self.vertical_flip_prob)
         flips = tuple(axis for axis, prob in enumerate(flip_probs) if self.R.uniform() < prob)
-        zoom = (columns / width, rows / height)
-        self.frame_map = self.map_type(zoom, (left, top), fitting.size, flips, swap_axes)
+        self.frame_map = self.map_type((columns / width, rows / height), (left, top), fitting.size, flips, swap_axes)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
         """Turn, resize, place and mirror."""
@@ -139,8 +137,7 @@ def move_boxes(
 class RandFitClipd(RandClipTransformd):
     """Dictionary version of :class:`RandFitClip`, for clips of one size and the boxes of their frames.
 
-    The boxes at ``box``, a tensor ``(G, 4)`` for each frame, are clipped to the frame and moved with it. One of which
-    less than a quarter stays visible goes, and with it its label, of the tensors ``(G,)`` at ``box_label``.
+    Tensors ``(G, 4)`` at ``box`` and ``(G,)`` at ``box_label``, one a frame, become those of :func:`move_boxes`.
     """
 
     array_transform: ClassVar[type[Transform]] = RandFitClip

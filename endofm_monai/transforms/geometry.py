@@ -58,16 +58,13 @@ class ResizeClip(Transform):
 
 
 def resize_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize all frames of a clip ``(C, T, H, W)`` to a square of ``size`` pixels, bicubically.
-
-    Shrinking is antialiased, because specular highlights and vessels flicker otherwise, and the overshoot of the
-    bicubic kernel is clipped to ``[0, 1]``.
-    """
+    """Resize all frames of a clip ``(C, T, H, W)`` to a square of ``size`` pixels, bicubically, clipped to 0..1."""
     return interpolate_to_square(to_float(clip), size).clamp_(0, 1)
 
 
 def interpolate_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
     """The same for a floating-point clip of any range, and without clipping."""
+    # antialiased: specular highlights and vessels would flicker
     return F.interpolate(clip, (size, size), mode="bicubic", align_corners=False, antialias=True)
 
 
@@ -87,10 +84,7 @@ def central_box(frame_size: Sequence[int], ratio: Range) -> Box:
 
 
 def draw_crop(frame_size: Sequence[int], scale: Range, ratio: Range, random: np.random.RandomState) -> Box:
-    """Draw a box inside a frame of height and width ``frame_size``.
-
-    Ten tries are made to fit in one of :func:`draw_box`; after them comes that of :func:`central_box`.
-    """
+    """Draw a box inside a frame (height, width); where ten of :func:`draw_box` do not fit, :func:`central_box` does."""
     for _ in range(10):
         height, width = draw_box(frame_size, scale, ratio, random)
         if height <= frame_size[0] and width <= frame_size[1]:
@@ -151,10 +145,7 @@ class RandScaleCropClip(RandClipTransform):
 
 @dataclass(eq=False)
 class ScaleCropClip(Transform):
-    """Resize a clip to ``short_side`` and cut one of several squares of ``size`` pixels out of it.
-
-    They are evenly spread along the long side; the ratio of the sides is kept.
-    """
+    """Resize a clip to ``short_side`` and cut out one of several squares of ``size``, spread along the long side."""
 
     size: int = 224
     short_side: int = 256
@@ -164,10 +155,7 @@ class ScaleCropClip(Transform):
             raise ValueError(f"`short_side` must be at least `size`={self.size}, found {self.short_side}.")
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
-        """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center.
-
-        The clip ``(C, T, H, W)`` becomes a floating-point one ``(C, T, size, size)``.
-        """
+        """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center: float."""
         clip = TF.resize(to_float(clip), [self.short_side])
         share = crop / (num_crops - 1) if num_crops > 1 else 0.5
         height, width = clip.shape[-2:]
@@ -191,10 +179,9 @@ class ScaleCropClipd(ClipTransformd):
 
 @dataclass(eq=False)
 class RandAffineClip(RandClipTransform):
-    """Crop, rotate, mirror and resize a clip, alike in all frames, in one resampling.
+    """Crop as :class:`RandResizedCropClip`, rotate about the crop's center, mirror and resize, in one resampling.
 
-    A crop is drawn as in :class:`RandResizedCropClip` and turned about its center. What lies outside the frame
-    becomes black, like the border of an endoscope's picture.
+    What lies outside the frame becomes black, like the border of an endoscope's picture.
     """
 
     size: int | Sequence[int]  # height and width of the result in pixels, or one number for both
@@ -210,8 +197,8 @@ class RandAffineClip(RandClipTransform):
     def randomize(self, data: torch.Tensor) -> None:
         """Draw crop, angle and mirroring for the frames of ``data``."""
         height, width = data.shape[-2:]
-        ratio = (self.ratio[0] * width / height, self.ratio[1] * width / height)
-        self.box = draw_crop((height, width), self.scale, ratio, self.R)
+        low, high = (ratio * width / height for ratio in self.ratio)
+        self.box = draw_crop((height, width), self.scale, (low, high), self.R)
         self.angle = math.radians(self.R.uniform(-self.degrees, self.degrees))
         self.flips = [-1 if self.R.random() < prob else 1 for prob in (self.flip_prob, self.vertical_flip_prob)]
 

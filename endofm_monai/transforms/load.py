@@ -25,11 +25,6 @@ class LoadClipd(Randomizable, MapTransform):
 
     Where was what :func:`endofm_monai.data.open_clip` opens, with the ``reader_options``, comes uint8 RGB
     ``(3, T, H, W)`` with the metadata of :func:`endofm_monai.data.clip_metadata`. All keys have the same draws.
-
-    Example::
-
-        clip = LoadClipd("image", RandomWindow(num_frames=8))({"image": "colonoscopy.mp4"})["image"]  # (3, 8, H, W)
-        clip.meta["frame_indices"], clip.meta["fps"]
     """
 
     def __init__(
@@ -59,9 +54,8 @@ class LoadClipd(Randomizable, MapTransform):
 class LoadMasksd(MapTransform):
     """Read the masks of those frames of the loaded ``image`` that were read, as uint8 ``(1, T, H, W)``, 0 or 1.
 
-    Their key holds the mask files of all frames in order, a folder with them, or one file for a clip of one frame, see
-    :func:`endofm_monai.data.mask_files`. They are the item's ``label``, in the place of the class label that the
-    datalist may have for other tasks.
+    Their key holds what :func:`endofm_monai.data.mask_files` takes. They are the item's ``label``, in the place of the
+    class label that the datalist may have for other tasks.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -95,10 +89,9 @@ class LoadBoxesd(MapTransform):
         """Take the boxes; all else stays."""
         d = dict(data)
         clip, labels = d[CommonKeys.IMAGE], d["box_label"]
-        height, width = clip.shape[-2:]
         for key in self.key_iterator(d):
-            boxes = list(_of_frames(d[key], clip, "lists of boxes"))
-            check_boxes(d[key], height, width, clip.meta["filename_or_obj"])
+            boxes = _of_frames(d[key], clip, "lists of boxes")
+            check_boxes(d[key], clip.shape[2], clip.shape[3], clip.meta["filename_or_obj"])
             d[key] = [torch.tensor(box, dtype=torch.float32).reshape(-1, 4) for _, box in boxes]
             d["box_label"] = [torch.tensor(labels[index], dtype=torch.long) for index, _ in boxes]
         return d

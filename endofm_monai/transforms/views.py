@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from monai.transforms import Randomizable, Transform
-from monai.utils import convert_to_tensor
+from monai.utils import convert_to_tensor, ensure_tuple
 
-from endofm_monai.data.readers import ClipInfo
+from endofm_monai.data.readers import ClipInfo, ClipReadError
 from endofm_monai.data.sampling import linspace_indices
-from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
+from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd, dictionary_version
 from endofm_monai.transforms.color import (
     PRETRAINING_MEAN,
     PRETRAINING_STD,
@@ -26,7 +27,7 @@ from endofm_monai.transforms.color import (
 )
 from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
 
-__all__ = ["RandAugmentViews", "RandAugmentViewsd", "View", "ViewPlan"]
+__all__ = ["ClipPairPlan", "RandAugmentViews", "RandAugmentViewsd", "RandConceptViews", "RandConceptViewsd", "ViewPlan"]
 
 GLOBAL_SHIFT = 5  # frames by which the last global view starts and ends later than the first
 
@@ -45,15 +46,9 @@ class View:
 class ViewPlan:
     """How many views are taken of a clip, how long and how large; iterating gives each :class:`View`, global first.
 
-    The defaults are the ten views of the published pre-training. Sequences may be lists, as in a JSON config. As the
-    sampler of :class:`LoadClipd` it reads the frames of all views, one view after the other. Of a longer video the
-    views lie in a window at a random place, as in the published pre-training, which spreads 8 frames over 32 frames
-    each at 30 frames per second; a shorter one is used whole.
-
-    Example::
-
-        plan = ViewPlan(local_frames=[2, 4])
-        [(view.frames, view.size) for view in plan]  # [(8, 224), (16, 224), (2, 96), (4, 96)]
+    The defaults are the ten views of the published pre-training, which spreads 8 frames over 32 frames each at 30
+    frames per second. Sequences may be lists, as in a JSON config. As the sampler of :class:`LoadClipd` it reads the
+    frames of all views, one view after the other: from a window at a random place, or from all of a shorter video.
     """
 
     global_frames: tuple[int, ...] = (8, 16)  # number of frames of each global view
@@ -81,10 +76,9 @@ class ViewPlan:
                 raise ValueError(
                     f"ViewPlan: `{name}` must be (low, high), 0 < low <= high <= {largest}, found {value}."
                 )
-        if not self.window > 0:
-            raise ValueError(f"ViewPlan: `window` must be a positive number of seconds, found {self.window}.")
-        if not 0 < self.local_span <= 1:
-            raise ValueError(f"ViewPlan: `local_span` must be above 0 and at most 1, found {self.local_span}.")
+        for name, largest in (("window", float("inf")), ("local_span", 1)):
+            if not 0 < (value := getattr(self, name)) <= largest:
+                raise ValueError(f"ViewPlan: `{name}` must be above 0 and at most {largest}, found {value}.")
 
     def __iter__(self) -> Iterator[View]:
         for frames in self.global_frames:
@@ -99,12 +93,11 @@ class ViewPlan:
         return start + torch.cat(self.draw_frames(window, random))
 
     def draw_frames(self, clip_frames: int, random_state: np.random.RandomState) -> list[torch.Tensor]:
-        """Draw the frames of each view of a clip, as ascending int64 indices ``(T,)``.
+        """Draw the frames of each view of a clip, as ascending int64 indices ``(T,)``: as published by default.
 
         A global view spans the clip but for five frames: the first view leaves them out at the end, the last one at
         the start, and those between lie evenly between (a single one spans the whole clip; below ten frames half of
-        the clip is left out). A local view spans ``local_span`` of the clip from a random frame. For the default plan
-        this is the published sampling. A span with fewer frames than its view repeats frames, so one frame is enough.
+        the clip is left out). A local view spans ``local_span`` of the clip from a random frame.
         """
         shift = min(GLOBAL_SHIFT, clip_frames // 2) if len(self.global_frames) > 1 else 0
         starts = np.linspace(0, shift, len(self.global_frames)).tolist()
@@ -122,9 +115,8 @@ class ViewPlan:
 class RandAugmentViews(Randomizable, Transform):
     """Make the views of a clip: crop and resize, mirror, jitter the colors, gray, blur, solarize, normalize.
 
-    Each view has its own draws, the same for all its frames. They are made on the CPU, so that with the same seed the
-    views are the same whether they are made in a worker or on a GPU. The defaults are those of the published
-    pre-training, with the blur and the solarization of DINO that it meant to apply.
+    Each view has its own draws, the same for all its frames. The defaults are those of the published pre-training, with
+    the blur and the solarization of DINO that it meant to apply.
 
     Example::
 
@@ -154,6 +146,7 @@ class RandAugmentViews(Randomizable, Transform):
 
     def __post_init__(self) -> None:
         self.normalize = NormalizeClip(self.mean, self.std)
+        blur, solarize = self.global_blur_prob, self.global_solarize_prob
         self.transforms: list[list[RandClipTransform]] = []
         for number, view in enumerate(self.views):
             transforms: list[RandClipTransform] = [
@@ -162,18 +155,17 @@ class RandAugmentViews(Randomizable, Transform):
                 self.color_jitter(self.brightness, self.contrast, self.saturation, self.hue, self.jitter_prob),
                 self.grayscale(self.gray_prob),
             ]
-            if self.has_blur:
-                blur, solarize = self.global_blur_prob, self.global_solarize_prob
-                prob = blur[number % len(blur)] if view.is_global else self.local_blur_prob
-                transforms.append(RandGaussianBlurClip(prob=prob))
-                if view.is_global:
-                    transforms.append(RandSolarizeClip(solarize[number % len(solarize)]))
+            if self.has_blur and view.is_global:
+                transforms.append(RandGaussianBlurClip(prob=blur[number % len(blur)]))
+                transforms.append(RandSolarizeClip(solarize[number % len(solarize)]))
+            elif self.has_blur:
+                transforms.append(RandGaussianBlurClip(prob=self.local_blur_prob))
             self.transforms.append(transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandAugmentViews:
         """Seed the draws of all views; see MONAI's ``Randomizable``."""
         super().set_random_state(seed, state)
-        for transform in (transform for transforms in self.transforms for transform in transforms):
+        for transform in chain.from_iterable(self.transforms):
             transform.set_random_state(state=self.R)
         return self
 
@@ -209,3 +201,74 @@ class RandAugmentViewsd(RandClipTransformd):
         if "seed" in data:
             self.set_random_state(seed=int(data["seed"]))
         return super().__call__(data)
+
+
+@dataclass(frozen=True)
+class ClipPairPlan:
+    """Two clips of a video, one behind the other, and a still frame of either, as VCL sees a video.
+
+    The clips have one stride, drawn from 1 to ``max_stride`` or as far as the video allows, and lie at a random place.
+    The still frames have the same random place in both. Iterating gives the four parts as each :class:`View`.
+    """
+
+    num_frames: int = 16  # T of a clip
+    frame_size: int = 128  # height and width of all clips in pixels
+    max_stride: float = 3.0  # largest distance of two frames of a clip in frames of the video
+    scale: tuple[float, float] = (0.4, 1.0)  # smallest and largest share of the frame's area in a crop
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # smallest and largest width-to-height ratio of a crop
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_frames", 2), ("max_stride", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"ClipPairPlan: `{name}` must be at least {least}, found {value}.")
+
+    def __iter__(self) -> Iterator[View]:
+        for frames in (self.num_frames, self.num_frames, 1, 1):
+            yield View(frames, self.frame_size, self.scale, is_global=True)
+
+    def __call__(self, info: ClipInfo, item: Mapping[Any, Any], random: np.random.RandomState) -> torch.Tensor:
+        """Indices ``(2T + 2,)`` of the frames of all parts, one part after the other."""
+        count = 2 * self.num_frames
+        if info.frames < count:
+            raise ClipReadError(
+                f"{ensure_tuple(item['image'])[0]}: has {info.frames} frames, fewer than two clips of "
+                f"`num_frames`={self.num_frames}"
+            )
+        stride = random.uniform(1, min(self.max_stride, info.frames / count))
+        start = random.uniform(0, info.frames - count * stride)
+        indices = (start + stride * torch.arange(count)).round().long().clamp(0, info.frames - 1)
+        still = random.randint(self.num_frames)
+        return torch.cat([indices, indices[still :: self.num_frames]])
+
+
+class RandConceptViews(RandAugmentViews):
+    """Make six clips of the parts of a :class:`ClipPairPlan`: two RGB, two static, two of frame differences.
+
+    RGB and static clips have draws of their own: crop and resize, mirror, gray, jitter the colors, normalize. A static
+    clip repeats its frame. The differences are those of the augmented RGB clips, each frame less the one before it, the
+    first less the last.
+    """
+
+    views: ClipPairPlan  # type: ignore[assignment]
+
+    def __init__(self, views: ClipPairPlan) -> None:
+        self.views = views
+        self.normalize = NormalizeClip()
+        self.transforms = [
+            [
+                RandResizedCropClip(view.size, view.scale, views.ratio),
+                RandFlipClip(prob=0.5),
+                RandGrayscaleClip(prob=0.5),
+                RandColorJitterClip(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=1.0),
+            ]
+            for view in views
+        ]
+
+    def __call__(self, clip: torch.Tensor) -> list[torch.Tensor]:
+        """Make of the frames of all parts, one part after the other ``(3, 2T + 2, H, W)``, clips ``(3, T, S, S)``."""
+        *rgb, first_still, second_still = super().__call__(clip)
+        static = [still.expand_as(rgb[0]).contiguous() for still in (first_still, second_still)]
+        return [*rgb, *static, *(clip - clip.roll(1, dims=1) for clip in rgb)]
+
+
+RandConceptViewsd = dictionary_version(RandConceptViews, RandAugmentViewsd)
