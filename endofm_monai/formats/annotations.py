@@ -45,8 +45,7 @@ class Track:
     def visible(self, frames: int, left_out: Collection[int] = ()) -> dict[int, Shape]:
         """The shapes of all frames of a video of so many ``frames`` in which the object is to be seen.
 
-        As in CVAT shapes are interpolated linearly between listed frames, but for those that are ``left_out``, and the
-        last one stays until the end.
+        As in CVAT shapes are interpolated linearly between listed frames, and the last one stays until the end.
         """
         found: dict[int, Shape] = {}
         for frame, following in pairwise([*sorted(self.shapes), frames]):
@@ -54,12 +53,9 @@ class Track:
             if shape.outside:
                 continue
             found[frame] = shape
-            if self.number is None:
-                continue
             target = self.shapes.get(following, shape)
-            for between in range(frame + 1, following):
-                if between in left_out:
-                    continue
+            gap = range(frame + 1, following) if self.number is not None else ()
+            for between in (n for n in gap if n not in left_out):
                 share = (between - frame) / (following - frame)
                 points = _interpolate(shape, shape if target.outside else target, share)
                 found[between] = replace(shape, points=points, keyframe=False)
@@ -112,16 +108,13 @@ def unknown_frames(track: Track, is_complete: bool, frames: int) -> set[int]:
     A file that ``is_complete`` lists every frame but those that were deleted, to the end of the video unless the object
     is gone before; in others boxes are interpolated, and polygons of as many corners.
     """
-    gaps = [(frame, following) for frame, following in pairwise(sorted(track.shapes)) if following - frame > 1]
     found: set[int] = set()
-    for frame, following in gaps if track.number is not None else ():
-        shape, target = track.shapes[frame], track.shapes[following]
+    for frame, following in pairwise([*sorted(track.shapes), frames]) if track.number is not None else ():
+        shape = track.shapes[frame]
+        target = track.shapes.get(following, shape)
         is_known = target.outside or len(shape.points) == len(target.points)
         if not shape.outside and (is_complete or not is_known):
             found.update(range(frame + 1, following))
-    last = max(track.shapes)
-    if is_complete and track.number is not None and not track.shapes[last].outside:
-        found.update(range(last + 1, frames))
     return found
 
 
@@ -129,11 +122,14 @@ def fit_annotations(annotations: Annotations, height: int, width: int, where: st
     """Scale annotations to the frames of a file, perhaps a smaller or larger copy of the one that was annotated."""
     drawn, size = (annotations.height, annotations.width), (height, width)
     check_proportions(drawn, size, where)
-    tracks = []
-    for track in annotations.tracks:
-        points = {frame: scale_points(shape.kind, shape.points, drawn, size) for frame, shape in track.shapes.items()}
-        shapes = {frame: replace(shape, points=points[frame]) for frame, shape in track.shapes.items()}
-        tracks.append(replace(track, shapes=shapes))
+
+    def scaled(shape: Shape) -> Shape:
+        return replace(shape, points=scale_points(shape.kind, shape.points, drawn, size))
+
+    tracks = [
+        replace(track, shapes={frame: scaled(shape) for frame, shape in track.shapes.items()})
+        for track in annotations.tracks
+    ]
     return replace(annotations, tracks=tracks, height=height, width=width)
 
 

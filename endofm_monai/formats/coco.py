@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ __all__ = ["datalist_from_coco", "write_coco_annotations"]
 
 logger = logging.getLogger(__name__)
 Size = tuple[int, int]  # height and width
+Sizes = tuple[Size, Size]
+Video = tuple[dict[str, Any], list[Any]]  # head of its item, and the ids of its images in order
 _UNKNOWN = (0, 0)
 
 
@@ -45,10 +48,9 @@ def datalist_from_coco(
     relative to ``dataset_dir``, by default the folder of ``output``. Labels count from 1, in the order of
     ``class_names``.
 
-    The images of one folder are the frames of one video, in natural order of their names; of an image in no folder the
-    whole file is one video. A file that lists ``videos`` says itself which image is which frame of which video, by a
-    ``frame_index`` that counts from 0. Of a video with a ``file_name`` frames that are not listed are left out: what is
-    between them is one item each, a part of the file.
+    The images of one folder are the frames of one video, in natural order; of those in no folder the whole file is one.
+    A file that lists ``videos`` says itself which image is which frame of which video, by a ``frame_index`` from 0 on.
+    Of a video with a ``file_name`` frames that are not listed are left out: each part between them is an item.
 
     What was annotated on images of another ``width`` and ``height`` than the files have is scaled to them. Crowds
     (``iscrowd``) are no single polyps and are left out; their masks, as CVAT writes all of its brush, are outlines.
@@ -63,7 +65,7 @@ def datalist_from_coco(
     return datalist
 
 
-def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: Path) -> list[dict[str, Any]]:
+def _read_videos(path: Path, class_names: list[str], outlines: bool, root: Path) -> list[dict[str, Any]]:
     content: Any = read_json(path, object)
     try:
         categories = ((each["id"], each["name"]) for each in content["categories"])
@@ -88,10 +90,9 @@ def _read_videos(path: Path, class_names: Sequence[str], outlines: bool, root: P
             image, category = annotation["image_id"], annotation["category_id"]
             if image not in sizes:
                 raise ValueError(f"has a box of the image {image!r}, which it does not list")
-            if names.get(category) not in class_names:
-                expected = ", ".join(class_names)
-                raise ValueError(f"has a box of the class {names.get(category)!r}; expected one of {expected}")
-            label, info = list(class_names).index(names[category]) + 1, annotation.get("attributes") or {}
+            if (name := names.get(category)) not in class_names:
+                raise ValueError(f"has a box of the class {name!r}; expected one of {', '.join(class_names)}")
+            label, info = class_names.index(name) + 1, annotation.get("attributes") or {}
             if outlines and annotation.get("segmentation"):
                 found[image]["outline"] += _outlines(annotation["segmentation"], label, info, *sizes[image])
                 continue
@@ -116,20 +117,14 @@ def _is_runs(annotation: Mapping[str, Any]) -> bool:
     return isinstance(mask, dict) and isinstance(mask.get("counts"), list)
 
 
-def _sizes(
-    videos: Sequence[tuple[dict[str, Any], list[Any]]],
-    images: Mapping[Any, Any],
-    root: Path,
-    path: Path,
-    has_masks: bool,
-) -> dict[Any, tuple[Size, Size]]:
+def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, path: Path, has_masks: bool) -> dict[Any, Sizes]:
     """Sizes that each image had when it was annotated, and that its file has; the same where only one is known."""
-    sizes: dict[Any, tuple[Size, Size]] = {}
-    for video, frames in ((video, frames) for video, frames in videos if frames):
+    sizes: dict[Any, Sizes] = {}
+    for video, frames in filter(itemgetter(1), videos):
         declared = {image: (images[image].get("height") or 0, images[image].get("width") or 0) for image in frames}
         is_file, size = isinstance(video["image"], str), _UNKNOWN
         first = str(root / (video["image"] if is_file else video["image"][0]))
-        if os.path.exists(split_frames(first)[0]) and (has_masks or any(all(each) for each in declared.values())):
+        if os.path.exists(split_frames(first)[0]) and (has_masks or any(map(all, declared.values()))):
             with open_clip(first if is_file else [first]) as reader:
                 size = reader.probe().height, reader.probe().width  # of all frames of a clip
         for image, drawn in declared.items():
@@ -140,8 +135,7 @@ def _sizes(
     return sizes
 
 
-def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any], list[Any]]]:
-    """Head of the item of each video, and the ids of its images in order."""
+def _group(content: Mapping[str, Any], path: Path) -> list[Video]:
     listed = content["images"]
     images = unique(((image["id"], image["file_name"]) for image in listed), f"{path}: has two images of id")
     frames: dict[Any, list[Any]] = defaultdict(list)
@@ -159,7 +153,7 @@ def _group(content: Mapping[str, Any], path: Path) -> list[tuple[dict[str, Any],
         frames[image["video_id"]].append(image["id"])
     unique(((video["id"], video["name"]) for video in content["videos"]), f"{path}: has two videos of id")
     indices = {image["id"]: image["frame_index"] for image in listed}
-    heads: list[tuple[dict[str, Any], list[Any]]] = []
+    heads: list[Video] = []
     for video in content["videos"]:
         ids = frames[video["id"]]
         at = [indices[id_] for id_ in ids]
@@ -188,8 +182,7 @@ def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], drawn: Siz
     mask = mask_from_coco(segmentation)  # which has a size of its own
     if not mask.any():
         return []
-    if size == _UNKNOWN:
-        size = mask.shape
+    size = mask.shape if size == _UNKNOWN else size
     check_proportions(mask.shape, size, "its mask")
     return [{"label": label, "mask": list(scale_points("mask", mask_points(mask), mask.shape, size)), **info}]
 
@@ -202,22 +195,18 @@ def write_coco_annotations(
 ) -> None:
     """Write the boxes, outlines and tags of items, whose frames have ``frame_sizes`` (height, width), in COCO's format.
 
-    Videos are listed under ``videos``, as in COCO's descendants for video, and each image has its ``video_id`` and
-    ``frame_index``. What COCO has no place for stands in an annotation's ``attributes``, and in an image's ``tags``.
-    :func:`datalist_from_coco` with ``outlines=True`` reads the items again.
+    Videos are listed as in COCO's descendants for video. What COCO has no place for stands in an annotation's
+    ``attributes``, and in an image's ``tags``. :func:`datalist_from_coco` with ``outlines=True`` reads the items again.
     """
-    videos: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    videos, images, annotations = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for item, (height, width) in zip(items, frame_sizes, strict=True):
         file = {"file_name": item["image"]} if isinstance(item["image"], str) else {}
         videos.append({"id": len(videos) + 1, "name": item["video"], **file})
         first = len(images) + 1
         for frame in range(max(len(item.get(key, ())) for key in ("box", "outline", "tag"))):
             name = f"{item['image']}/frame_{frame:06d}.png" if file else item["image"][frame]
-            image = {"id": first + frame, "file_name": name, "width": width, "height": height}
-            tags = item["tag"][frame] if "tag" in item else []
-            images.append({**image, "video_id": len(videos), "frame_index": frame, "tags": tags})
+            place = {"video_id": len(videos), "frame_index": frame, "tags": item["tag"][frame] if "tag" in item else []}
+            images.append({"id": first + frame, "file_name": name, "width": width, "height": height, **place})
         for frame, label, shape, info in item_shapes(item, len(class_names)):
             ids = {"id": len(annotations) + 1, "image_id": first + frame, "category_id": label}
             annotations.append({**ids, **_place(shape, height, width), "attributes": info})

@@ -7,9 +7,8 @@ import os
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import NoReturn
@@ -27,6 +26,7 @@ __all__ = ["read_cvat_xml", "write_cvat_xml"]
 logger = logging.getLogger(__name__)
 SIDES = ("xtl", "ytl", "xbr", "ybr")
 RECTANGLE = ("left", "top", "width", "height")
+FLAGS = {"keyframe": "1", "outside": "0", "occluded": "0"}  # of a shape, and what counts where they are missing
 MAX_BYTES = 1 << 28  # of XML, of which Python makes ten times as much
 MAX_RATIO = 200  # of XML to the zip that holds it
 MAX_FRAMES = 2_000_000  # 18 hours at 30 frames per second
@@ -36,8 +36,8 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  
 def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
     """Write annotations in CVAT's XML format 1.1, which CVAT imports as "CVAT 1.1"; coordinates keep all digits.
 
-    Tracks are elements of their own, as in "CVAT for video"; what belongs to one frame alone (single shapes and tags)
-    stands in elements of the images, as in "CVAT for images". CVAT reads both from one file.
+    Tracks are elements as in "CVAT for video"; what belongs to one frame alone (single shapes and tags) stands in
+    elements of the images, as in "CVAT for images". CVAT reads both from one file.
     """
     start, images = annotations.start, annotations.images
     size = {"width": str(annotations.width), "height": str(annotations.height)}
@@ -123,17 +123,10 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
     path = Path(path)
     root = _parse(path)
     try:
-        annotations, left_out = _read(root)
+        return _read(root, path)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"misses {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: is no file in CVAT's format 1.1 that can be used: {reason}.") from error
-    if left_out:
-        shown = f"{', '.join(map(str, sorted(left_out)[:20]))}{', ...' if len(left_out) > 20 else ''}"
-        logger.warning(
-            f"{path}: {len(left_out)} frames were deleted or are missing ({shown}); that says nothing about polyps, so "
-            "they are left out."
-        )
-    return replace(annotations, name=annotations.name or path.stem, file=str(path))  # a job has no name
 
 
 def _parse(path: Path) -> Element:
@@ -159,8 +152,7 @@ def _parse(path: Path) -> Element:
     return builder.close()
 
 
-def _read(root: Element) -> tuple[Annotations, set[int]]:
-    """The annotations, and the numbers in CVAT of the frames that are left out."""
+def _read(root: Element, path: Path) -> Annotations:
     if root.tag != "annotations" or root.findtext("version") != "1.1":
         raise ValueError(f"needs <annotations> of version 1.1, found <{root.tag}> of {root.findtext('version')!r}")
     task = root.find("meta/task") if root.find("meta/job") is None else root.find("meta/job")
@@ -195,12 +187,13 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
 
     tracks = [_read_track(element, place, shape) for element in root.iterfind("track")]
     unique(((track.number, track.label) for track in tracks if track.number is not None), "has two tracks of id")
-    left_out: set[int] = set()
+    left_out: set[int] = set()  # as CVAT counts
+    if not is_video or (images and not tracks):  # an export "for images" lists every frame
+        left_out = set(whole).difference(listed)
     if is_video:
-        if images and not tracks:  # an export "for images" lists every frame
-            left_out = {number - start for number in set(whole).difference(listed)}
         is_export = root.find("meta/dumped") is not None or root.find("track/*[@keyframe='0']") is not None
-        left_out = left_out.union(*(unknown_frames(track, is_export, count) for track in tracks))
+        unknown = set().union(*(unknown_frames(track, is_export, count) for track in tracks))
+        left_out.update(start + frame for frame in unknown)
     tags: dict[int, list[Tag]] = {}
     for image in images:
         frame = place(image.attrib["id"])
@@ -211,8 +204,14 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
             else:
                 tracks.append(_track(element, {frame: shape(element)}, None))
     names = () if is_video else ((image.attrib["name"], image.attrib["id"]) for image in images)
-    annotations = Annotations(
-        name=task.findtext("name") or "",
+    if left_out:
+        shown = ", ".join(map(str, sorted(left_out)[:20])) + ", ..." * (len(left_out) > 20)
+        logger.warning(
+            f"{path}: {len(left_out)} frames were deleted or are missing ({shown}); that says nothing about polyps, so "
+            "they are left out."
+        )
+    return Annotations(
+        name=task.findtext("name") or path.stem,  # a job has no name
         frames=len(frames),
         width=width,
         height=height,
@@ -222,9 +221,9 @@ def _read(root: Element) -> tuple[Annotations, set[int]]:
         images=list(unique(names, "has two images of name")),
         source=task.findtext("source") or "",
         start=start if is_video else 0,
-        left_out=frozenset(left_out),
+        left_out=frozenset(number - start for number in left_out if is_video),
+        file=str(path),
     )
-    return annotations, {start + frame for frame in left_out} if is_video else set(whole).difference(listed)
 
 
 def _frame_size(size: Element | None, images: list[Element]) -> tuple[int, int]:
@@ -260,7 +259,7 @@ def _read_shape(element: Element, height: int, width: int) -> Shape:
     given, kind = element.attrib, element.tag
     if float(given.get("rotation", 0)) % 360:
         raise ValueError("holds a rotated box; draw boxes, polygons or masks instead")
-    points: list[float]
+    points: Sequence[float]
     if kind == "box":
         points = [float(given[side]) for side in SIDES]
     elif kind == "polygon":
@@ -269,21 +268,14 @@ def _read_shape(element: Element, height: int, width: int) -> Shape:
         if len(corners) < 3:
             raise ValueError("holds a polygon of fewer than three corners")
     elif kind == "mask":
-        points = [int(value) for value in (*(given[side] for side in RECTANGLE), *given["rle"].split(","))]
-        check_mask_points(points, height, width)
+        rectangle = (given[side] for side in RECTANGLE)
+        points = check_mask_points([*rectangle, *given["rle"].split(",")], height, width)
     else:
         raise ValueError(f"holds a <{kind}>; draw boxes, polygons or masks instead")
-    if not all(math.isfinite(point) for point in points):
+    if not all(map(math.isfinite, points)):
         raise ValueError(f"holds a <{kind}> that is not finite")
-    return Shape(
-        kind,
-        tuple(points),
-        keyframe=given.get("keyframe", "1") == "1",
-        outside=given.get("outside") == "1",
-        occluded=given.get("occluded") == "1",
-        z_order=int(given.get("z_order", 0)),
-        attributes=_attributes(element),
-    )
+    flags = {name: given.get(name, default) == "1" for name, default in FLAGS.items()}
+    return Shape(kind, tuple(points), **flags, z_order=int(given.get("z_order", 0)), attributes=_attributes(element))
 
 
 def _attributes(element: Element) -> dict[str, str]:

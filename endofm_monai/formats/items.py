@@ -14,15 +14,8 @@ from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end
 __all__ = ["annotations_from_item", "items_from_annotations", "tagged_clips", "video_path"]
 
 KEYS = ("box", "box_label", "box_info", "outline", "tag")
-DEFAULTS: dict[str, Any] = {
-    "track": None,
-    "keyframe": True,
-    "occluded": False,
-    "z_order": 0,
-    "attributes": {},
-    "group": 0,
-    "source": "manual",
-}
+OF_SHAPE: dict[str, Any] = {"keyframe": True, "occluded": False, "z_order": 0, "attributes": {}}
+DEFAULTS = {"track": None, **OF_SHAPE, "group": 0, "source": "manual"}
 
 
 def items_from_annotations(
@@ -30,29 +23,25 @@ def items_from_annotations(
 ) -> list[dict[str, Any]]:
     """Make items of a datalist of what was annotated in CVAT.
 
-    Each list has an entry for each frame:
+    There is one item for a video, or for each part of it between frames that are left out; or one for each folder of
+    images; with ``image`` and ``video`` (the task's name, or that of the folder where there are several), and lists
+    that have an entry for each frame:
 
-    * ``box`` and ``box_label``, as :func:`endofm_monai.data.load_box_datalist` reads them; of tracks in all frames in
-      which the object is to be seen;
-    * ``outline``: polygons and masks, ``{"label": 1, "polygon": [x, y, ...]}`` or ``{"label": 1, "mask": [...]}``; see
-      :func:`endofm_monai.formats.write_masks`, which makes mask files of them;
-    * ``tag``: ``{"label": name}``; see :func:`tagged_clips`;
+    * ``box`` and ``box_label``, as :func:`endofm_monai.data.load_box_datalist` reads them;
+    * ``outline``: polygons and masks, ``{"label": 1, "polygon": [x, y, ...]}`` or ``{"label": 1, "mask": [...]}``;
+    * ``tag``: ``{"label": name}``;
     * ``box_info``, for each box what else CVAT knows of it, as far as not the default: ``track`` (a number),
       ``keyframe``, ``occluded``, ``z_order``, ``attributes``, ``group``, ``source``. Outlines and tags have it too.
 
     Labels of boxes and outlines count from 1, in the order of ``class_names``. ``image`` is the video's path in the
     dataset's folder, by default its name in CVAT; for images the folder that their names in CVAT are relative to. A
     video's file may have more frames, ``file_frames``, than were annotated.
-
-    There is one item for a video, or for each part of it between frames that are left out; or one for each folder of
-    images; with ``image`` and ``video`` (the task's name, or that of the folder where there are several).
     """
     count = annotations.frames
     frames: list[dict[str, list[Any]]] = [{key: [] for key in KEYS} for _ in range(count)]
     for track in annotations.tracks:
         if track.label not in class_names:
-            expected = ", ".join(class_names)
-            raise ValueError(f"{annotations}: has a {track.label!r}; expected one of {expected}.")
+            raise ValueError(f"{annotations}: has a {track.label!r}; expected one of {', '.join(class_names)}.")
         label = list(class_names).index(track.label) + 1
         for frame, shape in track.visible(count, annotations.left_out).items():
             info = _unusual({**vars(shape), "track": track.number, "group": track.group, "source": track.source})
@@ -90,8 +79,7 @@ def video_path(annotations: Annotations, image: str | None = None) -> str:
 def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], width: int, height: int) -> Annotations:
     """Make CVAT's annotations of an item of a datalist, the inverse of :func:`items_from_annotations`.
 
-    The item may have some of ``box`` and ``box_label``, ``outline`` and ``tag``; its frames have ``width`` x ``height``
-    pixels.
+    The item may have some of ``box`` and ``box_label``, ``outline`` and ``tag``.
     """
     images = item["image"] if not isinstance(item["image"], str) else []
     source = split_frames(item["image"])[0] if not images else ""
@@ -100,9 +88,9 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
     singles: list[Track] = []
     tracks: dict[int, tuple[Track, dict[int, Shape]]] = {}
     for frame, label, shape, info in item_shapes(item, len(class_names)):
-        number = info.get("track") if shape.kind != "mask" else None  # which CVAT cannot track
-        group, source_of = info.get("group", 0), info.get("source", "manual")
-        track = Track(class_names[label - 1], {frame: shape}, number, group, source_of)
+        known = {**DEFAULTS, **info}
+        number = known["track"] if shape.kind != "mask" else None  # which CVAT cannot track
+        track = Track(class_names[label - 1], {frame: shape}, number, known["group"], known["source"])
         if number is None:
             singles.append(track)
             continue
@@ -163,5 +151,4 @@ def item_shapes(item: Mapping[str, Any], classes: int) -> Iterator[tuple[int, in
             if not 1 <= label <= classes:
                 name = item.get("video") or item["image"]
                 raise ValueError(f"{name}: frame {frame} shows class {label}; expected 1 to {classes}.")
-            flags = {name: info[name] for name in ("keyframe", "occluded", "z_order", "attributes") if name in info}
-            yield frame, label, Shape(kind, tuple(points), **flags), info
+            yield frame, label, Shape(kind, tuple(points), **{key: info[key] for key in OF_SHAPE if key in info}), info

@@ -4,7 +4,7 @@
 """A mask as runs (CVAT's: of its rectangle, row by row; COCO's: of the frame, column by column) and as polygons."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +47,20 @@ def mask_points(mask: np.ndarray) -> list[int]:
     return [left, top, width, height, *encode_runs(mask[top : top + height, left : left + width].ravel())]
 
 
-def check_mask_points(points: Sequence[float], height: int, width: int) -> None:
-    """Refuse with a ``ValueError``, before anything is made of them, what cannot be the points of a mask in a frame."""
-    left, top, columns, rows, *runs = (int(value) for value in points)
-    if min(left, top, columns, rows, *runs) < 0 or sum(runs) != columns * rows:
+def check_mask_points(points: Iterable[float | str], height: int, width: int) -> list[int]:
+    """Give the points of a mask in a frame as numbers, or refuse, before anything is made of them, what cannot be."""
+    left, top, columns, rows, *runs = checked = [int(value) for value in points]
+    if min(checked) < 0 or sum(runs) != columns * rows:
         raise ValueError(f"holds a mask whose runs do not fill its {columns}x{rows} pixels")
     if left + columns > width or top + rows > height:
-        raise ValueError(
-            f"holds a mask of {columns}x{rows} pixels at {left}, {top}, beyond its frame of {width}x{height}"
-        )
+        place = f"{columns}x{rows} pixels at {left}, {top}"
+        raise ValueError(f"holds a mask of {place}, beyond its frame of {width}x{height}")
+    return checked
 
 
 def mask_from_points(points: Sequence[float], height: int, width: int) -> np.ndarray:
     """The bool mask ``(height, width)`` of :func:`mask_points`."""
-    check_mask_points(points, height, width)
-    left, top, columns, rows, *runs = (int(value) for value in points)
+    left, top, columns, rows, *runs = check_mask_points(points, height, width)
     mask = np.zeros((height, width), bool)
     mask[top : top + rows, left : left + columns] = decode_runs(runs).reshape(rows, columns)
     return mask
@@ -75,8 +74,9 @@ def coco_mask(mask: np.ndarray, rectangle: Sequence[float]) -> dict[str, Any]:
 
 def mask_from_coco(segmentation: Mapping[str, Any]) -> np.ndarray:
     """The bool mask ``(H, W)`` of COCO's uncompressed runs, or a ``ValueError`` when they do not fill its size."""
-    (height, width), runs = map(int, segmentation["size"]), [int(run) for run in segmentation["counts"]]
-    check_mask_points([0, 0, width, height, *runs], min(height, MAX_SIDE), min(width, MAX_SIDE))
+    height, width = map(int, segmentation["size"])
+    points = [0, 0, width, height, *segmentation["counts"]]
+    runs = check_mask_points(points, min(height, MAX_SIDE), min(width, MAX_SIDE))[4:]
     return decode_runs(runs).reshape(height, width, order="F")
 
 
@@ -94,9 +94,8 @@ def scale_points(
     rows, columns = ((np.arange(n) + 0.5) * of // n for n, of in zip(size, drawn, strict=True))
     mask = mask_from_points(points, *drawn)[np.ix_(rows.astype(int), columns.astype(int))]
     if not mask.any():
-        raise ValueError(
-            f"holds a mask of which no pixel is left at {size[1]}x{size[0]} instead of {drawn[1]}x{drawn[0]}"
-        )
+        sizes = f"{size[1]}x{size[0]} instead of {drawn[1]}x{drawn[0]}"
+        raise ValueError(f"holds a mask of which no pixel is left at {sizes}")
     return tuple(mask_points(mask))
 
 
@@ -120,10 +119,10 @@ def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray
 
 
 def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -> list[list[float]]:
-    """Outlines ``x1, y1, x2, y2, ...`` of the separate regions of a mask ``(H, W)``; holes are filled.
+    """Outlines ``x1, y1, x2, y2, ...`` of a mask's regions of at least ``min_area`` pixels; holes are filled.
 
-    Regions of fewer than ``min_area`` pixels are left out. A simpler outline may be up to ``tolerance`` pixels from the
-    true one; with 0 :func:`draw_polygon` gives the mask again.
+    A simpler outline may be up to ``tolerance`` pixels from the true one; with 0 :func:`draw_polygon` gives the mask
+    again.
     """
     regions = label_regions(np.pad(mask > 0, 1), connectivity=1)
     outlines = []
@@ -142,10 +141,10 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -
 def write_masks(
     item: Mapping[str, Any], dataset_dir: str | os.PathLike, folder: str, height: int, width: int
 ) -> dict[str, Any]:
-    """Write the ``outline`` of an item as mask files, 0 and 255, which the segmentation bundle trains on.
+    """Write the ``outline`` of an item as mask files, 0 and 255, in a ``folder`` of the dataset's.
 
-    They lie in a ``folder`` of the dataset's, named after the frame images, or by the frame's number. The item, see
-    :func:`endofm_monai.formats.items_from_annotations`, is given back with their paths as ``mask``.
+    They are named after the frame images, or by the frame's number. The item is given back with their paths as
+    ``mask``.
     """
     if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
         raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")

@@ -6,7 +6,6 @@
 A file takes its name when all frames are written; after an error nothing is left.
 """
 
-import csv
 import gzip
 import json
 import os
@@ -31,14 +30,14 @@ from endofm_monai.formats.annotations import Annotations, track_from_boxes
 from endofm_monai.formats.cvat_xml import write_cvat_xml
 from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_rectangle
 from endofm_monai.inferers import Answer, BoxLinker
-from endofm_monai.utils import atomic_path, printable, remove_leftovers, temporary_prefix
+from endofm_monai.utils import atomic_path, open_csv, remove_leftovers, temporary_prefix
 from endofm_monai.visualize import draw_boxes, overlay_mask
 
 __all__ = ["BOX_WRITERS", "MASK_WRITERS", "VideoOutput", "WriteFrame", "open_video", "read_coco_masks", "write_video"]
 
 MAX_VIDEO_SIDE = 16384  # that x264 encodes
-WriteFrame = Callable[[np.ndarray, Answer], object]
-"""Takes the next frame, uint8 RGB ``(H, W, 3)``, and the predictor's answer for it."""
+WriteFrame = Callable[[int, np.ndarray, Answer], object]
+"""Takes the number of the next frame, from 0, its pixels, uint8 RGB ``(H, W, 3)``, and the predictor's answer."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,13 @@ class VideoOutput:
 @contextmanager
 def _png_masks(output: VideoOutput) -> Iterator[WriteFrame]:
     """``masks/<frame's name>.png``, 0 or 255."""
-    names, folder = iter(output.frame_names), output.folder / "masks"
+    folder, names = output.folder / "masks", output.frame_names
     output.folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output.folder)
     with TemporaryDirectory(prefix=temporary_prefix(), dir=output.folder) as temporary:
         made = Path(temporary, "masks")
         made.mkdir()
-        yield lambda frame, answer: Image.fromarray(_mask(answer) * 255).save(made / f"{next(names)}.png")
+        yield lambda index, frame, answer: Image.fromarray(_mask(answer) * 255).save(made / f"{names[index]}.png")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
 
@@ -89,7 +88,7 @@ def _nifti_masks(output: VideoOutput) -> Iterator[WriteFrame]:
     header.set_sform(affine, code="scanner")
     with atomic_path(output.folder / "masks.nii.gz") as temporary, gzip.open(temporary, "wb", compresslevel=1) as file:
         header.write_to(file)
-        yield lambda frame, answer: file.write(_mask(answer).tobytes())
+        yield lambda index, frame, answer: file.write(_mask(answer).tobytes())
 
 
 @contextmanager
@@ -102,13 +101,13 @@ def _coco_masks(output: VideoOutput) -> Iterator[WriteFrame]:
     images = [{"id": number, "file_name": name, **size} for number, name in enumerate(output.frame_names, start=1)]
     categories = [{"id": number, "name": name} for number, name in enumerate(output.class_names, start=1)]
     head = json.dumps({"images": images, "categories": categories})[:-1] + ', "annotations": [\n'
-    frames, annotations = count(1), count(1)
+    numbers = count(1)
     with _open_list(output.folder / "masks.json", head, ",\n", "\n]}\n") as append:
 
-        def write(frame: np.ndarray, answer: Answer) -> None:
-            mask, number = _mask(answer), next(frames)
+        def write(index: int, frame: np.ndarray, answer: Answer) -> None:
+            mask = _mask(answer)
             if mask.any():
-                ids = {"id": next(annotations), "image_id": number, "category_id": 1}
+                ids = {"id": next(numbers), "image_id": index + 1, "category_id": 1}
                 append(json.dumps({**ids, **coco_mask(mask, mask_rectangle(mask))}))
 
         yield write
@@ -137,20 +136,19 @@ def _overlay(output: VideoOutput) -> Iterator[WriteFrame]:
         return draw_boxes(frame, likely["box"], likely["label"], likely["label_scores"], output.class_names)
 
     with open_video(output.folder / "overlay.mp4", output.info.fps, output.info.pixel_aspect) as write:
-        yield lambda frame, answer: write(draw(frame, answer))
+        yield lambda index, frame, answer: write(draw(frame, answer))
 
 
 @contextmanager
 def _coco_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
     """``detections.json``, COCO's results format: ``image_id`` is the frame's number, counted from 1."""
-    frames = count(1)
     with _open_list(output.folder / "detections.json", "[\n ", ",\n ", "\n]") as append:
 
-        def write(frame: np.ndarray, answer: Answer) -> None:
-            number, sizes = next(frames), answer["box"][:, 2:] - answer["box"][:, :2]
+        def write(index: int, frame: np.ndarray, answer: Answer) -> None:
+            sizes = answer["box"][:, 2:] - answer["box"][:, :2]
             for size, (box, label, score) in zip(sizes.tolist(), _boxes(answer), strict=True):
                 bbox = [round(side, 2) for side in (*box[:2], *size)]
-                result = {"image_id": number, "category_id": label, "bbox": bbox, "score": round(score, 5)}
+                result = {"image_id": index + 1, "category_id": label, "bbox": bbox, "score": round(score, 5)}
                 append(json.dumps(result, indent=1).replace("\n", "\n "))
 
         yield write
@@ -159,30 +157,22 @@ def _coco_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
 @contextmanager
 def _csv_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
     """``detections.csv``, a row for each detection; frames count from 0."""
-    with (
-        atomic_path(output.folder / "detections.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["video", "frame", "x1", "y1", "x2", "y2", "label", "class", "score"])
-        frames = count()
+    columns = ["video", "frame", "x1", "y1", "x2", "y2", "label", "class", "score"]
+    with open_csv(output.folder / "detections.csv", columns) as write_rows:
 
-        def write(frame: np.ndarray, answer: Answer) -> None:
-            index = next(frames)
+        def rows(index: int, answer: Answer) -> Iterator[list[Any]]:
             for box, label, score in _boxes(answer):
                 sides = [f"{side:.2f}" for side in box]
-                writer.writerow(
-                    [printable(output.name), index, *sides, label, output.class_names[label - 1], f"{score:.5f}"]
-                )
+                yield [output.name, index, *sides, label, output.class_names[label - 1], f"{score:.5f}"]
 
-        yield write
+        yield lambda index, frame, answer: write_rows(rows(index, answer))
 
 
 @contextmanager
 def _cvat_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
     """``annotations.xml``, CVAT's format "CVAT for video 1.1": a track for each polyp, to be corrected there."""
     linker = BoxLinker()
-    yield lambda frame, answer: linker.push(output.likely(answer))
+    yield lambda index, frame, answer: linker.push(output.likely(answer))
     info, names = output.info, output.class_names
     tracks = [track_from_boxes(track, number, names, info.frames) for number, track in enumerate(linker.tracks)]
     annotations = Annotations(output.name, info.frames, info.width, info.height, names, tracks, start=output.start)
@@ -206,10 +196,9 @@ def open_video(
     """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
 
     H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
-    than can be encoded, are scaled down. Pixels are ``pixel_aspect`` times as wide as high. The colors' matrix is
-    stated, as players take that of HD videos for another. ``options`` are those of the encoder x264, as ``crf``
-    (quality, 0 is lossless; a step of 6 about halves the size of the file), 18 by default. The function that is given
-    writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
+    than can be encoded, are scaled down. Pixels are ``pixel_aspect`` times as wide as high. ``options`` are those of
+    the encoder x264, as ``crf`` (quality, 0 is lossless; a step of 6 about halves the size of the file), 18 by default.
+    The function that is given writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
     """
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")
@@ -217,6 +206,7 @@ def open_video(
         settings = {name: str(value) for name, value in {"crf": 18, "preset": "veryfast", **options}.items()}
         stream = container.add_stream("libx264", video_rate(fps), options=settings)
         stream.pix_fmt = "yuv420p"
+        # stated, as players take the colors of HD videos for those of another matrix
         stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.SMPTE170M, ColorRange.MPEG
         stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1001)
         shapes: list[tuple[int, ...]] = []

@@ -134,7 +134,7 @@ class FrameSaver(ResultSaver):
     def _add(self, engine: Engine) -> None:
         frame = engine.state.frame.permute(1, 2, 0).numpy()
         for write in self._writers:
-            write(frame, engine.state.answer)
+            write(engine.state.piece, frame, engine.state.answer)
 
     def _end(self, engine: Engine) -> dict[str, Any]:
         if not engine.state.problem:

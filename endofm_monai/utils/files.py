@@ -24,8 +24,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "TEMPORARY_PREFIX", "atomic_path", "check_writable", "hold_folder", "open_zip", "printable", "read_csv",
-    "read_json", "read_text", "remove_leftovers", "sha256", "temporary_prefix", "write_csv", "write_json",
+    "TEMPORARY_PREFIX", "atomic_path", "check_writable", "hold_folder", "open_csv", "open_zip", "printable",
+    "read_csv", "read_json", "read_text", "remove_leftovers", "sha256", "temporary_prefix", "write_csv", "write_json",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -143,15 +143,22 @@ def write_json(path: str | os.PathLike, content: Any, indent: int | None = 2) ->
         temporary.write_text(json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table atomically; see :func:`printable` for names that are not UTF-8."""
+@contextmanager
+def open_csv(path: str | os.PathLike, header: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[Any]]], Any]]:
+    """Write a table atomically, rows as they come; see :func:`printable` for names that are not UTF-8."""
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(rows)
+        yield writer.writerows
+
+
+def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as :func:`open_csv` does."""
+    with open_csv(path, header) as write_rows:
+        write_rows(rows)
 
 
 def printable(text: str) -> str:

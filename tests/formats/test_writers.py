@@ -53,9 +53,9 @@ def write_all(writers, folder, answers, frames=None, broken=False, formats=None)
     output = VideoOutput(folder, "colon/a", names, info, ("adenoma", "hyperplastic"), threshold=0.5)
     with ExitStack() as stack:
         opened = [stack.enter_context(writers[name](output)) for name in formats or writers]
-        for frame, answer in zip(frames, answers, strict=True):
+        for index, (frame, answer) in enumerate(zip(frames, answers, strict=True)):
             for write in opened:
-                write(frame, answer)
+                write(index, frame, answer)
         if broken:
             raise KeyError("broken")
     return folder
@@ -235,8 +235,8 @@ def test_players_are_told_the_colors_and_the_shape_of_pixels(tmp_path):
     colors = np.full((2, 576, 720, 3), (200, 40, 40), np.uint8)
     info = ClipInfo(2, 25.0, 576, 720, 0.08, pixel_aspect=64 / 45)
     with MASK_WRITERS["overlay"](VideoOutput(tmp_path, "pal", ["0", "1"], info)) as write:
-        for frame in colors:
-            write(frame, {"mask": torch.zeros(1, 576, 720, dtype=torch.uint8)})
+        for index, frame in enumerate(colors):
+            write(index, frame, {"mask": torch.zeros(1, 576, 720, dtype=torch.uint8)})
     with av.open(str(tmp_path / "overlay.mp4")) as container:
         codec = container.streams.video[0].codec_context
         assert (codec.colorspace, codec.color_range) == (Colorspace.SMPTE170M, ColorRange.MPEG)
