@@ -18,15 +18,12 @@ def unwrap(network: nn.Module) -> Any:
 def freeze_blocks(network: Network, count: int) -> Network:
     """Keep the first ``count`` blocks of a network's ``backbone``, and what comes before them, from learning."""
     backbone: Any = network.backbone
-    if count > len(backbone.blocks):
-        raise ValueError(
-            f"`frozen_blocks` must be at most the backbone's depth {len(backbone.blocks)}, but got {count}."
-        )
+    depth = len(backbone.blocks)
+    if count > depth:
+        raise ValueError(f"`frozen_blocks` must be at most the backbone's depth {depth}, but got {count}.")
     if count > 0:
-        for part in (backbone.patch_embed, *backbone.blocks[:count]):
+        for part in (backbone.patch_embed, *backbone.blocks[:count], *backbone.parameters(recurse=False)):
             part.requires_grad_(False)
-        for table in (backbone.cls_token, backbone.pos_embed, backbone.time_embed):
-            table.requires_grad_(False)
     return network
 
 

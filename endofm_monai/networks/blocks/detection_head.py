@@ -15,11 +15,9 @@ BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second sta
 
 
 class DetectionPyramid(nn.Module):
-    """Feature pyramid of a plain transformer: its one token map becomes five levels.
+    """Feature pyramid (Lin et al., CVPR 2017) of a plain transformer's one token map, with two convolutions on top.
 
-    With patches of 16 pixels the levels P3 to P7 have strides of 8, 16, 32, 64 and 128 pixels: the map itself, twice
-    its size by a transposed convolution, half its size by max pooling; then a feature pyramid network (Lin et al.,
-    CVPR 2017), and two strided convolutions on top. ``embed_dim`` is the width D of a token, ``channels`` C of a level.
+    With patches of 16 pixels its five levels P3 to P7 have strides of 8, 16, 32, 64 and 128 pixels.
     """
 
     def __init__(self, embed_dim: int, channels: int = 256) -> None:
@@ -34,8 +32,8 @@ class DetectionPyramid(nn.Module):
 
     def forward(self, token_map: torch.Tensor) -> list[torch.Tensor]:
         """P3 to P7, each ``(F, C, h_l, w_l)``, of the token map ``(F, D, h, w)`` of F frames."""
-        fine, middle, coarse = self.body(token_map)
-        return list(self.fpn({"0": fine, "1": middle, "2": coarse}).values())
+        maps = self.body(token_map)
+        return list(self.fpn({"0": maps[0], "1": maps[1], "2": maps[2]}).values())
 
 
 class FrameFeatures(NamedTuple):
@@ -98,11 +96,7 @@ class DetectionHead(nn.Module):
     ICCV 2019; centerness from the box tower). The second (``refine``) adds what support frames show to the key frame's
     features and predicts classes and a correction of the box from them (Wu et al., STFT, MICCAI 2021).
 
-    Args:
-        channels: channels C of the pyramid's levels; a multiple of 32.
-        num_classes: number K of classes, without background.
-        num_convs: convolutions of each of the two towers.
-        strides: pixels a cell at each level.
+    A level of the pyramid has C ``channels``, a multiple of 32, and a stride in pixels; background is no class.
     """
 
     def __init__(self, channels: int, num_classes: int, num_convs: int, strides: Sequence[int]) -> None:
@@ -143,8 +137,9 @@ class DetectionHead(nn.Module):
     @torch.jit.export
     def refine(self, frames: list[FrameFeatures]) -> torch.Tensor:
         """Second stage: ``(B, 2*K + 12, L)`` of N frames, the key frame first; see :func:`split_predictions`."""
-        outputs = [self.refine_level(level, self.strides[index]).flatten(2) for index, level in enumerate(frames)]
-        return torch.cat(outputs, dim=2)
+        return torch.cat(
+            [self.refine_level(level, self.strides[i]).flatten(2) for i, level in enumerate(frames)], dim=2
+        )
 
     def refine_level(self, frames: FrameFeatures, stride: int) -> torch.Tensor:
         """Second stage at one level: ``(B, 2*K + 12, h, w)``."""
@@ -200,9 +195,8 @@ class SpatialTemporalTransformation(nn.Module):
     def forward(self, features: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
         """Transform the features of a key frame by those of its supports: ``(B, C, h, w)``.
 
-        Args:
-            features: ``(B, N, C, h, w)``, the key frame first; N = 1 is a key frame without support.
-            extent: :func:`box_extent` of the boxes that each frame predicts, ``(B, N, 4, h, w)``.
+        Of ``features`` ``(B, N, C, h, w)`` and the :func:`box_extent` ``(B, N, 4, h, w)`` of the boxes that each frame
+        predicts the key frame's are the first; with N = 1 it has no support.
         """
         shape_difference = torch.cat([extent[:, :1], extent[:, :1] - extent[:, 1:]], dim=1)
         aligned = self.align(features.flatten(0, 1), shape_difference.flatten(0, 1)).reshape(features.shape)
@@ -231,20 +225,15 @@ def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.
     The values are those of ``torchvision.ops.deform_conv2d`` with a padding of 1; written as one bilinear sampling and
     one 1x1 convolution it is several times as fast on a CPU, above all backwards.
 
-    Args:
-        x: ``(F, C, h, w)``, zero beyond its borders.
-        offset: ``(F, groups * 9 * 2, h, w)``, for each tap of each group of channels its way down and to the right, in
-            cells.
-        weight: ``(D, C, 3, 3)``.
+    The map ``x`` ``(F, C, h, w)`` is zero beyond its borders, the ``weight`` ``(D, C, 3, 3)``, and the ``offset``
+    ``(F, groups * 9 * 2, h, w)`` each tap's way down and to the right in cells, for each group of channels.
     """
     frames, channels, height, width = x.shape
     groups = offset.shape[1] // 18
     offset = offset.reshape(frames * groups, 3, 3, 2, height, width)
-    row = torch.arange(height, device=x.device).unsqueeze(1)  # (h, 1)
-    column = torch.arange(width, device=x.device)  # (w,)
     tap = torch.arange(-1, 2, device=x.device).reshape(3, 1, 1)
-    y = offset[:, :, :, 0] + tap.unsqueeze(1) + row  # (F * groups, 3, 3, h, w)
-    x_place = offset[:, :, :, 1] + tap + column
+    y = offset[:, :, :, 0] + tap.unsqueeze(1) + torch.arange(height, device=x.device).unsqueeze(1)
+    x_place = offset[:, :, :, 1] + tap + torch.arange(width, device=x.device)  # (F * groups, 3, 3, h, w)
     grid = torch.stack([(2 * x_place + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     sampled = F.grid_sample(
         x.reshape(frames * groups, channels // groups, height, width),

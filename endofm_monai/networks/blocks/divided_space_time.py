@@ -11,8 +11,7 @@ from torch import nn
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
     """Dynamic positional encoding: each patch takes the nearest entry of a learned table (paper, section 2.1).
 
-    From a ``table`` ``(1, N, D)``, row by row, of ``table_size`` rows and columns (frames and 1 for a table of time) to
-    one of ``grid_size``, with the entries of ``F.interpolate(mode="nearest")``.
+    The ``table`` ``(1, N, D)`` has the entries of its rows and columns (frames and 1 for a table of time) row by row.
     """
     row = _nearest(table_size[0], grid_size[0], table.device)
     column = _nearest(table_size[1], grid_size[1], table.device)
@@ -25,10 +24,9 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: while training, drops a ``rate`` of the rows of a residual branch and scales the others up.
+    """Drops a ``rate`` of the rows of a residual branch while training (Huang et al., "Stochastic Depth", ECCV 2016).
 
-    (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.) The rate is a tensor, so that one compiled graph
-    serves the blocks of all rates.
+    The rate is a tensor, so that one compiled graph serves the blocks of all rates.
     """
 
     keep: torch.Tensor
@@ -40,7 +38,7 @@ class DropPath(nn.Module):
         self.register_buffer("keep", torch.tensor(max(1.0 - rate, least)), persistent=False)
 
     def factors(self, rows: int) -> torch.Tensor:
-        """What to multiply each of the ``rows`` by: ``(rows,)``, 0 or the inverse of the share that is kept."""
+        """What to multiply each row by: 0, or the inverse of the share that is kept."""
         return torch.bernoulli(self.keep.expand(rows)) / self.keep
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -95,10 +93,7 @@ class SelfAttention(nn.Module):
     def weigh(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Values, weighed by the products of queries and keys, to which a ``mask`` ``(B, 1, L, L)`` is added.
-
-        All are ``(B, heads, L, D / heads)``.
-        """
+        """Weigh values ``(B, heads, L, d)`` by products of queries and keys, plus a ``mask`` ``(B, 1, L, L)``."""
         mask = None if mask is None else mask.to(query.dtype)
         if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
             # two to six times as fast as the fused one with its backward pass, which keeps no weights
@@ -122,11 +117,10 @@ def turn(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
 
 
 class SpatialTemporalAdapter(nn.Module):
-    """Bottleneck that looks along time: down, a depthwise 3x1x1 convolution, up, and a residual (ST-Adapter).
+    """Bottleneck that looks along time by a depthwise convolution (Pan et al., "ST-Adapter", NeurIPS 2022).
 
-    ``x + up(conv(down(x)))``, without an activation, as in the code that Pan et al. released ("ST-Adapter:
-    Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022). The convolution starts at zero, and so the
-    adapter as the identity. The bottleneck's ``width`` d is 384 for D = 768 as published, 592,512 parameters.
+    ``x + up(conv(down(x)))``, without an activation, as in the released code. The convolution starts at zero, and so
+    the adapter as the identity. The bottleneck's ``width`` d is 384 for D = 768 as published, 592,512 parameters.
     """
 
     def __init__(self, embed_dim: int, width: int) -> None:
@@ -154,21 +148,18 @@ class SpatialTemporalAdapter(nn.Module):
         return patches + self.fc2(seen + bias.to(seen.dtype))
 
 
+def transformer_mlp(embed_dim: int, hidden: int, act: nn.Module) -> nn.Sequential:
+    """The MLP of a block, in the published parameter names."""
+    return nn.Sequential(OrderedDict(fc1=nn.Linear(embed_dim, hidden), act=act, fc2=nn.Linear(hidden, embed_dim)))
+
+
 class DividedSpaceTimeBlock(nn.Module):
     """Transformer block that attends along time, then within each frame (paper, section 2.1).
 
     Tokens are ``(B, 1 + N*T, D)``: the clip's class token, then N patches of T frames with time running fastest.
     The class token takes no part in temporal attention; every frame attends with its own copy of it, and the copies'
     updates are averaged. Drop path acts on rows: a patch position's T tokens, a frame's 1 + N tokens, a clip's tokens.
-
-    Args:
-        embed_dim: width D of a token.
-        num_heads: number of attention heads; must divide D.
-        mlp_ratio: hidden width of the MLP in multiples of D.
-        drop_path_rate: probability to drop a row of a residual branch while training.
-        temporal: whether it attends along time at all; without, each frame is transformed as by an image ViT.
-        adapters: number of adapters of the patch tokens: 1 before the MLP, 2 also at the start of the block.
-        adapter_dim: width of their bottleneck.
+    The arguments are explained at :class:`endofm_monai.networks.nets.EndoFM`.
     """
 
     def __init__(
@@ -190,10 +181,7 @@ class DividedSpaceTimeBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attn = SelfAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
-        hidden = int(embed_dim * mlp_ratio)
-        self.mlp = nn.Sequential(
-            OrderedDict(fc1=nn.Linear(embed_dim, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, embed_dim))
-        )
+        self.mlp = transformer_mlp(embed_dim, int(embed_dim * mlp_ratio), nn.GELU())
         self.drop_path = DropPath(drop_path_rate)
 
     def attend_in_time(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:
@@ -216,25 +204,19 @@ class DividedSpaceTimeBlock(nn.Module):
         return self.norm1(frames.reshape(batch * num_frames, 1 + num_patches, width))
 
     def forward(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``.
-
-        Or give, without the work for the patches' own outputs, the class token ``(B, 1, D)``.
-        """
-        class_token = tokens[:, :1]
+        """Transform ``(B, 1 + N*T, D)``; or give the class token ``(B, 1, D)`` with less work."""
         patches = self.attend_in_time(tokens, num_frames)
         batch, num_patches, _, width = patches.shape
-        frames = self.frame_sequences(class_token, patches)
+        frames = self.frame_sequences(tokens[:, :1], patches)
+        attended = self.drop_path(self.attn(frames, class_token_only)).reshape(batch, num_frames, -1, width)
+        class_token = tokens[:, :1] + attended[:, :, 0].mean(dim=1, keepdim=True)
         if class_token_only:
-            attended = self.drop_path(self.attn(frames, first_only=True))  # (B*T, 1, D)
-            class_token = class_token + attended.reshape(batch, num_frames, width).mean(dim=1, keepdim=True)
-            return class_token + self.drop_path(self.mlp(self.norm2(class_token)))
-
-        attended = self.drop_path(self.attn(frames)).reshape(batch, num_frames, 1 + num_patches, width)
-        class_token = class_token + attended[:, :, 0].mean(dim=1, keepdim=True)
-        patches = patches + attended[:, :, 1:].transpose(1, 2)
-        if self.adapter_pre_mlp is not None:
-            patches = self.adapter_pre_mlp(patches)
-        tokens = torch.cat([class_token, patches.reshape(batch, num_patches * num_frames, width)], dim=1)
+            tokens = class_token
+        else:
+            patches = patches + attended[:, :, 1:].transpose(1, 2)
+            if self.adapter_pre_mlp is not None:
+                patches = self.adapter_pre_mlp(patches)
+            tokens = torch.cat([class_token, patches.reshape(batch, num_patches * num_frames, width)], dim=1)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
     def attention_maps(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:

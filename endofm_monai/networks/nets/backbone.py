@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, TypeVar  # TorchScript reads the annotations of this module, hence no __future__ import
@@ -28,7 +29,7 @@ KEPT = {torch.ops.aten.convolution.default} | {
 
 
 class Backbone(nn.Module):
-    """What the backbones share: their sizes, what of their activations is kept, and adapters that can learn alone.
+    """What the backbones share: patches, what of their activations is kept, and adapters that can learn alone.
 
     The arguments are explained at :class:`EndoFM`.
     """
@@ -42,6 +43,7 @@ class Backbone(nn.Module):
         embed_dim: int,
         adapters: int,
         activation_checkpointing: bool | Literal["selective"],
+        patch_bias: bool = True,
     ) -> None:
         super().__init__()
         if adapters not in (0, 1, 2):
@@ -57,6 +59,9 @@ class Backbone(nn.Module):
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.activation_checkpointing = activation_checkpointing
+        kernel = nn.Conv2d(3, embed_dim, patch_size, patch_size, bias=patch_bias)
+        self.patch_embed: nn.Module = nn.Sequential(OrderedDict(proj=kernel))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
 
     @classmethod
     def from_preset(cls: type[Made], preset: str = "base", **overrides: Any) -> Made:
@@ -64,6 +69,13 @@ class Backbone(nn.Module):
         if preset not in BACKBONE_PRESETS:
             raise ValueError(f"`preset` must be one of {sorted(BACKBONE_PRESETS)}, but got {preset!r}.")
         return cls(**{**BACKBONE_PRESETS[preset], **overrides})
+
+    def embed_patches(self, x: torch.Tensor) -> torch.Tensor:
+        """Patches ``(B*T, D, rows, columns)`` of the frames of clips ``(B, C, T, H, W)``, without positions."""
+        height, width, patch = x.shape[3], x.shape[4], self.patch_size
+        if height % patch != 0 or width % patch != 0 or height * width * x.shape[2] == 0:
+            raise ValueError(f"Frames must have sides in multiples of {patch} pixels, got {height}x{width}.")
+        return self.patch_embed(x.transpose(1, 2).flatten(0, 1))
 
     @torch.jit.ignore
     def run(self, part: Callable[..., Any], *args: Any) -> Any:
@@ -77,11 +89,10 @@ class Backbone(nn.Module):
 
     def freeze(self) -> None:
         """Let the adapters alone learn; all else, norms too, stays as it is, and in evaluation mode for good."""
-        adapters = [module for module in self.modules() if isinstance(module, SpatialTemporalAdapter)]
-        if not adapters:
+        if not self._adapters():
             raise ValueError("A frozen backbone learns nothing without adapters: set `adapters` to 1 or 2.")
         self.requires_grad_(False)
-        for adapter in adapters:
+        for adapter in self._adapters():
             adapter.requires_grad_(True)
         self.frozen = True
         self.eval()
@@ -99,9 +110,11 @@ class Backbone(nn.Module):
                     nn.init.zeros_(module.weight)
                 else:
                     nn.init.trunc_normal_(module.weight, std=0.02)
-        for module in self.modules():
-            if isinstance(module, SpatialTemporalAdapter):
-                module.reset_parameters()
+        for module in self._adapters():
+            module.reset_parameters()
+
+    def _adapters(self) -> list[SpatialTemporalAdapter]:
+        return [module for module in self.modules() if isinstance(module, SpatialTemporalAdapter)]
 
 
 def _keep_products(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -12,11 +12,7 @@ from endofm_monai.networks.nets.frame_vit import FrameViT
 
 
 class AttentiveHead(nn.Module):
-    """Classification head that looks at all tokens: a learned query attends over them, then a linear layer.
-
-    The attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning Visual Representations
-    from Video", 2024, section 3.3) in its shortest form. It finds a small polyp that the class token may have missed.
-    """
+    """Classification head with a learned query that attends over all tokens (Bardes et al., "V-JEPA", section 3.3)."""
 
     def __init__(self, embed_dim: int, num_classes: int, num_heads: int) -> None:
         super().__init__()
@@ -45,14 +41,10 @@ class EndoFMClassifier(nn.Module):
 
     The published fine-tuned file (``polypdiag.pth``) loads with :func:`endofm_monai.weights.load_published`.
 
-    Args:
-        backbone: the video transformer, or an image ViT with adapters.
-        head: takes class tokens ``(B, D)``, as published; an :class:`AttentiveHead` takes all tokens ``(B, L, D)``.
-        mode: what is trained: ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the
-            backbone, its final normalization and the head, ``"adapter"`` the backbone's adapters and the head,
-            ``"linear_probe"`` only the head. What is frozen is also kept in evaluation mode, so that drop path does not
-            blur it.
-        last_blocks: number of blocks that ``"last_blocks"`` trains.
+    The head takes class tokens ``(B, D)``, as published; an :class:`AttentiveHead` all tokens ``(B, L, D)``. The
+    ``mode`` ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the backbone, its final
+    normalization and the head, ``"adapter"`` the backbone's adapters and the head, ``"linear_probe"`` only the head.
+    What is frozen is also kept in evaluation mode, so that drop path does not blur it.
     """
 
     published_prefixes: ClassVar[dict[str, str]] = {"linear.": "head."}
@@ -67,14 +59,13 @@ class EndoFMClassifier(nn.Module):
             raise ValueError(f'`mode` must be "full", "last_blocks", "adapter" or "linear_probe", but got {mode!r}.')
         if mode == "last_blocks" and not 0 < last_blocks <= depth:
             raise ValueError(f"`last_blocks` must be from 1 to the backbone's depth {depth}, but got {last_blocks}.")
-        frozen = ["backbone"] if mode == "linear_probe" else []
+        self._frozen = ["backbone"] if mode == "linear_probe" else []
         if mode == "last_blocks":
-            frozen = ["backbone.patch_embed", *(f"backbone.blocks.{index}" for index in range(depth - last_blocks))]
+            self._frozen = ["backbone.patch_embed", *(f"backbone.blocks.{i}" for i in range(depth - last_blocks))]
             for table in backbone.parameters(recurse=False):
                 table.requires_grad_(False)
-        for name in frozen:
+        for name in self._frozen:
             self.get_submodule(name).requires_grad_(False)
-        self._frozen = frozen
         if mode == "adapter":
             backbone.freeze()
             if not self.takes_all_tokens:  # the class token sees nothing of the last block's second half
@@ -128,11 +119,9 @@ class DropoutLinear(nn.Linear):
 
 
 class STAdapterClassifier(EndoFMClassifier):
-    """The rival: a frozen image ViT that encodes frame by frame, with adapters along time (ST-Adapter).
+    """The rival: a frozen image ViT that encodes frame by frame, with adapters along time (ST-Adapter, NeurIPS 2022).
 
-    The means of the frames' class tokens are normalized, dropped out and classified (Pan et al., "ST-Adapter:
-    Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022). Adapters and head alone learn. The released
-    files load once CLIP's image tower is in place.
+    Adapters and head alone learn. The released files load once CLIP's image tower is in place.
     """
 
     @classmethod

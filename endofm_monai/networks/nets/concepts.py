@@ -28,11 +28,7 @@ class ConceptFeatures(NamedTuple):
 
 
 class LocalFeatureIntegration(nn.Module):
-    """Gathers from a token map what belongs to each of some templates, in one step of attention.
-
-    Each place of the map is shared out among the templates (softmax), then each template takes the mean of the places
-    by their shares, adds itself, and passes an MLP.
-    """
+    """Gathers from a token map what belongs to each of some templates, among which each place is shared out."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -54,15 +50,10 @@ class ConceptNetwork(nn.Module):
 
     (Qian et al., "Static and Dynamic Concepts for Self-supervised Video Representation Learning", ECCV 2022.) The
     backbone sees six clips of a video: two ``rgb`` ones, a still frame of either (``static``) and the frame
-    differences of either (``dynamic``). Heads, all of this network alone, project the class token for the contrast of
-    clips, compare it with 2K prototypes a stream (K static, then K dynamic concepts), and reconstruct it from these
-    scores; the token map gives the local features of each concept. Batch normalization goes over the videos of all
-    processes, for each clip by itself, always by the statistics of the batch.
-
-    Args:
-        num_concepts: number K of static, and of dynamic concepts.
-        hidden_dim: width of the reconstruction's hidden layers.
-        bottleneck_dim: width P of the features that are contrasted.
+    differences of either (``dynamic``). Heads project the class token for the contrast of clips (to ``bottleneck_dim``
+    P), compare it with 2K prototypes a stream (K static, then K dynamic concepts), and reconstruct it from these scores
+    by layers ``hidden_dim`` wide; the token map gives the local features of each concept. Batch normalization goes over
+    the videos of all processes, for each clip by itself.
     """
 
     num_global_views = 6  # all clips are of one size
@@ -89,11 +80,6 @@ class ConceptNetwork(nn.Module):
         """What gets no gradient in the first epochs."""
         return self.prototypes
 
-    def own_concepts(self, stream: str) -> slice:
-        """Which of the 2K concepts the clips of a stream can show."""
-        count = self.num_concepts
-        return {"rgb": slice(2 * count), "static": slice(count), "dynamic": slice(count, 2 * count)}[stream]
-
     def forward(self, views: Sequence[torch.Tensor]) -> ConceptFeatures:
         """Features of six normalized clips ``(B, C, T, H, W)``: two ``rgb``, two ``static``, two ``dynamic`` ones."""
         with torch.no_grad():
@@ -103,8 +89,9 @@ class ConceptNetwork(nn.Module):
         class_tokens = features.class_token.unflatten(0, (len(STREAMS), 2, -1))  # (3, 2, B, D)
         token_maps = features.token_map.unflatten(0, (len(STREAMS), 2, -1))
         scores, reconstructions, local = [], [], []
-        for index, name in enumerate(STREAMS):
-            prototypes, own = self.prototypes[name], self.own_concepts(name)
+        shown = (slice(None), slice(self.num_concepts), slice(self.num_concepts, None))  # by the clips of each stream
+        for index, (name, own) in enumerate(zip(STREAMS, shown, strict=True)):
+            prototypes = self.prototypes[name]
             for class_token, token_map in zip(class_tokens[index], token_maps[index], strict=True):
                 concepts = self.concept_heads[name](class_token)
                 with torch.autocast(concepts.device.type, enabled=False):  # temperatures would multiply rounding errors

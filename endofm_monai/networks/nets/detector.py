@@ -16,12 +16,9 @@ SIZES = {"mini": (64, 2), "tiny": (64, 2), "small": (128, 2), "base": (256, 4), 
 class EndoFMDetector(nn.Module):
     """Polyp detector of Endo-FM: its video transformer, a feature pyramid and a two-stage head (paper, section 3.2).
 
-    A clip is a key frame and the frames that support it. The published code trains with ``frames="joint"`` and tests
-    with ``"per_frame"``.
-
-    The ``neck`` makes the levels of the pyramid from a token map, the ``head`` predictions from the levels. With
-    ``frames="per_frame"`` each frame is encoded alone, so that a video is encoded once a frame, and frames meet in the
-    head; ``"joint"`` lets them attend to each other in the transformer as well.
+    A clip is a key frame and the frames that support it. With ``frames="per_frame"`` each frame is encoded alone, and
+    frames meet in the head; ``"joint"`` lets them attend to each other in the transformer as well. The published code
+    trains with ``"joint"`` and tests with ``"per_frame"``.
 
     Example::
 
@@ -81,10 +78,8 @@ class EndoFMDetector(nn.Module):
     def forward(self, x: torch.Tensor, every_frame: bool = False) -> torch.Tensor:
         """Predict the boxes of the key frames of clips, see :func:`endofm_monai.networks.blocks.split_predictions`.
 
-        Args:
-            x: normalized clips ``(B, 3, T, H, W)``: the key frame, then its supports in any order (or none); H and W in
-                multiples of twice the patch size.
-            every_frame: let each frame in turn be the key frame, with all others as supports: B * T predictions, not B.
+        Normalized clips ``(B, 3, T, H, W)``, H and W in multiples of twice the patch size, hold the key frame, then its
+        supports in any order, if any. With ``every_frame`` each is the key frame in turn: B * T predictions, not B.
         """
         levels = self.encode(x)
         return self.head.refine(_each_as_key(levels) if every_frame else levels)

@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple  # TorchScript reads the annotations of this module, hence no __future__ import
 
@@ -33,8 +32,7 @@ class EndoFM(Backbone):
         patch_size: height and width of a patch in pixels.
         num_frames: frames that the temporal position table is made for.
         embed_dim: width D of a token.
-        depth: number of blocks.
-        num_heads: attention heads of a block.
+        depth: number of blocks; ``num_heads`` is that of each one's attention heads.
         mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
         activation_checkpointing: what of a block's activations the backward pass computes again, for less memory: all
@@ -77,18 +75,16 @@ class EndoFM(Backbone):
         self.token_drop = float(token_drop)
         self.temporal = temporal
 
-        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(3, embed_dim, patch_size, patch_size)))
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid_size[0] * self.grid_size[1], embed_dim))
         no_time = torch.zeros(1, num_frames, embed_dim)
         if temporal:
             self.time_embed = nn.Parameter(no_time)
         else:
             self.register_buffer("time_embed", no_time, persistent=False)
+        adapter_dim = adapter_dim or embed_dim // 2
         rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
-        bottleneck = adapter_dim or embed_dim // 2
         self.blocks = nn.ModuleList(
-            DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate, temporal, adapters, bottleneck)
+            DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate, temporal, adapters, adapter_dim)
             for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
@@ -98,11 +94,8 @@ class EndoFM(Backbone):
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens ``(B, 1 + N*T, D)`` of clips ``(B, C, T, H, W)``, with positions, before the first block."""
-        batch, _, num_frames, height, width = x.shape
-        patch = self.patch_size
-        if height % patch != 0 or width % patch != 0 or height * width * num_frames == 0:
-            raise ValueError(f"Frames must have sides in multiples of {patch} pixels, got {height}x{width}.")
-        grid = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B*T, D, rows, columns)
+        batch, num_frames = x.shape[0], x.shape[2]
+        grid = self.embed_patches(x)
         position = resample_table(self.pos_embed[:, 1:], self.grid_size, (grid.shape[2], grid.shape[3]))
         time = resample_table(self.time_embed, (self.time_embed.shape[1], 1), (num_frames, 1))
         patches = grid.reshape(batch, num_frames, self.embed_dim, -1).permute(0, 3, 1, 2)  # (B, N, T, D)
@@ -164,10 +157,7 @@ class EndoFM(Backbone):
 
     @torch.jit.ignore
     def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Spatial attention of the last block in each frame of clips ``(B, C, T, H, W)``.
-
-        The softmax weights are ``(B, T, heads, 1 + N, 1 + N)``; row 0 is what the class token looks at.
-        """
+        """The last block's softmax weights ``(B, T, heads, 1 + N, 1 + N)`` in each frame, the class token's first."""
         *blocks, last = self.blocks
         tokens, num_frames = self.embed(x), x.shape[2]
         for block in blocks:

@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
-from collections import OrderedDict
 from typing import Literal  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
 from monai.networks.blocks import Swish
 from torch import nn
 
-from endofm_monai.networks.blocks.divided_space_time import SelfAttention, SpatialTemporalAdapter, resample_table
+from endofm_monai.networks.blocks.divided_space_time import (
+    SelfAttention,
+    SpatialTemporalAdapter,
+    resample_table,
+    transformer_mlp,
+)
 from endofm_monai.networks.nets.backbone import Backbone
 from endofm_monai.networks.nets.endofm import EndoFMFeatures
 
@@ -51,11 +55,8 @@ class FrameBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim, eps=eps)
         self.attn = SelfAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=eps)
-        hidden = int(embed_dim * mlp_ratio)
         act = Swish(1.702) if variant == "clip" else nn.GELU()  # the former is called QuickGELU
-        self.mlp = nn.Sequential(
-            OrderedDict(fc1=nn.Linear(embed_dim, hidden), act=act, fc2=nn.Linear(hidden, embed_dim))
-        )
+        self.mlp = transformer_mlp(embed_dim, int(embed_dim * mlp_ratio), act)
 
     def normalize(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens ``(B, T, L, D)`` after the first adapter, and what each frame's attention takes of them."""
@@ -89,14 +90,10 @@ class FrameBlock(nn.Module):
 class FrameViT(Backbone):
     """Image ViT that encodes the frames of a clip one by one; adapters alone let its patches see other frames.
 
-    With :meth:`freeze`, the network of ST-Adapter (Pan et al., NeurIPS 2022): each frame keeps a class token of its
-    own, and their mean is normalized at the end. In contrast, :class:`EndoFM` has one class token for all frames.
-    Parameter names are timm's; image ViTs load with :func:`endofm_monai.weights.initialize_backbone`.
-
-    Its arguments are those of :class:`EndoFM`, and ``variant``: "timm", also of DINO and DINOv2; "clip", CLIP's image
-    tower: a normalization before the first block, no bias of the patch embedding, QuickGELU, and layer normalizations
-    with an epsilon of 1e-5; or "dinov3": the same epsilon, four storage tokens, and positions that turn queries and
-    keys instead of a table.
+    With :meth:`freeze`, the network of ST-Adapter (Pan et al., NeurIPS 2022): each frame has a class token of its own,
+    and their mean is normalized. Parameter names are timm's; image ViTs load with
+    :func:`endofm_monai.weights.initialize_backbone`. The ``variant`` is "timm", also of DINO and DINOv2; "clip", CLIP's
+    image tower; or "dinov3", with storage tokens, and positions that turn queries and keys instead of a table.
     """
 
     temporal: bool = False
@@ -114,14 +111,10 @@ class FrameViT(Backbone):
         variant: str = "timm",
         activation_checkpointing: bool | Literal["selective"] = False,
     ) -> None:
-        super().__init__(img_size, patch_size, embed_dim, adapters, activation_checkpointing)
+        super().__init__(img_size, patch_size, embed_dim, adapters, activation_checkpointing, variant != "clip")
         if variant not in ("timm", "clip", "dinov3"):
             raise ValueError(f'`variant` must be "timm", "clip" or "dinov3", but got {variant!r}.')
         eps = 1e-6 if variant == "timm" else 1e-5
-
-        kernel = nn.Conv2d(3, embed_dim, patch_size, patch_size, bias=variant != "clip")
-        self.patch_embed = nn.Sequential(OrderedDict(proj=kernel))
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         is_rotary = variant == "dinov3"
         self.rope_embed = RotaryPositions(embed_dim // num_heads) if is_rotary else None
         self.storage_tokens = nn.Parameter(torch.zeros(1, STORAGE_TOKENS, embed_dim)) if is_rotary else None
@@ -142,19 +135,15 @@ class FrameViT(Backbone):
 
         The N patches of a frame come behind its class token and storage tokens.
         """
-        batch, _, num_frames, height, width = x.shape
-        patch = self.patch_size
-        if height % patch != 0 or width % patch != 0 or height * width * num_frames == 0:
-            raise ValueError(f"Frames must have sides in multiples of {patch} pixels, got {height}x{width}.")
-        grid = self.patch_embed(x.transpose(1, 2).flatten(0, 1))  # (B*T, D, rows, columns)
+        grid = self.embed_patches(x)
         patches, first = grid.flatten(2).transpose(1, 2), self.cls_token.expand(1, -1, -1)
         if self.pos_embed is not None:
             patches = patches + resample_table(self.pos_embed[:, 1:], self.grid_size, (grid.shape[2], grid.shape[3]))
             first = first + self.pos_embed[:, :1]
         if self.storage_tokens is not None:
             first = torch.cat([first, self.storage_tokens], dim=1)
-        tokens = torch.cat([first.expand(batch * num_frames, -1, -1).to(patches.dtype), patches], dim=1)
-        tokens = self.norm_pre(tokens).reshape(batch, num_frames, -1, self.embed_dim)
+        tokens = torch.cat([first.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
+        tokens = self.norm_pre(tokens).reshape(x.shape[0], x.shape[2], -1, self.embed_dim)
         if self.rope_embed is None:
             return tokens, None
         return tokens, self.rope_embed(grid.shape[2], grid.shape[3])

@@ -71,13 +71,11 @@ class EndoFMSegmenter(nn.Module):
         backbone: the video transformer, with patches of 16 pixels; becomes part of this network. With its
             ``activation_checkpointing`` those of the convolutional stem are recomputed too.
         num_classes: number K of classes, with the background.
-        decoder: ``"transunet"`` is the published network (Endo-FM, MICCAI 2023, section 3.2, after TransUNet,
-            arXiv:2102.04306), 140,730,786 parameters at base size: a ResNetV2 stem, whose output is embedded and
-            transformed by the backbone's blocks, and a decoder of four doublings with three skips. It leaves out the
-            backbone's own patch embedding and its position and time tables, so clips have no order.
-            ``"simple"`` keeps the whole pre-trained backbone; its token map is decoded likewise, with fewer channels,
-            group normalization (the frames of a clip are too much alike for batch statistics), upsampling that keeps
-            places, and the skips of a small convolutional stem.
+        decoder: ``"transunet"`` is the published network (Endo-FM, MICCAI 2023, section 3.2), 140,730,786 parameters at
+            base size: a ResNetV2 stem, whose output the backbone's blocks transform, and a decoder with three skips. It
+            leaves out the backbone's patch embedding and tables, so clips have no order. ``"simple"`` keeps the whole
+            pre-trained backbone; the decoder has fewer channels, group normalization (the frames of a clip are too much
+            alike for batch statistics), upsampling that keeps places, and the skips of a small convolutional stem.
 
     Example::
 
@@ -140,7 +138,7 @@ def take_out_embedding(backbone: EndoFM) -> None:
     """Turn a backbone into one that takes embedded tokens: clips ``(B, D, T, rows, columns)`` with "patches" of 1."""
     left_out: dict[str, None] = dict.fromkeys(("patch_embed.", "pos_embed", "time_embed"))
     backbone.published_prefixes = {**PUBLISHED_BACKBONE_PREFIXES, **left_out}  # type: ignore[assignment]
-    backbone.patch_embed = nn.Identity()  # type: ignore[assignment]
+    backbone.patch_embed = nn.Identity()
     backbone.patch_size = 1
     for name in ("pos_embed", "time_embed"):
         table = getattr(backbone, name)

@@ -54,13 +54,10 @@ class SyncedBatchNorm(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """Projection head of the pre-training: an MLP, then cosines to ``num_prototypes`` learned directions.
+    """Projection head of the pre-training: an MLP, then cosines to ``num_prototypes`` learned directions of norm 1.
 
-    Features go through a 3-layer GELU MLP, ``hidden_dim`` wide, to a bottleneck of ``bottleneck_dim``, are
-    L2-normalized, and meet a weight-normalized linear layer whose norms are fixed at 1, so that the logits are cosines
-    in [-1, 1]. These are always computed in float32: a temperature of 0.04 multiplies their rounding error by 25.
-
-    With ``batch_norm`` the hidden layers are normalized over the views of the batch, which keeps few clips apart.
+    The cosines are always computed in float32: a temperature of 0.04 multiplies their rounding error by 25. With
+    ``batch_norm`` the hidden layers are normalized over the views of the batch, which keeps few clips apart.
     """
 
     def __init__(
@@ -105,14 +102,14 @@ class ProjectionNetwork(nn.Module):
 
     def class_tokens(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
         """Class tokens ``(V, B, D)`` of V views, each ``(B, C, T, H, W)``; all run as one."""
-        groups: dict[torch.Size, list[int]] = {}
-        for index, view in enumerate(views):
-            groups.setdefault(view.shape, []).append(index)
-        batches = [torch.cat([views[index] for index in indices]) for indices in groups.values()]
-        class_tokens: dict[int, torch.Tensor] = {}
-        for indices, features in zip(groups.values(), self.backbone.forward_packed(batches), strict=True):
-            class_tokens.update(zip(indices, features.chunk(len(indices)), strict=True))
-        return torch.stack([class_tokens[index] for index in range(len(views))])
+        groups: dict[torch.Size, list[torch.Tensor]] = {}
+        for view in views:
+            groups.setdefault(view.shape, []).append(view)
+        batches = self.backbone.forward_packed([torch.cat(group) for group in groups.values()])
+        by_shape = {
+            shape: iter(tokens.chunk(len(groups[shape]))) for shape, tokens in zip(groups, batches, strict=True)
+        }
+        return torch.stack([next(by_shape[view.shape]) for view in views])
 
     def forward(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
         """Logits ``(V, B, K)`` of V views, each ``(B, C, T, H, W)``."""
@@ -122,14 +119,10 @@ class ProjectionNetwork(nn.Module):
 class StudentTeacher(nn.Module):
     """Student and teacher of the self-supervised pre-training, as one network (paper, section 2.2).
 
-    The teacher starts as a copy of the student, takes no gradient, is always in evaluation mode, and follows the
-    student by :meth:`update_teacher`. Being one module, both are wrapped, aggregated and saved together.
-
-    Args:
-        backbone: the backbone to pre-train; becomes the student's.
-        num_prototypes: see :class:`ProjectionHead`; ``hidden_dim``, ``bottleneck_dim`` and ``batch_norm`` likewise.
-        num_global_views: the first views, which the teacher sees too.
-        teacher_momentum: share of itself that the teacher keeps at an update; an attribute that a schedule may set.
+    The teacher starts as a copy of the student, takes no gradient, is always in evaluation mode, sees the global views
+    alone, the first ones, and follows the student by :meth:`update_teacher`, at which it keeps the share
+    ``teacher_momentum`` of itself. A schedule may set that attribute. The other arguments are those of
+    :class:`ProjectionHead`.
     """
 
     teacher_tokens: torch.Tensor
@@ -175,10 +168,9 @@ class StudentTeacher(nn.Module):
         """Run the student on all V normalized views ``(B, C, T, H, W)`` and the teacher on the global ones, the first.
 
         Of the B clips only the first ``clips`` reach the heads, if that is given: a process without a clip runs the
-        backbone on a dummy, to take part in the collective calls.
-
-        It gives the student's logits ``(V, B, K)``, the teacher's ``(num_global_views, B, K)`` without gradient and the
-        student's class tokens ``(num_global_views, B, D)`` of the global views; ``teacher_tokens`` are the teacher's.
+        backbone on a dummy, to take part in the collective calls. It gives the student's logits ``(V, B, K)``, the
+        teacher's ``(num_global_views, B, K)`` without gradient and the student's class tokens
+        ``(num_global_views, B, D)`` of the global views; ``teacher_tokens`` are the teacher's.
         """
         with torch.no_grad():
             self.teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
