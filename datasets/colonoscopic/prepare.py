@@ -6,25 +6,18 @@ from typing import Any
 from endofm_monai.data import find_clips
 from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, clean_name
+from endofm_monai.preparation.sources import check_layout
 
-DATASET = SourceDataset(
-    name="Colonoscopic",
-    licence="see the owners' page",
-    labels={0: "adenoma", 1: "hyperplastic", 2: "serrated"},
-    published={"clips": 210, "frames": 36534},
-    clip_seconds=5,
-)
+LABELS = {0: "adenoma", 1: "hyperplastic", 2: "serrated"}
 CLASSES = {"adenoma": 0, "hyperplas": 1, "serrated": 2}  # the class is in a video's path, spelled in several ways
+DATASET = SourceDataset("Colonoscopic", "see the owners' page", LABELS, {"clips": 210, "frames": 36534}, clip_seconds=5)
 
 
 def prepare(source: str, output: str, **options: Any) -> str:
     """Prepare Colonoscopic: videos of lesions in white light and narrow-band imaging, cut into clips of 5 s.
 
-    Args:
-        source: folder with the videos, in folders whose names tell the class of the lesion.
-        output: folder to write to.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+    ``source`` has the videos in folders whose names tell the class of the lesion; options are those of
+    :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     videos = []
@@ -32,7 +25,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
         name = (path if path.is_dir() else path.with_suffix("")).relative_to(root).as_posix()
         labels = {label for word, label in CLASSES.items() if word in name.lower()}
         image = frame_images(path) if path.is_dir() else path
-        videos.append(SourceVideo(clean_name(name), image, labels={"label": labels.pop()} if len(labels) == 1 else {}))
+        videos.append(SourceVideo(name, image, labels={"label": labels.pop()} if len(labels) == 1 else {}))
     return prepare_dataset(DATASET, videos, root, output, **options)
 
 

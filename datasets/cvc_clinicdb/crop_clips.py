@@ -19,11 +19,9 @@ SECTIONS = {"train": "training", "val": "validation", "test": "test"}
 def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
     """Cut labeled clips, each a fixed window in consecutive frames, out of CVC-ClinicDB.
 
-    Args:
-        source: folder with ``frames/0001.png`` ... and the table.
-        output: folder to write one folder of PNG frames a clip, and ``datalist.json``, to.
-        table: CSV file in ``source`` with the columns ``clip_id, first_frame, last_frame`` (both included),
-            ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1) and ``split`` (train, val or test).
+    ``source`` has ``frames/0001.png`` ... and the ``table``, a CSV file with the columns ``clip_id, first_frame,
+    last_frame`` (both included), ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1) and ``split`` (train, val or test).
+    ``output`` gets one folder of PNG frames a clip, and ``datalist.json``.
     """
     datalist = defaultdict(list)
     clips = unique(((clip.get("clip_id"), clip) for clip in read_csv(Path(source) / table)), f"{table}: two clips")
@@ -32,27 +30,23 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
             x, y, width, height, first, last, label = (int(clip[name]) for name in NUMBERS)
         except (KeyError, ValueError) as error:
             raise ValueError(f"{table}: expected whole numbers as {', '.join(NUMBERS)}, found {clip}") from error
+        name, split = clip["clip_id"], clip["split"]
         if width < 1 or height < 1 or first > last or label not in (0, 1):
-            raise ValueError(f"{table}: {clip['clip_id']}: expected a window, frames in order and 0 or 1, found {clip}")
-        if clip["split"] not in SECTIONS:
-            raise ValueError(
-                f"{table}: {clip['clip_id']}: expected a split of {', '.join(SECTIONS)}, found {clip['split']!r}"
-            )
-        folder, numbers = Path(output) / clip["clip_id"], range(first, last + 1)
-        for number in numbers:
-            path = Path(source) / "frames" / f"{number:04d}.png"
-            with open_picture(path) as opened:
+            raise ValueError(f"{table}: {name}: expected a window, frames in order and 0 or 1, found {clip}")
+        if split not in SECTIONS:
+            raise ValueError(f"{table}: {name}: expected a split of {', '.join(SECTIONS)}, found {split!r}")
+        folder, files = Path(output) / name, [f"{number:04d}.png" for number in range(first, last + 1)]
+        for file in files:
+            with open_picture(Path(source) / "frames" / file) as opened:
                 frame = as_shown(opened)
                 if x < 0 or y < 0 or x + width > frame.width or y + height > frame.height:
                     found = f"found x={x}, y={y}, w={width}, h={height}"
-                    raise ValueError(f"{table}: {clip['clip_id']}: expected a window in {frame.size}, {found}")
-                with atomic_path(folder / path.name) as temporary:
+                    raise ValueError(f"{table}: {name}: expected a window in {frame.size}, {found}")
+                with atomic_path(folder / file) as temporary:
                     frame.crop((x, y, x + width, y + height)).save(temporary)
-        if others := [
-            path for path in frame_images(folder) if path.stem not in {f"{number:04d}" for number in numbers}
-        ]:
+        if others := [path for path in frame_images(folder) if path.name not in files]:
             raise ValueError(f"{others[0]}: is there of another table or clip of this name; choose another output")
-        datalist[SECTIONS[clip["split"]]].append({"image": clip["clip_id"], "label": label})
+        datalist[SECTIONS[split]].append({"image": name, "label": label})
     write_json(Path(output) / "datalist.json", datalist, indent=4)
     return str(Path(output) / "datalist.json")
 

@@ -7,13 +7,8 @@ from typing import Any
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout, images_by_stem
 
-DATASET = SourceDataset(
-    name="CVC-ClinicDB",
-    licence="research and education only, no commercial use",
-    labels={1: "polyp"},
-    published={"videos": 29, "frames": 612},
-    mode="copy",
-)
+LICENCE = "research and education only, no commercial use"
+DATASET = SourceDataset("CVC-ClinicDB", LICENCE, {1: "polyp"}, {"videos": 29, "frames": 612}, mode="copy")
 # Sequence n is a run of consecutive images.
 LENGTHS = (
     *(25, 25, 17, 11, 25, 23, 25, 26, 22, 6, 22, 25, 25, 20, 20),
@@ -33,12 +28,8 @@ PUBLISHED = {
 def prepare(source: str, output: str, **options: Any) -> str:
     """Prepare CVC-ClinicDB: sequences of frames with masks and boxes, split by sequence.
 
-    Also writes ``datalist_published.json``, the lists of the published evaluation, which share 7 sequences.
-
-    Args:
-        source: folder with ``Original`` and ``Ground Truth``.
-        output: folder to write to.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+    Also writes ``datalist_published.json``, the lists of the published evaluation, which share 7 sequences. ``source``
+    has ``Original`` and ``Ground Truth``; options are those of :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     images, masks = (images_by_stem(root / folder) for folder in ("Original", "Ground Truth"))

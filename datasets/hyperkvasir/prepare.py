@@ -7,7 +7,7 @@ from typing import Any
 from endofm_monai.data.readers.base import IMAGE_SUFFIXES, natural_key
 from endofm_monai.data.readers.opener import list_files
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, choose_part, clean_name, split_by_name, video_files
+from endofm_monai.preparation.sources import check_layout, choose_part, split_by_name, video_files
 
 LICENCE = "CC BY 4.0"
 PARTS = {
@@ -20,13 +20,10 @@ PARTS = {
 def prepare(source: str, output: str, part: str = "videos", **options: Any) -> str:
     """Prepare HyperKvasir: videos cut into clips of 5 s, or images.
 
-    Args:
-        source: folder with ``labeled-videos``, ``unlabeled-videos``, ``labeled-images`` and ``unlabeled-images``, or
-            some of them.
-        output: folder to write to.
-        part: ``"videos"``, with and without label; ``"images"``, the labeled ones, of which a tenth each is set aside
-            for validation and test, chosen by their names; or ``"unlabeled-images"``, for pre-training.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+    The ``part`` is ``"videos"``, with and without label; ``"images"``, the labeled ones, of which a tenth each is set
+    aside for validation and test, chosen by their names; or ``"unlabeled-images"``, for pre-training. ``source`` has
+    ``labeled-videos``, ``unlabeled-videos``, ``labeled-images`` and ``unlabeled-images``, or some of them; options are
+    those of :func:`endofm_monai.preparation.prepare_dataset`.
     """
     dataset, root = choose_part(PARTS, part), check_layout("HyperKvasir", source)
     if part == "videos":
@@ -36,16 +33,14 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
         files = sorted(list_files(top, IMAGE_SUFFIXES), key=lambda file: (file.parent, natural_key(file.name)))
     names = {file: file.relative_to(root).with_suffix("").as_posix() for file in files}
     # A labeled file lies in tract/kind of finding/finding.
-    finding = {file: file.parent.name.lower() for file in files if not names[file].startswith("unlabeled")}
-    labels = {name: label for label, name in enumerate(sorted(set(finding.values())))}
+    finding = {file: file.parent.name.lower() for file, name in names.items() if not name.startswith("unlabeled")}
+    findings = sorted({*finding.values()})
     videos = []
-    for file in files:
+    for file, name in names.items():
         section = split_by_name(file.name) if part == "images" else "training"
-        label = {"label": labels[finding[file]]} if file in finding else {}
-        image = file if part == "videos" else [file]
-        videos.append(SourceVideo(clean_name(names[file]), image, section, labels=label))
-    dataset = replace(dataset, labels={label: name for name, label in labels.items()})
-    return prepare_dataset(dataset, videos, root, output, **options)
+        label = {"label": findings.index(finding[file])} if file in finding else {}
+        videos.append(SourceVideo(name, file if part == "videos" else [file], section, labels=label))
+    return prepare_dataset(replace(dataset, labels=dict(enumerate(findings))), videos, root, output, **options)
 
 
 if __name__ == "__main__":

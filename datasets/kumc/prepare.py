@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import FrameBoxes, check_layout, read_boxed_video, read_videos, subfolders
+from endofm_monai.preparation import SourceDataset, prepare_dataset, run_from_command_line
+from endofm_monai.preparation.sources import FrameBoxes, check_layout, read_boxed_videos
 
-DATASET = SourceDataset(
-    name="KUMC",
-    licence="see the owners' page",
-    labels={1: "adenomatous", 2: "hyperplastic"},
-    published={"videos": 53, "frames": 19832},
-)
+LABELS = {1: "adenomatous", 2: "hyperplastic"}
+DATASET = SourceDataset("KUMC", "see the owners' page", LABELS, {"videos": 53, "frames": 19832})
 SECTIONS = {"train2019": "training", "val2019": "validation", "test2019": "test"}
 # as the class is spelled in the annotations
 CLASSES = {"adenomatous": 1, "adenoma": 1, "ad": 1, "hyperplastic": 2, "hyperplasia": 2, "hp": 2}
@@ -22,22 +18,12 @@ CLASSES = {"adenomatous": 1, "adenoma": 1, "ad": 1, "hyperplastic": 2, "hyperpla
 def prepare(source: str, output: str, **options: Any) -> str:
     """Prepare KUMC: frames with boxes of two classes, in the published training, validation and test part.
 
-    Args:
-        source: folder with ``train2019``, ``val2019`` and ``test2019``.
-        output: folder to write to.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+    ``source`` has ``train2019``, ``val2019`` and ``test2019``; options are those of
+    :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
-    folders = [(root / part, name) for part in SECTIONS for name in subfolders(root / part / "Image")]
-    videos, problems = read_videos(read_video, folders)
+    videos, problems = read_boxed_videos(root, SECTIONS, "Image", "Annotation", ".xml", read_boxes)
     return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
-
-
-def read_video(part: Path, name: str) -> SourceVideo:
-    """Read ``Image/<name>/<frame>.jpg`` with ``Annotation/<name>/<frame>.xml``."""
-    images, annotations = part / "Image" / name, part / "Annotation" / name
-    section = SECTIONS[part.name]
-    return read_boxed_video(f"{part.name}/{name}", images, annotations, ".xml", read_boxes, section=section)
 
 
 def read_boxes(path: Path) -> FrameBoxes:

@@ -3,20 +3,14 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from endofm_monai.data.readers.base import IMAGE_SUFFIXES, natural_key
 from endofm_monai.data.readers.opener import list_files
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import (
-    check_layout,
-    choose_part,
-    clean_name,
-    split_by_name,
-    subfolders,
-    video_files,
-)
+from endofm_monai.preparation.sources import check_layout, choose_part, split_by_name, subfolders, video_files
 from endofm_monai.utils import read_csv
 
 LICENCE = "research and education; anything else needs the owners' written permission"
@@ -34,51 +28,42 @@ PARTS = {
 def prepare(source: str, output: str, part: str = "videos", **options: Any) -> str:
     """Prepare Kvasir-Capsule: its videos, cut into clips of 5 s, or its labeled frames.
 
-    The published pre-training took a part of the clips that is not documented; this takes all.
-
-    Args:
-        source: folder with ``labelled_videos`` and ``unlabelled_videos``, in either spelling, or one of them; and for
-            the frames ``labelled_images`` with a folder a class, and ``metadata.csv`` beside it for their boxes.
-        output: folder to write to.
-        part: ``"videos"``, which have no label; or ``"images"``, of which all those of a tenth of the videos are set
-            aside for validation, and of another tenth for the test, chosen by the names of the videos.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+    The published pre-training took a part of the clips that is not documented; this takes all. The ``part`` is
+    ``"videos"``, which have no label; or ``"images"``, of which all those of a tenth of the videos are set aside for
+    validation, and of another tenth for the test, chosen by the names of the videos. ``source`` has ``labelled_videos``
+    and ``unlabelled_videos``, in either spelling, or one of them; and for the frames ``labelled_images`` with a folder
+    a class, and ``metadata.csv`` beside it for their boxes. Options are those of
+    :func:`endofm_monai.preparation.prepare_dataset`.
     """
     dataset, root = choose_part(PARTS, part), check_layout("Kvasir-Capsule", source)
     if part == "videos":
         folders = sorted(folder for folder in root.iterdir() if "videos" in folder.name)
         files = [file for folder in folders for file in video_files(folder)]
-        videos = [SourceVideo(clean_name(file.relative_to(root).with_suffix("")), file) for file in files]
+        videos = [SourceVideo(file.relative_to(root).with_suffix("").as_posix(), file) for file in files]
     else:
         boxes = read_boxes(root / "metadata.csv") if (root / "metadata.csv").exists() else None
-        classes = [root / "labelled_images" / name for name in subfolders(root / "labelled_images")]
-        videos = [read_image(image, folder, boxes) for folder in classes for image in frames_below(folder)]
+        folders = [root / "labelled_images" / name for name in subfolders(root / "labelled_images")]
+        videos = [video for folder in folders for video in read_class(folder, boxes)]
     return prepare_dataset(dataset, videos, root, output, **options)
 
 
-def frames_below(folder: Path) -> list[Path]:
-    """List the frames of a class, also those of an archive that was unpacked one folder deeper."""
-    frames = sorted(list_files(folder, IMAGE_SUFFIXES), key=lambda frame: natural_key(frame.name))
-    if not frames:
+def read_class(folder: Path, boxes: dict[str, list[list[int]]] | None) -> Iterator[SourceVideo]:
+    """Make items of the frames of a class, ``<video>_<frame>.jpg``, also of an archive unpacked one folder deeper.
+
+    The folder may be spelled ``Blood - fresh`` or ``blood_fresh``. Classes of boxes count from 1.
+    """
+    images = sorted(list_files(folder, IMAGE_SUFFIXES), key=lambda image: natural_key(image.name))
+    if not images:
         raise ValueError(f"{folder}: holds no images")
-    return frames
-
-
-def read_image(image: Path, folder: Path, boxes: dict[str, list[list[int]]] | None) -> SourceVideo:
-    """Make an item of a labeled frame, ``<video>_<frame>.jpg``; classes of boxes count from 1."""
-    label = class_of(folder)
-    found = [] if boxes is None else boxes.get(image.stem, [])
-    boxed: dict[str, list[Any]] = {} if boxes is None else {"box": [found], "box_label": [[label + 1] * len(found)]}
-    name, section = clean_name(f"{folder.name}/{image.stem}"), split_by_name(image.stem.split("_")[0])
-    return SourceVideo(name, [image], section, labels={"label": label}, frame_labels=boxed)
-
-
-def class_of(folder: Path) -> int:
-    """Recognize the class of a folder, however it is spelled: ``Blood - fresh`` is ``blood_fresh``."""
-    name = " ".join(re.findall("[a-z]+", folder.name.lower()))
-    if name not in CLASSES:
+    kind = " ".join(re.findall("[a-z]+", folder.name.lower()))
+    if kind not in CLASSES:
         raise ValueError(f"{folder}: expected a folder of one of the classes {', '.join(CLASSES)}")
-    return CLASSES.index(name)
+    label = CLASSES.index(kind)
+    for image in images:
+        found = [] if boxes is None else boxes.get(image.stem, [])
+        boxed: dict[str, list[Any]] = {} if boxes is None else {"box": [found], "box_label": [[label + 1] * len(found)]}
+        name, section = f"{folder.name}/{image.stem}", split_by_name(image.stem.split("_")[0])
+        yield SourceVideo(name, [image], section, labels={"label": label}, frame_labels=boxed)
 
 
 def read_boxes(table: Path) -> dict[str, list[list[int]]]:

@@ -5,28 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import (
-    FrameBoxes,
-    check_layout,
-    choose_part,
-    clean_name,
-    read_boxed_video,
-    read_videos,
-    subfolders,
-    video_files,
-)
+from endofm_monai.preparation.sources import FrameBoxes, check_layout, choose_part, read_boxed_videos, video_files
 from endofm_monai.utils import read_text
 
 LICENCE = "none stated: ask the owners before any other use than research"
+KINDS = {0: "without polyps", 1: "with polyps"}
 PARTS = {
     "frames": SourceDataset("LDPolypVideo", LICENCE, {1: "polyp"}, {"videos": 160, "frames": 40266}),
-    "videos": SourceDataset(
-        name="LDPolypVideo videos",
-        licence=LICENCE,
-        labels={0: "without polyps", 1: "with polyps"},
-        published={"videos": 103, "frames": 861400},
-        clip_seconds=5,
-    ),
+    "videos": SourceDataset("LDPolypVideo videos", LICENCE, KINDS, {"videos": 103, "frames": 861400}, clip_seconds=5),
 }
 SECTIONS = {"TrainValid": "training", "Test": "test"}
 
@@ -34,32 +20,20 @@ SECTIONS = {"TrainValid": "training", "Test": "test"}
 def prepare(source: str, output: str, part: str = "frames", **options: Any) -> str:
     """Prepare LDPolypVideo: frames with boxes, in the published training and test part; or the videos without boxes.
 
-    Args:
-        source: folder with ``TrainValid`` and ``Test``, or ``videos with polyps`` and ``videos without polyps``, or
-            some of them.
-        output: folder to write to.
-        part: ``"frames"``, with boxes; or ``"videos"``, which state only whether they show polyps somewhere, cut into
-            clips of 5 s for pre-training.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+    The ``part`` is ``"frames"``; or ``"videos"``, which state only whether they show polyps somewhere, cut into clips
+    of 5 s for pre-training. ``source`` has ``TrainValid`` and ``Test``, or ``videos with polyps`` and ``videos without
+    polyps``, or some of them; options are those of :func:`endofm_monai.preparation.prepare_dataset`.
     """
     dataset, root = choose_part(PARTS, part), check_layout("LDPolypVideo", source)
     if part == "frames":
-        folders = [(root / split, name) for split in SECTIONS for name in subfolders(root / split / "Images")]
-        videos, problems = read_videos(read_video, folders)
+        videos, problems = read_boxed_videos(root, SECTIONS, "Images", "Annotations", ".txt", read_boxes, fps=25)
         return prepare_dataset(dataset, videos, root, output, problems=problems, **options)
     videos = [
-        SourceVideo(clean_name(path.relative_to(root).with_suffix("")), path, labels={"label": label})
-        for label, kind in dataset.labels.items()
+        SourceVideo(path.relative_to(root).with_suffix("").as_posix(), path, labels={"label": label})
+        for label, kind in KINDS.items()
         for path in video_files(root / f"videos {kind}")
     ]
     return prepare_dataset(dataset, videos, root, output, **options)
-
-
-def read_video(part: Path, name: str) -> SourceVideo:
-    """Read ``Images/<name>/<frame>.jpg`` with ``Annotations/<name>/<frame>.txt``."""
-    images, annotations = part / "Images" / name, part / "Annotations" / name
-    section = SECTIONS[part.name]
-    return read_boxed_video(f"{part.name}/{name}", images, annotations, ".txt", read_boxes, section=section, fps=25)
 
 
 def read_boxes(path: Path) -> FrameBoxes:

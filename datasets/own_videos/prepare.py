@@ -15,40 +15,28 @@ DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_
 def prepare(source: str, output: str, border: str | None = None, **options: Any) -> str:
     """Prepare a folder of videos of any kind for pre-training: cut, resized, cropped to the endoscope's picture.
 
-    Clips are numbered and carry no metadata of their sources. Which is which stands in ``private/sources.csv``, which
-    keeps the numbers when videos are added: do not pass it on.
+    ``source`` has video files, folders of frame images, multi-frame DICOM files, at any depth. Clips are numbered and
+    carry no metadata of their sources. Which is which stands in ``private/sources.csv``, which keeps the numbers when
+    videos are added: do not pass it on.
 
-    Args:
-        source: folder with video files, folders of frame images, multi-frame DICOM files, at any depth.
-        output: folder to write to.
-        border: what to do with what is black around the picture: ``"crop"``, by default where clips are encoded,
-            ``"mask"`` (also what remains in the corners) or ``"keep"``.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
-            text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
+    The ``border`` says what to do with what is black around the picture: ``"crop"``, by default where clips are
+    encoded, ``"mask"`` (also what remains in the corners) or ``"keep"``. Further options are those of
+    :func:`endofm_monai.preparation.prepare_dataset`: ``blank`` paints zones black, where burnt-in text is;
+    ``mode=index`` leaves the videos as they are, with all that they show and tell.
     """
     root = Path(source)
     clips = [clip for clip in find_clips(root) if not clip.resolve().is_relative_to(Path(output).resolve())]
     if not clips:
         raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")
-    names = [printable(clip.relative_to(root).as_posix()) for clip in clips]
-    numbers = number_sources(Path(output, "private", "sources.csv"), names)
-    videos = [
-        SourceVideo(f"video_{numbers[name]:05d}", frame_images(clip) if clip.is_dir() else clip)
-        for name, clip in zip(names, clips, strict=True)
-    ]
+    table = Path(output, "private", "sources.csv")
+    numbers = {row["source"]: int(row["number"]) for row in read_csv(table)} if table.exists() else {}
+    videos = []
+    for clip in clips:
+        number = numbers.setdefault(printable(clip.relative_to(root).as_posix()), len(numbers) + 1)
+        videos.append(SourceVideo(f"video_{number:05d}", frame_images(clip) if clip.is_dir() else clip))
+    write_csv(table, ["number", "source"], [(number, name) for name, number in numbers.items()])
     border = border or ("crop" if options.get("mode", DATASET.mode) == "encode" else "keep")
     return prepare_dataset(DATASET, videos, root, output, private=True, border=border, **options)
-
-
-def number_sources(table: Path, sources: list[str]) -> dict[str, int]:
-    """Number the sources in the order in which they were first seen."""
-    numbers: dict[str, int] = {}
-    if table.exists():
-        numbers = {row["source"]: int(row["number"]) for row in read_csv(table)}
-    for name in sources:
-        numbers.setdefault(name, len(numbers) + 1)
-    write_csv(table, ["number", "source"], [(number, name) for name, number in numbers.items()])
-    return numbers
 
 
 if __name__ == "__main__":

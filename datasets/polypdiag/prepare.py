@@ -6,29 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, clean_name, share_of
+from endofm_monai.preparation.sources import check_layout, share_of
 from endofm_monai.utils import read_text
 
-DATASET = SourceDataset(
-    name="PolypDiag",
-    licence="none stated for the collection; its sources have their own",
-    labels={0: "normal", 1: "abnormal"},
-    published={"videos": 253, "frames": 485561},
-)
+LICENCE = "none stated for the collection; its sources have their own"
+DATASET = SourceDataset("PolypDiag", LICENCE, {0: "normal", 1: "abnormal"}, {"videos": 253, "frames": 485561})
 NOTE = "The published protocol: the best epoch is selected on this validation list, which is its test."
 
 
 def prepare(source: str, output: str, validation_share: float = 0.2, **options: Any) -> str:
     """Prepare PolypDiag: videos with a class each.
 
-    The published lists have no validation part: it is taken from the training list, and the published validation list
-    is the test. ``datalist_published.json`` has the published protocol, which selects the best epoch on its test.
-
-    Args:
-        source: folder with ``videos`` and ``splits``.
-        output: folder to write to.
-        validation_share: share of the training list, of each class, that becomes the validation part.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+    The published lists have no validation part: it is taken from the training list, ``validation_share`` of each class,
+    and the published validation list is the test. ``datalist_published.json`` has the published protocol, which selects
+    the best epoch on its test. ``source`` has ``videos`` and ``splits``; options are those of
+    :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     lists = {"training": read_list(root / "splits" / "train.txt"), "test": read_list(root / "splits" / "val.txt")}
@@ -39,7 +31,7 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
     videos = []
     for part, listed in lists.items():
         for path, label in listed.items():
-            name = f"{part}/{clean_name(Path(path).with_suffix(''))}"  # in both lists, it is reported as a duplicate
+            name = f"{part}/{Path(path).with_suffix('').as_posix()}"  # in both lists, it is reported as a duplicate
             section = "validation" if part == "training" and path in validation else part
             videos.append(SourceVideo(name, root / "videos" / path, section, labels={"label": label}))
     published: dict[str, Any] = {"note": NOTE, "training": [], "validation": []}

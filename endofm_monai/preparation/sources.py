@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import hashlib
-import math
 import os
 import re
 from collections import Counter
@@ -13,12 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from endofm_monai.data import ClipReadError, find_clips, picture_size
+from endofm_monai.data import ClipReadError, clip_read_errors, find_clips, picture_size
 from endofm_monai.data.readers.base import VIDEO_SUFFIXES, frame_images, has_suffix, is_hidden, natural_key
 from endofm_monai.utils import read_csv
 
 SECTIONS = ("training", "validation", "test")  # of a datalist
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -58,7 +56,7 @@ class SourceDataset:
 class SourceVideo:
     """A video as its owners distribute it: what a dataset's layout says about it."""
 
-    name: str  # in the set and in the files that are written: letters, digits, ``._-``, and ``/``
+    name: str  # in the set and in the files that are written; what is no letter, digit, ``._-/`` becomes ``_``
     image: Path | Sequence[Path]  # a video file, or the frame images in their order
     section: str = "training"  # list of the datalist that its clips go to, one of `SECTIONS`
     fps: float = 30.0  # of frame images, which do not state it
@@ -69,8 +67,8 @@ class SourceVideo:
     notes: Sequence[str] = ()  # what is wrong with its annotations, although it can be used
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"a video's name needs letters, digits, '._-' and '/', found '{self.name}'")
+        parts = (re.sub(r"[^A-Za-z0-9._-]", "_", part).lstrip("._-") or "_" for part in self.name.split("/"))
+        object.__setattr__(self, "name", "/".join(parts))
         for key, values in {**self.frame_labels, **({"mask": self.masks} if self.masks else {})}.items():
             if not isinstance(self.image, Path) and len(values) != len(self.image):
                 raise ValueError(f"{self.name}: has {len(self.image)} frames, but {len(values)} of {key}")
@@ -90,11 +88,11 @@ class SourceVideo:
 class PreparationSettings:
     """How videos are made into clips.
 
-    In the mode ``"index"`` the sources are left where they are, and (file, first frame, last frame) is listed, which
-    takes seconds and no disk; ``"encode"`` writes each clip as an H.264 file; ``"auto"`` takes index for each video
-    whose frames can be reached quickly, see :func:`choose_mode`, else encode; ``"copy"`` copies frame images and writes
-    clean masks, so that the output stands for itself. Encoding can cut off what the endoscope leaves black around its
-    picture (``"crop"``), and also blacken what remains outside, as text in the corners (``"mask"``).
+    The mode ``"index"`` leaves the sources where they are and lists (file, first frame, last frame); ``"encode"``
+    writes each clip as an H.264 file; ``"auto"`` takes index for each video whose frames can be reached quickly, see
+    :func:`choose_mode`, else encode; ``"copy"`` copies frame images and writes clean masks. Encoding can cut off what
+    the endoscope leaves black around its picture (``"crop"``), and also blacken what remains outside, as text in the
+    corners (``"mask"``).
     """
 
     mode: str = "auto"
@@ -107,8 +105,12 @@ class PreparationSettings:
     blank: tuple[tuple[float, float, float, float], ...] = ()  # zones x1, y1, x2, y2 to encode black, as fractions
 
     def __post_init__(self) -> None:
-        choices = {"mode": ("auto", "index", "copy", "encode"), "border": ("keep", "crop", "mask")}
-        for name, allowed in {**choices, "remainder": ("merge", "keep", "drop")}.items():
+        modes, borders, remainders = (
+            ("auto", "index", "copy", "encode"),
+            ("keep", "crop", "mask"),
+            ("merge", "keep", "drop"),
+        )
+        for name, allowed in (("mode", modes), ("border", borders), ("remainder", remainders)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)}")
         for name in ("clip_seconds", "fps", "short_side"):
@@ -123,9 +125,8 @@ class PreparationSettings:
             if np.shape(zone) != (4,) or not (0 <= zone[0] < zone[2] <= 1 and 0 <= zone[1] < zone[3] <= 1):
                 raise ValueError(f"blank: expected x1,y1,x2,y2 as fractions of width and height, found {zone}")
         of_encoding = ("border", "blank", *(("fps", "short_side", "crf") if self.mode != "auto" else ()))
-        changed = [
-            each.name for each in fields(self) if each.name in of_encoding and getattr(self, each.name) != each.default
-        ]
+        known = [each for each in fields(self) if each.name in of_encoding]
+        changed = [each.name for each in known if getattr(self, each.name) != each.default]
         if self.mode != "encode" and changed:
             raise ValueError(f"{', '.join(changed)}: need mode=encode, found mode={self.mode}")
 
@@ -140,16 +141,17 @@ def check_layout(name: str, source: str) -> Path:
         raise FileNotFoundError(f"{root}: is not an existing folder")
     folders = [root, *(root / folder for folder in subfolders(root))]
     for folder in folders if len(folders) == 2 else [root]:
-        if _looks_like(name, folder):
+        if not _missing(name, folder):
             return folder
-    missing = min(([pattern for pattern in form if not any(root.glob(pattern))] for form in _SIGNATURES[name]), key=len)
-    others = [other for other in _SIGNATURES if _looks_like(other, root)]
+    others = [other for other in _SIGNATURES if not _missing(other, root)]
+    missing = " and ".join(_missing(name, root))
     guess = f"; it looks like {' or '.join(others)}" if others else ""
-    raise ValueError(f"{root}: is not {name} as its card describes it, {' and '.join(missing)} missing{guess}")
+    raise ValueError(f"{root}: is not {name} as its card describes it, {missing} missing{guess}")
 
 
-def _looks_like(name: str, folder: Path) -> bool:
-    return any(all(any(folder.glob(pattern)) for pattern in patterns) for patterns in _SIGNATURES[name])
+def _missing(name: str, folder: Path) -> list[str]:
+    """What a folder lacks of a dataset's layout, in the form that it is nearest to."""
+    return min(([pattern for pattern in form if not any(folder.glob(pattern))] for form in _SIGNATURES[name]), key=len)
 
 
 def choose_part(parts: Mapping[str, Part], part: str) -> Part:
@@ -157,12 +159,6 @@ def choose_part(parts: Mapping[str, Part], part: str) -> Part:
     if part not in parts:
         raise ValueError(f"part: expected one of {', '.join(parts)}, found {part}")
     return parts[part]
-
-
-def clean_name(path: str | Path) -> str:
-    """Make a video's name of its path: other characters than letters, digits, ``._-`` and ``/`` become ``_``."""
-    parts = Path(path).as_posix().split("/")
-    return "/".join(re.sub(r"[^A-Za-z0-9._-]", "_", part).lstrip("._-") or "_" for part in parts)
 
 
 def share_of(name: str) -> float:
@@ -219,9 +215,9 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
-    """List the images in a folder by their names without suffix, in natural order; two of one name are refused."""
+    """List the images in a folder, if it is there, by name without suffix, in natural order; two of one are refused."""
     images: dict[str, Path] = {}
-    for path in frame_images(folder):
+    for path in frame_images(folder) if folder.is_dir() else []:
         if path.stem in images:
             raise ValueError(f"{folder}: holds both {images[path.stem].name} and {path.name}")
         images[path.stem] = path
@@ -253,17 +249,37 @@ class FrameBoxes(NamedTuple):
     size: tuple[int, int] | None = None
 
 
+def read_boxed_videos(
+    root: Path,
+    sections: Mapping[str, str],
+    images: str,
+    annotations: str,
+    suffix: str,
+    read: Callable[[Path], FrameBoxes],
+    **fields: Any,
+) -> tuple[list[SourceVideo], list[str]]:
+    """Make videos of ``<part>/<images>/<name>/<frame>.jpg`` with ``<part>/<annotations>/<name>/<frame><suffix>``.
+
+    The ``sections`` are those of the parts. See :func:`read_boxed_video` and, for what cannot be read,
+    :func:`read_videos`.
+    """
+
+    def read_video(part: str, name: str) -> SourceVideo:
+        folders = root / part / images / name, root / part / annotations / name
+        return read_boxed_video(f"{part}/{name}", *folders, suffix, read, section=sections[part], **fields)
+
+    return read_videos(read_video, [(part, name) for part in sections for name in subfolders(root / part / images)])
+
+
 def read_boxed_video(
     name: str, images: Path, annotations: Path, suffix: str, read: Callable[[Path], FrameBoxes], **fields: Any
 ) -> SourceVideo:
     """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
 
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
-    noted, and so are annotations without a frame, and files that state another size than their image has.
-
-    An ``OSError`` or ``ValueError`` of ``read`` becomes a ``ClipReadError``, and so does a box that is not finite or is
-    inverted: left out, it would make a frame with a polyp one without. Further ``fields`` are those of the
-    :class:`SourceVideo`.
+    noted, and so are annotations without a frame, and files that state another size than their image has. What ``read``
+    raises becomes a ``ClipReadError``, and so does a box that is not finite or is inverted: left out, it would make a
+    frame with a polyp one without. Further ``fields`` are those of the :class:`SourceVideo`.
     """
     frames = frame_images(images)
     found_in = sorted(annotations.glob("*"), key=lambda path: natural_key(path.name))
@@ -273,31 +289,22 @@ def read_boxed_video(
     labels: list[list[int]] = []
     for frame in frames:
         path = files.pop(frame.stem, annotations / f"{frame.stem}{suffix}")
-        try:
+        with clip_read_errors(path, "holds no readable boxes"):
             found = read(path)
             for box in found.boxes:
-                if not (all(map(math.isfinite, box)) and box[0] <= box[2] and box[1] <= box[3]):
+                if not (np.isfinite(box).all() and box[0] <= box[2] and box[1] <= box[3]):
                     raise ValueError(f"{box} is not finite or inverted; expected x1 <= x2 and y1 <= y2")
-        except (OSError, ValueError) as error:
-            raise ClipReadError(f"{path}: holds no readable boxes ({error})") from error
         size = picture_size(frame)
         if found.size not in (None, size):
             notes.append(f"{path}: states a size of {found.size}, but the image has {size}; that counts")
         boxes.append([])
         labels.append([])
         for box, label in zip(found.boxes, found.labels, strict=True):
-            clamped = _clamp(box, size)
-            if clamped[0] < clamped[2] and clamped[1] < clamped[3]:
-                boxes[-1].append(clamped)
+            inside = [min(max(value, 0), side - 1) for value, side in zip(box, size * 2, strict=True)]
+            if inside[0] < inside[2] and inside[1] < inside[3]:
+                boxes[-1].append([int(value) if float(value).is_integer() else value for value in inside])
                 labels[-1].append(label)
             else:
                 notes.append(f"{path}: the box {box} is left out, as nothing of it is in the frame")
     notes += [f"{path}: belongs to no image in {images}" for path in files.values()]
-    return SourceVideo(
-        clean_name(name), frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields
-    )
-
-
-def _clamp(box: list[float], size: tuple[int, int]) -> list[float]:
-    box = [min(max(value, 0), size[axis % 2] - 1) for axis, value in enumerate(box)]
-    return [int(value) if float(value).is_integer() else value for value in box]
+    return SourceVideo(name, frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields)
