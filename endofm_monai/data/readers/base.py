@@ -48,8 +48,7 @@ class ClipReadError(ValueError):
 def clip_read_errors(path: str | os.PathLike[str], problem: str = "cannot be read") -> Iterator[None]:
     """Turn whatever a library raises on the content of a file into a ``ClipReadError``: ``path: problem (reason)``.
 
-    :meth:`ClipReader.probe`, :meth:`ClipReader.read` and ``open_clip`` do so for every reader; a reader uses it itself
-    where it can say more than "cannot be read".
+    :class:`ClipReader` and ``open_clip`` do so for every reader; it uses it itself where it can say more.
     """
     try:
         yield
@@ -106,9 +105,8 @@ class ClipReader(ABC):
     def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Read frames, counted from 0 as they are shown, in any order and with repetitions: each is decoded once.
 
-        Gives uint8 RGB ``(3, T, H, W)`` with ``T = len(indices)``, whose memory is laid out ``(T, H, W, 3)``, as frames
-        are decoded. One that is outside the clip, cannot be decoded, or differs in size from the first one is a
-        ``ClipReadError``.
+        Gives uint8 RGB ``(3, T, H, W)``, in memory ``(T, H, W, 3)`` as frames are decoded. One that is outside the
+        clip, cannot be decoded, or differs in size from the first one is a ``ClipReadError``.
         """
         info, wanted = self.probe(), np.asarray(indices, np.int64)
         with clip_read_errors(self.path):
@@ -120,7 +118,9 @@ class ClipReader(ABC):
     def stream(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames of rising indices, one by one, as :meth:`read` does: index, and uint8 RGB ``(H, W, 3)``."""
         info = self.probe()
-        for end in (*indices[:1], *indices[-1:]):
+        if not indices:
+            return
+        for end in (indices[0], indices[-1]):
             if not 0 <= end < info.frames:
                 raise ClipReadError(f"{self.path}: frame {end} is outside the clip, which has {info.frames} frames")
         with clip_read_errors(self.path):
@@ -190,10 +190,8 @@ def is_hidden(name: str) -> bool:
 
 
 def frame_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the images in a folder in natural order (``frame2`` before ``frame10``), without hidden ones.
-
-    A link that leads nowhere is one too: reading names it, where a clip without it would have other frames.
-    """
+    """List the images in a folder in natural order (``frame2`` before ``frame10``), without hidden ones."""
+    # a link that leads nowhere is one too: reading names it, where a clip without it would have other frames
     names = (entry.name for entry in os.scandir(folder) if not entry.is_dir())
     images = [name for name in names if has_suffix(name, IMAGE_SUFFIXES) and not name.startswith(".")]
     return [Path(folder, name) for name in sorted(images, key=natural_key)]
@@ -206,8 +204,8 @@ def clip_images(clip: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     whole, part = split_frames(os.fspath(clip))
     if not os.path.isdir(whole):
         return [Path(whole)]
-    first, last = part or (0, None)
-    return frame_images(whole)[first : None if last is None else last + 1]
+    images = frame_images(whole)
+    return images[part[0] : part[1] + 1] if part else images
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -224,17 +222,14 @@ def join_frames(path: str, first: int, last: int) -> str:
 
 
 def split_frames(name: str) -> tuple[str, tuple[int, int] | None]:
-    """Take a name made by :func:`join_frames` apart: the path, and first and last frame or, of a whole clip, None.
-
-    A file that really has such a name is a whole clip.
-    """
+    """Take a name made by :func:`join_frames` apart: the path, and first and last frame or, of a whole clip, None."""
     found = _RANGE.search(name)
-    if found is None or os.path.exists(name):
+    if found is None or os.path.exists(name):  # a file may really have such a name
         return name, None
     return name[: found.start()], (int(found[1]), int(found[2]))
 
 
 def first_frame(clip: object) -> int:
     """Number in its video of the first frame of what may be a part of one."""
-    _, part = split_frames(clip) if isinstance(clip, str) else (clip, None)
+    part = split_frames(clip)[1] if isinstance(clip, str) else None
     return part[0] if part else 0

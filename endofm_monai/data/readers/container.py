@@ -8,7 +8,7 @@ import os
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from threading import Lock
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -48,10 +48,10 @@ def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:
     return av.open(file or os.path.abspath(path), metadata_errors="replace", options=_OPTIONS)
 
 
-def video_stream(container: InputContainer) -> VideoStream | None:
-    """Choose the video of a file, as players do; ``None`` where there is none.
+def video_stream(container: InputContainer) -> VideoStream:
+    """Choose the video of a file, as players do: of several the default, then the larger one; pictures are none.
 
-    Pictures, such as a cover, are none. Of several the file's default counts, then the larger one, then the first.
+    Where there is none, a ``ValueError`` says why.
     """
     streams: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     counted = any(stream.frames for stream in streams)
@@ -62,13 +62,15 @@ def video_stream(container: InputContainer) -> VideoStream | None:
         size = codec.width * codec.height if codec else 0
         return stream.frames != 1, bool(stream.disposition & Disposition.default), stream == best, size
 
-    return max(streams, key=rank, default=None)
-
-
-def is_tile(container: InputContainer, stream: VideoStream) -> bool:
-    """Say whether the ``stream`` that was chosen is but a tile, or the thumbnail, of a HEIF picture in tiles."""
+    if not streams:
+        raise ValueError("holds no video stream")
+    stream = max(streams, key=rank)
+    if stream.codec_context is None:
+        raise ValueError("the codec of its video stream is not supported")
     in_tiles = any(each.disposition & Disposition.dependent for each in container.streams.video)
-    return in_tiles and stream.frames == 1 and not stream.disposition & Disposition.default
+    if in_tiles and stream.frames == 1 and not stream.disposition & Disposition.default:  # a tile, or the thumbnail
+        raise ValueError("is a picture in tiles, as phones write HEIC; store it as JPEG or PNG")
+    return stream
 
 
 def stated_end(path: str, file: BinaryIO | None = None) -> int:
@@ -77,12 +79,9 @@ def stated_end(path: str, file: BinaryIO | None = None) -> int:
     A file that is shorter was cut off, and what its header says on its length is wrong. (Other containers state no
     size, or an index.)
     """
-    if file:
-        file.seek(0)
-        head = file.read(4096)
-    else:
-        with open(path, "rb") as opened:
-            head = opened.read(4096)
+    with nullcontext(file) if file else open(path, "rb") as opened:
+        opened.seek(0)
+        head = opened.read(4096)
     if head.startswith(b"RIFF"):
         return 8 + int.from_bytes(head[4:8], "little")
     if head.startswith(b"\x1a\x45\xdf\xa3") and (place := head.find(b"\x18\x53\x80\x67") + 4) > 4:
@@ -101,37 +100,22 @@ class PacketTable:
     puts the frames in presentation order and says which packets have to be decoded to get some of them. A *position*
     counts packets in decoding order, from 0. A table takes about 50 bytes a packet.
 
-    Where what is stated cannot be true (``ordered`` is False), :meth:`settle` takes it from decoding. The codec's
-    context is as it is before the first packet.
-
-    Attributes:
-        count: number of packets.
-        times: int64 array, presentation time of each packet, in the stream's time base (else decoding time, or 0).
-        shown: int32 array, positions of the frames that are shown (an edit list hides some), in presentation order.
-        keyframes: int32 array, positions of the keyframes.
-        ordered: whether the packets state the presentation order.
-        doubtful: whether they state it if none of the frames is reordered.
-        sequential: whether the file is read from its first packet on, as packets set the decoder for later ones.
-        flagged: positions of packets that the container calls incomplete.
-        size: bytes of all packets.
-        end: place in the file where the last packet ends.
+    Where what is stated cannot be true (not ``ordered``), :meth:`settle` takes it from decoding. The codec's context is
+    as it is before the first packet. Times are in the stream's time base.
     """
 
     def __init__(self, packets: Iterable[Any], codec: Any) -> None:
         reorders = bool(codec.has_b_frames)  # the decoder shows frames in another order than it decodes them
-        self.flagged: set[int] = set()
-        self.sequential = False
-        self.tail = 0  # how long the last frame is shown, in the stream's time base; 0 where that is not stated
-        times, decoding, places, sizes, shown, keyframes = (array(kind) for kind in "qqqiii")
-        timed = array("b")
+        self.flagged: set[int] = set()  # positions of packets that the container calls incomplete
+        self.sequential = False  # whether the file is read from its first packet on: packets set the decoder
+        self.tail = 0  # how long the last frame is shown; 0 where that is not stated
+        times, decoding, places, sizes, shown, keyframes, timed = (array(kind) for kind in "qqqiiib")
         latest = _NEVER
         for position, packet in enumerate(packets):
-            time, decoded = packet.pts, packet.dts
-            timed.append(time is not None)
-            if decoded is not None:
-                decoding.append(decoded)
-            if time is None:
-                time = decoded or 0
+            timed.append(packet.pts is not None)
+            if packet.dts is not None:
+                decoding.append(packet.dts)
+            time = (packet.dts or 0) if packet.pts is None else packet.pts
             times.append(time)
             places.append(-1 if packet.pos is None else packet.pos)
             sizes.append(packet.size)
@@ -147,9 +131,9 @@ class PacketTable:
                 if time > latest:
                     latest, self.tail = time, packet.duration or 0
         self.count = len(times)
-        self.times, self.shown, self.keyframes = (np.array(values) for values in (times, shown, keyframes))
-        if self.sequential:
-            self.keyframes = self.keyframes[:0]
+        self.times = np.array(times)  # int64, when each packet is shown, else decoded, else 0
+        self.shown = np.array(shown)  # int32, positions of the frames that edit lists do not hide, as they are shown
+        self.keyframes = np.array(() if self.sequential else keyframes, np.int32)
         self._timed = np.array(timed, bool)
 
         moments = self.times[self.shown]
@@ -164,7 +148,7 @@ class PacketTable:
             and np.abs(order - np.arange(len(order))).max(initial=0) <= (_MAX_DELAY if reorders else 0)
         )
         # AVI has no presentation times: FFmpeg invents some that rise in decoding order, whatever the stream.
-        self.doubtful = agreed and reorders and self._rising
+        self.doubtful = agreed and reorders and self._rising  # is the order right only if no frame is reordered?
         self.ordered = agreed and not self.doubtful
         if self.ordered:
             self.shown = self.shown[order]
@@ -172,9 +156,9 @@ class PacketTable:
         self._stops = np.arange(1, self.count + 1)  # where the packets of a frame end
         self.hide(0)
         self._by_place = np.argsort(np.array(places), kind="stable").astype(np.int32)
-        self.size = sum(sizes)
+        self.size = sum(sizes)  # bytes of all packets
         self._places, self._sizes = (np.array(values)[self._by_place] for values in (places, sizes))
-        self.end = int((self._places[-1:] + self._sizes[-1:]).sum())
+        self.end = int((self._places[-1:] + self._sizes[-1:]).sum())  # place in the file
 
     def hide(self, count: int) -> None:
         """Take the first ``count`` frames out of those that are shown."""
@@ -211,10 +195,7 @@ class PacketTable:
         return int(found[0]) if len(found) == 1 else None
 
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
-        """Give the packets that have to be decoded to get the frames at ``positions``.
-
-        They are ranges ``(start, stop)`` in decoding order that neither touch nor overlap; each starts at a keyframe.
-        """
+        """Give the ranges of packets, each from a keyframe on, to be decoded to get the frames at positions."""
         spans: list[tuple[int, int]] = []
         for start, stop in sorted((self._start(position), self._stop(position)) for position in positions):
             if spans and start <= spans[-1][1]:
@@ -226,12 +207,11 @@ class PacketTable:
     def _start(self, position: int) -> int:
         """Give the last keyframe from which the frame at ``position`` can be decoded.
 
-        In an open group of pictures, frames that follow a keyframe in the file but are shown before it lean on the
-        group before it.
+        In an open group of pictures, what follows a keyframe but is shown before it leans on the group before it.
         """
-        for rank in range(int(np.searchsorted(self.keyframes, position, "right")) - 1, -1, -1):
-            if self._ranks[self.keyframes[rank]] <= self._ranks[position]:
-                return int(self.keyframes[rank])
+        for keyframe in self.keyframes[: np.searchsorted(self.keyframes, position, "right")][::-1]:
+            if self._ranks[keyframe] <= self._ranks[position]:
+                return int(keyframe)
         return 0
 
     def _stop(self, position: int) -> int:
@@ -240,12 +220,11 @@ class PacketTable:
 
 
 def film_times(clock: np.ndarray, step: float) -> np.ndarray:
-    """Give the times of the frames of a film, from what a clock said while it was recorded.
+    """Give the times of the frames of a film, from what a clock (NaN where not known) said while it was recorded.
 
     Variable frame rates stay as they are. A clock that is not known, or stands still, runs evenly between the times
-    that are; one that jumps back, or ahead by a pause of the recorder, goes on by its median step instead. Both are in
-    seconds, float64 ``(frames,)``: the ``clock`` is NaN where it is not known, and the times rise strictly, from 0 at
-    the first frame. Where the clock tells nothing, frames are ``step`` seconds apart.
+    that are; one that jumps back, or ahead by a pause of the recorder, goes on by its median step, or where it tells
+    nothing by ``step``. Both are in seconds, float64 ``(frames,)``; the times rise strictly, from 0 on.
     """
     moves = np.concatenate([[True], np.diff(clock) != 0])
     known = np.flatnonzero(np.isfinite(clock) & moves)
@@ -262,10 +241,7 @@ def film_times(clock: np.ndarray, step: float) -> np.ndarray:
 
 
 def mean_step(times: np.ndarray, tail: float) -> float:
-    """Give the seconds a frame takes on the mean, by ``times`` of :func:`film_times`; the last one takes ``tail``.
-
-    Where frames were lost, the steps across the gaps do not count.
-    """
+    """Give the seconds a frame takes on the mean, not counting gaps where frames were lost; the last takes ``tail``."""
     steps = np.diff(times)
     if not len(steps):
         return tail
@@ -293,7 +269,7 @@ class RecentCache(Generic[Value]):
         self._lock = Lock()
 
     def get(self, key: object) -> Value | None:
-        """Give what is kept under a key; ``None`` where there is nothing."""
+        """Give what is kept under a key."""
         with self._lock:
             if key not in self._entries:
                 return None

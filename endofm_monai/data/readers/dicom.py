@@ -14,19 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom import uid
 from pydicom.datadict import keyword_for_tag
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, as_pixel_options, get_decoder
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    MPEGTransferSyntaxes,
-    RLELossless,
-)
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors, likely_aspect
 from endofm_monai.data.readers.video import VideoReader
@@ -48,14 +39,15 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
     with clip_read_errors(path, "is not a readable DICOM image"), open(path, "rb") as file:
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some files lack their beginning
         implicit, little = header.original_encoding
-        plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        plain = uid.ImplicitVRLittleEndian if implicit else explicit
         syntax = header.file_meta.setdefault("TransferSyntaxUID", plain).value
         if syntax.is_deflated:
             raise ClipReadError(f"{path}: is packed as a whole ({syntax.name}); store it in another transfer syntax")
         kind, length = _begin_pixels(file, header)
         if length == 0xFFFFFFFF and not syntax.is_encapsulated:
             raise ValueError(f"it states {syntax.name}, or nothing, but its pixels are compressed")
-        if syntax not in MPEGTransferSyntaxes:
+        if syntax not in uid.MPEGTransferSyntaxes:
             return DicomReader(path, header, kind, file.tell(), length, fps=fps)
         stream = get_frame(file, 0, number_of_frames=1)
     return VideoReader(path, file=io.BytesIO(stream), fps=stated_rate(header)[0] or fps, threads=threads)
@@ -79,10 +71,7 @@ def stated_numbers(dataset: pydicom.Dataset, name: str) -> list[float]:
 
 
 def stated_rate(header: pydicom.Dataset) -> tuple[float | None, list[float]]:
-    """Give the frames per second, and the seconds from each frame to the next where these are listed.
-
-    By what the file points to as the time between frames, else as it states them.
-    """
+    """Give the frames per second, and the seconds from each frame to the next where these are listed."""
     pointers = [keyword_for_tag(int(tag)) for tag in stated_numbers(header, "FrameIncrementPointer")]
     for name in (*(name for name in pointers if name in _RATES), *_RATES):  # some point to numbers of pages or slices
         with suppress(IndexError, ZeroDivisionError):
@@ -99,15 +88,13 @@ def stated_rate(header: pydicom.Dataset) -> tuple[float | None, list[float]]:
 class DicomReader(ClipReader):
     """Reads a DICOM file with pydicom whose frames are stored one by one, compressed or not.
 
-    Color frames become RGB. Gray ones are inverted where the file asks (MONOCHROME1). Values of another depth than 8
-    bits are scaled to 0..255 from the window that the file states or, without a usable one, from all values that the
-    stored bits can hold. Only wanted frames are decoded.
+    Gray frames are inverted where the file asks (MONOCHROME1). Values of another depth than 8 bits are scaled to 0..255
+    from the window that the file states or, without a usable one, from all values that the stored bits can hold.
 
     How many frames there are, and of which colors, is taken from the pixels where the header cannot be right, and a
     warning says so. A file that is cut off has one frame more than it holds, which cannot be read.
 
-    The pixels are of a ``kind``, "OB" or "OW", and begin at ``start`` in the file; their ``length`` is in bytes, as far
-    as it is stated. The ``fps`` count where the file does not state a rate.
+    The pixels are of a ``kind``, "OB" or "OW", and begin at ``start`` in the file; ``length`` is in bytes, as stated.
     """
 
     def __init__(
@@ -128,10 +115,8 @@ class DicomReader(ClipReader):
         self._syntax = header.file_meta.TransferSyntaxUID
         self._decoder = get_decoder(self._syntax)
         if not self._decoder.is_available:
-            missing = " or ".join(self._decoder.missing_dependencies)
-            raise ClipReadError(
-                f"{path}: its pixels ({self._syntax.name}) need a package that is not installed: {missing}"
-            )
+            missing = f"a package that is not installed: {' or '.join(self._decoder.missing_dependencies)}"
+            raise ClipReadError(f"{path}: its pixels ({self._syntax.name}) need {missing}")
         self._stated = 1
         with suppress(TypeError, ValueError):
             self._stated = max(1, int(header.get("NumberOfFrames") or 1))
@@ -139,7 +124,7 @@ class DicomReader(ClipReader):
         self._options: dict[str, Any] = {"pixel_keyword": "PixelData", "pixel_vr": kind, **as_pixel_options(header)}
         # Bits below the stored ones, which pydicom takes for the lowest. (Those that JPEG decodes are.)
         unused = (stated_numbers(header, "HighBit") or [0])[0] + 1 - header.BitsStored
-        is_raw = not self._syntax.is_encapsulated or self._syntax == RLELossless
+        is_raw = not self._syntax.is_encapsulated or self._syntax == uid.RLELossless
         self._unused = int(unused) if is_raw and 0 < unused <= header.BitsAllocated - header.BitsStored else 0
         self._options["bits_stored"] += self._unused
 
@@ -156,8 +141,7 @@ class DicomReader(ClipReader):
         fps = rate or self._fps
         stated_sides = (stated_numbers(header, name) for name in _SIDES)
         height, width = next((sides for sides in stated_sides if len(sides) == 2 and min(sides) > 0), (1, 1))
-        aspect = likely_aspect(width, height)
-        return ClipInfo(frames, fps, header.Rows, header.Columns, frames / fps, pixel_aspect=aspect)
+        return ClipInfo(frames, fps, header.Rows, header.Columns, frames / fps, likely_aspect(width, height))
 
     def _count_frames(self) -> int:
         """Count the whole frames that the file can hold without compression."""
@@ -187,7 +171,7 @@ class DicomReader(ClipReader):
                 ends = [*fragments[1:], file.tell() + 4 + int.from_bytes(file.read(4), "little")]
                 lengths = [end - start - 8 for start, end in zip(fragments, ends, strict=False)]
                 self._options["extended_offsets"] = [start - first for start in fragments], lengths
-            if self._syntax in JPEG2000TransferSyntaxes and "FULL" in self._header.PhotometricInterpretation:
+            if self._syntax in uid.JPEG2000TransferSyntaxes and "FULL" in self._header.PhotometricInterpretation:
                 frame = self._frame(file, 0)
                 if frame[frame.find(b"\xff\x52") + 8 :][:1] == b"\1":  # whose decoder undoes the transform
                     self._options["photometric_interpretation"] = "RGB"
@@ -197,7 +181,7 @@ class DicomReader(ClipReader):
     def _begins_frame(self, file: BinaryIO, fragment: int) -> bool:
         """Tell whether a frame begins with the fragment at this place; of RLE, each does."""
         file.seek(fragment + 8)
-        return self._syntax == RLELossless or file.read(8).startswith(_BEGINNINGS)
+        return self._syntax == uid.RLELossless or file.read(8).startswith(_BEGINNINGS)
 
     def _level(self, name: str, index: int) -> float:
         """Give the first value of a field on gray levels, of the file or of this frame; NaN where there is none."""
@@ -208,7 +192,7 @@ class DicomReader(ClipReader):
         return next((value for dataset in datasets for value in stated_numbers(dataset, name)), math.nan)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        is_jpeg = self._syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and self._header.SamplesPerPixel == 3
+        is_jpeg = self._syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit) and self._header.SamplesPerPixel == 3
         with open(self.path, "rb") as file:
             for index in wanted:
                 with clip_read_errors(self.path, f"frame {index} cannot be decoded"):
@@ -255,8 +239,7 @@ class DicomReader(ClipReader):
     @cached_property
     def _modality_maximum(self) -> float:
         """The highest value of the modality's table, seldom all that its bits hold; makes pydicom able to read it."""
-        descriptor = self._header.ModalityLUTSequence[0].LUTDescriptor
-        number, first, bits = descriptor
+        number, first, bits = descriptor = self._header.ModalityLUTSequence[0].LUTDescriptor
         descriptor[2] = 16 if bits > 8 else 8  # pydicom knows no other
         return float(apply_modality_lut(first + np.arange(number or 2**16), self._header).max())
 

@@ -19,8 +19,8 @@ from endofm_monai.data.readers.base import (
     ClipInfo,
     ClipReader,
     ClipReadError,
+    clip_images,
     clip_read_errors,
-    frame_images,
     has_suffix,
     likely_aspect,
 )
@@ -91,10 +91,7 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def pixel_aspect(image: Image.Image) -> float:
-    """Give width by height of a pixel as it is shown, by the resolution that the file states for each direction.
-
-    FFmpeg so writes the frames of a recording whose pixels are not square.
-    """
+    """Give width by height of a pixel as it is shown, by the resolutions that the file states, as by FFmpeg."""
     across, down = map(float, image.info.get("dpi") or (1, 1))  # pixels per length
     if image.info.get("jfif_unit") == 0 or "aspect" in image.info:  # of PNG, too, FFmpeg has it as a ratio of lengths
         down, across = map(float, image.info.get("aspect") or image.info["jfif_density"])
@@ -104,13 +101,10 @@ def pixel_aspect(image: Image.Image) -> float:
 
 
 def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
-    """Find the pages of a TIFF stack, or the frames of an animation, that are shown.
+    """Find the pages of a TIFF stack, or the frames of an animation, that are shown: number, and milliseconds.
 
     Thumbnails and masks in a TIFF file are none, nor is the picture that stands for an animated PNG where it cannot be
     played. Where the file breaks off there is one more page, which cannot be read.
-
-    With the number of the page, for ``image.seek``, comes how long it is shown, in milliseconds (0 where that is not
-    stated). Where an animation states 0 or 10 ms, browsers and FFmpeg show the frame for 100 ms.
     """
     if image.format not in _PAGED:
         yield 0, 0.0
@@ -128,15 +122,12 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
         is_aside = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.NewSubfileType, 0) & 0b101
         is_stand_in = page == 0 and getattr(image, "default_image", False)
         if not is_aside and not is_stand_in:
-            stated_time = image.info.get("duration")
+            stated_time = image.info.get("duration")  # where this is 0 or 10 ms, browsers and FFmpeg show it for 100
             yield page, float(stated_time or 0) if stated_time is None or stated_time > 10 else 100.0
 
 
 def described_rate(image: Image.Image, pages: int, size: int) -> float:
-    """Give the rate of a TIFF stack as ImageJ or OME describe it on its first page; 0 where they do not.
-
-    Refused is what they describe as other than a frame a page, as far as a file of this ``size`` can hold it.
-    """
+    """Give the rate of a TIFF stack as ImageJ or OME describe it, 0 where they do not; refuse other than frames."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     text = str(tags.get(ExifTags.Base.ImageDescription, ""))
     if not text.startswith("ImageJ=") and "<OME" not in text:
@@ -158,18 +149,12 @@ def described_rate(image: Image.Image, pages: int, size: int) -> float:
 class FramesReader(ClipReader):
     """Reads a clip that is stored as one image file a frame, or as the pages of one: a TIFF stack, an animation.
 
-    Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask. Of
-    a folder they are taken in natural order. The ``fps`` count unless an animation or stack states them.
+    Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask.
     """
 
     def __init__(self, frames: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0) -> None:
-        if isinstance(frames, (str, os.PathLike)):
-            self._files = frame_images(frames)
-            super().__init__(os.fspath(frames))
-        else:
-            self._files = [Path(file) for file in frames]
-            super().__init__(str(self._files[0]) if self._files else "[]")
-        self._fps = fps
+        self._files, self._fps = clip_images(frames), fps
+        super().__init__(os.fspath(frames) if isinstance(frames, (str, os.PathLike)) else str([*self._files, "[]"][0]))
         if not self._files:
             raise ClipReadError(f"{self.path}: holds no frame images")
         names: dict[str, Path] = {}
@@ -180,16 +165,16 @@ class FramesReader(ClipReader):
 
     def _probe(self) -> ClipInfo:
         frames, fps = len(self._files), self._fps
+        is_alone = frames == 1
         with open_picture(self._files[0]) as image:
             pages = picture_pages(image)
-            self._pages, shown = zip(*(pages if frames == 1 else islice(pages, 1)), strict=True)
-            if frames == 1:
+            self._pages, shown = zip(*(pages if is_alone else islice(pages, 1)), strict=True)
+            image.seek(self._pages[0])
+            if is_alone:
                 frames = len(self._pages)
                 fps = 1000 * frames / sum(shown) if frames > 1 and sum(shown) > 0 else fps
-                self._steps = [time / 1000 for time in shown[:-1]]
-            image.seek(self._pages[0])
-            if len(self._files) == 1:
                 fps = described_rate(image, frames, os.stat(self._files[0]).st_size) or fps
+                self._steps = [time / 1000 for time in shown[:-1]]
             aspect = pixel_aspect(image)  # first: a TIFF that is loaded no longer tells how it was turned
             height, width = rgb_pixels(image, self._pages[0]).shape[:2]
         return ClipInfo(frames, fps, height, width, duration=frames / fps, pixel_aspect=aspect)

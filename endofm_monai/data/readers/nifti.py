@@ -27,8 +27,7 @@ class NiftiReader(ClipReader):
     RGB pixels, or a last axis of 3.
 
     uint8 values are kept. Others are scaled from the display range of the header (``cal_min`` to ``cal_max``) or, if
-    there is none, from the range that the finite values of the whole clip span, to 0..255. The ``fps`` count unless the
-    header states the time between frames with its unit.
+    there is none, from the range that the finite values of the whole clip span, to 0..255.
     """
 
     def __init__(self, path: str | os.PathLike, *, fps: float = 30.0) -> None:
@@ -41,10 +40,8 @@ class NiftiReader(ClipReader):
         self._flat = not self._depth and shape[3:4] == (1,)  # as ITK stores vectors
         times = shape[2 + self._depth : 3 + self._depth] + shape[3 + self._depth + self._flat :]
         if len(shape) < 2 or 0 in shape or times[1:] not in ((), (3,)):
-            raise ClipReadError(
-                f"{self.path}: has shape {shape}, but a clip has shape (X, Y, T) or (X, Y, 1, T), "
-                "and 3 as a further axis for color"
-            )
+            known = "(X, Y, T) or (X, Y, 1, T), and 3 as a further axis for color"
+            raise ClipReadError(f"{self.path}: has shape {shape}, but a clip has shape {known}")
         self._frames = self._held(times[0] if times else 1)
 
     def _open(self) -> None:
@@ -65,13 +62,13 @@ class NiftiReader(ClipReader):
         return min(stated, size // frame + 1)
 
     def _probe(self) -> ClipInfo:
-        width, height = self._image.shape[:2]
-        second = _SECONDS.get(self._image.header.get_xyzt_units()[1])
-        step = self._image.header.get_zooms()[3] if self._depth else 0
+        (width, height), header = self._image.shape[:2], self._image.header
+        second = _SECONDS.get(header.get_xyzt_units()[1])
+        step = header.get_zooms()[3] if self._depth else 0
         rate = 1 / (float(step) * second) if step and second else 0
         fps = rate if 0 < rate < math.inf else self._fps
-        aspect = likely_aspect(*map(float, self._image.header.get_zooms()[:2]))
-        return ClipInfo(self._frames, fps, height, width, duration=self._frames / fps, pixel_aspect=aspect)
+        aspect = likely_aspect(*map(float, header.get_zooms()[:2]))
+        return ClipInfo(self._frames, fps, height, width, self._frames / fps, aspect)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for index in wanted:

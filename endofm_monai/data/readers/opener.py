@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 def open_clip(
     source: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0, threads: int = 1
 ) -> ClipReader:
-    """Open a clip with the reader for what it is.
+    """Open a clip with the reader for what it is, or raise a ``ClipReadError``.
 
     Args:
         source: a video file, a folder of frame images, a list of frame images, a DICOM file (with any name), a NIfTI
@@ -53,9 +53,6 @@ def open_clip(
             ``"video.mp4#frames=150-299"`` is a part of a clip, frames counted from 0, both included.
         fps: frames per second of a clip that does not state them, as frame images.
         threads: decoding threads for videos; see :class:`endofm_monai.data.VideoReader`.
-
-    Raises:
-        ClipReadError: when there is no such file, or it is no clip.
 
     Example::
 
@@ -96,10 +93,8 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
     for parent, names in _walk(folder):
         files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
         images = [] if files else frame_images(parent)
-        if images and not _holds_several(images[0]):
-            clips.append(Path(parent))
-        else:
-            clips += images or [Path(parent, name) for name in files]
+        is_clip = images and not _holds_several(images[0])
+        clips += [Path(parent)] if is_clip else images or [Path(parent, name) for name in files]
         unused += set(names).difference(files, (image.name for image in images))
     _log_unused(folder, unused)
     return sorted(clips, key=lambda clip: natural_key(str(clip)))
@@ -113,12 +108,9 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
-    """Give a folder and all below it, each with the names of its files, without what is hidden.
+    """Give a folder and all below it, each with the names of its files, without what is hidden."""
 
-    A folder that cannot be read is an error: its clips would be missing without a word.
-    """
-
-    def refuse(error: OSError) -> None:
+    def refuse(error: OSError) -> None:  # else the clips of the folder would be missing without a word
         raise error
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
@@ -149,27 +141,22 @@ def _is_nameless_dicom(path: Path) -> bool:
 
 
 def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:
-    """Describe the frames ``indices``, int64 ``(T,)``, of a clip as they are read, ``(3, T, H, W)``.
-
-    By what MONAI knows, ``filename_or_obj``, ``spatial_shape`` (T, H, W) and the channel's dimension; and by
-    ``frame_indices``, ``frames`` (in the whole clip) and ``fps``.
-    """
+    """Describe the frames ``indices``, int64 ``(T,)``, of a clip as they are read, ``(3, T, H, W)``, for MONAI too."""
     info = reader.probe()
     return {
         "filename_or_obj": reader.path,
         MetaKeys.SPATIAL_SHAPE: np.array([len(indices), info.height, info.width]),
         MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
         "frame_indices": indices,
-        "frames": info.frames,
+        "frames": info.frames,  # in the whole clip
         "fps": info.fps,
     }
 
 
 class EndoFMClipReader(ImageReader):
-    """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``.
+    """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``: video files by itself.
 
-    ``import endofm_monai`` lets it be chosen by itself for video files. By name, as in
-    ``LoadImage(reader="EndoFMClipReader")``, it reads whatever :func:`endofm_monai.data.open_clip` opens, whose
+    By name, as in ``LoadImage(reader="EndoFMClipReader")``, whatever :func:`endofm_monai.data.open_clip` opens, whose
     arguments it takes.
     """
 

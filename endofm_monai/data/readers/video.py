@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
@@ -17,7 +18,6 @@ from endofm_monai.data.readers.container import (
     RecentCache,
     file_key,
     film_times,
-    is_tile,
     mean_step,
     open_container,
     stated_end,
@@ -47,14 +47,13 @@ class VideoReader(ClipReader):
     """Reads frames from a video file with PyAV: any codec that FFmpeg decodes, in any container but playlists.
 
     One pass over the packets (a few microseconds each, nothing is decoded) tells the exact number and order of the
-    frames, with variable frame rate, edit lists, and containers that state no frame count. Where what the packets say
-    cannot be true (times that are missing, doubled or jump back, a field a packet), the file is decoded once instead.
-    A file that is opened again unchanged needs neither. Reading then decodes the groups of pictures that hold a wanted
-    frame, each up to its last wanted one, without frames on which none depends (where the codec marks them).
+    frames. Where what the packets say cannot be true (times that are missing, doubled or jump back, a field a packet),
+    the file is decoded once instead. A file that is opened again unchanged needs neither. Reading then decodes the
+    groups of pictures that hold a wanted frame, each up to its last wanted one, without frames on which none depends.
 
-    Frames are counted, turned and mirrored as FFmpeg shows them. The color matrix and range are those that the file
-    states; more than 8 bits are reduced to 8, and alpha is dropped. Where an MP4, Matroska or AVI file is cut off,
-    ``probe`` counts the frames that it should hold. The frame rate is that of the film, whatever its clock does.
+    Frames are counted, turned and mirrored as FFmpeg shows them, in the colors that the file states, of 8 bits and
+    without alpha. Where an MP4, Matroska or AVI file is cut off, ``probe`` counts the frames that it should hold. The
+    frame rate is that of the film, whatever its clock does.
 
     Args:
         file: a binary file to read the video from instead; ``path`` is then only its name.
@@ -67,9 +66,7 @@ class VideoReader(ClipReader):
         self, path: str | os.PathLike, *, file: BinaryIO | None = None, fps: float = 25.0, threads: int = 1
     ) -> None:
         super().__init__(os.fspath(path))
-        self._file = file
-        self._fps = fps
-        self._threads = threads
+        self._file, self._fps, self._threads = file, fps, threads
         self._seekable = True
         self._display = np.eye(3, dtype=np.int32).ravel()  # the display matrix, row by row
         self._open()
@@ -88,31 +85,23 @@ class VideoReader(ClipReader):
         with clip_read_errors(self.path, "is not a readable video"):
             self._key = None if self._file else (*file_key(self.path), self._fps)
             self._container = open_container(self.path, self._file)
-        stream = video_stream(self._container)
-        if stream is None or stream.codec_context is None or is_tile(self._container, stream):
+        try:
+            self._stream = video_stream(self._container)
+        except ValueError as error:
             self._container.close()
-            reason = "holds no video stream" if stream is None else "the codec of its video stream is not supported"
-            if stream is not None and stream.codec_context:
-                reason = "is a picture in tiles, as phones write HEIC; store it as JPEG or PNG"
-            raise ClipReadError(f"{self.path}: {reason}")
-        self._stream = stream
-        self._stream.codec_context.thread_count = self._threads
-        self._stream.codec_context.thread_type = "AUTO"
-        self._stream.codec_context.flags |= Flags.unaligned  # else what is cropped on the left may stay
+            raise ClipReadError(f"{self.path}: {error}") from error
+        codec = self._stream.codec_context
+        codec.thread_count, codec.thread_type = self._threads, "AUTO"
+        codec.flags |= Flags.unaligned  # else what is cropped on the left may stay
         self._packets = self._demux()
         self._position = 0  # of the packet that comes next
 
     def _demux(self) -> Iterator[Any]:
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size:
-                    yield packet
-        except av.FFmpegError:  # damaged from here on: what follows is lost, and missed when it is read
-            return
+        with suppress(av.FFmpegError):  # damaged from there on: what follows is lost, and missed when it is read
+            yield from (packet for packet in self._container.demux(self._stream) if packet.size)
 
     def _probe(self) -> ClipInfo:
-        known = _PROBED.get(self._key) if self._key else None
-        if known is not None:
+        if self._key and (known := _PROBED.get(self._key)):
             self._table, self._display, self._times, info = known
             self._seekable &= not self._table.sequential
             return info
@@ -195,25 +184,15 @@ class VideoReader(ClipReader):
         """Length of the video by the header, in seconds; 0 where it is not stated."""
         if self._stream.duration is not None:
             return float(self._stream.duration * (self._stream.time_base or 1))
-        if self._container.duration is not None and len(self._container.streams) == 1:
-            return self._container.duration / av.time_base
-        return 0.0
+        return (self._container.duration or 0) / av.time_base if len(self._container.streams) == 1 else 0.0
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         table, missing = self._table, set(wanted)
         positions = {int(table.shown[index]) for index in wanted if index < len(table.shown)}
-        for frame in self._show(table.spans(positions), needed=positions):
-            index = table.index(frame.pts)
-            if index in missing:
-                missing.remove(index)
-                yield index, self._to_rgb(frame)
-        if not missing:
-            return
-        readable = len(table.shown)
-        if min(missing) < readable:
-            # Some streams do not decode from what they call keyframes: they are decoded from the beginning.
+        # Some streams do not decode from what they call keyframes: they are then decoded from the beginning.
+        for spans, needed in ((table.spans(positions), positions), ([(0, table.count)], set[int]())):
             readable = 0
-            for frame in self._show([(0, table.count)]):
+            for frame in self._show(spans, needed):
                 index = table.index(frame.pts)
                 readable += index is not None
                 if index in missing:
@@ -221,6 +200,9 @@ class VideoReader(ClipReader):
                     yield index, self._to_rgb(frame)
                     if not missing:
                         return
+            if min(missing) >= len(table.shown):  # is cut off
+                readable = len(table.shown)
+                break
         raise ClipReadError(
             f"{self.path}: frame {min(missing)} cannot be decoded: {readable} of {self.probe().frames} frames are "
             "readable, the file is damaged or cut off"
@@ -254,12 +236,9 @@ class VideoReader(ClipReader):
                         yield frame
 
     def _read_packets(self, stop: int) -> Iterator[av.Packet]:
-        """Read the packets from here up to position ``stop``.
-
-        Each carries its position as its time, and hands it on to the frame that is decoded from it.
-        """
+        """Read the packets from here up to position ``stop``."""
         for packet in islice(self._packets, max(stop - self._position, 0)):
-            packet.pts = self._position
+            packet.pts = self._position  # the frame that is decoded from it has the same
             self._position += 1
             yield packet
 
