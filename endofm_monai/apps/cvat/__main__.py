@@ -4,7 +4,7 @@
 """Commands between CVAT and the project; see docs/cvat.md."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,17 +47,16 @@ def annotate(
     if Path(output).is_dir():
         raise IsADirectoryError(f"{output}: is a folder, expected the XML file to write")
     annotator = open_annotator(bundle, device, mode, **options)
+    kind = "box" if annotator.kind == "rectangle" else annotator.kind
     tracks: dict[tuple[str, int], dict[int, Shape]] = defaultdict(dict)
     tags: dict[int, list[Tag]] = {}
-    last: list[str] = []
-    unsaid = 0  # frames
+    last, unsaid = list[str](), 0  # classes, and frames without one
     with open_clip(video) as reader:
         info = reader.probe()
         for frame, (_, answer) in enumerate(annotator.predictor(reader)):
             found = annotator.draw(answer, threshold)
             for each in found:
                 if each.track is not None:
-                    kind = "box" if annotator.kind == "rectangle" else annotator.kind
                     tracks[each.label, each.track][frame] = Shape(kind, each.points)
             names = [each.label for each in found if each.track is None]
             unsaid += bool(last) and not names
@@ -68,9 +67,8 @@ def annotate(
         Track(label, formats.end_gaps(shapes, info.frames, bridge=True), number, source="auto")
         for number, ((label, _), shapes) in enumerate(tracks.items())
     ]
-    name, labels = Path(split_frames(video)[0]).name, list(annotator.labels)
-    size = info.frames, info.width, info.height
-    task = Annotations(name, *size, labels, joined, tags, source=name, start=first_frame(video))
+    name, size = Path(split_frames(video)[0]).name, (info.frames, info.width, info.height)
+    task = Annotations(name, *size, list(annotator.labels), joined, tags, source=name, start=first_frame(video))
     formats.write_cvat_xml(task, output)
     print(f"{output}: {len(joined)} tracks and {len(tags)} tags in {info.frames} frames")
     if unsaid:
@@ -122,14 +120,14 @@ def from_cvat(
             if name in found or videos.setdefault(item["video"], (source, bool(part))) != (source, bool(part)):
                 what = f"is another task named {item['video']!r}, and not another part of its video"
                 raise ValueError(f"{file}: {what}; their results would be the same files.")
-            numbers = range(start := first_frame(item["image"]), start + len(item["box"]))
-            for frame in item["image"] if annotations.images else (join_frames(source, n, n) for n in numbers):
+            start = first_frame(item["image"])
+            for number, boxes in enumerate(item["box"], start):
+                frame = join_frames(source, number, number) if source else item["image"][number - start]
                 if (other := seen.setdefault(frame, file)) != file:
                     raise ValueError(
                         f"{file}: has {frame}, as {other} has; a frame can have one annotation: of jobs that overlap "
                         "export the task."
                     )
-            for number, boxes in enumerate(item["box"], start):
                 for box in boxes:
                     check_box(box, f"{file}: frame {number}")
             found[name] = item, annotations
@@ -201,12 +199,12 @@ def to_cvat(
         datalist: JSON file; see :func:`endofm_monai.formats.items_from_annotations` for what is written.
         output: folder for the files.
         class_names: names of the classes, in the order of their labels.
-        section: section of the datalist.
+        section: of the datalist.
     """
     sized = _with_sizes(dataset_dir, datalist, section)
-    videos = [item["video"] for item, _ in sized]
+    counts = Counter(item["video"] for item, _ in sized)
     for item, (height, width) in sized:
-        path = Path(output, f"{item['video' if videos.count(item['video']) == 1 else 'name']}.xml")  # or parts of one
+        path = Path(output, f"{item['video' if counts[item['video']] == 1 else 'name']}.xml")  # or parts of one
         with _named(f"{datalist}: {item['name']}"):
             task = formats.annotations_from_item(item, as_class_names(class_names), width, height)
             formats.write_cvat_xml(task, path)
@@ -225,7 +223,6 @@ def to_coco(
 
 @contextmanager
 def _named(where: str) -> Iterator[None]:
-    """Say where something is that is not as it should be."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -242,8 +239,7 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
             info = reader.probe()
         with _named(f"{datalist}: {item['name']}"):
             if "mask" in item and "outline" not in item:
-                masks = mask_files(item["mask"], item["image"])
-                item["outline"] = formats.outlines_from_masks([Path(mask) for mask in masks])
+                item["outline"] = formats.outlines_from_masks(mask_files(item["mask"], item["image"]))
             lengths = {key: len(item[key]) for key in ("box", "outline", "tag") if key in item}
             if set(lengths.values()) != {info.frames}:
                 expected = f"{info.frames} entries, one a frame, of `box`, `outline`, `mask` or `tag`"

@@ -23,23 +23,16 @@ from endofm_monai.apps.endofm.report import write_report
 from endofm_monai.data import clip_state, list_videos, split_frames
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 from endofm_monai.inferers.bundle import TASKS
-from endofm_monai.utils import (
-    INTERRUPTED,
-    check_writable,
-    nearest_key,
-    read_json,
-    run_from_command_line,
-    sha256,
-    write_json,
-)
+from endofm_monai.utils import INTERRUPTED, check_writable, read_json, run_from_command_line, sha256, write_json
 from endofm_monai.utils.errors import close_bars, hush_engines
-from endofm_monai.utils.settings import literal, literal_texts, top_key
+from endofm_monai.utils.settings import literal, literal_texts, nearest_key, top_key
 
+Item = Mapping[str, Any]
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"  # of the checkout
 NAMES = {"--output", "--task", "--bundle", "--device", "--mode", "--configs", "--weights"}  # options that are text
 NEUTRAL = {"device", "num_workers", "on_error", "max_broken_share", "part_minutes"}  # on which results do not depend
 LISTING = {"datalist", "section", "single_images", "part_minutes"}  # settings that say which videos there are
-OWN = ("dataset_dir", "bundle_root", "config_file", "workflow_type")  # settings that the commands make themselves
+OWN = {"dataset_dir", "bundle_root", "config_file", "workflow_type"}  # settings that the commands make themselves
 REPORTED = {"segmentation": ("coco", "overlay"), "detection": ("csv", "overlay")}  # formats that the report is made of
 
 
@@ -72,7 +65,7 @@ def predict(
     logging.basicConfig(format="%(message)s")
     logging.getLogger("endofm_monai.utils.compute").setLevel(logging.INFO)  # says what it computes in
     hush_engines()
-    _refuse_own(settings, "output_dir", "load_pretrain")
+    _refuse(settings, {*OWN, "output_dir", "load_pretrain"})
     folder, source = Path(output).resolve(), os.path.abspath(input)
     if folder.is_relative_to(os.path.realpath(source)):
         raise ValueError(f"{output}: lies in the input {input}; choose an `--output` outside of it.")
@@ -107,10 +100,9 @@ def predict(
         raise ValueError(f"{len(broken)} of {len(videos)} videos could not be read to their end: {some}.{hint}")
 
 
-def _refuse_own(settings: Mapping[str, Any], *more: str) -> None:
-    """Refuse settings that the command itself makes of what it is given."""
-    if own := [key for key in settings if top_key(key) in {*OWN, *more}]:
-        raise ValueError(f"`{own[0]}`: the command sets it itself; see `endofm --help` for what it takes.")
+def _refuse(settings: Mapping[str, Any], own: set[str]) -> None:
+    if found := [key for key in settings if top_key(key) in own]:
+        raise ValueError(f"`{found[0]}`: the command sets it itself; see `endofm --help` for what it takes.")
 
 
 def _find(bundle: str | None) -> tuple[Path, list[Path]]:
@@ -142,11 +134,11 @@ def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
 def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, Any]) -> list[Bundle]:
     """Open bundles that write to a folder each; each gets the settings that it has."""
     configs = [read_json(path / "configs" / "inference.json", dict) for path in paths]
-    for key in settings:
-        if not any(top_key(key) in config for config in configs):
-            names = " and ".join(path.name for path in paths)
-            near = nearest_key(key, set().union(*configs))
-            raise ValueError(f"`{key}`: inference.json of {names} has no such key.{near}")
+    known = set().union(*configs)
+    if unknown := [key for key in settings if top_key(key) not in known]:
+        names = " and ".join(path.name for path in paths)
+        near = nearest_key(unknown[0], known)
+        raise ValueError(f"`{unknown[0]}`: inference.json of {names} has no such key.{near}")
     bundles = []
     for path, config in zip(paths, configs, strict=True):
         task = path.name.rpartition("_")[2]
@@ -160,14 +152,9 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
 
 
 def _claim(
-    folder: Path,
-    source: str,
-    videos: Sequence[dict[str, Any]],
-    bundles: Sequence[Bundle],
-    settings: Mapping[str, Any],
+    folder: Path, source: str, videos: Sequence[Item], bundles: Sequence[Bundle], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What ``run.json`` is to note of the results of a folder; refuses to mix others with them."""
-    path = folder / "run.json"
     states = {item["name"]: clip_state(item["image"]) for item in videos}
     models = {
         opened.task: {
@@ -182,7 +169,7 @@ def _claim(
         for opened in bundles
     }
     former: dict[str, Any] = {"input": source, "videos": {}, "models": {}}
-    if path.exists():
+    if (path := folder / "run.json").exists():
         former = read_json(path, dict)
     elif others := [entry.name for entry in folder.glob("[!.]*")]:
         raise FileExistsError(f"{folder}: holds other files ({min(others)}); choose another `--output`.")
@@ -198,10 +185,10 @@ def _claim(
     return {"input": source, "videos": states, "models": {**former["models"], **models}}
 
 
-def _broken(folder: Path, videos: Sequence[dict[str, Any]], bundles: Sequence[Bundle]) -> list[str]:
+def _broken(folder: Path, videos: Sequence[Item], bundles: Sequence[Bundle]) -> list[str]:
     """Names of the videos that at least one bundle has no whole result of."""
-    tasks = [opened.task for opened in bundles]
-    return [name for item in videos if any(status_of(folder, task, name := item["name"]) != "ok" for task in tasks)]
+    names = [item["name"] for item in videos]
+    return [name for name in names if any(status_of(folder, opened.task, name) != "ok" for opened in bundles)]
 
 
 def train(task: str, data: str, *, bundle: str | None = None, configs: str = "train", **settings: Any) -> None:
@@ -232,7 +219,7 @@ def pretrain(data: str, *, bundle: str | None = None, configs: str = "train", **
 
 
 def _train(bundle: Path, data: str, configs: str, settings: dict[str, Any]) -> None:
-    _refuse_own(settings)
+    _refuse(settings, OWN)
     names = [name.strip() for name in configs.split(",")]
     if names[0] != "train":
         raise ValueError(f"`configs` must begin with train, which the others change, found {configs!r}.")

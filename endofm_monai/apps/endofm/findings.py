@@ -7,12 +7,13 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import find_objects, label
+from skimage.measure import label, regionprops
 
 from endofm_monai.data import open_clip, result_path
 from endofm_monai.formats import read_coco_masks
@@ -96,8 +97,8 @@ def read_findings(folder: Path, tasks: Sequence[str], item: Mapping[str, Any]) -
     return video
 
 
-Found = tuple[int, list[list[float]], list[str], list[float], list[float] | None]
-"""A frame's number, the boxes in it, and the classes, sizes and scores of each."""
+Seen = tuple[int, list[float], str, float, float | None]
+"""A polyp in a frame: the frame's number, the box around it, its class, size and score."""
 
 
 def find_polyps(folder: Path, name: str, fps: float) -> list[Finding]:
@@ -106,40 +107,36 @@ def find_polyps(folder: Path, name: str, fps: float) -> list[Finding]:
     Boxes of successive frames are linked, of masks those around their regions.
     """
     if folder.name == "segmentation":
-        frames = _regions(folder / name / "masks.json")
+        seen = _regions(folder / name / "masks.json")
     else:
-        frames = _detections(folder / name / "detections.csv", read_json(folder / "settings.json", dict)["threshold"])
+        seen = _detections(folder / name / "detections.csv", read_json(folder / "settings.json", dict)["threshold"])
     linker, polyps, due = BoxLinker(max_gap=round(MAX_GAP * fps)), list[Finding](), 0
     classes: dict[str, int] = {}
-    for frame, boxes, names, sizes, scores in frames:
+    for frame, found in groupby(seen, key=itemgetter(0)):
         for _ in range(due, frame):
             linker.push({"box": torch.empty(0, 4), "label": torch.empty(0)})
         due = frame + 1
+        _, boxes, names, sizes, scores = zip(*found, strict=True)
         labels = torch.tensor([classes.setdefault(name, len(classes)) for name in names])
-        for place, number in enumerate(linker.push({"box": torch.tensor(boxes), "label": labels})):
+        numbers = linker.push({"box": torch.tensor(boxes), "label": labels})
+        for number, name, size, score in zip(numbers, names, sizes, scores, strict=True):
             if number == len(polyps):
-                polyps.append(Finding(folder.name, names[place], frame, frame))
-            polyps[number].extend(frame, sizes[place], None if scores is None else scores[place])
+                polyps.append(Finding(folder.name, name, frame, frame))
+            polyps[number].extend(frame, size, score)
     return polyps
 
 
-def _regions(path: Path) -> Iterator[Found]:
+def _regions(path: Path) -> Iterator[Seen]:
     for frame, name, mask in read_coco_masks(path):
-        regions, _ = label(mask, np.ones((3, 3)))
-        areas = np.bincount(regions.ravel())[1:]
-        kept = np.flatnonzero(areas >= MIN_SHARE * regions.size)
-        places = find_objects(regions)
-        boxes = [[float(side) for side in (x.start, y.start, x.stop, y.stop)] for y, x in (places[k] for k in kept)]
-        if boxes:
-            yield frame, boxes, [name] * len(boxes), areas[kept].tolist(), None
+        for region in regionprops(label(mask, connectivity=2)):
+            if region.area >= MIN_SHARE * mask.size:
+                y1, x1, y2, x2 = map(float, region.bbox)
+                yield frame, [x1, y1, x2, y2], name, region.area, None
 
 
-def _detections(path: Path, threshold: float) -> Iterator[Found]:
-    """The likely detections in a table that has a row for each one."""
+def _detections(path: Path, threshold: float) -> Iterator[Seen]:
     with open(path, newline="", encoding="utf-8") as file:
-        likely = (row for row in csv.DictReader(file) if float(row["score"]) >= threshold)
-        for frame, rows in groupby(likely, key=lambda row: int(row["frame"])):
-            found = list(rows)
-            boxes = [[float(row[side]) for side in ("x1", "y1", "x2", "y2")] for row in found]
-            sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes]
-            yield frame, boxes, [row["class"] for row in found], sizes, [float(row["score"]) for row in found]
+        for row in csv.DictReader(file):
+            if (score := float(row["score"])) >= threshold:
+                x1, y1, x2, y2 = box = [float(row[side]) for side in ("x1", "y1", "x2", "y2")]
+                yield int(row["frame"]), box, row["class"], (x2 - x1) * (y2 - y1), score

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,6 +37,7 @@ MAX_LEVELS = 5  # of marks one above the other
 TITLES = {"detection": "boxes", "segmentation": "masks", "classification": "class"}
 STYLE, SCRIPT = (Path(__file__).with_name(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
 HEAD = f"<style>{STYLE}</style>\n<script>{SCRIPT}</script>\n"
+STEPS = '<button data-step="-1">&lsaquo; frame</button><button data-step="1">frame &rsaquo;</button><output></output>'
 FOOTER = "For research only. Not a medical device: nothing here may guide the care of a patient."
 MEANING = (
     f"What overlaps from frame to frame is one polyp, also where it is missed for up to {MAX_GAP} s. Frames count from "
@@ -44,10 +46,7 @@ MEANING = (
 
 
 def write_report(folder: Path, items: Sequence[Mapping[str, Any]]) -> Path:
-    """Write ``report.html`` of what :func:`predict` has written to a folder.
-
-    Of several videos, see :func:`endofm_monai.data.list_videos`, each has a page in ``pages`` that it lists.
-    """
+    """Write ``report.html`` of what was written to a folder; of several videos each has a page in ``pages``."""
     run, report = read_json(folder / "run.json", dict), folder / "report.html"
     rows = []
     for item in items:
@@ -75,17 +74,18 @@ def _sections(page: Path, video: VideoFindings) -> list[Section]:
         text.append("No polyp was found in any frame.")
     show = _stills(video) if video.frames == 1 else _stage(page, video)
     sections = [Section("What was found", " ".join(text), body=_facts(video) + show)]
-    longest = sorted(polyps, key=lambda polyp: (-polyp.frames, polyp.first))
     if polyps and video.frames > 1:
-        task = next(task for task, found in video.polyps.items() if found)  # one task's are enough
-        chosen = [polyp for polyp in longest if polyp.task == task][:MAX_PICTURES]
-        chosen.sort(key=lambda polyp: polyp.first)
-        sections.append(Section("Key frames", body=_best_frames(video.overlays[task], video, chosen)))
+        of_a_task = next(filter(None, video.polyps.values()))  # which are enough
+        sections.append(Section("Key frames", body=_best_frames(video, _longest(of_a_task, MAX_PICTURES))))
     if polyps:
-        listed = sorted(longest[:MAX_ROWS], key=lambda polyp: polyp.first)
         more = f" The longest {MAX_ROWS} of {len(polyps)} are listed." if len(polyps) > MAX_ROWS else ""
-        sections.append(Section("Polyps", MEANING + more, body=_polyp_table(video, listed)))
+        sections.append(Section("Polyps", MEANING + more, body=_polyp_table(video, _longest(polyps, MAX_ROWS))))
     return sections
+
+
+def _longest(polyps: Sequence[Finding], count: int) -> list[Finding]:
+    """The longest polyps, in the order in which they begin."""
+    return sorted(sorted(polyps, key=lambda polyp: (-polyp.frames, polyp.first))[:count], key=attrgetter("first"))
 
 
 def _row(report: Path, page: Path, video: VideoFindings) -> list[object]:
@@ -145,7 +145,7 @@ def _facts(video: VideoFindings) -> str:
         values = ", ".join(f"{video.classes['probabilities'][name]:.2f}" for name in names)
         cards.append((", ".join(names) or "none", f"class, with probability {values}" if names else "of the classes"))
     if video.frames > 1:
-        cards += [(video.when(video.frames), f"{video.frames} frames, {video.fps:.4g} a second")]
+        cards.append((video.when(video.frames), f"{video.frames} frames, {video.fps:.4g} a second"))
     cards.append((f"{video.width}x{video.height}", "pixels"))
     boxes = (f"<div><b>{escape(printable(value))}</b>{escape(text)}</div>" for value, text in cards)
     return f'<div class="facts">{"".join(boxes)}</div>\n'
@@ -173,12 +173,8 @@ def _stage(page: Path, video: VideoFindings) -> str:
         hidden, pressed = (" hidden", "") if place else ("", ' class="on"')
         tabs += f'<button data-show="{task}"{pressed}>{TITLES[task]}</button>'
         players += f'<video id="{task}" controls muted playsinline preload="auto"{hidden} src="{source}"></video>\n'
-    steps = (
-        '<button data-step="-1">&lsaquo; frame</button><button data-step="1">frame &rsaquo;</button><output></output>'
-    )
-    bar = f'<div class="bar">{tabs}{steps}</div>\n' if players else ""
-    fps = float(video_rate(video.fps))
-    head = f'<div class="stage" data-frames="{video.frames}" data-fps="{fps!r}">\n'
+    bar = f'<div class="bar">{tabs}{STEPS}</div>\n' if players else ""
+    head = f'<div class="stage" data-frames="{video.frames}" data-fps="{float(video_rate(video.fps))!r}">\n'
     return f"{head}{players}{bar}{note}{_timeline(video)}</div>"
 
 
@@ -191,9 +187,8 @@ def _timeline(video: VideoFindings) -> str:
         legend = "".join(f'<span class="class-{number % 4}">{escape(name)}</span>' for number, name in names)
     quarters = (video.when(round(video.frames * part / 4)) for part in range(5))
     ticks = "".join(f'<span style="left:{25 * part}%">{time}</span>' for part, time in enumerate(quarters))
-    return (
-        f'{"".join(lanes)}<div class="lane axis"><b></b><div>{ticks}</div></div>\n<div class="legend">{legend}</div>\n'
-    )
+    axis = f'<div class="lane axis"><b></b><div>{ticks}</div></div>\n'
+    return f'{"".join(lanes)}{axis}<div class="legend">{legend}</div>\n'
 
 
 def _lane(name: str, marks: str, levels: int = 1) -> str:
@@ -210,8 +205,7 @@ def _mark(video: VideoFindings, kind: str, first: int, last: int, title: str, mo
 
 def _polyp_marks(video: VideoFindings, polyps: Sequence[Finding]) -> tuple[str, int]:
     """Marks of polyps, those at one time one above the other, and on how many levels they are."""
-    shown, ends, levels = sorted(polyps, key=lambda polyp: -polyp.frames)[:MAX_MARKS], [-1] * MAX_LEVELS, list[int]()
-    shown.sort(key=lambda polyp: polyp.first)
+    shown, ends, levels = _longest(polyps, MAX_MARKS), [-1] * MAX_LEVELS, list[int]()
     for polyp in shown:
         level = next((level for level, end in enumerate(ends) if end < polyp.first), MAX_LEVELS - 1)
         ends[level] = polyp.last
@@ -240,9 +234,9 @@ def _class_marks(video: VideoFindings, windows: Sequence[Mapping[str, Any]]) -> 
     return "".join(marks)
 
 
-def _best_frames(overlay: Path, video: VideoFindings, polyps: Sequence[Finding]) -> str:
-    """The best frames of polyps of one task, whose overlay video it is."""
-    sources = _pictures(overlay, [polyp.best for polyp in polyps], 480)
+def _best_frames(video: VideoFindings, polyps: Sequence[Finding]) -> str:
+    """The best frames of polyps of one task."""
+    sources = _pictures(video.overlays[polyps[0].task], [polyp.best for polyp in polyps], 480)
     figures = (
         f'<figure><button data-task="{polyp.task}" data-frame="{polyp.best}">'
         f'<img alt="{escape(printable(polyp.name))}" src="{sources[polyp.best]}"></button>'
