@@ -47,11 +47,10 @@ class TrainingCheckpointHandler:
     :func:`~endofm_monai.weights.load.trained_state`).
 
     ``resume=False`` starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from that
-    checkpoint, or starts where there is none; a path goes on from that file. A resumed run, also from the middle of an
-    epoch, gives bit for bit (on the CPU) what the uninterrupted run would have given. Resumed from another folder's
-    checkpoint, it takes over the ``model.pt`` beside that. If saving fails (a full disk), the former files stay as they
-    are and a warning is logged; at the end of the training it is an error. While it runs no other training can write to
-    ``ckpt_dir``.
+    checkpoint, or starts where there is none; a path goes on from that file, with the ``model.pt`` beside it. A resumed
+    run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would have given.
+    If saving fails (a full disk), the former files stay as they are and a warning is logged; at the end of the training
+    it is an error. While it runs no other training can write to ``ckpt_dir``.
     """
 
     ckpt_dir: str
@@ -69,17 +68,16 @@ class TrainingCheckpointHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer, after all others but, to save epochs before it, the validation."""
-        engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.stop_if_requested)
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.stop_if_requested)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.let_go)
-        engine.add_event_handler(Events.TERMINATE, self.end_process)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self.save_unhealthy)
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_if_requested)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._save)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_if_requested)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._let_go)
+        engine.add_event_handler(Events.TERMINATE, self._end_process)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_unhealthy)
 
-    def start(self, engine: Engine) -> None:
-        """Listen to signals, hold ``ckpt_dir``, and load the checkpoint to resume from."""
+    def _start(self, engine: Engine) -> None:
         if threading.current_thread() is threading.main_thread():
             self._former = {signum: signal.signal(signum, self._request_stop) for signum in STOPPING}
         if idist.get_rank() == 0:
@@ -90,7 +88,7 @@ class TrainingCheckpointHandler:
         self._started = True
         path = self.path if isinstance(self.resume, bool) else Path(self.resume)
         if self.resume and (path.exists() or path != self.path):
-            self.load(engine, path)
+            self._load(engine, path)
         elif self.path.exists():
             raise FileExistsError(
                 f"{self.path} holds a former training. Go on with it by `resume=True`, or choose another `ckpt_dir`."
@@ -99,7 +97,7 @@ class TrainingCheckpointHandler:
     def _request_stop(self, signum: int, frame: object) -> None:
         self._stop_requested = signal.Signals(signum)
 
-    def stop_if_requested(self, engine: Engine) -> None:
+    def _stop_if_requested(self, engine: Engine) -> None:
         """After the last iteration of an optimizer step, save and stop if a rank got a signal."""
         state = engine.state
         ends_epoch = state.iteration % state.epoch_length == 0  # which others complete first
@@ -108,58 +106,56 @@ class TrainingCheckpointHandler:
         is_last = state.iteration >= state.max_epochs * state.epoch_length
         if idist.all_reduce(float(self._stop_requested or 0), op="MAX") and not is_last:
             name = self._stop_requested.name if self._stop_requested else "a signal to another process"
-            self.save(engine)
+            self._save(engine)
             logger.warning(f"Stopped by {name}; go on with `resume=True` (saved in {self.path.parent}).")
             self._stopped = True
             engine.terminate(skip_completed=True)
 
-    def let_go(self) -> None:
+    def _let_go(self) -> None:
         """Give the signals back to what listened to them before, and the folder to others."""
         while self._former:
             signal.signal(*self._former.popitem())
         self._release()
 
-    def end_process(self, engine: Engine) -> None:
-        """End the process of a run that was stopped by a signal with ``stop_code``."""
+    def _end_process(self) -> None:
         if self._stopped and self.stop_code is not None:
             raise SystemExit(self.stop_code)
 
-    def finish(self, engine: Engine) -> None:
+    def _finish(self, engine: Engine) -> None:
         """Write both files; here a failure is an error, also an earlier one that left the best model unwritten."""
         self._write_both(engine)
         if error := getattr(self.evaluator and self.evaluator.state, "unwritten", None):
             raise error
 
     def _write_both(self, engine: Engine) -> None:
-        _write(self.path, self.state(engine))
+        _write(self.path, self._state(engine))
         if self.evaluator is None:
             _write(self.path.with_name("model.pt"), trained_state(engine.network_to_share()))
 
-    def save(self, engine: Engine) -> None:
-        """Write both files; a failure is a warning."""
+    def _save(self, engine: Engine) -> None:
         try:
             self._write_both(engine)
         except OSError as error:
             logger.warning(f"{error}. The former checkpoint is kept; training goes on.")
 
-    def save_unhealthy(self, engine: Engine, error: BaseException) -> None:
-        """Keep the state of a training that is not healthy, for inspection; every error is raised again."""
-        self.let_go()
+    def _save_unhealthy(self, engine: Engine, error: BaseException) -> None:
+        self._let_go()
         if isinstance(error, UnhealthyTrainingError):
-            _write(self.path.with_name("checkpoint_unhealthy.pt"), self.state(engine))
+            _write(self.path.with_name("checkpoint_unhealthy.pt"), self._state(engine))
         raise error
 
-    def state(self, engine: Engine) -> dict[str, Any]:
+    def _state(self, engine: Engine) -> dict[str, Any]:
         """Everything that a resumed run needs, in types that load with ``weights_only=True``."""
         best = self.evaluator and self.evaluator.state
-        return {name: trained_state(part) for name, part in engine.checkpoint_parts().items()} | {
+        return {
+            **{name: trained_state(part) for name, part in engine.checkpoint_parts().items()},
             "best": best and {"metric": best.best_metric, "epoch": best.best_metric_epoch},
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
             "random_states": idist.all_gather(_random_state()),
         }
 
-    def load(self, engine: Engine, path: Path) -> None:
+    def _load(self, engine: Engine, path: Path) -> None:
         """Take over the state saved in ``path``, or raise an error that names the file and the part that is wrong."""
         if not path.is_file():
             raise FileNotFoundError(f"{path}: there is no checkpoint to resume from.")
@@ -171,9 +167,8 @@ class TrainingCheckpointHandler:
         if not isinstance(state, dict):
             raise ValueError(f"{path}: not a training checkpoint, but a {type(state).__name__}.")
         parts = engine.checkpoint_parts()
-        missing = [name for name in (*parts, *_NOTES) if name not in state]
-        if missing:
-            raise ValueError(f"{path}: not a training checkpoint, {', '.join(missing)} missing.")
+        if missing := ", ".join(name for name in (*parts, *_NOTES) if name not in state):
+            raise ValueError(f"{path}: not a training checkpoint, {missing} missing.")
         for name, kind in _NOTES.items():
             if not isinstance(state[name], kind):
                 raise ValueError(f"{path}: not a training checkpoint, `{name}` is a {type(state[name]).__name__}.")
@@ -218,6 +213,7 @@ class TrainingCheckpointHandler:
             logger.warning("The checkpoint is of another number of processes: its random states are not taken over.")
 
 
+@dataclass(eq=False)
 class BestModelHandler:
     """Writes ``<ckpt_dir>/model.pt``, the network alone, whenever an evaluator's key metric is the best so far.
 
@@ -225,32 +221,28 @@ class BestModelHandler:
     that is better takes its place. ``state.unwritten`` is the error until then.
     """
 
-    def __init__(self, network: nn.Module, ckpt_dir: str) -> None:
-        self.network = network
-        self.path = Path(ckpt_dir) / "model.pt"
+    network: nn.Module
+    ckpt_dir: str
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an evaluator that has a key metric."""
         engine.add_event_handler(Events.STARTED, self._note_best)
-        engine.add_event_handler(Events.COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._save_best)
 
     def _note_best(self, engine: Engine) -> None:
         self._best = engine.state.best_metric, engine.state.best_metric_epoch
 
-    def __call__(self, engine: Engine) -> None:
-        """Save the network if this evaluation was the best."""
-        state = engine.state
+    def _save_best(self, engine: Engine) -> None:
+        state, name = engine.state, engine.state.key_metric_name
         if state.best_metric_epoch != state.epoch:
             return
         if math.isnan(state.best_metric):
-            raise ValueError(
-                f"{state.key_metric_name!r}, which chooses the weights, is undefined for what of the validation could "
-                f"be read in epoch {state.epoch}."
-            )
+            read = f"what of the validation could be read in epoch {state.epoch}"
+            raise ValueError(f"{name!r}, which chooses the weights, is undefined for {read}.")
         if idist.get_rank() == 0:
-            logger.info(f"epoch {state.epoch}: {state.key_metric_name} {state.best_metric:.4f} is the best so far")
+            logger.info(f"epoch {state.epoch}: {name} {state.best_metric:.4f} is the best so far")
         try:
-            _write(self.path, trained_state(unwrap(self.network)))
+            _write(Path(self.ckpt_dir, "model.pt"), trained_state(unwrap(self.network)))
             state.unwritten = None
         except OSError as error:
             state.unwritten = error
@@ -299,15 +291,14 @@ class EpochValidationHandler(ValidationHandler):
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
         engine.add_event_handler(Events.STARTED, self._make_up)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate)
 
     def _make_up(self, engine: Engine) -> None:
         state = engine.state
         if self.validator.state.epoch < state.epoch and state.iteration == state.epoch * state.epoch_length:
-            self(engine)
+            self._validate(engine)
 
-    def __call__(self, engine: Engine) -> None:
-        """Validate if it is time, unless the training was just stopped."""
+    def _validate(self, engine: Engine) -> None:
         epoch = engine.state.epoch
         if (epoch % self.interval == 0 or epoch == engine.state.max_epochs) and not engine.should_terminate:
-            super().__call__(engine)
+            self(engine)

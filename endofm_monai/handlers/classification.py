@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -41,10 +42,6 @@ class Prediction(NamedTuple):
         """Scores of some of N."""
         return classification_scores(self.probabilities[items], self.label[items])
 
-    def confusion(self) -> np.ndarray:
-        """Counts ``(C, C)`` of N, true classes in rows."""
-        return labels_to_one_hot(self.label, self.probabilities.shape[1]).T @ decide(self.probabilities)
-
 
 def _levels(rows: list[Prediction]) -> dict[str, Prediction]:
     """The predictions for videos, the mean of those of their windows, and for single windows ("clip")."""
@@ -52,9 +49,8 @@ def _levels(rows: list[Prediction]) -> dict[str, Prediction]:
     for row in rows:
         videos.setdefault(row.video, []).append(row)
     means = [row[0]._replace(probabilities=np.mean([r.probabilities for r in row], axis=0)) for row in videos.values()]
-    return {
-        level: Prediction(*map(np.array, zip(*of, strict=True))) for level, of in (("video", means), ("clip", rows))
-    }
+    stacked = [Prediction(*map(np.array, zip(*of, strict=True))) for of in (means, rows)]
+    return dict(zip(("video", "clip"), stacked, strict=True))
 
 
 @dataclass(eq=False)
@@ -129,28 +125,27 @@ class ClassificationReport(Report):
                     scores[name]["interval"] = list(interval)
         head = {"protocol": self.protocol, "epoch": engine.state.epoch, "class_names": self.class_names}
         write_json(folder / "metrics.json", {**head, "unreadable": self._unreadable, **described})
-        rows = zip(videos.video, videos.label, videos.probabilities, strict=True)
-        table = (
-            [name, " ".join(map(str, np.atleast_1d(label))), *(f"{p:.6f}" for p in row)] for name, label, row in rows
-        )
+        labels = (" ".join(map(str, np.atleast_1d(label))) for label in videos.label)
+        rows = zip(videos.video, labels, videos.probabilities, strict=True)
+        table = ([name, label, *(f"{value:.6f}" for value in probabilities)] for name, label, probabilities in rows)
         write_csv(folder / "predictions.csv", ["video", "label", *self.class_names], table)
         text = ", ".join(f"{name} {score['value']:.3f}" for name, score in scores.items() if score["value"] is not None)
         logger.info(f"{self.protocol}: {len(videos.video)} videos, {text}; details in {folder / 'metrics.json'}")
         if videos.label.ndim == 1:
-            matrices = {level: predictions.confusion() for level, predictions in levels.items()}
+            matrices = {level: np.array(about["confusion_matrix"]) for level, about in described.items()}
             plot_confusion(matrices, self.class_names, folder / "confusion.png")
 
     def _describe(self, predictions: Prediction) -> dict[str, Any]:
         """Numbers, scores and confusion matrix of one level."""
-        counts = labels_to_one_hot(predictions.label, len(self.class_names)).sum(axis=0).tolist()
-        found = ", ".join(f"{count} {name}" for name, count in zip(self.class_names, counts, strict=True))
+        truth = labels_to_one_hot(predictions.label, len(self.class_names))
+        counts = dict(zip(self.class_names, truth.sum(axis=0).tolist(), strict=True))
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
         undefined = {"value": None, "undefined": f"needs items with and without a class, found {found}"}
-        level: dict[str, Any] = {
-            "number": len(predictions.video),
-            "number_by_class": dict(zip(self.class_names, counts, strict=True)),
-            "scores": {k: {**undefined} if math.isnan(v) else {"value": v} for k, v in predictions.scores().items()},
-        }
-        return level | ({"confusion_matrix": predictions.confusion().tolist()} if predictions.label.ndim == 1 else {})
+        scores = {k: {**undefined} if math.isnan(v) else {"value": v} for k, v in predictions.scores().items()}
+        level: dict[str, Any] = {"number": len(predictions.video), "number_by_class": counts, "scores": scores}
+        if predictions.label.ndim == 1:
+            level["confusion_matrix"] = (truth.T @ decide(predictions.probabilities)).tolist()
+        return level
 
 
 def _prediction(item: dict[str, Any], probabilities: torch.Tensor) -> Prediction:
@@ -166,8 +161,7 @@ class ProbabilitySaver(ResultSaver):
     ``<output_dir>/videos/<name>.json`` holds the probabilities of the classes (the mean over all windows that could be
     read), those of each window, and the seconds that were waited for the reading and spent in the network. In the end
     ``<output_dir>/predictions.csv`` has a row for each of these files, also those of former runs. ``<name>.png`` draws
-    the probabilities over time, and frames of the windows in which the predicted class is likeliest, with the attention
-    of the class token.
+    the probabilities over time, and frames of the likeliest windows of the predicted class, with the attention.
     """
 
     class_names: Sequence[str] = ()
@@ -211,10 +205,8 @@ class ProbabilitySaver(ResultSaver):
         self._windows.append(state.answer["frames"].numpy())
         self._probabilities.append(state.answer["probabilities"].tolist())
         if self.save_pictures:
-            for best, probability in zip(self._best, self._probabilities[-1], strict=True):
-                best.append((probability, state.piece))
-                best.sort()
-                del best[:-KEY_FRAMES]
+            found = zip(self._best, self._probabilities[-1], strict=True)
+            self._best = [nlargest(KEY_FRAMES, [*best, (value, state.piece)]) for best, value in found]
             wanted = {window for best in self._best for _, window in best}
             self._views = {window: view for window, view in self._views.items() if window in wanted}
             if state.piece in wanted:
@@ -230,8 +222,10 @@ class ProbabilitySaver(ResultSaver):
         ends = np.append(times[1:], times[-1] + 1 / engine.state.info.fps)  # a frame is shown until the next one is
         spans = [(float(times[window[0]]), float(ends[window[-1]])) for window in self._windows]
         mean = probabilities.mean(axis=0)
-        likeliest = int(np.argmax(mean))
-        likely = [name for name, value in zip(self.class_names, mean, strict=True) if value > 0.5]
+        likeliest = int(mean.argmax())
+        prediction: Any = self.class_names[likeliest]
+        if self.multi_label:
+            prediction = [name for name, value in zip(self.class_names, mean, strict=True) if value > 0.5]
         windows = [
             {"begin_seconds": round(begin, 3), "end_seconds": round(end, 3), "probabilities": self._by_class(values)}
             for (begin, end), values in zip(spans, probabilities, strict=True)
@@ -242,7 +236,6 @@ class ProbabilitySaver(ResultSaver):
             title = printable(f"{name}: {scores}")
             picture = result_path(self.results_dir, name).with_suffix(".png")
             plot_timeline(spans, probabilities, self.class_names, self._key_frames(engine, likeliest), title, picture)
-        prediction = likely if self.multi_label else self.class_names[likeliest]
         return result | {"prediction": prediction, "probabilities": self._by_class(mean), "windows": windows}
 
     def _key_frames(self, engine: Engine, likeliest: int) -> list[KeyFrame]:
@@ -264,7 +257,7 @@ class ProbabilitySaver(ResultSaver):
     def _write_table(self) -> None:
         columns = ["windows_used", "frames", "fps", "reading_seconds", "network_seconds"]
         rows = []
-        names = (str(path.relative_to(self.results_dir))[: -len(".json")] for path in self.results_dir.rglob("*.json"))
+        names = (str(path.relative_to(self.results_dir).with_suffix("")) for path in self.results_dir.rglob("*.json"))
         for name in sorted(names, key=natural_key):
             result = read_json(result_path(self.results_dir, name), dict)
             probabilities, prediction = result["probabilities"] or {}, result["prediction"]

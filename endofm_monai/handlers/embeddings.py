@@ -54,7 +54,7 @@ def add_embeddings(rows: Rows, items: Sequence[Mapping[str, Any]], embeddings: I
     """Note the embedding ``(D,)`` of each item.
 
     An item has its path as ``path`` or in the metadata of ``image``, perhaps its class index as an integer ``label``,
-    and ``index``, its place in the datalist, which a single process that goes through that in order does not need.
+    and ``index``, its place in the datalist, which a single process does not need.
     """
     for item, embedding in zip(items, embeddings, strict=True):
         if embedding.ndim != 1:
@@ -83,12 +83,11 @@ def attach_embeddings(rows: Rows, engine: Engine) -> None:
 
 
 def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: str | torch.device) -> ClipEmbeddings:
-    """Compute the embeddings of all clips, in evaluation mode, without gradient and in float32.
+    """Compute the embeddings of all clips, in evaluation mode, without gradient, in float32 and uncompiled.
 
-    Random states and the network's mode are as before when it is done, so that it may run amid a training; nothing
-    is compiled. With several processes each embeds what its loader gives, and all get the table of all clips. Batches
-    have clips ``(B, C, T, H, W)`` as ``image``, of which the network makes ``(B, D)``, and what :func:`add_embeddings`
-    needs.
+    Random states and the network's mode are as before when it is done, so that it may run amid a training. With several
+    processes each embeds what its loader gives, and all get the table of all clips. Of the ``image``
+    ``(B, C, T, H, W)`` of a batch the network makes ``(B, D)``; :func:`add_embeddings` says what else a batch has.
     """
     rows = Rows()
     with (
@@ -112,7 +111,7 @@ class EmbeddingSaver:
     ``<filename>.csv`` with the same as ``path, label, e0, e1, ...``, and ``<filename>_broken.csv`` with the messages
     about clips that could not be read. When it stops with an error, each process writes what it has to
     ``<filename>.partial<rank>.npz`` and ``.csv``, which the next complete run removes; for that the saver must stand
-    before MONAI's ``StatsHandler`` among the handlers: ignite calls only the first one that raises the error again.
+    before MONAI's ``StatsHandler``: ignite calls only the first handler that raises the error again.
     """
 
     output_dir: PathLike
@@ -141,10 +140,9 @@ class EmbeddingSaver:
         if idist.get_rank() > 0:
             return
         listing = self.output_dir / f"{self.filename}_broken.csv"
-        self._write(clips, self.filename)
+        summary = f"Wrote the embeddings of {len(clips.paths)} clips to {self._write(clips, self.filename)}"
         for stale in (listing, *self.output_dir.glob(f"{self.filename}.partial*")):
             stale.unlink(missing_ok=True)
-        summary = f"Wrote the embeddings of {len(clips.paths)} clips to {self.output_dir / self.filename}.npz and .csv"
         if self.plot and len(clips.paths) >= MIN_CLIPS:
             plot_embeddings(clips.embeddings, clips.labels, self.output_dir / f"{self.filename}.png")
             summary += ", and a map to .png"
@@ -154,16 +152,16 @@ class EmbeddingSaver:
 
     def _save_partial(self, engine: Engine, error: BaseException) -> None:
         if self._rows:
-            name = f"{self.filename}.partial{idist.get_rank()}"
-            self._write(ClipEmbeddings.of(self._rows), name)
-            place = f"{self.output_dir / name}.npz and .csv"
+            place = self._write(ClipEmbeddings.of(self._rows), f"{self.filename}.partial{idist.get_rank()}")
             logger.error(f"Stopped by an error; {len(self._rows)} embeddings are in {place}.")
         raise error
 
-    def _write(self, clips: ClipEmbeddings, name: str) -> None:
+    def _write(self, clips: ClipEmbeddings, name: str) -> str:
+        """Write both files, and say which they are."""
         with atomic_path(self.output_dir / f"{name}.npz") as temporary:
             np.savez(temporary, **{**clips._asdict(), "paths": np.array(clips.paths, dtype=str)})
         header = ["path", "label", *(f"e{column}" for column in range(clips.embeddings.shape[1]))]
         rows = zip(clips.paths, clips.labels, clips.embeddings, strict=True)
         table = ([path, label, *(f"{value:.9g}" for value in embedding)] for path, label, embedding in rows)
         write_csv(self.output_dir / f"{name}.csv", header, table)
+        return f"{self.output_dir / name}.npz and .csv"

@@ -112,14 +112,16 @@ class SegmentationReport(Report):
 
     def __post_init__(self) -> None:
         self._training = {file for item in self.training_data for file in clip_images(item[CommonKeys.IMAGE])}
-        self._known: dict[str, bool] = {}
-        self._masks: list[np.ndarray] = []
 
     def _collect(self, engine: Engine) -> None:
         super()._collect(engine)
+        engine.add_event_handler(VideoEvents.VIDEO_STARTED, self._begin)
         if self.clip_scores is not None:
-            engine.add_event_handler(VideoEvents.VIDEO_STARTED, lambda: self._masks.clear())
             engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip)
+
+    def _begin(self, engine: Engine) -> None:
+        self._masks: list[np.ndarray] = []
+        self._shared = self._is_shared(engine.state.item)
 
     def _row(self, state: State) -> dict[str, Any]:
         answer, truth = state.answer, true_mask(state)
@@ -130,21 +132,19 @@ class SegmentationReport(Report):
             predicted = (answer["logits"].argmax(dim=0) > 0).numpy()
             small = Image.fromarray(truth.astype(np.uint8)).resize(predicted.shape[::-1], Image.Resampling.NEAREST)
             self._masks.append(np.stack([predicted, np.asarray(small) > 0]))
-        if self.output_dir is not None and not self._is_shared(state.item):
+        if self.output_dir is not None and not self._shared:
             row["clean"] = _scores(state, raw, truth)
             if self.post_processed:
                 row["post_processed"] = _scores(state, answer["mask"], truth)
         return row
 
     def _is_shared(self, item: dict[str, Any]) -> bool:
-        if item["name"] not in self._known:
-            self._known[item["name"]] = not self._training.isdisjoint(clip_images(item[CommonKeys.IMAGE]))
-        return self._known[item["name"]]
+        return not self._training.isdisjoint(clip_images(item[CommonKeys.IMAGE]))
 
     def _score_clip(self, engine: Engine) -> None:
         item, scores = engine.state.item, cast(Any, self.clip_scores)(*np.stack(self._masks, axis=1))
         row = self.rows[int(item["index"])][-1]
-        row["published"] = {"clip": item["name"], **scores, "in_training": self._is_shared(item)}
+        row["published"] = {"clip": item["name"], **scores, "in_training": self._shared}
 
     def _metrics(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
         return {name: float(np.mean([row["dice"] for row in rows]))}
@@ -176,9 +176,9 @@ class SegmentationReport(Report):
 def _scores(state: State, mask: torch.Tensor, truth: np.ndarray) -> dict[str, Any]:
     item, probability = state.item, state.answer["probability"][0].double().numpy()
     sequence = str(item.get("video", item["name"]))
-    place = {"sequence": sequence, "group": str(item.get("group", sequence))}
-    place |= {"clip": item["name"], "frame": state.piece}
-    return {**place, **frame_scores(mask[0].numpy() > 0, probability, truth)}
+    group = str(item.get("group", sequence))
+    scores = frame_scores(mask[0].numpy() > 0, probability, truth)
+    return {"sequence": sequence, "group": group, "clip": item["name"], "frame": state.piece, **scores}
 
 
 class MaskSaver(FrameSaver):

@@ -58,15 +58,16 @@ class Board:
 
     def write(self, values: Mapping[str, Any], step: int, flush: bool = True) -> None:
         """Add what is a number, or a picture ``(H, W, 3)``, at a step."""
-        if self.folder is not None and idist.get_rank() == 0:
-            self._writer = self._writer or SummaryWriter(str(self.folder), purge_step=step)
-            for name, value in values.items():
-                if is_scalar(value):
-                    self._writer.add_scalar(name, float(value), step)
-                elif isinstance(value, np.ndarray):
-                    self._writer.add_image(name, value, step, dataformats="HWC")
-            if flush:
-                self._writer.flush()
+        if self.folder is None or idist.get_rank() > 0:
+            return
+        self._writer = self._writer or SummaryWriter(str(self.folder), purge_step=step)
+        for name, value in values.items():
+            if is_scalar(value):
+                self._writer.add_scalar(name, float(value), step)
+            elif isinstance(value, np.ndarray):
+                self._writer.add_image(name, value, step, dataformats="HWC")
+        if flush:
+            self._writer.flush()
 
     def flush(self) -> None:
         """Bring all to the disk."""
@@ -78,10 +79,10 @@ class Board:
 class TrainingLogHandler:
     """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss or weights that are not finite.
 
-    All is logged by the iteration. Each optimizer step logs the loss, the norm of the gradients (where a
-    :class:`GradientHandler` measures it) and the largest learning rate of all parameter groups. Each epoch logs their
-    means, ``clips_per_second`` of all processes and ``waiting``, the share of time spent waiting for data, which are
-    also in ``engine.state.metrics``.
+    Each optimizer step logs, by the iteration, the loss, the norm of the gradients (where a :class:`GradientHandler`
+    measures it) and the largest learning rate of all parameter groups. Each epoch logs their means,
+    ``clips_per_second`` of all processes and ``waiting``, the share of time spent waiting for data, which are also in
+    ``engine.state.metrics``.
     """
 
     log_dir: str | None = None  # folder of the TensorBoard log; None writes none
@@ -96,9 +97,9 @@ class TrainingLogHandler:
         self._waiting.attach(engine, Events.EPOCH_STARTED, Events.GET_BATCH_COMPLETED, Events.GET_BATCH_STARTED)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.check_loss)
-        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self.log_step)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.log_epoch)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._log_step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch)
         engine.add_event_handler(Events.TERMINATE, self.board.flush)
 
     def _reset(self) -> None:
@@ -108,13 +109,13 @@ class TrainingLogHandler:
     def _count(self, engine: Engine) -> None:
         self._clips += count_clips(engine.state.output[CommonKeys.IMAGE])
 
-    def check_loss(self, engine: Engine) -> None:
+    def _check_loss(self, engine: Engine) -> None:
         """Stop before a loss that is not finite reaches the weights."""
         loss = engine.state.output.get(CommonKeys.LOSS, 0.0)
         if not math.isfinite(loss):
             raise _not_finite(f"The loss is {float(loss)}", engine)
 
-    def step_values(self, engine: Engine) -> dict[str, Any]:
+    def _step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name."""
         values = {"lr": max(group["lr"] for group in engine.optimizer.param_groups)}
         if CommonKeys.LOSS in engine.state.output:
@@ -123,40 +124,34 @@ class TrainingLogHandler:
             values["gradient_norm"] = engine.state.gradient_norm
         return values
 
-    def log_step(self, engine: Engine) -> None:
-        """Log the numbers of one optimizer step; stop when one with a finite loss made weights that are not."""
-        self._steps += 1
+    def _log_step(self, engine: Engine) -> None:
+        """Log a step; stop when one with a finite loss made weights that are not."""
         weights = [weight.detach() for group in engine.optimizer.param_groups for weight in group["params"]]
-        values = _read({**self.step_values(engine), "weights": torch.nn.utils.get_total_norm(weights)})
+        values = {**self._step_values(engine), "weights": torch.nn.utils.get_total_norm(weights)}
+        tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
+        values |= zip(tensors, torch.stack([*tensors.values()]).tolist(), strict=True)  # waits for the device once
         weights_norm = values.pop("weights")
+        self._steps += 1
         for name, value in values.items():
             self._sums[name] += value
         self.board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration, False)
         if not math.isfinite(weights_norm):
             raise _not_finite("The weights are no longer finite", engine)
 
-    def epoch_values(self, engine: Engine) -> dict[str, float]:
-        """Means of the steps of an epoch, clips per second and share of waiting, by name."""
+    def _epoch_values(self, engine: Engine) -> dict[str, float]:
+        """What is logged of an epoch, by name."""
         seconds = self._epoch.value()
-        means = {name: total / max(self._steps, 1) for name, total in self._sums.items()}
+        means = {name: total / self._steps for name, total in self._sums.items()}
         clips_per_second = self._clips * idist.get_world_size() / seconds
         return {**means, "clips_per_second": clips_per_second, "waiting": self._waiting.value() / seconds}
 
-    def log_epoch(self, engine: Engine) -> None:
-        """Log the means of one epoch."""
-        means = self.epoch_values(engine)
+    def _log_epoch(self, engine: Engine) -> None:
+        means = self._epoch_values(engine)
         engine.state.metrics.update(means)
         if idist.get_rank() == 0:
             values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items()]
             logger.info(" | ".join([f"epoch {engine.state.epoch}/{engine.state.max_epochs}", *values]))
         self.board.write({f"epoch/{name}": value for name, value in means.items()}, engine.state.iteration)
-
-
-def _read(values: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers by name, of which some are tensors on one device, which is waited for once."""
-    tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
-    read = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
-    return {name: float(read.get(name, value)) for name, value in values.items()}
 
 
 def _not_finite(what: str, engine: Engine) -> UnhealthyTrainingError:
@@ -185,15 +180,14 @@ class EmbeddingLogHandler(TrainingLogHandler):
     def _count(self, engine: Engine) -> None:
         super()._count(engine)
         if sum(map(len, self._embeddings)) < self.max_embeddings:
-            self._embeddings.append(self.class_tokens(engine).detach().float())
+            self._embeddings.append(self._class_tokens(engine).detach().float())
 
     @abstractmethod
-    def class_tokens(self, engine: Engine) -> torch.Tensor:
+    def _class_tokens(self, engine: Engine) -> torch.Tensor:
         """Class tokens ``(B, D)`` of one view of each clip of the present batch."""
 
-    def epoch_values(self, engine: Engine) -> dict[str, float]:
-        """Means of the steps of an epoch, rank and spread of the embeddings, and the pace, by name."""
-        values = super().epoch_values(engine)
+    def _epoch_values(self, engine: Engine) -> dict[str, float]:
+        values = super()._epoch_values(engine)
         width = unwrap(engine.network).backbone.embed_dim
         local = torch.cat([torch.empty(0, width, device=engine.state.device), *self._embeddings])
         embeddings = evenly_divisible_all_gather(local)
@@ -211,8 +205,7 @@ class HealthHandler(EmbeddingLogHandler):
     Adds to what an :class:`EmbeddingLogHandler` logs of the teacher's class tokens, of each step: the loss's shares
     ``cross_view`` (L_cv) and ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm
     of the centre, weight decay and the teacher's momentum. An epoch looks collapsed when targets are uniform and the
-    loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread; all but the first ones say
-    so.
+    loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread.
     """
 
     collapse_patience: int | None = 20  # stop after so many epochs in a row that look collapsed; None never stops
@@ -222,14 +215,12 @@ class HealthHandler(EmbeddingLogHandler):
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
         super().attach(engine)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_collapse)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._check_collapse)
 
-    def class_tokens(self, engine: Engine) -> torch.Tensor:
-        """Class tokens ``(B, D)`` that the teacher gave for the last global view."""
-        return unwrap(engine.network).teacher_tokens[-1]
+    def _class_tokens(self, engine: Engine) -> torch.Tensor:
+        return unwrap(engine.network).teacher_tokens[-1]  # of the last global view
 
-    def step_values(self, engine: Engine) -> dict[str, Any]:
-        """What is logged of an optimizer step, by name."""
+    def _step_values(self, engine: Engine) -> dict[str, Any]:
         loss = engine.loss_function
         return {
             "loss": loss.total,
@@ -238,13 +229,12 @@ class HealthHandler(EmbeddingLogHandler):
             "teacher_entropy": loss.teacher_entropy,
             **({"koleo": loss.koleo} if loss.koleo_weight else {}),
             "center_norm": loss.center.norm(),
-            **super().step_values(engine),
+            **super()._step_values(engine),
             "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
             "teacher_momentum": unwrap(engine.network).teacher_momentum,
         }
 
-    def check_collapse(self, engine: Engine) -> None:
-        """Say that a training looks collapsed; stop it after ``collapse_patience`` such epochs in a row."""
+    def _check_collapse(self, engine: Engine) -> None:
         if not self._steps:
             return
         means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())
@@ -254,11 +244,10 @@ class HealthHandler(EmbeddingLogHandler):
         self._collapsed_epochs = self._collapsed_epochs + 1 if is_uniform or is_constant else 0
         if self._collapsed_epochs < min(FIRST_EPOCHS, self.collapse_patience or FIRST_EPOCHS):
             return
-        what, remedy = UNIFORM if is_uniform else CONSTANT
+        epoch, (what, remedy) = engine.state.epoch, UNIFORM if is_uniform else CONSTANT
         message = (
-            f"epoch {engine.state.epoch} | {what} since epoch {engine.state.epoch - self._collapsed_epochs + 1}: loss "
-            f"{means['loss']:.4f}, teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread "
-            f"{spread:.3f}; {remedy}."
+            f"epoch {epoch} | {what} since epoch {epoch - self._collapsed_epochs + 1}: loss {means['loss']:.4f}, "
+            f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}; {remedy}."
         )
         if self.collapse_patience is not None and self._collapsed_epochs >= self.collapse_patience:
             raise UnhealthyTrainingError(f"The representation has collapsed. {message}")
@@ -269,31 +258,25 @@ class HealthHandler(EmbeddingLogHandler):
 class ConceptHealthHandler(EmbeddingLogHandler):
     """Answers whether the pre-training of a :class:`endofm_monai.networks.nets.ConceptNetwork` is healthy.
 
-    Adds to what an :class:`EmbeddingLogHandler` logs of the first clips' class tokens, of each step: the terms of the
-    loss, the entropy of the concepts (uniform: ``ln K``), and how many of them are used; see
-    :class:`endofm_monai.losses.ConceptLoss`.
+    Adds to what an :class:`EmbeddingLogHandler` logs, of each step, the ``values`` of a
+    :class:`endofm_monai.losses.ConceptLoss`: its terms, the concepts' entropy (uniform: ``ln K``), how many are used.
     """
 
-    def class_tokens(self, engine: Engine) -> torch.Tensor:
-        """Class tokens ``(B, D)`` of the first clip of each video."""
-        return engine.state.output[CommonKeys.PRED].class_tokens[:, 0]
+    def _class_tokens(self, engine: Engine) -> torch.Tensor:
+        return engine.state.output[CommonKeys.PRED].class_tokens[:, 0]  # of the first clip of each video
 
-    def step_values(self, engine: Engine) -> dict[str, Any]:
-        """What is logged of an optimizer step, by name."""
-        return {**super().step_values(engine), **engine.loss_function.values}
+    def _step_values(self, engine: Engine) -> dict[str, Any]:
+        return {**super()._step_values(engine), **engine.loss_function.values}
 
 
+@dataclass(eq=False)
 class ProgressHandler:
-    """A progress bar with the time left and, while training, the loss; on the first process only.
+    """A progress bar with the time left and, while training, the loss; through videos it moves with every frame."""
 
-    On the way through videos it moves with every frame.
-    """
-
-    def __init__(self, description: str = "Epoch") -> None:
-        self.description = description
+    description: str = "Epoch"
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer or evaluator."""
+        """Register the handler with a trainer or evaluator, in the first process."""
         if idist.get_rank() > 0:
             return
         if not isinstance(engine, VideoEvaluator):

@@ -44,8 +44,8 @@ class KNNProbeHandler:
 
     At intervals the backbone (of a pair the teacher's) embeds the labeled clips, and the scores of
     :func:`endofm_monai.metrics.knn_probe` are logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so
-    on; after other epochs they are absent there. The training itself does not change. A datalist without two classes
-    in training and a label in validation is said once, and there is no probe.
+    on; after other epochs they are absent there. Without two classes in training and a label in validation there is no
+    probe, which is said once.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
@@ -69,28 +69,25 @@ class KNNProbeHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._probe)
 
     def _probe(self, engine: Engine) -> None:
-        metrics, epoch = engine.state.metrics, engine.state.epoch
-        for name in [name for name in metrics if name.startswith("knn_")]:
-            del metrics[name]
-        if epoch % self.interval:
+        state, backbone = engine.state, unwrap(engine.network).backbone
+        state.metrics = {name: value for name, value in state.metrics.items() if not name.startswith("knn_")}
+        if state.epoch % self.interval:
             return
-        backbone = unwrap(engine.network).backbone
-        train = embed_clips(backbone, self.train_loader, engine.state.device).labeled("training")
-        val = embed_clips(backbone, self.val_loader, engine.state.device).labeled("validation")
+        train = embed_clips(backbone, self.train_loader, state.device).labeled("training")
+        val = embed_clips(backbone, self.val_loader, state.device).labeled("validation")
         scores = _named(knn=knn_probe(*train, *val, self.k, self.temperature))
-        metrics.update(scores)
+        state.metrics.update(scores)
         if idist.get_rank() == 0:
-            logger.info(f"epoch {epoch} | {_text(scores)}")
-        self._board.write({f"epoch/{name}": score for name, score in scores.items()}, epoch)
+            logger.info(f"epoch {state.epoch} | {_text(scores)}")
+        self._board.write({f"epoch/{name}": score for name, score in scores.items()}, state.epoch)
 
 
 @dataclass(eq=False)
 class ProbeEvaluation:
     """Judges a backbone, the network of a MONAI evaluator of labeled clips, by a k-NN and a linear probe.
 
-    When the evaluator is done, the training clips are embedded, and the scores of
-    :func:`endofm_monai.metrics.knn_probe` and :func:`endofm_monai.metrics.linear_probe` are logged, set in its metrics
-    as ``knn_accuracy``, ``linear_accuracy`` and so on, and written with the numbers of clips of each class.
+    The scores of :func:`endofm_monai.metrics.knn_probe` and :func:`endofm_monai.metrics.linear_probe` are logged, set
+    in its metrics as ``knn_accuracy``, ``linear_accuracy`` and so on, and written with the numbers of clips by class.
     """
 
     train_loader: DataLoader  # of the training clips; see :func:`embed_clips`
@@ -124,8 +121,8 @@ class LearningReport:
 
     When the training starts and when it ends, the teacher's backbone is judged by :func:`retrieval` and, where the
     clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows both, the curves of loss and health by
-    epoch, the latest views and attention and a map of the embeddings, all of which is also in ``learning.json``, which
-    a resumed training continues. The training itself does not change.
+    epoch, the latest views and attention and a map of the embeddings. Its numbers are also in ``learning.json``, which
+    a resumed training continues.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
@@ -176,12 +173,11 @@ class LearningReport:
         if len(set(train.labels[train.labels >= 0])) > 1 and (test.labels >= 0).any():
             k = min(self.k, len(train.paths))
             scores |= _named(knn=knn_probe(*train.labeled("training"), *test.labeled("test"), k))
-        self.record["videos"] = windows.shape[1]
+        self.record["videos"] = videos = windows.shape[1]
         if idist.get_rank() == 0:
             if len(test.paths) >= MIN_CLIPS:
                 plot_embeddings(test.embeddings, test.labels, self.folder / f"embeddings_{when}.png")
-            chance = 1 / self.record["videos"]
-            logger.info(f"{when} training | {_text(scores)} (retrieval by chance: {chance:.3f})")
+            logger.info(f"{when} training | {_text(scores)} (retrieval by chance: {1 / videos:.3f})")
         return scores
 
     def _windows(self, backbone: torch.nn.Module, device: torch.device) -> torch.Tensor:
@@ -200,23 +196,21 @@ class LearningReport:
         return torch.stack(found).unflatten(0, (self.repeats, -1))
 
     def _write_page(self) -> None:
-        record, epochs = self.record, self.record["epochs"]
+        record, epochs, uniform = self.record, self.record["epochs"], self.record["uniform"]
         curves = {name: [row[name] for row in epochs] for name in CURVES if all(name in row for row in epochs)}
-        uniform = dict.fromkeys(("loss", "teacher_entropy"), record["uniform"])
-        plot_curves(curves, uniform, self.folder / "curves.png")
-        before, after = record["before"], record["after"]
-        scores = [(name, f"{before[name]:.3f}", f"{after[name]:.3f}") for name in before]
+        plot_curves(curves, {"loss": uniform, "teacher_entropy": uniform}, self.folder / "curves.png")
+        scores = [(name, f"{before:.3f}", f"{record['after'][name]:.3f}") for name, before in record["before"].items()]
         meaning = MEANING.format(videos=record["videos"], chance=1 / record["videos"])
-        share = epochs[-1]["loss"] / record["uniform"]
+        share = epochs[-1]["loss"] / uniform
         health = f"The loss ends at {share:.0%} of that of uniform targets, which the dotted lines show."
-        latest = {name: sorted((self.folder / name).glob("*.png"))[-1:] for name in ("views", "attention")}
         maps = [self.folder / f"embeddings_{when}.png" for when in ("before", "after")]
+        views, attention = (sorted((self.folder / name).glob("*.png"))[-1:] for name in ("views", "attention"))
         sections = [
             Section("What it can do", meaning, body=table(["", "before", "after"], scores)),
             Section("Loss and health", health, pictures=[self.folder / "curves.png"]),
             Section("Test videos before and after", pictures=[path for path in maps if path.exists()]),
-            Section("Views of a clip", pictures=latest["views"]),
-            Section("Attention of the teacher", pictures=latest["attention"]),
+            Section("Views of a clip", pictures=views),
+            Section("Attention of the teacher", pictures=attention),
         ]
         write_page(self.folder / "report.html", "Pre-training of Endo-FM", sections)
 
@@ -227,7 +221,6 @@ def _classes(loader: DataLoader) -> set[int]:
 
 
 def _count(labels: np.ndarray) -> dict[str, int]:
-    """Number of clips of each class, by class index."""
     return {str(label): number for label, number in sorted(Counter(labels.tolist()).items())}
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,7 @@ class Rows(dict[Any, list[Any]]):
 
     def gather(self) -> Rows:
         """The rows of all processes, which all must call it, in order."""
-        tables = idist.all_gather(dict(self)) if idist.get_world_size() > 1 else [self]
-        return Rows(sorted({place: rows for table in tables for place, rows in table.items()}.items()))
+        return Rows(sorted(reduce(or_, idist.all_gather(dict(self))).items()))
 
     def flat(self) -> list[Any]:
         """All rows in one list."""
@@ -79,9 +80,8 @@ class Report(ABC):
             raise ValueError(f"{name!r}, which chooses the weights, is undefined: {lack}.")
         self._collect(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._score, name)
-        if self.output_dir is not None:
-            if idist.get_rank() == 0:
-                engine.add_event_handler(Events.STARTED, check_writable, self.output_dir)
+        if self.output_dir is not None and idist.get_rank() == 0:
+            engine.add_event_handler(Events.STARTED, check_writable, self.output_dir)
             engine.add_event_handler(Events.COMPLETED, self._finish, Path(self.output_dir))
 
     def _lack(self, items: Sequence[dict[str, Any]]) -> str:
@@ -98,7 +98,7 @@ class Report(ABC):
         engine.state.metrics.update(self._metrics(self.gathered.flat(), name))
 
     def _finish(self, engine: Engine, folder: Path) -> None:
-        if engine.state.best_metric_epoch == engine.state.epoch and idist.get_rank() == 0:
+        if engine.state.best_metric_epoch == engine.state.epoch:
             names = [item.get("name") for item in engine.data_loader.dataset.data]
             self._write(engine, folder, [name for place, name in enumerate(names) if place not in self.gathered])
 

@@ -77,10 +77,9 @@ class ResultSaver(ABC):
         now = json.loads(json.dumps({**own, **settings, "weights_sha256": digest.hexdigest()}))
         path = self.output_dir / "settings.json"
         former = read_json(path, dict) if path.exists() else now
-        if differing := [key for key in {**now, **former} if now.get(key) != former.get(key)]:
+        if differing := ", ".join(key for key in {**now, **former} if now.get(key) != former.get(key)):
             raise FileExistsError(
-                f"{self.output_dir} holds results with other settings ({', '.join(differing)}); "
-                "choose another `output_dir`."
+                f"{self.output_dir} holds results with other settings ({differing}); choose another `output_dir`."
             )
         write_json(path, now)
 
@@ -114,21 +113,20 @@ class FrameSaver(ResultSaver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.formats = formats = list(ensure_tuple(self.writers if self.formats is None else self.formats))
-        if unknown := set(formats) - set(self.writers):
+        self.formats = list(self.writers if self.formats is None else ensure_tuple(self.formats))
+        if unknown := set(self.formats) - set(self.writers):
             raise ValueError(f"`formats` must be some of {', '.join(self.writers)}, but got {', '.join(unknown)}.")
         self._stack = ExitStack()
         self._writers: list[WriteFrame] = []
 
     def _begin(self, engine: Engine) -> None:
-        item, info = engine.state.item, engine.state.info
-        names = [path.stem for path in clip_images(item[CommonKeys.IMAGE])]
+        info, name, image = engine.state.info, engine.state.item["name"], engine.state.item[CommonKeys.IMAGE]
+        names = [path.stem for path in clip_images(image)]
         if len(set(names)) != info.frames:  # not every frame has an image file of a name of its own
             digits = max(5, len(str(info.frames - 1)))
             names = [f"{index:0{digits}d}" for index in range(info.frames)]
-        folder = self.output_dir / item["name"]
-        start = first_frame(item[CommonKeys.IMAGE])
-        output = VideoOutput(folder, item["name"], names, info, self.class_names, self.threshold, start)
+        start = first_frame(image)
+        output = VideoOutput(self.output_dir / name, name, names, info, self.class_names, self.threshold, start)
         self._writers = [self._stack.enter_context(self.writers[format](output)) for format in self.formats or ()]
 
     def _add(self, engine: Engine) -> None:

@@ -35,9 +35,8 @@ logger = logging.getLogger(__name__)
 class TrainingHandlers:
     """What goes with the learning in every bundle's training, as one handler; it comes after all others.
 
-    In this order: weights are loaded, broken clips left out, the learning rate set, gradients clipped, the log written,
-    weights averaged, the progress shown, checkpoints kept and, last, validations run. What an argument means is said
-    where the handler of that name is; the log is a :class:`TrainingLogHandler` unless another one is given.
+    What an argument means is said where the handler of that name is; the log is a :class:`TrainingLogHandler` unless
+    another one is given.
     """
 
     def __init__(
@@ -61,21 +60,18 @@ class TrainingHandlers:
         resume: bool | str = False,
         checkpoint_interval: int = 1,
     ) -> None:
-        self.handlers: list[Any] = [LoadWeightsHandler(network, weights)] if weights is not None else []
-        self.handlers += [
+        handlers: list[Any] = [
+            weights is not None and LoadWeightsHandler(network, weights),
             BrokenClipsHandler(on_error, max_broken_share),
             ScheduleHandler(optimizer, "lr", schedule, epochs),
             GradientHandler(max_gradient_norm, freeze_last_layer_epochs),
             log or TrainingLogHandler(output_dir),
-        ]
-        if validator is not None and average_decay is not None:
-            self.handlers.append(WeightAverageHandler(network, validator, average_decay))
-        self.handlers += [
+            validator and average_decay is not None and WeightAverageHandler(network, validator, average_decay),
             ProgressHandler(),
             TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator, STOP_CODE),
+            validator and EpochValidationHandler(val_interval, validator),
         ]
-        if validator is not None:
-            self.handlers.append(EpochValidationHandler(val_interval, validator))
+        self.handlers = [handler for handler in handlers if handler]
 
     def attach(self, engine: Engine) -> None:
         """Register the handlers with an engine."""
@@ -124,8 +120,7 @@ class WeightsCheckpointLoader(LoadWeightsHandler):
 class BrokenClipsHandler:
     """Decides what happens when clips of a :class:`endofm_monai.data.ClipDataset` cannot be read.
 
-    Batches list the messages under ``broken``. Each broken clip is reported once, left out of its batch, and counted;
-    another clip never takes its place.
+    Each broken clip is reported once, left out of its batch, and counted; another clip never takes its place.
     """
 
     on_error: str = "raise"  # stops at the first broken clip; "skip" goes on without it
@@ -138,11 +133,10 @@ class BrokenClipsHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a MONAI trainer or evaluator."""
-        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self.inspect)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.summarize)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._inspect)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._summarize)
 
-    def inspect(self, engine: Engine) -> None:
-        """Report the broken clips of the present batch, or stop by the policy."""
+    def _inspect(self, engine: Engine) -> None:
         for message in engine.state.batch.get("broken", []):
             if self.on_error == "raise":
                 raise ClipReadError(f'{message} (use `on_error="skip"` to leave broken clips out)')
@@ -151,14 +145,11 @@ class BrokenClipsHandler:
                 logger.warning(f"Skipping a broken clip: {message}")
         clips = len(engine.data_loader.dataset)
         if len(self.broken) > self.max_share * clips:
-            first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
-            raise ClipReadError(
-                f"{len(self.broken)} of {clips} clips are broken, more than `max_broken_share`={self.max_share:.0%}: "
-                f"{first}"
-            )
+            first = "; ".join([*sorted(self.broken)[:3], *(["..."] if len(self.broken) > 3 else [])])
+            share = f"{len(self.broken)} of {clips} clips are broken, more than `max_broken_share`={self.max_share:.0%}"
+            raise ClipReadError(f"{share}: {first}")
 
-    def summarize(self, engine: Engine) -> None:
-        """Log how many clips were left out."""
+    def _summarize(self, engine: Engine) -> None:
         if self.broken:
             logger.warning(f"{len(self.broken)} of {len(engine.data_loader.dataset)} clips were broken and skipped.")
 
@@ -180,10 +171,9 @@ class ScheduleHandler:
         """Register the handler with a trainer."""
         if self.name == "lr" and 0 < self.epochs <= getattr(self.schedule, "warmup_epochs", 0):
             logger.warning(f"`warmup_epochs` is not less than `epochs`={self.epochs}: the learning rate only rises.")
-        engine.add_event_handler(Events.ITERATION_STARTED, self)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._set)
 
-    def __call__(self, engine: Engine) -> None:
-        """Set the value for the present iteration."""
+    def _set(self, engine: Engine) -> None:
         steps_per_epoch = math.ceil(engine.state.epoch_length / engine.accumulation_steps)
         epoch, iteration = divmod(engine.state.iteration - 1, engine.state.epoch_length)
         step = epoch * steps_per_epoch + iteration // engine.accumulation_steps
@@ -208,17 +198,15 @@ class GradientHandler:
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
         engine.add_event_handler(Events.STARTED, self._check_epochs)
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
 
     def _check_epochs(self, engine: Engine) -> None:
-        if self.freeze_last_layer_epochs >= (epochs := engine.state.max_epochs or math.inf):
-            logger.warning(
-                f"`freeze_last_layer_epochs` is {self.freeze_last_layer_epochs}, `epochs` {epochs}: in this training "
-                "the prototypes stay as they were drawn."
-            )
+        frozen, epochs = self.freeze_last_layer_epochs, engine.state.max_epochs or math.inf
+        if frozen >= epochs:
+            settings = f"`freeze_last_layer_epochs` is {frozen}, `epochs` {epochs}"
+            logger.warning(f"{settings}: in this training the prototypes stay as they were drawn.")
 
-    def __call__(self, engine: Engine) -> None:
-        """Freeze, measure and clip."""
+    def _clip(self, engine: Engine) -> None:
         network = unwrap(engine.network)
         if engine.state.epoch <= self.freeze_last_layer_epochs:
             network.last_layer.zero_grad()
@@ -268,10 +256,9 @@ class ConceptPhaseHandler:
 class WeightAverageHandler:
     """Validates, and so keeps as ``model.pt``, a moving average of the weights instead of the last ones.
 
-    The training itself goes on with its own weights. After optimizer step n the average moves towards them by
-    ``1 - min(decay, n / (9 + n))``, so that the first steps are soon forgotten; buffers are those of the last step. It
-    is part of the checkpoint. An evaluation outside of the training, as of a server's weights by a federated client, is
-    of the weights that the network has.
+    After optimizer step n the average moves towards the weights of the training by ``1 - min(decay, n / (9 + n))``, so
+    that the first steps are soon forgotten; buffers are those of the last step. It is part of the checkpoint. An
+    evaluation outside of the training, as by a federated client, is of the weights that the network has.
     """
 
     network: nn.Module  # perhaps in `DistributedDataParallel`
@@ -292,8 +279,8 @@ class WeightAverageHandler:
         engine.add_event_handler(Events.STARTED, self._note_training, True)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._note_training, False)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda: self.average.update_parameters(self.network))
-        self.validator.add_event_handler(Events.STARTED, self.use_average)
-        self.validator.add_event_handler(Events.COMPLETED, self.use_weights_of_training)
+        self.validator.add_event_handler(Events.STARTED, self._use_average)
+        self.validator.add_event_handler(Events.COMPLETED, self._use_weights_of_training)
 
     def _move(self, average: Any, weights: Any, steps: torch.Tensor | int) -> None:
         """Move the average on by one step; torch takes over the first step's weights itself."""
@@ -303,14 +290,12 @@ class WeightAverageHandler:
     def _note_training(self, engine: Engine, training: bool) -> None:
         self._training = training
 
-    def use_average(self) -> None:
-        """Put the average into the network, if this is a validation of the training."""
+    def _use_average(self) -> None:
         if self._training:
             self._weights_of_training = {name: value.clone() for name, value in self.network.state_dict().items()}
             self.network.load_state_dict(self.average.module.state_dict())
 
-    def use_weights_of_training(self) -> None:
-        """Put the weights of the training back into the network."""
+    def _use_weights_of_training(self) -> None:
         if self._weights_of_training:
             self.network.load_state_dict(self._weights_of_training)
         self._weights_of_training = {}

@@ -70,9 +70,8 @@ class ReferenceGradientHandler(GradientHandler):
             raise ValueError("reference.json is of a student and its teacher: leave it out with vcl.json.")
         super().attach(engine)
 
-    def __call__(self, engine: Engine) -> None:
-        """Freeze, measure and clip."""
-        super().__call__(engine)
+    def _clip(self, engine: Engine) -> None:
+        super()._clip(engine)
         for parameter in unwrap(engine.network).parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_((self.max_norm_of_each / (parameter.grad.norm() + 1e-6)).clamp(max=1))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sklearn.decomposition import PCA
@@ -19,10 +18,7 @@ from endofm_monai.visualize.figure import attention_heat, new_figure, rgb_frames
 
 
 def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: str | os.PathLike) -> Figure:
-    """Draw confusion matrices side by side, each below its title: counts, colored by the share of their true class.
-
-    They are ``(C, C)``, with true classes in rows and predicted ones in columns.
-    """
+    """Draw confusion matrices ``(C, C)``, true classes in rows: counts, colored by the share of their true class."""
     side = 1.4 + 0.5 * len(class_names)
     figure = new_figure(side * len(matrices), side)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
@@ -58,12 +54,10 @@ def plot_timeline(
 ) -> Figure:
     """Draw what a video shows when: class probabilities over time, and below them key frames, without and with heat.
 
-    The probabilities ``(N, C)`` are those of windows, whose ``spans`` are beginning and end in seconds, in order. At
-    least one key frame is drawn and marked in the curves; the heat is an :func:`attention_heat`.
+    The probabilities ``(N, C)`` are those of windows, whose ``spans`` are beginning and end in seconds, in order.
     """
     figure = new_figure(7.0, 5.6)
-    columns = max(len(key_frames), 3)
-    grid = figure.add_gridspec(3, columns, height_ratios=[1.1, 1, 1])
+    grid = figure.add_gridspec(3, max(len(key_frames), 3), height_ratios=[1.1, 1, 1])
     curves = figure.add_subplot(grid[0, :])
     edges = [spans[0][0], *(begin for begin, _ in spans[1:]), spans[-1][1]]  # a later window wins where two overlap
     for name, values in zip(class_names, probabilities.T, strict=True):
@@ -87,8 +81,7 @@ def plot_timeline(
 
 def plot_curves(curves: Mapping[str, Sequence[float]], limits: Mapping[str, float], path: str | os.PathLike) -> Figure:
     """Draw a panel for each series of values, one an epoch, with a dotted line at its limit, if it has one."""
-    columns = min(len(curves), 3)
-    rows = math.ceil(len(curves) / columns)
+    columns, rows = min(len(curves), 3), math.ceil(len(curves) / 3)
     figure = new_figure(2.4 * columns, 1.8 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for (name, values), axes in zip(curves.items(), panels, strict=False):
@@ -110,8 +103,7 @@ MARKERS = "osD^vP*X<>"
 def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.PathLike) -> Figure:
     """Draw clip embeddings ``(N, D)`` in the plane, colored by label, a class index or negative for none.
 
-    Below 50 clips the plane is that of the first two principal components, else a t-SNE map; the title says which.
-    Both give the same picture each time.
+    Below 50 clips the plane is that of the first two principal components, else a t-SNE map, the same each time.
     """
     embeddings, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
     enough = embeddings.ndim == 2 and len(embeddings) >= MIN_CLIPS and embeddings.shape[1] >= 2
@@ -127,11 +119,10 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.Pat
         rows = points[labels == label]
         name, size, color, marker = "no label", 10, "0.6", "o"
         if label >= 0:
-            name, size, color = f"class {label}", 26, colormaps["tab10"](label % 10)
-            marker = MARKERS[label % len(MARKERS)]
+            name, size, color, marker = f"class {label}", 26, f"C{label % 10}", MARKERS[label % len(MARKERS)]
         name = f"{name} (n = {len(rows)})"
         x, y = rows.T
-        axes.scatter(x, y, s=size, color=color, marker=marker, linewidth=0.4, edgecolor="white", label=name)
+        axes.scatter(x, y, size, color, marker=marker, linewidth=0.4, edgecolor="white", label=name)
     axes.set_title(f"{method} of {len(points)} clip embeddings", fontsize=9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])

@@ -28,8 +28,7 @@ COLORS = ((60, 160, 255), (255, 160, 60), (220, 90, 220), (250, 220, 60))  # of 
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure of ``width`` x ``height`` inches that is drawn off screen and unknown to ``matplotlib.pyplot``."""
-    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    return Figure(figsize=(width, height), dpi=200, layout=tight)
+    return Figure((width, height), 200, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0))
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> Figure:
@@ -54,10 +53,9 @@ def rgb_frames(clip: torch.Tensor) -> np.ndarray:
 
 
 def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_global_views: int = 2) -> Figure:
-    """Draw the views of one clip as film strips: what student and teacher are shown.
+    """Draw the views ``(3, T, S, S)`` of one clip, what student and teacher are shown, as strips of up to eight frames.
 
-    A strip holds up to eight frames of a view ``(3, T, S, S)``, at equal distances from its first to its last. Global
-    views come first and take the whole width, local ones half of it.
+    Global views come first and take the whole width, local ones half of it.
     """
     global_rows, local_rows = num_global_views, -(-(len(views) - num_global_views) // 2)
     heights = [1 + TITLE] * global_rows + [0.5 + TITLE] * local_rows  # of 1 x 1 and 0.5 x 0.5 inch frames
@@ -79,10 +77,10 @@ def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_globa
 
 def _strip(frames: np.ndarray) -> np.ndarray:
     """Frames ``(T, H, W, 3)`` side by side on white, with room for ``MAX_FRAMES``: ``(H, W', 3)``."""
-    width = frames.shape[2]
-    gap = width // 24
+    gap = frames.shape[2] // 24
     padded = np.pad(frames, [(0, MAX_FRAMES - len(frames)), (0, 0), (0, gap), (0, 0)], constant_values=1)
-    return np.concatenate(padded, axis=1)[:, : MAX_FRAMES * (width + gap) - gap]
+    strip = np.concatenate(padded, axis=1)
+    return strip[:, : strip.shape[1] - gap]
 
 
 def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
@@ -96,9 +94,8 @@ def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
     patch = max(math.isqrt(height * width // max(tokens - 1, 1)), 1)
     rows, columns = height // patch, width // patch
     if attention.shape[0] != num_frames or rows * columns != tokens - 1 or tokens == 1:
-        raise ValueError(
-            f"`attention` {tuple(attention.shape)} does not fit {num_frames} frames of {height}x{width} pixels."
-        )
+        given = f"{num_frames} frames of {height}x{width} pixels"
+        raise ValueError(f"`attention` {tuple(attention.shape)} does not fit {given}.")
     relative = attention[:, :, 0, 1:].detach().float().cpu().mean(dim=1) * tokens  # (T, N)
     return relative.unflatten(1, (rows, columns)).numpy()
 
@@ -115,14 +112,9 @@ def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, ma
 
 
 def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
-    """Draw where the class token looks: frames above, and below them their :func:`attention_heat`.
-
-    All frames share one scale, which a few patches may exceed.
-    """
-    _, num_frames, height, width = frames.shape
-    heat = attention_heat(attention, frames)
-    shown = pick_frames(num_frames)
-    figure = new_figure(len(shown) + 0.6, 2 * height / width + 0.3)
+    """Draw where the class token looks: frames above, and below them their :func:`attention_heat`, on one scale."""
+    heat, shown = attention_heat(attention, frames), pick_frames(frames.shape[1])
+    figure = new_figure(len(shown) + 0.6, 2 * frames.shape[2] / frames.shape[3] + 0.3)
     axes = figure.subplots(2, len(shown), squeeze=False)
     for (plain, heated), index, frame in zip(axes.T, shown, rgb_frames(frames[:, shown]), strict=True):
         overlay = show_heat(plain, heated, frame, heat[index], heat[shown])
@@ -139,7 +131,7 @@ def draw_boxes(
     """Draw boxes ``(D, 4)``, xyxy, with class (from 1) and score on a copy of a frame, uint8 RGB ``(H, W, 3)``."""
     if len(box) == 0:
         return frame.copy()
-    classes = [int(index) - 1 for index in label]
+    classes = (label - 1).tolist()
     texts = [f"{class_names[index]} {value:.2f}" for index, value in zip(classes, score, strict=True)]
     colors = [COLORS[index % len(COLORS)] for index in classes]
     image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
@@ -168,33 +160,27 @@ def overlay_mask(
 
 
 def plot_masks(
-    frames: torch.Tensor,
-    prediction: torch.Tensor,
-    truth: torch.Tensor,
-    path: str | os.PathLike,
-    numbers: Sequence[int] | None = None,
+    frames: torch.Tensor, prediction: torch.Tensor, truth: torch.Tensor, path: str | os.PathLike, numbers: Sequence[int]
 ) -> Figure:
     """Draw frames ``(3, T, H, W)`` with, below each, its true mask, its predicted mask, and where the two differ.
 
     In the last row pixels that only the prediction ``(T, H, W)`` has are red, those that only the truth has yellow.
-    ``numbers`` are those of the frames in their video, from 0, if they are not all of it.
+    ``numbers`` are those of the frames in their video, from 0.
     """
-    shown = pick_frames(frames.shape[1])
-    numbers = range(frames.shape[1]) if numbers is None else numbers
-    pictures = (rgb_frames(frames[:, shown]) * 255).round().astype(np.uint8)
-    predicted, true = (masks[shown].cpu().numpy().astype(bool) for masks in (prediction, truth))
+    pictures = (rgb_frames(frames) * 255).round().astype(np.uint8)
+    predicted, true = (masks.cpu().numpy().astype(bool) for masks in (prediction, truth))
     names = ("image", "truth", "prediction", "difference")
     height, width = pictures.shape[1:3]
-    figure = new_figure(len(shown) + 0.2, len(names) * height / width + 0.2)
-    axes = figure.subplots(len(names), len(shown), squeeze=False)
-    for column, index, image, found, wanted in zip(axes.T, shown, pictures, predicted, true, strict=True):
+    figure = new_figure(len(numbers) + 0.2, len(names) * height / width + 0.2)
+    axes = figure.subplots(len(names), len(numbers), squeeze=False)
+    for column, number, image, found, wanted in zip(axes.T, numbers, pictures, predicted, true, strict=True):
         excess = overlay_mask(image, found & ~wanted, EXCESS, 0.6)
         difference = overlay_mask(excess, wanted & ~found, MISSED, 0.6)
         drawn = (image, overlay_mask(image, wanted, TRUTH), overlay_mask(image, found), difference)
         for axis, picture in zip(column, drawn, strict=True):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
-        column[0].set_title(f"frame {numbers[index] + 1}", fontsize=7, pad=2)
+        column[0].set_title(f"frame {number + 1}", fontsize=7, pad=2)
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.set_ylabel(name, fontsize=7)
     return save_figure(figure, path)

@@ -146,7 +146,7 @@ def test_schedule_depends_on_the_step_not_on_the_iteration():
     handler = ScheduleHandler(optimizer, "weight_decay", CosineSchedule(1.0, 0.0))
     seen = []
     for iteration in range(1, 11):  # 2 epochs of 5 iterations, 3 steps each
-        handler(
+        handler._set(
             SimpleNamespace(
                 accumulation_steps=2, state=SimpleNamespace(iteration=iteration, epoch_length=5, max_epochs=2)
             )

@@ -54,7 +54,7 @@ def test_each_tensor_is_clipped_for_itself():
     engine = SimpleNamespace(network=network, state=SimpleNamespace(epoch=2))
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 10.0)
-    ReferenceGradientHandler(max_norm=3.0)(engine)
+    ReferenceGradientHandler(max_norm=3.0)._clip(engine)
     assert [float(parameter.grad.norm()) for parameter in network.parameters()] == pytest.approx([3.0, 3.0], abs=1e-4)
     assert float(engine.state.gradient_norm) == pytest.approx((10 * 100) ** 0.5)
 
