@@ -34,15 +34,13 @@ class Bundle:
     Its configurations are programs: open bundles only from people you trust. Its weights are not: they are read
     without running anything, and shared ones are compared with their hash in ``large_files.yml`` before.
 
-    The ``overrides`` take the place of the values of keys of ``inference.json``, ``weights`` among them.
-
-    Raises:
-        BundleError: when it cannot be used, or has no weights.
-        ValueError: see :func:`endofm_monai.utils.check_settings`.
+    The ``overrides`` take the place of the values of keys of ``inference.json``, ``weights`` among them. A
+    ``BundleError`` says why a bundle cannot be used, perhaps without weights.
     """
 
     def __init__(self, path: str | os.PathLike, **overrides: Any) -> None:
         self.path = Path(path).resolve()
+        self.configs = self.path / "configs"
         self.name = self.path.name
         self.task = self.name.rpartition("_")[2]
         if self.task not in TASKS:
@@ -51,7 +49,7 @@ class Bundle:
         self.version = str(metadata.get("version"))
         if self.version.split(".")[0] != endofm_monai.__version__.split(".")[0]:
             raise BundleError(
-                f"{self.path / 'configs' / 'metadata.json'}: `version` is {self.version}, but the installed package "
+                f"{self.configs / 'metadata.json'}: `version` is {self.version}, but the installed package "
                 f"is {endofm_monai.__version__}, which reads bundles of the same first number only."
             )
         self.description = str(metadata.get("description", self.name))
@@ -62,7 +60,7 @@ class Bundle:
         self.settings = released_settings(self.path, next(in_use, None))
         self._parser = ConfigParser({**self._read("inference.json"), "bundle_root": literal(str(self.path))})
         self._parser.update({**self.settings, **literal_texts(overrides)})
-        check_settings(self._parser, self.path / "configs")
+        check_settings(self._parser, self.configs)
         self.labels = self._labels(metadata)
         if self.weights is None:
             missing, *others = self._named_weights or self.shared_weights
@@ -83,16 +81,10 @@ class Bundle:
             return self._parser.get_parsed_content(key)
         except Exception as error:  # a configuration may raise anything
             reason = " ".join(str(cause_of(error)).split())
-            raise BundleError(
-                f"{self.path / 'configs' / 'inference.json'}: `{key}` cannot be built ({reason})."
-            ) from error
+            raise BundleError(f"{self.configs / 'inference.json'}: `{key}` cannot be built ({reason}).") from error
 
     def load_weights(self, network: nn.Module) -> LoadReport:
-        """Check the weights in use and fill the network with them.
-
-        Raises:
-            WeightsError: when there are none, they are not those that were shared, or they do not fit.
-        """
+        """Fill the network with the weights in use; a ``WeightsError`` says that they are others than were shared."""
         weights = self.weights or self.shared_weights[0]
         self.check_weights(weights)
         backbone = self.get("backbone_weights") if "backbone_weights" in self._parser else None
@@ -101,21 +93,19 @@ class Bundle:
     def check_weights(self, weights: Path) -> bool:
         """Compare a file with the bundle's ``large_files.yml``, or raise a ``WeightsError``; gives if it is listed."""
         listing = self.path / LARGE_FILES
-        for entry in read_large_files(self.path) if listing.is_file() else ():
-            expected, kind = entry.get("hash_val"), entry.get("hash_type", "md5")
-            if self.path / entry["path"] != weights:
-                continue
-            try:
-                weights.open("rb").close()  # of a file that it cannot read, MONAI says that its hash is another
-            except OSError as error:
-                raise WeightsError(f"{weights}: cannot be read ({error.strerror}).") from error
-            if not check_hash(str(weights), expected, kind):
-                raise WeightsError(
-                    f"{weights}: is not the file that was shared: its {kind} is not {expected}, as in {listing.name}. "
-                    "Nothing was loaded."
-                )
-            return True
-        return False
+        entries = read_large_files(self.path) if listing.is_file() else []
+        entry = next((entry for entry in entries if self.path / entry["path"] == weights), None)
+        if entry is None:
+            return False
+        try:
+            weights.open("rb").close()  # of a file that it cannot read, MONAI says that its hash is another
+        except OSError as error:
+            raise WeightsError(f"{weights}: cannot be read ({error.strerror}).") from error
+        expected, kind = entry.get("hash_val"), entry.get("hash_type", "md5")
+        if not check_hash(str(weights), expected, kind):
+            found = f"is not the file that was shared: its {kind} is not {expected}, as in {listing.name}"
+            raise WeightsError(f"{weights}: {found}. Nothing was loaded.")
+        return True
 
     def _labels(self, metadata: dict[str, Any]) -> dict[str, int]:
         """Number of each class: a pixel's value, a box's label, or the place among the probabilities."""
@@ -124,17 +114,16 @@ class Bundle:
                 channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
                 return {name: int(index) for index, name in channels.items() if name != "background"}
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                file, key = self.path / "configs" / "metadata.json", "network_data_format::outputs::pred::channel_def"
+                file, key = self.configs / "metadata.json", "network_data_format::outputs::pred::channel_def"
                 raise BundleError(f"{file}: `{key}` must name the channels by their numbers ({error!r}).") from error
         first = 1 if self.task == "detection" else 0
         return {name: index for index, name in enumerate(as_class_names(self.get("class_names")), start=first)}
 
     def _read(self, name: str) -> dict[str, Any]:
-        file = self.path / "configs" / name
         try:
-            return read_json(file, dict)
+            return read_json(self.configs / name, dict)
         except (OSError, ValueError) as error:
-            raise BundleError(f"{file}: is not a readable configuration ({error}).") from error
+            raise BundleError(f"{self.configs / name}: is not a readable configuration ({error}).") from error
 
 
 def read_large_files(bundle: Path) -> list[dict[str, Any]]:
@@ -151,11 +140,7 @@ def read_large_files(bundle: Path) -> list[dict[str, Any]]:
 
 
 def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
-    """Give what a bundle's ``configs/released.json`` says, if ``weights`` are those that come with the project.
-
-    That file describes their network, for all configurations of the bundle; weights of one's own, ``models/model.pt``,
-    go before them.
-    """
+    """Give what ``configs/released.json`` says of the network, if ``weights`` are those that come with the project."""
     file = bundle / "configs" / "released.json"
     is_released = weights is not None and weights.resolve() == bundle.resolve() / "models" / "model.safetensors"
     return read_json(file, dict) if is_released and file.is_file() else {}
@@ -164,11 +149,8 @@ def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
 def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
     """Make the predictor of a bundle's folder, with the weights in use, on a device.
 
-    The ``overrides`` are values of keys of its ``inference.json``: ``mode="online"``, ``mirror=True``, ...
-
-    Raises:
-        BundleError: see :class:`Bundle`.
-        WeightsError: see :meth:`Bundle.load_weights`.
+    The ``overrides`` are values of keys of its ``inference.json``: ``mode="online"``, ``mirror=True``, ... A
+    ``BundleError`` or ``WeightsError`` says why it cannot be.
 
     Example::
 
@@ -183,11 +165,7 @@ def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu"
 
 
 def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
-    """Find bundles in a folder, by names that are separated by commas, or ``"all"`` of a task of :data:`TASKS`.
-
-    Raises:
-        BundleError: when ``folder`` or a named bundle does not exist.
-    """
+    """Find bundles in a folder, by names that are separated by commas, or ``"all"`` of a task of :data:`TASKS`."""
     root = Path(folder).resolve()
     if not root.is_dir():
         raise BundleError(f"{root}: `bundles_dir` is not an existing folder.")
@@ -201,10 +179,7 @@ def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
 
 
 class OnnxNetwork(nn.Module):
-    """A network in an ONNX file, run by ONNX Runtime in float32, where a bundle expects its PyTorch network.
-
-    The file has one input and one output; see ``scripts/export_bundle.py``. It runs on CUDA where there is one.
-    """
+    """A network in an ONNX file of one input and one output, run by ONNX Runtime in float32, on CUDA if there is any."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__()
@@ -222,8 +197,7 @@ class OnnxNetwork(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What the file gives for clips ``(B, 3, T, H, W)``, on their device."""
         (expected,) = self.session.get_inputs()
-        fits = (size == given for size, given in zip(expected.shape, x.shape, strict=True) if isinstance(size, int))
-        if not all(fits):
+        if any(isinstance(size, int) and size != given for size, given in zip(expected.shape, x.shape, strict=True)):
             raise ValueError(f"{self.path}: takes clips of shape {expected.shape}, but got {list(x.shape)}.")
         (output,) = self.session.run(None, {expected.name: x.detach().float().cpu().numpy()})
         return torch.from_numpy(output).to(x.device)

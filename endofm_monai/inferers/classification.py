@@ -43,18 +43,15 @@ class ClassificationPredictor(Predictor):
         super().__post_init__()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
-        """Go through the windows of a video, of which only the frames that make them are decoded.
+        """Go through the windows ``(3, T, H, W)`` of a video; answers also have their ``frames``, int64 ``(T,)``.
 
-        A video that is no longer than a window has one, as all would be alike.
-
-        Yields:
-            each window as uint8 ``(3, T, H, W)``, and what is said of it, with its ``frames``, int64 ``(T,)``.
+        Only these are decoded. A video that is no longer than a window has one, as all would be alike.
         """
         info = reader.probe()
         _, windows = self._windows(info, self.num_windows if self.plan.length(info) < info.frames else 1)
-        wanted = sorted({number for window in windows for number in window.tolist()})
+        wanted = torch.cat(windows).unique()
         ends = [-1, *(int(window[-1]) for window in windows)]
-        blocks = [[n for n in wanted if before < n <= end] for before, end in pairwise(ends)]
+        blocks = [wanted[(wanted > before) & (wanted <= end)].tolist() for before, end in pairwise(ends)]
         together = max(1, self.batch_size // self.num_crops)
         frames: dict[int, torch.Tensor] = {}
         waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -105,7 +102,7 @@ class ClassificationPredictor(Predictor):
 
     def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
         windows = self._left[self._holding(index)] if self.mode == "offline" else [self._ending_with(index)]
-        numbers = sorted({number for window in windows for number in window.tolist()})
+        numbers = torch.cat(windows).unique().tolist()
         frames = dict(zip(numbers, reader.read(numbers).unbind(1), strict=True))
         found = self._classify([self._cut(_clip(frames, window)) for window in windows])
         return {"probabilities": torch.stack(found).mean(dim=0)}
@@ -143,15 +140,14 @@ class ClassificationPredictor(Predictor):
 
     def _classify(self, clips: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Probabilities ``(K,)`` of windows, each given as squares."""
-        found: list[torch.Tensor] = []
         squares = [self.normalize(square) for clip in clips for square in clip]
+        if not squares:
+            return []
         with self.computing():
-            for first in range(0, len(squares), self.batch_size):
-                logits = finite(self.network(torch.stack(squares[first : first + self.batch_size]))).float()
-                found += logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
-        return [
-            torch.stack(found[n : n + self.num_crops]).mean(dim=0).cpu() for n in range(0, len(found), self.num_crops)
-        ]
+            batches = torch.stack(squares).split(self.batch_size)
+            logits = torch.cat([finite(self.network(batch)).float() for batch in batches])
+        found = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+        return list(found.unflatten(0, (-1, self.num_crops)).mean(dim=1).cpu())
 
 
 def _clip(frames: dict[int, torch.Tensor], window: torch.Tensor) -> torch.Tensor:

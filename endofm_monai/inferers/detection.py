@@ -64,11 +64,10 @@ class SelectDetections(Transform):
 class CloseUp:
     """A second look at small polyps, each enlarged with what surrounds it, as an endoscopist goes nearer.
 
-    A network detects best what is as large as what it has learned from, and a polyp far from the camera covers only a
-    few of its tokens. So the best detections of a frame that are smaller than ``share`` are detected once more, in a
-    part of the frame in which they are as large as that and which is its own support. Of what is found there, the best
-    detection of the same class that overlaps the former one takes its place, with the geometric mean of both scores. A
-    detection that is not found again goes.
+    The best detections of a frame that are smaller than ``share`` are detected once more, in a part of the frame in
+    which they are as large as that and which is its own support. Of what is found there, the best detection of the same
+    class that overlaps the former one takes its place, with the geometric mean of both scores. A detection that is not
+    found again goes.
     """
 
     detect: Callable[[torch.Tensor], list[Answer]]  # in frames (B, 3, 1, h, w) of the network's size, each alone
@@ -89,18 +88,18 @@ class CloseUp:
         fitting = min(self.fit.frame_map(height, width).zoom)
         target = self.share * math.sqrt(math.prod(self.fit.size))
         side = (detections["box"][:, 2:] - detections["box"][:, :2]).prod(dim=1).sqrt()
-        zooms = (target / side / fitting).clamp(max=self.max_zoom).tolist()
-        small = [index for index, zoom in enumerate(zooms) if zoom > 1][: self.count]
-        if not small:
+        zooms = (target / side / fitting).clamp(max=self.max_zoom)
+        small = (zooms > 1).nonzero()[: self.count, 0]
+        if not len(small):
             return detections
-        maps = [self.part_around(detections["box"][i], (width, height), fitting * zooms[i]) for i in small]
-        looked = self.detect(torch.stack([place(frame, frame_map) for frame_map in maps]))
-        seen = [
-            self._find_again(found, frame_map, {name: value[index] for name, value in detections.items()})
-            for index, frame_map, found in zip(small, maps, looked, strict=True)
+        former = [{name: value[index] for name, value in detections.items()} for index in small]
+        maps = [
+            self.part_around(one["box"], (width, height), fitting * zoom)
+            for one, zoom in zip(former, zooms[small].tolist(), strict=True)
         ]
-        others = torch.ones_like(side, dtype=torch.bool)
-        others[small] = False
+        looked = self.detect(torch.stack([place(frame, frame_map) for frame_map in maps]))
+        seen = list(map(self._find_again, looked, maps, former))
+        others = torch.ones_like(side, dtype=torch.bool).index_fill(0, small, False)
         joined = {name: torch.cat([value[others], *(one[name] for one in seen)]) for name, value in detections.items()}
         box, inside = clip_boxes_to_image(joined["box"], (width, height))
         label, scores = joined["label"][inside], joined["label_scores"][inside]
@@ -137,7 +136,7 @@ class DetectionPredictor(Predictor):
 
     What the first stage knows of the last frames is kept, and each frame in turn is refined by some of its neighbors,
     its supports: offline by frames before and after it, so that its detections come ``window`` frames later, online by
-    frames before it. Which ones depends on nothing but the frame's number and the seed.
+    frames before it.
     """
 
     task = "detection"
@@ -234,16 +233,9 @@ class BoxTrack:
 
 @dataclass
 class BoxLinker:
-    """Links the detections of a video's frames, as they come, to tracks.
+    """Links the detections of a video's frames, as they come, to tracks of their class.
 
-    A detection goes on with a track of its class; which with which is decided for all of a frame at once, such that the
-    sum of the IoU of each with the last box of its track is largest.
-
-    Example::
-
-        linker = BoxLinker(max_gap=5)
-        for frame, answer in predictor("colonoscopy.mp4"):
-            numbers = linker.push(answer)  # of the tracks, one a detection
+    The sum of the IoU of all detections of a frame with the last boxes of their tracks is largest.
     """
 
     iou: float = 0.3  # smallest IoU with the track's last box

@@ -66,17 +66,10 @@ class Predictor(ABC):
         return self.amp_dtype if lower else torch.float32
 
     def __call__(self, source: Any) -> Iterator[tuple[torch.Tensor, Answer]]:
-        """Go through a clip.
+        """Go through a clip, by each frame, uint8 RGB ``(3, H, W)``, and what is said of it.
 
-        Args:
-            source: what :func:`endofm_monai.data.open_clip` opens, or an open reader.
-
-        Yields:
-            each frame, uint8 RGB ``(3, H, W)``, and what is said of it.
-
-        Raises:
-            ClipReadError: when a frame cannot be read, or the network's answer is not finite; frames before it have
-                been answered.
+        A ``ClipReadError``, after the frames before it, says that one cannot be read, or that the network's answer is
+        not finite. The ``source`` is what :func:`endofm_monai.data.open_clip` opens, or an open reader.
         """
         with opened(source) as reader:
             info = reader.probe()
@@ -123,11 +116,7 @@ class Predictor(ABC):
             return self._finish()
 
     def at(self, source: Any, index: int) -> Answer:
-        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs.
-
-        Raises:
-            ClipReadError: when the clip has no such frame, or one that is needed cannot be read.
-        """
+        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs."""
         with opened(source) as reader, self.computing():
             info = reader.probe()
             if not 0 <= index < info.frames:
@@ -175,11 +164,7 @@ def finite(output: torch.Tensor, where: str = "") -> torch.Tensor:
 
 
 def read_ahead(reader: ClipReader, blocks: Iterable[Sequence[int]]) -> Generator[torch.Tensor, None, None]:
-    """Read the frames of each block, uint8 ``(3, T, H, W)``, while the block before it is used.
-
-    Raises:
-        ClipReadError: when one cannot be read; the blocks before it have been given.
-    """
+    """Read the frames of each block, uint8 ``(3, T, H, W)``, while the block before it is used."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         reads = (thread.submit(reader.read, block) for block in blocks)
         for now, _ in pairwise(chain(reads, [Future[torch.Tensor]()])):  # the one behind the last is never waited for

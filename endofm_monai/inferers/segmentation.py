@@ -27,8 +27,8 @@ class SegmentationPredictor(Predictor):
     and ``logits`` ``(K, h, w)`` at the network's size.
 
     Offline the network sees windows at every ``stride``, the last one shifted to the end of the video, and a frame has
-    the mean of the logits of all windows that hold it; a video that is shorter than a window is seen whole. Online it
-    sees, for every frame, the window that ends with it, which costs ``stride`` times as much.
+    the mean of the logits of all windows that hold it. Online it sees, for every frame, the window that ends with it,
+    which costs ``stride`` times as much.
 
     With ``mirror`` the class probabilities of a window and of its three mirror images are averaged, at four times the
     cost: endoscopes look from any side, so a frame has no up and no left.
@@ -83,12 +83,13 @@ class SegmentationPredictor(Predictor):
         return self._give(self._seen)
 
     def _look_at(self, reader: ClipReader, index: int, info: ClipInfo) -> Answer:
-        if self.mode == "online":
-            windows = [range(max(0, index + 1 - self.window), index + 1)]
-        else:
+        windows = [range(max(0, index + 1 - self.window), index + 1)]
+        if self.mode == "offline":
             last = max(0, info.frames - self.window)
-            starts = [start for start in (*range(0, last, self.stride), last) if start <= index < start + self.window]
-            windows = [range(start, min(start + self.window, info.frames)) for start in starts]
+            every = [
+                range(start, min(start + self.window, info.frames)) for start in (*range(0, last, self.stride), last)
+            ]
+            windows = [window for window in every if index in window]
         span = range(windows[0].start, windows[-1].stop)
         frames = reader.read(span)
         self._prepare(span, frames)
@@ -131,7 +132,7 @@ class SegmentationPredictor(Predictor):
         else:
             logits = logits[0]
         parts = (part.cpu().unbind(1) for part in (*mask_from_logits(logits, frames[0].shape[-2:]), logits))
-        answers = [{"mask": m, "probability": p, "logits": each} for m, p, each in zip(*parts, strict=True)]
+        answers = [dict(zip(("mask", "probability", "logits"), each, strict=True)) for each in zip(*parts, strict=True)]
         if self.postprocess is not None:
             for answer in answers:
                 mask = self.postprocess(answer["mask"])
@@ -142,8 +143,7 @@ class SegmentationPredictor(Predictor):
 def mask_from_logits(logits: torch.Tensor, frame_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Give uint8 masks, 0 or 1, and float32 probabilities of the foreground, both ``(1, T, H, W)``.
 
-    Probabilities, not masks, are resized. A pixel is foreground where the background, the first of ``(K, T, h, w)``,
-    has a probability below one half; with two classes that is the argmax.
+    A pixel is foreground where the background, the first of ``(K, T, h, w)``, has a probability below one half.
     """
     probability = 1 - logits.float().softmax(dim=0)[:1]
     if probability.shape[-2:] != frame_size:

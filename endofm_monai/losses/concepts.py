@@ -34,21 +34,13 @@ class ConceptLoss(nn.Module):
     ``local_*``           local features of a concept in both clips of a video against those in other videos
     ===================== ==========================================================================================
 
-    The local terms count by :attr:`local_weight`, and the scores are balanced with the queue of earlier ones if
-    :attr:`uses_queue`; a :class:`endofm_monai.handlers.ConceptPhaseHandler` sets both. The queue starts empty and is
-    part of the state dict.
+    The local terms count by :attr:`local_weight`, and the scores are balanced with a queue of ``queue_length`` earlier
+    videos' if :attr:`uses_queue`; a :class:`endofm_monai.handlers.ConceptPhaseHandler` sets both.
 
     A call leaves ``values``, without gradient and over the videos of all ranks: the terms by name, unweighted; the mean
     entropy in nats of what clips say of concepts that they can show, ``concept_entropy``; and ``concepts_used``, the
-    number of concepts (of K) that would have this mean use if all were used alike.
-
-    When ranks hold different numbers of videos, the mean of their losses, weighted by these numbers as a
-    :class:`endofm_monai.engines.ClipTrainer` does, has the gradient of the loss of all videos as one batch.
-
-    Args:
-        num_concepts: number K of static, and of dynamic concepts.
-        batch_size: videos of a step on all ranks, which each other's negatives are of.
-        queue_length: number of earlier videos whose scores are remembered.
+    number of concepts (of K) that would have this mean use if all were used alike. The mean of the ranks' losses,
+    weighted by their numbers of videos, has the gradient of the loss of all videos as one batch.
     """
 
     queue: torch.Tensor
@@ -57,10 +49,8 @@ class ConceptLoss(nn.Module):
     def __init__(self, num_concepts: int, batch_size: int, queue_length: int = 1024) -> None:
         super().__init__()
         if num_concepts < ACTIVE_RANK:
-            raise ValueError(
-                f"`num_concepts` must be at least {ACTIVE_RANK}: a clip shows those above its {ACTIVE_RANK}th score, "
-                f"but got {num_concepts}."
-            )
+            limit = f"{ACTIVE_RANK}: a clip shows those above its {ACTIVE_RANK}th score"
+            raise ValueError(f"`num_concepts` must be at least {limit}, but got {num_concepts}.")
         if batch_size < 2:
             raise ValueError("`batch_size` must be at least 2 (of all processes): videos are told from each other.")
         if 0 < queue_length < batch_size:
@@ -93,11 +83,6 @@ class ConceptLoss(nn.Module):
         rgb_rgb, rgb_static, rgb_dynamic, static_rgb, dynamic_rgb = features.projections.unbind(dim=1)
         cosine = F.cosine_similarity(features.reconstructions, features.class_tokens.detach(), dim=2)
         cosine = cosine.unflatten(1, (len(STREAMS), 2)).mean(dim=2).sum(dim=0) / _number_of_videos(cosine)
-        local = {
-            "rgb": contrast_concepts(features.rgb_concepts, features.scores[:, :2]),
-            "static": contrast_concepts(features.static_concepts, halves["static"][:, 2:4]),
-            "dynamic": contrast_concepts(features.dynamic_concepts, halves["dynamic"][:, 4:]),
-        }
         return {
             "contrast_rgb": contrast_clips(rgb_rgb, rgb_rgb) / 2,  # here two of the four pairs are the other two
             "contrast_static": contrast_clips(rgb_static, static_rgb),
@@ -108,7 +93,9 @@ class ConceptLoss(nn.Module):
             },
             **{f"entropy_{kind}": -entropy(halves[kind][:, HIDDEN[kind]]) for kind in HIDDEN},
             **{f"reconstruction_{name}": -cosine[index] for index, name in enumerate(STREAMS)},
-            **{f"local_{name}": term for name, term in local.items()},
+            "local_rgb": contrast_concepts(features.rgb_concepts, features.scores[:, :2]),
+            "local_static": contrast_concepts(features.static_concepts, halves["static"][:, 2:4]),
+            "local_dynamic": contrast_concepts(features.dynamic_concepts, halves["dynamic"][:, 4:]),
         }
 
     def _halves(self, scores: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -130,10 +117,9 @@ def _number_of_videos(rows: torch.Tensor) -> int:
 
 
 def contrast(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """This rank's share of the contrast of features ``(B, P)`` of one clip a video with those of another one.
+    """This rank's share of the InfoNCE of features ``(B, P)`` of one clip a video with the keys of all ranks.
 
-    Each of the queries is to tell the key of its own video from those of all other videos of all ranks (InfoNCE). Keys
-    take no gradient.
+    Keys take no gradient.
     """
     keys, own = gather_rows(F.normalize(key, dim=1))
     cosine = F.normalize(query, dim=1) @ keys.T
@@ -147,11 +133,7 @@ def contrast_clips(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def align(scores: torch.Tensor, earlier: torch.Tensor, held: torch.Tensor | None = None) -> torch.Tensor:
-    """This rank's share of how badly S clips of a video predict each other's balanced scores, from their own.
-
-    The ``scores`` ``(B, S, K)`` are of concepts that the clips can show; the targets are balanced with those of
-    ``earlier`` videos ``(M, S, K)``, the same on all ranks, of which the first ``held`` ones count, by default all.
-    """
+    """This rank's share of how badly S clips predict each other's scores ``(B, S, K)``, balanced with ``(M, S, K)``."""
     clips = range(scores.shape[1])
     targets = torch.stack([sinkhorn(scores[:, i], SINKHORN_TEMPERATURE, earlier[:, i], held) for i in clips], dim=1)
     pairs = -torch.einsum("bik,bjk->ij", targets, F.log_softmax(scores / CONCEPT_TEMPERATURE, dim=2))
@@ -176,11 +158,10 @@ def contrast_concepts(concepts: torch.Tensor, scores: torch.Tensor, rank: int = 
 
 
 def match_concepts(query: torch.Tensor, key: torch.Tensor, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Squared distances of normalized features ``(B, N, D)`` of this rank's ``active`` concepts ``(B, N)``.
+    """Sums over this rank's ``active`` concepts ``(B, N)`` of normalized features ``(B, N, D)``; keys take no gradient.
 
-    Returns:
-        their sum within the videos; and that of the squares of how far the mean feature of another video, of any rank,
-        comes within the margin. Keys take no gradient.
+    Of the squared distances within the videos, and of the squares of how far those of other videos, of any rank, come
+    within the margin, in the mean.
     """
     keys, own = gather_rows(key)
     distance = (2 - 2 * torch.einsum("bnd,pnd->bpn", query, keys) + 1e-5).sqrt()

@@ -27,10 +27,8 @@ def first_stage_targets(
 
     A location ``(L, 2)``, whose level has cells of ``stride`` ``(L,)`` pixels, is positive for a box ``(G, 4)`` when it
     lies in the box, within 1.5 cells of its center, and the box's farthest side is within the range of the level (4 to
-    8 cells; the first and the last level have no limit on one side). Among several boxes the smallest wins.
-
-    Returns:
-        labels ``(L,)``, 0 for background, and the distances ``(L, 4)`` to the sides of the box in pixels.
+    8 cells; the first and the last level have no limit on one side). Among several boxes the smallest wins. It gives
+    labels ``(L,)``, 0 for background, and the distances ``(L, 4)`` to the sides of the box in pixels.
     """
     if len(box) == 0:
         return torch.zeros_like(stride, dtype=torch.long), location.new_zeros(len(location), 4)
@@ -55,11 +53,8 @@ def second_stage_targets(
     """What each location of a frame shall predict in the second stage: how to correct its first-stage box.
 
     A location is positive for the box that its first-stage box ``(L, 4)`` overlaps most, if that is by an IoU of at
-    least 0.1. Like the published code, the IoU counts pixels, to which a box's last row and column belong.
-
-    Returns:
-        labels ``(L,)``, 0 for background, and the corrections ``(L, 4)`` of the sides in halves of the first-stage
-        box's width and height.
+    least 0.1. Like the published code, the IoU counts pixels, to which a box's last row and column belong. It gives
+    labels, likewise, and the corrections ``(L, 4)`` of the sides in halves of the first-stage box's width and height.
     """
     if len(box) == 0:
         return torch.zeros(len(first_box), dtype=torch.long, device=box.device), torch.zeros_like(first_box)
@@ -91,8 +86,7 @@ class DetectionLoss(nn.Module):
 
     Sums and divisors (at least 1) run over the batch; divisors are averaged over processes. Frames without a box teach
     both classifiers what is no polyp. A batch without any positive has the mean divisors of former batches: divided by
-    1, one frame without a polyp would weigh as much as the tens of locations of all polyps together. The state dict
-    holds this mean, in ``usual_positives``.
+    1, one frame without a polyp would weigh as much as the tens of locations of all polyps together.
     """
 
     usual_positives: torch.Tensor
@@ -110,11 +104,9 @@ class DetectionLoss(nn.Module):
         return [True] * len(boxes)
 
     def terms(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The terms by name.
+        """The terms by name, of a detector's output ``(B, 2*K + 12, L)`` for B key frames.
 
-        Args:
-            pred: output of :class:`endofm_monai.networks.nets.EndoFMDetector` for B key frames, ``(B, 2*K + 12, L)``.
-            targets: for each key frame ``box`` ``(G, 4)``, xyxy in pixels, and ``label`` ``(G,)``, from 1 to K.
+        The targets are for each key frame ``box`` ``(G, 4)``, xyxy in pixels, and ``label`` ``(G,)``, from 1 to K.
         """
         if len(targets) != len(pred):
             raise ValueError(f"`targets` must be one a key frame, but got {len(targets)} for {len(pred)} frames.")

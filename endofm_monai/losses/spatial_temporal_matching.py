@@ -14,28 +14,19 @@ class SpatialTemporalMatchingLoss(nn.Module):
     r"""Self-supervised loss of Endo-FM: the student's views predict the teacher's global views.
 
     With teacher targets :math:`q_i = \mathrm{softmax}((t_i - c)/\tau_t)` and student predictions
-    :math:`p_v = \mathrm{softmax}(s_v/\tau_s)`::
-
-        loss = 0
-        for i in global views:                    # teacher
-            for v in all views except i:          # student
-                loss += mean over clips of -sum(q[i] * log(p[v]))
-        loss = loss / number of pairs
-
-    Pairs of two global views (other frame rate) are the dynamic motion matching L_dm, pairs of a local with a global
-    view are the cross-view matching L_cv (paper, section 2.2). As in the published code the loss is the mean over
-    all pairs (18 for 2 global and 8 local views), and a running centre c of the teacher's logits prevents collapse.
-    With few clips the centre cannot; there the targets of :func:`sinkhorn` use all prototypes alike, and :func:`koleo`
-    drives the clips apart, as in DINOv2 (Oquab et al., TMLR 2024).
+    :math:`p_v = \mathrm{softmax}(s_v/\tau_s)` it is the mean of ``-sum(q[i] * log(p[v]))`` over all clips and pairs of
+    a global view i and another view v (18 for 2 global and 8 local views, as in the published code). Pairs of two
+    global views are the dynamic motion matching L_dm, all others the cross-view matching L_cv (paper, section 2.2). A
+    running centre c of the teacher's logits prevents collapse. With few clips it cannot; there the targets of
+    :func:`sinkhorn` use all prototypes alike, and :func:`koleo` drives the clips apart, as in DINOv2 (TMLR 2024).
 
     A call leaves, without gradient and averaged over all ranks, ``total``, the matching loss, ``dynamic_motion`` and
     ``cross_view``, the shares of L_dm and L_cv in it; ``koleo``, before its weight; ``pairs`` ``(G, V)``, the
     cross-entropy of each pair, NaN where a view would match itself; and ``teacher_entropy``, the mean of the targets in
     nats (uniform: ``ln K``, one-hot: 0).
 
-    When ranks hold different numbers of clips, the returned loss is scaled so that the mean of all ranks' gradients,
-    as ``DistributedDataParallel`` takes it, is the gradient of the mean over all clips. A rank may hold none;
-    if no rank holds a clip, the loss is 0 and the centre stays.
+    When ranks hold different numbers of clips, perhaps none, the loss is scaled so that the mean of all their gradients
+    is the gradient of the mean over all clips; if no rank holds a clip, the loss is 0 and the centre stays.
 
     Args:
         num_prototypes: number K of logits.
@@ -49,8 +40,8 @@ class SpatialTemporalMatchingLoss(nn.Module):
     """
 
     center: torch.Tensor
-    queue: torch.Tensor
-    queue_rows: torch.Tensor
+    queue: torch.Tensor | None
+    queue_rows: torch.Tensor | None
 
     def __init__(
         self,
@@ -75,9 +66,8 @@ class SpatialTemporalMatchingLoss(nn.Module):
         self.targets = targets
         self.koleo_weight = koleo_weight
         self.register_buffer("center", torch.zeros(1, num_prototypes))
-        if queue_length:
-            self.register_buffer("queue", torch.zeros(queue_length, num_prototypes))
-            self.register_buffer("queue_rows", torch.tensor(0))
+        self.register_buffer("queue", torch.zeros(queue_length, num_prototypes) if queue_length else None)
+        self.register_buffer("queue_rows", torch.tensor(0) if queue_length else None)
         self._pending: list[torch.Tensor] = []  # sum of teacher logits and their number, a call each
 
     def forward(
@@ -89,9 +79,8 @@ class SpatialTemporalMatchingLoss(nn.Module):
     ) -> torch.Tensor:
         """Float32 loss of the student's logits ``(V, B, K)`` and the teacher's ``(G, B, K)``, in any float type.
 
-        ``class_tokens`` ``(G, B, D)`` are the student's, for KoLeo. In training mode the centre moves. With gradient
-        accumulation pass ``update_center=False`` except at the last call of a step: it then moves once, by the mean
-        over all calls.
+        ``class_tokens`` ``(G, B, D)`` are the student's, for KoLeo. While training the centre moves, by the mean over
+        all calls since the last one with ``update_center``, which is that at the end of a step.
         """
         wanted = (self.num_global_views, student.shape[1], self.center.shape[1])
         if teacher.shape != wanted or student.shape[2:] != wanted[2:] or len(student) < len(teacher):
@@ -112,10 +101,8 @@ class SpatialTemporalMatchingLoss(nn.Module):
         if self.targets == "center":
             return ((logits - self.center) / self.teacher_temperature).softmax(dim=-1)
         rows = logits.flatten(0, 1)
-        if not hasattr(self, "queue"):
-            return sinkhorn(rows, self.teacher_temperature).view_as(logits)
         targets = sinkhorn(rows, self.teacher_temperature, self.queue, self.queue_rows).view_as(logits)
-        if self.training:
+        if self.training and self.queue is not None and self.queue_rows is not None:
             enqueue(self.queue, self.queue_rows, rows)
         return targets
 
@@ -150,8 +137,8 @@ def koleo(features: torch.Tensor) -> torch.Tensor:
     """Minus the mean logarithm of the distance of normalized features ``(N, D)`` to their nearest neighbour.
 
     The estimate of differential entropy by Kozachenko and Leonenko, as a loss (Sablayrolles et al., "Spreading vectors
-    for similarity search", ICLR 2019). Neighbours are sought among the rows of all ranks, and the value is that of all
-    ranks, so that the sum of their gradients is its gradient. It is 0 with fewer than two rows.
+    for similarity search", ICLR 2019). Neighbours and value are those of all ranks, so that the sum of their gradients
+    is its gradient. It is 0 with fewer than two rows.
     """
     rows = F.normalize(features, dim=1)
     everyones, own = gather_rows(rows)
@@ -185,17 +172,10 @@ def sinkhorn(
 ) -> torch.Tensor:
     """Targets that use all prototypes alike: Sinkhorn-Knopp's balancing of ``softmax(logits / temperature)``.
 
-    In turn each prototype's sum over the rows of all ranks and each row's sum become 1 (up to a factor), the rows' last
-    (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020).
-
-    Logarithms carry it, so that logits may be of any finite size. The result is float32.
-
-    Args:
-        logits: ``(N, K)``; each rank has its own rows, perhaps none.
-        temperature: the lower, the nearer to one-hot.
-        earlier: rows ``(M, K)``, the same on all ranks, that the targets are balanced with.
-        held: how many of these count, the first ones, as of a queue that fills up; by default all.
-        iterations: number of turns; few leave the prototypes' use uneven where the logits are.
+    In turn each prototype's sum over the rows ``(N, K)`` of all ranks and each row's sum become 1 (up to a factor), the
+    rows' last (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS
+    2020). Of ``earlier`` rows ``(M, K)``, the same on all ranks, that the targets are balanced with, the first ``held``
+    ones count, by default all. Logarithms carry it, so that logits may be of any finite size. The result is float32.
     """
     log_q = logits.float()
     if earlier is not None and idist.get_rank() == 0:
@@ -213,10 +193,7 @@ def sinkhorn(
 
 @torch.no_grad()
 def enqueue(queue: torch.Tensor, count: torch.Tensor, rows: torch.Tensor) -> None:
-    """Put the ``rows`` ``(N, ...)`` of all ranks first in a ``queue`` ``(L, ...)``, in place; the oldest fall out.
-
-    ``count`` is the number of rows that the queue holds.
-    """
+    """Put the ``rows`` of all ranks first in a ``queue``, which holds ``count``, in place; the oldest fall out."""
     rows = evenly_divisible_all_gather(rows)
     queue.copy_(torch.cat([rows, queue])[: len(queue)])
     count.add_(len(rows)).clamp_(max=len(queue))

@@ -20,7 +20,7 @@ from endofm_monai.networks.blocks.divided_space_time import (
 class RowCopies(NamedTuple):
     """Rows that are copies of other ones, of which each has at least one copy.
 
-    Copies are gathered as an embedding bag gathers: without atomic additions, so that sums are the same every time.
+    An embedding bag gathers them without atomic additions, so that sums are the same every time.
     """
 
     source: torch.Tensor  # the row that each copy is of
