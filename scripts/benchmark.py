@@ -1,11 +1,9 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measure the project's parts, as ratios to limits of the same machine.
+"""Measure the project's parts, next to what bounds them, since absolute times of shared machines say little.
 
-Everything is measured next to the matrix multiplication or the plain decoding that bounds it, since absolute times of
-shared machines say little. ``python scripts/benchmark.py pretraining forward`` runs one part; without arguments the
-parts are listed.
+``python scripts/benchmark.py pretraining forward`` runs one part; without arguments the parts are listed.
 """
 
 import json
@@ -19,7 +17,7 @@ PARTS = ("pretraining", "classification", "segmentation", "detection", "preparat
 
 
 def load(name: str) -> Any:
-    """Give the functions of a module of ``benchmarks``; of one that is a single part, this."""
+    """The functions of a module of ``benchmarks``; of one that is a single part, this."""
     module = import_module(f"benchmarks.{name}")
     functions = {function: getattr(module, function) for function in module.__all__}
     return functions.get("run", functions)

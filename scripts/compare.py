@@ -18,11 +18,7 @@ from endofm_monai.data import load_datalist, split_frames
 from endofm_monai.utils import INTERRUPTED, cause_of, read_json, run_from_command_line, write_json
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
-NEEDED = {  # of each item of a training
-    "classification": ["label"],
-    "segmentation": ["mask"],
-    "detection": ["box", "box_label"],
-}
+NEEDED = {"classification": ["label"], "segmentation": ["mask"], "detection": ["box", "box_label"]}  # of each item
 
 
 def compare(config: str) -> None:
@@ -34,10 +30,7 @@ def compare(config: str) -> None:
     In the ``output`` folder, ``comparison.csv`` and ``comparison.md`` have the mean of the seeds, their standard
     deviation, and the 95 % interval over the test's videos or groups (the mean of the seeds' lower and upper ends);
     ``comparison.png`` shows them, and ``comparison.json`` has each run with all its settings and the hashes of its
-    files.
-
-    Args:
-        config: YAML file; ``scripts/compare.yaml`` explains what it may say.
+    files. The YAML file ``scripts/compare.yaml`` explains what a ``config`` may say.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl+C
     comparison = read_comparison(Path(config))
@@ -74,16 +67,13 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
         of_task = {**comparison.settings, **task.settings, **task.shares.get(share, {})}
         listed = str(of_task.get("datalist") or f"{of_task['dataset_dir']}/datalist.json")
         load_datalist(of_task["dataset_dir"], listed, label_key="", required=NEEDED[task.bundle])
-        by_class, folder = task.bundle == "classification", output / "lists" / name
-        lists = {
-            seed: write_share(listed, share, seed, by_class, folder / f"{share}_{seed}.json")
-            for seed in comparison.seeds
-        }
         for (start, of_start), seed in itertools.product(comparison.starts.items(), comparison.seeds):
             if name not in (of_start.tasks or [name]):
                 continue
-            settings = {**of_task, **of_start.settings, "seed": seed, "datalist": lists[seed]}
-            pretraining = pretrained[of_start.pretraining, seed] if of_start.pretraining is not None else None
+            part = output / "lists" / name / f"{share}_{seed}.json"
+            datalist = write_share(listed, share, seed, task.bundle == "classification", part)
+            settings = {**of_task, **of_start.settings, "seed": seed, "datalist": datalist}
+            pretraining = pretrained.get((of_start.pretraining, seed))
             if pretraining is not None:
                 settings["backbone_weights"] = str(pretraining.weights)
             names, bundle = (name, share, start, seed), BUNDLES / f"endofm_polyp_{task.bundle}"

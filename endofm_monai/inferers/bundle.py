@@ -179,7 +179,7 @@ def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
 
 
 class OnnxNetwork(nn.Module):
-    """A network in an ONNX file of one input and one output, run by ONNX Runtime in float32, on CUDA if there is any."""
+    """A network in an ONNX file of one input and one output, run by ONNX Runtime in float32, on CUDA if any."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__()

@@ -4,7 +4,6 @@
 """Polyp classification: how the sample data are learned, what a cache and adapters save, and the cost of inference."""
 
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,7 +39,7 @@ def epoch(data: str = DATA, preset: str = "small", frame_size: int = 112) -> dic
 def adapters(preset: str = "base", frames: int = 8, size: int = 224, repeat: int = 3) -> dict[str, Any]:
     """Steps of full fine-tuning and of adapters, in turn: parameters that learn, median seconds, peak memory in GiB."""
     settings: dict[str, Any] = {"preset": preset, "frames": frames, "size": size}
-    modes = {"full": Step("full", **settings), "adapter": Step("adapter", **settings)}
+    modes = {mode: Step(mode, **settings) for mode in ("full", "adapter")}
     times = [{mode: seconds_of_call(step) for mode, step in modes.items()} for _ in range(repeat + 1)][1:]
     result: dict[str, Any] = {
         mode: {
@@ -92,14 +91,10 @@ def inference(data: str = DATA, preset: str = "base", frame_size: int = 224) -> 
 
 
 def _epoch_seconds(*configs: str, **settings: Any) -> float:
+    event, seconds = Events.EPOCH_COMPLETED, list[float]()
     with tempfile.TemporaryDirectory() as folder:
         settings = {**settings, "ckpt_dir": folder, "output_dir": folder, "val_interval": 1000}
-        workflow = open_bundle(BUNDLE, *configs, **settings)
-        trainer: Engine = workflow.parser.get_parsed_content("train::trainer")
-        seconds: list[float] = []
-        trainer.add_event_handler(Events.EPOCH_STARTED, lambda: seconds.append(-time.perf_counter()))
-        is_last = Events.ITERATION_COMPLETED(event_filter=lambda engine, n: n % engine.state.epoch_length == 0)
-        trainer.add_event_handler(is_last, lambda: seconds.append(time.perf_counter()))  # before the validation
+        trainer: Engine = open_bundle(BUNDLE, *configs, **settings).parser.get_parsed_content("train::trainer")
+        trainer.add_event_handler(event, lambda: seconds.append(trainer.state.times[event.name]))  # without validation
         trainer.run()
-    epochs = [start + end for start, end in zip(seconds[::2], seconds[1::2], strict=True)]
-    return median(epochs[1:])  # the first one warms up
+    return median(seconds[1:])  # the first one warms up

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +18,7 @@ from benchmarks.measure import (
     BUNDLES,
     moving_texture,
     next_to_limit,
+    open_bundle,
     seconds_of,
     seconds_of_call,
     tflop_of,
@@ -58,41 +58,32 @@ def dropping(repeat: int = 3, share: float = 0.8) -> dict[str, float]:
     times: list[list[float]] = [[seconds_of_call(step) for step in steps] for _ in range(repeat + 1)][1:]
     seconds = [median(column) for column in zip(*times, strict=True)]
     ratio = median(dropped / whole for whole, dropped in times)
-    return {
-        "seconds": seconds[0], "seconds_dropped": seconds[1], "ratio": ratio,
-        "gib": peaks[0], "gib_dropped": peaks[1],
-    }  # fmt: skip
+    memory = {"gib": peaks[0], "gib_dropped": peaks[1]}
+    return {"seconds": seconds[0], "seconds_dropped": seconds[1], "ratio": ratio, **memory}
 
 
 def learning(dataset_dir: str = "datasets/sample/data", seeds: int = 3, **settings: Any) -> dict[str, Any]:
     """The quickstart's training, with several seeds: what it has learned at its end, and whether that is enough."""
-    configs = BUNDLES / "endofm_pretraining" / "configs"
-    files = [str(configs / f"{name}.json") for name in ("train", "small", "tiny", "learning")]
     result: dict[str, Any] = {}
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             places = {"dataset_dir": dataset_dir, "datalist": f"{dataset_dir}/datalist.json", "output_dir": folder}
-            given = {**places, "ckpt_dir": f"{folder}/models", "bundle_root": str(BUNDLES / "endofm_pretraining")}
-            options = [f"--{name}={value}" for name, value in {**given, "seed": seed, **settings}.items()]
-            command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), *options]
-            seconds = seconds_of_call(partial(subprocess.run, command, check=True))
+            given = {**places, "ckpt_dir": f"{folder}/models", "seed": seed, **settings}
+            workflow = open_bundle(BUNDLES / "endofm_pretraining", "train", "small", "tiny", "learning", **given)
+            seconds = seconds_of_call(workflow.run)
             record = read_json(Path(folder, "learning.json"), dict)
         last, before, after = record["epochs"][-1], record["before"], record["after"]
         ranks, spreads = ([row[name] for row in record["epochs"]] for name in ("effective_rank", "spread"))
-        result[f"seed {seed}"] = found = {
+        loss_share, rises = last["loss"] / record["uniform"], all(row[-1] > min(row) for row in (ranks, spreads))
+        result[f"seed {seed}"] = {
             "minutes": seconds / 60,
-            "loss_share": last["loss"] / record["uniform"],
+            "loss_share": loss_share,
             "entropy_share": last["teacher_entropy"] / record["uniform"],
             "effective_rank": [min(ranks), ranks[-1]],
             "spread": [min(spreads), spreads[-1]],
             **{name: [before[name], after[name]] for name in before},
+            "learns": loss_share < 0.9 and rises and after["retrieval"] > before["retrieval"],
         }
-        found["learns"] = (
-            found["loss_share"] < 0.9
-            and ranks[-1] > min(ranks)
-            and spreads[-1] > min(spreads)
-            and after["retrieval"] > before["retrieval"]
-        )
     return result
 
 

@@ -36,12 +36,11 @@ FILES = ("backbone_weights", "weights", "datalist")  # settings whose files' con
 
 def known_scores(bundle: str) -> list[str]:
     """Scores that a bundle may report, without a detector's of each class, as ``box_<class>_f1``."""
-    match bundle:
-        case "classification":
-            return list(classification_scores(np.eye(2), [0, 1]))
-        case "segmentation":
-            return [*FRAME_SCORES, "e_measure"]
-    return list(detection_report([])["scores"])
+    if bundle == "segmentation":
+        return [*FRAME_SCORES, "e_measure"]
+    return list(
+        classification_scores(np.eye(2), [0, 1]) if bundle == "classification" else detection_report([])["scores"]
+    )
 
 
 @dataclass
@@ -113,10 +112,8 @@ class Run:
 
     def check(self) -> None:
         """Refuse settings that its configurations do not have."""
-        stages: list[tuple[list[str], dict[str, Any]]] = [([*self.configs, *self.training], {})]
-        stages += [([*self.configs, "evaluate"], self.evaluation)] if self.score is not None else []
-        for configs, more in stages:
-            parser = parsed([str(self.bundle / "configs" / f"{name}.json") for name in configs])
+        for last, more in [(self.training, {}), (["evaluate"], self.evaluation)][: 1 if self.score is None else 2]:
+            parser = parsed([str(self.bundle / "configs" / f"{name}.json") for name in (*self.configs, *last)])
             for key, value in {**self.settings, **more}.items():
                 merge_kv(parser, key, value)
             try:

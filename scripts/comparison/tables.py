@@ -4,6 +4,8 @@
 """What the runs of a comparison gave: as CSV, Markdown, picture, and with all settings as JSON."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,10 @@ def write_tables(runs: Sequence[Run], output: Path) -> None:
     """Write what there is so far."""
     done = [(run, result) for run in runs if (result := run.result()) is not None]
     write_json(output / "comparison.json", [{"names": run.names, **result} for run, result in done])
-    cells: dict[tuple[Any, ...], list[tuple[Run, dict[str, Any]]]] = {}
-    for run, result in done:
-        if run.score is not None:
-            cells.setdefault(run.names[:-1], []).append((run, result))
-    rows = [summarize(names, cell) for names, cell in cells.items()]
+    scored = [pair for pair in done if pair[0].score is not None]  # in the order of tasks, shares, starts and seeds
+    rows = [summarize(names, list(cell)) for names, cell in groupby(scored, lambda pair: pair[0].names[:-1])]
     write_csv(output / "comparison.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
-    by_task: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_task.setdefault(row["task"], []).append(row)
+    by_task = {task: list(of_task) for task, of_task in groupby(rows, itemgetter("task"))}
     with atomic_path(output / "comparison.md") as path:
         path.write_text("\n\n".join(markdown(task, of_task) for task, of_task in by_task.items()), encoding="utf-8")
     if by_task:
@@ -44,15 +41,10 @@ def summarize(names: Sequence[Any], cell: Sequence[tuple[Run, dict[str, Any]]]) 
     values = np.array([result["value"] for result in results], dtype=float)  # of a score that is undefined: NaN
     low, high = np.mean([result["interval"] or (np.nan, np.nan) for result in results], axis=0)
     source = run.pretraining.result() if run.pretraining is not None else None
-    return {
-        **{"task": task, "score": run.score, "share": share, "start": start, "seeds": len(cell)},
-        **{"mean": values.mean(), "deviation": values.std(ddof=1) if len(cell) > 1 else np.nan},
-        **{"low": low, "high": high, "tokens_per_clip": (source or {}).get("tokens_per_clip")},
-        **{
-            name: float(np.median(np.array([result[name] for result in results], dtype=float)))
-            for name in MEASURED[:-1]
-        },
-    }
+    deviation = values.std(ddof=1) if len(cell) > 1 else np.nan
+    row = [task, run.score, share, start, len(cell), values.mean(), deviation, low, high]
+    row += [float(np.median(np.array([result[name] for result in results], dtype=float))) for name in MEASURED[:-1]]
+    return dict(zip(COLUMNS, [*row, (source or {}).get("tokens_per_clip")], strict=True))
 
 
 def markdown(task: str, rows: Sequence[dict[str, Any]]) -> str:
