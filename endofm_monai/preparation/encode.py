@@ -79,15 +79,14 @@ def fit_content_area(brightness: np.ndarray) -> ContentArea:
 
 def _fit(mask: np.ndarray) -> ContentArea:
     """Replace a ragged mask by the plain shape that it is, if it is one."""
-    area = ContentArea(mask, "other")
-    left, top, right, bottom = area.box
+    left, top, right, bottom = ContentArea(mask, "other").box
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
     inside = (x > left) & (x < right) & (y > top) & (y < bottom)
     shapes = {"rectangle": inside, "octagon": inside & _octagon(mask, x, y), "circle": inside & _disk(mask, x, y)}
     fits = {shape: (each & mask).sum() / (each | mask).sum() for shape, each in shapes.items()}
     # rounded corners fit an octagon a little better than the rectangle that they belong to
     best = "rectangle" if fits["rectangle"] > max(_FIT, max(fits.values()) - 0.01) else max(fits, key=fits.__getitem__)
-    return ContentArea(shapes[best], best) if fits[best] > _FIT else area
+    return ContentArea(shapes[best], best) if fits[best] > _FIT else ContentArea(mask, "other")
 
 
 def _octagon(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -112,10 +111,9 @@ def encode_clips(
 ) -> list[str]:
     """Encode clips of a video, each from a first to a last frame, with H.264, without any metadata of the source.
 
-    What is read shows as it does in the source: at the same times, at a constant rate; in the same colors, whose matrix
-    and range the file states; with square pixels; smaller where a side is more than H.264 holds. Labels a frame
-    are refused, as they would no longer fit resampled and resized frames. Gives the paths of the clips, relative to
-    ``output``; a frame that cannot be decoded or encoded is a ``ClipReadError``.
+    What is read shows as it does in the source: at the same times, at a constant rate; in the same colors; with square
+    pixels; smaller where a side is more than H.264 holds. Labels a frame are refused, as they would no longer fit
+    resampled and resized frames. Gives the paths of the clips, relative to ``output``.
     """
     if video.frame_labels or video.masks:
         raise ValueError(f"{video.name}: has masks or labels a frame, use mode=index or mode=copy")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,9 @@ _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own defau
 def clip_ranges(frames: int, length: int | None, remainder: str = "merge") -> list[tuple[int, int]]:
     """Cut a video of one or more ``frames`` into clips of ``length`` frames each, or keep it whole.
 
-    Gives the first and last frame of each clip, both included; a video that is shorter than a clip is one. What happens
-    to the frames that are left over says ``remainder``: ``"merge"`` adds them to the last clip, as for the published
-    clips, which so have up to ``2 * length - 1`` frames (400 by 150 make 0 to 149 and 150 to 399); ``"keep"`` makes a
-    shorter clip of them; ``"drop"`` leaves them out.
+    Gives the first and last frame of each clip, both included; a video that is shorter than a clip is one. Of the
+    frames that are left over ``"merge"`` makes a part of the last clip, as for the published clips, which so have up to
+    ``2 * length - 1`` frames (400 by 150 make 0 to 149 and 150 to 399), ``"keep"`` a shorter clip, ``"drop"`` none.
     """
     length = length or frames
     ranges = [(start, min(start + length, frames) - 1) for start in range(0, max(frames - length, 0) + 1, length)]
@@ -48,20 +48,23 @@ def choose_mode(video: SourceVideo) -> tuple[str, str]:
         if not isinstance(reader, VideoReader):
             return "index", "its frames are stored one by one"
         reader.probe()
-        reason = _why_slow(reader)
-        if reason is None:
-            return "index", f"seekable, a keyframe at least every {_keyframe_distance(reader)} frames"
+        table = reader._table
+        # the longest way from a keyframe to the next one, or to the end, in packets
+        distance = int(np.diff([*table.keyframes, table.count], prepend=0).max()) if table.count else 0
+        reason = _why_slow(reader, distance)
+    if reason is None:
+        return "index", f"seekable, a keyframe at least every {distance} frames"
     if video.frame_labels:
         return "index", f"labels belong to single frames, although {reason}"
     return "encode", reason
 
 
-def _why_slow(reader: VideoReader) -> str | None:
+def _why_slow(reader: VideoReader, distance: int) -> str | None:
     """Say why a frame in the middle of a video cannot be reached quickly, by one seek and one decoded frame."""
     table = reader._table
     if not table.ordered:
         return "the file does not state the order of its frames"
-    if (distance := _keyframe_distance(reader)) > _MAX_KEYFRAME_DISTANCE:
+    if distance > _MAX_KEYFRAME_DISTANCE:
         return f"keyframes are up to {distance} frames apart"
     if not len(table.keyframes):
         return "it has no keyframe"
@@ -72,12 +75,6 @@ def _why_slow(reader: VideoReader) -> str | None:
     if last and next(reader._show([(last, last + 1)], needed={last}), None) is None:
         return "its keyframes are no pictures of their own"
     return None
-
-
-def _keyframe_distance(reader: VideoReader) -> int:
-    """Give the longest way from a keyframe to the next one, or to the end, in packets."""
-    table = reader._table
-    return int(np.diff([*table.keyframes, table.count], prepend=0).max()) if table.count else 0
 
 
 def prepare_video(
@@ -105,8 +102,9 @@ def prepare_video(
         if mode == "encode":
             items = [{"image": path} for path in encode_clips(video, ranges, output, settings)]
         elif mode == "copy" or video.frames:
-            files = _copy_frames(video, output) if mode == "copy" else _list_frames(video, source)
-            items = [{key: files[key][first : last + 1] for key in files} for first, last in ranges]
+            root, files = (output, _copy_frames(video, output)) if mode == "copy" else (source, video.pictures)
+            listed = {key: [relative(path, root) for path in paths] for key, paths in files.items()}
+            items = [{key: paths[first : last + 1] for key, paths in listed.items()} for first, last in ranges]
         else:
             path, whole = relative(video.files[0], source), (0, info.frames - 1)
             items = [{"image": path if frames == whole else join_frames(path, *frames)} for frames in ranges]
@@ -204,42 +202,38 @@ def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
     missing = [path for path in video.files if not path.is_file()]
     if missing:
         raise ClipReadError(f"{missing[0]}: is missing ({len(missing)} of {len(video.files)} files are)")
-    expected = picture_size(video.files[0]) if video.frames else (0, 0)
-    for path in video.files if video.frames else []:
-        if (size := picture_size(path)) != expected:
-            wanted = "{}x{} (width x height)".format(*expected)
-            raise ClipReadError(f"{path}: expected {wanted} as {video.files[0].name}, found {size[0]}x{size[1]}")
     given = video.frame_labels.get("box", ())
     for number, box in ((number, box) for number, boxes in enumerate(given) for box in boxes):
         check_box(box, f"{video.name}, frame {number}")
     if video.frames:
-        check_boxes(given, expected[1], expected[0], video.name)
+        first, *others = video.files
+        width, height = picture_size(first)
+        for path in others:
+            if (size := picture_size(path)) != (width, height):
+                wanted = f"{width}x{height} (width x height) as {first.name}"
+                raise ClipReadError(f"{path}: expected {wanted}, found {size[0]}x{size[1]}")
+        check_boxes(given, height, width, video.name)
     boxes = [mask_boxes(read_mask(path)) for path in video.masks]
     if video.mask_label is None or not video.frames:
         return {}
     return {"box": boxes, "box_label": [[video.mask_label] * len(frame) for frame in boxes]}
 
 
-def _list_frames(video: SourceVideo, source: Path) -> dict[str, list[str]]:
-    """Give the paths of the frames and masks, relative to ``source``."""
-    files = {"image": video.frames, **({"mask": video.masks} if video.masks else {})}
-    return {key: [relative(path, source) for path in paths] for key, paths in files.items()}
-
-
-def _copy_frames(video: SourceVideo, output: Path) -> dict[str, list[str]]:
-    """Write frames as they are, TIFF images as PNG, and masks as PNG, 0 and 255; give their paths within ``output``."""
-    paths: dict[str, list[str]] = {"image": [], **({"mask": []} if video.masks else {})}
-    for number, frame in enumerate(video.frames):
+def _copy_frames(video: SourceVideo, output: Path) -> dict[str, list[Path]]:
+    """Write frames as they are, TIFF images as PNG, and masks as PNG, 0 and 255."""
+    paths: dict[str, list[Path]] = {key: [] for key in video.pictures}
+    for frame, mask in zip_longest(video.frames, video.masks):
         place = video.name if len(video.frames) == 1 else f"{video.name}/{frame.stem}"
         suffix = frame.suffix.lower()
-        paths["image"].append(f"frames/{place}{'.png' if suffix in ('.tif', '.tiff') else suffix}")
-        with atomic_path(output / paths["image"][-1]) as temporary:
-            if suffix in (".tif", ".tiff"):
+        is_tiff = suffix in (".tif", ".tiff")
+        paths["image"].append(output / f"frames/{place}{'.png' if is_tiff else suffix}")
+        with atomic_path(paths["image"][-1]) as temporary:
+            if is_tiff:
                 frame_picture(frame, 0).save(temporary)
             else:
                 shutil.copyfile(frame, temporary)
-        if video.masks:
-            paths["mask"].append(f"masks/{place}.png")
-            with atomic_path(output / paths["mask"][-1]) as temporary:
-                Image.fromarray(read_mask(video.masks[number])).convert("L").save(temporary)
+        if mask:
+            paths["mask"].append(output / f"masks/{place}.png")
+            with atomic_path(paths["mask"][-1]) as temporary:
+                Image.fromarray(read_mask(mask)).convert("L").save(temporary)
     return paths

@@ -23,18 +23,30 @@ from endofm_monai.preparation.index import frame_picture
 from endofm_monai.visualize.page import Section, table, write_page
 
 _HASH_SIZE = 16
-BITS = _HASH_SIZE**2
-"""Bits of a hash: whether a frame, brought to 17 x 16 pixels, gets brighter from each one to the next on its right."""
-SCALES = (1.0, 0.9, 0.8)
-"""Shares of width and height, in the middle of a frame, that are hashed, so that cropped copies are found."""
+BITS = _HASH_SIZE**2  # whether a frame, brought to 17 x 16 pixels, gets brighter from each to the next on its right
+SCALES = (1.0, 0.9, 0.8)  # shares of a frame's sides, in its middle, that are hashed, so that cropped copies are found
 FLIPS = (None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
-"""Mirror images that are hashed."""
-
-# Frames that are next to black, white or blurred out have hashes made of noise, which match by chance.
-_MIN_CONTRAST = 8.0
+_MIN_CONTRAST = 8.0  # next to black, white or blurred out frames have hashes made of noise, which match by chance
 _SIDE = 128  # pixels
 _SHORT = 128  # a clip of fewer frames is hashed frame by frame, as copies of a part may start at any of them
 _PER_SECOND = 5.0  # frames of a longer one that are hashed
+
+_COMPARED = 64  # pixels a side
+_MARGIN = 10  # pixels of the first picture that may be missing in the second one, on each side
+_STRETCHES = (0.84, 0.92, 1.0, 1.08, 1.17)  # of the second, for copies that are cropped or have another border
+_MAX_STRETCH = 1.2
+_BLUR = 6.4  # pixels: coarser structure, as a dark lumen in the middle, is alike in unrelated pictures
+_BLOCK = 4096  # frames compared at a time
+_LOOKED_AT = 3  # closest frames of a pair of clips, of which one has to be alike
+
+_THUMBNAIL = 200  # pixels
+_SHOWN = 500  # pairs
+_HOW = (
+    "Frames are found by perceptual hashes: 0 of 256 bits differ in equal frames, about 128 in unrelated ones. The "
+    "closest ones are then laid over each other at several sizes: 1 is the correlation of equal pictures. Copies that "
+    "are re-encoded, resized, mirrored, cut in time or cropped are found; rotated, strongly cropped or edited ones may "
+    "not be. Look at each pair: neighbors in one examination may be as alike as copies."
+)
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,6 @@ def hash_clip(clip: str, group: str, image: Any) -> ClipHashes:
     return ClipHashes(clip, group, image, area, np.array([*shown], int), np.packbits(bits, axis=-1))
 
 
-def _read_pictures(clip: ClipHashes, frames: Sequence[int]) -> list[Image.Image]:
-    """Read frames of a hashed clip, as gray pictures of at most 128 x 128 pixels without the border."""
-    with open_clip(clip.image) as reader:
-        smalls = _read_small(reader, frames)
-    return [_inside(smalls[frame], clip.area) for frame in frames]
-
-
 def _read_small(reader: ClipReader, frames: Sequence[int]) -> dict[int, np.ndarray]:
     """Read frames, brought to one size whatever the copy's, so that borders are found at the same place."""
     return {
@@ -91,36 +96,12 @@ def _middle(picture: Image.Image, scale: float) -> Image.Image:
     return picture.crop((left, top, picture.width - left, picture.height - top))
 
 
-def _mirror(picture: Image.Image, flip: Image.Transpose | None) -> Image.Image:
-    return picture if flip is None else picture.transpose(flip)
-
-
 def _hash(picture: Image.Image, flip: Image.Transpose | None) -> np.ndarray:
     return imagehash.dhash(_mirror(picture, flip), _HASH_SIZE).hash.ravel()
 
 
-_COMPARED = 64  # pixels a side
-_MARGIN = 10  # pixels of the first picture that may be missing in the second one, on each side
-_STRETCHES = (0.84, 0.92, 1.0, 1.08, 1.17)  # of the second, for copies that are cropped or have another border
-_MAX_STRETCH = 1.2
-_BLUR = 6.4  # pixels: coarser structure, as a dark lumen in the middle, is alike in unrelated pictures
-
-
-def picture_likeness(first: Image.Image, second: Image.Image) -> float:
-    """Give how alike gray pictures are: the correlation where the middle of one fits best in the other, at most 1."""
-    middle = _details(first, _COMPARED, _COMPARED)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-    stretches = [pair for pair in product(_STRETCHES, repeat=2) if max(pair) / min(pair) <= _MAX_STRETCH]
-    wholes = (_details(second, round(_COMPARED * across), round(_COMPARED * down)) for across, down in stretches)
-    return max(float(match_template(whole, middle).max()) for whole in wholes)
-
-
-def _details(picture: Image.Image, width: int, height: int) -> np.ndarray:
-    image = np.asarray(picture.resize((width, height), Image.Resampling.BOX), np.float32)
-    return image - gaussian_filter(image, _BLUR)
-
-
-_BLOCK = 4096  # frames compared at a time
-_LOOKED_AT = 3  # closest frames of a pair of clips, of which one has to be alike
+def _mirror(picture: Image.Image, flip: Image.Transpose | None) -> Image.Image:
+    return picture if flip is None else picture.transpose(flip)
 
 
 @dataclass(frozen=True)
@@ -157,8 +138,11 @@ def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames
 
 def _compare(firsts: list[ClipHashes], seconds: list[ClipHashes], max_distance: int) -> Iterator[Match]:
     """Compare all frames of one group with all of another one."""
-    places, other_places = _places(firsts), _places(seconds)
-    scales = [(0, scale) for scale in range(len(SCALES))] + [(scale, 0) for scale in range(1, len(SCALES))]
+    places, other_places = (
+        [(number, frame) for number, clip in enumerate(clips) for frame in clip.frames.tolist()]
+        for clips in (firsts, seconds)
+    )
+    scales = [pair for pair in product(range(len(SCALES)), repeat=2) if 0 in pair]
     for flip in range(len(FLIPS)):
         found: dict[tuple[int, int], dict[tuple[int, int], int]] = defaultdict(dict)
         for scale, other in scales:
@@ -171,43 +155,44 @@ def _compare(firsts: list[ClipHashes], seconds: list[ClipHashes], max_distance: 
             yield Match(firsts[one], seconds[two], tuple(nearest), len({frame for frame, _ in closest}), flip)
 
 
-def _places(clips: list[ClipHashes]) -> list[tuple[int, int]]:
-    """Number of the clip, and number in it, of each of the frames."""
-    return [(number, frame) for number, clip in enumerate(clips) for frame in clip.frames.tolist()]
-
-
-def _close(left: np.ndarray, right: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
-    """Give the rows of two arrays of signs that differ in few of them, and in how many."""
-    for start in range(0, len(left), _BLOCK):
-        for other in range(0, len(right), _BLOCK):
-            distances = (BITS - left[start : start + _BLOCK] @ right[other : other + _BLOCK].T) / 2
-            for row, column in np.argwhere(distances <= max_distance).tolist():
-                yield start + row, other + column, int(distances[row, column])
-
-
 def _signs(clips: list[ClipHashes], scale: int, flip: int) -> np.ndarray:
     bits = np.unpackbits(np.concatenate([clip.bits[scale, flip] for clip in clips]), axis=-1)
     return np.where(bits, np.float32(1), np.float32(-1))
 
 
+def _close(left: np.ndarray, right: np.ndarray, max_distance: int) -> Iterator[tuple[int, int, int]]:
+    """Give the rows of two arrays of signs that differ in few of them, and in how many."""
+    for start, other in product(range(0, len(left), _BLOCK), range(0, len(right), _BLOCK)):
+        distances = (BITS - left[start : start + _BLOCK] @ right[other : other + _BLOCK].T) / 2
+        for row, column in np.argwhere(distances <= max_distance).tolist():
+            yield start + row, other + column, int(distances[row, column])
+
+
 def confirm_match(match: Match) -> Match:
     """Look at the closest frames of a pair, as unrelated ones may have close hashes; the most alike come first."""
-    _, firsts, seconds = zip(*match.pairs, strict=True)
-    pictures = zip(_read_pictures(match.first, firsts), _read_pictures(match.second, seconds), strict=True)
-    likeness = [picture_likeness(first, _mirror(second, FLIPS[match.flip])) for first, second in pictures]
+    likeness = []
+    with open_clip(match.first.image) as first, open_clip(match.second.image) as second:
+        _, frames, others = zip(*match.pairs, strict=True)
+        smalls, other_smalls = _read_small(first, frames), _read_small(second, others)
+    for _, frame, other in match.pairs:
+        mirrored = _mirror(_inside(other_smalls[other], match.second.area), FLIPS[match.flip])
+        likeness.append(picture_likeness(_inside(smalls[frame], match.first.area), mirrored))
     best = int(np.argmax(likeness))
     pairs = (match.pairs[best], *match.pairs[:best], *match.pairs[best + 1 :])
     return replace(match, pairs=pairs, likeness=likeness[best])
 
 
-_THUMBNAIL = 200  # pixels
-_SHOWN = 500  # pairs
-_HOW = (
-    "Frames are found by perceptual hashes: 0 of 256 bits differ in equal frames, about 128 in unrelated ones. The "
-    "closest ones are then laid over each other at several sizes: 1 is the correlation of equal pictures. Copies that "
-    "are re-encoded, resized, mirrored, cut in time or cropped are found; rotated, strongly cropped or edited ones may "
-    "not be. Look at each pair: neighbors in one examination may be as alike as copies."
-)
+def picture_likeness(first: Image.Image, second: Image.Image) -> float:
+    """Give how alike gray pictures are: the correlation where the middle of one fits best in the other, at most 1."""
+    middle = _details(first, _COMPARED, _COMPARED)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    stretches = [pair for pair in product(_STRETCHES, repeat=2) if max(pair) / min(pair) <= _MAX_STRETCH]
+    wholes = (_details(second, round(_COMPARED * across), round(_COMPARED * down)) for across, down in stretches)
+    return max(float(match_template(whole, middle).max()) for whole in wholes)
+
+
+def _details(picture: Image.Image, width: int, height: int) -> np.ndarray:
+    image = np.asarray(picture.resize((width, height), Image.Resampling.BOX), np.float32)
+    return image - gaussian_filter(image, _BLUR)
 
 
 def write_leakage_report(

@@ -40,7 +40,7 @@ def prepare_dataset(
     left out.
 
     Args:
-        dataset: what is known about the dataset.
+        dataset: what is known about it.
         videos: its videos.
         source: folder with the files as their owners distribute them; it is only read.
         output: folder to write to.
@@ -50,8 +50,8 @@ def prepare_dataset(
         verify: only check an earlier output against its manifest.
         strict: end with an error when a video had to be left out.
         stats: draw pictures of the set.
-        options: how to make clips, see :class:`PreparationSettings`; and where to work: ``workers``, ``backend`` and
-            ``scheduler``, see :func:`run_parallel`.
+        options: those of :class:`PreparationSettings`, and ``workers``, ``backend`` and ``scheduler`` of
+            :func:`run_parallel`.
     """
     source, output = Path(source), Path(output)
     datalist = output / "datalist.json"
@@ -84,16 +84,14 @@ def prepare_dataset(
     entries = [record["video"] for record in records.values() if record and "video" in record]
     failed = {name: record["problem"] for name, record in records.items() if record and "problem" in record}
     if not entries:
-        raise ValueError(
-            f"{source}: no video could be used: {next(iter([*failed.values(), *problems]), 'there is none')}"
-        )
+        reason = next(iter([*failed.values(), *problems]), "there is none")
+        raise ValueError(f"{source}: no video could be used: {reason}")
     data = _common_folder(entries, source, output)
     sections = {name: [each["name"] for each in entries if each["section"] == name] for name in SECTIONS}
     for file, lists in {"datalist.json": sections, **(datalists or {})}.items():
         _write_datalist(output / file, dataset, entries, lists)
     manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
-    noted = [note for video in videos for note in video.notes]
-    found = [*failed.values(), *problems, *noted, *_duplicates(entries)]
+    found = [*failed.values(), *problems, *(note for video in videos for note in video.notes), *_duplicates(entries)]
     manifest["problems"] = [f"{name}: could not be used" for name in failed] if private else found
     write_lists(output / "manifest.json", manifest)
     if stats and is_new:
@@ -123,13 +121,12 @@ def _write_datalist(
 ) -> None:
     """Write notes, as they are, and sections, whose videos' names become clips; a section without any is left out."""
     clips = {entry["name"]: [clip["item"] for clip in entry["clips"]] for entry in entries}
-    items = {
-        key: value if isinstance(value, str) else [item for name in value for item in clips.get(name, [])]
-        for key, value in lists.items()
-    }
     labels = {str(index): label for index, label in dataset.labels.items()}
-    about = {"name": dataset.name, "licence": dataset.licence, "labels": labels}
-    write_lists(path, {**about, **{key: value for key, value in items.items() if value}})
+    content: dict[str, Any] = {"name": dataset.name, "licence": dataset.licence, "labels": labels}
+    for key, value in lists.items():
+        if listed := value if isinstance(value, str) else [item for name in value for item in clips.get(name, [])]:
+            content[key] = listed
+    write_lists(path, content)
 
 
 def _counts(dataset: SourceDataset, totals: dict[str, Any]) -> str:
@@ -154,13 +151,10 @@ def _common_folder(entries: list[dict[str, Any]], source: Path, output: Path) ->
 
 def _duplicates(entries: list[dict[str, Any]]) -> list[str]:
     """Tell which videos have the same content, byte for byte."""
-    first: dict[str, dict[str, Any]] = {}
-    pairs = [(first.setdefault(entry["sha256"], entry), entry) for entry in entries]
-    return [
-        f"{other['name']} ({other['section']}): is the same, byte for byte, as {entry['name']} ({entry['section']})"
-        for entry, other in pairs
-        if entry is not other
-    ]
+    first: dict[str, str] = {}
+    named = [(f"{entry['name']} ({entry['section']})", entry["sha256"]) for entry in entries]
+    pairs = [(name, first.setdefault(digest, name)) for name, digest in named]
+    return [f"{name}: is the same, byte for byte, as {other}" for name, other in pairs if name != other]
 
 
 def run_parallel(
@@ -172,17 +166,13 @@ def run_parallel(
     backend: str = "loky",
     scheduler: str | None = None,
 ) -> Iterator[Result]:
-    """Call a function with many arguments, in processes on this machine or in a cluster; results come as they are made.
+    """Call a function, which processes can import, with each of many arguments; results come as they are made.
 
-    Args:
-        function: the function, which processes can import.
-        arguments: the arguments of each call.
-        description: stands before the progress bar.
-        finished: number of calls that an earlier run has done, for the progress bar.
-        workers: number of processes on this machine; -1 for one a processor core. A cluster decides itself.
-        backend: joblib's: ``"loky"`` for processes on this machine, ``"dask"`` or ``"ray"`` for a cluster, whose
-            package has to be installed and whose machines need the same paths and this package.
-        scheduler: address of the cluster, as ``tcp://host:8786`` for Dask; by default one is started on this machine.
+    The ``workers`` are processes on this machine, -1 for one a processor core. With the ``backend`` ``"dask"`` or
+    ``"ray"`` of joblib, in the place of ``"loky"``, a cluster works, whose package has to be installed and whose
+    machines need the same paths and this package; its ``scheduler`` has an address as ``tcp://host:8786``, by default
+    one is started on this machine. The progress bar has a ``description``, and counts what an earlier run has
+    ``finished``.
     """
     with ExitStack() as stack:
         if backend == "dask":

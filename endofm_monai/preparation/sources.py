@@ -69,14 +69,19 @@ class SourceVideo:
     def __post_init__(self) -> None:
         parts = (re.sub(r"[^A-Za-z0-9._-]", "_", part).lstrip("._-") or "_" for part in self.name.split("/"))
         object.__setattr__(self, "name", "/".join(parts))
-        for key, values in {**self.frame_labels, **({"mask": self.masks} if self.masks else {})}.items():
+        for key, values in {**self.frame_labels, **self.pictures}.items():
             if not isinstance(self.image, Path) and len(values) != len(self.image):
                 raise ValueError(f"{self.name}: has {len(self.image)} frames, but {len(values)} of {key}")
 
     @property
     def frames(self) -> list[Path]:
         """The frame images; none for a video file."""
-        return [] if isinstance(self.image, Path) else list(self.image)
+        return [] if isinstance(self.image, Path) else [*self.image]
+
+    @property
+    def pictures(self) -> dict[str, Sequence[Path]]:
+        """The frame images, and the masks if there are any, by the keys of a datalist."""
+        return {"image": self.frames, **({"mask": self.masks} if self.masks else {})}
 
     @property
     def files(self) -> list[Path]:
@@ -132,10 +137,7 @@ class PreparationSettings:
 
 
 def check_layout(name: str, source: str) -> Path:
-    """Give the folder in which a dataset's layout begins: ``source``, or the only folder in it.
-
-    A folder that does not look like this is refused; the message says what is missing, and what it looks like.
-    """
+    """Give the folder in which a dataset's layout begins, ``source`` or the only folder in it, or refuse it."""
     root = Path(source)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: is not an existing folder")
@@ -155,7 +157,7 @@ def _missing(name: str, folder: Path) -> list[str]:
 
 
 def choose_part(parts: Mapping[str, Part], part: str) -> Part:
-    """Give what belongs to the part of a dataset that is asked for by name."""
+    """Give what belongs to the part of a dataset of this name."""
     if part not in parts:
         raise ValueError(f"part: expected one of {', '.join(parts)}, found {part}")
     return parts[part]
@@ -172,15 +174,12 @@ def split_by_name(name: str) -> str:
 
 
 def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
-    """Read which section each image or video belongs to, and what else is said of it, for its ``labels``.
-
-    It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
-    """
+    """Section, and further columns as ``labels``, of each image or video in a CSV file, by its ``name``."""
     rows = read_csv(path)
     for line, row in enumerate(rows, start=2):
         if not row.get("name") or row.get("section") not in SECTIONS:
-            expected = f"`name` and `section` of {', '.join(SECTIONS)}"
-            raise ValueError(f"{path}: line {line}: expected {expected}, found {row}")
+            allowed = ", ".join(SECTIONS)
+            raise ValueError(f"{path}: line {line}: expected `name` and `section` of {allowed}, found {row}")
     if taken := {"image", "mask", "box", "box_label", "video"}.intersection(*rows[:1]):
         raise ValueError(f"{path}: has the column `{min(taken)}`, which the prepared set has itself; leave it out")
     if twice := [name for name, count in Counter(row["name"] for row in rows).items() if count > 1]:
@@ -193,7 +192,7 @@ def split_stills(
 ) -> tuple[dict[str, tuple[str, dict[str, str]]], list[str]]:
     """Give section and labels of the stills that a list of :func:`read_splits` names, or of all by ``section_of``.
 
-    What the list names and is not there is told as a problem.
+    With them come problems: what the list names and is not there.
     """
     if not splits:
         return {name: (section_of(name), {}) for name in names}, []
@@ -237,8 +236,8 @@ def read_videos(
 ) -> tuple[list[SourceVideo], list[str]]:
     """Read the annotations of videos; those that ``read`` refuses with ``ClipReadError`` are told as problems."""
     found = [attempt(read, *each) for each in arguments]
-    problems = [problem for problem in found if isinstance(problem, str)]
-    return [video for video in found if not isinstance(video, str)], problems
+    videos = [video for video in found if not isinstance(video, str)]
+    return videos, [problem for problem in found if isinstance(problem, str)]
 
 
 class FrameBoxes(NamedTuple):
