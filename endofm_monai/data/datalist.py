@@ -8,21 +8,15 @@ import reprlib
 import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data.readers.base import (
-    CLIP_SUFFIXES,
-    IMAGE_SUFFIXES,
-    ClipReadError,
-    clip_images,
-    join_frames,
-    natural_key,
-    split_frames,
-)
-from endofm_monai.data.readers.opener import find_clips, list_files, open_clip
+from endofm_monai.data.readers import ClipReadError, find_clips, join_frames, open_clip, split_frames
+from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, natural_key
+from endofm_monai.data.readers.opener import list_files
 from endofm_monai.utils import read_json
 
 __all__ = ["adopt_items", "clip_state", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
@@ -43,9 +37,8 @@ def load_datalist(
 
     A ``datalist`` is JSON in MONAI's decathlon-like format, ``{"training": [{"image": "video.mp4", "label": 1}]}``, of
     which a ``section`` is taken, with paths relative to ``dataset_dir``: ``image`` is one or, for frame images, a list
-    of them, and ``video.mp4#frames=0-149`` a part of a video; at ``label_key`` strings are paths, and anything else is
-    kept as it is. Every item must have the keys ``required``. Without a datalist every clip below ``dataset_dir`` is
-    listed, see :func:`endofm_monai.data.find_clips`.
+    of them, and ``video.mp4#frames=0-149`` a part of a video; at ``label_key`` strings are paths. Without a datalist
+    every clip below ``dataset_dir`` is listed, see :func:`endofm_monai.data.find_clips`.
 
     The items are given with absolute paths, ``name`` and ``video``, see :func:`name_clips`.
     """
@@ -59,10 +52,8 @@ def load_datalist(
         if not items:
             raise ValueError(f"{dataset_dir}: holds no video, DICOM or NIfTI file, and no folder of frame images.")
         if os.path.exists(listed := os.path.join(root, "datalist.json")):  # of a prepared dataset, with masks and plots
-            logger.warning(
-                f"{dataset_dir}: all pictures and videos in it count as clips, masks too; to take those of the dataset "
-                f"alone, set `datalist` to {listed}."
-            )
+            advice = f"to take those of the dataset alone, set `datalist` to {listed}."
+            logger.warning(f"{dataset_dir}: all pictures and videos in it count as clips, masks too; {advice}")
         return name_clips(items, root)
     items, seen = [], dict[str, int]()
     for index, listed in enumerate(_read_section(datalist, section)):
@@ -79,8 +70,7 @@ def load_datalist(
             raise ValueError(f"{where} has no {', '.join(missing)}, which this task needs: {item['image']}.")
         for key in [key for key in ("image", label_key) if key in item]:
             item[key] = resolve_path(item[key], root, f"{where} {key}")
-        first = seen.setdefault(str(item["image"]), index)
-        if first != index:
+        if (first := seen.setdefault(str(item["image"]), index)) != index:
             raise ValueError(f"{where} lists the same image as {section}[{first}]: {item['image']}.")
         items.append(item)
     return name_clips(items, root)
@@ -157,28 +147,22 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
     No two of a list have the same name, but several may be of one ``video``. A clip has the name of its path from
     ``root`` on without suffix, a part of a video ``<video>_<first>-<last>`` and a list of frames
     ``<folder>/<first>-<last>``. Where names would be the same (``a.mp4`` and ``a.avi``), or to some disks (``A.mp4``),
-    the second gets ``_2`` and so on, and where results would replace other files of a run as well. Parts are separated
-    by ``/``, and cut where with a suffix they would be too long for a file's name.
+    the second gets ``_2`` and so on, and where results would replace other files of a run as well.
     """
     root = os.path.realpath(root)
     bases = ["/".join(map(_shorten, _name(item["image"], root).split("/"))) for item in items]
     own = ("settings", *(f"{base}/{file}" for base in bases for file in ("masks", "detections")))
     named, taken = [], set(map(_as_stored, own))
     for item, base in zip(items, bases, strict=True):
-        name, count = base, 1
-        while _as_stored(name) in taken:
-            count += 1
-            name = f"{base}_{count}"
+        names = chain([base], (f"{base}_{number}" for number in count(2)))
+        name = next(name for name in names if _as_stored(name) not in taken)
         taken.add(_as_stored(name))
         named.append({"video": name, **item, "name": name})
     return named
 
 
 def adopt_items(items: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, their ``mask`` and names.
-
-    All others are handed back as they are.
-    """
+    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, ``mask`` and names."""
     if not items or not all(item.keys() == {"image", "label"} and isinstance(item["label"], str) for item in items):
         return items
     root = os.path.commonpath([os.path.dirname(ensure_tuple(item["image"])[0]) for item in items])
@@ -201,6 +185,7 @@ def _as_stored(name: str) -> str:
 
 
 def _shorten(name: str) -> str:
+    """Cut what with a suffix would be too long for the name of a file."""
     while len(os.fsencode(name)) > _MAX_NAME:
         name = name[:-1]
     return name
@@ -224,9 +209,10 @@ def list_videos(
     ``dataset_dir`` may also be one file or a part of a clip, as :func:`endofm_monai.data.open_clip` opens it. Without a
     datalist all videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos
     longer than ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is
-    stopped has done those before. Done is a video of which a result in ``results_dir`` says that it could be read; that
-    of another file is refused.
+    stopped has done those before. Done is a video of which a result in ``results_dir`` says that it could be read.
     """
+    if part_minutes is not None and not part_minutes > 0:
+        raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")
     root: str | os.PathLike = dataset_dir
     folder, name = os.path.split(os.fspath(dataset_dir))
     file, part = split_frames(os.fspath(dataset_dir))
@@ -245,9 +231,7 @@ def list_videos(
         videos = name_clips([{"image": path} for path in sorted(map(str, images), key=natural_key)], root)
     else:
         videos = load_datalist(dataset_dir, datalist, section, label_key="")
-    if part_minutes is not None:
-        if not part_minutes > 0:
-            raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")
+    if part_minutes:
         videos = name_clips([part for item in videos for part in _parts(item, part_minutes)], root)
     if results_dir is None:
         return videos
@@ -283,8 +267,7 @@ def clip_state(clip: str | Sequence[str]) -> list[Any]:
     digest, size = hashlib.sha256(), 0
     for path in clip_images(clip):
         with suppress(OSError), open(path, "rb") as file:  # reading names what is missing
-            length = file.seek(0, os.SEEK_END)
-            size += length
+            size += (length := os.fstat(file.fileno()).st_size)
             for place in (0, max(0, length - _END)):
                 file.seek(place)
                 digest.update(file.read(_END))

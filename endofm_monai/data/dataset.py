@@ -40,8 +40,7 @@ class ClipDataset(Dataset):
     """Items of a datalist, whose random ``transform`` depends on nothing but ``seed`` and key: clip, epoch, repetition.
 
     So an item is the same with any number of workers, on any rank, and after a resume. A clip that cannot be read
-    becomes the item ``{"broken": message}``, the message starting with the file's name: what to do about it is the
-    policy of :class:`endofm_monai.handlers.BrokenClipsHandler`, in the main process, where it is counted.
+    becomes the item ``{"broken": message}``, for :class:`endofm_monai.handlers.BrokenClipsHandler`.
     """
 
     def __init__(self, data: Sequence[dict[str, Any]], transform: Callable | None = None, seed: int = 0) -> None:
@@ -58,26 +57,23 @@ class ClipDataset(Dataset):
         seed = self.seed + 2654435761 * (key.epoch * len(self.data) + key.clip + 1) + 2246822519 * key.repeat
         seed %= 2**32
         self.transform.set_random_state(seed=seed)
+        item = {**self.data[key.clip], "index": key.clip, "seed": seed}
         try:
-            item = {**self.data[key.clip], "index": key.clip, "seed": seed}
             if "mask" in item:  # while its `image` still names the frames
                 item["mask"] = mask_files(item["mask"], item[CommonKeys.IMAGE])
             return self.transform(item)
         except Exception as error:
-            if not isinstance(cause := cause_of(error), ClipReadError):
-                raise
-            return {"broken": str(cause)}
+            if isinstance(cause := cause_of(error), ClipReadError):
+                return {"broken": str(cause)}
+            raise
 
 
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of the items that could be read.
+    """Make a batch of the items that could be read, and of ``broken``, the messages of the others.
 
-    An item has an ``image``, a clip ``(3, T, H, W)``, a list of V views ``(3, T, S, S)``, or a raw clip, uint8 and of
-    any size, of which views are still to be made; or it has ``broken``, why it could not be read.
-
-    In the batch ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors ``(B, 3, T, S, S)``, or of B raw clips;
-    other tensors and numbers are stacked, and anything else is a list of B values, None for an item that lacks the key.
-    ``broken`` is the list of messages. With no item left ``image`` is an empty list.
+    An ``image`` of clips ``(3, T, H, W)`` becomes a tensor ``(B, 3, T, H, W)``, of lists of V views ``(3, T, S, S)`` a
+    list of V tensors ``(B, 3, T, S, S)``, of raw clips, uint8 and of any size, a list of them, and an empty one without
+    items. Other tensors and numbers are stacked; anything else is a list of B values, None where an item lacks the key.
     """
     read = [item for item in items if "broken" not in item]
     batch: dict[str, Any] = {CommonKeys.IMAGE: []}
@@ -114,15 +110,13 @@ def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
 class EpochSampler(DistributedSampler):
     """Order of the clips of each epoch, for one process or many.
 
-    MONAI's and ignite's engines call ``set_epoch`` when an epoch starts. Each rank gets an equal share; where the clips
-    do not divide evenly, the first ones of the order are seen twice. With ``shuffle`` each epoch has an order of its
-    own, by ``seed``. It sees each clip ``repeats`` times, each time otherwise augmented: where clips are few, the
-    workers are then started less often.
+    Each rank gets an equal share; where the clips do not divide evenly, the first ones of the order are seen twice.
+    With ``shuffle`` each epoch has an order of its own, by ``seed``. It sees each clip ``repeats`` times, each time
+    otherwise augmented: where clips are few, the workers are then started less often.
 
     Items of a :class:`ClipDataset` may have a ``weight``: how often they are seen in an epoch, 1 without. Clips of one
     weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next 25, so after four epochs all
-    have been seen once; with weight 2.5, 50 of them three times and the others twice. All epochs have the same length,
-    and what an epoch sees depends on nothing but the seed and its number.
+    have been seen once; with weight 2.5, 50 of them three times and the others twice.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:
@@ -143,13 +137,15 @@ class EpochSampler(DistributedSampler):
         dealt = [deck[(torch.arange(count) + self.epoch * count) % len(deck)] for deck, count in self._decks]
         clips = torch.cat(dealt).sort().values
         repeats = torch.arange(len(clips)) - torch.searchsorted(clips, clips)  # the how manieth time it is seen
-        order = torch.arange(len(clips))
-        if self.shuffle:
-            order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        order = _permutation(len(clips), self.seed + self.epoch) if self.shuffle else slice(None)
         drawn = zip(clips[order].tolist(), repeats[order].tolist(), strict=True)
         keys = [ClipKey(clip, self.epoch, repeat) for clip, repeat in drawn]
         mine = islice(cycle(keys), self.rank, self.total_size, self.num_replicas)
         return islice(mine, done, None)
+
+
+def _permutation(count: int, seed: int) -> torch.Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def _make_decks(dataset: Sized, seed: int, repeats: int) -> list[tuple[torch.Tensor, int]]:
@@ -166,8 +162,7 @@ def _make_decks(dataset: Sized, seed: int, repeats: int) -> list[tuple[torch.Ten
         count = round(weight * len(clips))
         if count == 0:
             raise ValueError(f"weight: {len(clips)} clips of weight {weight} are less than one clip an epoch")
-        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed))
-        decks.append((torch.tensor(clips)[order], count))
+        decks.append((torch.tensor(clips)[_permutation(len(clips), seed)], count))
     return decks
 
 
@@ -175,10 +170,8 @@ class ClipLoader(DataLoader):
     """Loader of the clips of a :class:`ClipDataset`, in training and validation, for one process or many.
 
     Clips come in the orders of an :class:`EpochSampler` with ``shuffle``, else in their own, in batches of
-    :func:`collate_clips`; by default ``shuffle`` leaves out a last batch that is not full (``drop_last``). For a GPU,
-    as ``device``, they are put into memory that is copied from quickly. Making a loader draws no random numbers that
-    others depend on, and its workers survive a SIGTERM for the whole process group, so that the training can finish its
-    step and save.
+    :func:`collate_clips`; by default ``shuffle`` leaves out a last batch that is not full (``drop_last``). The workers
+    survive a SIGTERM for the whole process group, so that the training can finish its step and save.
     """
 
     def __init__(
@@ -202,7 +195,7 @@ class ClipLoader(DataLoader):
             collate_fn=collate_clips,
             drop_last=shuffle if drop_last is None else drop_last,
             pin_memory=torch.device(device).type == "cuda",
-            generator=torch.Generator(),
+            generator=torch.Generator(),  # else it would draw random numbers that others depend on
             worker_init_fn=survive_first_sigterm,
         )
 
@@ -210,10 +203,8 @@ class ClipLoader(DataLoader):
 class FeatureCache(ClipDataset):
     """A :class:`ClipDataset` with what a frozen network makes of ``image`` in its place, computed once, in memory.
 
-    So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds. The clips have to
-    be the same in every epoch: no random transforms.
-
-    The network, on ``device``, has ``features`` that takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
+    So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds, without random
+    transforms. The network, on ``device``, has ``features`` of clips ``(B, 3, T, H, W)``, ``(B, ...)``, as an
     :class:`endofm_monai.networks.nets.EndoFMClassifier`.
     """
 
@@ -229,9 +220,7 @@ class FeatureCache(ClipDataset):
         super().__init__(data, transform)
         backbone = getattr(network, "backbone", None)
         if backbone is not None and any(parameter.requires_grad for parameter in backbone.parameters()):
-            raise ValueError(
-                "features of a backbone that learns change: `mode` must be linear_probe, without adapters."
-            )
+            raise ValueError("features of a backbone that learns change: `mode` must be linear_probe without adapters.")
         if idist.backend() is not None:
             raise ValueError("features are for a head that learns in one process: leave out multi_gpu_train.json.")
         clips = ClipDataset(data, transform)

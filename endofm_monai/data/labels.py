@@ -12,21 +12,14 @@ import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
 from endofm_monai.data.masks import check_mask, mask_files, read_mask
-from endofm_monai.data.readers.base import (
-    CLIP_SUFFIXES,
-    IMAGE_SUFFIXES,
-    ClipInfo,
-    ClipReadError,
-    clip_images,
-    is_hidden,
-)
-from endofm_monai.data.readers.opener import list_files, open_clip
+from endofm_monai.data.readers import ClipInfo, ClipReadError, open_clip
+from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, is_hidden
+from endofm_monai.data.readers.opener import list_files
 from endofm_monai.utils import as_class_names, read_json
 
 __all__ = [
     "check_boxes", "class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist",
 ]  # fmt: skip
-
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +37,10 @@ def load_mask_datalist(
     items = load_datalist(dataset_dir, datalist, section, label_key="mask", required=("mask",))
     for index, item in enumerate(items):
         where, masks = f"{datalist}: {section}[{index}] ({item['name']})", item["mask"]
-        if wrong := [mask for mask in (masks if isinstance(masks, list) else [masks]) if not isinstance(mask, str)]:
-            raise ValueError(
-                f"{where}: `mask` must be a file, a file for each frame or their folder, found {wrong[0]!r}."
-            )
+        for mask in masks if isinstance(masks, list) else [masks]:
+            if not isinstance(mask, str):
+                expected = "a file, a file for each frame or their folder"
+                raise ValueError(f"{where}: `mask` must be {expected}, found {mask!r}.")
         frames, files = clip_images(item["image"]), clip_images(masks)
         if len(frames) != len(files) and len(frames) > 1:  # a single file may hold several frames
             raise ValueError(f"{where}: has {len(frames)} frames, but {len(files)} masks; every frame needs one.")
@@ -61,7 +54,7 @@ def load_mask_datalist(
 
 def _find_one(items: Sequence[dict[str, Any]], shows: Callable[[dict[str, Any], ClipInfo], bool]) -> bool:
     """Say whether any item shows something; where none does and some cannot be used, raise the error of the first."""
-    errors = []
+    first: ClipReadError | None = None
     for item in items:
         try:
             with open_clip(item["image"]) as reader:
@@ -69,9 +62,9 @@ def _find_one(items: Sequence[dict[str, Any]], shows: Callable[[dict[str, Any], 
             if shows(item, info):
                 return True
         except ClipReadError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+            first = first or error
+    if first:
+        raise first
     return False
 
 
@@ -100,10 +93,9 @@ def load_box_datalist(
 ) -> list[dict[str, Any]]:
     """List videos with boxes as :func:`load_datalist`, and check all boxes before any training.
 
-    An item has ``image``, and ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of
-    the frame, x to the right and y downwards, and of their classes from 1 to ``num_classes``; both empty where nothing
-    is to be seen. Sides may lie beyond the frame: they are clipped when it is loaded. Where the list names the classes,
-    as ``"labels": {"1": "polyp"}``, ``class_names`` must have the same order.
+    An item has ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of the frame, y
+    downwards, and of their classes from 1 to ``num_classes``. Sides may lie beyond the frame. Where the list names the
+    classes, as ``"labels": {"1": "polyp"}``, ``class_names`` must have the same order.
     """
     _check_order(datalist, class_names)
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
@@ -114,14 +106,13 @@ def load_box_datalist(
         if len(box_label) != frames or (not isinstance(item["image"], str) and len(item["image"]) != frames):
             raise ValueError(f"{where}: needs a list of boxes and of labels for each frame, found {frames} and others.")
         for frame, (boxes, labels) in enumerate(zip(box, box_label, strict=True)):
+            place = f"{where}, frame {frame}"
             if len(boxes) != len(labels):
-                raise ValueError(f"{where}, frame {frame}: has {len(boxes)} boxes, but {len(labels)} labels.")
+                raise ValueError(f"{place}: has {len(boxes)} boxes, but {len(labels)} labels.")
             for each, label in zip(boxes, labels, strict=True):
-                check_box(each, f"{where}, frame {frame}")
+                check_box(each, place)
                 if label not in range(1, num_classes + 1):
-                    raise ValueError(
-                        f"{where}, frame {frame}: the label {label!r} is no class; expected 1 to {num_classes}."
-                    )
+                    raise ValueError(f"{place}: the label {label!r} is no class; expected 1 to {num_classes}.")
     if section == "training":
         present = {label for item in items for labels in item["box_label"] for label in labels}
         _refuse_missing([label for label in range(1, num_classes + 1) if label not in present], "box", datalist)
@@ -136,9 +127,8 @@ def _check_order(datalist: str | os.PathLike, class_names: Sequence[str]) -> Non
     numbered = {int(key): name for key, name in labels.items() if key.isdecimal()} if isinstance(labels, dict) else {}
     named = [name for _, name in sorted(numbered.items()) if name in class_names]
     if named != (given := [name for name in class_names if name in named]):
-        raise ValueError(
-            f"{datalist}: numbers its classes in the order {', '.join(named)}, but `class_names` is {', '.join(given)}."
-        )
+        there, here = ", ".join(named), ", ".join(given)
+        raise ValueError(f"{datalist}: numbers its classes in the order {there}, but `class_names` is {here}.")
 
 
 def _refuse_missing(classes: Sequence[Any], what: str, where: Any) -> None:
@@ -151,11 +141,9 @@ def _refuse_missing(classes: Sequence[Any], what: str, where: Any) -> None:
 
 
 def _lists(values: Any, where: str) -> list[list[Any]]:
-    if not isinstance(values, list) or not all(isinstance(value, list) for value in values):
-        raise ValueError(
-            f"{where}: `box` and `box_label` must be lists of a list for each frame, found {values!r:.80}."
-        )
-    return values
+    if isinstance(values, list) and all(isinstance(value, list) for value in values):
+        return values
+    raise ValueError(f"{where}: `box` and `box_label` must be lists of a list for each frame, found {values!r:.80}.")
 
 
 def check_box(box: Any, where: str) -> None:
@@ -173,10 +161,8 @@ def check_boxes(box: Sequence[Sequence[Sequence[float]]], height: int, width: in
     """Refuse the boxes of a video's frames, of which none lies in the frame: they are of a video of another size."""
     boxes = [each for of_frame in box for each in of_frame]
     if boxes and not any(x1 < width and y1 < height and x2 > 0 and y2 > 0 for x1, y1, x2, y2 in boxes):
-        raise ClipReadError(
-            f"{name}: none of its boxes, as {list(boxes[0])}, is in its frames of {width}x{height} pixels; they are of "
-            "frames of another size"
-        )
+        frames = f"frames of {width}x{height} pixels; they are of frames of another size"
+        raise ClipReadError(f"{name}: none of its boxes, as {list(boxes[0])}, is in its {frames}")
 
 
 def key_frames(items: Sequence[dict[str, Any]], interval: int = 1) -> list[dict[str, Any]]:
@@ -198,8 +184,7 @@ def load_labeled_clips(
     a datalist the folder tells: ``<dataset_dir>/<section>/<class name>/`` holds the videos and images of a class.
 
     The items are given with ``label`` (class index, or float32 ``(num_classes,)``) and ``group`` (videos that are not
-    independent of each other, as those of one patient; by default each is on its own). An answer is given for each
-    ``video``.
+    independent of each other, as those of one patient; by default each is on its own).
     """
     class_names = as_class_names(class_names)
     if datalist is None:
@@ -227,10 +212,8 @@ def load_labeled_clips(
         counts = zip(class_names, _count(items, len(class_names)), strict=True)
         _refuse_missing([name for name, count in counts if count == 0], "item", datalist or dataset_dir)
     if len(class_names) == 1 and not multi_label:
-        raise ValueError(
-            f"`class_names` is {class_names}: with one class there is nothing to tell apart; name two, or set "
-            "`multi_label` and label items [0] or [1]."
-        )
+        advice = "name two, or set `multi_label` and label items [0] or [1]"
+        raise ValueError(f"`class_names` is {class_names}: with one class there is nothing to tell apart; {advice}.")
     return items
 
 
@@ -255,13 +238,11 @@ def _frames(item: dict[str, Any], where: str) -> list[dict[str, Any]]:
     """One item a frame where each frame has a label of its own, else the item."""
     if not isinstance(item["label"], list) or not isinstance(item["image"], list):
         return [item]
-    if len(item["label"]) != len(item["image"]):
-        raise ValueError(
-            f"{where}: {item['image'][0]} and following: {len(item['image'])} frames have {len(item['label'])} labels."
-        )
-    frames = zip(item["image"], item["label"], strict=True)
-    kept = {"group": item["image"][0]} | {key: item[key] for key in ("group", "weight") if key in item}
-    return [{**kept, "image": frame, "label": label} for frame, label in frames]
+    images, labels = item["image"], item["label"]
+    if len(labels) != len(images):
+        raise ValueError(f"{where}: {images[0]} and following: {len(images)} frames have {len(labels)} labels.")
+    kept = {"group": images[0]} | {key: item[key] for key in ("group", "weight") if key in item}
+    return [{**kept, "image": image, "label": label} for image, label in zip(images, labels, strict=True)]
 
 
 def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str) -> Any:
@@ -272,23 +253,17 @@ def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str
     if label in class_names:
         return list(class_names).index(label)
     if not isinstance(label, int) or not 0 <= label < len(class_names):
-        raise ValueError(
-            f"{where}: `label` must be from 0 to {len(class_names) - 1} or one of {list(class_names)}, found {label!r}."
-        )
+        allowed = f"from 0 to {len(class_names) - 1} or one of {list(class_names)}"
+        raise ValueError(f"{where}: `label` must be {allowed}, found {label!r}.")
     return int(label)
 
 
 def class_weights(
     weights: Sequence[float] | str | None, items: Sequence[dict[str, Any]], class_names: Sequence[str]
 ) -> list[float] | None:
-    """Weights of the classes in a loss.
-
-    They are given with one a class, or by ``"balanced"``: the number of all training items divided by the number of
-    classes and that of the items of a class, which makes up for the frequencies.
-    """
+    """Weights of the classes in a loss, one a class, or ``"balanced"``: as large as the items of a class are few."""
     if weights == "balanced":
-        counts = _count(items, len(class_names))
-        return [len(items) / (len(class_names) * count) for count in counts]
+        return [len(items) / (len(class_names) * count) for count in _count(items, len(class_names))]
     if isinstance(weights, str) or (weights is not None and len(weights) != len(class_names)):
         raise ValueError(f'`class_weights` must be "balanced" or {len(class_names)} numbers, found {weights!r}.')
     return None if weights is None else list(weights)
@@ -297,5 +272,5 @@ def class_weights(
 def _count(items: Sequence[dict[str, Any]], num_classes: int) -> list[float]:
     """Number of items of each class."""
     one_hot = torch.eye(num_classes)
-    labels = [label if torch.is_tensor(label) else one_hot[label] for label in (item["label"] for item in items)]
-    return torch.stack(labels).sum(dim=0).tolist()
+    labels = (item["label"] for item in items)
+    return torch.stack([label if torch.is_tensor(label) else one_hot[label] for label in labels]).sum(dim=0).tolist()

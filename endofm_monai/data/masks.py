@@ -47,19 +47,16 @@ def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
 
 
 def _number(stem: tuple[str | int, ...]) -> int:
-    """Give the last number in a name, -1 of one without."""
     return next((part for part in reversed(stem) if isinstance(part, int)), -1)
 
 
 def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
-    """Read a mask of foreground and background: one rule for training, preparation and every format.
+    """Read a mask of foreground and background, bool ``(H, W)``: one rule for training, preparation and every format.
 
     Background is 0 or black. Foreground is white (255, or 65535 of 16 bits) or 1, or any one color, as of a palette.
-    Colors tell it, not transparency: what that alone shows is refused, and so are colors of more than 8 bits.
-
-    Values between, which JPEG compression or smoothing left in a gray mask along the outline, are split at 127, but
-    refused where it has to be ``clean``. Gives bool ``(H, W)``; where which values are foreground is not clear, a
-    ``ClipReadError`` names them.
+    Colors tell it, not transparency: what that alone shows is refused, and so are colors of more than 8 bits. Values
+    between, which JPEG compression or smoothing left in a gray mask along the outline, are split at 127, but refused
+    where it has to be ``clean``. Where it is not clear which values are foreground, a ``ClipReadError`` names them.
     """
     with open_picture(path, "mask") as opened:
         pages = [page for page, _ in picture_pages(opened)]
@@ -116,15 +113,13 @@ def check_mask(mask: np.ndarray, height: int, width: int, path: Any) -> None:
 
 
 def _jpeg_black(image: Image.Image) -> int:
-    """Give the level that black has in a JPEG file: at some qualities, as 70, the steps of its brightness miss 0."""
+    """Give the level of black in a JPEG file: at some qualities, as 70, the steps of its brightness miss 0."""
     step = next(iter(getattr(image, "quantization", {}).values()), [1])[0]
     return max(0, int(128.5 - round(1024 / step) * step / 8))
 
 
 def mask_boxes(mask: np.ndarray, min_area: int = 30) -> list[list[int]]:
-    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for each separate region of a mask, bool ``(H, W)``.
-
-    Regions of less than ``min_area`` pixels are specks.
-    """
-    regions = [region for region in regionprops(label(mask, connectivity=2)) if region.area >= min_area]
-    return [[int(x1), int(y1), int(x2), int(y2)] for y1, x1, y2, x2 in (region.bbox for region in regions)]
+    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for regions of at least ``min_area`` pixels of a mask."""
+    regions = regionprops(label(mask, connectivity=2))
+    boxes = (region.bbox for region in regions if region.area >= min_area)
+    return [[int(x1), int(y1), int(x2), int(y2)] for y1, x1, y2, x2 in boxes]

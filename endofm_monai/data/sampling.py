@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,8 @@ order and with repetitions, by what is known about the clip, the datalist item t
 def linspace_indices(first: float, last: float, count: int, frames: int) -> torch.Tensor:
     """Give ``count`` evenly spaced frame indices from ``first`` to ``last``, inside a clip of ``frames`` frames.
 
-    The indices are ``trunc(clamp(linspace(first, last, count), 0, frames - 1))`` in float32, as in the published
-    temporal sampling, so the same frames are chosen: 0, 49, 99 and 149 are four from 0 to 149. A span that is shorter
-    than ``count`` repeats frames; ``first`` and ``last`` (included) may lie outside the clip.
+    In float32 and truncated, as in the published sampling: 0, 49, 99 and 149 are four from 0 to 149. A span that is
+    shorter than ``count`` repeats frames; ``first`` and ``last`` (included) may lie outside the clip.
     """
     return torch.linspace(first, last, count, dtype=torch.float32).clamp(0, frames - 1).to(torch.int64)
 
@@ -53,9 +52,9 @@ class UniformFrames:
 class WindowPlan:
     """Some frames, evenly spread over a window of fixed duration.
 
-    The window lasts ``num_frames * sampling_rate / 30`` seconds, whatever the frame rate of the video: 8.5 s for the
-    published 8 frames at rate 32. Of a video that is shorter the clip is spread over all of it. The item says which
-    window: the one of number ``window`` of ``num_windows`` that are evenly spread, by default 0 of 1.
+    The window lasts ``num_frames * sampling_rate / 30`` seconds: 8.5 s for the published 8 frames at rate 32. Of one
+    that is shorter the clip is spread over the whole video. The item says which window: the one of number ``window`` of
+    ``num_windows`` that are evenly spread, by default 0 of 1.
     """
 
     num_frames: int = 8  # T of a clip
@@ -110,8 +109,7 @@ class SupportSampler:
     """A key frame, which the item names by ``frame_index``, and frames that support it: one rule for every use.
 
     Offline supports are drawn, without replacement, half from the ``window`` frames before and half from those after
-    the frame; where one side has too few, the other gives more. Online all come before it. A frame that has no other in
-    reach is its own support, since a detector has never seen a frame without one.
+    the frame; where one side has too few, the other gives more. Online all come before it.
     """
 
     num_supports: int = 10  # fewer where not so many frames are in reach
@@ -138,20 +136,14 @@ class SupportSampler:
         before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)
         share = min(len(before), max(self.num_supports // 2, self.num_supports - len(after)))
         drawn = [*random.permutation(before)[:share], *random.permutation(after)[: self.num_supports - share]]
-        return [int(frame) for frame in drawn] or [index]
+        return [int(frame) for frame in drawn] or [index]  # a detector has never seen a frame without support
 
 
 def sample_videos(items: Sequence[dict[str, Any]], num_windows: int = 1, num_crops: int = 1) -> list[dict[str, Any]]:
-    """Turn each video into a fixed number of clips: windows in time, and squares of each.
-
-    Copies of an item, one after the other, say which clip they are by ``window`` and ``num_windows``, see
-    :class:`WindowPlan`, and ``crop`` and ``num_crops``, see :class:`endofm_monai.transforms.ScaleCropClip`.
-    """
+    """Copy the item of each video for each clip of it: windows of a :class:`WindowPlan`, and square crops of each."""
     if num_windows < 1 or num_crops < 1:
         raise ValueError(f"`num_windows` and `num_crops` must be positive, found {num_windows} and {num_crops}.")
     return [
         {**item, "window": window, "num_windows": num_windows, "crop": crop, "num_crops": num_crops}
-        for item in items
-        for window in range(num_windows)
-        for crop in range(num_crops)
+        for item, window, crop in product(items, range(num_windows), range(num_crops))
     ]
