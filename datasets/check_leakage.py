@@ -4,32 +4,17 @@
 from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from monai.utils import ensure_tuple
 
 from endofm_monai.data import load_datalist, split_frames
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data.readers.base import clip_images
 from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
-from endofm_monai.preparation.leakage import (
-    ClipHashes,
-    Match,
-    confirm_match,
-    find_matches,
-    hash_clip,
-    write_leakage_report,
-)
+from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip, write_report
 from endofm_monai.preparation.sources import attempt
 from endofm_monai.utils import read_json, sha256
 from endofm_monai.utils.settings import check_number
-
-
-class Clip(NamedTuple):
-    """A clip of a datalist: what it is called in the report, the set and section it belongs to, and what to open."""
-
-    name: str
-    group: str
-    image: Any
 
 
 def check_leakage(
@@ -55,18 +40,20 @@ def check_leakage(
     for key, value in (("max_distance", max_distance), ("min_likeness", min_likeness), ("min_frames", min_frames)):
         check_number(key, value)
     clips = [clip for datalist in datalists for clip in read_clips(Path(datalist))]
-    groups = Counter(clip.group for clip in clips)
+    groups = Counter(group for _, group, _ in clips)
     if len(groups) < 2:
-        raise ValueError(
-            f"{', '.join(datalists) or 'no list'}: need at least two sets or sections to compare, found {len(groups)}"
-        )
-    read = list(run_parallel(hash_all, [(clip,) for clip in clips], description="hashing", **parallel))
-    problems = [found for _, _, found in read if isinstance(found, str)]
-    hashes = sorted((found for _, _, found in read if isinstance(found, ClipHashes)), key=lambda clip: clip.clip)
+        given = ", ".join(datalists) or "no list"
+        raise ValueError(f"{given}: need at least two sets or sections to compare, found {len(groups)}")
     owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for clip, digests, _ in read:
+    problems, hashes = [], []
+    for owner, digests, found in run_parallel(hash_all, clips, description="hashing", **parallel):
         for digest in digests:
-            owners[digest].add((clip.group, clip.name))
+            owners[digest].add(owner)
+        if isinstance(found, str):
+            problems.append(found)
+        else:
+            hashes.append(found)
+    hashes.sort(key=lambda clip: clip.clip)
     pairs = (pair for same in owners.values() for pair in combinations(sorted(same), 2))
     shared = Counter((first[1], second[1]) for first, second in pairs if first[0] != second[0])
     exact = [(first, second, files) for (first, second), files in shared.most_common()]
@@ -76,7 +63,7 @@ def check_leakage(
     problems += [match for match in looked_at if isinstance(match, str)]
     matches = [match for match in looked_at if isinstance(match, Match) and match.likeness >= min_likeness]
     matches.sort(key=lambda match: (-match.likeness, match.first.clip, match.second.clip))
-    write_leakage_report(Path(output), dict(groups), exact, matches, sorted(problems))
+    write_report(Path(output), dict(groups), exact, matches, sorted(problems))
     summary = f"{len(exact)} pairs of clips share files, {len(matches)} have frames that look alike: see {output}"
     print(summary)
     if strict and (exact or matches):
@@ -84,8 +71,8 @@ def check_leakage(
     return output
 
 
-def read_clips(datalist: Path) -> list[Clip]:
-    """List the clips of all sections of a datalist."""
+def read_clips(datalist: Path) -> list[tuple[str, str, Any]]:
+    """List the clips of a datalist: what each is called in the report, its set and section, and what to open."""
     manifest = datalist.parent / "manifest.json"
     about = read_json(manifest, dict) if manifest.exists() else {}
     folder = datalist.parent / about.get("dataset_dir", ".")
@@ -95,16 +82,14 @@ def read_clips(datalist: Path) -> list[Clip]:
         group = f"{datalist.parent.name}/{section}"
         for item in load_datalist(folder, datalist, section):
             path = Path(ensure_tuple(item["image"])[0])
-            clips.append(Clip(f"{group}: {path.relative_to(folder.resolve())}", group, item["image"]))
+            clips.append((f"{group}: {path.relative_to(folder.resolve())}", group, item["image"]))
     return clips
 
 
-def hash_all(clip: Clip) -> tuple[Clip, list[str], ClipHashes | str]:
-    """Hash the files of a clip, and its frames; or say why that cannot be done."""
-    path = Path(split_frames(ensure_tuple(clip.image)[0])[0])
-    files = clip.image if isinstance(clip.image, list) else frame_images(path) if path.is_dir() else [path]
-    digests = [sha256([file]) for file in files]
-    return clip, digests, attempt(hash_clip, clip.name, clip.group, clip.image)
+def hash_all(name: str, group: str, image: Any) -> tuple[tuple[str, str], list[str], ClipHashes | str]:
+    """Give group and name of a clip, and hash its files and its frames; or say why these cannot be hashed."""
+    whole = image if isinstance(image, list) else split_frames(image)[0]
+    return (group, name), [sha256([file]) for file in clip_images(whole)], attempt(hash_clip, name, group, image)
 
 
 if __name__ == "__main__":

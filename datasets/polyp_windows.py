@@ -11,9 +11,8 @@ from PIL import Image
 from scipy import ndimage
 
 from endofm_monai.data.masks import mask_boxes, read_mask
-from endofm_monai.preparation import SECTIONS, run_from_command_line, write_lists
-from endofm_monai.preparation.index import frame_picture
-from endofm_monai.utils import read_json, write_json
+from endofm_monai.preparation import SECTIONS, run_from_command_line
+from endofm_monai.preparation.index import frame_picture, read_prepared, write_derived
 
 SIDES = (0.9, 0.8, 0.7, 0.6, 0.5)  # of the picture's short side, largest first
 DARK = 25  # brighter pixels belong to the endoscope's picture,
@@ -23,18 +22,17 @@ MUCOSA = 0.97  # which fills at least this share of a window without a polyp
 def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, seed: int = 0) -> str:
     """Cut the largest square without a polyp out of each still that holds one, in all sections of a prepared set.
 
-    Gives the path of the new set's datalist.
-
     Args:
         folder: output of a ``prepare.py``, of stills with masks.
-        output: folder to write to, a prepared set as well: pictures with the ``label`` 0, empty masks and no boxes.
+        output: folder to write to, a prepared set as well: pictures with the ``label`` 0, empty masks and no boxes. The
+            path of its datalist is given back.
         pairs: also cut a square of the same size, with the label 1, that shows the polyp: a set for classification, in
             which nothing but the polyp tells the classes apart.
         margin: distance to keep from a polyp, as a share of the picture's long side.
         seed: chooses among squares of the same size.
     """
-    manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
-    source, target = Path(folder, manifest["dataset_dir"]), Path(output)
+    manifest, lists, source = read_prepared(folder)
+    target = Path(output)
     if target.resolve() == Path(folder).resolve():
         raise ValueError(f"output: needs another folder than {folder}")
     found: dict[str, list[dict[str, Any]]] = {}
@@ -55,16 +53,13 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
                 made = {"image": [f"frames/{file}"], "mask": [f"masks/{file}"], "label": label, "box": [box]}
                 made |= {"box_label": [[1] * len(box)], "video": f"{label}/{item['video']}"}
                 found.setdefault(section, []).append({**item, **made})
-    title = f"{manifest['name']}, windows"
-    write_json(target / "manifest.json", {"name": title, "licence": manifest["licence"], "dataset_dir": "."})
-    write_lists(target / "datalist.json", {"name": title, "licence": manifest["licence"], **found})
     print(", ".join(f"{section}: {len(items)}" for section, items in found.items()))
-    return str(target / "datalist.json")
+    return write_derived(target, manifest, "windows", found)
 
 
 def _windows(
     pixels: np.ndarray, polyp: np.ndarray, margin: float, random: np.random.Generator
-) -> list[tuple[slice, slice]]:
+) -> list[tuple[Any, ...]]:
     """Rows and columns of the largest square of mucosa alone, and of one as large that shows the polyp best."""
     near = ndimage.distance_transform_edt(~polyp) < margin * max(polyp.shape) if polyp.any() else ~polyp
     shown = pixels.max(axis=2) > DARK
@@ -77,8 +72,7 @@ def _windows(
         free = np.argwhere((near_count == 0) & (shown_count > MUCOSA * side * side))
         best = np.argwhere(polyp_count >= 0.9 * polyp_count.max())
         if len(free):
-            chosen = [random.choice(free), random.choice(best)]
-            return [(slice(row, row + side), slice(column, column + side)) for row, column in chosen]
+            return [np.s_[y : y + side, x : x + side] for y, x in (random.choice(free), random.choice(best))]
     return []
 
 

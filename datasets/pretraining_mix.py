@@ -8,7 +8,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from endofm_monai.preparation import move_paths, run_from_command_line, write_lists
-from endofm_monai.utils import read_json
+from endofm_monai.preparation.index import read_prepared
 
 
 def merge_datalists(
@@ -44,14 +44,12 @@ def merge_datalists(
             raise ValueError(f"weight: expected a positive number for one of {names}, found {name}: {value}")
         weights[named[0]] = float(value)
 
-    manifests = {folder: read_json(Path(folder, "manifest.json"), dict) for folder in folders}
-    data = {folder: Path(folder, manifest["dataset_dir"]).resolve() for folder, manifest in manifests.items()}
-    root = Path(os.path.commonpath(list(data.values())))
+    sets = {folder: read_prepared(folder) for folder in folders}
+    root = Path(os.path.commonpath([data.resolve() for _, _, data in sets.values()]))
     items: dict[str, list[dict[str, Any]]] = {}
     shares = {}
     meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
-    for folder, manifest in manifests.items():
-        content = read_json(Path(folder, "datalist.json"), dict)
+    for folder, (manifest, content, data) in sets.items():
         clips = [(section, item) for section in sections for item in content.get(section, [])]
         for key in {"label", "box_label"}.intersection(*(item for _, item in clips[:1])) if keep_labels else ():
             for number, name in content.get("labels", {}).items():
@@ -63,7 +61,7 @@ def merge_datalists(
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
             for key in ("image", *({"mask"} & merged.keys())):
-                merged[key] = move_paths(item[key], data[folder], root)
+                merged[key] = move_paths(item[key], data.resolve(), root)
             items.setdefault(section if keep_labels else "training", []).append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")

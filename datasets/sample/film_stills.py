@@ -15,8 +15,8 @@ from torchvision.transforms.v2.functional import to_image
 
 from endofm_monai.data.masks import read_mask
 from endofm_monai.formats import write_video
-from endofm_monai.preparation import claim_settings, run_from_command_line, write_lists
-from endofm_monai.utils import read_json, write_json
+from endofm_monai.preparation import claim_settings, run_from_command_line
+from endofm_monai.preparation.index import read_prepared, write_derived
 
 
 def film_stills(
@@ -41,18 +41,15 @@ def film_stills(
         fps: frames a second.
         workers: number of processes; by default, one a processor core.
     """
-    manifest, lists = read_json(Path(folder, "manifest.json"), dict), read_json(Path(folder, "datalist.json"), dict)
-    source, target = Path(folder, manifest["dataset_dir"]), Path(output)
+    manifest, lists, source = read_prepared(folder)
+    target = Path(output)
     claim_settings(target / "settings.json", {"frames": frames, "size": [*size], "seed": seed, "fps": fps})
     names = {f"videos/{item['video']}.mp4": item for item in lists["training"]}
     missing = [(name, item) for name, item in names.items() if not (target / name).exists()]
     clips = [(source, target, name, item, frames, size, seed, fps) for name, item in missing]
     film_all(write_one, clips, len(names), workers)
-    title = f"{manifest['name']}, filmed"
-    write_json(target / "manifest.json", {"name": title, "licence": manifest["licence"], "dataset_dir": "."})
     training = [{"image": name, "video": item["video"]} for name, item in names.items()]
-    write_lists(target / "datalist.json", {"name": title, "licence": manifest["licence"], "training": training})
-    return str(target / "datalist.json")
+    return write_derived(target, manifest, "filmed", {"training": training})
 
 
 def write_one(

@@ -92,13 +92,12 @@ def film_all(write: Callable[..., None], clips: Sequence[tuple[Any, ...]], total
             pass
 
 
-def split_by_video(videos: int) -> dict[str, list[int]]:
+def split_by_video(videos: int) -> dict[str, range]:
     """Split the indices of the videos into training, validation and test, each with as many 0 as 1 labels."""
     pairs = videos // 2
     test, validation = max(1, pairs // 4), max(1, pairs // 8)
     first, second = 2 * (pairs - test - validation), 2 * (pairs - test)
-    splits = {"training": range(first), "validation": range(first, second), "test": range(second, videos)}
-    return {split: [*indices] for split, indices in splits.items()}
+    return {"training": range(first), "validation": range(first, second), "test": range(second, videos)}
 
 
 def choose_stills(videos: int) -> list[int]:
@@ -109,7 +108,7 @@ def choose_stills(videos: int) -> list[int]:
 
 
 def mask_paths(name: str, frames: int) -> list[str]:
-    """Give the masks of a video, relative to the output folder."""
+    """Name the masks of a video, relative to the output folder."""
     return [f"masks/{name}/{frame:05d}.png" for frame in range(frames)]
 
 
@@ -135,14 +134,8 @@ def describe(folder: Path, name: str, still: int, frames: int) -> dict[str, Any]
     """Make the item of a video for the datalist; the boxes are measured on the masks."""
     paths = mask_paths(name, frames)
     boxes = [mask_boxes(imread(folder / path) > 0, min_area=1) for path in paths]
-    return {
-        "image": f"videos/{name}.mp4",
-        "still": still,
-        "label": still % 2,
-        "mask": paths,
-        "box": boxes,
-        "box_label": [[1] * len(frame) for frame in boxes],
-    }
+    item = {"image": f"videos/{name}.mp4", "still": still, "label": still % 2, "mask": paths}
+    return {**item, "box": boxes, "box_label": [[1] * len(frame) for frame in boxes]}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxe
 from endofm_monai.data.labels import check_box, check_boxes
 from endofm_monai.preparation.encode import encode_clips
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
-from endofm_monai.utils import atomic_path, printable, read_json, sha256
+from endofm_monai.utils import atomic_path, printable, read_json, sha256, write_json
 
 _FORMAT = 3  # of records: those of another one are made again
 _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250
@@ -169,6 +169,20 @@ def move_paths(paths: Any, folder: Path, root: Path) -> Any:
     if isinstance(paths, list):
         return [move_paths(path, folder, root) for path in paths]
     return None if paths is None else relative(folder / paths, root)
+
+
+def read_prepared(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """Read manifest and datalist of a prepared set, and give the folder that its clips' paths are relative to."""
+    manifest, lists = (read_json(Path(folder, f"{name}.json"), dict) for name in ("manifest", "datalist"))
+    return manifest, lists, Path(folder, manifest["dataset_dir"])
+
+
+def write_derived(folder: Path, manifest: dict[str, Any], kind: str, lists: dict[str, Any]) -> str:
+    """Write manifest and datalist of a set made of that of a ``manifest``, and give the datalist's path."""
+    about = {"name": f"{manifest['name']}, {kind}", "licence": manifest["licence"]}
+    write_json(folder / "manifest.json", {**about, "dataset_dir": "."})
+    write_lists(folder / "datalist.json", {**about, **lists})
+    return str(folder / "datalist.json")
 
 
 def write_lists(path: Path, content: dict[str, Any]) -> None:

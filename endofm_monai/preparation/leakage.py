@@ -195,7 +195,7 @@ def _details(picture: Image.Image, width: int, height: int) -> np.ndarray:
     return image - gaussian_filter(image, _BLUR)
 
 
-def write_leakage_report(
+def write_report(
     path: Path,
     groups: dict[str, int],  # number of clips of each set and section
     exact: Sequence[tuple[str, str, int]],  # pairs of clips with the same files, and how many
