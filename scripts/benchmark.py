@@ -1,10 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measure the project's parts, next to what bounds them, since absolute times of shared machines say little.
-
-``python scripts/benchmark.py pretraining forward`` runs one part; without arguments the parts are listed.
-"""
+"""Measure the project's parts next to what bounds them, as ``pretraining forward``; without arguments list them."""
 
 import json
 import sys

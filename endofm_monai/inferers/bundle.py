@@ -31,11 +31,9 @@ class BundleError(ValueError):
 class Bundle:
     """A bundle of the project for one of the tasks of :data:`TASKS`, which the name of its folder ends in.
 
-    Its configurations are programs: open bundles only from people you trust. Its weights are not: they are read
-    without running anything, and shared ones are compared with their hash in ``large_files.yml`` before.
-
-    The ``overrides`` take the place of the values of keys of ``inference.json``, ``weights`` among them. A
-    ``BundleError`` says why a bundle cannot be used, perhaps without weights.
+    Its configurations, whose keys ``overrides`` set, are programs: open bundles only from people you trust. Its weights
+    are not: they are read without running anything, and shared ones are compared with their hash in
+    ``large_files.yml``.
     """
 
     def __init__(self, path: str | os.PathLike, **overrides: Any) -> None:
@@ -147,10 +145,7 @@ def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
 
 
 def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
-    """Make the predictor of a bundle's folder, with the weights in use, on a device.
-
-    The ``overrides`` are values of keys of its ``inference.json``: ``mode="online"``, ``mirror=True``, ... A
-    ``BundleError`` or ``WeightsError`` says why it cannot be.
+    """Make the predictor of a bundle, with the weights in use, and other values of keys of its ``inference.json``.
 
     Example::
 
@@ -206,8 +201,8 @@ class OnnxNetwork(nn.Module):
 class OnnxDetector(OnnxNetwork):
     """A detector in an ONNX file, for a :class:`endofm_monai.inferers.DetectionPredictor`.
 
-    The file holds both stages in one graph, so what is kept of a frame is the frame itself, and it is encoded with
-    every key frame that it supports: same detections, at ``1 + num_supports`` times the work of the PyTorch network.
+    As the file holds both stages, what is kept of a frame is the frame itself, which is encoded with every key frame
+    that it supports: same detections, at ``1 + num_supports`` times the work.
     """
 
     @property

@@ -43,10 +43,7 @@ class ClassificationPredictor(Predictor):
         super().__post_init__()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
-        """Go through the windows ``(3, T, H, W)`` of a video; answers also have their ``frames``, int64 ``(T,)``.
-
-        Only these are decoded. A video that is no longer than a window has one, as all would be alike.
-        """
+        """Go through the windows ``(3, T, H, W)`` of a video, the only frames decoded; answers tell these, too."""
         info = reader.probe()
         _, windows = self._windows(info, self.num_windows if self.plan.length(info) < info.frames else 1)
         wanted = torch.cat(windows).unique()

@@ -25,8 +25,8 @@ class SelectDetections(Transform):
     """Choose detections among the predictions of all locations (published rules and thresholds).
 
     A location and class whose first-stage score, the geometric mean of class probability and centerness, is above
-    ``score_threshold`` is a candidate. Its score is the geometric mean of the first and the second stage's; its box is
-    the corrected one. The best ``candidates`` of each level go through non-maximum suppression by class.
+    ``score_threshold`` is a candidate. Its score is the geometric mean of the first and the second stage's. The best
+    ``candidates`` of each level go through non-maximum suppression by class.
     """
 
     score_threshold: float = 0.05  # smallest first-stage score
@@ -35,10 +35,9 @@ class SelectDetections(Transform):
     max_detections: int = 300  # of a frame
 
     def __call__(self, pred: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """Choose among the output ``(B, 2*K + 12, L)`` of :class:`endofm_monai.networks.nets.EndoFMDetector`.
+        """For each key frame, on the CPU, ``box`` ``(D, 4)``, xyxy in pixels of the network's input, perhaps beyond it.
 
-        Gives for each key frame, on the CPU, ``box`` ``(D, 4)``, xyxy in pixels of the network's input and perhaps
-        beyond it, ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
+        Further ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
         """
         out = split_predictions(pred.float())
         first = (out.class_logits.sigmoid() * out.centerness.sigmoid().unsqueeze(2)).sqrt()  # (B, L, K)
@@ -65,9 +64,8 @@ class CloseUp:
     """A second look at small polyps, each enlarged with what surrounds it, as an endoscopist goes nearer.
 
     The best detections of a frame that are smaller than ``share`` are detected once more, in a part of the frame in
-    which they are as large as that and which is its own support. Of what is found there, the best detection of the same
-    class that overlaps the former one takes its place, with the geometric mean of both scores. A detection that is not
-    found again goes.
+    which they are as large as that. The best detection there of the same class that overlaps the former one takes its
+    place, with the geometric mean of both scores. A detection that is not found again goes.
     """
 
     detect: Callable[[torch.Tensor], list[Answer]]  # in frames (B, 3, 1, h, w) of the network's size, each alone
@@ -129,14 +127,10 @@ class CloseUp:
 
 @dataclass(eq=False, repr=False)
 class DetectionPredictor(Predictor):
-    """Detects polyps in each frame of a video.
+    """Detects polyps: ``box`` ``(D, 4)``, xyxy in pixels of the frame, ``label`` and ``label_scores``, best first.
 
-    Answers have ``box`` ``(D, 4)``, xyxy in pixels of the frame, ``label`` and ``label_scores`` ``(D,)``, best first,
-    of any score.
-
-    What the first stage knows of the last frames is kept, and each frame in turn is refined by some of its neighbors,
-    its supports: offline by frames before and after it, so that its detections come ``window`` frames later, online by
-    frames before it.
+    What the first stage knows of the last frames is kept, and each frame in turn is refined by its supports: offline by
+    frames before and after it, so that its detections come ``window`` frames later, online by frames before it.
     """
 
     task = "detection"

@@ -32,12 +32,6 @@ class Predictor(ABC):
 
     Offline an answer may look at later frames and so comes some frames later; online, for live use, it comes at once
     and looks at earlier frames alone. How many frames are pushed at a time makes no difference to the answers.
-
-    Example::
-
-        predictor = load_predictor("bundle/endofm_polyp_segmentation")
-        for frame, answer in predictor("colonoscopy.mp4"):  # uint8 (3, H, W), and a dictionary
-            print(answer["mask"].sum())
     """
 
     task: ClassVar[str]
@@ -66,10 +60,10 @@ class Predictor(ABC):
         return self.amp_dtype if lower else torch.float32
 
     def __call__(self, source: Any) -> Iterator[tuple[torch.Tensor, Answer]]:
-        """Go through a clip, by each frame, uint8 RGB ``(3, H, W)``, and what is said of it.
+        """Each frame of a clip, uint8 RGB ``(3, H, W)``, and what is said of it.
 
         A ``ClipReadError``, after the frames before it, says that one cannot be read, or that the network's answer is
-        not finite. The ``source`` is what :func:`endofm_monai.data.open_clip` opens, or an open reader.
+        not finite.
         """
         with opened(source) as reader:
             info = reader.probe()
@@ -93,7 +87,7 @@ class Predictor(ABC):
         self._size: Sequence[int] = ()
 
     def push(self, frames: torch.Tensor) -> Answered:
-        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers.
+        """Take the next frames, uint8 RGB ``(3, T, H, W)``, and give those that are due.
 
         Where the size of the frames changes, another video begins.
         """

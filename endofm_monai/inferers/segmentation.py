@@ -24,14 +24,10 @@ class SegmentationPredictor(Predictor):
     """Segments each frame of a video.
 
     Answers have ``mask``, uint8 ``(1, H, W)``, 0 or 1; ``probability`` of the foreground, float32 of the same shape;
-    and ``logits`` ``(K, h, w)`` at the network's size.
-
-    Offline the network sees windows at every ``stride``, the last one shifted to the end of the video, and a frame has
-    the mean of the logits of all windows that hold it. Online it sees, for every frame, the window that ends with it,
-    which costs ``stride`` times as much.
-
-    With ``mirror`` the class probabilities of a window and of its three mirror images are averaged, at four times the
-    cost: endoscopes look from any side, so a frame has no up and no left.
+    and ``logits`` ``(K, h, w)`` at the network's size. Offline the network sees windows at every ``stride``, the last
+    one shifted to the end of the video, and a frame has the mean of the logits of all windows that hold it. Online it
+    sees, for every frame, the window that ends with it, which costs ``stride`` times as much. With ``mirror`` the class
+    probabilities of a window and of its three mirror images are averaged: endoscopes look from any side.
     """
 
     task = "segmentation"

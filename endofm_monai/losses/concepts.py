@@ -34,13 +34,11 @@ class ConceptLoss(nn.Module):
     ``local_*``           local features of a concept in both clips of a video against those in other videos
     ===================== ==========================================================================================
 
-    The local terms count by :attr:`local_weight`, and the scores are balanced with a queue of ``queue_length`` earlier
-    videos' if :attr:`uses_queue`; a :class:`endofm_monai.handlers.ConceptPhaseHandler` sets both.
-
-    A call leaves ``values``, without gradient and over the videos of all ranks: the terms by name, unweighted; the mean
-    entropy in nats of what clips say of concepts that they can show, ``concept_entropy``; and ``concepts_used``, the
-    number of concepts (of K) that would have this mean use if all were used alike. The mean of the ranks' losses,
-    weighted by their numbers of videos, has the gradient of the loss of all videos as one batch.
+    The local terms count by ``local_weight``, and the scores are balanced with a queue of earlier ones if
+    ``uses_queue``; a :class:`endofm_monai.handlers.ConceptPhaseHandler` sets both. A call leaves ``values``, without
+    gradient and over the videos of all ranks: the unweighted terms; the mean entropy in nats of what clips say of
+    concepts that they can show, ``concept_entropy``; and ``concepts_used``, the number of concepts (of K) that would
+    have this mean use if all were used alike.
     """
 
     queue: torch.Tensor
@@ -117,10 +115,7 @@ def _number_of_videos(rows: torch.Tensor) -> int:
 
 
 def contrast(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """This rank's share of the InfoNCE of features ``(B, P)`` of one clip a video with the keys of all ranks.
-
-    Keys take no gradient.
-    """
+    """This rank's share of the InfoNCE of features ``(B, P)`` with the keys of all ranks, which take no gradient."""
     keys, own = gather_rows(F.normalize(key, dim=1))
     cosine = F.normalize(query, dim=1) @ keys.T
     return F.cross_entropy(cosine / CONTRAST_TEMPERATURE, own, reduction="sum") / len(keys)
@@ -148,10 +143,7 @@ def entropy(scores: torch.Tensor) -> torch.Tensor:
 
 
 def contrast_concepts(concepts: torch.Tensor, scores: torch.Tensor, rank: int = ACTIVE_RANK) -> torch.Tensor:
-    """This rank's share of the contrast of local features ``(B, 2, N, D)`` of those concepts that both clips show.
-
-    A clip shows a concept if its score, of ``scores`` ``(B, 2, N)``, is above the ``rank`` th largest one.
-    """
+    """This rank's share of the contrast of local features ``(B, 2, N, D)`` of those concepts that both clips show."""
     active = (scores > scores.topk(rank, dim=2).values[..., -1:]).all(dim=1)  # (B, N)
     sums = [match_concepts(concepts[:, i], concepts[:, 1 - i], active) for i in (0, 1)]
     return torch.stack([pull + push for pull, push in sums]).sum() / (1 + 2 * sum_over_ranks(active.sum()))

@@ -23,12 +23,11 @@ MOMENTUM = 0.9  # of the mean numbers of positives
 def first_stage_targets(
     location: torch.Tensor, stride: torch.Tensor, box: torch.Tensor, label: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What each location of a frame shall predict in the first stage (FCOS with center sampling).
+    """Labels ``(L,)``, 0 for background, and distances ``(L, 4)`` to the sides of the box that locations shall predict.
 
     A location ``(L, 2)``, whose level has cells of ``stride`` ``(L,)`` pixels, is positive for a box ``(G, 4)`` when it
     lies in the box, within 1.5 cells of its center, and the box's farthest side is within the range of the level (4 to
-    8 cells; the first and the last level have no limit on one side). Among several boxes the smallest wins. It gives
-    labels ``(L,)``, 0 for background, and the distances ``(L, 4)`` to the sides of the box in pixels.
+    8 cells; the first and the last level have no limit on one side). Among several boxes the smallest wins.
     """
     if len(box) == 0:
         return torch.zeros_like(stride, dtype=torch.long), location.new_zeros(len(location), 4)
@@ -50,11 +49,10 @@ def first_stage_targets(
 def second_stage_targets(
     first_box: torch.Tensor, box: torch.Tensor, label: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What each location of a frame shall predict in the second stage: how to correct its first-stage box.
+    """Labels ``(L,)`` and corrections ``(L, 4)`` of first-stage boxes' sides, in halves of their width and height.
 
     A location is positive for the box that its first-stage box ``(L, 4)`` overlaps most, if that is by an IoU of at
-    least 0.1. Like the published code, the IoU counts pixels, to which a box's last row and column belong. It gives
-    labels, likewise, and the corrections ``(L, 4)`` of the sides in halves of the first-stage box's width and height.
+    least 0.1. Like the published code, the IoU counts pixels, to which a box's last row and column belong.
     """
     if len(box) == 0:
         return torch.zeros(len(first_box), dtype=torch.long, device=box.device), torch.zeros_like(first_box)
@@ -104,10 +102,7 @@ class DetectionLoss(nn.Module):
         return [True] * len(boxes)
 
     def terms(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The terms by name, of a detector's output ``(B, 2*K + 12, L)`` for B key frames.
-
-        The targets are for each key frame ``box`` ``(G, 4)``, xyxy in pixels, and ``label`` ``(G,)``, from 1 to K.
-        """
+        """The terms, of ``(B, 2*K + 12, L)`` for frames with ``box`` ``(G, 4)``, xyxy in pixels, and ``label``s."""
         if len(targets) != len(pred):
             raise ValueError(f"`targets` must be one a key frame, but got {len(targets)} for {len(pred)} frames.")
         out = split_predictions(pred.to(torch.promote_types(pred.dtype, torch.float32)))

@@ -13,30 +13,20 @@ from torch import nn
 class SpatialTemporalMatchingLoss(nn.Module):
     r"""Self-supervised loss of Endo-FM: the student's views predict the teacher's global views.
 
-    With teacher targets :math:`q_i = \mathrm{softmax}((t_i - c)/\tau_t)` and student predictions
-    :math:`p_v = \mathrm{softmax}(s_v/\tau_s)` it is the mean of ``-sum(q[i] * log(p[v]))`` over all clips and pairs of
-    a global view i and another view v (18 for 2 global and 8 local views, as in the published code). Pairs of two
-    global views are the dynamic motion matching L_dm, all others the cross-view matching L_cv (paper, section 2.2). A
-    running centre c of the teacher's logits prevents collapse. With few clips it cannot; there the targets of
-    :func:`sinkhorn` use all prototypes alike, and :func:`koleo` drives the clips apart, as in DINOv2 (TMLR 2024).
+    With teacher targets :math:`q_i = \mathrm{softmax}((t_i - c)/\tau_t)` and student predictions :math:`p_v =
+    \mathrm{softmax}(s_v/\tau_s)` it is the mean of ``-sum(q[i] * log(p[v]))`` over all clips and pairs of a global view
+    i and another view v (18 for 2 global and 8 local views, as in the published code). Pairs of two global views are
+    the dynamic motion matching L_dm, all others the cross-view matching L_cv (paper, section 2.2). A running centre c
+    of the teacher's logits prevents collapse. With few clips it cannot; there the targets of :func:`sinkhorn` use all
+    prototypes alike, balanced with a queue of earlier logits, and :func:`koleo` drives the class tokens of the global
+    views apart, as in DINOv2 (TMLR 2024).
 
     A call leaves, without gradient and averaged over all ranks, ``total``, the matching loss, ``dynamic_motion`` and
     ``cross_view``, the shares of L_dm and L_cv in it; ``koleo``, before its weight; ``pairs`` ``(G, V)``, the
     cross-entropy of each pair, NaN where a view would match itself; and ``teacher_entropy``, the mean of the targets in
-    nats (uniform: ``ln K``, one-hot: 0).
-
-    When ranks hold different numbers of clips, perhaps none, the loss is scaled so that the mean of all their gradients
-    is the gradient of the mean over all clips; if no rank holds a clip, the loss is 0 and the centre stays.
-
-    Args:
-        num_prototypes: number K of logits.
-        num_global_views: number G of views that the teacher sees; the first ones of the student's.
-        student_temperature: temperature of the predictions.
-        teacher_temperature: temperature of the targets; an attribute that a schedule may set.
-        center_momentum: share of the old centre that an update keeps.
-        targets: how the teacher's logits become targets: less the running ``"center"``, or by ``"sinkhorn"``.
-        queue_length: number of earlier teacher logits that Sinkhorn's targets are balanced with, for small batches.
-        koleo_weight: weight of :func:`koleo` of the student's class tokens of the global views.
+    nats (uniform: ``ln K``, one-hot: 0). When ranks hold different numbers of clips, perhaps none, the loss is scaled
+    so that the mean of all their gradients is the gradient of the mean over all clips; if no rank holds a clip, the
+    loss is 0 and the centre, of which an update keeps the share ``center_momentum``, stays.
     """
 
     center: torch.Tensor
@@ -136,9 +126,8 @@ class SpatialTemporalMatchingLoss(nn.Module):
 def koleo(features: torch.Tensor) -> torch.Tensor:
     """Minus the mean logarithm of the distance of normalized features ``(N, D)`` to their nearest neighbour.
 
-    The estimate of differential entropy by Kozachenko and Leonenko, as a loss (Sablayrolles et al., "Spreading vectors
-    for similarity search", ICLR 2019). Neighbours and value are those of all ranks, so that the sum of their gradients
-    is its gradient. It is 0 with fewer than two rows.
+    (Sablayrolles et al., "Spreading vectors for similarity search", ICLR 2019.) Neighbours and value are those of all
+    ranks, so that the sum of their gradients is its gradient. It is 0 with fewer than two rows.
     """
     rows = F.normalize(features, dim=1)
     everyones, own = gather_rows(rows)
@@ -173,8 +162,7 @@ def sinkhorn(
     """Targets that use all prototypes alike: Sinkhorn-Knopp's balancing of ``softmax(logits / temperature)``.
 
     In turn each prototype's sum over the rows ``(N, K)`` of all ranks and each row's sum become 1 (up to a factor), the
-    rows' last (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS
-    2020). Of ``earlier`` rows ``(M, K)``, the same on all ranks, that the targets are balanced with, the first ``held``
+    rows' last (Caron et al., NeurIPS 2020). Of ``earlier`` rows ``(M, K)``, the same on all ranks, the first ``held``
     ones count, by default all. Logarithms carry it, so that logits may be of any finite size. The result is float32.
     """
     log_q = logits.float()

@@ -47,10 +47,7 @@ class ReferenceRandomWindow(ReferenceWindowPlan, RandomWindow):
 
 
 class ReferenceSupportSampler(SupportSampler):
-    """Supports that are drawn from all places of the window, also from those beyond an end of the video.
-
-    Its first or last frame takes their place, so that a frame may support another twice, or itself. Only offline.
-    """
+    """Supports from all places of the window, also beyond an end of the video, whose frame repeats. Only offline."""
 
     def __post_init__(self) -> None:
         if self.mode != "offline":
@@ -77,8 +74,8 @@ class ReferenceLoadMasksd(corrected.LoadMasksd):
 class ReferenceResizedCropClip(corrected.RandResizedCropClip):
     """Crops of which all ten tries are made, resized without antialiasing and without clipping to ``[0, 1]``.
 
-    The corner is that of the last box that fits but height and width are those of the tenth try, so that the box may
-    be cut at the border and lose its ratio (21 % of boxes at scale (0.4, 1) in square frames, more in wider ones).
+    The corner is that of the last box that fits but height and width are those of the tenth try, so that the box may be
+    cut at the border and lose its ratio.
     """
 
     def randomize(self, data: torch.Tensor) -> None:
@@ -120,10 +117,7 @@ class ReferenceGrayscaleClip(corrected.RandGrayscaleClip):
 
 
 class ReferenceAugmentViews(corrected.RandAugmentViews):
-    """Views with the published crops and colors, neither blurred nor solarized.
-
-    The published code calls for both, but its functions return their input.
-    """
+    """Views with the published crops and colors; there, what is to blur and solarize returns its input."""
 
     crop = ReferenceResizedCropClip
     color_jitter = ReferenceColorJitterClip
@@ -142,10 +136,7 @@ class ReferenceRandScaleCropClip(corrected.RandScaleCropClip):
 
 
 class ReferenceScaleCropClip(corrected.ScaleCropClip):
-    """The leftmost or topmost square of a clip whose short side has the length ``size``, by a slip in a configuration.
-
-    Not antialiased.
-    """
+    """The leftmost or topmost square, not antialiased, by a slip in a configuration."""
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
         """Resize and cut."""
@@ -185,9 +176,9 @@ class ReferenceBGRClip(Transform):
 
 
 class ReferenceInput(Transform):
-    """Prepare a clip for segmentation, frame by frame: BGR, stretched to 0..255, resized, stretched again to [-1, 1].
+    """Segmentation, frame by frame: BGR, stretched to 0..255, resized to a square, stretched again to [-1, 1].
 
-    A constant frame, of which the published code makes NaN, becomes -1. The result is square, 224 pixels as published.
+    A constant frame, of which the published code makes NaN, becomes -1.
     """
 
     def __init__(self, size: int = 224) -> None:
@@ -216,8 +207,8 @@ def _stretch(frame: torch.Tensor) -> torch.Tensor:
 class RandReferenceInputd(Randomizable, MapTransform):
     """:class:`ReferenceInput` of a clip with its masks 0/1 ``(1, T, H, W)``.
 
-    With ``augment`` each frame is resized to 8/7 of ``size``, cropped, half of the time mirrored, and rotated by up to
-    5 degrees for itself, so that the clip is torn in time.
+    With ``augment`` each frame is resized to 8/7 of ``size``, cropped, mirrored, and rotated by up to 5 degrees for
+    itself, so that the clip is torn in time.
     """
 
     def __init__(self, keys: KeysCollection, mask_key: str, size: int = 224, augment: bool = True) -> None:

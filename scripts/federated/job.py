@@ -19,19 +19,16 @@ from endofm_monai.utils import run_from_command_line, write_json
 def run(
     bundle: str, data: str, sites: list[str], output: str, rounds: int = 2, metric: str = "dice", **settings: Any
 ) -> Path:
-    """Average the weights of the sites, each with the data in ``<data>/<name of the site>``.
+    """Average the weights of the sites, each with the data in ``<data>/<name of the site>``; gives the weights' file.
 
     Args:
-        bundle: the bundle's folder, the same path at server and sites.
-        data: the folder of the sites' data, likewise.
+        bundle: the bundle's folder, the same path at server and sites, as that of the data.
+        data: folder of a folder for each site.
         sites: their names.
         output: sites write to the folders of their names in it, the server to ``server``.
         rounds: how often they average, each time after an epoch.
         metric: of the evaluation, by which the server keeps the best weights.
         settings: values for keys of ``train.json``, for example ``preset="small"``.
-
-    Returns:
-        the weights.
     """
     bundle, data, output = (str(Path(path).resolve()) for path in (bundle, data, output))
     sites, arguments = list(ensure_tuple(sites)), Path(output, "client.json")  # fire gives one name as text

@@ -15,10 +15,7 @@ BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second sta
 
 
 class DetectionPyramid(nn.Module):
-    """Feature pyramid (Lin et al., CVPR 2017) of a plain transformer's one token map, with two convolutions on top.
-
-    With patches of 16 pixels its five levels P3 to P7 have strides of 8, 16, 32, 64 and 128 pixels.
-    """
+    """Feature pyramid (Lin et al., CVPR 2017) of a token map, with strides of 8 to 128 pixels where patches have 16."""
 
     def __init__(self, embed_dim: int, channels: int = 256) -> None:
         super().__init__()
@@ -92,11 +89,9 @@ class Scale(nn.Module):
 class DetectionHead(nn.Module):
     """Two-stage detection head: FCOS on each frame, then spatial-temporal feature transformation of a key frame.
 
-    The first stage (``describe``) gives classes, centerness and a box at each location of a frame (Tian et al., FCOS,
-    ICCV 2019; centerness from the box tower). The second (``refine``) adds what support frames show to the key frame's
-    features and predicts classes and a correction of the box from them (Wu et al., STFT, MICCAI 2021).
-
-    A level of the pyramid has C ``channels``, a multiple of 32, and a stride in pixels; background is no class.
+    ``describe`` gives classes, centerness and a box at each location of a frame (Tian et al., FCOS, ICCV 2019;
+    centerness from the box tower), ``refine`` adds what support frames show and predicts classes and a correction of
+    the box (Wu et al., STFT, MICCAI 2021). Levels have C ``channels``, a multiple of 32; background is no class.
     """
 
     def __init__(self, channels: int, num_classes: int, num_convs: int, strides: Sequence[int]) -> None:
@@ -170,9 +165,8 @@ def _locations(like: torch.Tensor, stride: int) -> torch.Tensor:
 class SpatialTemporalTransformation(nn.Module):
     """Add what support frames show to the features of a key frame (STFT; Wu et al., MICCAI 2021, section 2).
 
-    Support features are aligned by a deformable convolution, which is guided by how the boxes that each frame predicts
-    differ from the key frame's; then each channel of the key frame takes up that channel of the supports, weighted by
-    their similarity to it. Each of ``offset_groups`` groups of channels has offsets of its own.
+    A deformable convolution aligns them, guided by how the boxes that each frame predicts differ from the key frame's;
+    then each channel of the key frame takes up that channel of the supports, weighted by their similarity to it.
     """
 
     def __init__(self, channels: int, offset_groups: int = 4) -> None:
@@ -193,11 +187,7 @@ class SpatialTemporalTransformation(nn.Module):
         return similarity.softmax(dim=1)
 
     def forward(self, features: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
-        """Transform the features of a key frame by those of its supports: ``(B, C, h, w)``.
-
-        Of ``features`` ``(B, N, C, h, w)`` and the :func:`box_extent` ``(B, N, 4, h, w)`` of the boxes that each frame
-        predicts the key frame's are the first; with N = 1 it has no support.
-        """
+        """Key frames ``(B, C, h, w)`` of features ``(B, N, C, h, w)``, theirs first, and :func:`box_extent`."""
         shape_difference = torch.cat([extent[:, :1], extent[:, :1] - extent[:, 1:]], dim=1)
         aligned = self.align(features.flatten(0, 1), shape_difference.flatten(0, 1)).reshape(features.shape)
         weights = self.attention(aligned)[..., None, None]
@@ -207,8 +197,7 @@ class SpatialTemporalTransformation(nn.Module):
 def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
     """Where the box of each location lies relative to it, in cells of ``stride`` pixels, kept inside the map.
 
-    Of distances ``ltrb`` ``(..., 4, h, w)`` from each location to the left, top, right and bottom of its box in pixels
-    it makes x1 and y1 (negative to the left and upwards), then x2 and y2, all from the location, ``(..., 4, h, w)``.
+    From distances ``(..., 4, h, w)`` to its left, top, right and bottom in pixels it makes x1, y1, x2 and y2.
     """
     last_row, last_column = ltrb.shape[-2] - 1, ltrb.shape[-1] - 1
     x = torch.arange(last_column + 1, dtype=ltrb.dtype, device=ltrb.device) + (stride // 2) / stride
@@ -220,13 +209,10 @@ def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Deformable 3x3 convolution ``(F, D, h, w)`` (Dai et al., ICCV 2017): each tap reads the map at its own place.
+    """Deformable 3x3 convolution (Dai et al., ICCV 2017), with the values of ``torchvision.ops.deform_conv2d``.
 
-    The values are those of ``torchvision.ops.deform_conv2d`` with a padding of 1; written as one bilinear sampling and
-    one 1x1 convolution it is several times as fast on a CPU, above all backwards.
-
-    The map ``x`` ``(F, C, h, w)`` is zero beyond its borders, the ``weight`` ``(D, C, 3, 3)``, and the ``offset``
-    ``(F, groups * 9 * 2, h, w)`` each tap's way down and to the right in cells, for each group of channels.
+    One bilinear sampling and one 1x1 convolution are several times as fast on a CPU, above all backwards. ``x`` ``(F,
+    C, h, w)`` is padded by 1, ``offset`` ``(F, groups * 9 * 2, h, w)`` each tap's way down and to the right in cells.
     """
     frames, channels, height, width = x.shape
     groups = offset.shape[1] // 18

@@ -9,10 +9,7 @@ from torch import nn
 
 
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
-    """Dynamic positional encoding: each patch takes the nearest entry of a learned table (paper, section 2.1).
-
-    The ``table`` ``(1, N, D)`` has the entries of its rows and columns (frames and 1 for a table of time) row by row.
-    """
+    """Each patch takes the nearest entry of a learned table ``(1, rows * columns, D)`` (paper, section 2.1)."""
     row = _nearest(table_size[0], grid_size[0], table.device)
     column = _nearest(table_size[1], grid_size[1], table.device)
     return table.index_select(1, (row.unsqueeze(1) * table_size[1] + column).flatten())
@@ -24,10 +21,7 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 
 
 class DropPath(nn.Module):
-    """Drops a ``rate`` of the rows of a residual branch while training (Huang et al., "Stochastic Depth", ECCV 2016).
-
-    The rate is a tensor, so that one compiled graph serves the blocks of all rates.
-    """
+    """Drops rows of a residual branch while training (Huang et al., "Stochastic Depth", ECCV 2016)."""
 
     keep: torch.Tensor
 
@@ -80,10 +74,7 @@ class SelfAttention(nn.Module):
         return [part.transpose(1, 2) for part in unbound]
 
     def forward(self, x: torch.Tensor, first_only: bool = False, rotation: torch.Tensor | None = None) -> torch.Tensor:
-        """Attend among the tokens ``(B, L, D)`` of each sequence: ``(B, L, D)``, or ``(B, 1, D)`` of the first.
-
-        A ``rotation`` ``(2, N, D / heads)`` turns queries and keys of the last N tokens, see :func:`turn`.
-        """
+        """Attend among tokens ``(B, L, D)``, or from the first alone, with a ``rotation`` of :func:`turn`."""
         if x.shape[1] == 1:  # the softmax of one weight is 1
             first = 2 * x.shape[2]
             return self.proj(F.linear(x, self.qkv.weight[first:], self.qkv.bias[first:]))
@@ -119,8 +110,7 @@ def turn(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
 class SpatialTemporalAdapter(nn.Module):
     """Bottleneck that looks along time by a depthwise convolution (Pan et al., "ST-Adapter", NeurIPS 2022).
 
-    ``x + up(conv(down(x)))``, without an activation, as in the released code. The convolution starts at zero, and so
-    the adapter as the identity. The bottleneck's ``width`` d is 384 for D = 768 as published, 592,512 parameters.
+    It has no activation, as in the released code, and starts as the identity. Its ``width`` is D / 2 as published.
     """
 
     def __init__(self, embed_dim: int, width: int) -> None:
@@ -156,10 +146,9 @@ def transformer_mlp(embed_dim: int, hidden: int, act: nn.Module) -> nn.Sequentia
 class DividedSpaceTimeBlock(nn.Module):
     """Transformer block that attends along time, then within each frame (paper, section 2.1).
 
-    Tokens are ``(B, 1 + N*T, D)``: the clip's class token, then N patches of T frames with time running fastest.
-    The class token takes no part in temporal attention; every frame attends with its own copy of it, and the copies'
+    Tokens are ``(B, 1 + N*T, D)``: the clip's class token, then N patches of T frames with time running fastest. The
+    class token takes no part in temporal attention; every frame attends with its own copy of it, and the copies'
     updates are averaged. Drop path acts on rows: a patch position's T tokens, a frame's 1 + N tokens, a clip's tokens.
-    The arguments are explained at :class:`endofm_monai.networks.nets.EndoFM`.
     """
 
     def __init__(

@@ -18,10 +18,7 @@ from endofm_monai.networks.blocks.divided_space_time import (
 
 
 class RowCopies(NamedTuple):
-    """Rows that are copies of other ones, of which each has at least one copy.
-
-    An embedding bag gathers them without atomic additions, so that sums are the same every time.
-    """
+    """Copies of all of some rows, gathered by embedding bags: without atomic additions, so that sums are repeatable."""
 
     source: torch.Tensor  # the row that each copy is of
     order: torch.Tensor  # the copies, sorted by their source

@@ -87,11 +87,9 @@ class Bottleneck(nn.Module):
 
 
 class ResidualStem(nn.Module):
-    """The convolutional part of TransUNet's hybrid encoder: a ResNetV2-50 of three stages, down to 1/16.
+    """The ResNetV2-50 of TransUNet's hybrid encoder (Chen et al., arXiv:2102.04306), down to 1/16, in Endo-FM's names.
 
-    Published as "R50" (Chen et al., "TransUNet", arXiv:2102.04306) and, with these parameter names, in Endo-FM's
-    segmentation network. The first pooling has no padding, so that the second stage's maps lack a row and a column;
-    as a skip they are padded with zeros.
+    The first pooling has no padding, so that the second stage's maps lack a row and a column; the skip is padded.
     """
 
     def __init__(self) -> None:
@@ -108,10 +106,7 @@ class ResidualStem(nn.Module):
             self.body.add_module(f"block{stage}", block)
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Features ``(B, 1024, H/16, W/16)`` of frames ``(B, 3, H, W)``, H and W in multiples of 16, and the skips.
-
-        The skips are ``(B, 512, H/8, W/8)``, ``(B, 256, H/4, W/4)`` and ``(B, 64, H/2, W/2)``.
-        """
+        """Features ``(B, 1024, H/16, W/16)`` of frames, and skips of 512, 256 and 64 channels at 1/8, 1/4 and 1/2."""
         half = self.root(frames)
         x = F.max_pool2d(half, 3, stride=2)
         maps = []
@@ -144,13 +139,8 @@ def _convolution(in_channels: int, channels: int, norm: Any) -> Convolution:
 class CascadedUpsampler(nn.Module):
     """TransUNet's decoder: from the transformer's grid to the frame's size in four doublings, three with a skip.
 
-    Args:
-        in_channels: channels of the grid.
-        channels: channels after the first convolution and after each of the four doublings.
-        skip_channels: channels of the skips at 1/8, 1/4 and 1/2 of the frame's size.
-        norm: MONAI's name of the normalization; batch normalization as published.
-        align_corners: upsample from corner to corner, as published. That moves what the grid says outward, by half a
-            patch at the border, for which the convolutions have to make up.
+    It has ``channels`` after the first convolution and after each doubling. To upsample with ``align_corners``, as
+    published, moves what the grid says outward, by half a patch at the border, for which convolutions have to make up.
     """
 
     def __init__(

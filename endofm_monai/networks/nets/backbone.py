@@ -29,10 +29,7 @@ KEPT = {torch.ops.aten.convolution.default} | {
 
 
 class Backbone(nn.Module):
-    """What the backbones share: patches, what of their activations is kept, and adapters that can learn alone.
-
-    The arguments are explained at :class:`EndoFM`.
-    """
+    """What :class:`EndoFM` and :class:`FrameViT` share: patches, what is recomputed, adapters that can learn alone."""
 
     frozen: bool = False
 

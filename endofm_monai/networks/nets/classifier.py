@@ -37,14 +37,11 @@ def _initialized(head: nn.Linear, std: float) -> nn.Linear:
 
 
 class EndoFMClassifier(nn.Module):
-    """Classifies clips: the backbone, and a head on its class token or on all of its tokens.
+    """Classifies clips by a head on class tokens ``(B, D)``, as published, or on all tokens: an :class:`AttentiveHead`.
 
-    The published fine-tuned file (``polypdiag.pth``) loads with :func:`endofm_monai.weights.load_published`.
-
-    The head takes class tokens ``(B, D)``, as published; an :class:`AttentiveHead` all tokens ``(B, L, D)``. The
-    ``mode`` ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the backbone, its final
-    normalization and the head, ``"adapter"`` the backbone's adapters and the head, ``"linear_probe"`` only the head.
-    What is frozen is also kept in evaluation mode, so that drop path does not blur it.
+    The ``mode`` ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the backbone, its
+    final normalization and the head, ``"adapter"`` the backbone's adapters and the head, ``"linear_probe"`` only the
+    head. What is frozen is also kept in evaluation mode, so that drop path does not blur it.
     """
 
     published_prefixes: ClassVar[dict[str, str]] = {"linear.": "head."}

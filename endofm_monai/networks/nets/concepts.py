@@ -46,10 +46,9 @@ class LocalFeatureIntegration(nn.Module):
 
 
 class ConceptNetwork(nn.Module):
-    """A backbone and the heads by which it learns static and dynamic concepts of video: VCL.
+    """A backbone and the heads by which it learns static and dynamic concepts of video: VCL (Qian et al., ECCV 2022).
 
-    (Qian et al., "Static and Dynamic Concepts for Self-supervised Video Representation Learning", ECCV 2022.) The
-    backbone sees six clips of a video: two ``rgb`` ones, a still frame of either (``static``) and the frame
+    The backbone sees six clips of a video: two ``rgb`` ones, a still frame of either (``static``) and the frame
     differences of either (``dynamic``). Heads project the class token for the contrast of clips (to ``bottleneck_dim``
     P), compare it with 2K prototypes a stream (K static, then K dynamic concepts), and reconstruct it from these scores
     by layers ``hidden_dim`` wide; the token map gives the local features of each concept. Batch normalization goes over

@@ -24,8 +24,7 @@ class EndoFM(Backbone):
 
     Takes clips of any number of frames and of any size in multiples of the patch. Architecture and parameter names are
     those of the published model (Wang et al., "Foundation Model for Endoscopy Video Analysis via Large-scale
-    Self-supervised Pre-train", MICCAI 2023, section 2.1), whose weights load with
-    :func:`endofm_monai.weights.load_published`.
+    Self-supervised Pre-train", MICCAI 2023, section 2.1), see :func:`endofm_monai.weights.load_published`.
 
     Args:
         img_size: height and width (or one number for both) in pixels that the spatial position table is made for.
@@ -35,22 +34,12 @@ class EndoFM(Backbone):
         depth: number of blocks; ``num_heads`` is that of each one's attention heads.
         mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
-        activation_checkpointing: what of a block's activations the backward pass computes again, for less memory: all
-            of them (True); or (``"selective"``) norms and MLPs, while the other matrix products, convolutions and
-            attention are kept.
-        token_drop: share of patch positions, drawn for each clip, that :meth:`forward` leaves out of all its frames
-            while training; time and memory fall in proportion (0.8 in STOMP, MICCAI 2026).
-        temporal: whether frames attend to each other. Without, there is no temporal branch and no table of time: the
-            frames of a clip are encoded one by one, as an image ViT does whose weights are then the same.
-        adapters: adapters of a block (see :class:`~endofm_monai.networks.blocks.SpatialTemporalAdapter`), which
-            change nothing until they learn: none, 1 before the MLP, or 2, also at the start of the block.
+        activation_checkpointing: recompute all activations of blocks in the backward pass (True), or (``"selective"``)
+            norms and MLPs, while the other matrix products, convolutions and attention are kept.
+        token_drop: share of patch positions, drawn for each clip, that are left out while training (STOMP: 0.8).
+        temporal: whether frames attend to each other; without, they are encoded one by one, as by an image ViT.
+        adapters: adapters of a block, which change nothing until they learn: 1 before the MLP, 2 also at the start.
         adapter_dim: width of their bottleneck; None is D / 2, as published.
-
-    Example::
-
-        >>> backbone = EndoFM.from_preset("tiny")
-        >>> backbone(torch.rand(1, 3, 8, 224, 224)).shape
-        torch.Size([1, 192])
     """
 
     def __init__(

@@ -33,10 +33,7 @@ def _sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
 
 
 class SyncedBatchNorm(nn.Module):
-    """Batch normalization by the rows of all processes, on any device; some may have none.
-
-    It always takes the statistics of the batch. (``torch.nn.SyncBatchNorm`` runs on GPUs only.)
-    """
+    """Batch normalization by the rows of this batch of all processes, on any device; some may have none."""
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -54,10 +51,10 @@ class SyncedBatchNorm(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """Projection head of the pre-training: an MLP, then cosines to ``num_prototypes`` learned directions of norm 1.
+    """An MLP, then cosines to ``num_prototypes`` learned directions of norm 1.
 
-    The cosines are always computed in float32: a temperature of 0.04 multiplies their rounding error by 25. With
-    ``batch_norm`` the hidden layers are normalized over the views of the batch, which keeps few clips apart.
+    Cosines are always in float32: a temperature of 0.04 multiplies their rounding error by 25. With ``batch_norm``
+    hidden layers are normalized over the views of the batch, which keeps few clips apart.
     """
 
     def __init__(
@@ -119,10 +116,8 @@ class ProjectionNetwork(nn.Module):
 class StudentTeacher(nn.Module):
     """Student and teacher of the self-supervised pre-training, as one network (paper, section 2.2).
 
-    The teacher starts as a copy of the student, takes no gradient, is always in evaluation mode, sees the global views
-    alone, the first ones, and follows the student by :meth:`update_teacher`, at which it keeps the share
-    ``teacher_momentum`` of itself. A schedule may set that attribute. The other arguments are those of
-    :class:`ProjectionHead`.
+    The teacher, at first a copy of the student, sees the first ``num_global_views`` views, always in evaluation mode
+    and without gradient, and keeps a share ``teacher_momentum``, which a schedule may set, of itself at an update.
     """
 
     teacher_tokens: torch.Tensor
@@ -165,12 +160,11 @@ class StudentTeacher(nn.Module):
     def forward(
         self, views: Sequence[torch.Tensor], clips: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run the student on all V normalized views ``(B, C, T, H, W)`` and the teacher on the global ones, the first.
+        """Student logits ``(V, B, K)`` of all views ``(B, C, T, H, W)``, and what both say of the global ones.
 
-        Of the B clips only the first ``clips`` reach the heads, if that is given: a process without a clip runs the
-        backbone on a dummy, to take part in the collective calls. It gives the student's logits ``(V, B, K)``, the
-        teacher's ``(num_global_views, B, K)`` without gradient and the student's class tokens
-        ``(num_global_views, B, D)`` of the global views; ``teacher_tokens`` are the teacher's.
+        That is the teacher's logits ``(G, B, K)`` and the student's class tokens ``(G, B, D)``; the teacher's are
+        ``teacher_tokens``. Only the first ``clips`` reach the heads: a process without a clip runs the backbone on a
+        dummy, to take part in the collective calls.
         """
         with torch.no_grad():
             self.teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
@@ -187,10 +181,7 @@ class StudentTeacher(nn.Module):
 
 
 class TeacherBackbone(nn.Module):
-    """A backbone under the names that it has as the teacher's in :class:`StudentTeacher`, and nothing else of that.
-
-    So an evaluation takes its part of the weights of a whole pre-training, as federated learning hands them out.
-    """
+    """A backbone under its names in :class:`StudentTeacher`, to take its part of the weights of a pre-training."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
