@@ -43,10 +43,7 @@ class Track:
     source: str = "manual"  # or "auto", ...
 
     def visible(self, frames: int, left_out: Collection[int] = ()) -> dict[int, Shape]:
-        """The shapes of all frames of a video of so many ``frames`` in which the object is to be seen.
-
-        As in CVAT shapes are interpolated linearly between listed frames, and the last one stays until the end.
-        """
+        """The shapes of all ``frames`` of a video in which the object is to be seen; as in CVAT the last one stays."""
         found: dict[int, Shape] = {}
         for frame, following in pairwise([*sorted(self.shapes), frames]):
             shape = self.shapes[frame]
@@ -105,8 +102,8 @@ def unique(pairs: Iterable[tuple[Key, Value]], two: str) -> dict[Key, Value]:
 def unknown_frames(track: Track, is_complete: bool, frames: int) -> set[int]:
     """Frames of a video of ``frames`` in which it is not known whether the object is to be seen, as a track tells.
 
-    A file that ``is_complete`` lists every frame but those that were deleted, to the end of the video unless the object
-    is gone before; in others boxes are interpolated, and polygons of as many corners.
+    A file that ``is_complete`` lists every frame until the object is gone, but those that were deleted; in others boxes
+    are interpolated, and polygons of as many corners.
     """
     found: set[int] = set()
     for frame, following in pairwise([*sorted(track.shapes), frames]) if track.number is not None else ():
@@ -143,10 +140,7 @@ def _interpolate(shape: Shape, target: Shape, share: float) -> tuple[float, ...]
 
 
 def end_gaps(shapes: Mapping[int, Shape], frames: int, bridge: bool = False) -> dict[int, Shape]:
-    """List where a track's object is no longer to be seen in a video of so many ``frames``.
-
-    With ``bridge`` boxes are interpolated in gaps; polygons cannot be.
-    """
+    """List from where on a track's object is not to be seen; with ``bridge`` boxes are interpolated in gaps."""
     last = max(shapes)
     ends = {
         frame + 1: replace(shape, keyframe=True, outside=True)

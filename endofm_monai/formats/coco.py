@@ -45,19 +45,16 @@ def datalist_from_coco(
     """Write, and give, a datalist from annotations in COCO's format, for :func:`endofm_monai.data.load_box_datalist`.
 
     There is a file for each section, ``{"training": "train.json", "validation": "val.json"}``, whose ``file_name`` are
-    relative to ``dataset_dir``, by default the folder of ``output``. Labels count from 1, in the order of
-    ``class_names``.
+    relative to ``dataset_dir``, by default the folder of ``output``. Labels count from 1.
 
     The images of one folder are the frames of one video, in natural order; of those in no folder the whole file is one.
     A file that lists ``videos`` says itself which image is which frame of which video, by a ``frame_index`` from 0 on.
     Of a video with a ``file_name`` frames that are not listed are left out: each part between them is an item.
 
-    What was annotated on images of another ``width`` and ``height`` than the files have is scaled to them. Crowds
-    (``iscrowd``) are no single polyps and are left out; their masks, as CVAT writes all of its brush, are outlines.
-
-    Every annotation is a box. With ``outlines`` masks and polygons are read too: an annotation with a ``segmentation``
-    becomes an ``outline`` of its frame and no box, and what else is known goes to ``box_info`` and ``tag``; see
-    :func:`endofm_monai.formats.items_from_annotations`.
+    What was drawn on images of another ``width`` and ``height`` than the files have is scaled to them. Every annotation
+    is a box, but for crowds (``iscrowd``), which are left out. With ``outlines`` one with a ``segmentation``, as all of
+    CVAT's brush, crowd or not, becomes an ``outline`` and no box, and ``box_info`` and ``tag`` have what else is known;
+    see :func:`endofm_monai.formats.items_from_annotations`.
     """
     root, names = Path(output).parent if dataset_dir is None else Path(dataset_dir), as_class_names(class_names)
     datalist = {section: _read_videos(Path(path), names, outlines, root) for section, path in files.items()}
@@ -195,8 +192,8 @@ def write_coco_annotations(
 ) -> None:
     """Write the boxes, outlines and tags of items, whose frames have ``frame_sizes`` (height, width), in COCO's format.
 
-    Videos are listed as in COCO's descendants for video. What COCO has no place for stands in an annotation's
-    ``attributes``, and in an image's ``tags``. :func:`datalist_from_coco` with ``outlines=True`` reads the items again.
+    What COCO has no place for stands in an annotation's ``attributes``, and in an image's ``tags``, from where
+    :func:`datalist_from_coco` with ``outlines=True`` reads it again.
     """
     videos, images, annotations = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for item, (height, width) in zip(items, frame_sizes, strict=True):

@@ -36,8 +36,7 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  
 def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
     """Write annotations in CVAT's XML format 1.1, which CVAT imports as "CVAT 1.1"; coordinates keep all digits.
 
-    Tracks are elements as in "CVAT for video"; what belongs to one frame alone (single shapes and tags) stands in
-    elements of the images, as in "CVAT for images". CVAT reads both from one file.
+    Tracks stand as in "CVAT for video", single shapes and tags as in "CVAT for images". CVAT reads both from one file.
     """
     start, images = annotations.start, annotations.images
     size = {"width": str(annotations.width), "height": str(annotations.height)}
@@ -116,9 +115,7 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
     """Read annotations in CVAT's XML format 1.1, "for video" or "for images": the XML, or the zip that CVAT exports.
 
     The file may come from a stranger: document types, and with them entities, are refused, and an archive is not
-    unpacked to the disk. An export "for images" has no tracks, and one "for video" no tags: see
-    :func:`endofm_monai.formats.merge_tags`. Images are in natural order of their names: CVAT numbers ``10`` before
-    ``2`` unless told otherwise.
+    unpacked to the disk. Images are in natural order of their names: CVAT numbers ``10`` before ``2``.
     """
     path = Path(path)
     root = _parse(path)

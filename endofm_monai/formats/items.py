@@ -77,10 +77,7 @@ def video_path(annotations: Annotations, image: str | None = None) -> str:
 
 
 def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], width: int, height: int) -> Annotations:
-    """Make CVAT's annotations of an item of a datalist, the inverse of :func:`items_from_annotations`.
-
-    The item may have some of ``box`` and ``box_label``, ``outline`` and ``tag``.
-    """
+    """Make CVAT's annotations of an item, which may lack some of its lists: see :func:`items_from_annotations`."""
     images = item["image"] if not isinstance(item["image"], str) else []
     source = split_frames(item["image"])[0] if not images else ""
     name = item.get("video") or source or os.path.dirname(images[0])
@@ -110,10 +107,9 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
 
 
 def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Make clips with a class of the ``tag`` of items, for the training of a classifier.
+    """Make clips, for the training of a classifier, of the ``tag`` of items, which counts until the next one.
 
-    A tag counts from its frame to the next frame with one; frames before the first are left out. Clips have ``image``,
-    a part of a video or of a list, ``label``, the tag's name, and ``group``, the video.
+    They have ``image``, a part of a video or of a list, ``label``, the tag's name, and ``group``, the video.
     """
     clips: list[dict[str, Any]] = []
     for item in items:

@@ -110,19 +110,15 @@ def check_proportions(drawn: tuple[int, int], size: tuple[int, int], where: str)
 
 
 def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The bool mask ``(height, width)`` of the pixels whose center is in the polygon ``x1, y1, x2, y2, ...``.
-
-    Pixel (0, 0) reaches from 0 to 1.
-    """
+    """The bool mask ``(height, width)`` of the pixels whose center is in a polygon; (0, 0) reaches from 0 to 1."""
     corners = np.reshape(np.asarray(points, dtype=float), (-1, 2))[:, ::-1]
     return polygon2mask((height, width), corners - 0.5)
 
 
 def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -> list[list[float]]:
-    """Outlines ``x1, y1, x2, y2, ...`` of a mask's regions of at least ``min_area`` pixels; holes are filled.
+    """Outlines ``x1, y1, x2, y2, ...`` of a mask's regions of at least ``min_area`` pixels, without their holes.
 
-    A simpler outline may be up to ``tolerance`` pixels from the true one; with 0 :func:`draw_polygon` gives the mask
-    again.
+    They may be up to ``tolerance`` pixels from the true ones; with 0 :func:`draw_polygon` gives the mask again.
     """
     regions = label_regions(np.pad(mask > 0, 1), connectivity=1)
     outlines = []
@@ -141,11 +137,7 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -
 def write_masks(
     item: Mapping[str, Any], dataset_dir: str | os.PathLike, folder: str, height: int, width: int
 ) -> dict[str, Any]:
-    """Write the ``outline`` of an item as mask files, 0 and 255, in a ``folder`` of the dataset's.
-
-    They are named after the frame images, or by the frame's number. The item is given back with their paths as
-    ``mask``.
-    """
+    """Write the ``outline`` of an item as mask files, 0 and 255, in a folder of the dataset, and add their ``mask``."""
     if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
         raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")
     names = [f"{frame:06d}" for frame in range(len(item["outline"]))]

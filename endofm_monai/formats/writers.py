@@ -74,11 +74,10 @@ def _png_masks(output: VideoOutput) -> Iterator[WriteFrame]:
 
 @contextmanager
 def _nifti_masks(output: VideoOutput) -> Iterator[WriteFrame]:
-    """``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1 that 3D Slicer and ITK-SNAP open.
+    """``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1, frames 1 apart, that 3D Slicer and ITK-SNAP open.
 
-    Pixels are square with a side of 1, and frames are 1 apart; x runs to the right and y down on the screen, as ITK
-    has it. MONAI's ``NibabelWriter``, whose header this is, wants the whole volume in memory. More than 32,767 frames
-    are beyond NIfTI-1 and make a NIfTI-2 file, which nibabel reads, but ITK (5.4) and the viewers on it do not.
+    x runs to the right and y down on the screen, as ITK has it. MONAI's ``NibabelWriter``, whose header this is, wants
+    the whole volume in memory. More than 32,767 frames make a NIfTI-2 file, which ITK (5.4) does not read.
     """
     shape, affine = (output.info.width, output.info.height, len(output.frame_names)), np.diag([-1.0, -1.0, 1.0, 1.0])
     header = (Nifti1Header if max(shape) <= np.iinfo(np.int16).max else Nifti2Header)()
@@ -93,10 +92,7 @@ def _nifti_masks(output: VideoOutput) -> Iterator[WriteFrame]:
 
 @contextmanager
 def _coco_masks(output: VideoOutput) -> Iterator[WriteFrame]:
-    """``masks.json``: COCO annotations with run-length encoded masks, one for each frame with a mask.
-
-    Runs are uncompressed: lengths of runs of 0 and 1 in turn, column by column, 0 first, which ``pycocotools`` reads.
-    """
+    """``masks.json``: an annotation for each frame with a mask, in COCO's uncompressed runs, for ``pycocotools``."""
     size = {"width": output.info.width, "height": output.info.height}
     images = [{"id": number, "file_name": name, **size} for number, name in enumerate(output.frame_names, start=1)]
     categories = [{"id": number, "name": name} for number, name in enumerate(output.class_names, start=1)]
@@ -197,8 +193,8 @@ def open_video(
 
     H.264 wants even sides: an odd one gets its last row or column twice. Frames with a side above 16,384 pixels, more
     than can be encoded, are scaled down. Pixels are ``pixel_aspect`` times as wide as high. ``options`` are those of
-    the encoder x264, as ``crf`` (quality, 0 is lossless; a step of 6 about halves the size of the file), 18 by default.
-    The function that is given writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
+    x264, as ``crf`` (quality, 0 is lossless; a step of 6 about halves the size), 18 by default. The function that is
+    given writes a uint8 RGB frame ``(H, W, 3)``; all must have the size of the first one.
     """
     if not fps > 0:
         raise ValueError(f"{os.fspath(path)}: `fps` must be positive, but got {fps}.")

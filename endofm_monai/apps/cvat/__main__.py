@@ -89,15 +89,14 @@ def from_cvat(
 
     Writes ``output`` for detection and segmentation, and for classification ``<output>_tags.json``, if there are tags;
     else that of an earlier run goes. Where anything has an outline, what shows nothing at all has empty mask files.
-    A frame may be in one of the files alone, as those of one video's jobs do not overlap.
 
     Args:
-        files: XML files or zips of CVAT, one a task.
+        files: XML files or zips of CVAT, one a task, or one a job that overlaps no other.
         dataset_dir: folder with the videos or images.
         output: datalist to write.
         class_names: names of the classes of boxes and outlines, in the order of their labels.
         image: path of the video in the folder, or of the folder of the images; by default their names in CVAT.
-        section: section of the datalist.
+        section: of the datalist.
         tags: for one file that was exported "for video": an export "for images" of the same task, with the tags.
         masks: folder in ``dataset_dir`` for mask files; None writes none.
     """
@@ -190,9 +189,7 @@ def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, 
 def to_cvat(
     dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
 ) -> None:
-    """Write a datalist as CVAT's XML: ``<output>/<video>.xml`` for each item.
-
-    Mask files of items that have no ``outline`` become masks of the first class.
+    """Write a datalist as CVAT's XML, ``<output>/<video>.xml`` for each item; masks go where there is no ``outline``.
 
     Args:
         dataset_dir: folder with the data.

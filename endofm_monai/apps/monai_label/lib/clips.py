@@ -3,7 +3,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +17,9 @@ _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 
 
 def find_clip(path: str, frame: int | None = None, context: bool = True) -> tuple[str | list[str], int | None]:
-    """Find the clip that tells more about a frame than the frame alone, and the number of the frame in it, from 0.
+    """Find the clip that tells more about a frame, as an image's :func:`neighbors`, and its number in it, from 0.
 
-    Of a video the ``frame`` is given, or None for the whole. An image has its :func:`neighbors` as ``context``, if that
-    is wanted.
+    Of a video the ``frame`` is given, or None for the whole.
     """
     if not has_suffix(path, IMAGE_SUFFIXES):
         return path, frame
@@ -33,35 +32,30 @@ def find_clip(path: str, frame: int | None = None, context: bool = True) -> tupl
 def neighbors(path: str) -> list[str]:
     """List the images in the folder of an image that are numbered without a gap before and after it, and itself.
 
-    ``case_0007.png`` has the neighbors ``case_0006.jpg`` and ``case_0008.png``; the number is the last one in the name.
-    Where the size changes, another video begins.
+    ``case_0007.png`` has the neighbors ``case_0006.jpg`` and ``case_0008.png``, as far as they have its size.
     """
     clip = frame_number(path)[0]
     images = {frame_number(image): str(image) for image in reversed(frame_images(os.path.dirname(path)))}
     paths = [image for place, image in {**images, frame_number(path): path}.items() if place[0] == clip]
-    return next(run for run in ([paths[index] for index in run] for run in runs(paths)) if path in run)
+    return next(run for run in runs(paths) if path in run)
 
 
 def frame_number(path: str | os.PathLike) -> tuple[tuple[str, str], int]:
-    """Tell the clip of a frame image, by what is before and after the number, and the number.
-
-    An image without a number is the only one of its clip, and a video is its own.
-    """
+    """Tell the clip of a frame image, by what is before and after the last number in its name, and the number."""
     match = _NUMBERED.fullmatch(Path(path).stem) if has_suffix(path, IMAGE_SUFFIXES) else None
     return ((match[1], match[3]), int(match[2])) if match else ((os.fspath(path), ""), 0)
 
 
-def runs(paths: Sequence[str]) -> list[list[int]]:
-    """Group frame images into clips: indices into ``paths`` of runs of neighbors of one size, in order."""
-    places = [frame_number(path) for path in paths]
-    grouped: list[list[int]] = []
-    for index in sorted(range(len(paths)), key=places.__getitem__):
-        clip, number = places[index]
-        last = grouped[-1][-1] if grouped else index
-        if places[last] == (clip, number - 1) and len({_size(paths[last]), _size(paths[index])} - {None}) < 2:
-            grouped[-1].append(index)
+def runs(paths: Iterable[str]) -> list[list[str]]:
+    """Group frame images into clips: runs of neighbors of one size, in order."""
+    grouped: list[list[str]] = []
+    for path in sorted(paths, key=frame_number):
+        clip, number = frame_number(path)
+        last = grouped[-1][-1] if grouped else path
+        if frame_number(last) == (clip, number - 1) and len({_size(last), _size(path)} - {None}) < 2:
+            grouped[-1].append(path)
         else:
-            grouped.append([index])
+            grouped.append([path])
     return grouped
 
 
@@ -78,17 +72,13 @@ def _size_then(path: str, changed: int) -> tuple[int, int]:
 
 
 def join_frames_of_clips(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make clips of the items of neighboring frames, so that the network learns from frames in their order.
-
-    Frames of different classes are not joined; videos and images without a number stay as they are, images as clips of
-    one frame.
-    """
+    """Make clips of the items of neighboring frames of one class, from which the network learns in their order."""
     clips: list[dict[str, Any]] = []
     for label in dict.fromkeys(item.get("label") for item in items):
         alike = [item for item in items if item.get("label") == label]
         clips += [item for item in alike if not has_suffix(item["image"], IMAGE_SUFFIXES)]
-        frames = [item for item in alike if has_suffix(item["image"], IMAGE_SUFFIXES)]
-        for run in runs([item["image"] for item in frames]):
-            clip = {key: [frames[index][key] for index in run] for key in frames[0]}
+        frames = {item["image"]: item for item in alike if has_suffix(item["image"], IMAGE_SUFFIXES)}
+        for run in runs(frames):
+            clip = {key: [frames[path][key] for path in run] for key in frames[run[0]]}
             clips.append({**clip, "label": label} if label is not None else clip)
     return clips

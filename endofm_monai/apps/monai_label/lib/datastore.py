@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
-from endofm_monai.data import ClipReadError, open_clip, read_mask
+from endofm_monai.data import ClipReadError, check_mask, open_clip, read_mask
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.utils import atomic_path, check_writable, remove_leftovers, write_json
 
@@ -33,8 +34,7 @@ class CheckedDatastore(LocalDatastore):
     """MONAI Label's folder of images, videos and labels, which takes in nothing that it could not use later.
 
     What it refuses is answered by an ``HTTPException``. With ``auto_reload`` it looks for files that others put there.
-    Files are whole or not there, whenever the server is killed; an unreadable ``datastore_v2.json`` is made anew of
-    images and labels. Several processes may write, as the server starts one for a scoring.
+    Files are whole or not there, whenever the server is killed. Several processes may write, as in a scoring.
     """
 
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
@@ -196,11 +196,11 @@ def _mend(index: Path) -> None:
 
 
 def check_label(label: str | os.PathLike, image: str) -> None:
-    """Check that a file is the label of an image: its mask, or notes on it.
+    """Check that a file is the label of an image, its mask or notes on it; an ``HTTPException`` says that it is not.
 
     A mask is a PNG of the image's size with 0 for background and 1 or 255 for foreground. Notes are JSON with
     ``detections``, a list of ``{"label": class, "box": [x1, y1, x2, y2]}`` in pixels (empty where nothing is to be
-    seen), or ``label``, the class of the whole image or video, or both. An ``HTTPException`` says that it is not.
+    seen), or ``label``, the class of the whole image or video, or both.
     """
     if has_suffix(label, NOTES_SUFFIXES):
         _read_notes(label, image)
@@ -210,20 +210,16 @@ def check_label(label: str | os.PathLike, image: str) -> None:
         raise HTTPException(400, f"{Path(image).name}: is a video; masks are for its frames, stored as images.")
     else:
         with _reading(f"The mask of {Path(image).name}"):
-            found = read_mask(Path(label), clean=True).shape
-        if found != (expected := _size(image)):
-            sizes = "has {}x{} pixels, but the image {}x{}".format(*found, *expected)
-            raise HTTPException(400, f"The mask of {Path(image).name}: {sizes}.")
+            check_mask(read_mask(label, clean=True), *_size(image), label)
 
 
 def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Mapping[str, int]) -> list[dict[str, Any]]:
-    """List the images with labels that a task learns from; those with labels for another task are left out.
+    """List what a task learns from: items of ``image``, and of ``mask``, ``box`` and ``box_label``, or ``label``.
 
-    The ``datalist`` has ``image`` and ``label`` files, which are checked once more, ``labels`` the number of a class.
-    Items have ``image`` and ``mask``, ``box`` and ``box_label``, or ``label``.
+    The files of the ``datalist`` are checked once more; ``labels`` has the number of a class.
     """
     items: list[dict[str, Any]] = []
-    for image, label in ((entry["image"], entry["label"]) for entry in datalist):
+    for image, label in map(itemgetter("image", "label"), datalist):
         if task == "segmentation":
             if has_suffix(label, MASK_SUFFIXES):
                 check_label(label, image)
@@ -252,12 +248,19 @@ def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
     boxes = notes.get("detections", [])
     if not isinstance(boxes, list):
         raise HTTPException(400, f"The notes on {name}: `detections` must be a list of boxes, found {boxes!r}.")
-    if boxes:
-        if not has_suffix(image, IMAGE_SUFFIXES):
-            raise HTTPException(400, f"{name}: is a video; boxes are for its frames, stored as images.")
-        height, width = _size(image)
-        for box in boxes:
-            _check_box(box, height, width, name)
+    if boxes and not has_suffix(image, IMAGE_SUFFIXES):
+        raise HTTPException(400, f"{name}: is a video; boxes are for its frames, stored as images.")
+    height, width = _size(image) if boxes else (0, 0)
+    for box in boxes:
+        sides: Any = box.get("box") if isinstance(box, dict) else None
+        is_box = isinstance(sides, list) and len(sides) == 4 and all(isinstance(side, (int, float)) for side in sides)
+        if not is_box or not isinstance(box.get("label"), str):
+            expected = '{"label": class, "box": [x1, y1, x2, y2]}'
+            raise HTTPException(400, f"The notes on {name}: a detection is {expected}, found {box}.")
+        x1, y1, x2, y2 = sides
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            where = f"inside the image of {width} x {height} pixels"
+            raise HTTPException(400, f"The notes on {name}: the box {sides} is not {where}.")
     return notes
 
 
@@ -276,30 +279,15 @@ def _size(image: str) -> tuple[int, int]:
     return info.height, info.width
 
 
-def _check_box(box: Any, height: int, width: int, name: str) -> None:
-    sides: Any = box.get("box") if isinstance(box, dict) else None
-    is_box = isinstance(sides, list) and len(sides) == 4 and all(isinstance(side, (int, float)) for side in sides)
-    if not is_box or not isinstance(box.get("label"), str):
-        expected = '{"label": class, "box": [x1, y1, x2, y2]}'
-        raise HTTPException(400, f"The notes on {name}: a detection is {expected}, found {box}.")
-    x1, y1, x2, y2 = sides
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        raise HTTPException(
-            400, f"The notes on {name}: the box {sides} is not inside the image of {width} x {height} pixels."
-        )
-
-
 def _number(name: str, labels: Mapping[str, int], image: str) -> int:
     if name not in labels:
-        raise HTTPException(
-            400, f"The notes on {Path(image).name}: {name!r} is none of the classes {', '.join(labels)}."
-        )
+        reason = f"{name!r} is none of the classes {', '.join(labels)}"
+        raise HTTPException(400, f"The notes on {Path(image).name}: {reason}.")
     return labels[name]
 
 
 def _check_name(name: str) -> None:
     """A name becomes part of a path: nothing but letters, digits, ``_``, ``-``, spaces and dots, none at the start."""
     if not _NAME.fullmatch(name):
-        raise HTTPException(
-            400, f"{name[:150]!r} is no name for an image or tag: letters, digits, `_`, `-`, `.` and spaces only."
-        )
+        signs = "letters, digits, `_`, `-`, `.` and spaces only"
+        raise HTTPException(400, f"{name[:150]!r} is no name for an image or tag: {signs}.")

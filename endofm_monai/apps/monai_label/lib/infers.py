@@ -27,11 +27,9 @@ from endofm_monai.weights import WeightsError
 class EndoInferTask(InferTask):
     """Asks the predictor of a bundle about one frame: the answer is that of the bundle's inference for the whole clip.
 
-    A request has ``image``, a path; for a video ``frame``, the number of the frame, counted from 0, without which a
-    classifier answers for the whole video; and ``context``: False shows the network nothing but the frame itself.
-
-    One task answers one request at a time, whatever the number of threads. When there are new weights, the next
-    request uses them.
+    It answers one request at a time, by the weights that are newest then. A request has ``image``, a path; for a video
+    ``frame``, its number from 0, without which a classifier answers for the whole video; and ``context``: False shows
+    the network nothing but the frame itself.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -42,10 +40,7 @@ class EndoInferTask(InferTask):
         self._loaded: tuple[Any, ...] = ()
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> tuple[str | None, dict[str, Any]]:
-        """Answer a request with a file (of a mask) or None, and JSON.
-
-        An ``HTTPException`` says that an image cannot be read, there is no such frame, or the weights do not fit.
-        """
+        """Answer a request with a file (of a mask) or None, and JSON; an ``HTTPException`` says why that cannot be."""
         start = time.perf_counter()
         asked = parse(InferRequest, request)
         file, result = WRITERS[self.bundle.task](self.bundle, self.answer(asked), asked)
@@ -95,21 +90,16 @@ class EndoInferTask(InferTask):
 
 
 def write_mask(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[str, dict[str, Any]]:
-    """Write the mask as PNG of the frame's size, 0 for background and 1 for foreground, and give its polygons.
-
-    ``output`` in a request asks for another file: ``"dsa"`` (JSON) or ``"asap"`` (XML, for QuPath).
-    """
+    """Write the mask as PNG of the frame's size, 0 and 1, or what ``output`` asks for, and give its polygons."""
     mask = answer["mask"][0].numpy()
     elements = []
     for name, number in bundle.labels.items():
         outlines = mask_polygons(mask == number, tolerance=0.5, min_area=16) if number else []
         if outlines:
             elements.append({"label": name, "contours": [list(zip(o[::2], o[1::2], strict=True)) for o in outlines]})
-    annotation: dict[str, Any] = {"elements": elements}
-    if elements:
-        annotation["labels"] = {element["label"]: get_color(element["label"], None) for element in elements}
-    data = {**asked.model_dump(), "result": {"annotation": annotation}}
-    file, result = PolygonWriter("pred")(data)
+    colors = {element["label"]: get_color(element["label"], None) for element in elements}
+    annotation = {"elements": elements, **({"labels": colors} if colors else {})}
+    file, result = PolygonWriter("pred")({**asked.model_dump(), "result": {"annotation": annotation}})
     if file is None:
         handle, file = tempfile.mkstemp(".png")
         with os.fdopen(handle, "wb") as stream:
@@ -118,10 +108,7 @@ def write_mask(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[str
 
 
 def write_boxes(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[None, dict[str, Any]]:
-    """Give the boxes with scores, xyxy in pixels, and the same as polygons.
-
-    ``score_threshold`` in a request is the smallest score; by default the bundle's ``threshold``.
-    """
+    """Give the boxes of at least the ``score_threshold``, or the bundle's, xyxy in pixels, also as polygons."""
     threshold = bundle.get("threshold") if asked.score_threshold is None else asked.score_threshold
     names = {number: name for name, number in bundle.labels.items()}
     detections, elements = [], []

@@ -21,10 +21,7 @@ INFO_KEY = "uncertainty"  # in the datastore's information on an image: of each 
 
 
 class Uncertainty(ScoringMethod):
-    """Scores all images without label by how uncertain a model is about them, from 0 to 1.
-
-    Images that were scored by the present weights are not scored again. ``max_samples`` in a request limits the number.
-    """
+    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights."""
 
     def __init__(self, task: EndoInferTask) -> None:
         self.task, self.name = task, task.bundle.name
@@ -50,10 +47,9 @@ class Uncertainty(ScoringMethod):
 
 
 class UncertainFrames(Strategy):
-    """Gives the image that the model is most uncertain about, in a part of a video where nothing is annotated yet.
+    """Gives the image that the model is most uncertain about, by the scores of :class:`Uncertainty`.
 
-    ``window`` in a request is the length of such a part, by default 8 frames; when each has an annotation, any image
-    without label is given. It needs the scores of :class:`Uncertainty`.
+    It is of a part of a video, as long as the ``window`` of a request, where nothing is annotated yet, if one is left.
     """
 
     def __init__(self, name: str) -> None:

@@ -27,8 +27,8 @@ WANTED = {"segmentation": "masks (PNG)", "detection": "notes with `detections`",
 class EndoTrainTask(TrainTask):
     """Trains a bundle by its ``train.json`` with the labels of the datastore that are tagged as final.
 
-    The labels become a datalist, the best weights ``models/monai_label/model.pt`` in the bundle, which the infer task
-    then prefers to those that came with it; to go back to them, remove that folder.
+    The best weights become ``models/monai_label/model.pt`` in the bundle, which the infer task then prefers to those
+    that came with it; to go back to them, remove that folder.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -49,11 +49,7 @@ class EndoTrainTask(TrainTask):
         return self._stats
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train.
-
-        When there are no labels, one does not fit its image, or the training cannot be set up or written, an
-        ``HTTPException`` says so, and the weights in use stay as they are.
-        """
+        """Train, or say by an ``HTTPException`` why that cannot be; the weights in use then stay as they are."""
         asked = parse(TrainRequest, request)
         items = labeled_frames(self.bundle.task, datastore.datalist(), self.bundle.labels)
         if not items:
@@ -119,10 +115,7 @@ class EndoTrainTask(TrainTask):
 
 
 def _split(items: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Take the last frames for validation, of each class: neighbors look alike, so they stay together.
-
-    Frames with and without boxes are two classes; without boxes there is no validation.
-    """
+    """Take the last frames of each class, with boxes or without, for validation: neighbors look alike."""
     training, validation = [], []
     for kind in dict.fromkeys(map(_kind, items)):
         alike = [item for item in items if _kind(item) == kind]
