@@ -1,13 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from ignite.engine import EventEnum, Events
+from ignite.engine import Engine, EventEnum, Events
 from monai.data import decollate_batch
 from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
@@ -35,11 +33,11 @@ class ClipEvaluator(SupervisedEvaluator):
 
     def _register_decollate(self) -> None:
         @self.on(IterationEvents.MODEL_COMPLETED)
-        def decollate(engine: ClipEvaluator) -> None:
+        def decollate(engine: Engine) -> None:
             engine.state.batch = split_clips(engine.state.batch)
             engine.state.output = decollate_batch(engine.state.output)
 
-    def _iteration(self, engine: ClipEvaluator, batchdata: dict[str, Any]) -> Any:
+    def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> Any:
         engine.state.batch = batchdata = {key: value for key, value in batchdata.items() if key != "broken"}
         if len(batchdata[CommonKeys.IMAGE]) == 0:
             engine.state.batch = []
@@ -69,14 +67,11 @@ class VideoEvaluator(SupervisedEvaluator):
     a window of a classifier) as it comes. A video that breaks off is reported as ``broken`` to a
     :class:`endofm_monai.handlers.BrokenClipsHandler`, and the run goes on with the next one. A run without a video,
     where all are done, starts and ends as any other: handlers load the weights and check what they would write to.
-    Other arguments are MONAI's.
 
-    Args:
-        val_data_loader: loader of one item a batch, see :class:`endofm_monai.data.ClipLoader`, with ``image``: what
-            :func:`endofm_monai.data.open_clip` opens.
-        network: the network, perhaps in ``DistributedDataParallel``.
-        predictor: an :class:`endofm_monai.inferers.Predictor` of the network.
-        threads: decoding threads; see :class:`endofm_monai.data.VideoReader`.
+    The loader gives one item a batch, see :class:`endofm_monai.data.ClipLoader`, with ``image``: what
+    :func:`endofm_monai.data.open_clip` opens with so many ``threads``. The ``predictor`` is an
+    :class:`endofm_monai.inferers.Predictor` of the ``network``, which may be in ``DistributedDataParallel``. Other
+    arguments are MONAI's.
     """
 
     def __init__(
@@ -88,8 +83,7 @@ class VideoEvaluator(SupervisedEvaluator):
         threads: int = 1,
         **kwargs: Any,
     ) -> None:
-        self.predictor = predictor
-        self.threads = threads
+        self.predictor, self.threads = predictor, threads
         events = {"event_names": [*VideoEvents], "decollate": False}
         super().__init__(torch.device(device), val_data_loader, unwrap(network), **events, **kwargs)
 
@@ -101,7 +95,7 @@ class VideoEvaluator(SupervisedEvaluator):
             self.fire_event(Events.STARTED)
             self.fire_event(Events.COMPLETED)
 
-    def _iteration(self, engine: VideoEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
+    def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
         """Go through one video; the output is empty, since handlers have seen all of it."""
         if batchdata.get("broken"):
             return {}

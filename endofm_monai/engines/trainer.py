@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ignite.engine import Engine
 from monai.engines import PrepareBatch, SupervisedTrainer, Trainer
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys, convert_to_tensor
@@ -34,16 +33,10 @@ class ClipTrainer(SupervisedTrainer):
     With ``accumulation_steps`` above 1 only the last iteration of a group makes an optimizer step;
     ``IterationEvents.BACKWARD_COMPLETED`` (gradients complete and unscaled) and ``MODEL_COMPLETED`` (network updated)
     fire once a step. A batch in which a rank has no readable clip teaches nothing, on any rank: its output has no
-    ``loss``. Schedules, gradient clipping, checkpoints and logs are handlers. Other arguments are MONAI's.
-
-    Args:
-        network: the network, perhaps in ``DistributedDataParallel``.
-        loss_function: from what the network gives and the targets to the mean loss of the batch.
-        amp_kwargs: arguments of ``torch.autocast``; ``dtype`` is ``torch.bfloat16`` unless said otherwise, and with
-            ``torch.float16`` gradients are scaled.
-        compile: compile each transformer block with ``torch.compile``, with ``compile_kwargs``.
-        kwargs: ``prepare_batch``, ``inferer``, ``train_handlers``, ``accumulation_steps``, ...; ``decollate`` is False
-            unless said otherwise.
+    ``loss``, which is else the mean over the batch. The network may be in ``DistributedDataParallel``. ``amp_kwargs``
+    are those of ``torch.autocast``, by default with ``torch.bfloat16``; with ``torch.float16`` gradients are scaled.
+    Each transformer block is compiled. Schedules, gradient clipping, checkpoints and logs are handlers. Other arguments
+    are MONAI's.
     """
 
     def __init__(
@@ -86,10 +79,7 @@ class ClipTrainer(SupervisedTrainer):
             super(Trainer, self).run()
 
     def checkpoint_parts(self) -> dict[str, Any]:
-        """What a checkpoint holds, by name, each with ``state_dict`` and ``load_state_dict``.
-
-        Handlers add theirs to ``further_checkpoint_parts``.
-        """
+        """What a checkpoint holds, by name; handlers add their parts to ``further_checkpoint_parts``."""
         parts = {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
         if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict():
             parts["loss"] = self.loss_function
@@ -110,30 +100,41 @@ class ClipTrainer(SupervisedTrainer):
         number, size = self._group()
         return number == size
 
-    def _iteration(self, engine: ClipTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
-        self._start()
-        self.state.output = {}
-        clips = count_clips(batchdata[CommonKeys.IMAGE])
-        total, fewest = idist.all_reduce(clips), idist.all_reduce(clips, op="MIN")
-        if fewest > 0:
-            inputs, targets, *more = self._prepare(batchdata)
-            args, kwargs = more or ((), {})
-            self.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
-            with self._autocast():
-                prediction = self.inferer(inputs, self.network, *args, **kwargs)
-                self.state.output[CommonKeys.PRED] = prediction
-                self.fire_event(IterationEvents.FORWARD_COMPLETED)
-                loss = self.loss_function(prediction, targets).mean()
-            self.state.output[CommonKeys.LOSS] = loss.detach()
-            self._backward(loss * (clips * idist.get_world_size() / total))  # processes are averaged, clips shall be
-        self._step()
-        return self.state.output
-
-    def _start(self) -> None:
+    def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
+        number, size = self._group()
         self.network.train()
-        if self._group()[0] == 1:
+        if number == 1:
             self.optimizer.zero_grad(set_to_none=True)
             self._has_learned = False
+        self.state.output = {}
+        loss = self._loss(batchdata)
+        if loss is not None:
+            self._has_learned |= CommonKeys.LOSS in self.state.output
+            self.fire_event(IterationEvents.LOSS_COMPLETED)
+            self.scaler.scale(loss / size).backward()
+        if number == size and self._has_learned:
+            self.scaler.unscale_(self.optimizer)
+            self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output
+
+    def _loss(self, batchdata: dict[str, Any]) -> torch.Tensor | None:
+        """What the gradient is of, or None; the output is noted on the way."""
+        clips = count_clips(batchdata[CommonKeys.IMAGE])
+        total, fewest = idist.all_reduce(clips), idist.all_reduce(clips, op="MIN")
+        if fewest == 0:
+            return None
+        inputs, targets, *more = self._prepare(batchdata)
+        args, kwargs = more or ((), {})
+        self.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
+        with self._autocast():
+            self.state.output[CommonKeys.PRED] = prediction = self.inferer(inputs, self.network, *args, **kwargs)
+            self.fire_event(IterationEvents.FORWARD_COMPLETED)
+            loss = self.loss_function(prediction, targets).mean()
+        self.state.output[CommonKeys.LOSS] = loss.detach()
+        return loss * (clips * idist.get_world_size() / total)  # processes are averaged, clips shall be
 
     def _prepare(self, batchdata: dict[str, Any]) -> Any:
         inputs, targets, *more = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
@@ -142,20 +143,6 @@ class ClipTrainer(SupervisedTrainer):
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        self._has_learned |= CommonKeys.LOSS in self.state.output
-        self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.scaler.scale(loss / self._group()[1]).backward()
-
-    def _step(self) -> None:
-        """Update the network by the gradients of an accumulation group, if this iteration ends it."""
-        if self.ends_step() and self._has_learned:
-            self.scaler.unscale_(self.optimizer)
-            self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.fire_event(IterationEvents.MODEL_COMPLETED)
 
 
 class PretrainingTrainer(ClipTrainer):
@@ -167,20 +154,13 @@ class PretrainingTrainer(ClipTrainer):
 
 
 class StudentTeacherTrainer(PretrainingTrainer):
-    """Self-supervised pre-training of a student and its teacher on views of clips.
+    """Self-supervised pre-training of a :class:`endofm_monai.networks.nets.StudentTeacher` on views of clips.
 
     An iteration runs the student on all views and the teacher on the global ones, and takes the gradient of their
-    matching loss. The teacher's update is a handler, as schedules, gradient clipping and checkpoints are.
-
-    After an iteration ``state.output`` holds ``image`` (the views) and ``loss``, the mean over the clips of all
-    ranks; the loss is absent when no rank had a readable clip, and nothing was learned from that batch.
-
-    Args: those of :class:`ClipTrainer`, of which
-        network: a :class:`endofm_monai.networks.nets.StudentTeacher`, perhaps in ``DistributedDataParallel``.
-        prepare_batch: from a batch to its list of views ``(B, 3, T, H, W)`` on the device.
-        amp: compute in lower precision; the loss and the head's last layer stay in float32.
-        compile: compile the forward pass of student and teacher as one graph and, in a single process, the loss as
-            another one.
+    matching loss; the teacher's update is a handler. ``prepare_batch`` makes of a batch its views ``(B, 3, T, H, W)``,
+    the output's ``image``; ``loss`` is the mean over the clips of all ranks, if there is any. With ``amp`` the loss and
+    the head's last layer stay in float32. Compiled are the forward pass of student and teacher as one graph and, in a
+    single process, the loss as another one.
     """
 
     loss_function: SpatialTemporalMatchingLoss
@@ -196,36 +176,32 @@ class StudentTeacherTrainer(PretrainingTrainer):
         parts = {"student": pair.student, "teacher": pair.teacher, "loss": self.loss_function}
         return parts | {"optimizer": self.optimizer, "scaler": self.scaler}
 
-    def _iteration(self, engine: ClipTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
-        self._start()
+    def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
+        postpone = isinstance(self.network, DistributedDataParallel) and not self.ends_step()
+        with self.network.no_sync() if postpone else nullcontext():
+            return super()._iteration(engine, batchdata)
+
+    def _loss(self, batchdata: dict[str, Any]) -> torch.Tensor:
         views, _ = self._prepare(batchdata)
         self.state.output = {CommonKeys.IMAGE: views}
-        clips, last = views[0].shape[0], self.ends_step()
+        clips = views[0].shape[0]
         total = idist.all_reduce(clips)
         if clips == 0:  # take part in the collective calls all the same, with a loss of zero
             views = [view.new_zeros((1, *view.shape[1:])) for view in views]
-        postpone = isinstance(self.network, DistributedDataParallel) and not last
-        with self.network.no_sync() if postpone else nullcontext():
-            with self._autocast():
-                student, teacher, class_tokens = self.network(views, clips)
-            self.fire_event(IterationEvents.FORWARD_COMPLETED)
-            loss = self.loss_function(student, teacher, class_tokens, update_center=last)
-            if total > 0:
-                self.state.output[CommonKeys.LOSS] = self.loss_function.total
-            self._backward(loss)
-        self._step()
-        return self.state.output
+        with self._autocast():
+            student, teacher, class_tokens = self.network(views, clips)
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        loss = self.loss_function(student, teacher, class_tokens, update_center=self.ends_step())
+        if total > 0:
+            self.state.output[CommonKeys.LOSS] = self.loss_function.total
+        return loss
 
 
 @dataclass(eq=False)
 class PrepareKeyFrames(PrepareBatch):
-    """Bring a batch of key frames with their supports and boxes to the device, to train a detector.
+    """Bring a batch of key frames with their supports and boxes to the device, to train a detector."""
 
-    With ``every_frame`` each frame of a clip is a key frame with the others as its supports, so that each frame that
-    was encoded is used; otherwise the first one alone is, as in the published training.
-    """
-
-    every_frame: bool = True
+    every_frame: bool = True  # of a clip is a key frame, with the others as its supports; or, as published, the first
 
     def __call__(
         self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
@@ -242,10 +218,9 @@ class PrepareKeyFrames(PrepareBatch):
 
 @dataclass(eq=False)
 class PrepareViews(PrepareBatch):
-    """Bring the views of a batch to the device, and make them there where the batch holds clips.
+    """Bring the views of a batch of :func:`endofm_monai.data.collate_clips` to the device.
 
-    What the batch of :func:`endofm_monai.data.collate_clips` holds decides: views that were made in the workers are
-    moved; raw clips are moved as uint8 and augmented on the device, each with its ``seed``, which gives the same views.
+    Raw clips are moved as uint8 and augmented there, each with its ``seed``, which gives the same views as in a worker.
     """
 
     augment: RandAugmentViewsd  # a clip into views; its plan also says the shapes for a batch without clips

@@ -10,6 +10,7 @@ import signal
 import textwrap
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,19 +39,17 @@ _NOTES: dict[str, Any] = {"best": (dict, type(None)), "iteration": int, "epoch_l
 class TrainingCheckpointHandler:
     """Saves and resumes the whole state of a :class:`endofm_monai.engines.ClipTrainer`, atomically.
 
-    ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts``, the iteration, the best metric so far, and
-    the random states of all ranks, and loads with ``weights_only=True``. Without an ``evaluator``, beside it
-    ``model.pt`` holds the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are
-    written every ``interval`` epochs, at the end, and when the process gets SIGTERM or SIGUSR1: the run then stops
-    after the present optimizer step. A training that stops because it is not healthy is saved as
-    ``checkpoint_unhealthy.pt``. A frozen backbone with adapters is in none of the files: its SHA-256 stands for it (see
-    :func:`~endofm_monai.weights.load.trained_state`).
+    ``<ckpt_dir>/checkpoint.pt`` loads with ``weights_only=True``. Without an ``evaluator``, ``model.pt`` beside it is
+    the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are written every
+    ``interval`` epochs, at the end, and when the process gets SIGTERM or SIGUSR1: the run then stops after the present
+    optimizer step. A training that is not healthy is saved as ``checkpoint_unhealthy.pt`` when it stops. For a frozen
+    backbone with adapters stands its SHA-256 (see :func:`~endofm_monai.weights.load.trained_state`).
 
     ``resume=False`` starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from that
     checkpoint, or starts where there is none; a path goes on from that file, with the ``model.pt`` beside it. A resumed
     run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would have given.
-    If saving fails (a full disk), the former files stay as they are and a warning is logged; at the end of the training
-    it is an error. While it runs no other training can write to ``ckpt_dir``.
+    If saving fails (a full disk), the former files stay, after a warning; at the end of the training it is an error.
+    While it runs no other training can write to ``ckpt_dir``.
     """
 
     ckpt_dir: str
@@ -63,8 +62,7 @@ class TrainingCheckpointHandler:
         self.path = Path(self.ckpt_dir) / "checkpoint.pt"
         self._started = self._stopped = False
         self._stop_requested: signal.Signals | None = None
-        self._former: dict[signal.Signals, Any] = {}  # what listened to the signals before
-        self._release: Callable[[], None] = lambda: None  # the folder
+        self._held = ExitStack()  # the signals and the folder
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer, after all others but, to save epochs before it, the validation."""
@@ -73,16 +71,17 @@ class TrainingCheckpointHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._save)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_if_requested)
         engine.add_event_handler(Events.COMPLETED, self._finish)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._let_go)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._held.close)
         engine.add_event_handler(Events.TERMINATE, self._end_process)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_unhealthy)
 
     def _start(self, engine: Engine) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._former = {signum: signal.signal(signum, self._request_stop) for signum in STOPPING}
+            for signum in STOPPING:
+                self._held.callback(signal.signal, signum, signal.signal(signum, self._request_stop))
         if idist.get_rank() == 0:
             check_writable(self.path.parent)
-            self._release = hold_folder(self.path.parent, "training")
+            self._held.callback(hold_folder(self.path.parent, "training"))
         if self._started:  # a federated client runs its trainer again and again
             return
         self._started = True
@@ -111,12 +110,6 @@ class TrainingCheckpointHandler:
             self._stopped = True
             engine.terminate(skip_completed=True)
 
-    def _let_go(self) -> None:
-        """Give the signals back to what listened to them before, and the folder to others."""
-        while self._former:
-            signal.signal(*self._former.popitem())
-        self._release()
-
     def _end_process(self) -> None:
         if self._stopped and self.stop_code is not None:
             raise SystemExit(self.stop_code)
@@ -139,7 +132,7 @@ class TrainingCheckpointHandler:
             logger.warning(f"{error}. The former checkpoint is kept; training goes on.")
 
     def _save_unhealthy(self, engine: Engine, error: BaseException) -> None:
-        self._let_go()
+        self._held.close()
         if isinstance(error, UnhealthyTrainingError):
             _write(self.path.with_name("checkpoint_unhealthy.pt"), self._state(engine))
         raise error
@@ -217,8 +210,8 @@ class TrainingCheckpointHandler:
 class BestModelHandler:
     """Writes ``<ckpt_dir>/model.pt``, the network alone, whenever an evaluator's key metric is the best so far.
 
-    If saving fails (a full disk), a warning is logged, and the former file stays as it is and the best: the next epoch
-    that is better takes its place. ``state.unwritten`` is the error until then.
+    If saving fails (a full disk), the former file stays as it is and the best, after a warning: the next epoch that is
+    better takes its place. ``state.unwritten`` is the error until then.
     """
 
     network: nn.Module
@@ -284,8 +277,8 @@ def _set_random_state(state: dict[str, Any]) -> None:
 class EpochValidationHandler(ValidationHandler):
     """MONAI's handler, which also validates the last epoch, whatever the interval.
 
-    It comes after a :class:`TrainingCheckpointHandler`: so an epoch whose validation fails or is interrupted is saved,
-    and its validation is made up for when the training is resumed.
+    It comes after a :class:`TrainingCheckpointHandler`, so that an epoch whose validation fails or is interrupted is
+    saved; its validation is made up for on resume.
     """
 
     def attach(self, engine: Engine) -> None:

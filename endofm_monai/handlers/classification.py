@@ -58,12 +58,9 @@ class ClassificationReport(Report):
     """Key metric: a score of the predictions, one a video, the mean of those of its windows.
 
     All scores of :func:`endofm_monai.metrics.classification_scores` are metrics of the evaluator, as ``video_f1``, and
-    for single windows as ``clip_f1``; those that are undefined are left out. With ``output_dir`` there are
-
-    * ``metrics.json``: these scores, null with a reason where undefined, for videos with their 95 % intervals by the
-      bootstrap over groups; confusion matrices; the protocol, and what could not be read;
-    * ``predictions.csv``: the label and the class probabilities of each video;
-    * ``confusion.png``: the confusion matrices.
+    for single windows as ``clip_f1``; those that are undefined are left out. With ``output_dir``, ``metrics.json`` has
+    them too (null with a reason where undefined, for videos with 95 % intervals by the bootstrap over groups), and what
+    could not be read; ``predictions.csv`` the label and the class probabilities of each video; and ``confusion.png``.
 
     The evaluator goes through videos; or through batches of windows, which it decollates, with class probabilities
     ``(C,)`` as ``pred``. Items are those of :func:`endofm_monai.data.load_labeled_clips`.

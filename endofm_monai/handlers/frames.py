@@ -97,9 +97,8 @@ class SegmentationReport(Report):
 
     With ``output_dir``, ``segmentation_frames.csv`` has the scores of each frame, and ``segmentation.json``
 
-    * ``clean``: the scores of :func:`endofm_monai.metrics.segmentation_report`, at the size of the frames and before
-      any post-processing, of videos that share no file with the training; those of one ``video`` are one sequence,
-      and intervals draw those of one ``group`` together, if items have one;
+    * ``clean``: :func:`endofm_monai.metrics.segmentation_report` of videos that share no file with the training, at the
+      size of the frames; those of one ``video`` are one sequence, and those of one ``group`` are drawn together;
     * ``post_processed``: the same after it;
     * ``published``: means of ``clip_scores`` of all videos; those shared with the training are flagged;
     * ``skipped``: the names of videos that could not be read.

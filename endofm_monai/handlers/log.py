@@ -202,10 +202,9 @@ class EmbeddingLogHandler(TrainingLogHandler):
 class HealthHandler(EmbeddingLogHandler):
     """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
 
-    Adds to what an :class:`EmbeddingLogHandler` logs of the teacher's class tokens, of each step: the loss's shares
-    ``cross_view`` (L_cv) and ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm
-    of the centre, weight decay and the teacher's momentum. An epoch looks collapsed when targets are uniform and the
-    loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread.
+    Adds to what an :class:`EmbeddingLogHandler` logs, of each step, the loss's shares ``cross_view`` (L_cv) and
+    ``dynamic_motion`` (L_dm) and what tells of a collapse, the teacher's entropy in nats. An epoch looks collapsed when
+    targets are uniform and the loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread.
     """
 
     collapse_patience: int | None = 20  # stop after so many epochs in a row that look collapsed; None never stops

@@ -29,10 +29,9 @@ logger = logging.getLogger(__name__)
 class ResultSaver(ABC):
     """Writes what a :class:`endofm_monai.engines.VideoEvaluator` finds in each video, piece by piece as it comes.
 
-    Last of a video comes ``<results_dir>/<name>.json``, by the ``name`` of its item. Its ``status`` is ``"ok"``,
-    ``"damaged"`` (only the first pieces could be read) or ``"unreadable"``, with the message under ``problems``. A run
-    that is started again leaves out what is ok by the ``results_dir`` of :func:`endofm_monai.data.list_videos`. Results
-    of other weights or ``settings`` are not mixed in a folder, whose ``settings.json`` tells them.
+    Last of a video comes ``<results_dir>/<name>.json``. Its ``status`` is ``"ok"``, ``"damaged"`` (only first pieces
+    could be read) or ``"unreadable"``, with the message under ``problems``. By it :func:`endofm_monai.data.list_videos`
+    leaves out what is done. Results of other weights or ``settings`` are not mixed in a folder, see ``settings.json``.
     """
 
     output_dir: PathLike  # and `results_dir`, unless a subclass has another one

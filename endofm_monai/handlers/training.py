@@ -156,10 +156,10 @@ class BrokenClipsHandler:
 
 @dataclass(eq=False)
 class ScheduleHandler:
-    """Sets one number by a schedule before each optimizer step of a :class:`endofm_monai.engines.ClipTrainer`.
+    """Sets one number by a schedule, of nothing but the step, in a :class:`endofm_monai.engines.ClipTrainer`.
 
-    The value depends on nothing but the step, so a resumed run goes on with the schedule where it stopped. An optimizer
-    has it in its parameter groups: ``lr`` times the group's ``lr_scale``, ``weight_decay`` only where ``decay`` is set.
+    An optimizer has it in its parameter groups: ``lr`` times the group's ``lr_scale``, ``weight_decay`` only where
+    ``decay`` is set.
     """
 
     target: Any  # an optimizer, or any object, which gets the value as an attribute
@@ -217,10 +217,7 @@ class GradientHandler:
 
 
 class TeacherUpdateHandler:
-    """Moves the teacher towards the student after each optimizer step (paper, section 2.2).
-
-    The momentum is the network's ``teacher_momentum``, usually driven by a :class:`ScheduleHandler`.
-    """
+    """Moves the teacher towards the student after each step by the network's ``teacher_momentum`` (paper, 2.2)."""
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
@@ -231,8 +228,8 @@ class TeacherUpdateHandler:
 class ConceptPhaseHandler:
     """What begins later in a training of a :class:`endofm_monai.networks.nets.ConceptNetwork`.
 
-    From the second epoch on scores are balanced with the queue, which the first one filled. The local concepts are
-    learned after some epochs; up to then what gathers them gets no gradient, of which Adam would make large steps.
+    From the second epoch on scores are balanced with the queue, which the first one filled. Until the local concepts
+    are learned, what gathers them gets no gradient, of which Adam would make large steps.
     """
 
     loss: ConceptLoss  # of the training
