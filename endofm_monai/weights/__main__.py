@@ -3,7 +3,7 @@
 """Command line: ``python -m endofm_monai.weights convert|compact|merge|inspect|list|show|download``."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
 
     Args:
         source: the file, in any layout that ``load_published`` understands.
-        target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
+        target: the file to write, ``*.safetensors``.
         which: "teacher" or "student" of a training checkpoint.
         head: also write the tensors outside the backbone; the backbone's names then start with ``backbone.``.
     """
@@ -45,23 +45,18 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
     weights = read_weights(source, which)
     if weights.backbone is not None:
         raise WeightsError(f"{source}: holds adapters and a head, but no backbone; `merge` them with theirs.")
-    backbone = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
-    others = {name: tensor for name, tensor in weights.state.items() if not is_backbone_key(name)}
-    if not backbone:
+    tensors = {name: tensor for name, tensor in weights.state.items() if is_backbone_key(name)}
+    if not tensors:
         raise WeightsError(f"{source}: holds no backbone; its first tensor is {next(iter(weights.state))!r}.")
-    if head and not others:
-        raise WeightsError(f"{source}: holds nothing besides the backbone; convert it without `head`.")
-    tensors = {**{f"backbone.{name}": backbone[name] for name in backbone}, **others} if head else backbone
-    metadata = {
-        "source_file": weights.file.name,
-        "source_sha256": sha256([weights.file]),
-        "layout": weights.layout,
-        "part": weights.part,
-        "endofm_monai_version": version("endofm-monai"),
-    }
-    save_weights(tensors, target, **metadata)
-    wrote = [f"sha-256: {metadata['source_sha256']}", f"wrote {len(tensors)} tensors to {target}"]
-    return "\n".join([*_describe(weights), *wrote])
+    if head:
+        others = {name: tensor for name, tensor in weights.state.items() if name not in tensors}
+        if not others:
+            raise WeightsError(f"{source}: holds nothing besides the backbone; convert it without `head`.")
+        tensors = {**{f"backbone.{name}": tensor for name, tensor in tensors.items()}, **others}
+    digest = sha256([weights.file])
+    origin = {"source_file": weights.file.name, "source_sha256": digest, "layout": weights.layout, "part": weights.part}
+    save_weights(tensors, target, **origin, endofm_monai_version=version("endofm-monai"))
+    return "\n".join([*_describe(weights), f"sha-256: {digest}", f"wrote {len(tensors)} tensors to {target}"])
 
 
 def compact(
@@ -88,25 +83,17 @@ def compact(
     if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{source}: expected the state dict of a network, found {', '.join(foreign[:5])} in it.")
     if img_size is not None:
-        grid = _grid(state, img_size, source)
-        state[POSITIONS] = resample_position_table(state[POSITIONS], grid)
+        if not {POSITIONS, KERNEL} <= state.keys():
+            raise WeightsError(f"{source}: has no {POSITIONS} that could be resampled.")
+        patch, (height, width) = state[KERNEL].shape[-1], ensure_tuple_rep(img_size, 2)
+        if height % patch or width % patch:
+            raise ValueError(f"`img_size` must be a multiple of {patch}, the side of a patch, but got {img_size}.")
+        state[POSITIONS] = resample_position_table(state[POSITIONS], (height // patch, width // patch))
     if shares_with:
         state, theirs = share_with(shares_with, state)
         shared |= theirs
     save_weights(to_int8(state), target, **shared)
     return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB"
-
-
-def _grid(
-    state: Mapping[str, torch.Tensor], img_size: int | Sequence[int], source: str | os.PathLike
-) -> tuple[int, int]:
-    """Rows and columns of patches of frames of ``img_size``."""
-    if not {POSITIONS, KERNEL} <= state.keys():
-        raise WeightsError(f"{source}: has no {POSITIONS} that could be resampled.")
-    patch, (height, width) = state[KERNEL].shape[-1], ensure_tuple_rep(img_size, 2)
-    if height % patch or width % patch:
-        raise ValueError(f"`img_size` must be a multiple of {patch}, the side of a patch, but got {img_size}.")
-    return height // patch, width // patch
 
 
 def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str | os.PathLike) -> str:

@@ -33,15 +33,11 @@ _DROPPED = {
 def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> PublishedWeights:
     """Make the weights of a video transformer that starts as an image ViT, frame by frame.
 
-    Spatial tensors are kept. Temporal attention starts as a copy of the spatial one, as in TimeSformer; with
-    ``temporal_fc`` and ``time_embed`` at zero it has no effect yet, so that a clip of equal frames gives the image
-    model's features. LayerScale is folded into the layers that it scales, which is exact. The position table and the
-    patch kernel are resampled to the size of ``network``; whether width and depth fit is not looked at.
-
-    Args:
-        weights: an image ViT in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...), or
-            DINOv3's own.
-        network: the video transformer to make them for; it is not changed.
+    They are an image ViT's in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...), or DINOv3's
+    own. Temporal attention starts as a copy of the spatial one, as in TimeSformer; with ``temporal_fc`` and
+    ``time_embed`` at zero it has no effect yet, so that a clip of equal frames gives the image model's features.
+    LayerScale is folded into the layers that it scales, which is exact. The position table and the patch kernel are
+    resampled to the size of ``network``, which is not changed; whether width and depth fit is not looked at.
     """
     kind, own = type(network).__name__, network.state_dict()
     ours, found = variant_of(own), variant_of(weights.state)
@@ -64,9 +60,8 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     if len(mlp) != 2 or mlp[0] != mlp[1][::-1]:
         raise WeightsError(f"{weights.file}: is an image ViT with a gated MLP (SwiGLU), but {kind} has a plain one.")
 
-    for name in [name for name in state if name.endswith((".ls1.gamma", ".ls2.gamma"))]:
-        gamma = state.pop(name)
-        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
+    for name in [name for name in state if _scaled_layer(name)]:
+        gamma, layer = state.pop(name), _scaled_layer(name)
         for key in (f"{layer}.weight", f"{layer}.bias"):
             state[key] = torch.einsum("o,o...->o...", gamma, state[key])
     for name in list(state) if network.temporal else ():
@@ -91,8 +86,7 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
 def _check_shapes(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], file: object) -> None:
     """Raise a ``WeightsError`` where a tensor cannot be what its name says, before anything is computed of it."""
     for name, tensor in state.items():
-        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
-        if layer != name:  # of LayerScale, which scales the outputs of this layer
+        if layer := _scaled_layer(name):
             wanted = state[f"{layer}.bias"].shape if f"{layer}.bias" in state else f"those of {layer}.bias"
             fits = tensor.shape == wanted
         elif name == "patch_embed.proj.weight":
@@ -103,6 +97,12 @@ def _check_shapes(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Ten
             fits = name not in own or tensor.ndim == own[name].ndim
         if not fits or not tensor.numel():
             raise WeightsError(f"{file}: `{name}` has the shape {tuple(tensor.shape)}, but needs {wanted}.")
+
+
+def _scaled_layer(name: str) -> str:
+    """The layer whose outputs a tensor of LayerScale scales, or nothing for others."""
+    layers = {".ls1.gamma": ".attn.proj", ".ls2.gamma": ".mlp.fc2"}
+    return next((name.removesuffix(scale) + layer for scale, layer in layers.items() if name.endswith(scale)), "")
 
 
 def variant_of(state: Mapping[str, torch.Tensor]) -> str:

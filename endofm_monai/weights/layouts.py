@@ -26,8 +26,7 @@ _ALLOWED: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64)),
 _BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "norm_pre", "blocks", "norm"}
 _BACKBONE_ROOTS |= {"storage_tokens", "rope_embed"}
 _WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
-_NORM = ".parametrizations.weight.original"
-_WEIGHT_NORM = {".weight_g": f"{_NORM}0", ".weight_v": f"{_NORM}1"}
+_WEIGHT_NORM = {f".weight_{old}": f".parametrizations.weight.original{new}" for new, old in enumerate("gv")}
 
 # names of CLIP's image tower, which ST-Adapter's files have too, and those that they have here
 _NAMES = {
@@ -43,21 +42,17 @@ _NEW_AXES = {"cls_token": 2, "pos_embed": 1}  # in front
 
 # a mark in the "name, dimensions" of a tensor -> what has it, and what keeps it from EndoFM; wholes before their parts
 _FOREIGN = {
-    r"\.A_log, ": ("a Mamba (VideoMamba, EndoMamba, FPRL)", "of state-space layers instead of attention"),
-    r"patch_embed\w*(\.\w+)*\.weight, 5$": (
-        "a video ViT over tubelets (VideoMAE, V-JEPA)",
-        "whose tokens span several frames and attend to all others at once",
-    ),
-    r"^lstm\.": (
-        "EndoFM-LV's network for surgical phases (cholec80.pth)",
-        "whose blocks stand on a ResNet-50 and under an LSTM, without patch embedding and position tables",
-    ),
-    r"\.token_mixer\.": ("a MetaFormer (SurgeNet's CAFormer)", "of stages, with convolutions in the first two"),
-    r"^patch_embed1\.": ("a pyramid transformer (PVTv2)", "of stages with fewer and fewer tokens"),
-    r"^stages\.\d+\.(blocks\.)?\d+\.(dwconv|conv_dw)\.": ("a ConvNeXt", "of convolutions without attention"),
-    r"\.attention_biases, ": ("an EfficientViT (GSViT)", "of convolutions and attention in windows"),
-    r"(^|\.)layer1\.0\.conv1\.": ("a ResNet (SurgVLP's image tower)", "of convolutions without attention"),
-    r"^rope_embed\.": ("a DINOv3 ViT", "which turns queries and keys by their place and has no position table"),
+    r"\.A_log, ": "a Mamba (VideoMamba, EndoMamba, FPRL), of state-space layers instead of attention",
+    r"patch_embed\w*(\.\w+)*\.weight, 5$": "a video ViT over tubelets (VideoMAE, V-JEPA), whose tokens span several "
+    "frames and attend to all others at once",
+    r"^lstm\.": "EndoFM-LV's network for surgical phases (cholec80.pth), whose blocks stand on a ResNet-50 and under "
+    "an LSTM, without patch embedding and position tables",
+    r"\.token_mixer\.": "a MetaFormer (SurgeNet's CAFormer), of stages, with convolutions in the first two",
+    r"^patch_embed1\.": "a pyramid transformer (PVTv2), of stages with fewer and fewer tokens",
+    r"^stages\.\d+\.(blocks\.)?\d+\.(dwconv|conv_dw)\.": "a ConvNeXt, of convolutions without attention",
+    r"\.attention_biases, ": "an EfficientViT (GSViT), of convolutions and attention in windows",
+    r"(^|\.)layer1\.0\.conv1\.": "a ResNet (SurgVLP's image tower), of convolutions without attention",
+    r"^rope_embed\.": "a DINOv3 ViT, which turns queries and keys by their place and has no position table",
 }
 
 
@@ -70,9 +65,6 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
     It is a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote, of
     tensors, plain containers, ``argparse.Namespace`` and numpy's float64 scalars; tensors are mapped, not read.
-
-    Raises:
-        WeightsError: when the file is missing, damaged, holds no dictionary, or needs other Python objects.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,12 +79,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
                 f"{path}: needs the Python object {match[1]}, which a file of weights may not run; nothing was loaded. "
                 "Ask its author for the plain tensors (`torch.save(network.state_dict(), ...)` or safetensors)."
             ) from error
-        if isinstance(error, ValueError) and str(path) in str(error):
-            if path.suffix == ".safetensors":  # whose file is whole, but not its other half
-                raise WeightsError(f"{error}.") from error
-            reason = str(error)
-        else:
-            reason = type(error).__name__
+        is_named = isinstance(error, ValueError) and str(path) in str(error)
+        if is_named and path.suffix == ".safetensors":  # whose file is whole, but not its other half
+            raise WeightsError(f"{error}.") from error
+        reason = str(error) if is_named else type(error).__name__
         raise WeightsError(f"{path}: cannot be read: damaged, incomplete or no weights ({reason}).") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: must hold a dictionary of weights, but holds a {type(content).__name__}.")
@@ -107,8 +97,8 @@ def _read(path: Path) -> object:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
     if is_zip := zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            is_program = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        if is_program:
+            names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
             raise WeightsError(
                 f"{path}: is a TorchScript program (as OpenAI's files of CLIP), which would be run to read it; if you "
                 "trust it, save its weights: torch.save(torch.jit.load(FILE, 'cpu').state_dict(), 'clip.pt')."
@@ -133,11 +123,7 @@ def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
 
 
 def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
-    """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``.
-
-    Where a preset has this width and depth, it is named. ``positions`` counts the entries of the position table, with
-    the class token's; the heads leave no trace.
-    """
+    """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``."""
 
     def size(key: str, axis: int) -> int:
         return state[key].shape[axis] if key in state and state[key].ndim > axis else 0
@@ -159,20 +145,15 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def clean_key(key: str) -> str:
-    """The name of a tensor without its wrappers' prefixes, with weight norm in torch's present names.
-
-    Files and networks are compared by clean keys, so that it does not matter on which side a wrapper was.
-    """
-    key = _WRAPPERS.sub("", key)
-    return re.sub(r"\.weight_[gv]$", lambda old: _WEIGHT_NORM[old[0]], key)
+    """The name of a tensor without its wrappers' prefixes, with weight norm in torch's present names."""
+    return re.sub(r"\.weight_[gv]$", lambda old: _WEIGHT_NORM[old[0]], _WRAPPERS.sub("", key))
 
 
 def clean_names(keys: Iterable[str], owner: object) -> dict[str, str]:
     """Map clean to original keys; two that become one are an error, which names their ``owner``."""
     names: dict[str, str] = {}
     for key in keys:
-        first = names.setdefault(clean_key(key), key)
-        if first != key:
+        if (first := names.setdefault(clean_key(key), key)) != key:
             raise WeightsError(f"{owner}: {first!r} and {key!r} are both {clean_key(key)!r} without their prefixes.")
     return names
 
@@ -205,9 +186,6 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
     * adapters and head: a ``model.pt`` or ``checkpoint.pt`` that also has the SHA-256 of the backbone they need.
 
     ``which`` is ``"teacher"`` or ``"student"`` of a training checkpoint; other layouts hold one network, the teacher.
-
-    Raises:
-        WeightsError: when the file cannot be read safely, or holds no weights in one of these layouts.
     """
     if which not in ("teacher", "student"):
         raise ValueError(f"`which` must be 'teacher' or 'student', but got {which!r}.")
@@ -220,7 +198,7 @@ def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWe
         raise WeightsError(f"{file}: is a {layout} without {absent[0]!r}; it holds {', '.join(list(content)[:5])}.")
     tensors: dict[str, Any] = {}
     for part in [content[key] for key in keys] or [content]:
-        tensors.update(part)
+        tensors |= part
     backbone = tensors.pop(BACKBONE_HASH, None)
     if backbone is not None and not re.fullmatch("[0-9a-f]{64}", str(backbone)):
         raise WeightsError(f"{file}: `{BACKBONE_HASH}` must be a SHA-256, 64 hexadecimal digits.")
@@ -282,10 +260,8 @@ def foreign_network(state: Mapping[str, torch.Tensor]) -> str:
     if any("blocks.0.temporal_attn." in name for name in state):  # as in EndoFM, whatever is around it
         return ""
     tensors = [f"{name}, {tensor.ndim}" for name, tensor in state.items()]
-    for mark, (what, why) in _FOREIGN.items():
-        if any(re.search(mark, tensor) for tensor in tensors):
-            return f"{what}, {why}"
-    return ""
+    found = (what for mark, what in _FOREIGN.items() if any(re.search(mark, tensor) for tensor in tensors))
+    return next(found, "")
 
 
 def from_clip(state: Mapping[str, torch.Tensor], file: object) -> tuple[dict[str, torch.Tensor], str]:
