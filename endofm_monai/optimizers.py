@@ -38,12 +38,6 @@ def layer_decay_groups(
     the one before at ``layer_decay ** 2``, and patch embedding, class token and positions at the least (Bao et al.,
     "BEiT", 2022, appendix). Weights and biases are separated as in :func:`weight_decay_groups`. The groups also have
     ``lr_scale``, the factor that a schedule of the learning rate keeps.
-
-    Args:
-        network: a network with a ``backbone``, perhaps in ``DistributedDataParallel``.
-        learning_rate: that of the head.
-        layer_decay: factor from one layer to the one before, in (0, 1]; with 1 all learn alike.
-        weight_decay: that of the weights.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"`layer_decay` must be in (0, 1], but got {layer_decay}.")
@@ -70,18 +64,10 @@ def _layer(name: str, depth: int) -> int:
 
 @dataclass
 class CosineSchedule:
-    r"""Linear warm-up, then half a cosine, as a function of the optimizer step.
+    """Linear warm-up, then half a cosine, as a function of the optimizer step.
 
-    With ``warmup`` W and ``total`` N steps the value at step i is linear from ``warmup_start`` to ``start`` for
-    i < W, both ends included, and
-    :math:`end + \frac12 (start - end)(1 + \cos(\pi (i - W) / (N - W)))` after it, as in the published code: ``end``
-    itself is only reached at step N, which the training no longer makes.
-
-    Example::
-
-        >>> schedule = CosineSchedule(start=1.0, end=0.1, warmup_epochs=1)
-        >>> [schedule(step, steps_per_epoch=5, epochs=4) for step in (0, 4, 5, 19)]
-        [0.0, 1.0, 1.0, 0.10983377...]
+    As in the published code: the warm-up includes both its ends, but ``end`` is only reached at the step after the
+    training's last one.
     """
 
     start: float  # value after the warm-up
@@ -101,11 +87,7 @@ class CosineSchedule:
 
 @dataclass
 class PolynomialSchedule:
-    r"""Linear warm-up, then a power of the share of the training that is left, as a function of the optimizer step.
-
-    With ``warmup`` W and ``total`` N steps the value at step i is ``start * (i + 1) / W`` for i < W and
-    :math:`start\,(1 - (i - W) / (N - W))^{power}` after it.
-    """
+    """Linear warm-up, then a power of the share of the training that is left, as a function of the optimizer step."""
 
     start: float  # value after the warm-up
     power: float = 0.9  # as published

@@ -52,9 +52,8 @@ class UniformFrames:
 class WindowPlan:
     """Some frames, evenly spread over a window of fixed duration.
 
-    The window lasts ``num_frames * sampling_rate / 30`` seconds: 8.5 s for the published 8 frames at rate 32. Of one
-    that is shorter the clip is spread over the whole video. The item says which window: the one of number ``window`` of
-    ``num_windows`` that are evenly spread, by default 0 of 1.
+    The window lasts ``num_frames * sampling_rate / 30`` seconds: 8.5 s for the published 8 frames at rate 32. A shorter
+    video is used whole. The item says which window: number ``window`` of ``num_windows`` that are evenly spread.
     """
 
     num_frames: int = 8  # T of a clip

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
@@ -37,10 +38,7 @@ INTERRUPTED = 130  # what shells give for a process that Ctrl+C ended
 
 
 def end_with_one_line() -> None:
-    """Let an error end this process with one line, if it is a run of ``python -m monai.bundle``.
-
-    Errors of this package, of MONAI and of the file system say all in that line; others show their traceback before.
-    """
+    """Let an error end this process with one line, if it is a run of ``python -m monai.bundle``."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and spec.name == "monai.bundle.__main__":
         sys.excepthook = _end
@@ -53,11 +51,11 @@ def hush_engines() -> None:
         handler.addFilter(_is_news)
 
 
+@dataclass
 class _Call:
     """A call that waits until the whole command line is understood."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
+    _function: Callable[[], Any]
 
 
 def _postponed(commands: Any) -> Any:
@@ -84,10 +82,7 @@ def _as_text(word: str) -> Any:
 def run_from_command_line(
     commands: Any, *, serialize: Callable[[Any], Any] = lambda result: result, **options: Any
 ) -> None:
-    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line.
-
-    Nothing runs before all words of the command line have found their place.
-    """
+    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line."""
 
     def run(result: Any) -> Any:
         return serialize(result._function()) if isinstance(result, _Call) else result

@@ -41,10 +41,7 @@ def temporary_prefix() -> str:
 
 
 def remove_leftovers(folder: str | os.PathLike, pattern: str = "") -> None:
-    """Remove the temporary files and folders that killed processes of this machine left in a folder.
-
-    Those of living processes stay; ``pattern="**/"`` looks into its folders too.
-    """
+    """Remove temporary files and folders of dead processes of this machine, with ``pattern="**/"`` also below."""
     for path in Path(folder).glob(f"{pattern}{TEMPORARY_PREFIX}*"):
         if not _is_alive(path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]):
             with suppress(OSError):  # another process may be doing the same
@@ -75,8 +72,7 @@ def check_writable(folder: str | os.PathLike) -> None:
 def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
     """Hold a folder for this process, until it calls the function that is given or ends, in whatever way.
 
-    The lock is a file ``<what>.lock``, which forked workers do not share. Where the platform or the file system has no
-    locks, nothing is held.
+    The lock is a file ``<what>.lock``, which forked workers do not share; where there are no locks, nothing is held.
     """
     path = Path(folder, f"{what}.lock")
     file = open(path, "ab+", buffering=0)  # noqa: SIM115 - as long as the folder is held
@@ -93,11 +89,9 @@ def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
         file.write(f"process {os.getpid()} on {platform.node()}".encode())
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
-        holder = file.read().decode() or "another process"
+        running = f"another {what} is running there ({file.read().decode() or 'another process'})"
         file.close()
-        raise FileExistsError(
-            f"{folder}: another {what} is running there ({holder}); wait for it, or choose another folder."
-        ) from error
+        raise FileExistsError(f"{folder}: {running}; wait for it, or choose another folder.") from error
     except OSError:  # no locks, or no room for what the file tells
         pass
     return release
@@ -107,13 +101,7 @@ def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path to write to, which takes the place of ``path`` only after a complete write.
 
-    A killed process or a full disk leaves the former file at ``path`` as it was. The temporary path has the same
-    suffix and the same folder, which is made where it is missing. An ``OSError`` names ``path``.
-
-    Example::
-
-        with atomic_path("embeddings.npz") as temporary:
-            numpy.savez(temporary, embeddings=embeddings)
+    It has the same suffix and the same folder, which is made where it is missing. An ``OSError`` names ``path``.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -211,9 +199,8 @@ def open_zip(path: str | os.PathLike, max_ratio: int) -> Iterator[zipfile.ZipFil
         with zipfile.ZipFile(path) as archive:
             unpacked, size = sum(entry.file_size for entry in archive.infolist()), os.path.getsize(path)
             if unpacked > max_ratio * size:
-                raise ValueError(
-                    f"{path}: {size} bytes would unpack to {unpacked}, more than {max_ratio} times as much."
-                )
+                most = f"more than {max_ratio} times as much"
+                raise ValueError(f"{path}: {size} bytes would unpack to {unpacked}, {most}.")
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:  # of the file itself, not of an offset in it

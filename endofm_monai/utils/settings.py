@@ -88,17 +88,13 @@ def literal(text: str) -> str:
 
 def literal_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings whose texts, as paths, keep their ``#``; expressions and references stay as they are."""
-    return {
-        key: literal(value) if _kind(value) == "text" and "#" in value else value for key, value in settings.items()
-    }
+    changed = {key: literal(value) for key, value in settings.items() if _kind(value) == "text" and "#" in value}
+    return {**settings, **changed}
 
 
 def check_run() -> None:
-    """Check the settings of the bundle's run that calls this in its ``initialize``.
-
-    MONAI merges files and command line before it calls anything, and hands the result to no one: it is found through
-    the stack.
-    """
+    """Check the settings of the bundle's run that calls this in its ``initialize``."""
+    # MONAI merges files and command line before it calls anything, and hands the result to no one
     callers = (frame.f_locals.get("self") for frame, _ in traceback.walk_stack(None))
     workflow = next((caller for caller in callers if isinstance(caller, ConfigWorkflow)), None)
     if workflow is not None:
@@ -109,14 +105,13 @@ def check_run() -> None:
 def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collection[str] = RUN_IDS) -> None:
     """Check the names and values of merged settings against the configs, in ``folder``, that they were merged of.
 
-    Configs of which the settings hold all keys count as merged. A warning names keys of other configs, which a run of
-    the components ``ids`` does not use, and keys that were given a value although nothing refers to them, as where an
-    overlay replaced what did.
+    Configs of which the settings hold all keys count as merged. A warning names keys that a run of the components
+    ``ids`` does not use: of other configs, or given a value although an overlay replaced what referred to them.
     """
     config: dict[str, Any] = parser.get()
     show_tracebacks(config.get("verbose_errors") is True)
     configs = list(_configs(Path(folder)))
-    keys = [{top_key(key) for key in content} for content in configs]
+    keys = [set(map(top_key, content)) for content in configs]
     merged = [content for content, found in zip(configs, keys, strict=True) if found <= config.keys()]
     known = {top_key(key) for content in merged for key in content}
     used = {*OF_MONAI, *ids, *_references(config), "verbose_errors"}
@@ -124,7 +119,7 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
         is_theirs = key in known and (isinstance(value, dict) or value in [content.get(key) for content in merged])
         if key in used or key.startswith("_") or is_theirs:
             continue
-        if not any(key in found for found in keys):
+        if key not in set().union(*keys):
             raise ValueError(f"`{key}`: no config has such a key.{nearest_key(key, known)}")
         why = " A config replaced what would." if key in known else nearest_key(key, known)
         logger.warning(f"`{key}`: nothing uses it in this run.{why}")
@@ -137,10 +132,9 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
     for data in ("train::dataset::data", "validate::dataset::data") if "class_names" in config else ():
         items = parser.get(data)
         if isinstance(items, list) and any("name" not in item for item in items):  # of MONAI Label's stock app
-            raise ValueError(
-                f"`{data}`: another program lists these items, which have no boxes or classes to learn from; take the "
-                "app in endofm_monai/apps/monai_label (docs/monai_label.md), or a `datalist`."
-            )
+            app = "the app in endofm_monai/apps/monai_label (docs/monai_label.md)"
+            problem = "another program lists these items, which have no boxes or classes to learn from"
+            raise ValueError(f"`{data}`: {problem}; take {app}, or a `datalist`.")
 
 
 def _configs(folder: Path) -> Iterator[dict[str, Any]]:
@@ -162,11 +156,9 @@ def _references(config: Any) -> set[str]:
     """The keys at the top that anything in a config refers to."""
     if isinstance(config, str):
         return {top_key(found) for found in ReferenceResolver.match_refs_pattern(config)}
-    if isinstance(config, dict) and config.get("_disabled_") is True:
+    if not isinstance(config, (dict, list)) or (isinstance(config, dict) and config.get("_disabled_") is True):
         return set()
-    if isinstance(config, (dict, list)):
-        return set().union(*map(_references, config.values() if isinstance(config, dict) else config))
-    return set()
+    return set().union(*map(_references, config.values() if isinstance(config, dict) else config))
 
 
 def nearest_key(key: str, known: Collection[str]) -> str:
@@ -193,17 +185,15 @@ def _check_arguments(parser: ConfigParser, config: Any, where: str) -> None:
 def _arguments(component: Any) -> set[str] | None:
     """Names of the arguments that a component takes; None when any may be handed on."""
     names: set[str] = set()
-    for owner in inspect.getmro(component) if inspect.isclass(component) else [component]:
-        try:
-            parameters = inspect.signature(owner).parameters.values()
-        except (TypeError, ValueError):  # written in C, or not found
-            return None
-        names.update(parameter.name for parameter in parameters)
-        kinds = {parameter.kind for parameter in parameters}
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            return names
-        if inspect.Parameter.VAR_POSITIONAL in kinds or not owner.__module__.startswith("endofm_monai."):
-            return None
+    with suppress(TypeError, ValueError):  # written in C, or not found
+        for owner in inspect.getmro(component) if inspect.isclass(component) else [component]:
+            parameters = inspect.signature(owner).parameters
+            names.update(parameters)
+            kinds = {parameter.kind for parameter in parameters.values()}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                return names
+            if inspect.Parameter.VAR_POSITIONAL in kinds or not owner.__module__.startswith("endofm_monai."):
+                return None
     return None
 
 
