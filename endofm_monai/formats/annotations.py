@@ -1,7 +1,8 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
@@ -87,6 +88,16 @@ class Annotations:
 
     def __str__(self) -> str:
         return self.file or self.name
+
+
+@contextmanager
+def named(where: object) -> Iterator[None]:
+    """Say where there is something that is not as it should be."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reason = f"misses {error}" if isinstance(error, KeyError) else str(error).removesuffix(".")
+        raise ValueError(f"{where}: {reason}.") from error
 
 
 def unique(pairs: Iterable[tuple[Key, Value]], two: str) -> dict[Key, Value]:

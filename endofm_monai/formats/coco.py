@@ -14,7 +14,7 @@ from typing import Any
 from endofm_monai.data import first_frame, join_frames, open_clip, split_frames
 from endofm_monai.data.labels import check_box
 from endofm_monai.data.readers.base import natural_key
-from endofm_monai.formats.annotations import Shape, unique
+from endofm_monai.formats.annotations import Shape, named, unique
 from endofm_monai.formats.items import KEYS, item_shapes
 from endofm_monai.formats.masks import (
     check_proportions,
@@ -64,17 +64,15 @@ def datalist_from_coco(
 
 def _read_videos(path: Path, class_names: list[str], outlines: bool, root: Path) -> list[dict[str, Any]]:
     content: Any = read_json(path, object)
-    try:
-        categories = ((each["id"], each["name"]) for each in content["categories"])
-        names = unique(categories, f"{path}: has two categories of id")
+    with named(f"{path}: is no JSON in COCO's format"):
+        names = unique(((each["id"], each["name"]) for each in content["categories"]), "has two categories of id")
         images = {image["id"]: image for image in content["images"]}
         videos = _group(content, path)
         listed = content["annotations"]
         annotations = [each for each in listed if not each.get("iscrowd") or (outlines and _is_runs(each))]
         has_masks = outlines and any(isinstance(each.get("segmentation"), dict) for each in annotations)
-        sizes = _sizes(videos, images, root, path, has_masks)
-    except (AttributeError, IndexError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path}: is no JSON in COCO's format ({type(error).__name__}: {error}).") from error
+    with named(path):
+        sizes = _sizes(videos, images, root, has_masks)
     if crowds := len(listed) - len(annotations):
         hint = "" if outlines else "; masks, which CVAT marks so, are read with `outlines=True`"
         logger.warning(f"{path}: {crowds} crowds (`iscrowd`) are no single polyps and are left out{hint}.")
@@ -83,7 +81,7 @@ def _read_videos(path: Path, class_names: list[str], outlines: bool, root: Path)
         image: {**{key: [] for key in KEYS}, "tag": about.get("tags", [])} for image, about in images.items()
     }
     for number, annotation in enumerate(annotations):
-        try:
+        with named(f"{path}: annotation {annotation.get('id', number)!r}"):
             image, category = annotation["image_id"], annotation["category_id"]
             if image not in sizes:
                 raise ValueError(f"has a box of the image {image!r}, which it does not list")
@@ -100,9 +98,6 @@ def _read_videos(path: Path, class_names: list[str], outlines: bool, root: Path)
             # rounded, so that far sides have no more digits than they were written with
             box = list(scale_points("box", [x, y, round(x + width, 6), round(y + height, 6)], *sizes[image]))
             check_box(box, f"image {image!r}")
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-            reason = f"misses {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{path}: annotation {annotation.get('id', number)!r}: {reason}.") from error
         for key, value in zip(KEYS, (box, label, info), strict=False):
             found[image][key].append(value)
     return [{**video, **{key: [found[frame][key] for frame in frames] for key in keys}} for video, frames in videos]
@@ -114,7 +109,7 @@ def _is_runs(annotation: Mapping[str, Any]) -> bool:
     return isinstance(mask, dict) and isinstance(mask.get("counts"), list)
 
 
-def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, path: Path, has_masks: bool) -> dict[Any, Sizes]:
+def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, has_masks: bool) -> dict[Any, Sizes]:
     """Sizes that each image had when it was annotated, and that its file has; the same where only one is known."""
     sizes: dict[Any, Sizes] = {}
     for video, frames in filter(itemgetter(1), videos):
@@ -128,27 +123,27 @@ def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, path: Pat
             sizes[image] = size, size
             if all(drawn):
                 sizes[image] = drawn, drawn if size == _UNKNOWN else size
-                check_proportions(*sizes[image], f"{path}: {images[image]['file_name']}")
+                check_proportions(*sizes[image], images[image]["file_name"])
     return sizes
 
 
 def _group(content: Mapping[str, Any], path: Path) -> list[Video]:
     listed = content["images"]
-    images = unique(((image["id"], image["file_name"]) for image in listed), f"{path}: has two images of id")
+    images = unique(((image["id"], image["file_name"]) for image in listed), "has two images of id")
     frames: dict[Any, list[Any]] = defaultdict(list)
 
     def names(ids: Sequence[Any]) -> list[str]:
-        return list(unique(((images[id_], id_) for id_ in ids), f"{path}: has two images of file_name"))
+        return list(unique(((images[id_], id_) for id_ in ids), "has two images of file_name"))
 
     if "videos" not in content:
         for image in sorted(images, key=lambda image: natural_key(images[image])):
             frames[os.path.dirname(images[image])].append(image)
         return [({"image": names(ids), "video": folder or path.stem}, ids) for folder, ids in frames.items()]
     places = (((image["video_id"], image["frame_index"]), image["file_name"]) for image in listed)
-    unique(places, f"{path}: has two images of video and frame")
+    unique(places, "has two images of video and frame")
     for image in sorted(listed, key=lambda image: image["frame_index"]):
         frames[image["video_id"]].append(image["id"])
-    unique(((video["id"], video["name"]) for video in content["videos"]), f"{path}: has two videos of id")
+    unique(((video["id"], video["name"]) for video in content["videos"]), "has two videos of id")
     indices = {image["id"]: image["frame_index"] for image in listed}
     heads: list[Video] = []
     for video in content["videos"]:

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.parsers import expat
 
 from endofm_monai.data.readers.base import natural_key
-from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, unique, unknown_frames
+from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, named, unique, unknown_frames
 from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
 from endofm_monai.utils import atomic_path, open_zip
 
@@ -119,11 +119,8 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
     """
     path = Path(path)
     root = _parse(path)
-    try:
+    with named(f"{path}: is no file in CVAT's format 1.1 that can be used"):
         return _read(root, path)
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
-        reason = f"misses {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: is no file in CVAT's format 1.1 that can be used: {reason}.") from error
 
 
 def _parse(path: Path) -> Element:

@@ -5,8 +5,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import first_frame, join_frames, load_datalist, mask_files, open_clip, resolve_path, split_frames
 from endofm_monai.data.labels import check_box
 from endofm_monai.formats import Annotations, Shape, Tag, Track
+from endofm_monai.formats.annotations import named
 from endofm_monai.utils import as_class_names, atomic_path, check_writable, run_from_command_line, write_json
 from endofm_monai.utils.settings import check_number
 
@@ -202,7 +202,7 @@ def to_cvat(
     counts = Counter(item["video"] for item, _ in sized)
     for item, (height, width) in sized:
         path = Path(output, f"{item['video' if counts[item['video']] == 1 else 'name']}.xml")  # or parts of one
-        with _named(f"{datalist}: {item['name']}"):
+        with named(f"{datalist}: {item['name']}"):
             task = formats.annotations_from_item(item, as_class_names(class_names), width, height)
             formats.write_cvat_xml(task, path)
         print(path)
@@ -213,18 +213,9 @@ def to_coco(
 ) -> None:
     """Write a datalist to one file in COCO's format; see :func:`to_cvat` for the other arguments."""
     items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
-    with _named(datalist):
+    with named(datalist):
         formats.write_coco_annotations(items, as_class_names(class_names), sizes, output)
     print(output)
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{where}: is not as it should be ({kind}{error}).") from error
 
 
 def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dict[str, Any], tuple[int, int]]]:
@@ -234,7 +225,7 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
     for item in load_datalist(dataset_dir, datalist, section, label_key="mask"):
         with open_clip(item["image"]) as reader:
             info = reader.probe()
-        with _named(f"{datalist}: {item['name']}"):
+        with named(f"{datalist}: {item['name']}"):
             if "mask" in item and "outline" not in item:
                 item["outline"] = formats.outlines_from_masks(mask_files(item["mask"], item["image"]))
             lengths = {key: len(item[key]) for key in ("box", "outline", "tag") if key in item}
