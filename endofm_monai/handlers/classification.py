@@ -19,8 +19,7 @@ from monai.utils import CommonKeys
 from endofm_monai.data import result_path
 from endofm_monai.data.readers.base import natural_key
 from endofm_monai.engines import VideoEvaluator
-from endofm_monai.handlers.rows import Report, Rows
-from endofm_monai.handlers.savers import ResultSaver
+from endofm_monai.handlers.results import Report, ResultSaver, Rows
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
 from endofm_monai.metrics.classification import decide, labels_to_one_hot
 from endofm_monai.utils import printable, read_json, write_csv, write_json
@@ -71,6 +70,8 @@ class ClassificationReport(Report):
     protocol: str = ""  # which data chose the weights and which are reported, for the reader of `metrics.json`
     resamples: int = 1000  # of the bootstrap; 0 for no intervals
 
+    keeps_broken: ClassVar = True
+
     def _lack(self, items: Sequence[dict[str, Any]]) -> str:
         labels = np.array([np.asarray(item[CommonKeys.LABEL]) for item in items if CommonKeys.LABEL in item], int)
         if not len(labels) or not self.class_names:
@@ -90,7 +91,7 @@ class ClassificationReport(Report):
         self._broken = Rows()
         self._broken.attach_broken(engine)
         if isinstance(engine, VideoEvaluator):
-            self.rows.attach_pieces(engine, self._row, keep_broken=True)
+            super()._collect(engine)
         else:
             self.rows.attach(engine)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect_batch)

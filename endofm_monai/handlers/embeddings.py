@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from monai.utils import CommonKeys, ImageMetaKey, convert_to_tensor
 from torch import nn
 
 from endofm_monai.data import split_clips
-from endofm_monai.handlers.rows import Rows
+from endofm_monai.handlers.results import Rows
 from endofm_monai.inferers.predictor import finite
 from endofm_monai.utils import atomic_path, write_csv
 from endofm_monai.visualize.charts import MIN_CLIPS, plot_embeddings
@@ -35,7 +33,7 @@ class ClipEmbeddings(NamedTuple):
     paths: list[str]
 
     @classmethod
-    def of(cls, rows: Rows) -> ClipEmbeddings:
+    def of(cls, rows: Rows) -> "ClipEmbeddings":
         """Make it of the rows of :func:`add_embeddings`."""
         if not rows:
             return cls(np.empty((0, 0), np.float32), np.empty(0, np.int64), [])

@@ -19,8 +19,7 @@ from endofm_monai.data import ClipReadError, check_boxes, check_mask, mask_files
 from endofm_monai.data.readers.base import clip_images
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import BOX_WRITERS, MASK_WRITERS
-from endofm_monai.handlers.rows import Report
-from endofm_monai.handlers.savers import FrameSaver
+from endofm_monai.handlers.results import FrameSaver, Report
 from endofm_monai.metrics import DetectionFrame, average_precision, detection_report, frame_scores, segmentation_report
 from endofm_monai.utils import write_csv, write_json
 
@@ -114,11 +113,11 @@ class SegmentationReport(Report):
 
     def _collect(self, engine: Engine) -> None:
         super()._collect(engine)
-        engine.add_event_handler(VideoEvents.VIDEO_STARTED, self._begin)
         if self.clip_scores is not None:
             engine.add_event_handler(VideoEvents.VIDEO_COMPLETED, self._score_clip)
 
     def _begin(self, engine: Engine) -> None:
+        super()._begin(engine)
         self._masks: list[np.ndarray] = []
         self._shared = self._is_shared(engine.state.item)
 
@@ -141,9 +140,9 @@ class SegmentationReport(Report):
         return not self._training.isdisjoint(clip_images(item[CommonKeys.IMAGE]))
 
     def _score_clip(self, engine: Engine) -> None:
-        item, scores = engine.state.item, cast(Any, self.clip_scores)(*np.stack(self._masks, axis=1))
-        row = self.rows[int(item["index"])][-1]
-        row["published"] = {"clip": item["name"], **scores, "in_training": self._shared}
+        scores = cast(Any, self.clip_scores)(*np.stack(self._masks, axis=1))
+        name = engine.state.item["name"]
+        self._present[-1]["published"] = {"clip": name, **scores, "in_training": self._shared}
 
     def _metrics(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
         return {name: float(np.mean([row["dice"] for row in rows]))}

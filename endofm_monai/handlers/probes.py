@@ -20,7 +20,7 @@ from monai.utils import CommonKeys
 from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers.embeddings import ClipEmbeddings, attach_embeddings, embed_clips
 from endofm_monai.handlers.log import Board
-from endofm_monai.handlers.rows import Rows
+from endofm_monai.handlers.results import Rows
 from endofm_monai.metrics import knn_probe, linear_probe, retrieval
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import read_json, write_json

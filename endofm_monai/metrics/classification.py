@@ -19,11 +19,6 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
         ``f1``, ``precision`` and ``recall`` of class 1. Macro scores are the mean over the classes for which they are
         defined; the areas of more than two classes are the mean of those of one class against the rest. A score that
         the labels leave undefined is NaN; the precision of a class that is never predicted is 0.
-
-    Example::
-
-        >>> classification_scores([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1])["f1"]
-        0.6666666666666666
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     classes, multi_label = probabilities.shape[1], labels.ndim == 2
@@ -93,14 +88,8 @@ def bootstrap_intervals(
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
     Given indices of items (int64, with repetitions), ``statistics`` says theirs by name, NaN where one is undefined.
-    The ``groups`` ``(N,)`` are of any type that can be compared, and ``level``, in (0, 1), is the share of the
-    resamples, of those for which a statistic is defined, that its interval holds; it is NaN where there are none.
-
-    Example::
-
-        >>> correct = np.array([1, 1, 0, 1])
-        >>> bootstrap_intervals(lambda items: {"accuracy": correct[items].mean()}, groups=["a", "a", "b", "c"])
-        {'accuracy': (0.0, 1.0)}
+    The ``groups`` ``(N,)`` are of any type that can be compared. An interval holds a ``level``, in (0, 1), of those
+    resamples for which its statistic is defined; it is NaN where there are none.
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"`level` must be in (0, 1) and `resamples` positive, but got {level} and {resamples}.")

@@ -32,11 +32,6 @@ def knn_probe(
     Returns:
         ``accuracy``, ``balanced_accuracy`` (mean recall of the classes in ``labels``), ``macro_f1`` and, when there
         are two training classes and ``labels`` holds both, ``roc_auc`` (area under the ROC curve); all in 0..1.
-
-    Example::
-
-        >>> knn_probe([[1, 0], [0, 1]], [0, 1], [[2, 1]], [0], k=1)["accuracy"]
-        1.0
     """
     if k < 1 or temperature <= 0:
         raise ValueError(f"`k` and `temperature` must be positive, but got {k} and {temperature}.")

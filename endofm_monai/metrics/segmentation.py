@@ -99,24 +99,15 @@ SCORES = ("dice", "iou", "precision", "recall", "hd95", "weighted_f", "s_measure
 
 
 def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """Scores of one frame, as the polyp field reports them, at the size of the frame.
+    """Scores of one frame, as the polyp field reports them, at the size of the frame; NaN where undefined.
 
-    =============================== ===================== ================== ==================
-    score                           both masks empty      only truth empty   only prediction empty
-    =============================== ===================== ================== ==================
-    dice, iou                       1                     0                  0
-    precision                       NaN                   0                  NaN
-    recall                          NaN                   NaN                0
-    hd95                            0                     NaN                NaN
-    weighted_f                      NaN                   NaN                as defined
-    =============================== ===================== ================== ==================
-
-    NaN means undefined; means leave it out and say over how many frames they are taken.
+    Of two empty masks ``dice`` and ``iou`` are 1 and ``hd95`` is 0. Without a true foreground ``recall`` and
+    ``weighted_f`` are undefined, without a predicted one ``precision``, and with only one of them ``hd95``.
 
     Returns:
-        these; of the ``probability`` ``weighted_f``, ``s_measure``, ``mae`` (mean absolute error) and ``alignment``
+        these, ``hd95`` in pixels: the larger of the two 95th percentiles of distances from one contour to the other; of
+        the ``probability`` ``weighted_f``, ``s_measure``, ``mae`` (mean absolute error) and ``alignment``
         (:func:`enhanced_alignment`); and counts of pixels, ``true_positive``, ``false_positive``, ``false_negative``.
-        ``hd95`` is in pixels: the larger of the two 95th percentiles of distances from one contour to the other.
     """
     hits, predicted, positive = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
     distance = float("nan") if predicted or positive else 0.0

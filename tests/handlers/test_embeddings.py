@@ -21,7 +21,7 @@ from torch import nn
 from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler
 from endofm_monai.handlers import BrokenClipsHandler, EmbeddingSaver, embed_clips
 from endofm_monai.handlers.embeddings import add_embeddings
-from endofm_monai.handlers.rows import Rows
+from endofm_monai.handlers.results import Rows
 
 LABELS = [0, 1, 1, 0, 2]
 

@@ -74,7 +74,7 @@ class VideoFindings:
 
 
 def status_of(folder: Path, task: str, name: str) -> str:
-    """How the way of a task through a video ended, see :class:`endofm_monai.handlers.savers.ResultSaver`."""
+    """How the way of a task through a video ended, see :class:`endofm_monai.handlers.results.ResultSaver`."""
     path = result_path(folder / task / RESULTS_DIRS[task], name)
     return read_json(path, dict)["status"] if path.exists() else "not done"
 

@@ -18,7 +18,7 @@ from PIL import Image
 from endofm_monai.apps.endofm import __main__ as command
 from endofm_monai.apps.endofm.__main__ import predict
 from endofm_monai.formats import write_video
-from endofm_monai.handlers.savers import FrameSaver
+from endofm_monai.handlers.results import FrameSaver
 from endofm_monai.inferers import load_predictor
 from endofm_monai.utils import sha256
 
