@@ -179,21 +179,20 @@ def _stage(page: Path, video: VideoFindings) -> str:
 
 
 def _timeline(video: VideoFindings) -> str:
-    lanes = [_lane(TITLES[task], *_polyp_marks(video, polyps)) for task, polyps in video.polyps.items()]
-    legend = ""
+    lanes, legend = {task: _polyp_marks(video, polyps) for task, polyps in video.polyps.items()}, ""
     if video.classes is not None:
-        lanes.append(_lane(TITLES["classification"], _class_marks(video, video.classes["windows"])))
+        lanes["classification"] = _class_marks(video, video.classes["windows"]), 1
         names = enumerate(map(printable, video.classes["probabilities"]))
         legend = "".join(f'<span class="class-{number % 4}">{escape(name)}</span>' for number, name in names)
+    shown = "".join(
+        f'<div class="lane"><b>{TITLES[task]}</b>'
+        f'<div style="height:{max(1.6, 0.9 * levels)}rem">{marks}<i></i></div></div>\n'
+        for task, (marks, levels) in lanes.items()
+    )
     quarters = (video.when(round(video.frames * part / 4)) for part in range(5))
     ticks = "".join(f'<span style="left:{25 * part}%">{time}</span>' for part, time in enumerate(quarters))
     axis = f'<div class="lane axis"><b></b><div>{ticks}</div></div>\n'
-    return f'{"".join(lanes)}{axis}<div class="legend">{legend}</div>\n'
-
-
-def _lane(name: str, marks: str, levels: int = 1) -> str:
-    height = max(1.6, 0.9 * levels)
-    return f'<div class="lane"><b>{name}</b><div style="height:{height}rem">{marks}<i></i></div></div>\n'
+    return f'{shown}{axis}<div class="legend">{legend}</div>\n'
 
 
 def _mark(video: VideoFindings, kind: str, first: int, last: int, title: str, more: str = "", task: str = "") -> str:

@@ -26,9 +26,8 @@ from monailabel.utils.others.generic import strtobool
 
 import endofm_monai
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore
-from endofm_monai.apps.monai_label.lib.infers import EndoInferTask
+from endofm_monai.apps.monai_label.lib.infers import EndoInferTask, UncertainFrames, Uncertainty
 from endofm_monai.apps.monai_label.lib.requests import check_requests
-from endofm_monai.apps.monai_label.lib.strategies import UncertainFrames, Uncertainty
 from endofm_monai.apps.monai_label.lib.trainers import EndoTrainTask
 from endofm_monai.inferers import Bundle, BundleError, find_bundles
 

@@ -3,7 +3,8 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +117,13 @@ class EndoTrainTask(TrainTask):
 
 def _split(items: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Take the last frames of each class, with boxes or without, for validation: neighbors look alike."""
-    training, validation = [], []
-    for kind in dict.fromkeys(map(_kind, items)):
-        alike = [item for item in items if _kind(item) == kind]
+    groups = defaultdict(list)
+    for item in items:
+        groups[item.get("label"), bool(item.get("box"))].append(item)
+    training, validation = list[dict[str, Any]](), list[dict[str, Any]]()
+    for alike in groups.values():
         alike.sort(key=lambda item: natural_key(item["image"]))
         stop = len(alike) - min(round(len(alike) * share), len(alike) - 1)
         training += alike[:stop]
         validation += alike[stop:]
     return training, validation if any(item.get("box", True) for item in validation) else []
-
-
-def _kind(item: Mapping[str, Any]) -> tuple[Any, bool]:
-    return item.get("label"), bool(item.get("box"))
