@@ -7,21 +7,7 @@ from monai.bundle import ComponentLocator
 from monai.transforms.io.array import SUPPORTED_READERS
 from monai.utils import ensure_tuple
 
-from endofm_monai import (
-    apps,
-    data,
-    engines,
-    handlers,
-    inferers,
-    losses,
-    metrics,
-    networks,
-    optimizers,
-    transforms,
-    utils,
-    visualize,
-    weights,
-)
+from endofm_monai import apps, data, engines, handlers, inferers, metrics, networks, optimizers  # and what these import
 from endofm_monai.utils.errors import end_with_one_line
 
 __all__ = [

@@ -15,10 +15,9 @@ POSITIONS_AND_TOKENS = ("cls_token", "pos_embed", "time_embed")
 
 
 def weight_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Two parameter groups of an optimizer; ``decay`` tells which one a weight-decay schedule acts on.
+    """Two parameter groups of an optimizer, but for frozen ones; a weight-decay schedule acts on that with ``decay``.
 
-    Biases, normalization weights, the class token and the positional tables are not decayed. Frozen parameters are
-    left out.
+    Biases, normalization weights, the class token and the positional tables are not decayed.
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
@@ -64,11 +63,7 @@ def _layer(name: str, depth: int) -> int:
 
 @dataclass
 class CosineSchedule:
-    """Linear warm-up, then half a cosine, as a function of the optimizer step.
-
-    As in the published code: the warm-up includes both its ends, but ``end`` is only reached at the step after the
-    training's last one.
-    """
+    """Linear warm-up, then half a cosine, which as published ends at the step after the training's last one."""
 
     start: float  # value after the warm-up
     end: float  # that the cosine runs to

@@ -61,9 +61,8 @@ class WindowPlan:
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or not self.sampling_rate > 0:
-            raise ValueError(
-                f"`num_frames` and `sampling_rate` must be positive, found {self.num_frames} and {self.sampling_rate}."
-            )
+            found = f"{self.num_frames} and {self.sampling_rate}"
+            raise ValueError(f"`num_frames` and `sampling_rate` must be positive, found {found}.")
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Indices of the item's window."""
@@ -126,10 +125,7 @@ class SupportSampler:
         return torch.tensor([key, *islice(cycle(self.supports(key, info.frames, random)), self.num_supports)])
 
     def supports(self, index: int, frames: int, random: Random | None = None) -> list[int]:
-        """Numbers of the frames that support frame ``index`` of a video (or so far of a stream) of ``frames`` frames.
-
-        They are drawn by ``random``; by default the seed and ``index`` alone decide.
-        """
+        """Numbers of the frames that support frame ``index`` of so many; by default seed and index alone decide."""
         random = random or np.random.default_rng([self.seed, index])
         last = min(index + self.window, frames - 1) if self.mode == "offline" else index
         before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)

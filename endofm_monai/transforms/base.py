@@ -66,9 +66,7 @@ class ClipTransformd(MapTransform):
 class RandClipTransformd(Randomizable, ClipTransformd):
     """Base of the dictionary versions of random transforms: the clips at all keys have the same draws."""
 
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> RandClipTransformd:
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Randomizable:
         """Seed this transform and its array version; see MONAI's ``Randomizable``."""
         super().set_random_state(seed, state)
         self.transform.set_random_state(state=self.R)

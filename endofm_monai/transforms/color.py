@@ -32,10 +32,7 @@ def to_grayscale(clip: torch.Tensor, luma: tuple[float, float, float] = RGB_LUMA
 
 
 def blur_clip(clip: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Blur the frames of a floating-point clip ``(..., H, W)`` with a Gaussian of ``sigma`` pixels, cut at 4 sigma.
-
-    At the border the weights inside the frame are normalized.
-    """
+    """Blur the frames of a floating-point clip ``(..., H, W)`` with a Gaussian of ``sigma`` pixels, cut at 4 sigma."""
     rows, columns = (torch.arange(size, dtype=clip.dtype, device=clip.device) for size in clip.shape[-2:])
     # two matrix products: on a CPU several times faster than a depthwise convolution
     return blur_weights(rows, sigma) @ clip @ blur_weights(columns, sigma).T
@@ -91,10 +88,7 @@ class RandColorJitterClip(RandClipTransform):
         self.changes = [(name, self.R.uniform(-self.strengths[name], self.strengths[name])) for name in names]
 
     def matrices(self) -> tuple[np.ndarray, np.ndarray]:
-        """What was drawn as products: of a pixel's channels, and of the mean pixel of its frame; each ``(3, 3)``.
-
-        Their sum, clipped, is the new pixel. There are none for a hue.
-        """
+        """What was drawn but the hue, as products of a pixel and of the mean pixel of its frame, each ``(3, 3)``."""
         gray = np.tile(self.luma, (3, 1))
         pixel, mean = np.eye(3), np.zeros((3, 3))
         for name, change in self.changes if self._do_transform else []:

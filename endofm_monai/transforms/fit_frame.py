@@ -48,10 +48,7 @@ class FrameMap:
 
 
 class FitClip(Transform):
-    """Resize the frames of a clip to fit a size, keeping the ratio of their sides, and pad them with black.
-
-    The frame stays at the top left. Bilinear and antialiased. ``size`` is height and width, or one number for both.
-    """
+    """Resize the frames of a clip to fit a height and width, keeping the ratio of their sides; the rest is black."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = ensure_tuple_rep(size, 2)
@@ -99,10 +96,8 @@ class RandFitClip(RandClipTransform):
         columns = max(1, round(width * fitting.zoom[0] * factor * stretch))
         rows = max(1, round(height * fitting.zoom[1] * factor / stretch))
         # the frame lies within the result where it is smaller, and covers it where it is larger
-        left, top = (
-            float(round(self.R.uniform() * (size - side)))
-            for size, side in zip(fitting.size, (columns, rows), strict=True)
-        )
+        sides = zip(fitting.size, (columns, rows), strict=True)
+        left, top = (float(round(self.R.uniform() * (size - side))) for size, side in sides)
         flip_probs = (self.flip_prob, self.vertical_flip_prob)
         flips = tuple(axis for axis, prob in enumerate(flip_probs) if self.R.uniform() < prob)
         self.frame_map = self.map_type((columns / width, rows / height), (left, top), fitting.size, flips, swap_axes)

@@ -44,10 +44,7 @@ class RandFlipClip(RandClipTransform):
 
 
 class ResizeClip(Transform):
-    """Resize the frames of a clip so that the short side has the length ``size``, or to a height and width.
-
-    Bilinear and antialiased; with one length the ratio of the sides is kept.
-    """
+    """Resize the frames of a clip so that the short side has the length ``size``, or to a height and width."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = list(ensure_tuple(size))
@@ -118,10 +115,7 @@ class RandResizedCropClip(RandClipTransform):
 
 @dataclass(eq=False)
 class RandScaleCropClip(RandClipTransform):
-    """Resize a clip to a random ``short_side`` (in pixels) and cut a square of ``size`` out of it at a random place.
-
-    As published for fine-tuning; the ratio of the sides is kept.
-    """
+    """Resize a clip to a random ``short_side`` and cut a square of ``size`` out at a random place, as published."""
 
     size: int = 224
     short_side: tuple[int, int] = (256, 320)

@@ -35,8 +35,7 @@ class LoadClipd(Randomizable, MapTransform):
         **reader_options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.sampler = sampler
-        self.reader_options = reader_options
+        self.sampler, self.reader_options = sampler, reader_options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read the clips; all else stays."""
@@ -100,8 +99,6 @@ class LoadBoxesd(MapTransform):
 def _of_frames(values: Sequence[Any], clip: MetaTensor, what: str) -> list[tuple[int, Any]]:
     """Index and value of each frame that was read, of values for all frames of the video."""
     if len(values) != clip.meta["frames"]:
-        raise ClipReadError(
-            f"{clip.meta['filename_or_obj']}: has {clip.meta['frames']} frames, but {len(values)} {what} are listed; "
-            "every frame needs one"
-        )
+        name, frames = clip.meta["filename_or_obj"], clip.meta["frames"]
+        raise ClipReadError(f"{name}: has {frames} frames, but {len(values)} {what} are listed; every frame needs one")
     return [(index, values[index]) for index in clip.meta["frame_indices"].tolist()]

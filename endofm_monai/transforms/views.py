@@ -67,15 +67,13 @@ class ViewPlan:
         if not self.global_frames:
             raise ValueError("ViewPlan: `global_frames` must name at least one view, found none.")
         for name in ("global_frames", "local_frames", "global_size", "local_size"):
-            value = getattr(self, name)
-            if not all(isinstance(n, int) and n > 0 for n in (value if isinstance(value, tuple) else (value,))):
+            value = ensure_tuple(getattr(self, name))
+            if not all(isinstance(number, int) and number > 0 for number in value):
                 raise ValueError(f"ViewPlan: `{name}` must hold positive integers, found {value}.")
         for name, largest in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", float("inf"))):
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1] <= largest:
-                raise ValueError(
-                    f"ViewPlan: `{name}` must be (low, high), 0 < low <= high <= {largest}, found {value}."
-                )
+                raise ValueError(f"ViewPlan: `{name}` must rise from above 0 to at most {largest}, found {value}.")
         for name, largest in (("window", float("inf")), ("local_span", 1)):
             if not 0 < (value := getattr(self, name)) <= largest:
                 raise ValueError(f"ViewPlan: `{name}` must be above 0 and at most {largest}, found {value}.")
@@ -208,7 +206,7 @@ class ClipPairPlan:
     """Two clips of a video, one behind the other, and a still frame of either, as VCL sees a video.
 
     The clips have one stride, drawn from 1 to ``max_stride`` or as far as the video allows, and lie at a random place.
-    The still frames have the same random place in both. Iterating gives the four parts as each :class:`View`.
+    The still frames have the same random place in both.
     """
 
     num_frames: int = 16  # T of a clip
@@ -244,9 +242,8 @@ class ClipPairPlan:
 class RandConceptViews(RandAugmentViews):
     """Make six clips of the parts of a :class:`ClipPairPlan`: two RGB, two static, two of frame differences.
 
-    RGB and static clips have draws of their own: crop and resize, mirror, gray, jitter the colors, normalize. A static
-    clip repeats its frame. The differences are those of the augmented RGB clips, each frame less the one before it, the
-    first less the last.
+    RGB and static clips have draws of their own. A static clip repeats its frame. The differences are those of the
+    augmented RGB clips, each frame less the one before it, the first less the last.
     """
 
     views: ClipPairPlan  # type: ignore[assignment]

@@ -46,10 +46,7 @@ class ClipReadError(ValueError):
 
 @contextmanager
 def clip_read_errors(path: str | os.PathLike[str], problem: str = "cannot be read") -> Iterator[None]:
-    """Turn whatever a library raises on the content of a file into a ``ClipReadError``: ``path: problem (reason)``.
-
-    :class:`ClipReader` and ``open_clip`` do so for every reader; it uses it itself where it can say more.
-    """
+    """Turn whatever a library raises on the content of a file into a ``ClipReadError``: ``path: problem (reason)``."""
     try:
         yield
     except ClipReadError:
@@ -79,8 +76,7 @@ def likely_aspect(width: float, height: float) -> float:
 class ClipReader(ABC):
     """Random access to the frames of one clip, whatever it is stored in.
 
-    A subclass says what the clip holds (``_probe``) and decodes the frames that are asked for (``_decode``). In error
-    messages ``path`` names the clip: its file, its folder, or its first frame.
+    In error messages ``path`` names the clip: its file, its folder, or its first frame.
     """
 
     def __init__(self, path: str) -> None:
@@ -126,10 +122,8 @@ class ClipReader(ABC):
         with clip_read_errors(self.path):
             for index, frame in self._decode(list(indices)):
                 if frame.shape != (info.height, info.width, 3):
-                    raise ClipReadError(
-                        f"{self.path}: frame {index} has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), "
-                        f"but the first frame has {info.height}x{info.width}"
-                    )
+                    sizes = f"{frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), but the first frame has"
+                    raise ClipReadError(f"{self.path}: frame {index} has {sizes} {info.height}x{info.width}")
                 yield index, frame
 
     def close(self) -> None:  # noqa: B027 (most readers hold nothing open)
@@ -209,10 +203,7 @@ def clip_images(clip: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``.
-
-    Names that then are the same, as ``1`` and ``01``, are in the order of their characters.
-    """
+    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``, 01 before 1."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
 
 

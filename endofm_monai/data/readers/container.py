@@ -21,10 +21,10 @@ from av.video.stream import VideoStream
 # Formats that hold their frames themselves. Playlists and image patterns (HLS, DASH, ffconcat, SDP, IMF, image2, ...),
 # by whatever name, would have FFmpeg read files that nobody named.
 _FORMATS = (
-    "mov matroska avi mpeg mpegts asf asf_o flv mxf gxf ogg nut rm wtv dv ivf swf gif apng yuv4mpegpipe mpegvideo m4v "
-    "h264 hevc vvc vc1 av1 obu dirac mjpeg"
+    "mov,matroska,avi,mpeg,mpegts,asf,asf_o,flv,mxf,gxf,ogg,nut,rm,wtv,dv,ivf,swf,gif,apng,yuv4mpegpipe,mpegvideo,m4v,"
+    "h264,hevc,vvc,vc1,av1,obu,dirac,mjpeg"
 )
-_OPTIONS = {"format_whitelist": ",".join(_FORMATS.split()), "protocol_whitelist": "file"}
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 
 _MAX_DELAY = 16  # frames that a decoder may hold back to put them in order, in H.264 and H.265
 _NEVER = -(1 << 63)
@@ -49,10 +49,7 @@ def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """Choose the video of a file, as players do: of several the default, then the larger one; pictures are none.
-
-    Where there is none, a ``ValueError`` says why.
-    """
+    """Choose the video of a file, as players do, or say in a ``ValueError`` why there is none; pictures are none."""
     streams: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     counted = any(stream.frames for stream in streams)
     best: Any = None if counted else container.streams.best("video")  # the one with several frames
@@ -74,11 +71,7 @@ def video_stream(container: InputContainer) -> VideoStream:
 
 
 def stated_end(path: str, file: BinaryIO | None = None) -> int:
-    """Give where the outermost element of an AVI or Matroska file ends, as it says itself; 0 where it does not.
-
-    A file that is shorter was cut off, and what its header says on its length is wrong. (Other containers state no
-    size, or an index.)
-    """
+    """Give where an AVI or Matroska file ends by its header, 0 where that is silent; a shorter one was cut off."""
     with nullcontext(file) if file else open(path, "rb") as opened:
         opened.seek(0)
         head = opened.read(4096)
@@ -205,10 +198,8 @@ class PacketTable:
         return spans
 
     def _start(self, position: int) -> int:
-        """Give the last keyframe from which the frame at ``position`` can be decoded.
-
-        In an open group of pictures, what follows a keyframe but is shown before it leans on the group before it.
-        """
+        """Give the last keyframe from which the frame at ``position`` can be decoded."""
+        # in an open group of pictures, what follows a keyframe but is shown before it leans on the group before it
         for keyframe in self.keyframes[: np.searchsorted(self.keyframes, position, "right")][::-1]:
             if self._ranks[keyframe] <= self._ranks[position]:
                 return int(keyframe)

@@ -44,10 +44,7 @@ def open_picture(path: str | os.PathLike, kind: str = "image") -> Iterator[Image
 
 
 def as_shown(image: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF data ask, and have 16-bit gray reach from black, 0, to white, 65535, in TIFF as well.
-
-    Pictures, masks and sizes are all read so.
-    """
+    """Turn a picture as its EXIF data ask, and have 16-bit gray reach from black, 0, to white, 65535, also in TIFF."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
     is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
@@ -193,8 +190,7 @@ class FramesReader(ClipReader):
                     raise ClipReadError(f"{self._files[index]}: holds several images, but is one of several files")
                 frame = rgb_pixels(image, page)
             if frame.shape[:2] != (info.height, info.width):
-                raise ClipReadError(
-                    f"{self._files[index]}: has {frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), but "
-                    f"{self._files[0]} of the same clip has {info.height}x{info.width}"
-                )
+                size = f"{frame.shape[0]}x{frame.shape[1]} pixels (rows x columns)"
+                other = f"{self._files[0]} of the same clip has {info.height}x{info.width}"
+                raise ClipReadError(f"{self._files[index]}: has {size}, but {other}")
             yield index, frame

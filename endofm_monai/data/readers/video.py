@@ -26,17 +26,14 @@ from endofm_monai.data.readers.container import (
 
 __all__ = ["VideoReader"]
 
-# Codecs in which a frame that is marked as no reference is needed by no other frame. (In H.265 the mark only holds
-# within a temporal layer.)
+# Codecs in which no other frame needs one that is marked as no reference. (In H.265 only within a temporal layer.)
 _SKIPPABLE_CODECS = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
 # Streams without a container, which have no clock. Like AVI, they have no presentation times: FFmpeg invents some.
 _BARE = ("mpegvideo", "m4v", "h264", "hevc", "vvc", "vc1", "obu", "dirac", "mjpeg")
 _WITHOUT_TIMES = ("avi", *_BARE)
 _INTRA = (PictureType.I, PictureType.NONE)
-# Reading this many packets without decoding them takes about as long as a seek.
-_SEEK_DISTANCE = 16
-# Containers round their duration, and the last frame often has none of its own.
-_DURATION_TOLERANCE = 0.5  # seconds
+_SEEK_DISTANCE = 16  # packets that are read, without decoding them, about as quickly as one seeks
+_DURATION_TOLERANCE = 0.5  # seconds; containers round their duration, and the last frame often has none of its own
 _RATES = (1e-3, 1e5)  # frames per second that can be true
 _SAMPLE = 32  # packets that show whether the others can be trusted
 # Packets, about 60 bytes each: with clips that are parts of long videos, workers open the same files again and again.
@@ -66,8 +63,7 @@ class VideoReader(ClipReader):
         self, path: str | os.PathLike, *, file: BinaryIO | None = None, fps: float = 25.0, threads: int = 1
     ) -> None:
         super().__init__(os.fspath(path))
-        self._file, self._fps, self._threads = file, fps, threads
-        self._seekable = True
+        self._file, self._fps, self._threads, self._seekable = file, fps, threads, True
         self._display = np.eye(3, dtype=np.int32).ravel()  # the display matrix, row by row
         self._open()
 
@@ -175,16 +171,12 @@ class VideoReader(ClipReader):
         lost = 0 if whole else max(0, sum(entry.size > 0 for entry in index) - self._table.count)
         missing = stated_end(self.path, self._file) - self._container.size
         if missing > 0:
-            seconds = self._stated_duration() - end
+            stated = (self._container.duration or 0) / av.time_base if len(self._container.streams) == 1 else 0.0
+            if self._stream.duration is not None:
+                stated = float(self._stream.duration * (self._stream.time_base or 1))
             held = 4 * missing * self._table.count // self._table.size  # by frames a quarter as large as the others
-            lost = max(lost, round(min(seconds * rate, held)) if seconds > _DURATION_TOLERANCE else 0)
+            lost = max(lost, round(min((stated - end) * rate, held)) if stated - end > _DURATION_TOLERANCE else 0)
         return lost
-
-    def _stated_duration(self) -> float:
-        """Length of the video by the header, in seconds; 0 where it is not stated."""
-        if self._stream.duration is not None:
-            return float(self._stream.duration * (self._stream.time_base or 1))
-        return (self._container.duration or 0) / av.time_base if len(self._container.streams) == 1 else 0.0
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         table, missing = self._table, set(wanted)
@@ -203,16 +195,11 @@ class VideoReader(ClipReader):
             if min(missing) >= len(table.shown):  # is cut off
                 readable = len(table.shown)
                 break
-        raise ClipReadError(
-            f"{self.path}: frame {min(missing)} cannot be decoded: {readable} of {self.probe().frames} frames are "
-            "readable, the file is damaged or cut off"
-        )
+        reason = f"{readable} of {self.probe().frames} frames are readable, the file is damaged or cut off"
+        raise ClipReadError(f"{self.path}: frame {min(missing)} cannot be decoded: {reason}")
 
     def _show(self, spans: list[tuple[int, int]], needed: Collection[int] = ()) -> Iterator[av.VideoFrame]:
-        """Decode spans of packets, each from a keyframe on, and give the frames, with their positions as ``pts``.
-
-        Those at positions that are not ``needed`` may be left out; all are needed by default.
-        """
+        """Decode spans of packets, each from a keyframe on, to all frames, or those needed, positions as ``pts``."""
         # A container knows a packet that is cut in two. Transport streams flag one beside a counter that jumped, though
         # nothing may be missing. Which frame is made up in part, the decoder tells.
         halves = set() if self._container.format.name == "mpegts" else self._table.flagged
