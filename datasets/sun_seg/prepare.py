@@ -31,22 +31,17 @@ def prepare(source: str, output: str, negatives: bool = False, validation_share:
             section = "test"
             if part == "TrainDataset":
                 section = "validation" if share_of(case.split("_")[0]) < validation_share else "training"
-            videos.append(read_case(root, Path(part, view), case, section))
+            frames, truth = frame_images(root / part / view / "Frame" / case), root / part / view / "GT" / case
+            masks = images_by_stem(truth)
+            paths = [masks.get(frame.stem, truth / f"{frame.stem}.png") for frame in frames]
+            name = Path(part, view, case).as_posix()
+            videos.append(SourceVideo(name, frames, section, labels={"label": 1}, masks=paths, mask_label=1))
     if negatives:
         cases = [path for form in ("case*", "*/case*") for path in (root / "SUN-Negative").glob(form) if path.is_dir()]
         for path in sorted(cases, key=lambda path: natural_key(path.name)):
             videos.append(SourceVideo(path.relative_to(root).as_posix(), frame_images(path), labels={"label": 0}))
         options = {"clip_seconds": 5, **options}
     return prepare_dataset(DATASET, videos, root, output, **options)
-
-
-def read_case(root: Path, part: Path, case: str, section: str) -> SourceVideo:
-    """Read ``Frame/<case>/<image>.jpg`` with ``GT/<case>/<image>.png`` of a part, in the natural order of the names."""
-    frames, truth = frame_images(root / part / "Frame" / case), root / part / "GT" / case
-    masks = images_by_stem(truth)
-    paths = [masks.get(frame.stem, truth / f"{frame.stem}.png") for frame in frames]
-    name = (part / case).as_posix()
-    return SourceVideo(name, frames, section, labels={"label": 1}, masks=paths, mask_label=1)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,7 @@ class ContentArea:
 def find_content_area(reader: ClipReader) -> ContentArea:
     """Find the endoscope's picture in a clip whose border stays black: what is ever bright, in one piece.
 
-    Frames spread over the clip are looked at together, since the picture itself is dark where the lumen is. Text and
-    logos in the border are left out: they are thinner than the picture, or apart from it.
+    Text and logos in the border are left out: they are thinner than the picture, or apart from it.
     """
     info = reader.probe()
     brightness = np.zeros((info.height, info.width), np.float32)
@@ -82,16 +81,13 @@ def _fit(mask: np.ndarray) -> ContentArea:
     left, top, right, bottom = ContentArea(mask, "other").box
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
     inside = (x > left) & (x < right) & (y > top) & (y < bottom)
-    shapes = {"rectangle": inside, "octagon": inside & _octagon(mask, x, y), "circle": inside & _disk(mask, x, y)}
+    # the half planes that cut the four corners off, as far as the mask reaches towards them
+    octagon = np.all([towards <= towards[mask].max() for towards in (x + y, x - y, y - x, -x - y)], axis=0)
+    shapes = {"rectangle": inside, "octagon": inside & octagon, "circle": inside & _disk(mask, x, y)}
     fits = {shape: (each & mask).sum() / (each | mask).sum() for shape, each in shapes.items()}
     # rounded corners fit an octagon a little better than the rectangle that they belong to
     best = "rectangle" if fits["rectangle"] > max(_FIT, max(fits.values()) - 0.01) else max(fits, key=fits.__getitem__)
     return ContentArea(shapes[best], best) if fits[best] > _FIT else ContentArea(mask, "other")
-
-
-def _octagon(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The half planes that cut the four corners off, as far as the mask reaches towards them."""
-    return np.all([towards <= towards[mask].max() for towards in (x + y, x - y, y - x, -x - y)], axis=0)
 
 
 def _disk(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -122,7 +118,9 @@ def encode_clips(
         paths = [f"clips/{video.name}_{number:05d}.mp4" for number in range(1, len(ranges) + 1)]
     with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
         info, starts = reader.probe(), reader.times()
-        highest = _highest_rate(starts, info.fps)
+        is_steady = len(starts) == 1 or _copies(np.append(starts, len(starts) / info.fps), info.fps).all()
+        # where the rate varies, the highest keeps all frames; but for single ones
+        highest = info.fps if is_steady else float(1 / np.quantile(np.diff(starts), 0.05))
         times = np.append(starts, max(info.duration, starts[-1] + 1 / highest))  # gaps are no part of a duration
         rate = video_rate(settings.fps or highest)
         area = None if settings.border == "keep" else find_content_area(reader)
@@ -137,17 +135,8 @@ def encode_clips(
     return paths
 
 
-def _highest_rate(times: np.ndarray, fps: float) -> float:
-    """Give the rate that keeps all frames: where it varies, the highest, but for single frames."""
-    is_steady = len(times) == 1 or _copies(np.append(times, len(times) / fps), fps).all()
-    return fps if is_steady else float(1 / np.quantile(np.diff(times), 0.05))
-
-
 def _copies(times: np.ndarray, rate: float) -> np.ndarray:
-    """Give how often each frame is repeated at a constant rate, from the times of the frames and the end of the last.
-
-    A frame counts from the moment of the rate that is nearest to its time, until another does.
-    """
+    """Give how often each frame is repeated at a constant rate, from their times and the end of the last."""
     moments = np.floor(times * rate + 0.5 + 1e-6).astype(int)
     moments[-1] = max(moments[-1], 1)
     return np.diff(moments.clip(max=moments[-1]))

@@ -83,8 +83,7 @@ def prepare_video(
     """Check one video, make its clips in ``output``, and note that it is finished.
 
     Gives the record: the video's ``name``, ``stamp`` of the sources, the files that were ``written``, and the
-    ``video``'s entry in the manifest, with paths relative to ``source`` in mode index, else to ``output``; or
-    ``problem``, why there is none. What is ``private`` does not name the sources.
+    ``video``'s entry in the manifest; or ``problem``, why there is none. What is ``private`` does not name the sources.
     """
     try:
         frame_labels = {**video.frame_labels, **_check_files(video)}
@@ -138,8 +137,7 @@ def prepare_video(
 
 def read_record(video: SourceVideo, output: Path) -> dict[str, Any] | None:
     """Give what an earlier run found and made of a video; ``None`` where anything about it has changed since."""
-    path = _record_path(video, output)
-    if not path.exists():
+    if not (path := _record_path(video, output)).exists():
         return None
     record = read_json(path, dict)
     is_same = record["stamp"] == _stamp(video) and all((output / file).exists() for file in record["written"])

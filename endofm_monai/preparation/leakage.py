@@ -70,8 +70,7 @@ def hash_clip(clip: str, group: str, image: Any) -> ClipHashes:
     area = fit_content_area(np.max([*smalls.values()], (0, 3)))
     pictures = {frame: _inside(small, area) for frame, small in smalls.items()}
     shown = {frame: picture for frame, picture in pictures.items() if np.asarray(picture).std() >= _MIN_CONTRAST}
-    views = [[_middle(picture, scale) for picture in shown.values()] for scale in SCALES]
-    hashes = [[[_hash(view, flip) for view in of_scale] for flip in FLIPS] for of_scale in views]
+    hashes = [[[_hash(picture, scale, flip) for picture in shown.values()] for flip in FLIPS] for scale in SCALES]
     bits = np.array(hashes, bool).reshape(len(SCALES), len(FLIPS), len(shown), BITS)
     return ClipHashes(clip, group, image, area, np.array([*shown], int), np.packbits(bits, axis=-1))
 
@@ -91,13 +90,10 @@ def _inside(small: np.ndarray, area: ContentArea) -> Image.Image:
     return Image.fromarray(gray).crop(area.box)
 
 
-def _middle(picture: Image.Image, scale: float) -> Image.Image:
+def _hash(picture: Image.Image, scale: float, flip: Image.Transpose | None) -> np.ndarray:
     left, top = (round(side * (1 - scale) / 2) for side in picture.size)
-    return picture.crop((left, top, picture.width - left, picture.height - top))
-
-
-def _hash(picture: Image.Image, flip: Image.Transpose | None) -> np.ndarray:
-    return imagehash.dhash(_mirror(picture, flip), _HASH_SIZE).hash.ravel()
+    middle = picture.crop((left, top, picture.width - left, picture.height - top))
+    return imagehash.dhash(_mirror(middle, flip), _HASH_SIZE).hash.ravel()
 
 
 def _mirror(picture: Image.Image, flip: Image.Transpose | None) -> Image.Image:
@@ -117,10 +113,9 @@ class Match:
 
 
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
-    """Find the pairs of clips of different groups that have frames with close hashes, in no order.
+    """Find the pairs of clips of different groups that have ``min_frames``, or half of the shorter clip's, in common.
 
-    Close hashes differ in up to ``max_distance`` of 256 bits. A pair must have ``min_frames`` with such hashes, but at
-    most half of the shorter clip's.
+    Their hashes differ in up to ``max_distance`` of 256 bits.
     """
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:

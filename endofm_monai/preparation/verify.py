@@ -28,7 +28,7 @@ def build_manifest(
 ) -> dict[str, Any]:
     """Describe a prepared dataset by what came of each video, so that it can be cited and checked.
 
-    The paths of the clips are relative to ``dataset_dir``, those of the sources to ``source``, these to the manifest.
+    Clips' paths are relative to ``dataset_dir``, sources' to ``source``, both of which are relative to the manifest.
     """
     clips = [(entry["section"], clip["source"]) for entry in entries for clip in entry["clips"]]
     return {
@@ -53,10 +53,7 @@ def build_manifest(
 
 
 def verify_manifest(output: Path) -> None:
-    """Compute the checksums of all sources and clips that ``output/manifest.json`` names again.
-
-    Files that are missing or have changed end it with an error that lists them.
-    """
+    """Compute the checksums of all sources and clips in ``output/manifest.json`` again; an error lists what differs."""
     path = output / "manifest.json"
     manifest = read_json(path, dict)
     different = []

@@ -94,7 +94,10 @@ def copy_weights(
     names = clean_names(network.state_dict(), type(network).__name__)
     own = dict(zip(names, network.state_dict().values(), strict=True))
     if resample_time and _differ_in_length(weights.state, own):
-        weights = _resample_time(weights, own[_TIME].shape[1])
+        table, (_, frames, _) = weights.state[_TIME], own[_TIME].shape
+        resampled = resample_table(table, (table.shape[1], 1), (frames, 1))  # by the network's own rule
+        note = f"time table of {table.shape[1]} frames resampled to {frames}, each with the nearest entry"
+        weights = replace(weights, state={**weights.state, _TIME: resampled}, notes=(*weights.notes, note))
     weights = complete_weights(weights, own)
     state, left_out = _rename(weights, getattr(unwrap(network), "published_prefixes", {}))
     matched = [name for name in own if name in state]
@@ -121,14 +124,6 @@ def _differ_in_length(state: Tensors, own: Tensors) -> bool:
     """Whether the time tables of a file and of a network are alike but for the number of their frames."""
     theirs, ours = (tuple(tensors[_TIME].shape) if _TIME in tensors else () for tensors in (state, own))
     return len(theirs) == len(ours) == 3 and theirs[::2] == ours[::2] and 0 < theirs[1] != ours[1]
-
-
-def _resample_time(weights: PublishedWeights, num_frames: int) -> PublishedWeights:
-    """Give each frame the nearest entry of the file's time table, by the network's own rule."""
-    table = weights.state[_TIME]
-    resampled = resample_table(table, (table.shape[1], 1), (num_frames, 1))
-    note = f"time table of {table.shape[1]} frames resampled to {num_frames}, each with the nearest entry"
-    return replace(weights, state={**weights.state, _TIME: resampled}, notes=(*weights.notes, note))
 
 
 def _rename(weights: PublishedWeights, prefixes: dict[str, str | None]) -> tuple[Tensors, list[str]]:

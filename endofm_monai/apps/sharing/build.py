@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,11 @@ def build_bundle(
     data_license: str | os.PathLike | None = None,
     **overrides: Any,
 ) -> Path:
-    """Make of a bundle and trained weights what one shares: a folder and a zip that run on their own.
+    """Make of a bundle and trained weights what one shares, a folder and a zip that run on their own; gives the zip.
 
     The folder also holds the weights, this package, overlays for exported networks, and ``large_files.yml`` with the
-    SHA-256 of the weights. Its metadata say what this network takes and gives, which is checked as the Model
-    Zoo does. The zip has the same bytes for the same content. Beside it are ``model_info.json``, the list
-    of the bundles in ``output``, and in ``ci/unit_tests`` the tests of the Model Zoo. Gives the path of the zip.
+    SHA-256 of the weights; its metadata are checked as the Model Zoo does. The zip has the same bytes for the same
+    content. Beside it are ``model_info.json``, the list of the bundles in ``output``, and the zoo's tests.
 
     Args:
         bundle: the bundle's folder.
@@ -62,10 +62,8 @@ def build_bundle(
     known = (*WEIGHT_FORMATS, *EXPORTED_NAMES)
     if not set(formats) <= set(known) or not set(formats) & set(WEIGHT_FORMATS):
         raise ValueError(f"`formats` must be of {', '.join(known)}, with pt or safetensors among them, got {formats}.")
-    if bundle.is_relative_to(place := (output / bundle.name).resolve()):
-        raise ValueError(
-            f"{output}: {place}, which would be replaced, is or holds the bundle; choose another `output`."
-        )
+    if bundle.is_relative_to(old := (output / bundle.name).resolve()):
+        raise ValueError(f"{output}: {old}, which would be replaced, is or holds the bundle; choose another `output`.")
     overrides = {**released_settings(bundle, Path(weights)), **overrides}
     state = load_network(bundle, weights, **overrides)[0].state_dict()
     overrides.pop("backbone_weights", None)  # the files hold the whole network
@@ -77,10 +75,9 @@ def build_bundle(
         _override(folder / "configs", overrides, WEIGHT_FORMATS["pt" not in formats])
         write_data_format(folder)
         (folder / "models").mkdir()
-        if "pt" in formats:
-            torch.save(state, folder / "models" / "model.pt")
-        if "safetensors" in formats:
-            save_weights(state, folder / "models" / "model.safetensors")
+        for name, save in (("pt", torch.save), ("safetensors", save_weights)):
+            if name in formats:
+                save(state, folder / "models" / f"model.{name}")
         saved = next(folder.glob("models/model.*"))
         for name in set(formats) & set(EXPORTED_NAMES):
             export_network(folder, saved, name, **overrides)
@@ -95,8 +92,8 @@ def build_bundle(
             if place.is_dir():
                 shutil.rmtree(place)
             os.replace(made, place)
-    metadata = read_json(output / bundle.name / "configs" / "metadata.json", dict)
-    add_to_listing(output / archive.name, metadata["version"])
+    version = read_json(output / bundle.name / "configs" / "metadata.json", dict)["version"]
+    add_to_listing(output / archive.name, version)
     write_zoo_tests(bundle.name, output / "ci" / "unit_tests")
     return output / archive.name
 
@@ -108,16 +105,17 @@ def write_data_format(folder: Path) -> None:
     with torch.no_grad():
         _, channels, *places = network(torch.zeros(1, 3, *shape)).shape
     metadata = read_json(folder / "configs" / "metadata.json", dict)
-    data_format = metadata["network_data_format"]
-    pred = data_format["outputs"]["pred"]
+    image, pred = (
+        metadata["network_data_format"][side][key] for side, key in (("inputs", "image"), ("outputs", "pred"))
+    )
     names = list(pred["channel_def"].values())
     if "class_names" in inference:
         names = [*(name for name in names[:1] if name == "background"), *as_class_names(inference["class_names"])]
     elif names:
         names = [*names, *(f"class {index}" for index in range(len(names), channels))][:channels]
-    data_format["inputs"]["image"]["spatial_shape"] = shape
-    pred |= {"num_channels": channels, "spatial_shape": places}
-    pred["channel_def"] = {str(index): name for index, name in enumerate(names)}
+    image["spatial_shape"] = shape
+    channel_def = {str(index): name for index, name in enumerate(names)}
+    pred |= {"num_channels": channels, "spatial_shape": places, "channel_def": channel_def}
     write_json(folder / "configs" / "metadata.json", metadata, indent=4)
 
 
@@ -140,8 +138,8 @@ def fill_model_card(
     lines = [f"Version {read_json(folder / 'configs' / 'metadata.json', dict)['version']} of the bundle.", ""]
     lines += [f"Trained on: {trained_on or 'not stated by those who share these weights'}.".replace("..", "."), ""]
     lines += ["| file | bytes | SHA-256 |", "| --- | --- | --- |"]
-    for path in sorted((folder / "models").iterdir()):
-        lines.append(f"| `models/{path.name}` | {path.stat().st_size} | `{sha256([path])}` |")
+    files = sorted((folder / "models").iterdir())
+    lines += [f"| `models/{path.name}` | {path.stat().st_size} | `{sha256([path])}` |" for path in files]
     text = card.read_text(encoding="utf-8")
     for title, content in (("Weights", "\n".join(lines)), ("Results", _results(results))):
         before, heading, after = text.partition(f"## {title}\n")
@@ -170,7 +168,7 @@ def _results(report: str | os.PathLike | None) -> str:
 
 
 def _rows(report: dict[str, Any], prefix: str) -> Iterator[tuple[str, float, list[float] | None]]:
-    """Name, value and interval of the scores in a report, of any of the bundles, by the path of keys to them."""
+    """Path of keys, value and interval of the scores in a report of any of the bundles."""
     intervals = report.get("intervals", {})
     for key, value in report.items():
         if key == "intervals" or isinstance(value, bool):
@@ -194,9 +192,7 @@ def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> 
         content = read_json(path, dict)
         for key, value in overrides.items():
             *parents, last = key.split("::")
-            section = content
-            for parent in parents:
-                section = section.get(parent, {})
+            section = reduce(lambda part, parent: part.get(parent, {}), parents, content)
             if isinstance(section, dict) and (last in section or (parents and section)):
                 section[last] = value
         if isinstance(content.get("weights"), str):

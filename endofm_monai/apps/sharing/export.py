@@ -62,15 +62,15 @@ def export_network(
 ) -> Path:
     """Export the network of a bundle to a file that needs none of its Python code, by MONAI's export functions.
 
-    TorchScript (``"ts"``) takes clips of any shape that the network takes; so does ONNX (``"onnx"``, compared with ONNX
-    Runtime), but for the detector's, whose frames have the bundle's ``frame_size``. A TensorRT engine (``"trt"``, for
-    an NVIDIA GPU) takes clips of :func:`clip_shape`. The overlay with which inference runs the file,
-    ``configs/inference_ts.json`` or ``inference_onnx.json``, is written too.
+    The overlay with which inference runs the file, ``configs/inference_ts.json`` or ``inference_onnx.json``, is
+    written too.
 
     Args:
         bundle: the bundle's folder.
         weights: a file that :func:`endofm_monai.weights.load_published` reads.
-        format: ``"ts"``, ``"onnx"`` or ``"trt"``.
+        format: ``"ts"``, TorchScript, takes clips of any shape that the network takes; so does ``"onnx"``, compared
+            with ONNX Runtime, but for the detector's, whose frames have the bundle's ``frame_size``; ``"trt"``, a
+            TensorRT engine for an NVIDIA GPU, takes clips of :func:`clip_shape`.
         output: the file to write; by default in the bundle's ``models``, where the overlays look for it.
         precision: ``"fp32"`` or ``"fp16"``, for ``"trt"``.
         overrides: values for keys of ``inference.json``, for example ``preset="small"``.
@@ -119,9 +119,8 @@ def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for format, network in networks.items():
         exported = f"$@bundle_root + '/models/{EXPORTED_NAMES[format]}'"
         made[f"inference_{format}"] = {"exported": exported, **changed, "network_def": network}
-    open_axes = [0, 2] if _is_detector(inference) else [0, 2, 3, 4]
-    names = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": {"image": open_axes}}
-    settings = {**names, "verify": True, "use_ort": True, "rtol": 0.001, "atol": 0.0001}
+    axes = {"image": [0, 2] if _is_detector(inference) else [0, 2, 3, 4]}
+    settings = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": axes, "verify": True}
+    settings |= {"use_ort": True, "rtol": 0.001, "atol": 0.0001}
     shape = [2, 3, *clip_shape(inference)]
-    made["onnx_export"] = {"net_id": "network_def", "input_shape": shape, "converter_kwargs": settings}
-    return made
+    return {**made, "onnx_export": {"net_id": "network_def", "input_shape": shape, "converter_kwargs": settings}}

@@ -23,16 +23,12 @@ FURTHER = {  # arguments of a push, of MONAI and of the hub
 
 
 def write_large_files(folder: Path, weights_url: str | None = None) -> None:
-    """List the files in a bundle's ``models`` with their SHA-256, as MONAI's ``download_large_files`` reads it.
-
-    Without ``weights_url``, the folder to download them from, the files must be there; hashes are checked all the same.
-    """
+    """List the files in a bundle's ``models`` with their SHA-256, as MONAI's ``download_large_files`` reads it."""
     entries = []
-    for path in sorted((folder / "models").iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            url = f"{weights_url.rstrip('/')}/{path.name}" if weights_url else ""
-            hashed = {"hash_val": sha256([path]), "hash_type": "sha256"}
-            entries.append({"path": f"models/{path.name}", "url": url, **hashed})
+    for path in sorted(path for path in (folder / "models").glob("[!.]*") if path.is_file()):
+        url = f"{weights_url.rstrip('/')}/{path.name}" if weights_url else ""
+        hashed = {"hash_val": sha256([path]), "hash_type": "sha256"}
+        entries.append({"path": f"models/{path.name}", "url": url, **hashed})
     write_json(folder / LARGE_FILES, {"large_files": entries}, indent=4)  # JSON is YAML
 
 
@@ -69,8 +65,7 @@ def add_to_listing(archive: Path, version: str) -> None:
 def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list[str]]]:
     """Versions in the ``model_info.json`` of a folder, here or of the Model Zoo, without network.
 
-    They are given as by ``monai.bundle.get_bundle_versions``, ``latest_version`` and ``all_versions`` of each bundle,
-    but compared as numbers.
+    As by ``monai.bundle.get_bundle_versions``: ``latest_version`` and ``all_versions``, but compared as numbers.
     """
     versions: dict[str, list[str]] = {}
     for entry in read_json(Path(folder) / LISTING, dict):
@@ -91,7 +86,7 @@ def push_bundle(
 
     Args:
         folder: the bundle's folder.
-        repo: ``"user/name"`` or ``"organization/name"``; it is made if it is not there.
+        repo: ``"owner/name"``; it is made if it is not there.
         dry_run: only tell what would go; nothing is written or sent, and no token is needed.
         private: whether a new repository is private.
         arguments: further arguments of MONAI's function, those in ``FURTHER``, e.g. ``token``.

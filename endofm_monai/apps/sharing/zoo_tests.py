@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,25 +58,23 @@ def write_zoo_tests(name: str, folder: str | os.PathLike) -> None:
 
 def make_trial_clips(folder: str | os.PathLike) -> Path:
     """Write a datalist of dark clips, of which every second shows a bright square, with the labels of all tasks."""
-    random = np.random.default_rng(0)
+    random, path = np.random.default_rng(0), Path(folder, "datalist.json")
     datalist: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "test": []}
-    for key in ("image", "mask"):
-        Path(folder, key).mkdir(parents=True, exist_ok=True)
-    for section, items in datalist.items():
-        for shown in (0, 1):
-            names = [f"{section}_{shown}_{frame}.png" for frame in range(4)]
-            boxes = [[10 + 2 * frame, 12, 32 + 2 * frame, 30] for frame in range(4)]
-            for name, (x1, y1, x2, y2) in zip(names, boxes, strict=True):
-                mask = np.zeros((48, 64), np.uint8)
-                mask[y1:y2, x1:x2] = 255 * shown
-                image = random.integers(0, 60, (48, 64, 3)) + 150 * (mask[..., None] > 0)
-                Image.fromarray(image.astype(np.uint8)).save(Path(folder, "image", name))
-                Image.fromarray(mask).save(Path(folder, "mask", name))
-            item: dict[str, Any] = {key: [f"{key}/{name}" for name in names] for key in ("image", "mask")}
-            box = {"box": [[box] * shown for box in boxes], "box_label": [[1] * shown] * 4}
-            items.append({**item, **box, "label": shown})
-    write_json(Path(folder, "datalist.json"), datalist)
-    return Path(folder, "datalist.json")
+    for (section, items), shown in product(datalist.items(), (0, 1)):
+        item: dict[str, Any] = {"image": [], "mask": [], "box": [], "box_label": [[1] * shown] * 4, "label": shown}
+        for frame in range(4):
+            x1, y1, x2, y2 = box = [10 + 2 * frame, 12, 32 + 2 * frame, 30]
+            mask = np.zeros((48, 64), np.uint8)
+            mask[y1:y2, x1:x2] = 255 * shown
+            image = random.integers(0, 60, (48, 64, 3)) + 150 * (mask[..., None] > 0)
+            for key, pixels in (("image", image.astype(np.uint8)), ("mask", mask)):
+                item[key].append(f"{key}/{section}_{shown}_{frame}.png")
+                path.with_name(key).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path.with_name(key) / f"{section}_{shown}_{frame}.png")
+            item["box"].append([box] * shown)
+        items.append(item)
+    write_json(path, datalist)
+    return path
 
 
 class BundleTestCase(unittest.TestCase):
