@@ -111,8 +111,7 @@ class EpochSampler(DistributedSampler):
     """Order of the clips of each epoch, for one process or many.
 
     Each rank gets an equal share; where the clips do not divide evenly, the first ones of the order are seen twice.
-    With ``shuffle`` each epoch has an order of its own, by ``seed``. It sees each clip ``repeats`` times, each time
-    otherwise augmented: where clips are few, the workers are then started less often.
+    An epoch sees each clip ``repeats`` times: where clips are few, the workers are then started less often.
 
     Items of a :class:`ClipDataset` may have a ``weight``: how often they are seen in an epoch, 1 without. Clips of one
     weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next 25, so after four epochs all
@@ -203,9 +202,8 @@ class ClipLoader(DataLoader):
 class FeatureCache(ClipDataset):
     """A :class:`ClipDataset` with what a frozen network makes of ``image`` in its place, computed once, in memory.
 
-    So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds, without random
-    transforms. The network, on ``device``, has ``features`` of clips ``(B, 3, T, H, W)``, ``(B, ...)``, as an
-    :class:`endofm_monai.networks.nets.EndoFMClassifier`.
+    So a head is trained and evaluated as a whole network, in seconds, without random transforms. The network, on
+    ``device``, has ``features`` as :class:`endofm_monai.networks.nets.EndoFMClassifier`.
     """
 
     def __init__(

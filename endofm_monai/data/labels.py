@@ -100,8 +100,11 @@ def load_box_datalist(
     _check_order(datalist, class_names)
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
     for index, item in enumerate(items):
-        where = f"{datalist}: {section}[{index}] ({item['name']})"
-        box, box_label = _lists(item["box"], where), _lists(item["box_label"], where)
+        where, box, box_label = f"{datalist}: {section}[{index}] ({item['name']})", item["box"], item["box_label"]
+        for values in (box, box_label):
+            if not isinstance(values, list) or not all(isinstance(value, list) for value in values):
+                expected = "lists of a list for each frame"
+                raise ValueError(f"{where}: `box` and `box_label` must be {expected}, found {values!r:.80}.")
         frames = len(box)
         if len(box_label) != frames or (not isinstance(item["image"], str) and len(item["image"]) != frames):
             raise ValueError(f"{where}: needs a list of boxes and of labels for each frame, found {frames} and others.")
@@ -134,16 +137,8 @@ def _check_order(datalist: str | os.PathLike, class_names: Sequence[str]) -> Non
 def _refuse_missing(classes: Sequence[Any], what: str, where: Any) -> None:
     """Refuse to train where there is no example of some classes."""
     if classes:
-        raise ValueError(
-            f"{where}: no {what} of `training` is of the class {', '.join(map(str, classes))}, which so cannot be "
-            "learned; add clips, or leave it out of `class_names`."
-        )
-
-
-def _lists(values: Any, where: str) -> list[list[Any]]:
-    if isinstance(values, list) and all(isinstance(value, list) for value in values):
-        return values
-    raise ValueError(f"{where}: `box` and `box_label` must be lists of a list for each frame, found {values!r:.80}.")
+        problem = f"no {what} of `training` is of the class {', '.join(map(str, classes))}, which so cannot be learned"
+        raise ValueError(f"{where}: {problem}; add clips, or leave it out of `class_names`.")
 
 
 def check_box(box: Any, where: str) -> None:
@@ -204,10 +199,9 @@ def load_labeled_clips(
         labels = [first.setdefault(video, item["label"]), item["label"]]
         if not np.array_equal(*labels):
             found = " and ".join(str(label.int().tolist() if multi_label else class_names[label]) for label in labels)
-            raise ValueError(
-                f"{where}: items of the `video` {video} have the labels {found}, but a video has one answer; give them "
-                "another `video` each, and the same `group`."
-            )
+            advice = "give them another `video` each, and the same `group`"
+            problem = f"items of the `video` {video} have the labels {found}, but a video has one answer"
+            raise ValueError(f"{where}: {problem}; {advice}.")
     if section == "training":
         counts = zip(class_names, _count(items, len(class_names)), strict=True)
         _refuse_missing([name for name, count in counts if count == 0], "item", datalist or dataset_dir)

@@ -115,12 +115,6 @@ class RandAugmentViews(Randomizable, Transform):
 
     Each view has its own draws, the same for all its frames. The defaults are those of the published pre-training, with
     the blur and the solarization of DINO that it meant to apply.
-
-    Example::
-
-        plan = ViewPlan()
-        clip = LoadClipd("image", plan)({"image": "video.mp4"})["image"]
-        views = RandAugmentViews(plan).set_random_state(seed=0)(clip)  # [(3, 8, 224, 224), (3, 16, 224, 224), …]
     """
 
     crop: ClassVar[type[RandResizedCropClip]] = RandResizedCropClip
