@@ -97,9 +97,9 @@ def choose_frames(
         if not scores:
             raise ValueError(f"{dataset_dir}: none of its {len(images)} videos can be read.")
     entries = []
-    frames = [frame for frame in clips if not scores or frame in scores]
+    frames = list(scores or clips)
     windows, known = [str(clips[frame]) for frame in frames], [n for n, frame in enumerate(frames) if frame in done]
-    for index in select_frames([scores[frame] for frame in frames] if scores else None, count, windows, known, seed):
+    for index in select_frames([*scores.values()] or None, count, windows, known, seed):
         frame = frames[index]
         uncertainty = {"uncertainty": round(scores[frame], 5)} if scores else {}
         entries.append({"image": frame[0], "frame": frame[1], "clip": clips[frame], **uncertainty})

@@ -40,12 +40,11 @@ def datalist_from_coco(
     class_names: Sequence[str],
     output: str | os.PathLike,
     outlines: bool = False,
-    dataset_dir: str | os.PathLike | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Write, and give, a datalist from annotations in COCO's format, for :func:`endofm_monai.data.load_box_datalist`.
 
     There is a file for each section, ``{"training": "train.json", "validation": "val.json"}``, whose ``file_name`` are
-    relative to ``dataset_dir``, by default the folder of ``output``. Labels count from 1.
+    relative to the folder of ``output``. Labels count from 1.
 
     The images of one folder are the frames of one video, in natural order; of those in no folder the whole file is one.
     A file that lists ``videos`` says itself which image is which frame of which video, by a ``frame_index`` from 0 on.
@@ -56,7 +55,7 @@ def datalist_from_coco(
     CVAT's brush, crowd or not, becomes an ``outline`` and no box, and ``box_info`` and ``tag`` have what else is known;
     see :func:`endofm_monai.formats.items_from_annotations`.
     """
-    root, names = Path(output).parent if dataset_dir is None else Path(dataset_dir), as_class_names(class_names)
+    root, names = Path(output).parent, as_class_names(class_names)
     datalist = {section: _read_videos(Path(path), names, outlines, root) for section, path in files.items()}
     write_json(output, datalist, indent=None)
     return datalist

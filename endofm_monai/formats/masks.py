@@ -140,12 +140,10 @@ def write_masks(
     """Write the ``outline`` of an item as mask files, 0 and 255, in a folder of the dataset, and add their ``mask``."""
     if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
         raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")
-    names = [f"{frame:06d}" for frame in range(len(item["outline"]))]
-    if not isinstance(item["image"], str):
-        names = [Path(path).stem for path in item["image"]]
-    if len(set(names)) < len(names):
+    images = item["image"] if not isinstance(item["image"], str) else map("{:06d}".format, range(len(item["outline"])))
+    paths = [f"{folder}/{Path(image).stem}.png" for image in images]
+    if len(set(paths)) < len(paths):
         raise ValueError(f"{item['video']}: has two frames of one name, so that their masks would be one file.")
-    paths = [f"{folder}/{name}.png" for name in names]
     for frame, (path, outlines) in enumerate(zip(paths, item["outline"], strict=True)):
         mask = np.zeros((height, width), bool)
         for outline in outlines:

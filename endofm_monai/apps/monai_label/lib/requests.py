@@ -81,15 +81,10 @@ class TrainRequest(AnyRequest):
     num_workers: Annotated[int, Field(ge=0, le=os.cpu_count() or 1)] = 0
 
 
-class ScoringRequest(AnyRequest):
-    """How many images to score; 0 is all."""
+class SampleRequest(AnyRequest):
+    """How many images to score, 0 is all; frames of a part of a video that gives one, and who asks for it."""
 
     max_samples: Annotated[int, Field(ge=0)] = 0
-
-
-class SampleRequest(AnyRequest):
-    """Frames of a part of a video, and who asks."""
-
     window: Annotated[int, Field(ge=1)] = 8
     client_id: Annotated[str, Field(max_length=150)] | None = None
 
@@ -120,7 +115,7 @@ ROUTERS: dict[Any, type[BaseModel]] = {
     wsi_infer: SlideRequest,
     batch_infer: BatchRequest,
     train: TrainRequest,
-    scoring: ScoringRequest,
+    scoring: SampleRequest,
     activelearning: SampleRequest,
     datastore: Notes,
 }

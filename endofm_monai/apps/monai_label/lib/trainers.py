@@ -51,16 +51,14 @@ class EndoTrainTask(TrainTask):
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train, or say by an ``HTTPException`` why that cannot be; the weights in use then stay as they are."""
-        asked = parse(TrainRequest, request)
-        items = labeled_frames(self.bundle.task, datastore.datalist(), self.bundle.labels)
-        if not items:
-            others, none = len(datastore.datalist()), len(datastore.get_unlabeled_images())
-            raise HTTPException(
-                400,
-                f"{self.bundle.name}: there is nothing to train with. It learns from {WANTED[self.bundle.task]}; "
-                f"{others} images have other labels, {none} have none.",
-            )
+        asked, datalist = parse(TrainRequest, request), datastore.datalist()
         try:
+            items = labeled_frames(self.bundle.task, datalist, self.bundle.labels)
+            if not items:
+                raise ValueError(
+                    f"{self.bundle.name}: there is nothing to train with. It learns from {WANTED[self.bundle.task]}; "
+                    f"{len(datalist)} images have other labels, {len(datastore.get_unlabeled_images())} have none."
+                )
             self._stats = self._train(items, asked)
         except Exception as error:
             cause = cause_of(error)
