@@ -43,10 +43,7 @@ class ContentArea:
 
 
 def find_content_area(reader: ClipReader) -> ContentArea:
-    """Find the endoscope's picture in a clip whose border stays black: what is ever bright, in one piece.
-
-    Text and logos in the border are left out: they are thinner than the picture, or apart from it.
-    """
+    """Find the endoscope's picture in a clip whose border stays black: what is ever bright, in one piece, but text."""
     info = reader.probe()
     brightness = np.zeros((info.height, info.width), np.float32)
     for index in np.linspace(0, info.frames - 1, min(_FRAMES, info.frames)).astype(int):

@@ -83,7 +83,7 @@ def prepare_video(
     """Check one video, make its clips in ``output``, and note that it is finished.
 
     Gives the record: the video's ``name``, ``stamp`` of the sources, the files that were ``written``, and the
-    ``video``'s entry in the manifest; or ``problem``, why there is none. What is ``private`` does not name the sources.
+    ``video``'s entry in the manifest, which names no ``private`` sources; or ``problem``, why there is none.
     """
     try:
         frame_labels = {**video.frame_labels, **_check_files(video)}

@@ -113,10 +113,7 @@ class Match:
 
 
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
-    """Find the pairs of clips of different groups that have ``min_frames``, or half of the shorter clip's, in common.
-
-    Their hashes differ in up to ``max_distance`` of 256 bits.
-    """
+    """Find pairs of clips of different groups with ``min_frames``, or half of the shorter, that differ in few bits."""
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:
         groups[clip.group].append(clip)

@@ -76,8 +76,7 @@ def prepare_dataset(
     records = {video.name: read_record(video, output) for video in videos}
     missing = [(video, source, output, chosen, private) for video in videos if records[video.name] is None]
     is_new = not (output / "stats.png").exists()
-    done = len(videos) - len(missing)
-    for record in run_parallel(prepare_video, missing, dataset.name, done, **parallel):
+    for record in run_parallel(prepare_video, missing, dataset.name, len(videos) - len(missing), **parallel):
         records[record["name"]] = record
         is_new |= "video" in record
 

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import NoneType
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -100,28 +101,22 @@ class PreparationSettings:
     corners (``"mask"``).
     """
 
-    mode: str = "auto"
+    mode: Literal["auto", "index", "copy", "encode"] = "auto"
     clip_seconds: float | None = None  # length of the clips; None keeps videos whole
-    remainder: str = "merge"  # what happens to the frames left over, see `clip_ranges`
+    remainder: Literal["merge", "keep", "drop"] = "merge"  # what happens to the frames left over, see `clip_ranges`
     fps: float | None = 30.0  # of encoded clips: frames are repeated or left out; None: the source's highest
     short_side: int | None = 256  # of encoded clips in pixels; None keeps the source's
     crf: int = 18  # H.264's constant rate factor: 0 is lossless, 18 hardly visible, 51 worst
-    border: str = "keep"
+    border: Literal["keep", "crop", "mask"] = "keep"
     blank: tuple[tuple[float, float, float, float], ...] = ()  # zones x1, y1, x2, y2 to encode black, as fractions
 
     def __post_init__(self) -> None:
-        modes, borders, remainders = (
-            ("auto", "index", "copy", "encode"),
-            ("keep", "crop", "mask"),
-            ("merge", "keep", "drop"),
-        )
-        for name, allowed in (("mode", modes), ("border", borders), ("remainder", remainders)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, found {getattr(self, name)}")
-        for name in ("clip_seconds", "fps", "short_side"):
-            number = getattr(self, name)
-            if number is not None and not (isinstance(number, (int, float)) and number > 0):
-                raise ValueError(f"{name}: expected a positive number or None, found {number}")
+        for name, kind in get_type_hints(type(self)).items():
+            value, kinds = getattr(self, name), get_args(kind)
+            if get_origin(kind) is Literal and value not in kinds:
+                raise ValueError(f"{name}: expected one of {', '.join(kinds)}, found {value}")
+            if NoneType in kinds and value is not None and not (isinstance(value, (int, float)) and value > 0):
+                raise ValueError(f"{name}: expected a positive number or None, found {value}")
         if self.crf not in range(52):
             raise ValueError(f"crf: expected a whole number from 0 to 51, found {self.crf}")
         if np.ndim(self.blank) == 1 and len(self.blank) > 0:
@@ -190,10 +185,7 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
 def split_stills(
     names: Collection[str], splits: str | None, section_of: Callable[[str], str]
 ) -> tuple[dict[str, tuple[str, dict[str, str]]], list[str]]:
-    """Give section and labels of the stills that a list of :func:`read_splits` names, or of all by ``section_of``.
-
-    With them come problems: what the list names and is not there.
-    """
+    """Give section and labels of the stills that a CSV file lists, or of all by ``section_of``; and what is missing."""
     if not splits:
         return {name: (section_of(name), {}) for name in names}, []
     listed = read_splits(splits)
@@ -259,8 +251,7 @@ def read_boxed_videos(
 ) -> tuple[list[SourceVideo], list[str]]:
     """Make videos of ``<part>/<images>/<name>/<frame>.jpg`` with ``<part>/<annotations>/<name>/<frame><suffix>``.
 
-    The ``sections`` are those of the parts. See :func:`read_boxed_video` and, for what cannot be read,
-    :func:`read_videos`.
+    The ``sections`` are those of the parts; see :func:`read_boxed_video` and :func:`read_videos`.
     """
 
     def read_video(part: str, name: str) -> SourceVideo:
@@ -276,9 +267,9 @@ def read_boxed_video(
     """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
 
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
-    noted, and so are annotations without a frame, and files that state another size than their image has. What ``read``
-    raises becomes a ``ClipReadError``, and so does a box that is not finite or is inverted: left out, it would make a
-    frame with a polyp one without. Further ``fields`` are those of the :class:`SourceVideo`.
+    noted, and so are annotations without a frame, and files that state another size than their image has. A
+    ``ClipReadError`` is what ``read`` raises, and a box that is not finite or is inverted: left out, it would make a
+    frame with a polyp one without.
     """
     frames = frame_images(images)
     found_in = sorted(annotations.glob("*"), key=lambda path: natural_key(path.name))

@@ -1,10 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which files of weights others have published, and how they are fetched.
-
-The downloads of MONAI and torch start anew after a broken connection; :func:`download` goes on.
-"""
+"""Which files of weights others have published, and how they are fetched, also after a broken connection."""
 
 import os
 import re
@@ -64,18 +61,13 @@ class PublishedFile:
 
     def __str__(self) -> str:
         lines = {
-            "name": self.name,
-            "method": self.method,
-            "task": self.task,
-            "page": self.page,
+            **{"name": self.name, "method": self.method, "task": self.task, "page": self.page},
             "file": self.url or "no address that a program can fetch",
             "size": f"{self.size:,} bytes" if self.size else _UNKNOWN,
             "SHA-256": self.sha256 or _UNKNOWN,
             "licence": self.licences,
             "link": f"{self.state}, {self.seen_by}".rstrip(", "),
-            "preset": self.preset or "none",
-            "loads": self.loads,
-            "note": self.note,
+            **{"preset": self.preset or "none", "loads": self.loads, "note": self.note},
         }
         return "\n".join(f"{label + ':':<9} {text}" for label, text in lines.items() if text)
 
@@ -99,20 +91,15 @@ def find(name: str) -> PublishedFile:
 
 
 def list_published(task: str | None = None) -> str:
-    """Give a table of the published files of weights.
-
-    Args:
-        task: of these alone: backbone, classification, segmentation, detection or phases.
-    """
-    files = list(read_catalogue().values())
-    if task is not None and not any(file.task == task for file in files):
-        raise ValueError(f"`task` must be one of {', '.join(sorted({file.task for file in files}))}, found {task!r}.")
+    """Give a table of published files, or a task's: backbone, classification, segmentation, detection or phases."""
+    files = read_catalogue().values()
+    if task not in (tasks := {None, *(file.task for file in files)}):
+        raise ValueError(f"`task` must be one of {', '.join(sorted(filter(None, tasks)))}, found {task!r}.")
     rows = [("name", "method", "task", "preset", "size", "link", "licence of weights")]
-    for file in files:
-        if task in (None, file.task):
-            size = f"{file.size / 1e6:,.0f} MB" if file.size else "?"
-            row = (file.name, file.method, file.task, file.preset or "-", size, file.state, file.weights_licence or "?")
-            rows.append(row)
+    for file in (file for file in files if task in (None, file.task)):
+        size = f"{file.size / 1e6:,.0f} MB" if file.size else "?"
+        licence, preset = file.weights_licence or "?", file.preset or "-"
+        rows.append((file.name, file.method, file.task, preset, size, file.state, licence))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     hint = "`show NAME` says more: where it is published, which keys load, or why it does not fit."
@@ -125,12 +112,9 @@ def show_published(name: str) -> str:
 
 
 def download(name: str, output: str | os.PathLike, accept_licence: bool = False) -> str:
-    """Fetch a published file of weights; after a broken connection the same command goes on where it broke.
+    """Fetch a published file of weights to a folder; after a broken connection the same command goes on where it broke.
 
-    Args:
-        name: of the catalogue, see ``list``.
-        output: folder to write to.
-        accept_licence: that you accept the licence, which is shown.
+    With ``accept_licence`` you accept the licence, which is shown.
     """
     file = find(name)
     print(f"{name}: {file.licences}", flush=True)
@@ -157,27 +141,28 @@ def download(name: str, output: str | os.PathLike, accept_licence: bool = False)
 
 def _check(path: Path, file: PublishedFile, where: str) -> str:
     """Compare a file with what the catalogue knows of it, and give its SHA-256."""
-    size, digest = path.stat().st_size, sha256([path])
-    if file.size not in (None, size):
-        raise WeightsError(f"{where}: is another file than the published: {size:,} instead of {file.size:,} bytes.")
+    _check_size(file, path.stat().st_size, where)
+    digest = sha256([path])
     if file.sha256 not in (None, digest):
         raise WeightsError(f"{where}: is another file than the published: SHA-256 {digest} instead of {file.sha256}.")
     return digest
 
 
+def _check_size(file: PublishedFile, size: int | None, where: str) -> None:
+    if file.size not in (None, size):
+        raise WeightsError(f"{where}: is another file than the published: {size:,} instead of {file.size:,} bytes.")
+
+
 def _receive(file: PublishedFile, target: Path) -> Path:
     """Fetch what is missing of the file into a part beside the target."""
     part, answer = _ask(file, target)
+    is_whole = False
     with answer:
         start = part.stat().st_size if answer.status == PARTIAL else 0
         length = int(answer.headers.get("Content-Length") or 0)
         total = start + length if length else file.size
-        if file.size not in (None, total):
-            raise WeightsError(
-                f"{file.url}: is another file than the published: {total:,} instead of {file.size:,} bytes."
-            )
+        _check_size(file, total, str(file.url))
         bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name)
-        is_whole = False
         with bar, part.open("ab" if start else "wb") as stream, suppress(*_BREAKS):
             while block := answer.read(BLOCK):
                 stream.write(block)

@@ -18,15 +18,13 @@ _MARKS = {  # of the variants of FrameViT
 }
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
 _LARGEST_PATCH = 64  # pixels: to resample a kernel takes memory by their fourth power
+_REGISTERS = "register tokens dropped (features differ from the image model's)"
 _DROPPED = {
-    "head": "head dropped",
+    **dict.fromkeys(("head", "dino_head", "ibot_head"), "head dropped"),
     **dict.fromkeys(("encoder", "decoder", "neck"), "what its task adds dropped"),  # of this project's networks
-    **dict.fromkeys(("dino_head", "ibot_head"), "head dropped"),
     **{f"decoder_{part}": "decoder dropped" for part in ("embed", "pos_embed", "blocks", "norm", "pred")},
-    "mask_token": "mask token dropped",
-    "local_cls_norm": "normalization of local views dropped",
-    "reg_token": "register tokens dropped (features differ from the image model's)",
-    "register_tokens": "register tokens dropped (features differ from the image model's)",
+    **{"mask_token": "mask token dropped", "local_cls_norm": "normalization of local views dropped"},
+    **dict.fromkeys(("reg_token", "register_tokens"), _REGISTERS),
 }
 
 
@@ -76,11 +74,10 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     if "patch_embed.proj.weight" in tables:
         state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
     resized = [name for name in tables if state[name].shape != weights.state[name].shape]
-    resampled = [f"resampled {len(resized)} ({', '.join(resized)})"] if resized else []
-    dropped = dict.fromkeys(_DROPPED[name] for name in others)
-    temporal = ["temporal attention starts from the spatial one"] if network.temporal else []
-    notes = (*resampled, *temporal, *dropped)
-    return replace(weights, layout=f"image ViT in a {weights.layout}", state=state, notes=notes)
+    notes = [f"resampled {len(resized)} ({', '.join(resized)})"] if resized else []
+    notes += ["temporal attention starts from the spatial one"] if network.temporal else []
+    notes += dict.fromkeys(_DROPPED[name] for name in others)
+    return replace(weights, layout=f"image ViT in a {weights.layout}", state=state, notes=tuple(notes))
 
 
 def _check_shapes(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], file: object) -> None:
@@ -131,10 +128,9 @@ def _from_dinov3(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
 
 
 def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
-    """Resample the position table of an image ViT by antialiased bicubic interpolation.
+    """Resample the position table of an image ViT to ``(1, 1 + rows * columns, D)``, antialiased and bicubic.
 
-    From ``(1, 1 + S*S, D)`` with the class token's entry first, or ``(1, S*S, D)`` without it, to
-    ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when the table had none.
+    From ``(1, 1 + S*S, D)``, whose first entry, of the class token, is kept, or ``(1, S*S, D)``, to which a zero comes.
     """
     side = math.isqrt(table.shape[1])
     class_entry, patches = table[:, : -side * side], table[:, -side * side :]
@@ -150,9 +146,9 @@ def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> 
 def resample_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor:
     """Resample the patch embedding ``(D, C, P, P)`` to another P so that resized patches give the same tokens.
 
-    Interpolating the kernel like an image would change the size of the tokens. The pseudo-inverse of the (bicubic)
-    resizing of patches gives the kernel w' with <resize(x), w'> = <x, w>: exactly for larger patches, in the least
-    squares for smaller ones (Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4).
+    The pseudo-inverse of the (bicubic) resizing of patches gives the kernel w' with <resize(x), w'> = <x, w>: exactly
+    for larger patches, in the least squares for smaller ones (Beyer et al., "FlexiViT: One Model for All Patch Sizes",
+    CVPR 2023, section 3.4).
     """
     size = kernel.shape[-1]
     if size == patch_size:

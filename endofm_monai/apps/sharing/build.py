@@ -105,9 +105,8 @@ def write_data_format(folder: Path) -> None:
     with torch.no_grad():
         _, channels, *places = network(torch.zeros(1, 3, *shape)).shape
     metadata = read_json(folder / "configs" / "metadata.json", dict)
-    image, pred = (
-        metadata["network_data_format"][side][key] for side, key in (("inputs", "image"), ("outputs", "pred"))
-    )
+    data_format = metadata["network_data_format"]
+    image, pred = data_format["inputs"]["image"], data_format["outputs"]["pred"]
     names = list(pred["channel_def"].values())
     if "class_names" in inference:
         names = [*(name for name in names[:1] if name == "background"), *as_class_names(inference["class_names"])]
@@ -129,10 +128,7 @@ def verify(folder: Path) -> None:
 def fill_model_card(
     folder: str | os.PathLike, trained_on: str | None = None, results: str | os.PathLike | None = None
 ) -> Path:
-    """Say in a bundle's ``docs/model_card.md`` what its weights are, what they were trained on, and what they reach.
-
-    The sections "Weights" and "Results" are written anew; all else stays. For arguments see :func:`build_bundle`.
-    """
+    """Write the sections "Weights" and "Results" of a bundle's ``docs/model_card.md``; see :func:`build_bundle`."""
     folder = Path(folder)
     card = folder / "docs" / "model_card.md"
     lines = [f"Version {read_json(folder / 'configs' / 'metadata.json', dict)['version']} of the bundle.", ""]

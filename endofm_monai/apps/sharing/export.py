@@ -39,10 +39,7 @@ def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> 
 
 
 def clip_shape(inference: dict[str, Any]) -> list[int]:
-    """Frames, height and width of the clips that a bundle's network is given, by its ``inference.json``.
-
-    The detector's is a key frame with two supports.
-    """
+    """Frames, height and width of a bundle's clips, by its ``inference.json``; the detector's hold two supports."""
     parsed = ConfigParser(dict(inference)).get_parsed_content
     frames = 3 if _is_detector(inference) else parsed("num_frames" if "num_frames" in inference else "window")
     return [frames, *ensure_tuple_rep(parsed("frame_size"), 2)]
@@ -107,11 +104,7 @@ def export_network(
 
 
 def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Configurations for exported networks: two to put on ``inference.json``, and arguments of MONAI's ``onnx_export``.
-
-    The detector's ONNX file has a fixed height and width, since the exporter makes bounds of the sizes that its pyramid
-    and boxes are computed with.
-    """
+    """Overlays of ``inference.json`` for exported networks, and arguments of MONAI's ``onnx_export``."""
     adapter = f"endofm_monai.inferers.{'OnnxDetector' if _is_detector(inference) else 'OnnxNetwork'}"
     networks = {"ts": "$torch.jit.load(@exported, @device)", "onnx": {"_target_": adapter, "path": "@exported"}}
     changed = {"load_pretrain": False, **({"amp": False} if "amp" in inference else {})}
@@ -119,6 +112,7 @@ def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for format, network in networks.items():
         exported = f"$@bundle_root + '/models/{EXPORTED_NAMES[format]}'"
         made[f"inference_{format}"] = {"exported": exported, **changed, "network_def": network}
+    # the exporter makes bounds of the sizes that the detector's pyramid and boxes are computed with
     axes = {"image": [0, 2] if _is_detector(inference) else [0, 2, 3, 4]}
     settings = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": axes, "verify": True}
     settings |= {"use_ort": True, "rtol": 0.001, "atol": 0.0001}

@@ -63,10 +63,7 @@ def add_to_listing(archive: Path, version: str) -> None:
 
 
 def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list[str]]]:
-    """Versions in the ``model_info.json`` of a folder, here or of the Model Zoo, without network.
-
-    As by ``monai.bundle.get_bundle_versions``: ``latest_version`` and ``all_versions``, but compared as numbers.
-    """
+    """Versions in a folder's ``model_info.json``, as ``monai.bundle.get_bundle_versions``, but compared as numbers."""
     versions: dict[str, list[str]] = {}
     for entry in read_json(Path(folder) / LISTING, dict):
         name, _, version = entry.rpartition("_v")
@@ -81,15 +78,10 @@ def push_bundle(
 ) -> dict[str, int]:
     """Check a folder that :func:`build_bundle` made, and push it to Hugging Face, by MONAI's ``push_to_hf_hub``.
 
-    MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with the version. Gives
-    the files that go (or would), and their sizes in bytes.
-
-    Args:
-        folder: the bundle's folder.
-        repo: ``"owner/name"``; it is made if it is not there.
-        dry_run: only tell what would go; nothing is written or sent, and no token is needed.
-        private: whether a new repository is private.
-        arguments: further arguments of MONAI's function, those in ``FURTHER``, e.g. ``token``.
+    The ``repo`` is ``"owner/name"``; a new one is ``private`` or not. With ``dry_run`` nothing is written or sent, and
+    no token is needed. MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with
+    the version; further ``arguments`` of its function are those in ``FURTHER``. Gives the files that go (or would), and
+    their sizes in bytes.
     """
     folder = Path(folder).resolve()
     if unknown := sorted(arguments.keys() - FURTHER):  # perhaps a misspelt `dry_run`
