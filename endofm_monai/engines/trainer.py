@@ -33,10 +33,8 @@ class ClipTrainer(SupervisedTrainer):
     With ``accumulation_steps`` above 1 only the last iteration of a group makes an optimizer step;
     ``IterationEvents.BACKWARD_COMPLETED`` (gradients complete and unscaled) and ``MODEL_COMPLETED`` (network updated)
     fire once a step. A batch in which a rank has no readable clip teaches nothing, on any rank: its output has no
-    ``loss``, which is else the mean over the batch. The network may be in ``DistributedDataParallel``. ``amp_kwargs``
-    are those of ``torch.autocast``, by default with ``torch.bfloat16``; with ``torch.float16`` gradients are scaled.
-    Each transformer block is compiled. Schedules, gradient clipping, checkpoints and logs are handlers. Other arguments
-    are MONAI's.
+    ``loss``. ``amp_kwargs`` are those of ``torch.autocast``, by default with ``torch.bfloat16``; with ``torch.float16``
+    gradients are scaled. Each transformer block is compiled. Schedules, clipping, checkpoints and logs are handlers.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ class TrainingCheckpointHandler:
     resume: bool | str = False
     interval: int = 1  # epochs between two checkpoints
     evaluator: Evaluator | None = None  # the validation's, whose best metric the checkpoint keeps
-    stop_code: int | None = None  # ends the process of a run that a signal stopped, so that a scheduler starts it again
+    ends_process: bool = False  # that a signal stopped, by `STOP_CODE`, so that a scheduler starts it again
 
     def __post_init__(self) -> None:
         self.path = Path(self.ckpt_dir) / "checkpoint.pt"
@@ -111,8 +111,8 @@ class TrainingCheckpointHandler:
             engine.terminate(skip_completed=True)
 
     def _end_process(self) -> None:
-        if self._stopped and self.stop_code is not None:
-            raise SystemExit(self.stop_code)
+        if self._stopped and self.ends_process:
+            raise SystemExit(STOP_CODE)
 
     def _finish(self, engine: Engine) -> None:
         """Write both files; here a failure is an error, also an earlier one that left the best model unwritten."""

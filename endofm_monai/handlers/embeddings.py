@@ -105,11 +105,10 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
 class EmbeddingSaver:
     """Writes one embedding a clip: the ``pred`` of a MONAI evaluator that decollates and whose network is a backbone.
 
-    When it is done, the first process writes ``<filename>.npz`` with the arrays of :class:`ClipEmbeddings`,
-    ``<filename>.csv`` with the same as ``path, label, e0, e1, ...``, and ``<filename>_broken.csv`` with the messages
-    about clips that could not be read. When it stops with an error, each process writes what it has to
-    ``<filename>.partial<rank>.npz`` and ``.csv``, which the next complete run removes; for that the saver must stand
-    before MONAI's ``StatsHandler``: ignite calls only the first handler that raises the error again.
+    In the end the first process writes ``<filename>.npz`` with the arrays of :class:`ClipEmbeddings`,
+    ``<filename>.csv`` with the same as ``path, label, e0, e1, ...``, and ``<filename>_broken.csv`` with what could not
+    be read. After an error each process writes what it has to ``<filename>.partial<rank>.npz`` and ``.csv``, if the
+    saver stands before MONAI's ``StatsHandler``: ignite calls only the first handler that raises the error again.
     """
 
     output_dir: PathLike

@@ -48,10 +48,7 @@ class UnhealthyTrainingError(RuntimeError):
 
 @dataclass(eq=False)
 class Board:
-    """Numbers and pictures in a TensorBoard log, written by the first process.
-
-    The first ones take the place of those of a killed run that were written from their step on.
-    """
+    """A TensorBoard log, written by the first process; it takes the place of a killed run's from its first step on."""
 
     folder: PathLike | None  # of the log; None writes none
     _writer: SummaryWriter | None = field(default=None, init=False)
@@ -68,6 +65,10 @@ class Board:
                 self._writer.add_image(name, value, step, dataformats="HWC")
         if flush:
             self._writer.flush()
+
+    def attach(self, engine: Engine) -> None:
+        """Write the metrics of an engine by epoch."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.write(engine.state.metrics, engine.state.epoch))
 
     def flush(self) -> None:
         """Bring all to the disk."""
@@ -116,26 +117,26 @@ class TrainingLogHandler:
             raise _not_finite(f"The loss is {float(loss)}", engine)
 
     def _step_values(self, engine: Engine) -> dict[str, Any]:
-        """What is logged of an optimizer step, by name."""
-        values = {"lr": max(group["lr"] for group in engine.optimizer.param_groups)}
-        if CommonKeys.LOSS in engine.state.output:
-            values["loss"] = engine.state.output[CommonKeys.LOSS]
-        if hasattr(engine.state, "gradient_norm"):
-            values["gradient_norm"] = engine.state.gradient_norm
-        return values
+        """What is logged of an optimizer step, by name, if it is not None."""
+        return {
+            "lr": max(group["lr"] for group in engine.optimizer.param_groups),
+            "loss": engine.state.output.get(CommonKeys.LOSS),
+            "gradient_norm": getattr(engine.state, "gradient_norm", None),
+        }
 
     def _log_step(self, engine: Engine) -> None:
         """Log a step; stop when one with a finite loss made weights that are not."""
         weights = [weight.detach() for group in engine.optimizer.param_groups for weight in group["params"]]
-        values = {**self._step_values(engine), "weights": torch.nn.utils.get_total_norm(weights)}
+        values = {name: value for name, value in self._step_values(engine).items() if value is not None}
+        values["weights"] = torch.nn.utils.get_total_norm(weights)
         tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
         values |= zip(tensors, torch.stack([*tensors.values()]).tolist(), strict=True)  # waits for the device once
-        weights_norm = values.pop("weights")
+        norm = values.pop("weights")
         self._steps += 1
         for name, value in values.items():
             self._sums[name] += value
         self.board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration, False)
-        if not math.isfinite(weights_norm):
+        if not math.isfinite(norm):
             raise _not_finite("The weights are no longer finite", engine)
 
     def _epoch_values(self, engine: Engine) -> dict[str, float]:
@@ -211,11 +212,6 @@ class HealthHandler(EmbeddingLogHandler):
 
     _collapsed_epochs = 0  # in a row
 
-    def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
-        super().attach(engine)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._check_collapse)
-
     def _class_tokens(self, engine: Engine) -> torch.Tensor:
         return unwrap(engine.network).teacher_tokens[-1]  # of the last global view
 
@@ -226,14 +222,15 @@ class HealthHandler(EmbeddingLogHandler):
             "cross_view": loss.cross_view,
             "dynamic_motion": loss.dynamic_motion,
             "teacher_entropy": loss.teacher_entropy,
-            **({"koleo": loss.koleo} if loss.koleo_weight else {}),
+            "koleo": loss.koleo if loss.koleo_weight else None,
             "center_norm": loss.center.norm(),
             **super()._step_values(engine),
             "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
             "teacher_momentum": unwrap(engine.network).teacher_momentum,
         }
 
-    def _check_collapse(self, engine: Engine) -> None:
+    def _log_epoch(self, engine: Engine) -> None:
+        super()._log_epoch(engine)
         if not self._steps:
             return
         means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())

@@ -24,10 +24,7 @@ from endofm_monai.visualize.figure import pick_frames
 
 @dataclass(eq=False)
 class PictureHandler:
-    """Draws ``<output_dir>/<name>/*.png``, also to a TensorBoard log there, in the first process; the run is the same.
-
-    TensorBoard follows only the newest log of a folder, so each kind of picture has one of its own.
-    """
+    """Draws ``<output_dir>/<name>/*.png``, and to a TensorBoard log there, which follows one log a folder."""
 
     output_dir: PathLike
 

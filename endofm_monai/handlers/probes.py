@@ -44,8 +44,7 @@ class KNNProbeHandler:
 
     At intervals the backbone (of a pair the teacher's) embeds the labeled clips, and the scores of
     :func:`endofm_monai.metrics.knn_probe` are logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so
-    on; after other epochs they are absent there. Without two classes in training and a label in validation there is no
-    probe, which is said once.
+    on. Without two classes in training and a label in validation there is no probe, which is said once.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
@@ -119,10 +118,9 @@ class ProbeEvaluation:
 class LearningReport:
     """Shows whether a pre-training learns: what the teacher can do before and after it, on a page of pictures.
 
-    When the training starts and when it ends, the teacher's backbone is judged by :func:`retrieval` and, where the
-    clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows both, the curves of loss and health by
-    epoch, the latest views and attention and a map of the embeddings. Its numbers are also in ``learning.json``, which
-    a resumed training continues.
+    At the start and at the end of the training the teacher's backbone is judged by :func:`retrieval` and, where the
+    clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows it, with curves, views, attention and a map
+    of the embeddings; a resumed training continues its numbers, ``learning.json``.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`

@@ -29,10 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rows(dict[Any, list[Any]]):
-    """What a handler notes of an epoch: rows by the place of their item in the datalist.
-
-    So :meth:`gather` puts those of all processes in order, and what several of them have seen counts once.
-    """
+    """What a handler notes of an epoch: rows by the place of their item in the datalist, so that none counts twice."""
 
     def attach(self, engine: Engine) -> None:
         """Forget all rows when an epoch starts."""
@@ -48,7 +45,7 @@ class Rows(dict[Any, list[Any]]):
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, note)
 
     def gather(self) -> "Rows":
-        """The rows of all processes, which all must call it, in order."""
+        """The rows of all processes, which all must call it, in the order of the datalist."""
         return Rows(sorted(reduce(or_, idist.all_gather(dict(self))).items()))
 
     def flat(self) -> list[Any]:

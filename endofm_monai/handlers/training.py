@@ -17,12 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from endofm_monai.data import ClipReadError
-from endofm_monai.handlers.checkpoint import (
-    STOP_CODE,
-    BestModelHandler,
-    EpochValidationHandler,
-    TrainingCheckpointHandler,
-)
+from endofm_monai.handlers.checkpoint import BestModelHandler, EpochValidationHandler, TrainingCheckpointHandler
 from endofm_monai.handlers.log import Board, ProgressHandler, TrainingLogHandler
 from endofm_monai.losses import ConceptLoss
 from endofm_monai.networks import unwrap
@@ -68,7 +63,7 @@ class TrainingHandlers:
             log or TrainingLogHandler(output_dir),
             validator and average_decay is not None and WeightAverageHandler(network, validator, average_decay),
             ProgressHandler(),
-            TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator, STOP_CODE),
+            TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator, ends_process=True),
             validator and EpochValidationHandler(val_interval, validator),
         ]
         self.handlers = [handler for handler in handlers if handler]
@@ -85,15 +80,10 @@ class ValidationHandlers(TrainingHandlers):
     def __init__(
         self, network: nn.Module, ckpt_dir: str, output_dir: str, on_error: str = "skip", max_broken_share: float = 0.05
     ) -> None:
-        stats = [StatsHandler(iteration_log=False)] if idist.get_rank() == 0 else []
-        self.handlers = [BrokenClipsHandler(on_error, max_broken_share), *stats, BestModelHandler(network, ckpt_dir)]
-        self.board = Board(f"{output_dir}/validation")
-
-    def attach(self, engine: Engine) -> None:
-        """Register the handlers with an engine."""
-        state = engine.state
-        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.board.write(state.metrics, state.epoch))
-        super().attach(engine)
+        self.handlers = [Board(f"{output_dir}/validation"), BrokenClipsHandler(on_error, max_broken_share)]
+        if idist.get_rank() == 0:
+            self.handlers.append(StatsHandler(iteration_log=False))
+        self.handlers.append(BestModelHandler(network, ckpt_dir))
 
 
 @dataclass(eq=False)

@@ -59,9 +59,8 @@ def labels_to_one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error, in 0..1: how far confidence is from accuracy (Guo et al., ICML 2017, section 2).
 
-    It is the mean over all items of the distance between the accuracy and the mean confidence of their bin, of equally
-    wide ones. The confidence is the probability of the likeliest class; of classes that do not exclude each other every
-    decision, for or against one, counts on its own. Arguments are those of :func:`classification_scores`.
+    The confidence is the probability of the likeliest class; of classes that do not exclude each other every decision,
+    for or against one, counts on its own. Bins are equally wide. Arguments are those of :func:`classification_scores`.
     """
     if labels.ndim == 2:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()
@@ -84,8 +83,7 @@ def bootstrap_intervals(
     """Percentile intervals of statistics when whole groups of items are drawn with replacement.
 
     Clips or frames of one video resemble each other: drawing them one by one would give an interval that is too
-    narrow. So videos (or sequences, or patients) are drawn, each with all of its items (the cluster bootstrap;
-    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
+    narrow (cluster bootstrap; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
     Given indices of items (int64, with repetitions), ``statistics`` says theirs by name, NaN where one is undefined.
     The ``groups`` ``(N,)`` are of any type that can be compared. An interval holds a ``level``, in (0, 1), of those

@@ -51,18 +51,15 @@ def linear_probe(
 ) -> dict[str, float]:
     """How well a linear classifier on frozen embeddings predicts the class of a clip; see :func:`knn_probe`.
 
-    The classifier is a logistic regression with L2 penalty and ``C = 1``, fitted to convergence on features that are
-    standardized by the training clips. Neither is tuned, so that no split is needed for it, and nothing is random.
+    It is a logistic regression with L2 penalty and ``C = 1``, fitted to convergence on features that are standardized
+    by the training clips. Nothing is tuned, so that no split is needed for it, and nothing is random.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
     return _scores(classifier, _check(train_features, train_labels, "training"), _check(features, labels, "probed"))
 
 
 def retrieval(first: ArrayLike, second: ArrayLike) -> float:
-    """Share of windows whose nearest one, by cosine, is the other window of their own video, in both directions.
-
-    Given are embeddings ``(N, D)`` of both windows of each video, in the same order.
-    """
+    """Share of embeddings ``(N, D)`` of windows that are nearest, by cosine, to the other one of their own video."""
     similarity = cosine_similarity(np.asarray(first, np.float64), np.asarray(second, np.float64))
     return float(np.mean([similarity.argmax(axis=axis) == np.arange(len(similarity)) for axis in (0, 1)]))
 

@@ -202,7 +202,7 @@ def test_a_signal_loses_no_validation(tmp_path, caplog, signum, iteration, stopp
 
 @pytest.mark.parametrize(("iteration", "code"), [(5, 75), (6, 75), (12, None)])
 def test_a_scheduler_hears_that_the_training_is_not_done(tmp_path, iteration, code) -> None:
-    trainer, _ = make_resumable(tmp_path, 4, handlers=[SignalAt(signal.SIGTERM, iteration)], stop_code=75)
+    trainer, _ = make_resumable(tmp_path, 4, handlers=[SignalAt(signal.SIGTERM, iteration)], ends_process=True)
     if code is None:
         return trainer.run()
     with pytest.raises(SystemExit) as caught:
