@@ -15,16 +15,8 @@ from monai.utils import convert_to_tensor, ensure_tuple
 
 from endofm_monai.data.readers import ClipInfo, ClipReadError
 from endofm_monai.data.sampling import linspace_indices
+from endofm_monai.transforms import color
 from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd, dictionary_version
-from endofm_monai.transforms.color import (
-    PRETRAINING_MEAN,
-    PRETRAINING_STD,
-    NormalizeClip,
-    RandColorJitterClip,
-    RandGaussianBlurClip,
-    RandGrayscaleClip,
-    RandSolarizeClip,
-)
 from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
 
 __all__ = ["ClipPairPlan", "RandAugmentViews", "RandAugmentViewsd", "RandConceptViews", "RandConceptViewsd", "ViewPlan"]
@@ -118,8 +110,8 @@ class RandAugmentViews(Randomizable, Transform):
     """
 
     crop: ClassVar[type[RandResizedCropClip]] = RandResizedCropClip
-    color_jitter: ClassVar[type[RandColorJitterClip]] = RandColorJitterClip
-    grayscale: ClassVar[type[RandGrayscaleClip]] = RandGrayscaleClip
+    color_jitter: ClassVar[type[color.RandColorJitterClip]] = color.RandColorJitterClip
+    grayscale: ClassVar[type[color.RandGrayscaleClip]] = color.RandGrayscaleClip
     has_blur: ClassVar[bool] = True
 
     views: ViewPlan
@@ -133,11 +125,11 @@ class RandAugmentViews(Randomizable, Transform):
     global_blur_prob: Sequence[float] = (1.0, 0.1)  # of each global view; further ones start again with the first value
     local_blur_prob: float = 0.5
     global_solarize_prob: Sequence[float] = (0.0, 0.2)  # likewise; local views are never solarized
-    mean: tuple[float, float, float] = PRETRAINING_MEAN  # of each channel, see `NormalizeClip`
-    std: tuple[float, float, float] = PRETRAINING_STD
+    mean: tuple[float, float, float] = color.PRETRAINING_MEAN  # of each channel, see `NormalizeClip`
+    std: tuple[float, float, float] = color.PRETRAINING_STD
 
     def __post_init__(self) -> None:
-        self.normalize = NormalizeClip(self.mean, self.std)
+        self.normalize = color.NormalizeClip(self.mean, self.std)
         blur, solarize = self.global_blur_prob, self.global_solarize_prob
         self.transforms: list[list[RandClipTransform]] = []
         for number, view in enumerate(self.views):
@@ -148,10 +140,10 @@ class RandAugmentViews(Randomizable, Transform):
                 self.grayscale(self.gray_prob),
             ]
             if self.has_blur and view.is_global:
-                transforms.append(RandGaussianBlurClip(prob=blur[number % len(blur)]))
-                transforms.append(RandSolarizeClip(solarize[number % len(solarize)]))
+                transforms.append(color.RandGaussianBlurClip(prob=blur[number % len(blur)]))
+                transforms.append(color.RandSolarizeClip(solarize[number % len(solarize)]))
             elif self.has_blur:
-                transforms.append(RandGaussianBlurClip(prob=self.local_blur_prob))
+                transforms.append(color.RandGaussianBlurClip(prob=self.local_blur_prob))
             self.transforms.append(transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandAugmentViews:
@@ -244,13 +236,13 @@ class RandConceptViews(RandAugmentViews):
 
     def __init__(self, views: ClipPairPlan) -> None:
         self.views = views
-        self.normalize = NormalizeClip()
+        self.normalize = color.NormalizeClip()
         self.transforms = [
             [
                 RandResizedCropClip(view.size, view.scale, views.ratio),
                 RandFlipClip(prob=0.5),
-                RandGrayscaleClip(prob=0.5),
-                RandColorJitterClip(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=1.0),
+                color.RandGrayscaleClip(prob=0.5),
+                color.RandColorJitterClip(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25, prob=1.0),
             ]
             for view in views
         ]

@@ -89,12 +89,9 @@ def stated_end(path: str, file: BinaryIO | None = None) -> int:
 class PacketTable:
     """Which packet of a video file holds which frame, learnt from the packets of its stream alone, without decoding.
 
-    A container stores one compressed frame a packet, in decoding order, and states when each one is shown. The table
-    puts the frames in presentation order and says which packets have to be decoded to get some of them. A *position*
-    counts packets in decoding order, from 0. A table takes about 50 bytes a packet.
-
-    Where what is stated cannot be true (not ``ordered``), :meth:`settle` takes it from decoding. The codec's context is
-    as it is before the first packet. Times are in the stream's time base.
+    A container stores one compressed frame a packet, in decoding order, and states when each one is shown. A *position*
+    counts packets in this order, from 0. Times are in the stream's time base. Where what is stated cannot be true (not
+    ``ordered``), :meth:`settle` takes it from decoding. The codec's context is as it is before the first packet.
     """
 
     def __init__(self, packets: Iterable[Any], codec: Any) -> None:

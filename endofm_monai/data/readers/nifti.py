@@ -19,15 +19,11 @@ _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 
 class NiftiReader(ClipReader):
-    """Reads a clip that is stored as a NIfTI image with nibabel.
+    """Reads a clip that is stored as a NIfTI image with nibabel; the axes are not flipped, whatever the affine.
 
-    The array's first axis (x) runs along the columns of a frame, its second one (y) along the rows, as NIfTI and
-    MONAI's writers have it; the frames come rows first. Their axes are not flipped, whatever the affine. Gray clips
-    have the shape ``(X, Y, T)``, ``(X, Y, 1, T)``, ``(X, Y, T, 1)``, or ``(X, Y)`` for a single frame; color clips have
-    RGB pixels, or a last axis of 3.
-
-    uint8 values are kept. Others are scaled from the display range of the header (``cal_min`` to ``cal_max``) or, if
-    there is none, from the range that the finite values of the whole clip span, to 0..255.
+    Gray clips have the shape ``(X, Y, T)``, ``(X, Y, 1, T)``, ``(X, Y, T, 1)``, or ``(X, Y)`` for one frame, x from
+    left to right; color clips have RGB pixels, or a last axis of 3. Values other than uint8 are scaled to 0..255 from
+    the display range of the header (``cal_min`` to ``cal_max``), else from that of all finite values of the clip.
     """
 
     def __init__(self, path: str | os.PathLike, *, fps: float = 30.0) -> None:

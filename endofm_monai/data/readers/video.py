@@ -44,13 +44,10 @@ class VideoReader(ClipReader):
     """Reads frames from a video file with PyAV: any codec that FFmpeg decodes, in any container but playlists.
 
     One pass over the packets (a few microseconds each, nothing is decoded) tells the exact number and order of the
-    frames. Where what the packets say cannot be true (times that are missing, doubled or jump back, a field a packet),
-    the file is decoded once instead. A file that is opened again unchanged needs neither. Reading then decodes the
-    groups of pictures that hold a wanted frame, each up to its last wanted one, without frames on which none depends.
-
-    Frames are counted, turned and mirrored as FFmpeg shows them, in the colors that the file states, of 8 bits and
-    without alpha. Where an MP4, Matroska or AVI file is cut off, ``probe`` counts the frames that it should hold. The
-    frame rate is that of the film, whatever its clock does.
+    frames. Where what they say cannot be true (times that are missing, doubled or jump back, a field a packet), the
+    file is decoded once instead. Reading then decodes the groups of pictures that hold a wanted frame, each up to its
+    last wanted one, without frames on which none depends. Where an MP4, Matroska or AVI file is cut off, ``probe``
+    counts the frames that it should hold. The frame rate is that of the film, whatever its clock does.
 
     Args:
         file: a binary file to read the video from instead; ``path`` is then only its name.
