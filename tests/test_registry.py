@@ -43,18 +43,19 @@ def test_names_are_unique_and_not_those_of_monai():
     assert [name for name in COMPONENTS if monais.get_component_module_name(name)] == []
 
 
+@pytest.fixture(scope="module")
+def parser() -> ConfigParser:
+    """Each component by its short name and by its full path; to look for them takes MONAI a while."""
+    paths = {name: f"{module}.{name}" for name, (module,) in COMPONENTS.items()}
+    return ConfigParser({key: {"_target_": key, "_mode_": "callable"} for key in (*paths, *paths.values())})
+
+
 @pytest.mark.parametrize("name", sorted(COMPONENTS))
-def test_short_names_and_full_paths_resolve(name):
+def test_short_names_and_full_paths_resolve(name, parser):
     (module,) = COMPONENTS[name]
-    assert ComponentLocator().get_component_module_name(name) == module
-    parser = ConfigParser(
-        {
-            "short": {"_target_": name, "_mode_": "callable"},
-            "full": {"_target_": f"{module}.{name}", "_mode_": "callable"},
-        }
-    )
+    assert parser.locator.get_component_module_name(name) == module
     expected = getattr(import_module(module), name)
-    for key in ("short", "full"):
+    for key in (name, f"{module}.{name}"):
         resolved = parser.get_parsed_content(key)
         assert getattr(resolved, "func", resolved) is expected
 
