@@ -12,8 +12,10 @@ fi
 
 ruff check .
 ruff format --check .
-mypy
 lint-imports
+mypy &  # beside the tests, whose processes wait at times
+types=$!
 # files go to processes in their order, as the slow ones come first; fixtures of a file are made once; a thread each
 export OMP_NUM_THREADS=1
 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+wait $types

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,25 +74,6 @@ class BundleUnderTest:
         settings = {"batch_size": 1, "device": "$idist.device()", **overrides}
         workflow = self.train(dataset_dir, output, *overlays, "multi_gpu_train", **settings)
         workflow.finalize()
-
-    def train_by_torchrun(self, dataset_dir: Path, output: Path, **overrides: Any) -> None:
-        """Train in two processes by the command of the guide, from the folder ``output``."""
-        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-        done = self.run_command(dataset_dir, output, "multi_gpu_train", launcher=launcher, batch_size=1, **overrides)
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    def run_command(
-        self, dataset_dir: Path, output: Path, *overlays: str, launcher: Sequence[str] = (), **overrides: Any
-    ) -> subprocess.CompletedProcess[str]:
-        """Run the training, or what overlays make of it, by its command, from the folder ``output``."""
-        settings = {**self.training, "dataset_dir": dataset_dir, "bundle_root": self.folder}
-        settings |= {"ckpt_dir": output / "models", "output_dir": output / "eval", **overrides}
-        if "multi_gpu_train" in overlays:
-            settings.pop("device")  # each process has its own
-        command = [sys.executable, *launcher, "-m", "monai.bundle", "run"]
-        command += ["--config_file", str(self.config("train", *overlays))]
-        command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-        return subprocess.run(command, cwd=output, capture_output=True, text=True)
 
 
 @contextmanager

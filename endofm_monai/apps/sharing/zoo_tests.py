@@ -114,6 +114,7 @@ class BundleTestCase(unittest.TestCase):
         assert done.returncode == 0, done.stderr[-3000:]
         state = torch.load(self.model, weights_only=True)
         assert not [key for key in state if key.startswith("module.")]
+        assert len(torch.load(self.model.with_name("checkpoint.pt"), weights_only=True)["random_states"]) == 2
 
     def _run(self, kind: str, *configs: str, **overrides: Any) -> None:
         workflow = ConfigWorkflow(self._configs(*configs), workflow_type=kind, logging_file=False, **overrides)
