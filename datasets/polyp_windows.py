@@ -17,9 +17,10 @@ from endofm_monai.preparation.index import frame_picture, read_prepared, write_d
 SIDES = (0.9, 0.8, 0.7, 0.6, 0.5)  # of the picture's short side, largest first
 DARK = 25  # brighter pixels belong to the endoscope's picture,
 MUCOSA = 0.97  # which fills at least this share of a window without a polyp
+MARGIN = 0.03  # of the picture's long side, to keep from a polyp
 
 
-def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, seed: int = 0) -> str:
+def cut(folder: str, output: str, pairs: bool = False) -> str:
     """Cut the largest square without a polyp out of each still that holds one, in all sections of a prepared set.
 
     Args:
@@ -28,8 +29,6 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
             path of its datalist is given back.
         pairs: also cut a square of the same size, with the label 1, that shows the polyp: a set for classification, in
             which nothing but the polyp tells the classes apart.
-        margin: distance to keep from a polyp, as a share of the picture's long side.
-        seed: chooses among squares of the same size.
     """
     manifest, lists, source = read_prepared(folder)
     target = Path(output)
@@ -43,8 +42,8 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
                 raise ValueError(f"{folder}: {item['video']} in {section} is no still with a mask")
             (image,), (mask,) = images, masks
             pixels, polyp = np.asarray(frame_picture(source / image, 0)), read_mask(source / mask)
-            random = np.random.default_rng([seed, *item["video"].encode()])
-            for label, window in enumerate(_windows(pixels, polyp, margin, random)[: 1 + pairs]):
+            random = np.random.default_rng([0, *item["video"].encode()])
+            for label, window in enumerate(_windows(pixels, polyp, random)[: 1 + pairs]):
                 file = f"{label}/{item['video']}.png"
                 for kind, content in (("frames", pixels), ("masks", polyp.astype(np.uint8) * 255)):
                     (target / kind / file).parent.mkdir(parents=True, exist_ok=True)
@@ -57,11 +56,9 @@ def cut(folder: str, output: str, pairs: bool = False, margin: float = 0.03, see
     return write_derived(target, manifest, "windows", found)
 
 
-def _windows(
-    pixels: np.ndarray, polyp: np.ndarray, margin: float, random: np.random.Generator
-) -> list[tuple[Any, ...]]:
+def _windows(pixels: np.ndarray, polyp: np.ndarray, random: np.random.Generator) -> list[tuple[slice, slice]]:
     """Rows and columns of the largest square of mucosa alone, and of one as large that shows the polyp best."""
-    near = ndimage.distance_transform_edt(~polyp) < margin * max(polyp.shape) if polyp.any() else ~polyp
+    near = ndimage.distance_transform_edt(~polyp) < MARGIN * max(polyp.shape) if polyp.any() else ~polyp
     shown = pixels.max(axis=2) > DARK
     sums = [np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0))) for part in (near, shown, polyp)]
     for share in SIDES:

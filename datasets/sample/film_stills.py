@@ -18,15 +18,11 @@ from endofm_monai.formats import write_video
 from endofm_monai.preparation import claim_settings, run_from_command_line
 from endofm_monai.preparation.index import read_prepared, write_derived
 
+SEED, FPS = 0, 25
+
 
 def film_stills(
-    folder: str,
-    output: str,
-    frames: int = 32,
-    size: tuple[int, int] = (128, 160),
-    seed: int = 0,
-    fps: int = 25,
-    workers: int | None = None,
+    folder: str, output: str, frames: int = 32, size: tuple[int, int] = (128, 160), workers: int | None = None
 ) -> str:
     """Move the sample data's virtual endoscope over the training stills of a prepared set: videos for pre-training.
 
@@ -37,31 +33,27 @@ def film_stills(
         output: folder to write to, a prepared set as well.
         frames: number of frames a video.
         size: height and width in pixels, multiples of 4.
-        seed: equal seeds give equal pixels.
-        fps: frames a second.
         workers: number of processes; by default, one a processor core.
     """
     manifest, lists, source = read_prepared(folder)
     target = Path(output)
-    claim_settings(target / "settings.json", {"frames": frames, "size": [*size], "seed": seed, "fps": fps})
+    claim_settings(target / "settings.json", {"frames": frames, "size": [*size], "seed": SEED, "fps": FPS})
     names = {f"videos/{item['video']}.mp4": item for item in lists["training"]}
     missing = [(name, item) for name, item in names.items() if not (target / name).exists()]
-    clips = [(source, target, name, item, frames, size, seed, fps) for name, item in missing]
+    clips = [(source, target, name, item, frames, size) for name, item in missing]
     film_all(write_one, clips, len(names), workers)
     training = [{"image": name, "video": item["video"]} for name, item in names.items()]
     return write_derived(target, manifest, "filmed", {"training": training})
 
 
-def write_one(
-    source: Path, target: Path, name: str, item: dict[str, Any], frames: int, size: tuple[int, int], seed: int, fps: int
-) -> None:
-    """Film one still, as the seed and its name say."""
+def write_one(source: Path, target: Path, name: str, item: dict[str, Any], frames: int, size: tuple[int, int]) -> None:
+    """Film one still, as its name says."""
     (image,), (mask,) = item["image"], item["mask"]
     still = to_image(Image.open(source / image).convert("RGB")) / 255
     polyp = torch.from_numpy(read_mask(source / mask))[None].float()
     polyp *= polyp.mean() >= 0.01  # what is smaller may not fill enough of any frame to be looked for
-    video, _ = film(np.random.default_rng([seed, *name.encode()]), still, polyp, frames, size)
-    write_video(target / name, video, fps, **SAME_BYTES)
+    video, _ = film(np.random.default_rng([SEED, *name.encode()]), still, polyp, frames, size)
+    write_video(target / name, video, FPS, **SAME_BYTES)
 
 
 if __name__ == "__main__":

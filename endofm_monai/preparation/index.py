@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.utils import ensure_tuple
 from PIL import Image
 
 from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, picture_size, read_mask
@@ -146,8 +147,7 @@ def read_record(video: SourceVideo, output: Path) -> dict[str, Any] | None:
 
 def paths_of(item: dict[str, Any]) -> list[str]:
     """List the files of a clip's item: of its images, then of its masks."""
-    paths = (item.get(key, []) for key in ("image", "mask"))
-    return [path for value in paths for path in ([value] if isinstance(value, str) else value)]
+    return [path for key in ("image", "mask") for path in ensure_tuple(item.get(key, ()))]
 
 
 def frame_picture(image: Any, index: int | None = None) -> Image.Image:

@@ -234,11 +234,11 @@ def check_types(state: Mapping[str, torch.Tensor], file: object) -> None:
 
 def _nest_pair(content: dict[str, Any]) -> dict[str, Any]:
     """Part the state dict of a student and its teacher in two; any other content stays as it is."""
-    names = [name.removeprefix("module.").split(".", 1) for name in content]
-    if not all(len(name) == 2 and name[0] in ("student", "teacher") for name in names):
-        return content
     pair: dict[str, Any] = {"student": {}, "teacher": {}}
-    for (owner, name), value in zip(names, content.values(), strict=True):
+    for key, value in content.items():
+        owner, dot, name = key.removeprefix("module.").partition(".")
+        if owner not in pair or not dot:
+            return content
         pair[owner][name] = value
     return pair
 

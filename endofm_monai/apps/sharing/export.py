@@ -54,7 +54,6 @@ def export_network(
     weights: str | os.PathLike,
     format: str = "ts",
     output: str | os.PathLike | None = None,
-    precision: str = "fp32",
     **overrides: Any,
 ) -> Path:
     """Export the network of a bundle to a file that needs none of its Python code, by MONAI's export functions.
@@ -69,7 +68,6 @@ def export_network(
             with ONNX Runtime, but for the detector's, whose frames have the bundle's ``frame_size``; ``"trt"``, a
             TensorRT engine for an NVIDIA GPU, takes clips of :func:`clip_shape`.
         output: the file to write; by default in the bundle's ``models``, where the overlays look for it.
-        precision: ``"fp32"`` or ``"fp16"``, for ``"trt"``.
         overrides: values for keys of ``inference.json``, for example ``preset="small"``.
     """
     if format not in EXPORTED_NAMES:
@@ -96,7 +94,7 @@ def export_network(
         elif format == "onnx":
             onnx_export(**{**common, **written["onnx_export"]})
         else:
-            trt_export(**common, precision=precision, input_shape=[1, 3, *clip_shape(inference)])
+            trt_export(**common, precision="fp32", input_shape=[1, 3, *clip_shape(inference)])
         shutil.copyfile(common["filepath"], temporary)  # TorchScript writes its file's name into it
     if (name := f"inference_{format}") in written:
         write_json(configs / f"{name}.json", written[name], indent=4)
