@@ -105,10 +105,9 @@ def _check_video(video: Any, where: str) -> None:
         is_name = not os.path.isabs(video) and ".." not in Path(video).parts and "\0" not in video
         if is_name and 0 < max(len(os.fsencode(part)) for part in video.split("/")) <= _MAX_NAME:
             return
-    raise ValueError(
-        f"{where} video: results of {video!r} would be written outside of their folder, or under no name that a "
-        f"file can have; expected a relative path whose parts have 1 to {_MAX_NAME} bytes."
-    )
+    place = "outside of their folder, or under no name that a file can have"
+    expected = f"a relative path whose parts have 1 to {_MAX_NAME} bytes"
+    raise ValueError(f"{where} video: results of {video!r} would be written {place}; expected {expected}.")
 
 
 def resolve_path(value: Any, root: str, where: str) -> Any:
@@ -217,10 +216,9 @@ def list_videos(
     folder, name = os.path.split(os.fspath(dataset_dir))
     file, part = split_frames(os.fspath(dataset_dir))
     if datalist is None and results_dir and Path(results_dir).resolve().is_relative_to(os.path.realpath(file)):
-        raise ValueError(
-            f"{results_dir}: results lie in `dataset_dir`, {file}, and would be taken for videos; choose an "
-            "`output_dir` outside of it, or name the videos in a `datalist`."
-        )
+        advice = "choose an `output_dir` outside of it, or name the videos in a `datalist`"
+        problem = f"results lie in `dataset_dir`, {file}, and would be taken for videos"
+        raise ValueError(f"{results_dir}: {problem}; {advice}.")
     if datalist is None and (part or os.path.isfile(file)):
         root = os.path.realpath(folder)
         videos = name_clips([{"image": os.path.join(root, name)}], root)

@@ -96,13 +96,11 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     is_outline = between.mean() <= _MAX_GRAY_SHARE and (255 - _NOISE <= level.max() <= 255 or level.max() <= _NOISE)
     if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline and not is_class:
         return level > 127
-    names = [str(code) if is_gray else f"#{code:06x}" for code in found[:8].tolist()]
-    raise ClipReadError(
-        f"{path}: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds "
-        f"{', '.join(names)}{', ...' if len(found) > 8 else ''}"
-        + (", which JPEG does not keep apart" if full == {255} and found.max() == 1 else "")
-        + (f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else "")
-    )
+    names = ", ".join(str(code) if is_gray else f"#{code:06x}" for code in found[:8].tolist())
+    names += ", ..." if len(found) > 8 else ""
+    names += ", which JPEG does not keep apart" if full == {255} and found.max() == 1 else ""
+    names += f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else ""
+    raise ClipReadError(f"{path}: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds {names}")
 
 
 def check_mask(mask: np.ndarray, height: int, width: int, path: Any) -> None:

@@ -214,10 +214,8 @@ class ClipPairPlan:
         """Indices ``(2T + 2,)`` of the frames of all parts, one part after the other."""
         count = 2 * self.num_frames
         if info.frames < count:
-            raise ClipReadError(
-                f"{ensure_tuple(item['image'])[0]}: has {info.frames} frames, fewer than two clips of "
-                f"`num_frames`={self.num_frames}"
-            )
+            name, needed = ensure_tuple(item["image"])[0], f"two clips of `num_frames`={self.num_frames}"
+            raise ClipReadError(f"{name}: has {info.frames} frames, fewer than {needed}")
         stride = random.uniform(1, min(self.max_stride, info.frames / count))
         start = random.uniform(0, info.frames - count * stride)
         indices = (start + stride * torch.arange(count)).round().long().clamp(0, info.frames - 1)

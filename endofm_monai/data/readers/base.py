@@ -122,8 +122,9 @@ class ClipReader(ABC):
         with clip_read_errors(self.path):
             for index, frame in self._decode(list(indices)):
                 if frame.shape != (info.height, info.width, 3):
-                    sizes = f"{frame.shape[0]}x{frame.shape[1]} pixels (rows x columns), but the first frame has"
-                    raise ClipReadError(f"{self.path}: frame {index} has {sizes} {info.height}x{info.width}")
+                    found = f"{frame.shape[0]}x{frame.shape[1]} pixels (rows x columns)"
+                    first = f"the first frame has {info.height}x{info.width}"
+                    raise ClipReadError(f"{self.path}: frame {index} has {found}, but {first}")
                 yield index, frame
 
     def close(self) -> None:  # noqa: B027 (most readers hold nothing open)

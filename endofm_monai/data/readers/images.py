@@ -124,7 +124,7 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
 
 
 def described_rate(image: Image.Image, pages: int, size: int) -> float:
-    """Give the rate of a TIFF stack as ImageJ or OME describe it, 0 where they do not; refuse other than frames."""
+    """Give the rate of a TIFF stack as ImageJ or OME describe it, else 0; refuse other than a frame a page."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     text = str(tags.get(ExifTags.Base.ImageDescription, ""))
     if not text.startswith("ImageJ=") and "<OME" not in text:
@@ -151,7 +151,8 @@ class FramesReader(ClipReader):
 
     def __init__(self, frames: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0) -> None:
         self._files, self._fps = clip_images(frames), fps
-        super().__init__(os.fspath(frames) if isinstance(frames, (str, os.PathLike)) else str([*self._files, "[]"][0]))
+        first = str(self._files[0]) if self._files else "[]"
+        super().__init__(os.fspath(frames) if isinstance(frames, (str, os.PathLike)) else first)
         if not self._files:
             raise ClipReadError(f"{self.path}: holds no frame images")
         names: dict[str, Path] = {}

@@ -93,8 +93,10 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
     for parent, names in _walk(folder):
         files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
         images = [] if files else frame_images(parent)
-        is_clip = images and not _holds_several(images[0])
-        clips += [Path(parent)] if is_clip else images or [Path(parent, name) for name in files]
+        if images and not _holds_several(images[0]):
+            clips.append(Path(parent))
+        else:
+            clips += images or [Path(parent, name) for name in files]
         unused += set(names).difference(files, (image.name for image in images))
     _log_unused(folder, unused)
     return sorted(clips, key=lambda clip: natural_key(str(clip)))
@@ -154,10 +156,9 @@ def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:
 
 
 class EndoFMClipReader(ImageReader):
-    """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``: video files by itself.
+    """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``; for video files it is chosen by itself.
 
-    By name, as in ``LoadImage(reader="EndoFMClipReader")``, whatever :func:`endofm_monai.data.open_clip` opens, whose
-    arguments it takes.
+    By name, ``LoadImage(reader="EndoFMClipReader")``, it reads whatever :func:`endofm_monai.data.open_clip` opens.
     """
 
     def __init__(self, **reader_options: Any) -> None:
