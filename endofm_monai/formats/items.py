@@ -11,7 +11,7 @@ from typing import Any
 from endofm_monai.data import first_frame, join_frames, split_frames
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, end_gaps
 
-__all__ = ["annotations_from_item", "items_from_annotations", "tagged_clips", "video_path"]
+__all__ = ["annotations_from_item", "items_from_annotations", "tagged_clips"]
 
 KEYS = ("box", "box_label", "box_info", "outline", "tag")
 OF_SHAPE: dict[str, Any] = {"keyframe": True, "occluded": False, "z_order": 0, "attributes": {}}
@@ -57,7 +57,7 @@ def items_from_annotations(
         return {"image": source, "video": video, **{key: [frames[number][key] for number in numbers] for key in KEYS}}
 
     if not annotations.images:
-        source, first = video_path(annotations, image), annotations.start
+        source, first = image or annotations.source or annotations.name, annotations.start
         if not first and not annotations.left_out and file_frames in (None, count):
             return [item(source, annotations.name, range(count))]
         ends = [-1, *sorted(annotations.left_out), count]
@@ -69,11 +69,6 @@ def items_from_annotations(
     paths = [os.path.join(image or "", name) for name in annotations.images]
     task = annotations.name if len(folders) == 1 else ""
     return [item([paths[n] for n in numbers], task or folder, numbers) for folder, numbers in folders.items()]
-
-
-def video_path(annotations: Annotations, image: str | None = None) -> str:
-    """The annotated video's path in the dataset's folder; see :func:`items_from_annotations`."""
-    return image or annotations.source or annotations.name
 
 
 def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], width: int, height: int) -> Annotations:

@@ -174,7 +174,7 @@ def _check_then_write(output: str, content: dict[str, Any], dataset_dir: str, se
 
 def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, file: str) -> tuple[Annotations, int]:
     """The annotations in pixels of the dataset's file, and how many frames it has."""
-    source = formats.video_path(annotations, image)
+    source = image or annotations.source or annotations.name
     if annotations.images:
         source = os.path.join(image or "", annotations.images[0])
     path = resolve_path(source, os.path.realpath(dataset_dir), file)

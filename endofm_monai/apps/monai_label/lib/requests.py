@@ -46,7 +46,7 @@ class AnyRequest(BaseModel):
 
 
 class InferRequest(AnyRequest):
-    """A question about an image; see :class:`~endofm_monai.apps.monai_label.lib.infers.EndoInferTask`."""
+    """A question about an image, or many; see :class:`~endofm_monai.apps.monai_label.lib.infers.EndoInferTask`."""
 
     image: str = ""
     frame: int | None = None
@@ -54,11 +54,6 @@ class InferRequest(AnyRequest):
     score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     output: Literal["mask", "dsa", "asap", "json"] | None = "mask"
     save_label: bool = False
-
-
-class BatchRequest(AnyRequest):
-    """A question about many images."""
-
     images: str | list[str] = "all"
     multi_gpu: bool = True
     max_batch_size: Annotated[int, Field(ge=0)] = 0
@@ -113,7 +108,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 ROUTERS: dict[Any, type[BaseModel]] = {
     infer: InferRequest,
     wsi_infer: SlideRequest,
-    batch_infer: BatchRequest,
+    batch_infer: InferRequest,
     train: TrainRequest,
     scoring: SampleRequest,
     activelearning: SampleRequest,
