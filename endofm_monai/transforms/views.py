@@ -65,7 +65,7 @@ class ViewPlan:
         for name, largest in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", float("inf"))):
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1] <= largest:
-                raise ValueError(f"ViewPlan: `{name}` must rise from above 0 to at most {largest}, found {value}.")
+                raise ValueError(f"ViewPlan: `{name}` must be low, high, 0 < low <= high <= {largest}, found {value}.")
         for name, largest in (("window", float("inf")), ("local_span", 1)):
             if not 0 < (value := getattr(self, name)) <= largest:
                 raise ValueError(f"ViewPlan: `{name}` must be above 0 and at most {largest}, found {value}.")

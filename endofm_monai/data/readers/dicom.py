@@ -44,23 +44,17 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
         syntax = header.file_meta.setdefault("TransferSyntaxUID", plain).value
         if syntax.is_deflated:
             raise ClipReadError(f"{path}: is packed as a whole ({syntax.name}); store it in another transfer syntax")
-        kind, length = _begin_pixels(file, header)
+        order = "<" if little else ">"  # where pydicom stops, the first element is that of the pixels
+        if struct.unpack(f"{order}HH", file.read(4).ljust(4)) != (0x7FE0, 0x0010):
+            raise ValueError("it holds no pixels")
+        kind = "OW" if implicit else file.read(4)[:2].decode("ascii")
+        (length,) = struct.unpack(f"{order}L", file.read(4))
         if length == 0xFFFFFFFF and not syntax.is_encapsulated:
             raise ValueError(f"it states {syntax.name}, or nothing, but its pixels are compressed")
         if syntax not in uid.MPEGTransferSyntaxes:
             return DicomReader(path, header, kind, file.tell(), length, fps=fps)
         stream = get_frame(file, 0, number_of_frames=1)
     return VideoReader(path, file=io.BytesIO(stream), fps=stated_rate(header)[0] or fps, threads=threads)
-
-
-def _begin_pixels(file: BinaryIO, header: pydicom.Dataset) -> tuple[str, int]:
-    """Go on from where pydicom stops to the first byte of the pixels, and give their type and length as stated."""
-    implicit, little = header.original_encoding
-    order = "<" if little else ">"
-    if struct.unpack(f"{order}HH", file.read(4).ljust(4)) != (0x7FE0, 0x0010):
-        raise ValueError("it holds no pixels")
-    kind = "OW" if implicit else file.read(4)[:2].decode("ascii")
-    return kind, struct.unpack(f"{order}L", file.read(4))[0]
 
 
 def stated_numbers(dataset: pydicom.Dataset, name: str) -> list[float]:

@@ -38,7 +38,12 @@ class NiftiReader(ClipReader):
         if len(shape) < 2 or 0 in shape or times[1:] not in ((), (3,)):
             known = "(X, Y, T) or (X, Y, 1, T), and 3 as a further axis for color"
             raise ClipReadError(f"{self.path}: has shape {shape}, but a clip has shape {known}")
-        self._frames = self._held(times[0] if times else 1)
+        stated = times[0] if times else 1
+        size = os.path.getsize(self.path) * (_MAX_DEFLATION if self.path.lower().endswith(".gz") else 1)
+        frame = math.prod(shape) // stated * self._image.get_data_dtype().itemsize
+        if size < frame:
+            raise ClipReadError(f"{self.path}: ends within its first frame")
+        self._frames = min(stated, size // frame + 1)  # where the file is too short, one more than it can hold
 
     def _open(self) -> None:
         """Open one file for all frames: else each would be unpacked from the beginning on."""
@@ -48,14 +53,6 @@ class NiftiReader(ClipReader):
     def close(self) -> None:
         """Close the file."""
         self._image = None  # which holds it
-
-    def _held(self, stated: int) -> int:
-        """Give the number of frames: where the file is too short for all, one more than it can hold."""
-        size = os.path.getsize(self.path) * (_MAX_DEFLATION if self.path.lower().endswith(".gz") else 1)
-        frame = math.prod(self._image.shape) // stated * self._image.get_data_dtype().itemsize
-        if size < frame:
-            raise ClipReadError(f"{self.path}: ends within its first frame")
-        return min(stated, size // frame + 1)
 
     def _probe(self) -> ClipInfo:
         (width, height), header = self._image.shape[:2], self._image.header
