@@ -20,11 +20,11 @@ def merge_datalists(
 ) -> str:
     """Merge prepared datasets into one list for pre-training, or for a task if labels are kept.
 
-    Its paths are relative to the folder that all of them lie in, which is printed.
+    Its paths are relative to the folder that all of them lie in, which is printed. Its own path is given back.
 
     Args:
         folders: outputs of ``prepare.py``.
-        output: JSON file to write, whose path is given back.
+        output: JSON file to write.
         weight: for each folder, by its name or path, how often an epoch sees its clips, 1 by default: with 0.5 each
             epoch sees half of them, the next one the other half; with 2 it sees all of them twice. The list holds all
             clips, with their ``weight`` for :class:`endofm_monai.data.EpochSampler`.

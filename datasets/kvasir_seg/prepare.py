@@ -5,7 +5,7 @@ from typing import Any
 
 from endofm_monai.data import picture_size
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, images_by_stem, split_by_name, split_stills
+from endofm_monai.preparation.sources import boxes_of_class, check_layout, images_by_stem, split_by_name, split_stills
 from endofm_monai.utils import read_json
 
 LICENCE = "CC BY 4.0 as part of HyperKvasir"
@@ -40,7 +40,7 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
             problems.append(f"{image}: has {size}, but its boxes are of {stated} pixels; take the file as published")
             continue
         mask = masks.get(name, root / "masks" / image.name)
-        boxed: dict[str, list[Any]] = {"box": [found], "box_label": [[1] * len(found)]}
+        boxed = boxes_of_class([found], 1)
         videos.append(SourceVideo(name, [image], section, labels=labels, frame_labels=boxed, masks=[mask]))
     return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
 

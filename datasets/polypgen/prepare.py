@@ -6,7 +6,7 @@ from typing import Any
 
 from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
-from endofm_monai.preparation.sources import check_layout, images_by_stem, split_stills, subfolders
+from endofm_monai.preparation.sources import boxes_of_class, check_layout, images_by_stem, split_stills, subfolders
 
 LICENCE = "CC BY 4.0; the owners ask to be contacted for commercial use"
 FRAMES = 1537 + 2225  # 4,275 more with the negative sequences
@@ -44,8 +44,7 @@ def prepare(
         videos.append(SourceVideo(name, frames, masks=masks, mask_label=1, section="validation"))
     for name in subfolders(sequences / "negativeOnly") if negatives and not splits else []:
         frames = frame_images(sequences / "negativeOnly" / name)
-        nothing: list[list[Any]] = [[] for _ in frames]
-        videos.append(SourceVideo(name, frames, frame_labels={"box": nothing, "box_label": nothing}))
+        videos.append(SourceVideo(name, frames, frame_labels=boxes_of_class([[] for _ in frames], 1)))
     return prepare_dataset(DATASET, videos, root, output, problems=problems, **options)
 
 

@@ -22,7 +22,10 @@ def film(
     """
     shrink = min(1.0, 1.6 * size[0] / min(still.shape[1:]))  # the path magnifies: no aliasing where frames are small
     still, mask = (V.resize(image, [round(shrink * side) for side in still.shape[1:]]) for image in (still, mask))
-    border = draw_border(rng, size)
+    x, y = np.abs(np.moveaxis(view_points(size), -1, 0)) * [[[size[0] / size[1]]], [[1]]]
+    order = rng.choice([1, 2, 4])
+    # a device's field of view: the frame with its corners cut off, straight or round
+    border = torch.from_numpy(x**order + y**order < rng.uniform(1.6, 1.9))
     visible, least = torch.zeros(frames, *size, dtype=torch.bool), 0.5 * bool(mask.any())
     while True:
         grid = aim(fly(rng, mask[0], frames, size), still.shape[1:], size)
@@ -95,13 +98,6 @@ def move(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """Take ``image`` ``(C, h, w)`` at the places of ``grid`` ``(T, H, W, 2)``."""
     images = image.expand(len(grid), -1, -1, -1)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-def draw_border(rng: np.random.Generator, size: tuple[int, int]) -> torch.Tensor:
-    """Draw a device's field of view, bool ``(H, W)``: the frame with its corners cut off, straight or round."""
-    x, y = np.abs(np.moveaxis(view_points(size), -1, 0)) * [[[size[0] / size[1]]], [[1]]]
-    order = rng.choice([1, 2, 4])
-    return torch.from_numpy(x**order + y**order < rng.uniform(1.6, 1.9))
 
 
 def light(rng: np.random.Generator, video: torch.Tensor, blurred: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from PIL import Image
 from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, picture_size, read_mask
 from endofm_monai.data.labels import check_box, check_boxes
 from endofm_monai.preparation.encode import encode_clips
-from endofm_monai.preparation.sources import PreparationSettings, SourceVideo
+from endofm_monai.preparation.sources import PreparationSettings, SourceVideo, boxes_of_class
 from endofm_monai.utils import atomic_path, printable, read_json, sha256, write_json
 
 _FORMAT = 3  # of records: those of another one are made again
@@ -226,9 +226,7 @@ def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
                 raise ClipReadError(f"{path}: expected {wanted}, found {size[0]}x{size[1]}")
         check_boxes(given, height, width, video.name)
     boxes = [mask_boxes(read_mask(path)) for path in video.masks]
-    if video.mask_label is None or not video.frames:
-        return {}
-    return {"box": boxes, "box_label": [[video.mask_label] * len(frame) for frame in boxes]}
+    return {} if video.mask_label is None or not video.frames else boxes_of_class(boxes, video.mask_label)
 
 
 def _copy_frames(video: SourceVideo, output: Path) -> dict[str, list[Path]]:

@@ -232,6 +232,11 @@ def read_videos(
     return videos, [problem for problem in found if isinstance(problem, str)]
 
 
+def boxes_of_class(boxes: list[Any], label: int) -> dict[str, list[Any]]:
+    """Labels of frames with boxes that are all of one class."""
+    return {"box": boxes, "box_label": [[label] * len(found) for found in boxes]}
+
+
 class FrameBoxes(NamedTuple):
     """What a file says of a frame: boxes ``x1, y1, x2, y2`` in pixels, their classes, and the frame's width, height."""
 

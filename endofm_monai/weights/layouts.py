@@ -266,23 +266,20 @@ def foreign_network(state: Mapping[str, torch.Tensor]) -> str:
 
 def from_clip(state: Mapping[str, torch.Tensor], file: object) -> tuple[dict[str, torch.Tensor], str]:
     """The tensors of a CLIP's image tower, or of adapters for it, under timm's names, and the name of their layout."""
-    towers = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
-    if towers and "class_embedding" not in towers:
+    tower = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    if tower and "class_embedding" not in tower:
         raise WeightsError(f"{file}: holds a CLIP whose image tower is a convolutional network, not a ViT.")
-    tower = towers or state
+    tower = tower or dict(state)
     if "conv1.weight" not in tower and not any(".adapter_" in key for key in tower):
         raise WeightsError(
             f"{file}: is the text tower of CLIP, which reads words and no pictures; the image tower has the keys "
             "`visual.*` in a file of the whole CLIP."
         )
-    named = {_rename(key): value for key, value in tower.items()}
-    renamed = {name: value[(None,) * _NEW_AXES.get(name, 0)] for name, value in named.items()}
+    renamed = {}
+    for key, value in tower.items():
+        prefix, name = next((pair for pair in _NAMES.items() if key.startswith(pair[0])), ("", ""))
+        name += key.removeprefix(prefix)
+        for theirs, own in _PARTS.items():
+            name = name.replace(theirs, own)
+        renamed[name] = value[(None,) * _NEW_AXES.get(name, 0)]
     return renamed, "CLIP" if "conv1.weight" in tower else "ST-Adapter"
-
-
-def _rename(key: str) -> str:
-    prefix = next((prefix for prefix in _NAMES if key.startswith(prefix)), "")
-    name = _NAMES.get(prefix, "") + key.removeprefix(prefix)
-    for theirs, own in _PARTS.items():
-        name = name.replace(theirs, own)
-    return name
