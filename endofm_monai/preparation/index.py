@@ -18,7 +18,7 @@ from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxe
 from endofm_monai.data.labels import check_box, check_boxes
 from endofm_monai.preparation.encode import encode_clips
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo, boxes_of_class
-from endofm_monai.utils import atomic_path, printable, read_json, sha256, write_json
+from endofm_monai.utils import PathLike, atomic_path, printable, read_json, sha256, write_json
 
 _FORMAT = 3  # of records: those of another one are made again
 _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own default is 250
@@ -157,7 +157,7 @@ def frame_picture(image: Any, index: int | None = None) -> Image.Image:
     return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
 
 
-def relative(path: str | os.PathLike, root: str | os.PathLike) -> str:
+def relative(path: PathLike, root: PathLike) -> str:
     """Give a path relative to a folder, with ``/`` on every system; neither needs to exist."""
     return Path(os.path.relpath(path, root)).as_posix()
 
@@ -169,7 +169,7 @@ def move_paths(paths: Any, folder: Path, root: Path) -> Any:
     return None if paths is None else relative(folder / paths, root)
 
 
-def read_prepared(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], Path]:
+def read_prepared(folder: PathLike) -> tuple[dict[str, Any], dict[str, Any], Path]:
     """Read manifest and datalist of a prepared set, and give the folder that its clips' paths are relative to."""
     manifest, lists = (read_json(Path(folder, f"{name}.json"), dict) for name in ("manifest", "datalist"))
     return manifest, lists, Path(folder, manifest["dataset_dir"])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 try:
     import fcntl
@@ -24,11 +24,12 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
-    "TEMPORARY_PREFIX", "atomic_path", "check_writable", "hold_folder", "open_csv", "open_zip", "printable",
+    "TEMPORARY_PREFIX", "PathLike", "atomic_path", "check_writable", "hold_folder", "open_csv", "open_zip", "printable",
     "read_csv", "read_json", "read_text", "remove_leftovers", "sha256", "temporary_prefix", "write_csv", "write_json",
 ]  # fmt: skip
 
 T = TypeVar("T")
+PathLike: TypeAlias = str | os.PathLike
 TEMPORARY_PREFIX = f".endofm-{zlib.crc32(platform.node().encode()):08x}-"
 """What the names of this machine's temporary files begin with; the number of the process follows."""
 

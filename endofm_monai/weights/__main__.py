@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command line: ``python -m endofm_monai.weights convert|compact|merge|inspect|list|show|download``."""
 
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +10,7 @@ import safetensors
 import torch
 from monai.utils import ensure_tuple_rep
 
-from endofm_monai.utils import run_from_command_line, sha256
+from endofm_monai.utils import PathLike, run_from_command_line, sha256
 from endofm_monai.weights.catalogue import download, list_published, show_published
 from endofm_monai.weights.files import BACKBONE_HASH, save_weights, share_with, to_int8
 from endofm_monai.weights.image_vit import resample_position_table
@@ -32,7 +31,7 @@ POSITIONS, KERNEL = "backbone.pos_embed", "backbone.patch_embed.proj.weight"
 EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")  # which the published segmentation network leaves out
 
 
-def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "teacher", head: bool = False) -> str:
+def convert(source: PathLike, target: PathLike, which: str = "teacher", head: bool = False) -> str:
     """Write the backbone of a file of weights as safetensors, under clean names, with its origin in the metadata.
 
     The ``source`` is in any layout that ``load_published`` understands; ``which`` is "teacher" or "student" of a
@@ -58,10 +57,7 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, which: str = "
 
 
 def compact(
-    source: str | os.PathLike,
-    target: str | os.PathLike,
-    shares_with: str | None = None,
-    img_size: int | Sequence[int] | None = None,
+    source: PathLike, target: PathLike, shares_with: str | None = None, img_size: int | Sequence[int] | None = None
 ) -> str:
     """Write a training's ``model.pt`` as a small safetensors file: kernels in int8, with a scale an output channel.
 
@@ -93,7 +89,7 @@ def compact(
     return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB"
 
 
-def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str | os.PathLike) -> str:
+def merge(adapters: PathLike, backbone: PathLike, target: PathLike) -> str:
     """Write adapters and head, a training's ``model.pt``, with its ``backbone_weights`` as one safetensors file."""
     _check_target(target, adapters, backbone)
     weights, whole = read_weights(adapters), read_weights(backbone).state
@@ -115,7 +111,7 @@ def merge(adapters: str | os.PathLike, backbone: str | os.PathLike, target: str 
     return f"wrote {len(state)} tensors to {target}"
 
 
-def inspect(file: str | os.PathLike, which: str = "teacher") -> str:
+def inspect(file: PathLike, which: str = "teacher") -> str:
     """Say what a file of weights holds: layout, architecture, tensors, and for a converted file its origin."""
     lines = _describe(read_weights(file, which))
     if Path(file).suffix == ".safetensors":
@@ -124,7 +120,7 @@ def inspect(file: str | os.PathLike, which: str = "teacher") -> str:
     return "\n".join(lines)
 
 
-def _check_target(target: str | os.PathLike, *sources: str | os.PathLike) -> None:
+def _check_target(target: PathLike, *sources: PathLike) -> None:
     if Path(target).suffix != ".safetensors":
         raise ValueError(f"{target}: the file to write must end in '.safetensors'.")
     if Path(target).resolve() in [Path(source).resolve() for source in sources]:

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from endofm_monai.utils import atomic_path, check_writable, nearest_key, sha256
+from endofm_monai.utils import PathLike, atomic_path, check_writable, nearest_key, sha256
 from endofm_monai.weights.layouts import WeightsError
 
 CATALOGUE = Path(__file__).with_suffix(".yaml")
@@ -111,7 +111,7 @@ def show_published(name: str) -> str:
     return str(find(name))
 
 
-def download(name: str, output: str | os.PathLike, accept_licence: bool = False) -> str:
+def download(name: str, output: PathLike, accept_licence: bool = False) -> str:
     """Fetch a published file of weights to a folder; after a broken connection the same command goes on where it broke.
 
     With ``accept_licence`` you accept the licence, which is shown.

@@ -4,7 +4,6 @@
 """The project's own files of weights: safetensors, small in int8 and without what the file of another bundle holds."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from endofm_monai.utils import atomic_path, printable, sha256
+from endofm_monai.utils import PathLike, atomic_path, printable, sha256
 
 SCALE = ".int8_scale"  # added to the name of a tensor in int8: what its numbers are multiplied by, by output channel
 BUNDLE, HASH = "shares_with_bundle", "shared_file_sha256"  # metadata of a file that lacks what another one holds
@@ -22,7 +21,7 @@ BACKBONE_HASH = "backbone_sha256"  # of a file of adapters and head: the frozen 
 WEIGHTS = Path("models", "model.safetensors")  # of a bundle
 
 
-def save_weights(state: Mapping[str, torch.Tensor], path: str | os.PathLike, **notes: str) -> None:
+def save_weights(state: Mapping[str, torch.Tensor], path: PathLike, **notes: str) -> None:
     """Write a safetensors file, whole or not at all; its bytes depend only on tensors and ``notes``, the metadata."""
     metadata = {"format": "pt", **{name: printable(note) for name, note in notes.items()}}
     data = memoryview(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
@@ -62,9 +61,7 @@ def read_compact(path: Path) -> dict[str, Any]:
     return {**(_shared(path, notes) if BUNDLE in notes else {}), **tensors, **named}
 
 
-def share_with(
-    bundle: str | os.PathLike, state: Mapping[str, torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def share_with(bundle: PathLike, state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Leave out of ``state`` what the weights of another bundle hold alike; give the rest and the metadata to write."""
     file = Path(bundle).resolve() / WEIGHTS
     theirs = read_compact(file)

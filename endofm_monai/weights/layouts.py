@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import argparse
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from endofm_monai.networks.nets.backbone import BACKBONE_PRESETS
-from endofm_monai.utils import open_zip
+from endofm_monai.utils import PathLike, open_zip
 from endofm_monai.weights.files import BACKBONE_HASH, read_compact
 
 # The training loops of Endo-FM, SVT and DINO save their arguments, and learning rates taken from a numpy schedule.
@@ -60,7 +59,7 @@ class WeightsError(ValueError):
     """A file of weights that cannot be read safely, or that does not fit the network; the message names the file."""
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+def read_checkpoint(path: PathLike) -> dict[str, Any]:
     """The top level of a file of weights, tensors on the CPU, without running anything that the file contains.
 
     It is a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote, of
@@ -173,7 +172,7 @@ class PublishedWeights:
         return f"{self.file} ({self.layout}, {self.part})"
 
 
-def read_weights(path: str | os.PathLike, which: str = "teacher") -> PublishedWeights:
+def read_weights(path: PathLike, which: str = "teacher") -> PublishedWeights:
     """Read the weights of any published layout, or of this project's own files.
 
     * training checkpoint: ``teacher`` and ``student`` (Endo-FM, SVT, DINO, this project), as dictionaries or as the

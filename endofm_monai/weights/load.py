@@ -3,7 +3,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 from endofm_monai.networks import unwrap
 from endofm_monai.networks.blocks.divided_space_time import resample_table
 from endofm_monai.networks.nets import EndoFM, FrameViT
+from endofm_monai.utils import PathLike
 from endofm_monai.weights.files import BACKBONE_HASH
 from endofm_monai.weights.image_vit import variant_of, video_from_image
 from endofm_monai.weights.layouts import (
@@ -58,11 +58,11 @@ def _counts(lists: Mapping[str, Sequence[str]]) -> list[str]:
 
 def load_published(
     network: nn.Module,
-    path: str | os.PathLike,
+    path: PathLike,
     which: str = "teacher",
     strict: bool = True,
     resample_time: bool = False,
-    backbone: str | os.PathLike | None = None,
+    backbone: PathLike | None = None,
 ) -> LoadReport:
     """Load a published or own file of weights into a network, in place; or raise a ``WeightsError``, and leave it.
 
@@ -156,7 +156,7 @@ def _advice(state: Tensors, own: Tensors, backbone_differs: bool, rest_reshaped:
 
 
 def initialize_backbone(
-    network: nn.Module, weights: str | os.PathLike | None = None, which: str = "teacher", resample_time: bool = False
+    network: nn.Module, weights: PathLike | None = None, which: str = "teacher", resample_time: bool = False
 ) -> nn.Module:
     """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 

@@ -18,7 +18,7 @@ from endofm_monai.apps.sharing.export import EXPORTED_NAMES, clip_shape, export_
 from endofm_monai.apps.sharing.publish import add_to_listing, write_large_files
 from endofm_monai.apps.sharing.zoo_tests import write_zoo_tests
 from endofm_monai.inferers.bundle import released_settings
-from endofm_monai.utils import as_class_names, read_json, sha256, write_json
+from endofm_monai.utils import PathLike, as_class_names, read_json, sha256, write_json
 from endofm_monai.weights import save_weights
 
 WEIGHT_FORMATS = ("pt", "safetensors")
@@ -28,14 +28,14 @@ NOT_SHARED = shutil.ignore_patterns(
 
 
 def build_bundle(
-    bundle: str | os.PathLike,
-    weights: str | os.PathLike,
-    output: str | os.PathLike,
+    bundle: PathLike,
+    weights: PathLike,
+    output: PathLike,
     formats: Sequence[str] = WEIGHT_FORMATS,
     weights_url: str | None = None,
     trained_on: str | None = None,
-    results: str | os.PathLike | None = None,
-    data_license: str | os.PathLike | None = None,
+    results: PathLike | None = None,
+    data_license: PathLike | None = None,
     **overrides: Any,
 ) -> Path:
     """Make of a bundle and trained weights what one shares, a folder and a zip that run on their own; gives the zip.
@@ -125,9 +125,7 @@ def verify(folder: Path) -> None:
     verify_net_in_out(net_id="network_def", meta_file=metadata, config_file=inference, device="cpu")
 
 
-def fill_model_card(
-    folder: str | os.PathLike, trained_on: str | None = None, results: str | os.PathLike | None = None
-) -> Path:
+def fill_model_card(folder: PathLike, trained_on: str | None = None, results: PathLike | None = None) -> Path:
     """Write the sections "Weights" and "Results" of a bundle's ``docs/model_card.md``; see :func:`build_bundle`."""
     folder = Path(folder)
     card = folder / "docs" / "model_card.md"
@@ -147,7 +145,7 @@ def fill_model_card(
     return card
 
 
-def _results(report: str | os.PathLike | None) -> str:
+def _results(report: PathLike | None) -> str:
     if report is None:
         return "These weights came without results: nothing is known of how well they do."
     content = read_json(Path(report), dict)

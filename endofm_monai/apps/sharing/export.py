@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import os
 import shutil
 import tempfile
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 
 from endofm_monai.inferers.bundle import released_settings
-from endofm_monai.utils import atomic_path, check_settings, nearest_key, read_json, write_json
+from endofm_monai.utils import PathLike, atomic_path, check_settings, nearest_key, read_json, write_json
 from endofm_monai.weights import load_published
 
 EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}  # by format, in a bundle's `models`
@@ -22,7 +21,7 @@ EXPORTED_NAMES = {"ts": "model.ts", "onnx": "model.onnx", "trt": "model_trt.ts"}
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "trt": ("torch_tensorrt",)}
 
 
-def load_network(bundle: Path, weights: str | os.PathLike, **overrides: Any) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(bundle: Path, weights: PathLike, **overrides: Any) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a bundle with weights, in evaluation mode, and its ``inference.json`` with the overrides."""
     config = bundle / "configs" / "inference.json"
     if not config.is_file():
@@ -50,11 +49,7 @@ def _is_detector(inference: dict[str, Any]) -> bool:
 
 
 def export_network(
-    bundle: str | os.PathLike,
-    weights: str | os.PathLike,
-    format: str = "ts",
-    output: str | os.PathLike | None = None,
-    **overrides: Any,
+    bundle: PathLike, weights: PathLike, format: str = "ts", output: PathLike | None = None, **overrides: Any
 ) -> Path:
     """Export the network of a bundle to a file that needs none of its Python code, by MONAI's export functions.
 

@@ -14,7 +14,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from endofm_monai.utils import read_json
+from endofm_monai.utils import PathLike, read_json
 from endofm_monai.utils.settings import literal_texts
 
 ROUND = "current_round"  # key of the `extra` of `FederatedClient.train`: the number of the round, from 0
@@ -32,9 +32,7 @@ class FederatedClient(MonaiAlgo):
         settings: values for keys of ``train.json``: ``dataset_dir``, ``epochs`` (of all rounds together), ...
     """
 
-    def __init__(
-        self, bundle: str | os.PathLike, output: str | os.PathLike, local_epochs: int = 1, **settings: Any
-    ) -> None:
+    def __init__(self, bundle: PathLike, output: PathLike, local_epochs: int = 1, **settings: Any) -> None:
         super().__init__(os.path.abspath(bundle), local_epochs, send_weight_diff=False)
         self.output, self.settings = Path(output), settings
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from monai.bundle import push_to_hf_hub
 from monai.utils import optional_import
 
 from endofm_monai.inferers.bundle import LARGE_FILES, read_large_files
-from endofm_monai.utils import read_json, sha256, write_json
+from endofm_monai.utils import PathLike, read_json, sha256, write_json
 
 _, has_hub = optional_import("huggingface_hub")
 
@@ -32,7 +31,7 @@ def write_large_files(folder: Path, weights_url: str | None = None) -> None:
     write_json(folder / LARGE_FILES, {"large_files": entries}, indent=4)  # JSON is YAML
 
 
-def check_large_files(folder: str | os.PathLike) -> list[Path]:
+def check_large_files(folder: PathLike) -> list[Path]:
     """Compare the files that a bundle's ``large_files.yml`` lists with their hashes; do so before you load them."""
     folder, checked = Path(folder), []
     listed = folder / LARGE_FILES
@@ -62,7 +61,7 @@ def add_to_listing(archive: Path, version: str) -> None:
     write_json(listing, dict(sorted(entries.items())), indent=4)
 
 
-def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list[str]]]:
+def bundle_versions(folder: PathLike) -> dict[str, dict[str, str | list[str]]]:
     """Versions in a folder's ``model_info.json``, as ``monai.bundle.get_bundle_versions``, but compared as numbers."""
     versions: dict[str, list[str]] = {}
     for entry in read_json(Path(folder) / LISTING, dict):
@@ -74,7 +73,7 @@ def bundle_versions(folder: str | os.PathLike) -> dict[str, dict[str, str | list
 
 
 def push_bundle(
-    folder: str | os.PathLike, repo: str, dry_run: bool = False, private: bool = True, **arguments: Any
+    folder: PathLike, repo: str, dry_run: bool = False, private: bool = True, **arguments: Any
 ) -> dict[str, int]:
     """Check a folder that :func:`build_bundle` made, and push it to Hugging Face, by MONAI's ``push_to_hf_hub``.
 

@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from endofm_monai.utils import read_json, write_json
+from endofm_monai.utils import PathLike, read_json, write_json
 
 NETWORK = {"network_def::embed_dim": 16, "network_def::depth": 1, "network_def::num_heads": 2}
 TRAINING = {**NETWORK, "epochs": 1, "warmup_epochs": 0, "val_interval": 1, "batch_size": 2, "num_workers": 0}
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 """
 
 
-def write_zoo_tests(name: str, folder: str | os.PathLike) -> None:
+def write_zoo_tests(name: str, folder: PathLike) -> None:
     """Write ``test_<name>.py`` and ``test_<name>_dist.py``, which the Model Zoo keeps in its ``ci/unit_tests``."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for suffix, method in (("", "train_evaluate_infer"), ("_dist", "train_in_two_processes")):
@@ -53,7 +53,7 @@ def write_zoo_tests(name: str, folder: str | os.PathLike) -> None:
         Path(folder, f"test_{name}{suffix}.py").write_text(content, encoding="utf-8")
 
 
-def make_trial_clips(folder: str | os.PathLike) -> Path:
+def make_trial_clips(folder: PathLike) -> Path:
     """Write a datalist of dark clips, of which every second shows a bright square, with the labels of all tasks."""
     random, path = np.random.default_rng(0), Path(folder, "datalist.json")
     datalist: dict[str, list[dict[str, Any]]] = {"training": [], "validation": [], "test": []}
