@@ -57,10 +57,7 @@ class ClipTransformd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Transform the clips at ``keys``; all else stays."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
-        return d
+        return {**data, **{key: self.transform(data[key]) for key in self.key_iterator(data)}}
 
 
 class RandClipTransformd(Randomizable, ClipTransformd):

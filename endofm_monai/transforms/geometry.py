@@ -165,10 +165,8 @@ class ScaleCropClipd(ClipTransformd):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cut the clips at ``keys``; all else stays."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = self.transform(d[key], d.get("crop", 0), d.get("num_crops", 1))
-        return d
+        square = data.get("crop", 0), data.get("num_crops", 1)
+        return {**data, **{key: self.transform(data[key], *square) for key in self.key_iterator(data)}}
 
 
 @dataclass(eq=False)

@@ -139,12 +139,9 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
 
 def _configs(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(path for path in folder.glob("*") if path.suffix[1:] in ConfigParser.suffixes):
-        try:
-            content = ConfigParser.load_config_file(path)
-        except (OSError, ValueError):  # not one of this run, which could be read
-            continue
-        if isinstance(content, dict):
-            yield content
+        with suppress(OSError, ValueError):  # not one of this run, which could be read
+            if isinstance(content := ConfigParser.load_config_file(path), dict):
+                yield content
 
 
 def top_key(key: str) -> str:

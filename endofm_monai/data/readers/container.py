@@ -249,7 +249,6 @@ class RecentCache(Generic[Value]):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._entries: OrderedDict[object, tuple[Value, int]] = OrderedDict()
-        self._size = 0
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)  # another thread may hold it while a worker is forked
 
@@ -269,10 +268,10 @@ class RecentCache(Generic[Value]):
         if size > self.limit:
             return
         with self._lock:
-            self._size += size - self._entries.pop(key, (None, 0))[1]
             self._entries[key] = value, size
-            while self._size > self.limit:
-                self._size -= self._entries.popitem(last=False)[1][1]
+            self._entries.move_to_end(key)
+            while sum(size for _, size in self._entries.values()) > self.limit:
+                self._entries.popitem(last=False)
 
 
 def file_key(path: str) -> tuple[str, int, int]:
