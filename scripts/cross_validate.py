@@ -49,15 +49,13 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
     if None in named:
         raise ValueError(f"The expression {group!r} finds no group in {paths[named.index(None)]}.")
     groups = np.array(named)
-    for name in np.unique(groups):
-        if len({*labels[groups != name].tolist()}) < 2:
-            raise ValueError(
-                f"{embeddings[0]}: clips of two classes are needed beside those of each group, as {str(name)!r}."
-            )
+    if alone := [str(name) for name in np.unique(groups) if len({*labels[groups != name].tolist()}) < 2]:
+        raise ValueError(
+            f"{embeddings[0]}: clips of two classes are needed beside those of each group, as {alone[0]!r}."
+        )
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
-    probabilities = cross_val_predict(
-        probe, features, labels, groups=groups, cv=LeaveOneGroupOut(), method="predict_proba"
-    )
+    folds = LeaveOneGroupOut().split(features, labels, groups)
+    probabilities = cross_val_predict(probe, features, labels, cv=folds, method="predict_proba")
     scores = classification_scores(probabilities, labels)
     intervals = bootstrap_intervals(lambda items: classification_scores(probabilities[items], labels[items]), groups)
     data = {"clips": len(labels), "groups": len(np.unique(groups)), "clips_by_class": np.bincount(labels).tolist()}

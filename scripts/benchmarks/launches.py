@@ -6,7 +6,6 @@
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 from unittest.mock import patch
@@ -43,9 +42,9 @@ STEPS = 3
 class LaunchCounter(TorchDispatchMode):
     """Counts by phase the operations that are kernels on a GPU (a ``foreach`` is one), and those that wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, phase: str = "") -> None:
         super().__init__()
-        self.phase = ""
+        self.phase = phase
         self.kernels: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
 
@@ -100,11 +99,16 @@ def launches(depth: int = 12, backend: str | None = None, amp: bool = False, sma
     step, and kernels those that Inductor schedules, fused and external ones, for each graph forwards and backwards as
     compiled.
     """
+    counter = LaunchCounter()
+    trainer = make_trainer(counter, depth, backend, amp, small)
+    if backend is None:  # nothing is compiled below the counters
+        with counter, ReadCounter(counter):
+            trainer.run()
+        counted = {"kernels": counter.kernels, "waits": counter.waits}
+        return {name: {"all": sum(counts.values()), **counts} for name, counts in counted.items()}
     torch._dynamo.reset()
     counters.clear()
-    counter = LaunchCounter()
     graphs: list[int] = []
-    trainer = make_trainer(counter, depth, backend, amp, small)
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: graphs.append(counters["stats"]["unique_graphs"]))
     scheduled: list[int] = []
     write_code = Scheduler.codegen
@@ -114,14 +118,8 @@ def launches(depth: int = 12, backend: str | None = None, amp: bool = False, sma
         scheduled.append(sum(not isinstance(node.node, MultiOutput) for node in nodes))
         return write_code(scheduler)
 
-    with ExitStack() as modes, patch.object(Scheduler, "codegen", count_and_write_code):
-        if backend is None:  # nothing is compiled below them
-            modes.enter_context(counter)
-            modes.enter_context(ReadCounter(counter))
+    with patch.object(Scheduler, "codegen", count_and_write_code):
         trainer.run()
-    if backend is None:
-        counted = {"kernels": counter.kernels, "waits": counter.waits}
-        return {name: {"all": sum(counts.values()), **counts} for name, counts in counted.items()}
     return {
         "graphs": graphs[1],
         "later_graphs": graphs[-1] - graphs[1],
@@ -184,9 +182,7 @@ def augmentation(clips: int = 8) -> dict[str, int]:
     }
     counts = {}
     for name, act in acts.items():
-        counter = LaunchCounter()
-        counter.phase = "views"
-        with counter:
+        with LaunchCounter("views") as counter:
             act()
         counts[name] = counter.kernels["views"]
     return counts

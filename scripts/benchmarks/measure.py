@@ -27,13 +27,17 @@ BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
 DATA = "datasets/sample/data"
 
 
+def _now() -> float:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds_of_call(function: Callable[[], object]) -> float:
     """Time of one call, to the end of what it started on a GPU."""
-    _finish_gpu_work()
-    start = time.perf_counter()
+    start = _now()
     function()
-    _finish_gpu_work()
-    return time.perf_counter() - start
+    return _now() - start
 
 
 def seconds_of(function: Callable[[], object], repeat: int) -> float:
@@ -72,8 +76,7 @@ def next_to_limit(
 def peak_memory() -> float:
     """Peak memory of this process so far, in GiB, as Linux states it."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(peak) / 2**20
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
 
 def peak_in_a_process(part: str, **options: Any) -> float:
@@ -117,8 +120,3 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 30, crf: 
     """Write frames to an H.264 file, and give its path."""
     formats.write_video(path, frames, round(fps), crf=crf)
     return path
-
-
-def _finish_gpu_work() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

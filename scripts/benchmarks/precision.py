@@ -44,7 +44,6 @@ def run(
 
 
 def _go_through(predictor: Predictor, reader: ClipReader, amp: bool) -> tuple[float, list[Answer]]:
-    """Seconds a frame, and the answers."""
     predictor.amp = amp
     clock = time.process_time if predictor.device.type == "cpu" else time.perf_counter
     start = clock()

@@ -79,17 +79,16 @@ def leakage(folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> 
                 copy = copied(quarter if "quarter" in kind else frames, **changes)
                 path = write_video(Path(temporary) / f"{kind}.mp4", copy, info.fps, crf)
                 found[kind] += look([original, hash_clip(kind, "copy", str(path))])
-    unrelated = look(originals)
+    unrelated, copies = look(originals), {}
+    for kind, matches in found.items():
+        copies[kind] = {
+            "found": sum(match.likeness >= min_likeness for match in matches),
+            "lowest_likeness": round(min((match.likeness for match in matches), default=0.0), 3),
+            "greatest_distance": max((match.pairs[0][0] for match in matches), default=0),
+        }
     return {
         "videos": len(videos),
-        "copies": {
-            kind: {
-                "found": sum(match.likeness >= min_likeness for match in matches),
-                "lowest_likeness": round(min((match.likeness for match in matches), default=0.0), 3),
-                "greatest_distance": max((match.pairs[0][0] for match in matches), default=0),
-            }
-            for kind, matches in found.items()
-        },
+        "copies": copies,
         "unrelated_pairs": len(videos) * (len(videos) - 1) // 2,
         "unrelated_with_close_hashes": len(unrelated),
         "unrelated_reported": sum(match.likeness >= min_likeness for match in unrelated),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,10 +98,8 @@ def reading(frames: int = 300, repeat: int = 9) -> dict[str, float]:
 
         def decode() -> None:
             with av.open(str(path)) as container:
-                for number, frame in enumerate(container.decode(video=0)):
+                for frame in islice(container.decode(video=0), window + 1):
                     frame.to_ndarray(format="rgb24", threads=1)
-                    if number == window:
-                        break
 
         def read() -> torch.Tensor:
             return load.set_random_state(seed=0)({"image": path})["image"]
@@ -121,17 +120,16 @@ def startup(repeat: int = 3) -> dict[str, float]:
     configs = BUNDLES / "endofm_pretraining" / "configs"
     with tempfile.TemporaryDirectory() as folder:
         write_video(Path(folder) / "clip.mp4", moving_texture(60, (256, 320)))
-        first_step = [
-            *("-m", "monai.bundle", "run"),
-            *("--config_file", f"['{configs / 'train.json'}','{configs / 'tiny.json'}']"),
-            *("--dataset_dir", folder, "--ckpt_dir", f"{folder}/models", "--output_dir", f"{folder}/eval"),
-            *("--batch_size", "1", "--epochs", "1", "--num_workers", "0", "--resume", "True"),
-            *("--train::trainer::train_handlers", "[]"),
-        ]
+        files = f"['{configs / 'train.json'}','{configs / 'tiny.json'}']"
+        first_step = (
+            f"-m monai.bundle run --config_file {files} --batch_size 1 --epochs 1 --num_workers 0 --resume True"
+        )
+        first_step += f" --dataset_dir {folder} --ckpt_dir {folder}/models --output_dir {folder}/eval"
+        first_step += " --train::trainer::train_handlers []"
         return {
             "import_monai_seconds": run("-c", "import monai"),
             "import_endofm_monai_seconds": run("-c", "import endofm_monai"),
-            "first_step_seconds": run(*first_step),
+            "first_step_seconds": run(*first_step.split()),
         }
 
 
@@ -139,7 +137,7 @@ def compare(make: Callable, repeat: int, settings: list[str] | None, device: str
     """Each setting's time next to its limit, and next to the first setting."""
     tflop = tflop_of(make(device=device, clips=clips))
     result: dict[str, Any] = {}
-    for name in settings or list(SETTINGS):
+    for name in settings or SETTINGS:
         dtype, compiled = SETTINGS[name]
         result[name] = next_to_limit(make(dtype, compiled, device, clips), tflop, repeat, dtype, device)
         result[name]["speed_to_first"] = next(iter(result.values()))["seconds"] / result[name]["seconds"]
@@ -173,8 +171,7 @@ def make_step(
     """A whole pre-training step of the published size."""
     torch.manual_seed(0)
     with torch.device(device):
-        network = StudentTeacher(EndoFM(token_drop=token_drop))
-        loss = SpatialTemporalMatchingLoss()
+        network, loss = StudentTeacher(EndoFM(token_drop=token_drop)), SpatialTemporalMatchingLoss()
         views = [torch.randn(clips, 3, view.frames, view.size, view.size) for view in ViewPlan()]
     if compiled:
         network.compile(dynamic=False)
