@@ -35,10 +35,7 @@ class SelectDetections(Transform):
     max_detections: int = 300  # of a frame
 
     def __call__(self, pred: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """For each key frame, on the CPU, ``box`` ``(D, 4)``, xyxy in pixels of the network's input, perhaps beyond it.
-
-        Further ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
-        """
+        """``box`` ``(D, 4)``, xyxy in pixels, ``label``, 1 to K, and ``label_scores`` of key frames, on the CPU."""
         out = split_predictions(pred.float())
         first = (out.class_logits.sigmoid() * out.centerness.sigmoid().unsqueeze(2)).sqrt()  # (B, L, K)
         score = (first * out.refined_logits.sigmoid()).masked_fill(first <= self.score_threshold, 0)
@@ -49,14 +46,26 @@ class SelectDetections(Transform):
             location, label = index // part.shape[2], index % part.shape[2] + 1
             box = boxes.gather(1, location.unsqueeze(2).expand(-1, -1, 4))
             levels.append(torch.cat([box, best.sqrt().unsqueeze(2), label.unsqueeze(2)], dim=2))
-        return [self._select(frame) for frame in torch.cat(levels, dim=1).cpu()]
+        frames = torch.cat(levels, dim=1).cpu().unbind()  # (M, 6) each
+        found = [{"box": one[:, :4], "label": one[:, 5].long(), "label_scores": one[:, 4]} for one in frames]
+        found = [_take(answer, answer["label_scores"] > 0) for answer in found]
+        return [_take(_suppress(answer, self.nms_threshold), slice(self.max_detections)) for answer in found]
 
-    def _select(self, candidates: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Choose among the boxes of a frame, ``(M, 6)`` with score and label."""
-        box, label_scores, label = candidates[candidates[:, 4] > 0].split([4, 1, 1], dim=1)
-        label_scores, label = label_scores.squeeze(1), label.squeeze(1).long()
-        kept = batched_nms(box, label_scores, label, self.nms_threshold)[: self.max_detections]
-        return {"box": box[kept], "label": label[kept], "label_scores": label_scores[kept]}
+
+def _take(answer: Answer, which: Any) -> Answer:
+    """Some of the detections, or one."""
+    return {name: value[which] for name, value in answer.items()}
+
+
+def _suppress(answer: Answer, threshold: float) -> Answer:
+    """Non-maximum suppression by class; the best first."""
+    return _take(answer, batched_nms(answer["box"], answer["label_scores"], answer["label"], threshold))
+
+
+def _clip(answer: Answer, frame: torch.Tensor) -> Answer:
+    """Detections inside of a frame ``(..., H, W)``."""
+    box, inside = clip_boxes_to_image(answer["box"], (frame.shape[-1], frame.shape[-2]))
+    return {**_take(answer, inside), "box": box}
 
 
 @dataclass
@@ -90,7 +99,7 @@ class CloseUp:
         small = (zooms > 1).nonzero()[: self.count, 0]
         if not len(small):
             return detections
-        former = [{name: value[index] for name, value in detections.items()} for index in small]
+        former = [_take(detections, index) for index in small]
         maps = [
             self.part_around(one["box"], (width, height), fitting * zoom)
             for one, zoom in zip(former, zooms[small].tolist(), strict=True)
@@ -99,30 +108,26 @@ class CloseUp:
         seen = list(map(self._find_again, looked, maps, former))
         others = torch.ones_like(side, dtype=torch.bool).index_fill(0, small, False)
         joined = {name: torch.cat([value[others], *(one[name] for one in seen)]) for name, value in detections.items()}
-        box, inside = clip_boxes_to_image(joined["box"], (width, height))
-        label, scores = joined["label"][inside], joined["label_scores"][inside]
-        kept = batched_nms(box, scores, label, self.nms_threshold)
-        return {"box": box[kept], "label": label[kept], "label_scores": scores[kept]}
+        return _suppress(_clip(joined, frame), self.nms_threshold)
 
     def part_around(self, box: torch.Tensor, frame_size: tuple[int, int], zoom: float) -> FrameMap:
         """How a frame of width and height ``frame_size`` moves to show ``box`` enlarged, and no place beyond it."""
         input_size = (self.fit.size[1], self.fit.size[0])
         enlarged = [round(side * zoom) for side in frame_size]
         center = ((box[:2] + box[2:]) / 2 * zoom).tolist()
-        shift = [
+        x, y = (
             round((size - side) / 2) if side <= size else -round(min(max(middle - size / 2, 0), side - size))
             for size, side, middle in zip(input_size, enlarged, center, strict=True)
-        ]
+        )
         factors = (enlarged[0] / frame_size[0], enlarged[1] / frame_size[1])
-        return FrameMap(factors, (float(shift[0]), float(shift[1])), input_size)
+        return FrameMap(factors, (float(x), float(y)), input_size)
 
     def _find_again(self, found: Answer, frame_map: FrameMap, former: Answer) -> Answer:
         """The one or no detection that takes the place of ``former``."""
-        box = frame_map.restore(found["box"])
-        overlap = box_iou(box.float(), former["box"][None].float())[:, 0]
-        same = ((overlap > self.iou) & (found["label"] == former["label"])).nonzero()[:1, 0]
-        scores = (found["label_scores"][same] * former["label_scores"]).sqrt()
-        return {"box": box[same], "label": found["label"][same], "label_scores": scores}
+        found = {**found, "box": frame_map.restore(found["box"])}
+        overlap = box_iou(found["box"].float(), former["box"][None].float())[:, 0]
+        same = _take(found, ((overlap > self.iou) & (found["label"] == former["label"])).nonzero()[:1, 0])
+        return {**same, "label_scores": (same["label_scores"] * former["label_scores"]).sqrt()}
 
 
 @dataclass(eq=False, repr=False)
@@ -208,9 +213,7 @@ class DetectionPredictor(Predictor):
         answered = []
         for number, found in zip(supports, self.select(finite(self.network.head.refine(levels))), strict=True):
             frame = self._frames.pop(number)
-            height, width = frame.shape[-2:]
-            box, kept = clip_boxes_to_image(self.fit.frame_map(height, width).restore(found["box"]), (width, height))
-            answer = {"box": box, "label": found["label"][kept], "label_scores": found["label_scores"][kept]}
+            answer = _clip({**found, "box": self.fit.frame_map(*frame.shape[-2:]).restore(found["box"])}, frame)
             if self.close_up is not None:
                 answer = self.close_up(frame.unsqueeze(1).to(self.device), answer)
             answered.append((frame, answer))

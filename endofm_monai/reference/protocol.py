@@ -43,7 +43,6 @@ class ReferenceDetectionLoss(DetectionLoss):
     """Learns nothing from frames without a box."""
 
     def classified(self, boxes: Sequence[torch.Tensor]) -> list[bool]:
-        """Frames with a box."""
         return [len(box) > 0 for box in boxes]
 
 
@@ -51,7 +50,6 @@ class ReferenceStudentTeacher(StudentTeacher):
     """Keeps drop path active in the teacher, so that the targets are noisy."""
 
     def train(self, mode: bool = True) -> ReferenceStudentTeacher:
-        """Set the mode of both."""
         super().train(mode)
         self.teacher.train(mode)
         return self
@@ -65,7 +63,6 @@ class ReferenceGradientHandler(GradientHandler):
         self.max_norm_of_each = max_norm
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer of Endo-FM's pre-training."""
         if not isinstance(engine, StudentTeacherTrainer):
             raise ValueError("reference.json is of a student and its teacher: leave it out with vcl.json.")
         super().attach(engine)
@@ -80,27 +77,26 @@ class ReferenceGradientHandler(GradientHandler):
 def reference_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Pre-training: :func:`weight_decay_groups` in which class token and positional tables decay too."""
     decayed, free = weight_decay_groups(network)
-    tables = [parameter for parameter in free["params"] if parameter.ndim > 1]
-    vectors = [parameter for parameter in free["params"] if parameter.ndim == 1]
-    return [{**decayed, "params": decayed["params"] + tables}, {**free, "params": vectors}]
+    decayed["params"] += [parameter for parameter in free["params"] if parameter.ndim > 1]
+    free["params"] = [parameter for parameter in free["params"] if parameter.ndim == 1]
+    return [decayed, free]
 
 
 def reference_bias_groups(network: nn.Module, learning_rate: float, weight_decay: float = 1e-4) -> list[dict[str, Any]]:
     """Detection: biases learn twice as fast and do not decay, all else decays; see :func:`layer_decay_groups`."""
-    learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    groups = []
-    for is_bias, scale, decay in ((False, 1.0, weight_decay), (True, 2.0, 0.0)):
-        parameters = [parameter for name, parameter in learning if ("bias" in name) == is_bias]
-        rates = {"lr": learning_rate * scale, "lr_scale": scale, "weight_decay": decay}
-        groups.append({"params": parameters, **rates})
-    return groups
+    learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    weights = [parameter for name, parameter in learning.items() if "bias" not in name]
+    biases = [parameter for name, parameter in learning.items() if "bias" in name]
+    return [
+        {"params": weights, "lr": learning_rate, "lr_scale": 1.0, "weight_decay": weight_decay},
+        {"params": biases, "lr": learning_rate * 2.0, "lr_scale": 2.0, "weight_decay": 0.0},
+    ]
 
 
 class ReferenceCosineSchedule(CosineSchedule):
     """Classification: keeps the value of an epoch's first step for all of the epoch."""
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Value at the optimizer step ``step``."""
         return super().__call__(step - step % steps_per_epoch, steps_per_epoch, epochs)
 
 
@@ -108,7 +104,6 @@ class ReferencePolynomialSchedule(PolynomialSchedule):
     """Segmentation: updates the value after a step, so that the first two steps have the value ``start``."""
 
     def __call__(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Value at the optimizer step ``step``."""
         return super().__call__(max(step - 1, 0), steps_per_epoch, epochs)
 
 

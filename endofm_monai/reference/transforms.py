@@ -38,7 +38,6 @@ class ReferenceWindowPlan(WindowPlan):
     """Frames spread over the whole window even where the video is shorter: its last frame is then repeated."""
 
     def span(self, info: ClipInfo) -> float:
-        """Number of frames that a clip is spread over."""
         return self.window_frames(info)
 
 
@@ -54,7 +53,6 @@ class ReferenceSupportSampler(SupportSampler):
             raise ValueError(f'Supports as published need the `mode` "offline", but got {self.mode!r}.')
 
     def supports(self, index: int, frames: int, random: Any = None) -> list[int]:
-        """Numbers of the frames that support frame ``index``."""
         random = random or np.random.default_rng([self.seed, index])
         distances, half = np.arange(1, self.window + 1), self.num_supports // 2
         before, after = random.permutation(index - distances), random.permutation(index + distances)
@@ -66,7 +64,6 @@ class ReferenceLoadMasksd(corrected.LoadMasksd):
     """255 is foreground, any other value background."""
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
-        """Read one mask."""
         with Image.open(path) as image:
             return np.asarray(image.convert("L")) == 255
 
@@ -79,19 +76,17 @@ class ReferenceResizedCropClip(corrected.RandResizedCropClip):
     """
 
     def randomize(self, data: torch.Tensor) -> None:
-        """Draw the box for the frames of ``data``."""
-        frame_size, corner = data.shape[-2:], None
+        (rows, columns), corner = data.shape[-2:], None
         for _ in range(10):
-            height, width = draw_box(frame_size, self.scale, self.ratio, self.R)
-            if height <= frame_size[0] and width <= frame_size[1]:
-                corner = self.R.randint(frame_size[0] - height + 1), self.R.randint(frame_size[1] - width + 1)
+            height, width = draw_box((rows, columns), self.scale, self.ratio, self.R)
+            if height <= rows and width <= columns:
+                corner = self.R.randint(rows - height + 1), self.R.randint(columns - width + 1)
         if corner is None:
-            self.box = central_box(frame_size, self.ratio)
+            self.box = central_box((rows, columns), self.ratio)
         else:
-            self.box = *corner, min(height, frame_size[0] - corner[0]), min(width, frame_size[1] - corner[1])
+            self.box = *corner, min(height, rows - corner[0]), min(width, columns - corner[1])
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Cut and resize."""
         return resize_published(self.cut(clip), self.size)
 
 
@@ -106,7 +101,6 @@ class ReferenceColorJitterClip(corrected.RandColorJitterClip):
     luma = BGR_LUMA
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Change the colors."""
         return self.change(clip)
 
 
@@ -129,7 +123,6 @@ class ReferenceRandScaleCropClip(corrected.RandScaleCropClip):
     """Resized without antialiasing, and the last row or column is never taken."""
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Resize and cut."""
         clip = resize(to_float(clip), [self.length], antialias=False)
         top, left = (int(share * (side - self.size)) for share, side in zip(self.corner, clip.shape[-2:], strict=True))
         return clip[..., top : top + self.size, left : left + self.size]
@@ -139,7 +132,6 @@ class ReferenceScaleCropClip(corrected.ScaleCropClip):
     """The leftmost or topmost square, not antialiased, by a slip in a configuration."""
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
-        """Resize and cut."""
         return resize(to_float(clip), [self.size], antialias=False)[..., : self.size, : self.size]
 
 
@@ -147,7 +139,6 @@ class ReferenceFitClip(corrected.FitClip):
     """Resized to ``size`` (640) whatever the ratio of the sides."""
 
     def frame_map(self, height: int, width: int) -> FrameMap:
-        """How frames of a size are moved."""
         rows, columns = self.size
         return FrameMap((columns / width, rows / height), (0.0, 0.0), (columns, rows))
 
@@ -218,7 +209,6 @@ class RandReferenceInputd(Randomizable, MapTransform):
         self.augment = augment
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Prepare the clip and its masks; all else stays."""
         d = dict(data)
         for key in self.key_iterator(d):
             frames = zip(d[key].unbind(1), d[self.mask_key].unbind(1), strict=True)

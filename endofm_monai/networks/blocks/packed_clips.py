@@ -3,7 +3,8 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -84,13 +85,11 @@ class Sequences(NamedTuple):
     @classmethod
     def of(cls, sizes: Sequence[tuple[int, int]], device: torch.device) -> "Sequences":
         """Numbers of sequences and their lengths; to be joined, the longer ones have to come first."""
-        merged: list[tuple[int, int]] = []
+        merged = [(sum(number for number, _ in alike), length) for length, alike in groupby(sizes, itemgetter(1))]
         spans: list[tuple[int, int, int]] = []  # rows, longest and shortest sequence of what may be joined
-        for number, length in sizes:
-            equal = bool(merged) and merged[-1][1] == length
-            merged.append((number + (merged.pop()[0] if equal else 0), length))
+        for number, length in merged:
             rows, longest, shortest = spans[-1] if spans else (0, 0, 1)
-            if equal or (0 < longest <= JOINED and shortest % length == 0):
+            if 0 < longest <= JOINED and shortest % length == 0:
                 spans[-1] = (rows + number * length, longest, length)
             else:
                 spans.append((number * length, length, length))
@@ -136,10 +135,10 @@ class PackedClips:
         frames: list[torch.Tensor] = []
         of_row = [torch.arange(clips, device=device)]
         for batch, patches, length in shapes:
-            own_clips = torch.arange(clip, clip + batch, device=device)
-            of_row.append(own_clips.unsqueeze(1).expand(-1, patches * length).flatten())
+            own_clips = torch.arange(clip, clip + batch, device=device).view(-1, 1, 1)
+            of_row.append(own_clips.expand(-1, patches, length).flatten())
             tokens = torch.arange(patch, patch + batch * patches * length, device=device).view(batch, patches, length)
-            class_tokens = own_clips.view(-1, 1, 1).expand(-1, length, 1)
+            class_tokens = own_clips.expand(-1, length, 1)
             frames.append(torch.cat([class_tokens, tokens.transpose(1, 2)], dim=2).flatten(0, 1))  # (B*T, 1 + N) rows
             clip, patch = clip + batch, patch + batch * patches * length
         frames.sort(key=lambda rows: rows.shape[1])
