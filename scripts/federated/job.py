@@ -1,10 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Train a bundle in a federation, here in NVFlare's simulator: all sites on this machine.
-
-``python scripts/federated/job.py bundle/endofm_polyp_segmentation --data DIR --sites "['a','b']" --output outputs``
-"""
+"""Train a bundle in a federation, here in NVFlare's simulator: all sites on this machine."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ def run(
     Args:
         bundle: the bundle's folder, the same path at server and sites, as that of the data.
         data: folder of a folder for each site.
-        sites: their names.
+        sites: their names, as ``"['a','b']"``.
         output: sites write to the folders of their names in it, the server to ``server``.
         rounds: how often they average, each time after an epoch.
         metric: of the evaluation, by which the server keeps the best weights.

@@ -3,8 +3,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate, groupby
-from operator import itemgetter
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -85,11 +84,13 @@ class Sequences(NamedTuple):
     @classmethod
     def of(cls, sizes: Sequence[tuple[int, int]], device: torch.device) -> "Sequences":
         """Numbers of sequences and their lengths; to be joined, the longer ones have to come first."""
-        merged = [(sum(number for number, _ in alike), length) for length, alike in groupby(sizes, itemgetter(1))]
+        merged: list[tuple[int, int]] = []
         spans: list[tuple[int, int, int]] = []  # rows, longest and shortest sequence of what may be joined
-        for number, length in merged:
+        for number, length in sizes:
+            equal = bool(merged) and merged[-1][1] == length
+            merged.append((number + (merged.pop()[0] if equal else 0), length))
             rows, longest, shortest = spans[-1] if spans else (0, 0, 1)
-            if 0 < longest <= JOINED and shortest % length == 0:
+            if equal or (0 < longest <= JOINED and shortest % length == 0):
                 spans[-1] = (rows + number * length, longest, length)
             else:
                 spans.append((number * length, length, length))

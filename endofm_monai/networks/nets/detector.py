@@ -76,16 +76,10 @@ class EndoFMDetector(nn.Module):
         supports in any order, if any. With ``every_frame`` each is the key frame in turn: B * T predictions, not B.
         """
         levels = self.encode(x)
-        return self.head.refine(_each_as_key(levels) if every_frame else levels)
-
-
-def _each_as_key(levels: list[FrameFeatures]) -> list[FrameFeatures]:
-    """Repeat the features ``(B, T, ...)`` as ``(B * T, T, ...)``, in which each frame comes first in turn."""
-    num_frames = levels[0].ltrb.shape[1]
-    frames = torch.arange(num_frames, device=levels[0].ltrb.device)
-    order = (frames.unsqueeze(1) + frames) % num_frames  # (T, T)
-    repeated: list[FrameFeatures] = []
-    for level in levels:
-        parts = [part[:, order].flatten(0, 1) for part in level]
-        repeated.append(FrameFeatures(parts[0], parts[1], parts[2], parts[3], parts[4]))
-    return repeated
+        if every_frame:  # features (B, T, ...) as (B * T, T, ...), in which each frame comes first in turn
+            frames = torch.arange(x.shape[2], device=x.device)
+            order = (frames.unsqueeze(1) + frames) % x.shape[2]  # (T, T)
+            for index, level in enumerate(levels):
+                parts = [part[:, order].flatten(0, 1) for part in level]
+                levels[index] = FrameFeatures(parts[0], parts[1], parts[2], parts[3], parts[4])
+        return self.head.refine(levels)

@@ -16,19 +16,14 @@ PUBLISHED_BACKBONE_PREFIXES = {
     "transformer.encoder.encoder_norm.": "norm.",
     "transformer.encoder.cls_token": "cls_token",
 }
+CONVOLUTIONS = ["conv_more", *(f"blocks.{block}.conv{number}" for block in range(4) for number in (1, 2))]
 PUBLISHED_PREFIXES = {
     **PUBLISHED_BACKBONE_PREFIXES,
     "transformer.embeddings.hybrid_model.": "encoder.stem.",
     "transformer.embeddings.patch_embeddings.": "encoder.projection.",
     "transformer.embeddings.position_embeddings": "encoder.position_embeddings",
-    "decoder.conv_more.0.": "decoder.conv_more.conv.",
-    "decoder.conv_more.1.": "decoder.conv_more.adn.N.",
-    **{
-        f"decoder.blocks.{block}.conv{number}.{old}.": f"decoder.blocks.{block}.conv{number}.{new}."
-        for block in range(4)
-        for number in (1, 2)
-        for old, new in ((0, "conv"), (1, "adn.N"))
-    },
+    **{f"decoder.{name}.0.": f"decoder.{name}.conv." for name in CONVOLUTIONS},
+    **{f"decoder.{name}.1.": f"decoder.{name}.adn.N." for name in CONVOLUTIONS},
     "segmentation_head.0.": "head.",
 }
 
@@ -88,16 +83,18 @@ class EndoFMSegmenter(nn.Module):
             self.published_prefixes = PUBLISHED_PREFIXES
             self.encoder: nn.Module = HybridEncoder(backbone.embed_dim, backbone.grid_size)
             self.decoder = CascadedUpsampler(backbone.embed_dim)
-            take_out_embedding(backbone)
+            left_out: dict[str, None] = dict.fromkeys(("patch_embed.", "pos_embed", "time_embed"))
+            backbone.published_prefixes = {**PUBLISHED_BACKBONE_PREFIXES, **left_out}  # type: ignore[assignment]
+            backbone.patch_embed = nn.Identity()
+            backbone.patch_size = 1  # of clips (B, D, T, rows, columns) that are embedded already
+            for name in ("pos_embed", "time_embed"):
+                table = getattr(backbone, name)
+                delattr(backbone, name)
+                backbone.register_buffer(name, torch.zeros_like(table), persistent=False)
         else:
             self.encoder = SimpleEncoder()
-            self.decoder = CascadedUpsampler(
-                backbone.embed_dim,
-                channels=(96, 64, 48, 32, 16),
-                skip_channels=self.encoder.stem.skip_channels,
-                norm="group8",
-                align_corners=False,
-            )
+            channels, skip_channels = (96, 64, 48, 32, 16), self.encoder.stem.skip_channels
+            self.decoder = CascadedUpsampler(backbone.embed_dim, channels, skip_channels, "group8", align_corners=False)
         self.head = nn.Conv2d(self.decoder.out_channels, num_classes, 3, padding=1)
 
     @classmethod
@@ -123,15 +120,3 @@ class EndoFMSegmenter(nn.Module):
         grid = grid.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         logits = self.head(self.decoder(grid, skips))
         return logits.unflatten(0, [batch, num_frames]).transpose(1, 2)
-
-
-def take_out_embedding(backbone: EndoFM) -> None:
-    """Turn a backbone into one that takes embedded tokens: clips ``(B, D, T, rows, columns)`` with "patches" of 1."""
-    left_out: dict[str, None] = dict.fromkeys(("patch_embed.", "pos_embed", "time_embed"))
-    backbone.published_prefixes = {**PUBLISHED_BACKBONE_PREFIXES, **left_out}  # type: ignore[assignment]
-    backbone.patch_embed = nn.Identity()
-    backbone.patch_size = 1
-    for name in ("pos_embed", "time_embed"):
-        table = getattr(backbone, name)
-        delattr(backbone, name)
-        backbone.register_buffer(name, torch.zeros_like(table), persistent=False)
