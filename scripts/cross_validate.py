@@ -50,9 +50,8 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
         raise ValueError(f"The expression {group!r} finds no group in {paths[named.index(None)]}.")
     groups = np.array(named)
     if alone := [str(name) for name in np.unique(groups) if len({*labels[groups != name].tolist()}) < 2]:
-        raise ValueError(
-            f"{embeddings[0]}: clips of two classes are needed beside those of each group, as {alone[0]!r}."
-        )
+        needed = "clips of two classes are needed beside those of each group"
+        raise ValueError(f"{embeddings[0]}: {needed}, as {alone[0]!r}.")
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
     folds = LeaveOneGroupOut().split(features, labels, groups)
     probabilities = cross_val_predict(probe, features, labels, cv=folds, method="predict_proba")

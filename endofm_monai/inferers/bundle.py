@@ -62,10 +62,8 @@ class Bundle:
         self.labels = self._labels(metadata)
         if self.weights is None:
             missing, *others = self._named_weights or self.shared_weights
-            either = "".join(f" ({other.name} is, too)" for other in others)
-            raise BundleError(
-                f"{missing}: is missing{either}, the bundle has no weights; train it, or name a file by `weights`."
-            )
+            found = "is missing" + "".join(f" ({other.name} is, too)" for other in others)
+            raise BundleError(f"{missing}: {found}, the bundle has no weights; train it, or name a file by `weights`.")
 
     @property
     def weights(self) -> Path | None:

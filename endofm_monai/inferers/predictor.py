@@ -151,9 +151,8 @@ def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
 def finite(output: torch.Tensor, where: str = "") -> torch.Tensor:
     """Give what a network says of a clip, or of some, if all of it is finite."""
     if not output.isfinite().all():
-        raise NotFiniteError(
-            f"{where}the network's answer is not finite: look at its weights, or compute it in higher precision (`amp`)"
-        )
+        advice = "look at its weights, or compute it in higher precision (`amp`)"
+        raise NotFiniteError(f"{where}the network's answer is not finite: {advice}")
     return output
 
 

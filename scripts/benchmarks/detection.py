@@ -52,7 +52,6 @@ def streaming(
     polyp = {"box": torch.tensor([[20.0, 20, 60, 60]]), "label": torch.ones(1), "label_scores": torch.ones(1)}
     polyp = {name: value.to(device) for name, value in polyp.items()}
     close_up = DetectionPredictor(network, FitClip(size), close_up=0.5).close_up
-    assert close_up is not None
     stages = {
         "decode": decoding,
         "resize": seconds_of(lambda: prepare(0, 1), repeat),

@@ -6,7 +6,7 @@
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -73,21 +73,13 @@ class ReadCounter(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@dataclass(eq=False)
-class PhaseMark:
+def phase_mark(counter: LaunchCounter, phase: str, event: Any) -> SimpleNamespace:
     """Among the handlers of a trainer the place where a phase of the last step begins."""
 
-    counter: LaunchCounter
-    phase: str
-    event: Any  # or several, joined by `|`
+    def begin(engine: Engine) -> None:
+        counter.phase = phase if engine.state.iteration == STEPS else ""
 
-    def attach(self, engine: Engine) -> None:
-        """Register the mark with the trainer."""
-        engine.add_event_handler(self.event, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Let the phase begin."""
-        self.counter.phase = self.phase if engine.state.iteration == STEPS else ""
+    return SimpleNamespace(attach=lambda engine: engine.add_event_handler(event, begin))
 
 
 def launches(depth: int = 12, backend: str | None = None, amp: bool = False, small: bool = False) -> dict[str, Any]:
@@ -155,17 +147,17 @@ def make_trainer(
             ScheduleHandler(optimizer, "weight_decay", CosineSchedule(0.04, 0.4)),
             ScheduleHandler(network, "teacher_momentum", CosineSchedule(0.9, 1.0)),
             ScheduleHandler(loss_function, "teacher_temperature", CosineSchedule(0.02, 0.04)),
-            PhaseMark(counter, "forward", Events.ITERATION_STARTED),
-            PhaseMark(counter, "clipping", backward),
+            phase_mark(counter, "forward", Events.ITERATION_STARTED),
+            phase_mark(counter, "clipping", backward),
             GradientHandler(max_norm=3.0),
-            PhaseMark(counter, "optimizer", backward),
-            PhaseMark(counter, "EMA", step),
+            phase_mark(counter, "optimizer", backward),
+            phase_mark(counter, "EMA", step),
             TeacherUpdateHandler(),
-            PhaseMark(counter, "log", forward | loss | step),
+            phase_mark(counter, "log", forward | loss | step),
             HealthHandler(),
-            PhaseMark(counter, "loss", forward),
-            PhaseMark(counter, "backward", loss),
-            PhaseMark(counter, "", Events.ITERATION_COMPLETED),
+            phase_mark(counter, "loss", forward),
+            phase_mark(counter, "backward", loss),
+            phase_mark(counter, "", Events.ITERATION_COMPLETED),
         ],
         amp=amp,
         compile=backend is not None,

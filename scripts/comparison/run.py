@@ -112,7 +112,8 @@ class Run:
 
     def check(self) -> None:
         """Refuse settings that its configurations do not have."""
-        for last, more in [(self.training, {}), (["evaluate"], self.evaluation)][: 1 if self.score is None else 2]:
+        stages: list[tuple[Sequence[str], dict[str, Any]]] = [(self.training, {}), (["evaluate"], self.evaluation)]
+        for last, more in stages if self.score is not None else stages[:1]:
             parser = parsed([str(self.bundle / "configs" / f"{name}.json") for name in (*self.configs, *last)])
             for key, value in {**self.settings, **more}.items():
                 merge_kv(parser, key, value)

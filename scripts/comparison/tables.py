@@ -17,7 +17,11 @@ from endofm_monai.visualize.figure import new_figure, save_figure
 
 MEASURED = ["trained_parameters", "parameters", "seconds_per_step", "peak_memory_gib", "tokens_per_clip"]
 COLUMNS = ["task", "score", "share", "start", "seeds", "mean", "deviation", "low", "high", *MEASURED]
-HEADER = ["start", "labels", "score", "trained parameters", "s a step", "peak GiB", "tokens a pre-training clip"]
+HEADER = "| start | labels | score | trained parameters | s a step | peak GiB | tokens a pre-training clip |"
+ROW = (
+    "| {start} | {share:.0%} | {mean:.3f}{spread} [{low:.3f}, {high:.3f}] | {trained_parameters:,.0f} ({part:.1%}) "
+    "| {seconds_per_step:.3g} | {peak_memory_gib:.2f} | {tokens} |"
+)
 
 
 def write_tables(runs: Sequence[Run], output: Path) -> None:
@@ -26,7 +30,7 @@ def write_tables(runs: Sequence[Run], output: Path) -> None:
     write_json(output / "comparison.json", [{"names": run.names, **result} for run, result in done])
     scored = [pair for pair in done if pair[0].score is not None]  # in the order of tasks, shares, starts and seeds
     rows = [summarize(names, list(cell)) for names, cell in groupby(scored, lambda pair: pair[0].names[:-1])]
-    write_csv(output / "comparison.csv", COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
+    write_csv(output / "comparison.csv", COLUMNS, [list(row.values()) for row in rows])
     by_task = {task: list(of_task) for task, of_task in groupby(rows, itemgetter("task"))}
     with atomic_path(output / "comparison.md") as path:
         path.write_text("\n\n".join(markdown(task, of_task) for task, of_task in by_task.items()), encoding="utf-8")
@@ -50,19 +54,12 @@ def summarize(names: Sequence[Any], cell: Sequence[tuple[Run, dict[str, Any]]]) 
 def markdown(task: str, rows: Sequence[dict[str, Any]]) -> str:
     """The table of a task: mean ± deviation of the seeds, in brackets the interval."""
     lines = [f"**{task}** ({rows[0]['score']}, {max(row['seeds'] for row in rows)} seeds)", ""]
-    lines += [f"| {' | '.join(HEADER)} |", "| --- " * len(HEADER) + "|"]
+    lines += [HEADER, "| --- " * 7 + "|"]
     for row in rows:
         spread = "" if np.isnan(row["deviation"]) else f" ± {row['deviation']:.3f}"
-        cells = [
-            row["start"],
-            f"{row['share']:.0%}",
-            f"{row['mean']:.3f}{spread} [{row['low']:.3f}, {row['high']:.3f}]",
-            f"{row['trained_parameters']:,.0f} ({row['trained_parameters'] / row['parameters']:.1%})",
-            f"{row['seconds_per_step']:.3g}",
-            f"{row['peak_memory_gib']:.2f}",
-            "" if row["tokens_per_clip"] is None else f"{row['tokens_per_clip']:,}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        tokens = "" if row["tokens_per_clip"] is None else f"{row['tokens_per_clip']:,}"
+        part = row["trained_parameters"] / row["parameters"]
+        lines.append(ROW.format(**row, spread=spread, part=part, tokens=tokens))
     return "\n".join(lines)
 
 

@@ -183,15 +183,13 @@ class SpatialTemporalTransformation(nn.Module):
     def attention(self, aligned: torch.Tensor) -> torch.Tensor:
         """Weight of each channel of the supports ``(B, N-1, C)`` in aligned features ``(B, N, C, h, w)``, key first."""
         maps = aligned.flatten(3)  # (B, N, C, h*w)
-        similarity = (maps[:, :1] * maps[:, 1:]).sum(dim=3) * maps.shape[3] ** -0.5
-        return similarity.softmax(dim=1)
+        return ((maps[:, :1] * maps[:, 1:]).sum(dim=3) * maps.shape[3] ** -0.5).softmax(dim=1)
 
     def forward(self, features: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
         """Key frames ``(B, C, h, w)`` of features ``(B, N, C, h, w)``, theirs first, and :func:`box_extent`."""
         shape_difference = torch.cat([extent[:, :1], extent[:, :1] - extent[:, 1:]], dim=1)
         aligned = self.align(features.flatten(0, 1), shape_difference.flatten(0, 1)).reshape(features.shape)
-        weights = self.attention(aligned)[..., None, None]
-        return aligned[:, 0] + (weights * aligned[:, 1:]).sum(dim=1)
+        return aligned[:, 0] + (self.attention(aligned)[..., None, None] * aligned[:, 1:]).sum(dim=1)
 
 
 def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:

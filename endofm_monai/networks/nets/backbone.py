@@ -46,9 +46,8 @@ class Backbone(nn.Module):
         if adapters not in (0, 1, 2):
             raise ValueError(f"`adapters` must be 0, 1 or 2, but got {adapters}.")
         if activation_checkpointing not in (False, True, "selective"):
-            raise ValueError(
-                f"`activation_checkpointing` must be True, False or 'selective', but got {activation_checkpointing!r}."
-            )
+            kinds = "True, False or 'selective'"
+            raise ValueError(f"`activation_checkpointing` must be {kinds}, but got {activation_checkpointing!r}.")
         height, width = ensure_tuple_rep(img_size, 2)
         if height % patch_size or width % patch_size:
             raise ValueError(f"`img_size` must be a multiple of `patch_size`={patch_size}, but got {img_size}.")

@@ -118,5 +118,4 @@ class EndoFMSegmenter(nn.Module):
         clip = embedded.unflatten(0, [batch, num_frames]).transpose(1, 2)
         grid = self.backbone.forward_features(clip).token_map  # (B, D, T, H/16, W/16)
         grid = grid.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        logits = self.head(self.decoder(grid, skips))
-        return logits.unflatten(0, [batch, num_frames]).transpose(1, 2)
+        return self.head(self.decoder(grid, skips)).unflatten(0, [batch, num_frames]).transpose(1, 2)
