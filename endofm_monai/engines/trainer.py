@@ -34,7 +34,7 @@ class ClipTrainer(SupervisedTrainer):
     ``IterationEvents.BACKWARD_COMPLETED`` (gradients complete and unscaled) and ``MODEL_COMPLETED`` (network updated)
     fire once a step. A batch in which a rank has no readable clip teaches nothing, on any rank: its output has no
     ``loss``. ``amp_kwargs`` are those of ``torch.autocast``, by default with ``torch.bfloat16``; with ``torch.float16``
-    gradients are scaled. Each transformer block is compiled. Schedules, clipping, checkpoints and logs are handlers.
+    gradients are scaled. ``compile`` is of each transformer block. Schedules, clipping and checkpoints are handlers.
     """
 
     def __init__(
@@ -157,8 +157,8 @@ class StudentTeacherTrainer(PretrainingTrainer):
     An iteration runs the student on all views and the teacher on the global ones, and takes the gradient of their
     matching loss; the teacher's update is a handler. ``prepare_batch`` makes of a batch its views ``(B, 3, T, H, W)``,
     the output's ``image``; ``loss`` is the mean over the clips of all ranks, if there is any. With ``amp`` the loss and
-    the head's last layer stay in float32. Compiled are the forward pass of student and teacher as one graph and, in a
-    single process, the loss as another one.
+    the head's last layer stay in float32. ``compile`` is of the forward pass of both as one graph and, in a single
+    process, of the loss as another one.
     """
 
     loss_function: SpatialTemporalMatchingLoss

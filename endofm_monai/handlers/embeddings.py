@@ -136,10 +136,10 @@ class EmbeddingSaver:
         clips, broken = ClipEmbeddings.of(self._rows.gather()), self._broken.gather()
         if idist.get_rank() > 0:
             return
-        listing = self.output_dir / f"{self.filename}_broken.csv"
-        summary = f"Wrote the embeddings of {len(clips.paths)} clips to {self._write(clips, self.filename)}"
+        listing, place = self.output_dir / f"{self.filename}_broken.csv", self._write(clips, self.filename)
         for stale in (listing, *self.output_dir.glob(f"{self.filename}.partial*")):
             stale.unlink(missing_ok=True)
+        summary = f"Wrote the embeddings of {len(clips.paths)} clips to {place}"
         if self.plot and len(clips.paths) >= MIN_CLIPS:
             plot_embeddings(clips.embeddings, clips.labels, self.output_dir / f"{self.filename}.png")
             summary += ", and a map to .png"

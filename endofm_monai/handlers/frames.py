@@ -78,9 +78,8 @@ def true_mask(state: State) -> np.ndarray:
         name, info = state.item["name"], state.info
         masks = mask_files(state.item["mask"], state.item[CommonKeys.IMAGE])
         if len(masks) != info.frames or masks[state.piece] is None:
-            raise ClipReadError(
-                f"{name}: has {info.frames} frames, but masks for {len(masks)}; frame {state.piece} needs one"
-            )
+            there = f"has {info.frames} frames, but masks for {len(masks)}"
+            raise ClipReadError(f"{name}: {there}; frame {state.piece} needs one")
         path = masks[state.piece]
         state.truth, state.truth_of = read_mask(Path(path), clean=True), state.frame
         check_mask(state.truth, info.height, info.width, path)

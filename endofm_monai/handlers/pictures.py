@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,31 +23,19 @@ from endofm_monai.visualize.figure import pick_frames
 
 
 @dataclass(eq=False)
-class PictureHandler:
-    """Draws ``<output_dir>/<name>/*.png``, and to a TensorBoard log there, which follows one log a folder."""
+class TrainingPictureHandler(ABC):
+    """Draws a :class:`PretrainingTrainer`'s first clip, ``<output_dir>/<name>/*.png``, and to TensorBoard there."""
 
     output_dir: PathLike
+    interval: int = 1000  # iterations between two pictures; the first one has one too
 
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        self.folder = Path(self.output_dir) / self.name
-        self._board = Board(self.folder)
-
-    def _show(self, path: Path, step: int) -> None:
-        self._board.write({self.name: imread(path)[..., :3]}, step)
-
-
-@dataclass(eq=False)
-class TrainingPictureHandler(PictureHandler):
-    """Draws the first clip of a :class:`PretrainingTrainer` after the first iteration and at intervals."""
-
-    interval: int = 1000  # iterations between two pictures
-
-    def __post_init__(self) -> None:
         if self.interval < 1:
             raise ValueError(f"`interval` must be at least 1 iteration, but got {self.interval}.")
-        super().__post_init__()
+        self.folder = Path(self.output_dir) / self.name
+        self._board = Board(self.folder)
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -60,7 +48,7 @@ class TrainingPictureHandler(PictureHandler):
         if len(views[0]) > 0:  # there is a clip that could be read
             path = self.folder / f"{engine.state.iteration:07d}.png"
             self.draw(unwrap(engine.network), views, path)
-            self._show(path, engine.state.iteration)
+            self._board.write({self.name: imread(path)[..., :3]}, engine.state.iteration)
 
     @abstractmethod
     def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
@@ -68,7 +56,7 @@ class TrainingPictureHandler(PictureHandler):
 
 
 class ViewsPictureHandler(TrainingPictureHandler):
-    """Draws the views that the network sees of a clip to ``views``; see :class:`TrainingPictureHandler`."""
+    """Draws the views that the network sees; see :class:`TrainingPictureHandler`."""
 
     name = "views"
 
@@ -91,12 +79,15 @@ class AttentionPictureHandler(TrainingPictureHandler):
 
 
 @dataclass(eq=False)
-class MaskPictureHandler(PictureHandler):
-    """Draws frames of one video with truth, prediction and difference at each evaluation, ``masks/<epoch>.png``."""
+class MaskPictureHandler:
+    """Draws frames of a video with truth, prediction and difference to ``<output_dir>/masks`` and TensorBoard there."""
 
+    output_dir: PathLike
     video: int = 1  # number, from 1, of the one that is drawn
 
-    name = "masks"
+    def __post_init__(self) -> None:
+        self.folder = Path(self.output_dir) / "masks"
+        self._board = Board(self.folder)
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -120,4 +111,4 @@ class MaskPictureHandler(PictureHandler):
             frames, predictions, truths = (torch.stack(part) for part in zip(*self._shown, strict=True))
             path, numbers = self.folder / f"{engine.state.epoch:04d}.png", pick_frames(engine.state.info.frames)
             plot_masks(frames.transpose(0, 1), predictions, truths, path, numbers)
-            self._show(path, engine.state.epoch)
+            self._board.write({"masks": imread(path)[..., :3]}, engine.state.epoch)

@@ -42,9 +42,8 @@ MEANING = (
 class KNNProbeHandler:
     """Follows during the pre-training how well the nearest training clips predict a clip's class.
 
-    At intervals the backbone (of a pair the teacher's) embeds the labeled clips, and the scores of
-    :func:`endofm_monai.metrics.knn_probe` are logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so
-    on. Without two classes in training and a label in validation there is no probe, which is said once.
+    The scores of :func:`endofm_monai.metrics.knn_probe` of the backbone (of a pair the teacher's) are logged and set in
+    ``engine.state.metrics`` as ``knn_accuracy`` and so on. Without two classes there is no probe, which is said once.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`

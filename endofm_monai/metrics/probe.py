@@ -13,6 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+Samples = tuple[np.ndarray, np.ndarray]  # features (N, D) and class indices (N,)
+
 
 def knn_probe(
     train_features: ArrayLike,
@@ -64,13 +66,11 @@ def retrieval(first: ArrayLike, second: ArrayLike) -> float:
     return float(np.mean([similarity.argmax(axis=axis) == np.arange(len(similarity)) for axis in (0, 1)]))
 
 
-def _check(features: ArrayLike, labels: ArrayLike, role: str) -> tuple[np.ndarray, np.ndarray]:
+def _check(features: ArrayLike, labels: ArrayLike, role: str) -> Samples:
     features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
     if features.ndim != 2 or labels.shape != features.shape[:1] or features.size == 0:
-        raise ValueError(
-            f"The {role} clips need features (N, D) and labels (N,), N > 0, "
-            f"but got shapes {features.shape} and {labels.shape}."
-        )
+        shapes = f"{features.shape} and {labels.shape}"
+        raise ValueError(f"The {role} clips need features (N, D) and labels (N,), N > 0, but got shapes {shapes}.")
     if not np.isfinite(features).all():
         broken = np.count_nonzero(~np.isfinite(features).all(axis=1))
         raise ValueError(f"The features of {broken} of {len(features)} {role} clips are not finite.")
@@ -79,9 +79,7 @@ def _check(features: ArrayLike, labels: ArrayLike, role: str) -> tuple[np.ndarra
     return features, labels
 
 
-def _scores(
-    classifier: ClassifierMixin, train: tuple[np.ndarray, np.ndarray], probed: tuple[np.ndarray, np.ndarray]
-) -> dict[str, float]:
+def _scores(classifier: ClassifierMixin, train: Samples, probed: Samples) -> dict[str, float]:
     classes, (features, labels) = np.unique(train[1]), probed
     if len(classes) < 2:
         raise ValueError(f"A probe needs training clips of two classes or more, but all are of class {classes[0]}.")

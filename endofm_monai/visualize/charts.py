@@ -106,12 +106,10 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.Pat
     Below 50 clips the plane is that of the first two principal components, else a t-SNE map, the same each time.
     """
     embeddings, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
-    enough = embeddings.ndim == 2 and len(embeddings) >= MIN_CLIPS and embeddings.shape[1] >= 2
-    if not enough or not np.isfinite(embeddings).all():
-        raise ValueError(
-            f"`embeddings` must be (N, D), finite, with N >= {MIN_CLIPS} and D >= 2, but got shape {embeddings.shape} "
-            f"with {np.count_nonzero(~np.isfinite(embeddings))} values that are not finite."
-        )
+    not_finite = np.count_nonzero(~np.isfinite(embeddings))
+    if embeddings.ndim != 2 or len(embeddings) < MIN_CLIPS or embeddings.shape[1] < 2 or not_finite:
+        found = f"shape {embeddings.shape} with {not_finite} values that are not finite"
+        raise ValueError(f"`embeddings` must be (N, D), finite, with N >= {MIN_CLIPS} and D >= 2, but got {found}.")
     points, method, axis_names = _project(embeddings)
     figure = new_figure(5, 3.6)
     axes = figure.subplots()
