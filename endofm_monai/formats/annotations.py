@@ -44,7 +44,7 @@ class Track:
     source: str = "manual"  # or "auto", ...
 
     def visible(self, frames: int, left_out: Collection[int] = ()) -> dict[int, Shape]:
-        """The shapes of all ``frames`` of a video in which the object is to be seen; as in CVAT the last one stays."""
+        """Shapes of all ``frames`` in which the object is seen, interpolated as in CVAT, where the last one stays."""
         found: dict[int, Shape] = {}
         for frame, following in pairwise([*sorted(self.shapes), frames]):
             shape = self.shapes[frame]

@@ -110,13 +110,13 @@ def check_proportions(drawn: tuple[int, int], size: tuple[int, int], where: str)
 
 
 def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The bool mask ``(height, width)`` of the pixels whose center is in a polygon; (0, 0) reaches from 0 to 1."""
+    """The bool mask ``(height, width)`` of pixels with their center in a polygon; pixel (0, 0) reaches from 0 to 1."""
     corners = np.reshape(np.asarray(points, dtype=float), (-1, 2))[:, ::-1]
     return polygon2mask((height, width), corners - 0.5)
 
 
 def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -> list[list[float]]:
-    """Outlines ``x1, y1, x2, y2, ...`` of a mask's regions of at least ``min_area`` pixels, without their holes.
+    """Outlines ``x1, y1, x2, y2, ...`` of a mask's regions of at least ``min_area`` pixels; holes are filled.
 
     They may be up to ``tolerance`` pixels from the true ones; with 0 :func:`draw_polygon` gives the mask again.
     """

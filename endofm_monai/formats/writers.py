@@ -74,10 +74,11 @@ def _png_masks(output: VideoOutput) -> Iterator[WriteFrame]:
 
 @contextmanager
 def _nifti_masks(output: VideoOutput) -> Iterator[WriteFrame]:
-    """``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1, frames 1 apart, that 3D Slicer and ITK-SNAP open.
+    """``masks.nii.gz``, a label volume ``(X, Y, T)`` of 0 and 1 that 3D Slicer and ITK-SNAP open.
 
-    x runs to the right and y down on the screen, as ITK has it. MONAI's ``NibabelWriter``, whose header this is, wants
-    the whole volume in memory. More than 32,767 frames make a NIfTI-2 file, which ITK (5.4) does not read.
+    Pixels and frames are 1 apart; x runs to the right and y down on the screen, as ITK has it. MONAI's
+    ``NibabelWriter``, whose header this is, wants the whole volume in memory. More than 32,767 frames make a NIfTI-2
+    file, which ITK (5.4) does not read.
     """
     shape, affine = (output.info.width, output.info.height, len(output.frame_names)), np.diag([-1.0, -1.0, 1.0, 1.0])
     header = (Nifti1Header if max(shape) <= np.iinfo(np.int16).max else Nifti2Header)()

@@ -189,7 +189,9 @@ def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, 
 def to_cvat(
     dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
 ) -> None:
-    """Write a datalist as CVAT's XML, ``<output>/<video>.xml`` for each item; masks go where there is no ``outline``.
+    """Write a datalist as CVAT's XML, ``<output>/<video>.xml`` for each item.
+
+    Mask files of items that have no ``outline`` become masks of the first class.
 
     Args:
         dataset_dir: folder with the data.

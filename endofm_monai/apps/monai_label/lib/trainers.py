@@ -5,7 +5,6 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
@@ -68,10 +67,7 @@ class EndoTrainTask(TrainTask):
         return self._stats
 
     def _train(self, items: list[dict[str, Any]], asked: TrainRequest) -> dict[str, Any]:
-        files = [(item, key) for item in items for key in ("image", "mask") if key in item]
-        root = os.path.commonpath([os.path.dirname(item[key]) for item, key in files])
-        for item, key in files:
-            item[key] = Path(os.path.relpath(item[key], root)).as_posix()
+        folders = [os.path.dirname(item[key]) for item in items for key in ("image", "mask") if key in item]
         training, validation = _split(items, asked.val_split)
         folder = self.bundle.trained_weights.parent / "training"
         if folder.is_dir():
@@ -85,7 +81,7 @@ class EndoTrainTask(TrainTask):
             self.bundle.check_weights(weights)
         settings = {
             "bundle_root": str(self.bundle.path),
-            "dataset_dir": root,
+            "dataset_dir": os.path.commonpath(folders),
             "datalist": str(folder / "datalist.json"),
             "ckpt_dir": str(folder),
             "output_dir": str(folder / "eval"),
