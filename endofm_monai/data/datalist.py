@@ -250,9 +250,10 @@ def _parts(item: dict[str, Any], minutes: float) -> list[dict[str, Any]]:
     except ClipReadError:
         return [item]
     length = max(1, round(60 * minutes * info.fps))
-    firsts = range(0, info.frames, length) if info.frames > length else ()
-    lasts = (min(first + length, info.frames) - 1 for first in firsts)
-    return [{**item, "image": join_frames(image, *ends)} for ends in zip(firsts, lasts, strict=True)] or [item]
+    if info.frames <= length:
+        return [item]
+    firsts = range(0, info.frames, length)
+    return [{**item, "image": join_frames(image, first, min(first + length, info.frames) - 1)} for first in firsts]
 
 
 def result_path(results_dir: str | os.PathLike, name: str) -> Path:

@@ -88,7 +88,7 @@ class RandColorJitterClip(RandClipTransform):
         self.changes = [(name, self.R.uniform(-self.strengths[name], self.strengths[name])) for name in names]
 
     def matrices(self) -> tuple[np.ndarray, np.ndarray]:
-        """What was drawn but the hue, as products of a pixel and of the mean pixel of its frame, each ``(3, 3)``."""
+        """Factors ``(3, 3)`` of a pixel and of its frame's mean, as drawn (without hue); their sum is the new pixel."""
         gray = np.tile(self.luma, (3, 1))
         pixel, mean = np.eye(3), np.zeros((3, 3))
         for name, change in self.changes if self._do_transform else []:
