@@ -16,10 +16,6 @@ from monailabel.app import app
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
-from monailabel.interfaces.tasks.infer_v2 import InferTask
-from monailabel.interfaces.tasks.scoring import ScoringMethod
-from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.others.generic import strtobool
@@ -80,20 +76,20 @@ class EndoFMApp(MONAILabelApp):
             raise ValueError(f"`studies` must be a folder, found {self.studies}: this app uses no network.")
         return CheckedDatastore(self.studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
 
-    def init_infers(self) -> dict[str, InferTask]:
+    def init_infers(self) -> Known:
         """One infer task a bundle."""
         return Known("model", self._tasks)
 
-    def init_trainers(self) -> dict[str, TrainTask]:
+    def init_trainers(self) -> Known:
         """One trainer a bundle."""
         return Known("model", {name: EndoTrainTask(task.bundle) for name, task in self._tasks.items()})
 
-    def init_strategies(self) -> dict[str, Strategy]:
+    def init_strategies(self) -> Known:
         """By chance, in order, and for each bundle by its uncertainty."""
         uncertain = {f"uncertainty_{name}": UncertainFrames(name) for name in self._tasks}
         return Known("strategy", {"random": Random(), "first": First(), **uncertain})
 
-    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+    def init_scoring_methods(self) -> Known:
         """For each bundle its uncertainty."""
         return Known("method", {name: Uncertainty(task) for name, task in self._tasks.items()})
 
@@ -114,9 +110,7 @@ class EndoFMApp(MONAILabelApp):
             request = {**request, "context": False}  # the files beside it are other people's
         return super().infer(request, datastore)
 
-    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Likewise: endoscopy has no whole-slide images."""
-        return self.infer(request, datastore)
+    infer_wsi = infer  # endoscopy has no whole-slide images
 
     def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Likewise about many images; one that has no answer gets the reason as ``error``, and the others go on."""
