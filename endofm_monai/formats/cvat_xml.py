@@ -9,6 +9,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import NoReturn
@@ -166,8 +167,7 @@ def _read(root: Element, path: Path) -> Annotations:
     ids = ((int(image.attrib["id"]), image.get("name")) for image in images)
     listed = list(unique(ids, "has two images of id"))  # CVAT leaves deleted ones out
     whole = range(start, start + count)
-    numbers = whole if is_video else listed
-    frames = {number: place for place, number in enumerate(numbers)}
+    frames = {number: place for place, number in enumerate(whole if is_video else listed)}
     of_job = root.find("meta/original_size")
     height, width = _frame_size(task.find("original_size") if of_job is None else of_job, images)
 
@@ -176,9 +176,7 @@ def _read(root: Element, path: Path) -> Annotations:
             raise ValueError(f"has something in frame {frame}, but the task has {len(frames)} frames")
         return frames[int(frame)]
 
-    def shape(element: Element) -> Shape:
-        return _read_shape(element, height, width)
-
+    shape = partial(_read_shape, height=height, width=width)
     tracks = [_read_track(element, place, shape) for element in root.iterfind("track")]
     unique(((track.number, track.label) for track in tracks if track.number is not None), "has two tracks of id")
     left_out: set[int] = set()  # as CVAT counts

@@ -19,8 +19,7 @@ from endofm_monai.utils import atomic_path
 
 __all__ = ["mask_polygons", "outlines_from_masks", "write_masks"]
 
-MAX_SIDE = 1 << 14
-"""Pixels that a side of a frame may have in a file from outside: what it claims is allocated."""
+MAX_SIDE = 1 << 14  # pixels of a frame in a file from outside: what it claims is allocated
 
 
 def encode_runs(values: np.ndarray) -> list[int]:
