@@ -28,7 +28,10 @@ class ClipEvaluator(SupervisedEvaluator):
     def __init__(
         self, device: str | torch.device, val_data_loader: Iterable[Any], network: nn.Module, **kwargs: Any
     ) -> None:
+        amp = kwargs.pop("amp", False)  # MONAI's own is for CUDA only
         super().__init__(torch.device(device), val_data_loader, unwrap(network), **kwargs)
+        options = {"dtype": torch.bfloat16, **self.amp_kwargs}
+        self._autocast = torch.autocast(self.state.device.type, enabled=amp, **options)
 
     def _register_decollate(self) -> None:
         @self.on(IterationEvents.MODEL_COMPLETED)
@@ -41,13 +44,8 @@ class ClipEvaluator(SupervisedEvaluator):
         if len(batchdata[CommonKeys.IMAGE]) == 0:
             engine.state.batch = []
             return []
-        amp, engine.amp = engine.amp, False  # MONAI's own is for CUDA only
-        options = {"dtype": torch.bfloat16, **engine.amp_kwargs}
-        try:
-            with torch.autocast(engine.state.device.type, enabled=amp, **options):
-                return super()._iteration(engine, batchdata)
-        finally:
-            engine.amp = amp
+        with self._autocast:
+            return super()._iteration(engine, batchdata)
 
 
 class VideoEvents(EventEnum):

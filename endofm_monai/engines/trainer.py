@@ -62,6 +62,7 @@ class ClipTrainer(SupervisedTrainer):
         kwargs = {"decollate": False, **kwargs, "amp": amp, "amp_kwargs": amp_kwargs}
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and amp_kwargs["dtype"] == torch.float16)
+        self._autocast = torch.autocast(device.type, enabled=amp, **amp_kwargs)
         if compile:
             self._compile(**(compile_kwargs or {}))
 
@@ -127,7 +128,7 @@ class ClipTrainer(SupervisedTrainer):
         inputs, targets, *more = self._prepare(batchdata)
         args, kwargs = more or ((), {})
         self.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
-        with self._autocast():
+        with self._autocast:
             self.state.output[CommonKeys.PRED] = prediction = self.inferer(inputs, self.network, *args, **kwargs)
             self.fire_event(IterationEvents.FORWARD_COMPLETED)
             loss = self.loss_function(prediction, targets).mean()
@@ -138,9 +139,6 @@ class ClipTrainer(SupervisedTrainer):
         inputs, targets, *more = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         # with metadata each operation of the network would be told to Python, a fifth of what it takes to launch it
         return *convert_to_tensor((inputs, targets)), *more
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
 
 
 class PretrainingTrainer(ClipTrainer):
@@ -186,7 +184,7 @@ class StudentTeacherTrainer(PretrainingTrainer):
         total = idist.all_reduce(clips)
         if clips == 0:  # take part in the collective calls all the same, with a loss of zero
             views = [view.new_zeros((1, *view.shape[1:])) for view in views]
-        with self._autocast():
+        with self._autocast:
             student, teacher, class_tokens = self.network(views, clips)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         loss = self.loss_function(student, teacher, class_tokens, update_center=self.ends_step())
