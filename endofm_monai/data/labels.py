@@ -255,7 +255,7 @@ def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str
 def class_weights(
     weights: Sequence[float] | str | None, items: Sequence[dict[str, Any]], class_names: Sequence[str]
 ) -> list[float] | None:
-    """Weights of the classes in a loss, one a class, or ``"balanced"``: as large as the items of a class are few."""
+    """Weights of the classes in a loss, one a class, or ``"balanced"``: all items / (classes * items of the class)."""
     if weights == "balanced":
         return [len(items) / (len(class_names) * count) for count in _count(items, len(class_names))]
     if isinstance(weights, str) or (weights is not None and len(weights) != len(class_names)):

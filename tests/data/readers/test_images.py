@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image
 
-from endofm_monai.data import ClipReadError, FramesReader, open_clip, picture_size
+from endofm_monai.data import ClipReadError, FramesReader, list_videos, open_clip, picture_size
 from tests.support.pictures import write_gray_tiff, write_pages, write_turned
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 5, 7, 3), dtype=np.uint8)
@@ -36,6 +36,14 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
     clip = reader.read([11, 2, 2])
     assert clip.shape == (3, 3, 5, 7)
     np.testing.assert_array_equal(clip.permute(1, 2, 3, 0), PIXELS[[11, 2, 2]])
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "j2k", "ppm", "pnm"])
+def test_lossless_formats_of_research(tmp_path: Path, suffix: str) -> None:
+    picture = PIXELS[0].repeat(16, axis=0).repeat(16, axis=1)
+    Image.fromarray(picture).save(tmp_path / f"1.{suffix}")
+    np.testing.assert_array_equal(open_clip(tmp_path / f"1.{suffix}").read([0])[:, 0].permute(1, 2, 0), picture)
+    assert len(list_videos(tmp_path, single_images=True)) == 1
 
 
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("mjpeg", "yuvj420p"), ("png", "rgb24"), ("tiff", "rgb24")])
