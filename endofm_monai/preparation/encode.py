@@ -43,7 +43,7 @@ class ContentArea:
 
 
 def find_content_area(reader: ClipReader) -> ContentArea:
-    """Find the endoscope's picture in a clip whose border stays black: what is ever bright, in one piece, but text."""
+    """Find the endoscope's picture in a clip whose border stays black: what is ever bright, in one piece, no text."""
     info = reader.probe()
     brightness = np.zeros((info.height, info.width), np.float32)
     for index in np.linspace(0, info.frames - 1, min(_FRAMES, info.frames)).astype(int):
@@ -115,8 +115,8 @@ def encode_clips(
         paths = [f"clips/{video.name}_{number:05d}.mp4" for number in range(1, len(ranges) + 1)]
     with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
         info, starts = reader.probe(), reader.times()
+        # the rate that keeps all frames: where it varies, the highest, but for single frames
         is_steady = len(starts) == 1 or _copies(np.append(starts, len(starts) / info.fps), info.fps).all()
-        # where the rate varies, the highest keeps all frames; but for single ones
         highest = info.fps if is_steady else float(1 / np.quantile(np.diff(starts), 0.05))
         times = np.append(starts, max(info.duration, starts[-1] + 1 / highest))  # gaps are no part of a duration
         rate = video_rate(settings.fps or highest)

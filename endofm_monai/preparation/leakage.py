@@ -113,7 +113,7 @@ class Match:
 
 
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
-    """Find pairs of clips of different groups with ``min_frames``, or half of the shorter, that differ in few bits."""
+    """Find pairs of clips of different groups of whose frames ``min_frames``, or half of the shorter's, are close."""
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:
         groups[clip.group].append(clip)

@@ -42,10 +42,14 @@ _NEW_AXES = {"cls_token": 2, "pos_embed": 1}  # in front
 # a mark in the "name, dimensions" of a tensor -> what has it, and what keeps it from EndoFM; wholes before their parts
 _FOREIGN = {
     r"\.A_log, ": "a Mamba (VideoMamba, EndoMamba, FPRL), of state-space layers instead of attention",
-    r"patch_embed\w*(\.\w+)*\.weight, 5$": "a video ViT over tubelets (VideoMAE, V-JEPA), whose tokens span several "
-    "frames and attend to all others at once",
-    r"^lstm\.": "EndoFM-LV's network for surgical phases (cholec80.pth), whose blocks stand on a ResNet-50 and under "
-    "an LSTM, without patch embedding and position tables",
+    r"patch_embed\w*(\.\w+)*\.weight, 5$": (
+        "a video ViT over tubelets (VideoMAE, V-JEPA), whose tokens span several frames and attend to all others at "
+        "once"
+    ),
+    r"^lstm\.": (
+        "EndoFM-LV's network for surgical phases (cholec80.pth), whose blocks stand on a ResNet-50 and under an LSTM, "
+        "without patch embedding and position tables"
+    ),
     r"\.token_mixer\.": "a MetaFormer (SurgeNet's CAFormer), of stages, with convolutions in the first two",
     r"^patch_embed1\.": "a pyramid transformer (PVTv2), of stages with fewer and fewer tokens",
     r"^stages\.\d+\.(blocks\.)?\d+\.(dwconv|conv_dw)\.": "a ConvNeXt, of convolutions without attention",

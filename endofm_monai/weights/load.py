@@ -204,9 +204,9 @@ def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor])
     """Add the backbone in place, from a network's tensors ``own``, to weights that lack theirs, if it is that one."""
     if weights.backbone is None:
         return weights
-    note = f"on the backbone in place, {'which it does not name' if not weights.backbone else weights.backbone[:12]}"
     if weights.backbone:
         _compare(weights.backbone, backbone_sha256(own), str(weights.file))
+    note = f"on the backbone in place, {weights.backbone[:12] or 'which it does not name'}"
     state = {name: own[name] for name in _frozen(own)}
     return replace(weights, state={**state, **weights.state}, notes=(*weights.notes, note), backbone=None)
 
