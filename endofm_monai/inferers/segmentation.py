@@ -82,9 +82,8 @@ class SegmentationPredictor(Predictor):
         windows = [range(max(0, index + 1 - self.window), index + 1)]
         if self.mode == "offline":
             last = max(0, info.frames - self.window)
-            every = [
-                range(start, min(start + self.window, info.frames)) for start in (*range(0, last, self.stride), last)
-            ]
+            starts = (*range(0, last, self.stride), last)
+            every = (range(start, min(start + self.window, info.frames)) for start in starts)
             windows = [window for window in every if index in window]
         span = range(windows[0].start, windows[-1].stop)
         frames = reader.read(span)

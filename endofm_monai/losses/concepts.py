@@ -60,7 +60,7 @@ class ConceptLoss(nn.Module):
         self.register_buffer("queue_rows", torch.tensor(0))
 
     def forward(self, features: ConceptFeatures, targets: None = None) -> torch.Tensor:
-        """Float32 loss of the features of B videos; there are no targets."""
+        """Float32 loss of B videos; its mean over ranks, weighted by their B, has the gradient of one batch."""
         with torch.autocast(features.scores.device.type, enabled=False):
             features = ConceptFeatures(*(value.float() for value in features))
             terms = self.terms(features)

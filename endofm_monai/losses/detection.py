@@ -102,7 +102,7 @@ class DetectionLoss(nn.Module):
         return [True] * len(boxes)
 
     def terms(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The terms, of ``(B, 2*K + 12, L)`` for frames with ``box`` ``(G, 4)``, xyxy in pixels, and ``label``s."""
+        """The terms, of ``(B, 2*K + 12, L)`` for frames with ``box`` ``(G, 4)``, xyxy in pixels, and ``label``."""
         if len(targets) != len(pred):
             raise ValueError(f"`targets` must be one a key frame, but got {len(targets)} for {len(pred)} frames.")
         out = split_predictions(pred.to(torch.promote_types(pred.dtype, torch.float32)))

@@ -13,13 +13,13 @@ from torch import nn
 class SpatialTemporalMatchingLoss(nn.Module):
     r"""Self-supervised loss of Endo-FM: the student's views predict the teacher's global views.
 
-    With teacher targets :math:`q_i = \mathrm{softmax}((t_i - c)/\tau_t)` and student predictions :math:`p_v =
-    \mathrm{softmax}(s_v/\tau_s)` it is the mean of ``-sum(q[i] * log(p[v]))`` over all clips and pairs of a global view
-    i and another view v (18 for 2 global and 8 local views, as in the published code). Pairs of two global views are
-    the dynamic motion matching L_dm, all others the cross-view matching L_cv (paper, section 2.2). A running centre c
-    of the teacher's logits prevents collapse. With few clips it cannot; there the targets of :func:`sinkhorn` use all
-    prototypes alike, balanced with a queue of earlier logits, and :func:`koleo` drives the class tokens of the global
-    views apart, as in DINOv2 (TMLR 2024).
+    With teacher targets :math:`q_i = \mathrm{softmax}((t_i - c)/\tau_t)` and student predictions
+    :math:`p_v = \mathrm{softmax}(s_v/\tau_s)` it is the mean of ``-sum(q[i] * log(p[v]))`` over all clips and pairs of
+    a global view i and another view v (18 for 2 global and 8 local views, as in the published code). Pairs of two
+    global views are the dynamic motion matching L_dm, all others the cross-view matching L_cv (paper, section 2.2). A
+    running centre c of the teacher's logits prevents collapse. With few clips it cannot; there the targets of
+    :func:`sinkhorn` use all prototypes alike, balanced with a queue of earlier logits, and :func:`koleo` drives the
+    class tokens of the global views apart, as in DINOv2 (TMLR 2024).
 
     A call leaves, without gradient and averaged over all ranks, ``total``, the matching loss, ``dynamic_motion`` and
     ``cross_view``, the shares of L_dm and L_cv in it; ``koleo``, before its weight; ``pairs`` ``(G, V)``, the

@@ -29,8 +29,8 @@ class DetectionPyramid(nn.Module):
 
     def forward(self, token_map: torch.Tensor) -> list[torch.Tensor]:
         """P3 to P7, each ``(F, C, h_l, w_l)``, of the token map ``(F, D, h, w)`` of F frames."""
-        maps = self.body(token_map)
-        return list(self.fpn({"0": maps[0], "1": maps[1], "2": maps[2]}).values())
+        fine, middle, coarse = self.body(token_map)
+        return list(self.fpn({"0": fine, "1": middle, "2": coarse}).values())
 
 
 class FrameFeatures(NamedTuple):
@@ -132,9 +132,8 @@ class DetectionHead(nn.Module):
     @torch.jit.export
     def refine(self, frames: list[FrameFeatures]) -> torch.Tensor:
         """Second stage: ``(B, 2*K + 12, L)`` of N frames, the key frame first; see :func:`split_predictions`."""
-        return torch.cat(
-            [self.refine_level(level, self.strides[i]).flatten(2) for i, level in enumerate(frames)], dim=2
-        )
+        outputs = [self.refine_level(level, self.strides[index]).flatten(2) for index, level in enumerate(frames)]
+        return torch.cat(outputs, dim=2)
 
     def refine_level(self, frames: FrameFeatures, stride: int) -> torch.Tensor:
         """Second stage at one level: ``(B, 2*K + 12, h, w)``."""
@@ -209,8 +208,8 @@ def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
 def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Deformable 3x3 convolution (Dai et al., ICCV 2017), with the values of ``torchvision.ops.deform_conv2d``.
 
-    One bilinear sampling and one 1x1 convolution are several times as fast on a CPU, above all backwards. ``x`` ``(F,
-    C, h, w)`` is padded by 1, ``offset`` ``(F, groups * 9 * 2, h, w)`` each tap's way down and to the right in cells.
+    One bilinear sampling and one 1x1 convolution are several times as fast on a CPU, above all backwards. The map
+    ``(F, C, h, w)`` is padded by 1, the offset ``(F, groups * 9 * 2, h, w)`` each tap's way down and right in cells.
     """
     frames, channels, height, width = x.shape
     groups = offset.shape[1] // 18

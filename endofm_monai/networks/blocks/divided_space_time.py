@@ -9,7 +9,7 @@ from torch import nn
 
 
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
-    """Each patch takes the nearest entry of a learned table ``(1, rows * columns, D)`` (paper, section 2.1)."""
+    """Dynamic positional encoding (paper, section 2.1): the nearest entries of a table ``(1, rows * columns, D)``."""
     row = _nearest(table_size[0], grid_size[0], table.device)
     column = _nearest(table_size[1], grid_size[1], table.device)
     return table.index_select(1, (row.unsqueeze(1) * table_size[1] + column).flatten())
@@ -23,7 +23,7 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 class DropPath(nn.Module):
     """Drops rows of a residual branch while training (Huang et al., "Stochastic Depth", ECCV 2016)."""
 
-    keep: torch.Tensor
+    keep: torch.Tensor  # so that one compiled graph serves the blocks of all rates
 
     def __init__(self, rate: float) -> None:
         super().__init__()
