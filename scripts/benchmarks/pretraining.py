@@ -120,16 +120,17 @@ def startup(repeat: int = 3) -> dict[str, float]:
     configs = BUNDLES / "endofm_pretraining" / "configs"
     with tempfile.TemporaryDirectory() as folder:
         write_video(Path(folder) / "clip.mp4", moving_texture(60, (256, 320)))
-        files = f"['{configs / 'train.json'}','{configs / 'tiny.json'}']"
-        first_step = (
-            f"-m monai.bundle run --config_file {files} --batch_size 1 --epochs 1 --num_workers 0 --resume True"
-        )
-        first_step += f" --dataset_dir {folder} --ckpt_dir {folder}/models --output_dir {folder}/eval"
-        first_step += " --train::trainer::train_handlers []"
+        first_step = [
+            *("-m", "monai.bundle", "run"),
+            *("--config_file", f"['{configs / 'train.json'}','{configs / 'tiny.json'}']"),
+            *("--dataset_dir", folder, "--ckpt_dir", f"{folder}/models", "--output_dir", f"{folder}/eval"),
+            *("--batch_size", "1", "--epochs", "1", "--num_workers", "0", "--resume", "True"),
+            *("--train::trainer::train_handlers", "[]"),
+        ]
         return {
             "import_monai_seconds": run("-c", "import monai"),
             "import_endofm_monai_seconds": run("-c", "import endofm_monai"),
-            "first_step_seconds": run(*first_step.split()),
+            "first_step_seconds": run(*first_step),
         }
 
 

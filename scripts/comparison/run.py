@@ -38,9 +38,8 @@ def known_scores(bundle: str) -> list[str]:
     """Scores that a bundle may report, without a detector's of each class, as ``box_<class>_f1``."""
     if bundle == "segmentation":
         return [*FRAME_SCORES, "e_measure"]
-    return list(
-        classification_scores(np.eye(2), [0, 1]) if bundle == "classification" else detection_report([])["scores"]
-    )
+    detection = bundle == "detection"
+    return list(detection_report([])["scores"] if detection else classification_scores(np.eye(2), [0, 1]))
 
 
 @dataclass
