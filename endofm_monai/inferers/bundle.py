@@ -76,7 +76,7 @@ class Bundle:
         try:
             return self._parser.get_parsed_content(key)
         except Exception as error:  # a configuration may raise anything
-            reason = " ".join(str(cause_of(error)).split())
+            reason = " ".join(str(cause_of(error)).split()).removesuffix(".")
             raise BundleError(f"{self.configs / 'inference.json'}: `{key}` cannot be built ({reason}).") from error
 
     def load_weights(self, network: nn.Module) -> LoadReport:
