@@ -63,7 +63,7 @@ def datalist_from_coco(
 
 def _read_videos(path: Path, class_names: list[str], outlines: bool, root: Path) -> list[dict[str, Any]]:
     content: Any = read_json(path, object)
-    with named(f"{path}: is no JSON in COCO's format"):
+    with named(f"{path}: is no JSON in COCO's format that can be used"):
         names = unique(((each["id"], each["name"]) for each in content["categories"]), "has two categories of id")
         images = {image["id"]: image for image in content["images"]}
         videos = _group(content, path)
