@@ -28,10 +28,14 @@ def check_leakage(
 ) -> str:
     """Find clips that are in several datasets, or in several sections of one: copies, and frames that look alike.
 
-    The ``datalists`` are JSON files of prepared datasets, or of others, whose clips lie beside the file. A pair has
-    ``min_frames`` whose perceptual hashes differ in at most ``max_distance`` of 256 bits, and the details of one of the
-    closest are correlated by ``min_likeness``, at most 1. The ``output`` is an HTML page, whose path is given back;
-    ``strict`` makes a pair an error. Further options are those of :func:`endofm_monai.preparation.run_parallel`.
+    Args:
+        datalists: JSON files of prepared datasets; of another one, whose clips lie beside the file.
+        output: HTML page to write, whose path is given back.
+        max_distance: number of bits, of 256, in which the perceptual hashes of frames that look alike may differ.
+        min_likeness: correlation of the details of one of the closest frames, at most 1, that makes a pair.
+        min_frames: number of such frames that make a pair of clips.
+        strict: end with an error when there is a pair.
+        parallel: ``workers``, ``backend`` and ``scheduler`` of :func:`endofm_monai.preparation.run_parallel`.
     """
     for key, value in (("max_distance", max_distance), ("min_likeness", min_likeness), ("min_frames", min_frames)):
         check_number(key, value)

@@ -23,10 +23,13 @@ MARGIN = 0.03  # of the picture's long side, to keep from a polyp
 def cut(folder: str, output: str, pairs: bool = False) -> str:
     """Cut the largest square without a polyp out of each still that holds one, in all sections of a prepared set.
 
-    The ``folder`` is the output of a ``prepare.py``, of stills with masks. The ``output``, of which the path of the
-    datalist is given back, is a prepared set as well: pictures with the ``label`` 0, empty masks and no boxes. With
-    ``pairs`` a square of the same size, with the label 1, shows the polyp: a set for classification, in which nothing
-    but the polyp tells the classes apart.
+    Gives the path of the new set's datalist.
+
+    Args:
+        folder: output of a ``prepare.py``, of stills with masks.
+        output: folder to write to, a prepared set as well: pictures with the ``label`` 0, empty masks and no boxes.
+        pairs: also cut a square of the same size, with the label 1, that shows the polyp: a set for classification, in
+            which nothing but the polyp tells the classes apart.
     """
     manifest, lists, source = read_prepared(folder)
     target = Path(output)

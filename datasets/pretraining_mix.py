@@ -20,11 +20,11 @@ def merge_datalists(
 ) -> str:
     """Merge prepared datasets into one list for pre-training, or for a task if labels are kept.
 
-    Its paths are relative to the folder that all of them lie in, which is printed. Its own path is given back.
+    Its paths are relative to the folder that all of them lie in, which is printed.
 
     Args:
         folders: outputs of ``prepare.py``.
-        output: JSON file to write.
+        output: JSON file to write, whose path is given back.
         weight: for each folder, by its name or path, how often an epoch sees its clips, 1 by default: with 0.5 each
             epoch sees half of them, the next one the other half; with 2 it sees all of them twice. The list holds all
             clips, with their ``weight`` for :class:`endofm_monai.data.EpochSampler`.
@@ -45,11 +45,12 @@ def merge_datalists(
         weights[named[0]] = float(value)
 
     sets = {folder: read_prepared(folder) for folder in folders}
-    root = Path(os.path.commonpath([data.resolve() for _, _, data in sets.values()]))
+    data = {folder: path.resolve() for folder, (_, _, path) in sets.items()}
+    root = Path(os.path.commonpath(list(data.values())))
     items: dict[str, list[dict[str, Any]]] = {}
     shares = {}
     meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
-    for folder, (manifest, content, data) in sets.items():
+    for folder, (manifest, content, _) in sets.items():
         clips = [(section, item) for section in sections for item in content.get(section, [])]
         for key in {"label", "box_label"}.intersection(*(item for _, item in clips[:1])) if keep_labels else ():
             for number, name in content.get("labels", {}).items():
@@ -61,7 +62,7 @@ def merge_datalists(
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
             for key in ("image", *({"mask"} & merged.keys())):
-                merged[key] = move_paths(item[key], data.resolve(), root)
+                merged[key] = move_paths(item[key], data[folder], root)
             items.setdefault(section if keep_labels else "training", []).append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")

@@ -18,8 +18,10 @@ DATASET = SourceDataset("CholecT45", "CC BY-NC-SA 4.0", published=PUBLISHED, cli
 def prepare(source: str, output: str, **options: Any) -> str:
     """Prepare CholecT45: frames at 1 a second, cut into clips of 150, with lists of the actions in each frame.
 
-    ``source`` has ``data``, ``triplet``, ``instrument``, ``verb`` and ``target``; options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`.
+    Args:
+        source: folder with ``data``, ``triplet``, ``instrument``, ``verb`` and ``target``.
+        output: folder to write to.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     videos, problems = read_videos(read_video, [(root, name) for name in subfolders(root / "data")])

@@ -16,8 +16,10 @@ DATASET = SourceDataset("Colonoscopic", "see the owners' page", LABELS, {"clips"
 def prepare(source: str, output: str, **options: Any) -> str:
     """Prepare Colonoscopic: videos of lesions in white light and narrow-band imaging, cut into clips of 5 s.
 
-    ``source`` has the videos in folders whose names tell the class of the lesion; options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`.
+    Args:
+        source: folder with the videos, in folders whose names tell the class of the lesion.
+        output: folder to write to.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     videos = []

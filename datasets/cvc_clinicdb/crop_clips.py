@@ -19,9 +19,11 @@ SECTIONS = {"train": "training", "val": "validation", "test": "test"}
 def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
     """Cut labeled clips, each a fixed window in consecutive frames, out of CVC-ClinicDB.
 
-    ``source`` has ``frames/0001.png`` ... and the ``table``, a CSV file with the columns ``clip_id, first_frame,
-    last_frame`` (both included), ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1) and ``split`` (train, val or test).
-    ``output`` gets one folder of PNG frames a clip, and ``datalist.json``.
+    Args:
+        source: folder with ``frames/0001.png`` ... and the table.
+        output: folder to write one folder of PNG frames a clip, and ``datalist.json``, to.
+        table: CSV file in ``source`` with the columns ``clip_id, first_frame, last_frame`` (both included),
+            ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1) and ``split`` (train, val or test).
     """
     datalist = defaultdict(list)
     clips = unique(((clip.get("clip_id"), clip) for clip in read_csv(Path(source) / table)), f"{table}: two clips")

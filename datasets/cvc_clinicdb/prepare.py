@@ -28,8 +28,12 @@ PUBLISHED = {
 def prepare(source: str, output: str, **options: Any) -> str:
     """Prepare CVC-ClinicDB: sequences of frames with masks and boxes, split by sequence.
 
-    Also writes ``datalist_published.json``, the lists of the published evaluation, which share 7 sequences. ``source``
-    has ``Original`` and ``Ground Truth``; options are those of :func:`endofm_monai.preparation.prepare_dataset`.
+    Also writes ``datalist_published.json``, the lists of the published evaluation, which share 7 sequences.
+
+    Args:
+        source: folder with ``Original`` and ``Ground Truth``.
+        output: folder to write to.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     images, masks = (images_by_stem(root / folder) for folder in ("Original", "Ground Truth"))

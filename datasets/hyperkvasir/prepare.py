@@ -20,10 +20,13 @@ PARTS = {
 def prepare(source: str, output: str, part: str = "videos", **options: Any) -> str:
     """Prepare HyperKvasir: videos cut into clips of 5 s, or images.
 
-    The ``part`` is ``"videos"``, with and without label; ``"images"``, the labeled ones, of which a tenth each is set
-    aside for validation and test, chosen by their names; or ``"unlabeled-images"``, for pre-training. ``source`` has
-    ``labeled-videos``, ``unlabeled-videos``, ``labeled-images`` and ``unlabeled-images``, or some of them; options are
-    those of :func:`endofm_monai.preparation.prepare_dataset`.
+    Args:
+        source: folder with ``labeled-videos``, ``unlabeled-videos``, ``labeled-images`` and ``unlabeled-images``, or
+            some of them.
+        output: folder to write to.
+        part: ``"videos"``, with and without label; ``"images"``, the labeled ones, of which a tenth each is set aside
+            for validation and test, chosen by their names; or ``"unlabeled-images"``, for pre-training.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     dataset, root = choose_part(PARTS, part), check_layout("HyperKvasir", source)
     if part == "videos":

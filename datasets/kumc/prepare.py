@@ -18,8 +18,10 @@ CLASSES = {"adenomatous": 1, "adenoma": 1, "ad": 1, "hyperplastic": 2, "hyperpla
 def prepare(source: str, output: str, **options: Any) -> str:
     """Prepare KUMC: frames with boxes of two classes, in the published training, validation and test part.
 
-    ``source`` has ``train2019``, ``val2019`` and ``test2019``; options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`.
+    Args:
+        source: folder with ``train2019``, ``val2019`` and ``test2019``.
+        output: folder to write to.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     videos, problems = read_boxed_videos(root, SECTIONS, "Image", "Annotation", ".xml", read_boxes)

@@ -28,12 +28,15 @@ PARTS = {
 def prepare(source: str, output: str, part: str = "videos", **options: Any) -> str:
     """Prepare Kvasir-Capsule: its videos, cut into clips of 5 s, or its labeled frames.
 
-    The published pre-training took a part of the clips that is not documented; this takes all. The ``part`` is
-    ``"videos"``, which have no label; or ``"images"``, of which all those of a tenth of the videos are set aside for
-    validation, and of another tenth for the test, chosen by the names of the videos. ``source`` has ``labelled_videos``
-    and ``unlabelled_videos``, in either spelling, or one of them; and for the frames ``labelled_images`` with a folder
-    a class, and ``metadata.csv`` beside it for their boxes. Options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`.
+    The published pre-training took a part of the clips that is not documented; this takes all.
+
+    Args:
+        source: folder with ``labelled_videos`` and ``unlabelled_videos``, in either spelling, or one of them; and for
+            the frames ``labelled_images`` with a folder a class, and ``metadata.csv`` beside it for their boxes.
+        output: folder to write to.
+        part: ``"videos"``, which have no label; or ``"images"``, of which all those of a tenth of the videos are set
+            aside for validation, and of another tenth for the test, chosen by the names of the videos.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     dataset, root = choose_part(PARTS, part), check_layout("Kvasir-Capsule", source)
     if part == "videos":

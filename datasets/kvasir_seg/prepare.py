@@ -15,11 +15,15 @@ DATASET = SourceDataset("Kvasir-SEG", LICENCE, {1: "polyp"}, {"videos": 1000, "f
 def prepare(source: str, output: str, splits: str | None = None, **options: Any) -> str:
     """Prepare Kvasir-SEG: stills with masks and boxes, each a clip of one frame.
 
-    No split is published. ``splits`` is a CSV file with the columns ``name`` and ``section``, such as ``splits.csv``
-    beside this script, which keeps pictures of the same place, the ``group`` of its third column, together; images that
-    it does not name are left out. Without it a tenth each is set aside for validation and test, by the images' names.
-    ``source`` has ``images``, ``masks`` and ``kavsir_bboxes.json``; options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`.
+    No split is published. Without ``splits`` a tenth each is set aside for validation and test, by the images' names.
+
+    Args:
+        source: folder with ``images``, ``masks`` and ``kavsir_bboxes.json``.
+        output: folder to write to.
+        splits: CSV file with the columns ``name`` and ``section``, such as ``splits.csv`` beside this script, which
+            keeps pictures of the same place, the ``group`` of its third column, together; images that it does not name
+            are left out.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     table = root / "kavsir_bboxes.json"

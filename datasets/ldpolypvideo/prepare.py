@@ -20,9 +20,13 @@ SECTIONS = {"TrainValid": "training", "Test": "test"}
 def prepare(source: str, output: str, part: str = "frames", **options: Any) -> str:
     """Prepare LDPolypVideo: frames with boxes, in the published training and test part; or the videos without boxes.
 
-    The ``part`` is ``"frames"``; or ``"videos"``, which state only whether they show polyps somewhere, cut into clips
-    of 5 s for pre-training. ``source`` has ``TrainValid`` and ``Test``, or ``videos with polyps`` and ``videos without
-    polyps``, or some of them; options are those of :func:`endofm_monai.preparation.prepare_dataset`.
+    Args:
+        source: folder with ``TrainValid`` and ``Test``, or ``videos with polyps`` and ``videos without polyps``, or
+            some of them.
+        output: folder to write to.
+        part: ``"frames"``, with boxes; or ``"videos"``, which state only whether they show polyps somewhere, cut into
+            clips of 5 s for pre-training.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     dataset, root = choose_part(PARTS, part), check_layout("LDPolypVideo", source)
     if part == "frames":

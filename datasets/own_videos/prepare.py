@@ -15,14 +15,16 @@ DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_
 def prepare(source: str, output: str, border: str | None = None, **options: Any) -> str:
     """Prepare a folder of videos of any kind for pre-training: cut, resized, cropped to the endoscope's picture.
 
-    ``source`` has video files, folders of frame images, multi-frame DICOM files, at any depth. Clips are numbered and
-    carry no metadata of their sources. Which is which stands in ``private/sources.csv``, which keeps the numbers when
-    videos are added: do not pass it on.
+    Clips are numbered and carry no metadata of their sources. Which is which stands in ``private/sources.csv``, which
+    keeps the numbers when videos are added: do not pass it on.
 
-    The ``border`` says what to do with what is black around the picture: ``"crop"``, by default where clips are
-    encoded, ``"mask"`` (also what remains in the corners) or ``"keep"``. Further options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`: ``blank`` paints zones black, where burnt-in text is;
-    ``mode=index`` leaves the videos as they are, with all that they show and tell.
+    Args:
+        source: folder with video files, folders of frame images, multi-frame DICOM files, at any depth.
+        output: folder to write to.
+        border: what to do with what is black around the picture: ``"crop"``, by default where clips are encoded,
+            ``"mask"`` (also what remains in the corners) or ``"keep"``.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
+            text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
     """
     root = Path(source)
     clips = [clip for clip in find_clips(root) if not clip.resolve().is_relative_to(Path(output).resolve())]

@@ -14,20 +14,24 @@ DATASET = SourceDataset("PolypDiag", LICENCE, {0: "normal", 1: "abnormal"}, {"vi
 NOTE = "The published protocol: the best epoch is selected on this validation list, which is its test."
 
 
-def prepare(source: str, output: str, **options: Any) -> str:
+def prepare(source: str, output: str, validation_share: float = 0.2, **options: Any) -> str:
     """Prepare PolypDiag: videos with a class each.
 
-    The published lists have no validation part: it is taken from the training list, a fifth of each class, and the
-    published validation list is the test. ``datalist_published.json`` has the published protocol, which selects
-    the best epoch on its test. ``source`` has ``videos`` and ``splits``; options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`.
+    The published lists have no validation part: it is taken from the training list, and the published validation list
+    is the test. ``datalist_published.json`` has the published protocol, which selects the best epoch on its test.
+
+    Args:
+        source: folder with ``videos`` and ``splits``.
+        output: folder to write to.
+        validation_share: share of the training list, of each class, that becomes the validation part.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     lists = {"training": read_list(root / "splits" / "train.txt"), "test": read_list(root / "splits" / "val.txt")}
     validation = set()
     for label in DATASET.labels:
         names = sorted((name for name, each in lists["training"].items() if each == label), key=share_of)
-        validation |= set(names[: round(0.2 * len(names))])
+        validation |= set(names[: round(validation_share * len(names))])
     videos = []
     for part, listed in lists.items():
         for path, label in listed.items():

@@ -18,12 +18,16 @@ def prepare(
 ) -> str:
     """Prepare PolypGen: stills of six centers and sequences, with masks.
 
-    The stills of the ``test_center`` are the test, the sequences are the validation, the other stills training. In its
-    place ``splits`` is a CSV file with the columns ``name`` (``C1/100H0050``), ``section`` and perhaps ``group``, such
-    as ``splits.csv`` beside this script; stills that it does not name are left out, and all sequences. With
-    ``negatives`` the sequences without a polyp are for training, too. They have no masks, only empty lists of boxes: a
-    set for detection or pre-training. ``source`` has ``data_C1`` ... ``data_C6`` and ``sequenceData``; options are
-    those of :func:`endofm_monai.preparation.prepare_dataset`.
+    Args:
+        source: folder with ``data_C1`` ... ``data_C6`` and ``sequenceData``.
+        output: folder to write to.
+        test_center: center whose stills are the test; the sequences are the validation, the other stills training.
+        negatives: also take the sequences without a polyp, for training. They have no masks, only empty lists of boxes:
+            a set for detection or pre-training.
+        splits: CSV file with the columns ``name`` (``C1/100H0050``), ``section`` and perhaps ``group``, in the place of
+            ``test_center``, such as ``splits.csv`` beside this script; stills that it does not name are left out, and
+            all sequences.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     stills: dict[str, tuple[Path, Path]] = {}

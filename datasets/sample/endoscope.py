@@ -15,10 +15,17 @@ SMALLEST_POLYP = 0.002  # share of the frame below which a region of the mask co
 def film(
     rng: np.random.Generator, still: torch.Tensor, mask: torch.Tensor, frames: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move a virtual endoscope over a ``still``, float RGB ``(3, h, w)``, 0 to 1, in T frames of a ``size`` (H, W).
+    """Move a virtual endoscope over a still.
 
-    The ``mask``, float ``(1, h, w)``, is 1 on the polyp, which will be visible in at least half of the frames; or 0.
-    Gives the video, uint8 ``(T, H, W, 3)``, and its masks, bool ``(T, H, W)``.
+    Args:
+        rng: draws path, light and device.
+        still: float RGB image ``(3, h, w)``, 0 to 1.
+        mask: float ``(1, h, w)``, 1 on the polyp, which will be visible in at least half of the frames, or all 0.
+        frames: number of frames T.
+        size: height H and width W of a frame.
+
+    Returns:
+        the video, uint8 ``(T, H, W, 3)``, and its masks, bool ``(T, H, W)``.
     """
     shrink = min(1.0, 1.6 * size[0] / min(still.shape[1:]))  # the path magnifies: no aliasing where frames are small
     still, mask = (V.resize(image, [round(shrink * side) for side in still.shape[1:]]) for image in (still, mask))

@@ -26,10 +26,14 @@ def film_stills(
 ) -> str:
     """Move the sample data's virtual endoscope over the training stills of a prepared set: videos for pre-training.
 
-    The ``folder`` is the output of a ``prepare.py``, of stills with masks; the ``output`` is a prepared set as well, of
-    which the path of the datalist is given. The ``size`` is height and width in pixels, multiples of 4; the ``workers``
-    are processes, by default one a processor core. Complete videos are kept, so that a stopped run can simply be
-    started again.
+    Complete videos are kept, so that a stopped run can simply be started again. Gives the path of the datalist.
+
+    Args:
+        folder: output of a ``prepare.py``, of stills with masks.
+        output: folder to write to, a prepared set as well.
+        frames: number of frames a video.
+        size: height and width in pixels, multiples of 4.
+        workers: number of processes; by default, one a processor core.
     """
     manifest, lists, source = read_prepared(folder)
     target = Path(output)

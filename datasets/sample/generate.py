@@ -48,9 +48,16 @@ def generate(
 ) -> str:
     """Write endoscopy-like videos with class labels, masks and boxes, made of stills, for trying the software only.
 
-    Every second video shows a polyp. The ``size`` is height and width in pixels, multiples of 4; equal seeds give equal
-    pixels and an equal datalist, whose path is given; the ``workers`` are processes, by default one a processor core.
-    Complete videos are kept, so that a stopped run can simply be started again.
+    Complete videos are kept, so that a stopped run can simply be started again. Gives the path of the datalist.
+
+    Args:
+        output: folder to write to.
+        videos: number of videos, an even number of at least 6; every second one shows a polyp.
+        frames: number of frames a video, at least 2.
+        size: height and width in pixels, multiples of 4 and at least 64.
+        seed: equal seeds give equal pixels and an equal datalist.
+        fps: frames a second.
+        workers: number of processes; by default, one a processor core.
     """
     for argument, value, least in (("videos", videos, 6), ("frames", frames, 2), ("seed", seed, 0), ("fps", fps, 1)):
         if not isinstance(value, int) or value < least:

@@ -16,13 +16,18 @@ PARTS = ("TrainDataset", "TestEasyDataset", "TestHardDataset")
 VIEWS = ("", "Seen", "Unseen")
 
 
-def prepare(source: str, output: str, negatives: bool = False, **options: Any) -> str:
-    """Prepare SUN-SEG: clips with a mask a frame, and with ``negatives`` the clips of SUN without a polyp.
+def prepare(source: str, output: str, negatives: bool = False, validation_share: float = 0.1, **options: Any) -> str:
+    """Prepare SUN-SEG: clips with a mask a frame, and on request the clips of SUN without a polyp.
 
-    No validation part is published: a tenth of the cases of the training part are set aside for it. The negatives are
-    cut into clips of 5 s that do not overlap, and have no masks: a set for pre-training or classification. ``source``
-    has ``TrainDataset``, ``TestEasyDataset`` and ``TestHardDataset``, and ``SUN-Negative``; options are those of
-    :func:`endofm_monai.preparation.prepare_dataset`.
+    No validation part is published: cases of the training part are set aside for it.
+
+    Args:
+        source: folder with ``TrainDataset``, ``TestEasyDataset`` and ``TestHardDataset``, and ``SUN-Negative``.
+        output: folder to write to.
+        negatives: also take ``SUN-Negative``, cut into clips of 5 s that do not overlap. These have no masks: a set
+            for pre-training or classification.
+        validation_share: share of the cases of the training part that become the validation part.
+        options: see :func:`endofm_monai.preparation.prepare_dataset`.
     """
     root = check_layout(DATASET.name, source)
     videos = []
@@ -30,7 +35,7 @@ def prepare(source: str, output: str, negatives: bool = False, **options: Any) -
         for case in subfolders(root / part / view / "Frame"):
             section = "test"
             if part == "TrainDataset":
-                section = "validation" if share_of(case.split("_")[0]) < 0.1 else "training"
+                section = "validation" if share_of(case.split("_")[0]) < validation_share else "training"
             frames, truth = frame_images(root / part / view / "Frame" / case), root / part / view / "GT" / case
             masks = images_by_stem(truth)
             paths = [masks.get(frame.stem, truth / f"{frame.stem}.png") for frame in frames]

@@ -43,7 +43,11 @@ class ContentArea:
 
 
 def find_content_area(reader: ClipReader) -> ContentArea:
-    """Find the endoscope's picture in a clip whose border stays black: what is ever bright, in one piece, no text."""
+    """Find the endoscope's picture in a clip whose border stays black: what is ever bright, in one piece.
+
+    Frames spread over the clip are looked at together, since the picture itself is dark where the lumen is. Text and
+    logos in the border are left out: they are thinner than the picture, or apart from it.
+    """
     info = reader.probe()
     brightness = np.zeros((info.height, info.width), np.float32)
     for index in np.linspace(0, info.frames - 1, min(_FRAMES, info.frames)).astype(int):
@@ -104,9 +108,10 @@ def encode_clips(
 ) -> list[str]:
     """Encode clips of a video, each from a first to a last frame, with H.264, without any metadata of the source.
 
-    What is read shows as it does in the source: at the same times, at a constant rate; in the same colors; with square
-    pixels; smaller where a side is more than H.264 holds. Labels a frame are refused, as they would no longer fit
-    resampled and resized frames. Gives the paths of the clips, relative to ``output``.
+    What is read shows as it does in the source: at the same times, at a constant rate; in the same colors, whose matrix
+    and range the file states; with square pixels; smaller where a side is more than H.264 holds. Labels a frame
+    are refused, as they would no longer fit resampled and resized frames. Gives the paths of the clips, relative to
+    ``output``; a frame that cannot be decoded or encoded is a ``ClipReadError``.
     """
     if video.frame_labels or video.masks:
         raise ValueError(f"{video.name}: has masks or labels a frame, use mode=index or mode=copy")
@@ -133,7 +138,10 @@ def encode_clips(
 
 
 def _copies(times: np.ndarray, rate: float) -> np.ndarray:
-    """Give how often each frame is repeated at a constant rate, from their times and the end of the last."""
+    """Give how often each frame is repeated at a constant rate, from the times of the frames and the end of the last.
+
+    A frame counts from the moment of the rate that is nearest to its time, until another does.
+    """
     moments = np.floor(times * rate + 0.5 + 1e-6).astype(int)
     moments[-1] = max(moments[-1], 1)
     return np.diff(moments.clip(max=moments[-1]))

@@ -27,9 +27,10 @@ _MAX_KEYFRAME_DISTANCE = 300  # frames: 10 s at 30 a second; encoders' own defau
 def clip_ranges(frames: int, length: int | None, remainder: str = "merge") -> list[tuple[int, int]]:
     """Cut a video of one or more ``frames`` into clips of ``length`` frames each, or keep it whole.
 
-    Gives the first and last frame of each clip, both included; a video that is shorter than a clip is one. Of the
-    frames that are left over ``"merge"`` makes a part of the last clip, as for the published clips, which so have up to
-    ``2 * length - 1`` frames (400 by 150 make 0 to 149 and 150 to 399), ``"keep"`` a shorter clip, ``"drop"`` none.
+    Gives the first and last frame of each clip, both included; a video that is shorter than a clip is one. What happens
+    to the frames that are left over says ``remainder``: ``"merge"`` adds them to the last clip, as for the published
+    clips, which so have up to ``2 * length - 1`` frames (400 by 150 make 0 to 149 and 150 to 399); ``"keep"`` makes a
+    shorter clip of them; ``"drop"`` leaves them out.
     """
     length = length or frames
     ranges = [(start, min(start + length, frames) - 1) for start in range(0, max(frames - length, 0) + 1, length)]
@@ -84,7 +85,8 @@ def prepare_video(
     """Check one video, make its clips in ``output``, and note that it is finished.
 
     Gives the record: the video's ``name``, ``stamp`` of the sources, the files that were ``written``, and the
-    ``video``'s entry in the manifest, which names no ``private`` sources; or ``problem``, why there is none.
+    ``video``'s entry in the manifest, with paths relative to ``source`` in mode index, else to ``output``; or
+    ``problem``, why there is none. What is ``private`` does not name the sources.
     """
     try:
         frame_labels = {**video.frame_labels, **_check_files(video)}

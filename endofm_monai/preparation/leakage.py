@@ -113,7 +113,11 @@ class Match:
 
 
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
-    """Find pairs of clips of different groups of whose frames ``min_frames``, or half of the shorter's, are close."""
+    """Find the pairs of clips of different groups that have frames with close hashes, in no order.
+
+    Close hashes differ in up to ``max_distance`` of 256 bits. A pair must have ``min_frames`` with such hashes, but at
+    most half of the shorter clip's.
+    """
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:
         groups[clip.group].append(clip)
@@ -162,10 +166,10 @@ def _close(left: np.ndarray, right: np.ndarray, max_distance: int) -> Iterator[t
 
 def confirm_match(match: Match) -> Match:
     """Look at the closest frames of a pair, as unrelated ones may have close hashes; the most alike come first."""
-    likeness = []
+    _, frames, others = zip(*match.pairs, strict=True)
     with open_clip(match.first.image) as first, open_clip(match.second.image) as second:
-        _, frames, others = zip(*match.pairs, strict=True)
         smalls, other_smalls = _read_small(first, frames), _read_small(second, others)
+    likeness = []
     for _, frame, other in match.pairs:
         mirrored = _mirror(_inside(other_smalls[other], match.second.area), FLIPS[match.flip])
         likeness.append(picture_likeness(_inside(smalls[frame], match.first.area), mirrored))

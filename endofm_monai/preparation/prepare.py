@@ -123,7 +123,8 @@ def _write_datalist(
     labels = {str(index): label for index, label in dataset.labels.items()}
     content: dict[str, Any] = {"name": dataset.name, "licence": dataset.licence, "labels": labels}
     for key, value in lists.items():
-        if listed := value if isinstance(value, str) else [item for name in value for item in clips.get(name, [])]:
+        listed = value if isinstance(value, str) else [item for name in value for item in clips.get(name, [])]
+        if listed:
             content[key] = listed
     write_lists(path, content)
 
@@ -165,13 +166,17 @@ def run_parallel(
     backend: str = "loky",
     scheduler: str | None = None,
 ) -> Iterator[Result]:
-    """Call a function, which processes can import, with each of many arguments; results come as they are made.
+    """Call a function with many arguments, in processes on this machine or in a cluster; results come as they are made.
 
-    The ``workers`` are processes on this machine, -1 for one a processor core. With the ``backend`` ``"dask"`` or
-    ``"ray"`` of joblib, in the place of ``"loky"``, a cluster works, whose package has to be installed and whose
-    machines need the same paths and this package; its ``scheduler`` has an address as ``tcp://host:8786``, by default
-    one is started on this machine. The progress bar has a ``description``, and counts what an earlier run has
-    ``finished``.
+    Args:
+        function: the function, which processes can import.
+        arguments: the arguments of each call.
+        description: stands before the progress bar.
+        finished: number of calls that an earlier run has done, for the progress bar.
+        workers: number of processes on this machine; -1 for one a processor core. A cluster decides itself.
+        backend: joblib's: ``"loky"`` for processes on this machine, ``"dask"`` or ``"ray"`` for a cluster, whose
+            package has to be installed and whose machines need the same paths and this package.
+        scheduler: address of the cluster, as ``tcp://host:8786`` for Dask; by default one is started on this machine.
     """
     with ExitStack() as stack:
         if backend == "dask":

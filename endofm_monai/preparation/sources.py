@@ -94,11 +94,11 @@ class SourceVideo:
 class PreparationSettings:
     """How videos are made into clips.
 
-    The mode ``"index"`` leaves the sources where they are and lists (file, first frame, last frame); ``"encode"``
-    writes each clip as an H.264 file; ``"auto"`` takes index for each video whose frames can be reached quickly, see
-    :func:`choose_mode`, else encode; ``"copy"`` copies frame images and writes clean masks. Encoding can cut off what
-    the endoscope leaves black around its picture (``"crop"``), and also blacken what remains outside, as text in the
-    corners (``"mask"``).
+    In the mode ``"index"`` the sources are left where they are, and (file, first frame, last frame) is listed, which
+    takes seconds and no disk; ``"encode"`` writes each clip as an H.264 file; ``"auto"`` takes index for each video
+    whose frames can be reached quickly, see :func:`choose_mode`, else encode; ``"copy"`` copies frame images and writes
+    clean masks, so that the output stands for itself. Encoding can cut off what the endoscope leaves black around its
+    picture (``"crop"``), and also blacken what remains outside, as text in the corners (``"mask"``).
     """
 
     mode: Literal["auto", "index", "copy", "encode"] = "auto"
@@ -132,7 +132,10 @@ class PreparationSettings:
 
 
 def check_layout(name: str, source: str) -> Path:
-    """Give the folder in which a dataset's layout begins, ``source`` or the only folder in it, or refuse it."""
+    """Give the folder in which a dataset's layout begins: ``source``, or the only folder in it.
+
+    A folder that does not look like this is refused; the message says what is missing, and what it looks like.
+    """
     root = Path(source)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: is not an existing folder")
@@ -169,7 +172,10 @@ def split_by_name(name: str) -> str:
 
 
 def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
-    """Section, and further columns as ``labels``, of each image or video in a CSV file, by its ``name``."""
+    """Read which section each image or video belongs to, and what else is said of it, for its ``labels``.
+
+    It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
+    """
     rows = read_csv(path)
     for line, row in enumerate(rows, start=2):
         if not row.get("name") or row.get("section") not in SECTIONS:
@@ -185,7 +191,10 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
 def split_stills(
     names: Collection[str], splits: str | None, section_of: Callable[[str], str]
 ) -> tuple[dict[str, tuple[str, dict[str, str]]], list[str]]:
-    """Give section and labels of the stills that a CSV file lists, or of all by ``section_of``; and what is missing."""
+    """Give section and labels of the stills that a list of :func:`read_splits` names, or of all by ``section_of``.
+
+    What the list names and is not there is told as a problem.
+    """
     if not splits:
         return {name: (section_of(name), {}) for name in names}, []
     listed = read_splits(splits)
@@ -272,9 +281,10 @@ def read_boxed_video(
     """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
 
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
-    noted, and so are annotations without a frame, and files that state another size than their image has. A
-    ``ClipReadError`` is what ``read`` raises, and a box that is not finite or is inverted: left out, it would make a
-    frame with a polyp one without.
+    noted, and so are annotations without a frame, and files that state another size than their image has.
+
+    What ``read`` raises becomes a ``ClipReadError``, and so does a box that is not finite or is inverted: left out, it
+    would make a frame with a polyp one without. Further ``fields`` are those of the :class:`SourceVideo`.
     """
     frames = frame_images(images)
     found_in = sorted(annotations.glob("*"), key=lambda path: natural_key(path.name))

@@ -34,9 +34,11 @@ EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")  # which the published s
 def convert(source: PathLike, target: PathLike, which: str = "teacher", head: bool = False) -> str:
     """Write the backbone of a file of weights as safetensors, under clean names, with its origin in the metadata.
 
-    The ``source`` is in any layout that ``load_published`` understands; ``which`` is "teacher" or "student" of a
-    training checkpoint. With ``head`` the tensors outside the backbone are written too; the backbone's names then start
-    with ``backbone.``.
+    Args:
+        source: the file, in any layout that ``load_published`` understands.
+        target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
+        which: "teacher" or "student" of a training checkpoint.
+        head: also write the tensors outside the backbone; the backbone's names then start with ``backbone.``.
     """
     _check_target(target, source)
     weights = read_weights(source, which)
@@ -59,15 +61,16 @@ def convert(source: PathLike, target: PathLike, which: str = "teacher", head: bo
 def compact(
     source: PathLike, target: PathLike, shares_with: str | None = None, img_size: int | Sequence[int] | None = None
 ) -> str:
-    """Write a training's ``model.pt`` as a small safetensors file: kernels in int8, with a scale an output channel.
+    """Write trained weights as a small file, a quarter as large: kernels in int8, with a scale an output channel.
 
     Args:
-        source: the state dict of a network.
-        target: the file to write.
+        source: ``model.pt`` of a training.
+        target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
         shares_with: folder of the bundle whose backbone this network was trained on, frozen: what is alike is left out.
             It has to lie beside the bundle that the file is for.
-        img_size: height and width (or one number for both) of the frames that the network, of this ``img_size``, is to
-            see: the position table is resampled once, smoothly, where the network would take the nearest entry.
+        img_size: height and width (or one number for both) of the frames that the network is to see, if the training's
+            were others: the position table is resampled once, smoothly, where the network would take the nearest entry.
+            Give the network the same ``img_size``.
     """
     _check_target(target, source)
     state, shared = read_checkpoint(source), dict[str, str]()
@@ -90,7 +93,13 @@ def compact(
 
 
 def merge(adapters: PathLike, backbone: PathLike, target: PathLike) -> str:
-    """Write adapters and head, a training's ``model.pt``, with its ``backbone_weights`` as one safetensors file."""
+    """Write adapters and head together with the backbone that they were trained on, as one file to share.
+
+    Args:
+        adapters: ``model.pt`` of a training with a frozen backbone.
+        backbone: the training's ``backbone_weights``.
+        target: the file to write, ``*.safetensors``; an old one is replaced only by a complete new one.
+    """
     _check_target(target, adapters, backbone)
     weights, whole = read_weights(adapters), read_weights(backbone).state
     if weights.backbone is None:

@@ -1,7 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which files of weights others have published, and how they are fetched, also after a broken connection."""
+"""Which files of weights others have published, and how they are fetched.
+
+The downloads of MONAI and torch start anew after a broken connection; :func:`download` goes on.
+"""
 
 import os
 import re
@@ -91,10 +94,15 @@ def find(name: str) -> PublishedFile:
 
 
 def list_published(task: str | None = None) -> str:
-    """Give a table of published files, or a task's: backbone, classification, segmentation, detection or phases."""
+    """Give a table of the published files of weights.
+
+    Args:
+        task: of these alone: backbone, classification, segmentation, detection or phases.
+    """
     files = read_catalogue().values()
-    if task not in (tasks := {None, *(file.task for file in files)}):
-        raise ValueError(f"`task` must be one of {', '.join(sorted(filter(None, tasks)))}, found {task!r}.")
+    tasks = sorted({file.task for file in files})
+    if task not in (None, *tasks):
+        raise ValueError(f"`task` must be one of {', '.join(tasks)}, found {task!r}.")
     rows = [("name", "method", "task", "preset", "size", "link", "licence of weights")]
     for file in (file for file in files if task in (None, file.task)):
         size = f"{file.size / 1e6:,.0f} MB" if file.size else "?"
@@ -112,9 +120,12 @@ def show_published(name: str) -> str:
 
 
 def download(name: str, output: PathLike, accept_licence: bool = False) -> str:
-    """Fetch a published file of weights to a folder; after a broken connection the same command goes on where it broke.
+    """Fetch a published file of weights; after a broken connection the same command goes on where it broke.
 
-    With ``accept_licence`` you accept the licence, which is shown.
+    Args:
+        name: of the catalogue, see ``list``.
+        output: folder to write to.
+        accept_licence: that you accept the licence, which is shown.
     """
     file = find(name)
     print(f"{name}: {file.licences}", flush=True)

@@ -31,11 +31,15 @@ _DROPPED = {
 def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> PublishedWeights:
     """Make the weights of a video transformer that starts as an image ViT, frame by frame.
 
-    They are an image ViT's in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...), or DINOv3's
-    own. Temporal attention starts as a copy of the spatial one, as in TimeSformer; with ``temporal_fc`` and
-    ``time_embed`` at zero it has no effect yet, so that a clip of equal frames gives the image model's features.
-    LayerScale is folded into the layers that it scales, which is exact. The position table and the patch kernel are
-    resampled to the size of ``network``, which is not changed; whether width and depth fit is not looked at.
+    Spatial tensors are kept. Temporal attention starts as a copy of the spatial one, as in TimeSformer; with
+    ``temporal_fc`` and ``time_embed`` at zero it has no effect yet, so that a clip of equal frames gives the image
+    model's features. LayerScale is folded into the layers that it scales, which is exact. The position table and the
+    patch kernel are resampled to the size of ``network``; whether width and depth fit is not looked at.
+
+    Args:
+        weights: an image ViT in timm's layout (``vit_base_patch16_224``, ``vit_small_patch14_dinov2``, ...), or
+            DINOv3's own.
+        network: the video transformer to make them for; it is not changed.
     """
     kind, own = type(network).__name__, network.state_dict()
     ours, found = variant_of(own), variant_of(weights.state)
@@ -128,9 +132,10 @@ def _from_dinov3(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
 
 
 def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
-    """Resample the position table of an image ViT to ``(1, 1 + rows * columns, D)``, antialiased and bicubic.
+    """Resample the position table of an image ViT by antialiased bicubic interpolation.
 
-    From ``(1, 1 + S*S, D)``, whose first entry, of the class token, is kept, or ``(1, S*S, D)``, to which a zero comes.
+    From ``(1, 1 + S*S, D)`` with the class token's entry first, or ``(1, S*S, D)`` without it, to
+    ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when the table had none.
     """
     side = math.isqrt(table.shape[1])
     class_entry, patches = table[:, : -side * side], table[:, -side * side :]
@@ -146,9 +151,9 @@ def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> 
 def resample_patch_kernel(kernel: torch.Tensor, patch_size: int) -> torch.Tensor:
     """Resample the patch embedding ``(D, C, P, P)`` to another P so that resized patches give the same tokens.
 
-    The pseudo-inverse of the (bicubic) resizing of patches gives the kernel w' with <resize(x), w'> = <x, w>: exactly
-    for larger patches, in the least squares for smaller ones (Beyer et al., "FlexiViT: One Model for All Patch Sizes",
-    CVPR 2023, section 3.4).
+    Interpolating the kernel like an image would change the size of the tokens. The pseudo-inverse of the (bicubic)
+    resizing of patches gives the kernel w' with <resize(x), w'> = <x, w>: exactly for larger patches, in the least
+    squares for smaller ones (Beyer et al., "FlexiViT: One Model for All Patch Sizes", CVPR 2023, section 3.4).
     """
     size = kernel.shape[-1]
     if size == patch_size:

@@ -25,7 +25,7 @@ _ALLOWED: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64)),
 _BACKBONE_ROOTS = {"cls_token", "pos_embed", "time_embed", "patch_embed", "norm_pre", "blocks", "norm"}
 _BACKBONE_ROOTS |= {"storage_tokens", "rope_embed"}
 _WRAPPERS = re.compile(r"^(?:(?:module|backbone|model|_orig_mod)\.)+")
-_WEIGHT_NORM = {f".weight_{old}": f".parametrizations.weight.original{new}" for new, old in enumerate("gv")}
+_WEIGHT_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 
 # names of CLIP's image tower, which ST-Adapter's files have too, and those that they have here
 _NAMES = {
@@ -68,6 +68,9 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
 
     It is a ``.safetensors`` file, a numpy ``.npz`` archive, or (any other suffix) what ``torch.save`` wrote, of
     tensors, plain containers, ``argparse.Namespace`` and numpy's float64 scalars; tensors are mapped, not read.
+
+    Raises:
+        WeightsError: when the file is missing, damaged, holds no dictionary, or needs other Python objects.
     """
     path = Path(path)
     if not path.is_file():
@@ -126,7 +129,11 @@ def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
 
 
 def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
-    """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``."""
+    """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``.
+
+    Where a preset has this width and depth, it is named. ``positions`` counts the entries of the position table, with
+    the class token's; the heads leave no trace.
+    """
 
     def size(key: str, axis: int) -> int:
         return state[key].shape[axis] if key in state and state[key].ndim > axis else 0
@@ -148,7 +155,10 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def clean_key(key: str) -> str:
-    """The name of a tensor without its wrappers' prefixes, with weight norm in torch's present names."""
+    """The name of a tensor without its wrappers' prefixes, with weight norm in torch's present names.
+
+    Files and networks are compared by clean keys, so that it does not matter on which side a wrapper was.
+    """
     return re.sub(r"\.weight_[gv]$", lambda old: _WEIGHT_NORM[old[0]], _WRAPPERS.sub("", key))
 
 
@@ -189,6 +199,9 @@ def read_weights(path: PathLike, which: str = "teacher") -> PublishedWeights:
     * adapters and head: a ``model.pt`` or ``checkpoint.pt`` that also has the SHA-256 of the backbone they need.
 
     ``which`` is ``"teacher"`` or ``"student"`` of a training checkpoint; other layouts hold one network, the teacher.
+
+    Raises:
+        WeightsError: when the file cannot be read safely, or holds no weights in one of these layouts.
     """
     if which not in ("teacher", "student"):
         raise ValueError(f"`which` must be 'teacher' or 'student', but got {which!r}.")

@@ -64,23 +64,28 @@ def load_published(
     resample_time: bool = False,
     backbone: PathLike | None = None,
 ) -> LoadReport:
-    """Load a published or own file of weights into a network, in place; or raise a ``WeightsError``, and leave it.
+    """Load a published or own file of weights into a network, or into a part of one.
 
-    To fill only the backbone of a network, pass ``network.backbone``; a bare backbone leaves the rest of the file
-    alone. A network whose published names differ from its own has an attribute ``published_prefixes``, which maps the
+    Names and shapes are checked before anything is copied: after an error the network is as it was. To fill only the
+    backbone of a network, pass ``network.backbone``; a bare backbone leaves the rest of the file alone.
+
+    A network whose published names differ from its own has an attribute ``published_prefixes``, which maps the
     prefixes of the file's clean names to its own, e.g. ``{"linear.": "head."}``; None stands for tensors that the
     network leaves out by design.
 
     Args:
-        network: network to fill; its dtype and device stay.
+        network: network to fill in place; its dtype and device stay.
         path: the file, see :func:`~endofm_monai.weights.layouts.read_weights`.
         which: likewise.
         strict: whether every tensor must be on both sides. If false, only the backbone must be complete: heads and
             decoders may differ in names, never in shapes.
         resample_time: whether a time table of another length (32 frames in EndoFM-LV) is resampled as the network does
             for a clip of another length: each of its frames takes the nearest entry. Otherwise it is an error.
-        backbone: for a file of adapters and head, the file of the backbone that they were trained on, if it is not in
-            place; another one is an error in any case.
+        backbone: for a file of adapters and head, the file of the backbone that they were trained on, which
+            :func:`initialize_backbone` puts in place before. None if it is there; another one is an error in any case.
+
+    Raises:
+        WeightsError: when the file cannot be read safely, does not fit, or holds what is no finite number.
     """
     if backbone is not None:
         initialize_backbone(network, backbone, resample_time=True)
@@ -160,9 +165,10 @@ def initialize_backbone(
 ) -> nn.Module:
     """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 
-    ``weights`` is a file that :func:`load_published`, whose the other arguments are, understands; an image ViT of timm,
-    CLIP or DINOv3; or None, which keeps the random initialization. Adapters that it lacks stay as they are, which
-    change nothing while they are new.
+    ``weights`` is a file that :func:`load_published` understands, or an image ViT of timm, CLIP or DINOv3 (see
+    :func:`~endofm_monai.weights.image_vit.video_from_image`). Adapters that it lacks stay as they are, which change
+    nothing while they are new. None keeps the random initialization. ``which`` and ``resample_time`` are those of
+    :func:`load_published`.
     """
     if weights is None:
         logger.info("No `backbone_weights` are given: the backbone is made with random ones.")

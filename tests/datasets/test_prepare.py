@@ -16,7 +16,7 @@ from PIL import Image
 from small_sets import content
 
 from endofm_monai.data import load_datalist, open_clip
-from endofm_monai.preparation.sources import read_splits
+from endofm_monai.preparation.sources import SECTIONS, read_splits
 
 NAMES = (
     "cholect45",
@@ -305,6 +305,13 @@ def test_polypdiag_takes_its_validation_from_training(prepared):
     }
     published = read(output, "datalist_published.json")
     assert (len(published["training"]), published["validation"]) == (10, lists["test"])
+
+
+def test_the_share_for_validation_is_chosen(prepared, tmp_path):
+    for name, share, counts in (("polypdiag", 0.4, (6, 4, 2)), ("sun_seg", 1, (0, 2, 2))):
+        source, output = prepared(name)[0], tmp_path / name
+        script(f"{name}/prepare.py").prepare(str(source), str(output), validation_share=share, workers=1, stats=False)
+        assert tuple(len(items_of(output).get(section, [])) for section in SECTIONS) == counts
 
 
 def test_polypdiag_reports_a_video_in_both_lists(tmp_path):

@@ -74,8 +74,9 @@ def test_the_table():
     assert lines[0][link:].split("  ")[0] == "alive 2026-08-31"
     assert "dead 2026-08-27" in next(line for line in lines if line.startswith("endofm_lv.pth "))
     assert [line.split()[0] for line in list_published("phases").splitlines()[1:-2]] == ["cholec80.pth"]
-    with pytest.raises(ValueError, match="`task` must be one of backbone, .*segmentation, found 'phase'"):
-        list_published("phase")
+    for task in ("phase", ["phases"]):
+        with pytest.raises(ValueError, match="`task` must be one of backbone, .*segmentation, found .*phase"):
+            list_published(task)
 
 
 def test_all_that_is_known_of_one():

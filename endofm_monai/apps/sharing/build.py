@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,12 @@ def build_bundle(
     data_license: PathLike | None = None,
     **overrides: Any,
 ) -> Path:
-    """Make of a bundle and trained weights what one shares, a folder and a zip that run on their own; gives the zip.
+    """Make of a bundle and trained weights what one shares: a folder and a zip that run on their own.
 
     The folder also holds the weights, this package, overlays for exported networks, and ``large_files.yml`` with the
-    SHA-256 of the weights; its metadata are checked as the Model Zoo does. The zip has the same bytes for the same
-    content. Beside it are ``model_info.json``, the list of the bundles in ``output``, and the zoo's tests.
+    SHA-256 of the weights. Its metadata say what this network takes and gives, which is checked as the Model
+    Zoo does. The zip has the same bytes for the same content. Beside it are ``model_info.json``, the list
+    of the bundles in ``output``, and in ``ci/unit_tests`` the tests of the Model Zoo. Gives the path of the zip.
 
     Args:
         bundle: the bundle's folder.
@@ -126,7 +126,10 @@ def verify(folder: Path) -> None:
 
 
 def fill_model_card(folder: PathLike, trained_on: str | None = None, results: PathLike | None = None) -> Path:
-    """Write the sections "Weights" and "Results" of a bundle's ``docs/model_card.md``; see :func:`build_bundle`."""
+    """Say in a bundle's ``docs/model_card.md`` what its weights are, what they were trained on, and what they reach.
+
+    The sections "Weights" and "Results" are written anew; all else stays. For arguments see :func:`build_bundle`.
+    """
     folder = Path(folder)
     card = folder / "docs" / "model_card.md"
     lines = [f"Version {read_json(folder / 'configs' / 'metadata.json', dict)['version']} of the bundle.", ""]
@@ -186,7 +189,9 @@ def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> 
         content = read_json(path, dict)
         for key, value in overrides.items():
             *parents, last = key.split("::")
-            section = reduce(lambda part, parent: part.get(parent, {}), parents, content)
+            section = content
+            for parent in parents:
+                section = section.get(parent, {})
             if isinstance(section, dict) and (last in section or (parents and section)):
                 section[last] = value
         if isinstance(content.get("weights"), str):

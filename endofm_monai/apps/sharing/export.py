@@ -38,7 +38,10 @@ def load_network(bundle: Path, weights: PathLike, **overrides: Any) -> tuple[nn.
 
 
 def clip_shape(inference: dict[str, Any]) -> list[int]:
-    """Frames, height and width of a bundle's clips, by its ``inference.json``; the detector's hold two supports."""
+    """Frames, height and width of the clips that a bundle's network is given, by its ``inference.json``.
+
+    The detector's is a key frame with two supports.
+    """
     parsed = ConfigParser(dict(inference)).get_parsed_content
     frames = 3 if _is_detector(inference) else parsed("num_frames" if "num_frames" in inference else "window")
     return [frames, *ensure_tuple_rep(parsed("frame_size"), 2)]
@@ -49,7 +52,12 @@ def _is_detector(inference: dict[str, Any]) -> bool:
 
 
 def export_network(
-    bundle: PathLike, weights: PathLike, format: str = "ts", output: PathLike | None = None, **overrides: Any
+    bundle: PathLike,
+    weights: PathLike,
+    format: str = "ts",
+    output: PathLike | None = None,
+    precision: str = "fp32",
+    **overrides: Any,
 ) -> Path:
     """Export the network of a bundle to a file that needs none of its Python code, by MONAI's export functions.
 
@@ -63,6 +71,7 @@ def export_network(
             with ONNX Runtime, but for the detector's, whose frames have the bundle's ``frame_size``; ``"trt"``, a
             TensorRT engine for an NVIDIA GPU, takes clips of :func:`clip_shape`.
         output: the file to write; by default in the bundle's ``models``, where the overlays look for it.
+        precision: ``"fp32"`` or ``"fp16"``, for ``"trt"``.
         overrides: values for keys of ``inference.json``, for example ``preset="small"``.
     """
     if format not in EXPORTED_NAMES:
@@ -89,7 +98,7 @@ def export_network(
         elif format == "onnx":
             onnx_export(**{**common, **written["onnx_export"]})
         else:
-            trt_export(**common, precision="fp32", input_shape=[1, 3, *clip_shape(inference)])
+            trt_export(**common, precision=precision, input_shape=[1, 3, *clip_shape(inference)])
         shutil.copyfile(common["filepath"], temporary)  # TorchScript writes its file's name into it
     if (name := f"inference_{format}") in written:
         write_json(configs / f"{name}.json", written[name], indent=4)
@@ -97,7 +106,7 @@ def export_network(
 
 
 def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Overlays of ``inference.json`` for exported networks, and arguments of MONAI's ``onnx_export``."""
+    """Two configurations to put on ``inference.json``, for exported networks; and arguments of ``onnx_export``."""
     adapter = f"endofm_monai.inferers.{'OnnxDetector' if _is_detector(inference) else 'OnnxNetwork'}"
     networks = {"ts": "$torch.jit.load(@exported, @device)", "onnx": {"_target_": adapter, "path": "@exported"}}
     changed = {"load_pretrain": False, **({"amp": False} if "amp" in inference else {})}
@@ -105,7 +114,7 @@ def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for format, network in networks.items():
         exported = f"$@bundle_root + '/models/{EXPORTED_NAMES[format]}'"
         made[f"inference_{format}"] = {"exported": exported, **changed, "network_def": network}
-    # the exporter makes bounds of the sizes that the detector's pyramid and boxes are computed with
+    # the detector's height and width are fixed: the exporter makes bounds of the sizes that its boxes come from
     axes = {"image": [0, 2] if _is_detector(inference) else [0, 2, 3, 4]}
     settings = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": axes, "verify": True}
     settings |= {"use_ort": True, "rtol": 0.001, "atol": 0.0001}

@@ -25,8 +25,11 @@ class FederatedClient(MonaiAlgo):
 
     With each round the weights come from the server; what is the site's own (optimizer, place in the schedules, random
     states, centre of the loss) stays in its checkpoint. The round 0 begins anew, also where a former federation was.
-    Each client writes to the folder of its name in ``output``; the ``settings`` are values for keys of ``train.json``:
-    ``dataset_dir``, ``epochs`` (of all rounds together), ...
+
+    Args:
+        output: each client writes to the folder of its name in this one.
+        local_epochs: epochs in a round.
+        settings: values for keys of ``train.json``: ``dataset_dir``, ``epochs`` (of all rounds together), ...
     """
 
     def __init__(self, bundle: PathLike, output: PathLike, local_epochs: int = 1, **settings: Any) -> None:

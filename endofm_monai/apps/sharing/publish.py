@@ -22,9 +22,13 @@ FURTHER = {  # arguments of a push, of MONAI and of the hub
 
 
 def write_large_files(folder: Path, weights_url: str | None = None) -> None:
-    """List the files in a bundle's ``models`` with their SHA-256, as MONAI's ``download_large_files`` reads it."""
+    """List the files in a bundle's ``models`` with their SHA-256, as MONAI's ``download_large_files`` reads it.
+
+    Without ``weights_url``, the folder to download them from, the files must be there; hashes are checked all the same.
+    """
     entries = []
-    for path in sorted(path for path in (folder / "models").glob("[!.]*") if path.is_file()):
+    files = [path for path in (folder / "models").iterdir() if path.is_file() and not path.name.startswith(".")]
+    for path in sorted(files):
         url = f"{weights_url.rstrip('/')}/{path.name}" if weights_url else ""
         hashed = {"hash_val": sha256([path]), "hash_type": "sha256"}
         entries.append({"path": f"models/{path.name}", "url": url, **hashed})
@@ -62,7 +66,11 @@ def add_to_listing(archive: Path, version: str) -> None:
 
 
 def bundle_versions(folder: PathLike) -> dict[str, dict[str, str | list[str]]]:
-    """Versions in a folder's ``model_info.json``, as ``monai.bundle.get_bundle_versions``, but compared as numbers."""
+    """Versions in the ``model_info.json`` of a folder, here or of the Model Zoo, without network.
+
+    They are given as by ``monai.bundle.get_bundle_versions``, ``latest_version`` and ``all_versions`` of each bundle,
+    but compared as numbers.
+    """
     versions: dict[str, list[str]] = {}
     for entry in read_json(Path(folder) / LISTING, dict):
         name, _, version = entry.rpartition("_v")
@@ -77,10 +85,15 @@ def push_bundle(
 ) -> dict[str, int]:
     """Check a folder that :func:`build_bundle` made, and push it to Hugging Face, by MONAI's ``push_to_hf_hub``.
 
-    The ``repo`` is ``"owner/name"``; a new one is ``private`` or not. With ``dry_run`` nothing is written or sent, and
-    no token is needed. MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with
-    the version; further ``arguments`` of its function are those in ``FURTHER``. Gives the files that go (or would), and
-    their sizes in bytes.
+    MONAI adds a ``README.md`` (the bundle's own below Hugging Face's head) and tags the upload with the version. Gives
+    the files that go (or would), and their sizes in bytes.
+
+    Args:
+        folder: the bundle's folder.
+        repo: ``"user/name"`` or ``"organization/name"``; it is made if it is not there.
+        dry_run: only tell what would go; nothing is written or sent, and no token is needed.
+        private: whether a new repository is private.
+        arguments: further arguments of MONAI's function, those in ``FURTHER``, e.g. ``token``.
     """
     folder = Path(folder).resolve()
     if unknown := sorted(arguments.keys() - FURTHER):  # perhaps a misspelt `dry_run`

@@ -45,7 +45,10 @@ if __name__ == "__main__":
 
 
 def write_zoo_tests(name: str, folder: PathLike) -> None:
-    """Write ``test_<name>.py`` and ``test_<name>_dist.py``, which the Model Zoo keeps in its ``ci/unit_tests``."""
+    """Write ``test_<name>.py`` and ``test_<name>_dist.py``, which the Model Zoo keeps in its ``ci/unit_tests``.
+
+    They find the bundle in ``models/<name>`` below the present folder, as in the zoo, or where ``BUNDLE_ROOT`` says.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     for suffix, method in (("", "train_evaluate_infer"), ("_dist", "train_in_two_processes")):
         title = f"{name}{suffix}".title().replace("_", "")

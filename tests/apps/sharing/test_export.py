@@ -45,6 +45,21 @@ def test_weights_that_come_with_the_project_bring_their_settings(monkeypatch, tm
     assert settings.items() <= given.items()
 
 
+def test_an_engine_has_the_precision_that_is_asked_for(monkeypatch, tmp_path, shared, settings):
+    found: list[str] = []
+
+    def keep(**arguments: Any) -> None:
+        Path(arguments["filepath"]).touch()
+        found.append(arguments["precision"])
+
+    monkeypatch.setattr(export, "trt_export", keep)
+    monkeypatch.setattr(export, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for chosen in ({}, {"precision": "fp16"}):
+        export_network(BUNDLE, shared / "trained.pt", "trt", tmp_path / "engine.ts", **chosen, **settings)
+    assert found == ["fp32", "fp16"]
+
+
 def test_an_export_has_the_same_bytes_each_time(shared, settings, tmp_path):
     bundle, (one, other) = shared / "out" / "endofm_pretraining", (tmp_path / name for name in ("a.ts", "b.ts"))
     for file in (one, other):

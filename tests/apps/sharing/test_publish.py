@@ -71,6 +71,8 @@ def test_what_is_no_list_is_named(folder, content):
 def test_bundle_without_a_list_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"large_files.yml: is missing"):
         check_large_files(tmp_path)
+    with pytest.raises(FileNotFoundError, match="models"):
+        write_large_files(tmp_path)
 
 
 def test_versions_are_those_that_monai_reads_from_the_same_listing(tmp_path, monkeypatch):
