@@ -249,6 +249,7 @@ class RecentCache(Generic[Value]):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._entries: OrderedDict[object, tuple[Value, int]] = OrderedDict()
+        self._size = 0
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)  # another thread may hold it while a worker is forked
 
@@ -256,7 +257,7 @@ class RecentCache(Generic[Value]):
         self._lock = Lock()
 
     def get(self, key: object) -> Value | None:
-        """Give what is kept under a key."""
+        """Give what is kept under a key; ``None`` where there is nothing."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -268,10 +269,10 @@ class RecentCache(Generic[Value]):
         if size > self.limit:
             return
         with self._lock:
+            self._size += size - self._entries.pop(key, (None, 0))[1]
             self._entries[key] = value, size
-            self._entries.move_to_end(key)
-            while sum(size for _, size in self._entries.values()) > self.limit:
-                self._entries.popitem(last=False)
+            while self._size > self.limit:
+                self._size -= self._entries.popitem(last=False)[1][1]
 
 
 def file_key(path: str) -> tuple[str, int, int]:

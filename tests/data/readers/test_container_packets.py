@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +147,15 @@ def test_a_value_is_replaced_and_one_that_is_too_large_is_not_kept() -> None:
     assert (cache.get("a"), cache.get("b")) == (6, 0)
     cache.put("c", 0, 11)
     assert (cache.get("a"), cache.get("c")) == (6, None)
+
+
+def test_a_full_cache_of_many_files_takes_no_longer() -> None:
+    cache: RecentCache[int] = RecentCache(limit=20_000)
+    start = time.perf_counter()
+    for key in range(40_000):
+        cache.put(key, key, 1)
+    assert time.perf_counter() - start < 5  # it took 20 s and more to add up all sizes for each
+    assert (cache.get(19_999), cache.get(20_000)) == (None, 20_000)
 
 
 def test_a_file_that_changes_has_another_key(tmp_path: Path) -> None:
