@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from sklearn.decomposition import PCA
@@ -117,10 +118,11 @@ def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.Pat
         rows = points[labels == label]
         name, size, color, marker = "no label", 10, "0.6", "o"
         if label >= 0:
-            name, size, color, marker = f"class {label}", 26, f"C{label % 10}", MARKERS[label % len(MARKERS)]
+            name, size, color = f"class {label}", 26, colormaps["tab10"](label % 10)  # whatever style a user has set
+            marker = MARKERS[label % len(MARKERS)]
         name = f"{name} (n = {len(rows)})"
         x, y = rows.T
-        axes.scatter(x, y, size, color, marker=marker, linewidth=0.4, edgecolor="white", label=name)
+        axes.scatter(x, y, s=size, color=color, marker=marker, linewidth=0.4, edgecolor="white", label=name)
     axes.set_title(f"{method} of {len(points)} clip embeddings", fontsize=9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])

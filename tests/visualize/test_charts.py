@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from matplotlib import cycler, rc_context
 from matplotlib.image import imread
 
 from endofm_monai.visualize import KeyFrame, plot_confusion, plot_curves, plot_embeddings, plot_timeline
@@ -86,6 +87,12 @@ def test_classes_have_their_points_and_a_legend(tmp_path) -> None:
     assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [1, 1, 3, 1]
     colors = {tuple(points.get_facecolor()[0]) for points in figure.axes[0].collections}
     assert len(colors) == 4
+
+
+def test_classes_keep_their_colors_in_a_style_of_few_colors(tmp_path) -> None:
+    with rc_context({"axes.prop_cycle": cycler(color=["black", "gray"])}):
+        figure = plot_embeddings(embeddings_of(6), np.arange(6), tmp_path / "map.png")
+    assert len({tuple(points.get_facecolor()[0]) for points in figure.axes[0].collections}) == 6
 
 
 @pytest.mark.parametrize("clips", [5, 60])
