@@ -266,7 +266,8 @@ def clip_state(clip: str | Sequence[str]) -> list[Any]:
     digest, size = hashlib.sha256(), 0
     for path in clip_images(clip):
         with suppress(OSError), open(path, "rb") as file:  # reading names what is missing
-            size += (length := os.fstat(file.fileno()).st_size)
+            length = os.fstat(file.fileno()).st_size
+            size += length
             for place in (0, max(0, length - _END)):
                 file.seek(place)
                 digest.update(file.read(_END))

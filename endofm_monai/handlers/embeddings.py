@@ -136,7 +136,8 @@ class EmbeddingSaver:
         clips, broken = ClipEmbeddings.of(self._rows.gather()), self._broken.gather()
         if idist.get_rank() > 0:
             return
-        listing, place = self.output_dir / f"{self.filename}_broken.csv", self._write(clips, self.filename)
+        place = self._write(clips, self.filename)
+        listing = self.output_dir / f"{self.filename}_broken.csv"
         for stale in (listing, *self.output_dir.glob(f"{self.filename}.partial*")):
             stale.unlink(missing_ok=True)
         summary = f"Wrote the embeddings of {len(clips.paths)} clips to {place}"

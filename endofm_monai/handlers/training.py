@@ -135,7 +135,7 @@ class BrokenClipsHandler:
                 logger.warning(f"Skipping a broken clip: {message}")
         clips = len(engine.data_loader.dataset)
         if len(self.broken) > self.max_share * clips:
-            first = "; ".join([*sorted(self.broken)[:3], *(["..."] if len(self.broken) > 3 else [])])
+            first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
             share = f"{len(self.broken)} of {clips} clips are broken, more than `max_broken_share`={self.max_share:.0%}"
             raise ClipReadError(f"{share}: {first}")
 

@@ -62,13 +62,14 @@ class ViewPlan:
             value = ensure_tuple(getattr(self, name))
             if not all(isinstance(number, int) and number > 0 for number in value):
                 raise ValueError(f"ViewPlan: `{name}` must hold positive integers, found {value}.")
-        for name, largest in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", float("inf"))):
+        for name, most in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", float("inf"))):
             value = getattr(self, name)
-            if len(value) != 2 or not 0 < value[0] <= value[1] <= largest:
-                raise ValueError(f"ViewPlan: `{name}` must be low, high, 0 < low <= high <= {largest}, found {value}.")
-        for name, largest in (("window", float("inf")), ("local_span", 1)):
-            if not 0 < (value := getattr(self, name)) <= largest:
-                raise ValueError(f"ViewPlan: `{name}` must be above 0 and at most {largest}, found {value}.")
+            if len(value) != 2 or not 0 < value[0] <= value[1] <= most:
+                raise ValueError(f"ViewPlan: `{name}` must be (low, high), 0 < low <= high <= {most}, found {value}.")
+        if not self.window > 0:
+            raise ValueError(f"ViewPlan: `window` must be a positive number of seconds, found {self.window}.")
+        if not 0 < self.local_span <= 1:
+            raise ValueError(f"ViewPlan: `local_span` must be above 0 and at most 1, found {self.local_span}.")
 
     def __iter__(self) -> Iterator[View]:
         for frames in self.global_frames:
@@ -202,9 +203,10 @@ class ClipPairPlan:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # smallest and largest width-to-height ratio of a crop
 
     def __post_init__(self) -> None:
-        for name, least in (("num_frames", 2), ("max_stride", 1)):
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"ClipPairPlan: `{name}` must be at least {least}, found {value}.")
+        if self.num_frames < 2:
+            raise ValueError(f"ClipPairPlan: `num_frames` must be at least 2, to differ, found {self.num_frames}.")
+        if self.max_stride < 1:
+            raise ValueError(f"ClipPairPlan: `max_stride` must be at least 1 frame, found {self.max_stride}.")
 
     def __iter__(self) -> Iterator[View]:
         for frames in (self.num_frames, self.num_frames, 1, 1):

@@ -28,7 +28,8 @@ COLORS = ((60, 160, 255), (255, 160, 60), (220, 90, 220), (250, 220, 60))  # of 
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure of ``width`` x ``height`` inches that is drawn off screen and unknown to ``matplotlib.pyplot``."""
-    return Figure((width, height), 200, layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0))
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    return Figure(figsize=(width, height), dpi=200, layout=tight)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> Figure:

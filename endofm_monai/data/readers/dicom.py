@@ -232,7 +232,8 @@ class DicomReader(ClipReader):
     @cached_property
     def _modality_maximum(self) -> float:
         """The highest value of the modality's table, seldom all that its bits hold; makes pydicom able to read it."""
-        number, first, bits = descriptor = self._header.ModalityLUTSequence[0].LUTDescriptor
+        descriptor = self._header.ModalityLUTSequence[0].LUTDescriptor
+        number, first, bits = descriptor
         descriptor[2] = 16 if bits > 8 else 8  # pydicom knows no other
         return float(apply_modality_lut(first + np.arange(number or 2**16), self._header).max())
 
