@@ -44,7 +44,11 @@ class Track:
     source: str = "manual"  # or "auto", ...
 
     def visible(self, frames: int, left_out: Collection[int] = ()) -> dict[int, Shape]:
-        """Shapes of all ``frames`` in which the object is seen, interpolated as in CVAT, where the last one stays."""
+        """The shapes of all frames of a video of so many ``frames`` in which the object is to be seen.
+
+        As in CVAT shapes are interpolated linearly between listed frames, but for those that are ``left_out``, and the
+        last one stays until the end.
+        """
         found: dict[int, Shape] = {}
         for frame, following in pairwise([*sorted(self.shapes), frames]):
             shape = self.shapes[frame]
@@ -52,8 +56,9 @@ class Track:
                 continue
             found[frame] = shape
             target = self.shapes.get(following, shape)
-            gap = range(frame + 1, following) if self.number is not None else ()
-            for between in (n for n in gap if n not in left_out):
+            for between in range(frame + 1, following) if self.number is not None else ():
+                if between in left_out:
+                    continue
                 share = (between - frame) / (following - frame)
                 points = _interpolate(shape, shape if target.outside else target, share)
                 found[between] = replace(shape, points=points, keyframe=False)
@@ -92,11 +97,15 @@ class Annotations:
 
 @contextmanager
 def named(where: object) -> Iterator[None]:
-    """Say where there is something that is not as it should be."""
+    """Say by a ``ValueError`` where there is something that is not as it should be."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        reason = f"misses {error}" if isinstance(error, KeyError) else str(error).removesuffix(".")
+        reason = str(error).removesuffix(".")
+        if isinstance(error, KeyError):
+            reason = f"misses {error}"
+        elif not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{where}: {reason}.") from error
 
 
@@ -151,7 +160,10 @@ def _interpolate(shape: Shape, target: Shape, share: float) -> tuple[float, ...]
 
 
 def end_gaps(shapes: Mapping[int, Shape], frames: int, bridge: bool = False) -> dict[int, Shape]:
-    """List from where on a track's object is not to be seen; with ``bridge`` boxes are interpolated in gaps."""
+    """List from where on a track's object is not to be seen in a video of so many ``frames``.
+
+    With ``bridge`` boxes are interpolated in gaps; polygons cannot be.
+    """
     last = max(shapes)
     ends = {
         frame + 1: replace(shape, keyframe=True, outside=True)

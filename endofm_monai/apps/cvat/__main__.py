@@ -96,7 +96,7 @@ def from_cvat(
         output: datalist to write.
         class_names: names of the classes of boxes and outlines, in the order of their labels.
         image: path of the video in the folder, or of the folder of the images; by default their names in CVAT.
-        section: of the datalist.
+        section: section of the datalist.
         tags: for one file that was exported "for video": an export "for images" of the same task, with the tags.
         masks: folder in ``dataset_dir`` for mask files; None writes none.
     """
@@ -198,13 +198,13 @@ def to_cvat(
         datalist: JSON file; see :func:`endofm_monai.formats.items_from_annotations` for what is written.
         output: folder for the files.
         class_names: names of the classes, in the order of their labels.
-        section: of the datalist.
+        section: section of the datalist.
     """
     sized = _with_sizes(dataset_dir, datalist, section)
     counts = Counter(item["video"] for item, _ in sized)
     for item, (height, width) in sized:
         path = Path(output, f"{item['video' if counts[item['video']] == 1 else 'name']}.xml")  # or parts of one
-        with named(f"{datalist}: {item['name']}"):
+        with named(f"{datalist}: {item['name']} is not as it should be"):
             task = formats.annotations_from_item(item, as_class_names(class_names), width, height)
             formats.write_cvat_xml(task, path)
         print(path)
@@ -215,7 +215,7 @@ def to_coco(
 ) -> None:
     """Write a datalist to one file in COCO's format; see :func:`to_cvat` for the other arguments."""
     items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
-    with named(datalist):
+    with named(f"{datalist} is not as it should be"):
         formats.write_coco_annotations(items, as_class_names(class_names), sizes, output)
     print(output)
 

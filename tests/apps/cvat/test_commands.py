@@ -185,6 +185,7 @@ def test_a_video_in_which_nothing_is_to_be_seen_has_empty_masks(dataset):
         ({"mask": None, "box": [[]], "box_label": [[]]}, "expected 3 entries, .*, found {'box': 1}"),
         ({"mask": None, "tag": [[]] * 4}, "expected 3 entries, .*, found {'tag': 4}"),
         ({"box": [[[1, 1, 4, 4]], [], []], "box_label": [[2], [], []]}, "a: frame 0 shows class 2; expected 1 to 1"),
+        ({"box": [[[1, 1, 4, 4]], [], []], "box_label": [[1]]}, "is not as it should be: IndexError: "),
     ],
 )
 def test_what_is_no_annotation_of_each_frame_is_not_written(dataset, command, changes, message):
