@@ -13,7 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, SEGMENTATION, box, make_bundles, make_studies, truth
+from blob_bundles import (
+    CLASSIFICATION,
+    DETECTION,
+    FRAMES,
+    HEIGHT,
+    SEGMENTATION,
+    WIDTH,
+    box,
+    draw,
+    make_bundles,
+    make_studies,
+    truth,
+)
 from blob_scene import infer
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
@@ -160,6 +172,20 @@ def test_neighbors_become_clips(tmp_path):
         (["a_5.png"], 0),
         (["a_3.png"], 1),
     ]
+
+
+def test_frames_of_another_size_than_their_neighbors_are_trained_on(client):
+    for index, scale in enumerate((1, 1, 2, 2)):
+        for name, picture in (("image", draw(index)), ("label", Image.fromarray(truth(index)))):
+            file = io.BytesIO()
+            picture.resize((WIDTH * scale, HEIGHT * scale)).save(file, "PNG")
+            files = {"file" if name == "image" else "label": ("a.png", file.getvalue())}
+            answer = client.put(f"/datastore/{name}", params={"image": f"scaled_{index}"}, files=files)
+            assert answer.status_code == 200, answer.text
+    answer = train(client, SEGMENTATION)
+    for index in range(4):
+        client.delete("/datastore/", params={"id": f"scaled_{index}"})
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_video_without_boxes_is_none_of_the_frames_to_detect_in(tmp_path):
