@@ -25,10 +25,11 @@ Frame = tuple[str, int]  # its file or folder in the dataset's folder, and its n
 def select_frames(
     scores: npt.ArrayLike | None, count: int, windows: Sequence[Hashable], labeled: Sequence[int] = (), seed: int = 0
 ) -> list[int]:
-    """Choose the indices of ``count`` frames, at most one of a window of neighbors, which would tell the same.
+    """Choose the frames to annotate next, at most one of a window of neighbors, which would tell the same.
 
-    The highest ``scores`` ``(N,)`` come first; between equal ones, or without any, chance decides. ``windows`` name
-    that of each frame; one that has a ``labeled`` frame gives no other.
+    Gives the indices of ``count`` frames, or of fewer where no more windows are left. The highest ``scores`` ``(N,)``
+    come first; between equal ones, or without any, chance decides. ``windows`` name that of each frame; one that has a
+    ``labeled`` frame gives no other.
     """
     number = len(windows)
     uncertainty = np.zeros(number) if scores is None else np.asarray(scores, dtype=np.float64)
@@ -65,11 +66,11 @@ def choose_frames(
         count: how many frames.
         bundle: folder of a trained bundle that is to be uncertain about them; without it they are random.
         datalist: JSON file, see :func:`endofm_monai.data.load_datalist`; by default all clips below ``dataset_dir``.
-        section: of the datalist.
+        section: section of the datalist.
         labeled: files that this command wrote before, separated by commas, whose frames have been annotated.
-        window: its frames.
+        window: frames of a window.
         device: where to compute.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     for key, value in (("count", count), ("window", window), ("seed", seed)):
         check_number(key, value)

@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,9 @@ def datalist_from_coco(
     """Write, and give, a datalist from annotations in COCO's format, for :func:`endofm_monai.data.load_box_datalist`.
 
     There is a file for each section, ``{"training": "train.json", "validation": "val.json"}``, whose ``file_name`` are
-    relative to the folder of ``output``. Labels count from 1.
+    relative to the folder of ``output``. Labels count from 1, in the order of ``class_names``.
 
-    The images of one folder are the frames of one video, in natural order; of those in no folder the whole file is one.
+    The images of one folder are the frames of one video, in natural order of their names; those in no folder are one.
     A file that lists ``videos`` says itself which image is which frame of which video, by a ``frame_index`` from 0 on.
     Of a video with a ``file_name`` frames that are not listed are left out: each part between them is an item.
 
@@ -111,7 +110,7 @@ def _is_runs(annotation: Mapping[str, Any]) -> bool:
 def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, has_masks: bool) -> dict[Any, Sizes]:
     """Sizes that each image had when it was annotated, and that its file has; the same where only one is known."""
     sizes: dict[Any, Sizes] = {}
-    for video, frames in filter(itemgetter(1), videos):
+    for video, frames in ((video, frames) for video, frames in videos if frames):
         declared = {image: (images[image].get("height") or 0, images[image].get("width") or 0) for image in frames}
         is_file, size = isinstance(video["image"], str), _UNKNOWN
         first = str(root / (video["image"] if is_file else video["image"][0]))
@@ -186,8 +185,9 @@ def write_coco_annotations(
 ) -> None:
     """Write the boxes, outlines and tags of items, whose frames have ``frame_sizes`` (height, width), in COCO's format.
 
-    What COCO has no place for stands in an annotation's ``attributes``, and in an image's ``tags``, from where
-    :func:`datalist_from_coco` with ``outlines=True`` reads it again.
+    Videos are listed under ``videos``, and each image has its ``video_id`` and ``frame_index``. What COCO has no place
+    for stands in an annotation's ``attributes``, and in an image's ``tags``. :func:`datalist_from_coco` with
+    ``outlines=True`` reads the items again.
     """
     videos, images, annotations = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for item, (height, width) in zip(items, frame_sizes, strict=True):

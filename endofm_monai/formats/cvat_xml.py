@@ -116,7 +116,9 @@ def read_cvat_xml(path: str | os.PathLike) -> Annotations:
     """Read annotations in CVAT's XML format 1.1, "for video" or "for images": the XML, or the zip that CVAT exports.
 
     The file may come from a stranger: document types, and with them entities, are refused, and an archive is not
-    unpacked to the disk. Images are in natural order of their names: CVAT numbers ``10`` before ``2``.
+    unpacked to the disk. An export "for images" has no tracks, and one "for video" no tags: see
+    :func:`endofm_monai.formats.merge_tags`. Images are in natural order of their names: CVAT numbers ``10`` before
+    ``2`` unless told otherwise.
     """
     path = Path(path)
     root = _parse(path)

@@ -27,9 +27,11 @@ def items_from_annotations(
     images; with ``image`` and ``video`` (the task's name, or that of the folder where there are several), and lists
     that have an entry for each frame:
 
-    * ``box`` and ``box_label``, as :func:`endofm_monai.data.load_box_datalist` reads them;
-    * ``outline``: polygons and masks, ``{"label": 1, "polygon": [x, y, ...]}`` or ``{"label": 1, "mask": [...]}``;
-    * ``tag``: ``{"label": name}``;
+    * ``box`` and ``box_label``, as :func:`endofm_monai.data.load_box_datalist` reads them; of tracks in all frames in
+      which the object is to be seen;
+    * ``outline``: polygons and masks, ``{"label": 1, "polygon": [x, y, ...]}`` or ``{"label": 1, "mask": [...]}``, of
+      which :func:`endofm_monai.formats.write_masks` makes mask files;
+    * ``tag``: ``{"label": name}``; see :func:`tagged_clips`;
     * ``box_info``, for each box what else CVAT knows of it, as far as not the default: ``track`` (a number),
       ``keyframe``, ``occluded``, ``z_order``, ``attributes``, ``group``, ``source``. Outlines and tags have it too.
 
@@ -72,7 +74,11 @@ def items_from_annotations(
 
 
 def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], width: int, height: int) -> Annotations:
-    """Make CVAT's annotations of an item, which may lack some of its lists: see :func:`items_from_annotations`."""
+    """Make CVAT's annotations of an item of a datalist, the inverse of :func:`items_from_annotations`.
+
+    The item may have some of ``box`` and ``box_label``, ``outline`` and ``tag``; its frames have ``width`` x ``height``
+    pixels.
+    """
     images = item["image"] if not isinstance(item["image"], str) else []
     source = split_frames(item["image"])[0] if not images else ""
     name = item.get("video") or source or os.path.dirname(images[0])
@@ -102,9 +108,10 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
 
 
 def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Make clips, for the training of a classifier, of the ``tag`` of items, which counts until the next one.
+    """Make clips with a class of the ``tag`` of items, for the training of a classifier.
 
-    They have ``image``, a part of a video or of a list, ``label``, the tag's name, and ``group``, the video.
+    A tag counts from its frame to the next one with a tag; frames before the first are left out. Clips have ``image``,
+    a part of a video or of a list, ``label``, the tag's name, and ``group``, the video.
     """
     clips: list[dict[str, Any]] = []
     for item in items:
@@ -142,4 +149,5 @@ def item_shapes(item: Mapping[str, Any], classes: int) -> Iterator[tuple[int, in
             if not 1 <= label <= classes:
                 name = item.get("video") or item["image"]
                 raise ValueError(f"{name}: frame {frame} shows class {label}; expected 1 to {classes}.")
-            yield frame, label, Shape(kind, tuple(points), **{key: info[key] for key in OF_SHAPE if key in info}), info
+            of_shape = {key: info[key] for key in OF_SHAPE if key in info}
+            yield frame, label, Shape(kind, tuple(points), **of_shape), info

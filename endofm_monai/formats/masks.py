@@ -109,15 +109,19 @@ def check_proportions(drawn: tuple[int, int], size: tuple[int, int], where: str)
 
 
 def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The bool mask ``(height, width)`` of pixels with their center in a polygon; pixel (0, 0) reaches from 0 to 1."""
+    """The bool mask ``(height, width)`` of the pixels whose center is in the polygon ``x1, y1, x2, y2, ...``.
+
+    Pixel (0, 0) reaches from 0 to 1.
+    """
     corners = np.reshape(np.asarray(points, dtype=float), (-1, 2))[:, ::-1]
     return polygon2mask((height, width), corners - 0.5)
 
 
 def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -> list[list[float]]:
-    """Outlines ``x1, y1, x2, y2, ...`` of a mask's regions of at least ``min_area`` pixels; holes are filled.
+    """Outlines ``x1, y1, x2, y2, ...`` of the regions of a mask ``(H, W)``, of at least ``min_area`` pixels.
 
-    They may be up to ``tolerance`` pixels from the true ones; with 0 :func:`draw_polygon` gives the mask again.
+    Holes are filled. Outlines may be up to ``tolerance`` pixels from the true ones; with 0 :func:`draw_polygon` gives
+    the mask again.
     """
     regions = label_regions(np.pad(mask > 0, 1), connectivity=1)
     outlines = []
@@ -136,11 +140,17 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -
 def write_masks(
     item: Mapping[str, Any], dataset_dir: str | os.PathLike, folder: str, height: int, width: int
 ) -> dict[str, Any]:
-    """Write the ``outline`` of an item as mask files, 0 and 255, in a folder of the dataset, and add their ``mask``."""
+    """Write the ``outline`` of an item as mask files, 0 and 255, which the segmentation bundle trains on.
+
+    They lie in a ``folder`` of the dataset's, named after the frame images, or by the frame's number. The item is given
+    back with their paths as ``mask``.
+    """
     if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
         raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")
-    images = item["image"] if not isinstance(item["image"], str) else map("{:06d}".format, range(len(item["outline"])))
-    paths = [f"{folder}/{Path(image).stem}.png" for image in images]
+    names = [f"{frame:06d}" for frame in range(len(item["outline"]))]
+    if not isinstance(item["image"], str):
+        names = [Path(path).stem for path in item["image"]]
+    paths = [f"{folder}/{name}.png" for name in names]
     if len(set(paths)) < len(paths):
         raise ValueError(f"{item['video']}: has two frames of one name, so that their masks would be one file.")
     for frame, (path, outlines) in enumerate(zip(paths, item["outline"], strict=True)):

@@ -25,9 +25,10 @@ from endofm_monai.formats.annotations import TRACK
 
 
 class VideoFunction:
-    """CVAT's detection function, with an online predictor that remembers the frames before, ``fps`` a second.
+    """CVAT's detection function that remembers the frames before.
 
-    A new video begins with a frame of another folder or size, or whose name comes before that of the last one.
+    A new video begins with a frame of another folder or size, or whose name comes before that of the last one; all have
+    ``fps`` frames a second. The predictor of the ``annotator`` is an online one.
     """
 
     def __init__(self, annotator: FrameAnnotator, fps: float = 30.0) -> None:

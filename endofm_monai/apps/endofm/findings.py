@@ -102,7 +102,10 @@ Seen = tuple[int, list[float], str, float, float | None]
 
 
 def find_polyps(folder: Path, name: str, fps: float) -> list[Finding]:
-    """The polyps in a task's results: boxes, or those around the regions of masks, linked from frame to frame."""
+    """The polyps of a video in the folder of results that is named by its task, in the order in which they begin.
+
+    Boxes of successive frames are linked, of masks those around their regions.
+    """
     if folder.name == "segmentation":
         seen = _regions(folder / name / "masks.json")
     else:

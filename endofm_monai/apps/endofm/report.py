@@ -46,7 +46,10 @@ MEANING = (
 
 
 def write_report(folder: Path, items: Sequence[Mapping[str, Any]]) -> Path:
-    """Write ``report.html`` of what was written to a folder; of several videos each has a page in ``pages``."""
+    """Write ``report.html`` of what :func:`predict` has written to a folder.
+
+    Of several videos, see :func:`endofm_monai.data.list_videos`, each has a page in ``pages`` that it lists.
+    """
     run, report = read_json(folder / "run.json", dict), folder / "report.html"
     rows = []
     for item in items:

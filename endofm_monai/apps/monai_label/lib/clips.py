@@ -17,9 +17,10 @@ _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 
 
 def find_clip(path: str, frame: int | None = None, context: bool = True) -> tuple[str | list[str], int | None]:
-    """Find the clip that tells more about a frame, as an image's :func:`neighbors`, and its number in it, from 0.
+    """Find the clip that tells more about a frame than the frame alone, and the number of the frame in it, from 0.
 
-    Of a video the ``frame`` is given, or None for the whole.
+    Of a video the ``frame`` is given, or None for the whole. An image has its :func:`neighbors` as ``context``, if that
+    is wanted.
     """
     if not has_suffix(path, IMAGE_SUFFIXES):
         return path, frame
@@ -41,7 +42,10 @@ def neighbors(path: str) -> list[str]:
 
 
 def frame_number(path: str | os.PathLike) -> tuple[tuple[str, str], int]:
-    """Tell the clip of a frame image, by what is before and after the last number in its name, and the number."""
+    """Tell the clip of a frame image, by what is before and after the last number in its name, and the number.
+
+    An image without a number is the only one of its clip, and a video is its own.
+    """
     match = _NUMBERED.fullmatch(Path(path).stem) if has_suffix(path, IMAGE_SUFFIXES) else None
     return ((match[1], match[3]), int(match[2])) if match else ((os.fspath(path), ""), 0)
 
@@ -72,7 +76,10 @@ def _size_then(path: str, changed: int) -> tuple[int, int]:
 
 
 def join_frames_of_clips(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make clips of the items of neighboring frames of one class, from which the network learns in their order."""
+    """Make clips of the items of neighboring frames of one class, so that the network learns from them in order.
+
+    Videos stay as they are; images without such neighbors become clips of one frame.
+    """
     clips: list[dict[str, Any]] = []
     for label in dict.fromkeys(item.get("label") for item in items):
         alike = [item for item in items if item.get("label") == label]

@@ -34,7 +34,8 @@ class CheckedDatastore(LocalDatastore):
     """MONAI Label's folder of images, videos and labels, which takes in nothing that it could not use later.
 
     What it refuses is answered by an ``HTTPException``. With ``auto_reload`` it looks for files that others put there.
-    Files are whole or not there, whenever the server is killed. Several processes may write, as in a scoring.
+    Files are whole or not there, whenever the server is killed; an unreadable ``datastore_v2.json`` is made anew of
+    images and labels. Several processes may write, as the server starts one for a scoring.
     """
 
     def __init__(self, folder: str, auto_reload: bool = False) -> None:
@@ -216,7 +217,8 @@ def check_label(label: str | os.PathLike, image: str) -> None:
 def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Mapping[str, int]) -> list[dict[str, Any]]:
     """List what a task learns from: items of ``image``, and of ``mask``, ``box`` and ``box_label``, or ``label``.
 
-    The files of the ``datalist`` are checked once more; ``labels`` has the number of a class.
+    Images with labels for another task are left out. The ``datalist`` has ``image`` and ``label`` files, which are
+    checked once more; ``labels`` has the number of a class.
     """
     items: list[dict[str, Any]] = []
     for image, label in map(itemgetter("image", "label"), datalist):

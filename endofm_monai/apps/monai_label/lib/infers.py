@@ -99,7 +99,10 @@ class EndoInferTask(InferTask):
 
 
 def write_mask(bundle: Bundle, answer: Answer, asked: InferRequest) -> tuple[str, dict[str, Any]]:
-    """Write the mask as PNG of the frame's size, 0 and 1, or what ``output`` asks for, and give its polygons."""
+    """Write the mask as PNG of the frame's size, 0 for background and 1 for foreground, and give its polygons.
+
+    ``output`` in a request asks for another file: ``"dsa"`` (JSON) or ``"asap"`` (XML, for QuPath).
+    """
     mask = answer["mask"][0].numpy()
     elements = []
     for name, number in bundle.labels.items():
@@ -140,7 +143,10 @@ WRITERS: dict[str, Writer] = {"segmentation": write_mask, "detection": write_box
 
 
 class Uncertainty(ScoringMethod):
-    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights."""
+    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights.
+
+    ``max_samples`` in a request limits the number.
+    """
 
     def __init__(self, task: EndoInferTask) -> None:
         self.task, self.name = task, task.bundle.name
@@ -168,7 +174,8 @@ class Uncertainty(ScoringMethod):
 class UncertainFrames(Strategy):
     """Gives the image that the model is most uncertain about, by the scores of :class:`Uncertainty`.
 
-    It is of a part of a video, as long as the ``window`` of a request, where nothing is annotated yet, if one is left.
+    It is of a part of a video where nothing is annotated yet, of as many frames as the ``window`` of a request; when
+    each has an annotation, any image without label is given.
     """
 
     def __init__(self, name: str) -> None:

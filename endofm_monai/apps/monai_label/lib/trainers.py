@@ -110,7 +110,10 @@ class EndoTrainTask(TrainTask):
 
 
 def _split(items: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Take the last frames of each class, with boxes or without, for validation: neighbors look alike."""
+    """Take the last frames of each class for validation: neighbors look alike, so they stay together.
+
+    Frames with and without boxes are two classes; without boxes there is no validation.
+    """
     groups = defaultdict(list)
     for item in items:
         groups[item.get("label"), bool(item.get("box"))].append(item)
