@@ -21,7 +21,8 @@ def register() -> None:
     """Make the package's components known to MONAI by their short names; calling it again changes nothing.
 
     MONAI resolves a ``_target_`` without a dot among the loaded modules whose names start with
-    ``ComponentLocator.MOD_START``, and finds readers by themselves in those of ``LoadImage``.
+    ``ComponentLocator.MOD_START``; this adds the package there, keeping what others added, and adds the clip reader
+    to the readers of ``LoadImage``. Full paths such as ``endofm_monai.networks.nets.EndoFM`` work without it, too.
     """
     prefixes = ensure_tuple(ComponentLocator.MOD_START)
     if __name__ not in prefixes:

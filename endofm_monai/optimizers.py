@@ -15,9 +15,10 @@ POSITIONS_AND_TOKENS = ("cls_token", "pos_embed", "time_embed")
 
 
 def weight_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Two parameter groups of an optimizer, but for frozen ones; a weight-decay schedule acts on that with ``decay``.
+    """Two parameter groups of an optimizer; ``decay`` tells which one a weight-decay schedule acts on.
 
-    Biases, normalization weights, the class token and the positional tables are not decayed.
+    Biases, normalization weights, the class token and the positional tables are not decayed. Frozen parameters are
+    left out.
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
@@ -37,6 +38,12 @@ def layer_decay_groups(
     the one before at ``layer_decay ** 2``, and patch embedding, class token and positions at the least (Bao et al.,
     "BEiT", 2022, appendix). Weights and biases are separated as in :func:`weight_decay_groups`. The groups also have
     ``lr_scale``, the factor that a schedule of the learning rate keeps.
+
+    Args:
+        network: a network with a ``backbone``, perhaps in ``DistributedDataParallel``.
+        learning_rate: that of the head.
+        layer_decay: factor from one layer to the one before, in (0, 1]; with 1 all learn alike.
+        weight_decay: that of the weights.
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"`layer_decay` must be in (0, 1], but got {layer_decay}.")
@@ -63,7 +70,12 @@ def _layer(name: str, depth: int) -> int:
 
 @dataclass
 class CosineSchedule:
-    """Linear warm-up, then half a cosine, which as published ends at the step after the training's last one."""
+    r"""Linear warm-up, then half a cosine, as a function of the optimizer step.
+
+    With W steps of warm-up and N in total the value at step i is linear from ``warmup_start`` to ``start`` for i < W,
+    both ends included, and :math:`end + \frac12 (start - end)(1 + \cos(\pi (i - W) / (N - W)))` after it, as in the
+    published code: ``end`` itself is only reached at step N, which the training no longer makes.
+    """
 
     start: float  # value after the warm-up
     end: float  # that the cosine runs to
@@ -82,7 +94,11 @@ class CosineSchedule:
 
 @dataclass
 class PolynomialSchedule:
-    """Linear warm-up, then a power of the share of the training that is left, as a function of the optimizer step."""
+    r"""Linear warm-up, then a power of the share of the training that is left, as a function of the optimizer step.
+
+    With W steps of warm-up and N in total the value at step i is ``start * (i + 1) / W`` for i < W and
+    :math:`start\,(1 - (i - W) / (N - W))^{power}` after it.
+    """
 
     start: float  # value after the warm-up
     power: float = 0.9  # as published

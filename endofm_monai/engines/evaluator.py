@@ -20,9 +20,10 @@ from endofm_monai.utils import name_memory_errors
 class ClipEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for batches of :func:`endofm_monai.data.collate_clips`.
 
-    A batch without a readable clip has no output. ``amp`` works on every device, with the ``dtype`` of ``amp_kwargs``,
-    bfloat16 by default. Each process evaluates its own clips by the bare network, since the forward of
-    ``DistributedDataParallel`` would wait for processes that have fewer.
+    A batch without a readable clip has no output and is gone on from; what broken clips mean is up to a
+    :class:`endofm_monai.handlers.BrokenClipsHandler`. ``amp`` works on every device, with the ``dtype`` of
+    ``amp_kwargs``, bfloat16 by default. Each process evaluates its own clips by the bare network, since the forward of
+    ``DistributedDataParallel`` would wait for processes that have fewer. Arguments are MONAI's.
     """
 
     def __init__(
@@ -60,11 +61,17 @@ class VideoEvents(EventEnum):
 class VideoEvaluator(SupervisedEvaluator):
     """MONAI's evaluator for whole videos, which a predictor goes through piece by piece in bounded memory.
 
-    An iteration is a video, one item of a :class:`endofm_monai.data.ClipLoader`: its ``image`` is opened once, with so
-    many decoding ``threads``, and handlers of :class:`VideoEvents` see each piece (a frame, or a classifier's window)
-    that comes from the :class:`endofm_monai.inferers.Predictor`. A video that breaks off is ``broken`` to a
-    :class:`endofm_monai.handlers.BrokenClipsHandler`. A run without a video, where all are done, starts and ends as any
-    other: handlers load the weights and check what they would write to.
+    An iteration is a video: its file is opened once, and handlers of :class:`VideoEvents` see each piece (a frame, or
+    a window of a classifier) as it comes. A video that breaks off is reported as ``broken`` to a
+    :class:`endofm_monai.handlers.BrokenClipsHandler`, and the run goes on with the next one. A run without a video,
+    where all are done, starts and ends as any other: handlers load the weights and check what they would write to.
+
+    Args:
+        val_data_loader: loader of one item a batch, see :class:`endofm_monai.data.ClipLoader`, with ``image``: what
+            :func:`endofm_monai.data.open_clip` opens.
+        network: the network, perhaps in ``DistributedDataParallel``.
+        predictor: an :class:`endofm_monai.inferers.Predictor` of the network.
+        threads: decoding threads; see :class:`endofm_monai.data.VideoReader`.
     """
 
     def __init__(

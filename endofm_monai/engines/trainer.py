@@ -33,8 +33,16 @@ class ClipTrainer(SupervisedTrainer):
     With ``accumulation_steps`` above 1 only the last iteration of a group makes an optimizer step;
     ``IterationEvents.BACKWARD_COMPLETED`` (gradients complete and unscaled) and ``MODEL_COMPLETED`` (network updated)
     fire once a step. A batch in which a rank has no readable clip teaches nothing, on any rank: its output has no
-    ``loss``. ``amp_kwargs`` are those of ``torch.autocast``, by default with ``torch.bfloat16``; with ``torch.float16``
-    gradients are scaled. ``compile`` is of each transformer block. Schedules, clipping and checkpoints are handlers.
+    ``loss``. Schedules, gradient clipping, checkpoints and logs are handlers. Other arguments are MONAI's.
+
+    Args:
+        network: the network, perhaps in ``DistributedDataParallel``.
+        loss_function: from what the network gives and the targets to the mean loss of the batch.
+        amp_kwargs: arguments of ``torch.autocast``; ``dtype`` is ``torch.bfloat16`` unless said otherwise, and with
+            ``torch.float16`` gradients are scaled.
+        compile: compile each transformer block with ``torch.compile``, with ``compile_kwargs``.
+        kwargs: ``prepare_batch``, ``inferer``, ``train_handlers``, ``accumulation_steps``, ...; ``decollate`` is False
+            unless said otherwise.
     """
 
     def __init__(
@@ -78,7 +86,10 @@ class ClipTrainer(SupervisedTrainer):
             super(Trainer, self).run()
 
     def checkpoint_parts(self) -> dict[str, Any]:
-        """What a checkpoint holds, by name; handlers add their parts to ``further_checkpoint_parts``."""
+        """What a checkpoint holds, by name, each with ``state_dict`` and ``load_state_dict``.
+
+        Handlers add theirs to ``further_checkpoint_parts``.
+        """
         parts = {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
         if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict():
             parts["loss"] = self.loss_function
@@ -120,7 +131,7 @@ class ClipTrainer(SupervisedTrainer):
         return self.state.output
 
     def _loss(self, batchdata: dict[str, Any]) -> torch.Tensor | None:
-        """What the gradient is of, or None; the output is noted on the way."""
+        """Loss whose gradient is taken, None where nothing is learned; what there is of ``state.output`` is set."""
         clips = count_clips(batchdata[CommonKeys.IMAGE])
         total, fewest = idist.all_reduce(clips), idist.all_reduce(clips, op="MIN")
         if fewest == 0:
@@ -150,13 +161,19 @@ class PretrainingTrainer(ClipTrainer):
 
 
 class StudentTeacherTrainer(PretrainingTrainer):
-    """Self-supervised pre-training of a :class:`endofm_monai.networks.nets.StudentTeacher` on views of clips.
+    """Self-supervised pre-training of a student and its teacher on views of clips.
 
     An iteration runs the student on all views and the teacher on the global ones, and takes the gradient of their
-    matching loss; the teacher's update is a handler. ``prepare_batch`` makes of a batch its views ``(B, 3, T, H, W)``,
-    the output's ``image``; ``loss`` is the mean over the clips of all ranks, if there is any. With ``amp`` the loss and
-    the head's last layer stay in float32. ``compile`` is of the forward pass of both as one graph and, in a single
-    process, of the loss as another one.
+    matching loss. The teacher's update is a handler, as schedules, gradient clipping and checkpoints are. After an
+    iteration ``state.output`` holds ``image`` (the views) and ``loss``, the mean over the clips of all ranks; the loss
+    is absent when no rank had a readable clip, and nothing was learned from that batch.
+
+    Args: those of :class:`ClipTrainer`, of which
+        network: a :class:`endofm_monai.networks.nets.StudentTeacher`, perhaps in ``DistributedDataParallel``.
+        prepare_batch: from a batch to its list of views ``(B, 3, T, H, W)`` on the device.
+        amp: compute in lower precision; the loss and the head's last layer stay in float32.
+        compile: compile the forward pass of student and teacher as one graph and, in a single process, the loss as
+            another one.
     """
 
     loss_function: SpatialTemporalMatchingLoss
@@ -195,9 +212,13 @@ class StudentTeacherTrainer(PretrainingTrainer):
 
 @dataclass(eq=False)
 class PrepareKeyFrames(PrepareBatch):
-    """Bring a batch of key frames with their supports and boxes to the device, to train a detector."""
+    """Bring a batch of key frames with their supports and boxes to the device, to train a detector.
 
-    every_frame: bool = True  # of a clip is a key frame, with the others as its supports; or, as published, the first
+    With ``every_frame`` each frame of a clip is a key frame with the others as its supports, so that each frame that
+    was encoded is used; otherwise the first one alone is, as in the published training.
+    """
+
+    every_frame: bool = True
 
     def __call__(
         self, batchdata: dict[str, Any], device: Any = None, non_blocking: bool = False, **kwargs: Any
@@ -214,9 +235,10 @@ class PrepareKeyFrames(PrepareBatch):
 
 @dataclass(eq=False)
 class PrepareViews(PrepareBatch):
-    """Bring the views of a batch of :func:`endofm_monai.data.collate_clips` to the device.
+    """Bring the views of a batch to the device, and make them there where the batch holds clips.
 
-    Raw clips are moved as uint8 and augmented there, each with its ``seed``, which gives the same views as in a worker.
+    What the batch of :func:`endofm_monai.data.collate_clips` holds decides: views that were made in the workers are
+    moved; raw clips are moved as uint8 and augmented on the device, each with its ``seed``, which gives the same views.
     """
 
     augment: RandAugmentViewsd  # a clip into views; its plan also says the shapes for a batch without clips

@@ -39,30 +39,32 @@ _NOTES: dict[str, Any] = {"best": (dict, type(None)), "iteration": int, "epoch_l
 class TrainingCheckpointHandler:
     """Saves and resumes the whole state of a :class:`endofm_monai.engines.ClipTrainer`, atomically.
 
-    ``<ckpt_dir>/checkpoint.pt`` loads with ``weights_only=True``. Without an ``evaluator``, ``model.pt`` beside it is
-    the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are written every
+    ``<ckpt_dir>/checkpoint.pt`` holds the trainer's ``checkpoint_parts``, the iteration, the best metric so far, and
+    the random states of all ranks, and loads with ``weights_only=True``. Without an ``evaluator``, ``model.pt`` beside
+    it holds the trainer's ``network_to_share``; with one, a :class:`BestModelHandler` writes it. They are written every
     ``interval`` epochs, at the end, and when the process gets SIGTERM or SIGUSR1: the run then stops after the present
-    optimizer step. A training that is not healthy is saved as ``checkpoint_unhealthy.pt`` when it stops. For a frozen
-    backbone with adapters stands its SHA-256 (see :func:`~endofm_monai.weights.load.trained_state`).
+    optimizer step. A training that stops because it is not healthy is saved as ``checkpoint_unhealthy.pt``. A frozen
+    backbone with adapters is in none of the files: its SHA-256 stands for it (see
+    :func:`~endofm_monai.weights.load.trained_state`).
 
     ``resume=False`` starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from that
-    checkpoint, or starts where there is none; a path goes on from that file, with the ``model.pt`` beside it. A resumed
-    run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would have given.
-    If saving fails (a full disk), the former files stay, after a warning; at the end of the training it is an error.
-    While it runs no other training can write to ``ckpt_dir``.
+    checkpoint, or starts where there is none; a path goes on from that file, and takes over the ``model.pt`` beside it.
+    A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
+    have given. If saving fails (a full disk), the former files stay, after a warning; at the end of the training it is
+    an error. While it runs no other training can write to ``ckpt_dir``.
     """
 
     ckpt_dir: str
     resume: bool | str = False
     interval: int = 1  # epochs between two checkpoints
     evaluator: Evaluator | None = None  # the validation's, whose best metric the checkpoint keeps
-    ends_process: bool = False  # that a signal stopped, by `STOP_CODE`, so that a scheduler starts it again
+    ends_process: bool = False  # after a stop by a signal, with `STOP_CODE`, so that a scheduler starts it again
 
     def __post_init__(self) -> None:
         self.path = Path(self.ckpt_dir) / "checkpoint.pt"
         self._started = self._stopped = False
         self._stop_requested: signal.Signals | None = None
-        self._held = ExitStack()  # the signals and the folder
+        self._held = ExitStack()  # gives the signals and the folder back
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer, after all others but, to save epochs before it, the validation."""
@@ -230,8 +232,8 @@ class BestModelHandler:
         if state.best_metric_epoch != state.epoch:
             return
         if math.isnan(state.best_metric):
-            read = f"what of the validation could be read in epoch {state.epoch}"
-            raise ValueError(f"{name!r}, which chooses the weights, is undefined for {read}.")
+            readable = f"what of the validation could be read in epoch {state.epoch}"
+            raise ValueError(f"{name!r}, which chooses the weights, is undefined for {readable}.")
         if idist.get_rank() == 0:
             logger.info(f"epoch {state.epoch}: {name} {state.best_metric:.4f} is the best so far")
         try:

@@ -57,9 +57,12 @@ class ClassificationReport(Report):
     """Key metric: a score of the predictions, one a video, the mean of those of its windows.
 
     All scores of :func:`endofm_monai.metrics.classification_scores` are metrics of the evaluator, as ``video_f1``, and
-    for single windows as ``clip_f1``; those that are undefined are left out. With ``output_dir``, ``metrics.json`` has
-    them too (null with a reason where undefined, for videos with 95 % intervals by the bootstrap over groups), and what
-    could not be read; ``predictions.csv`` the label and the class probabilities of each video; and ``confusion.png``.
+    for single windows as ``clip_f1``; those that are undefined are left out. With ``output_dir`` there are
+
+    * ``metrics.json``: these scores, null with a reason where undefined, for videos with their 95 % intervals by the
+      bootstrap over groups; confusion matrices; the protocol, and what could not be read;
+    * ``predictions.csv``: the label and the class probabilities of each video;
+    * ``confusion.png``: the confusion matrices.
 
     The evaluator goes through videos; or through batches of windows, which it decollates, with class probabilities
     ``(C,)`` as ``pred``. Items are those of :func:`endofm_monai.data.load_labeled_clips`.
@@ -159,7 +162,8 @@ class ProbabilitySaver(ResultSaver):
     ``<output_dir>/videos/<name>.json`` holds the probabilities of the classes (the mean over all windows that could be
     read), those of each window, and the seconds that were waited for the reading and spent in the network. In the end
     ``<output_dir>/predictions.csv`` has a row for each of these files, also those of former runs. ``<name>.png`` draws
-    the probabilities over time, and frames of the likeliest windows of the predicted class, with the attention.
+    the probabilities over time, and frames of the windows in which the predicted class is likeliest, with the attention
+    of the class token.
     """
 
     class_names: Sequence[str] = ()

@@ -52,7 +52,7 @@ def add_embeddings(rows: Rows, items: Sequence[Mapping[str, Any]], embeddings: I
     """Note the embedding ``(D,)`` of each item.
 
     An item has its path as ``path`` or in the metadata of ``image``, perhaps its class index as an integer ``label``,
-    and ``index``, its place in the datalist, which a single process does not need.
+    and ``index``, its place in the datalist, which a single process that goes through that in order does not need.
     """
     for item, embedding in zip(items, embeddings, strict=True):
         if embedding.ndim != 1:
@@ -107,8 +107,9 @@ class EmbeddingSaver:
 
     In the end the first process writes ``<filename>.npz`` with the arrays of :class:`ClipEmbeddings`,
     ``<filename>.csv`` with the same as ``path, label, e0, e1, ...``, and ``<filename>_broken.csv`` with what could not
-    be read. After an error each process writes what it has to ``<filename>.partial<rank>.npz`` and ``.csv``, if the
-    saver stands before MONAI's ``StatsHandler``: ignite calls only the first handler that raises the error again.
+    be read. After an error each process writes what it has to ``<filename>.partial<rank>.npz`` and ``.csv``, which the
+    next complete run removes; for that the saver must stand before MONAI's ``StatsHandler`` among the handlers: ignite
+    calls only the first one that raises the error again.
     """
 
     output_dir: PathLike

@@ -73,7 +73,10 @@ class DetectionSaver(FrameSaver):
 
 
 def true_mask(state: State) -> np.ndarray:
-    """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; its handlers share the first reading."""
+    """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; its handlers share the first reading.
+
+    It is of the item's ``mask``: a file for each frame, or their folder.
+    """
     if getattr(state, "truth_of", None) is not state.frame:
         name, info = state.item["name"], state.info
         masks = mask_files(state.item["mask"], state.item[CommonKeys.IMAGE])
@@ -92,8 +95,9 @@ class SegmentationReport(Report):
 
     With ``output_dir``, ``segmentation_frames.csv`` has the scores of each frame, and ``segmentation.json``
 
-    * ``clean``: :func:`endofm_monai.metrics.segmentation_report` of videos that share no file with the training, at the
-      size of the frames; those of one ``video`` are one sequence, and those of one ``group`` are drawn together;
+    * ``clean``: the scores of :func:`endofm_monai.metrics.segmentation_report`, at the size of the frames and before
+      any post-processing, of videos that share no file with the training; those of one ``video`` are one sequence,
+      and intervals draw those of one ``group`` together, if items have one;
     * ``post_processed``: the same after it;
     * ``published``: means of ``clip_scores`` of all videos; those shared with the training are flagged;
     * ``skipped``: the names of videos that could not be read.

@@ -48,7 +48,10 @@ class UnhealthyTrainingError(RuntimeError):
 
 @dataclass(eq=False)
 class Board:
-    """A TensorBoard log, written by the first process; it takes the place of a killed run's from its first step on."""
+    """Numbers and pictures in a TensorBoard log, written by the first process.
+
+    The first ones take the place of those of a killed run that were written from their step on.
+    """
 
     folder: PathLike | None  # of the log; None writes none
     _writer: SummaryWriter | None = field(default=None, init=False)
@@ -130,7 +133,7 @@ class TrainingLogHandler:
         values = {name: value for name, value in self._step_values(engine).items() if value is not None}
         values["weights"] = torch.nn.utils.get_total_norm(weights)
         tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
-        values |= zip(tensors, torch.stack([*tensors.values()]).tolist(), strict=True)  # waits for the device once
+        values |= zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)  # waits for the device once
         norm = values.pop("weights")
         self._steps += 1
         for name, value in values.items():
@@ -203,9 +206,11 @@ class EmbeddingLogHandler(TrainingLogHandler):
 class HealthHandler(EmbeddingLogHandler):
     """Answers whether the pre-training is healthy: to TensorBoard, in one line an epoch, and by stopping it.
 
-    Adds to what an :class:`EmbeddingLogHandler` logs, of each step, the loss's shares ``cross_view`` (L_cv) and
-    ``dynamic_motion`` (L_dm) and what tells of a collapse, the teacher's entropy in nats. An epoch looks collapsed when
-    targets are uniform and the loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread.
+    Adds to what an :class:`EmbeddingLogHandler` logs of the teacher's class tokens, of each step: the loss's shares
+    ``cross_view`` (L_cv) and ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm
+    of the centre, weight decay and the teacher's momentum. An epoch looks collapsed when targets are uniform and the
+    loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread; all but the first ones say
+    so.
     """
 
     collapse_patience: int | None = 20  # stop after so many epochs in a row that look collapsed; None never stops

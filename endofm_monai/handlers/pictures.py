@@ -24,7 +24,10 @@ from endofm_monai.visualize.figure import pick_frames
 
 @dataclass(eq=False)
 class TrainingPictureHandler(ABC):
-    """Draws a :class:`PretrainingTrainer`'s first clip, ``<output_dir>/<name>/*.png``, and to TensorBoard there."""
+    """Draws the first clip of a :class:`PretrainingTrainer`'s batch, ``<output_dir>/<name>/*.png``, at intervals.
+
+    It is also in a TensorBoard log there, of its own, as TensorBoard follows only the newest log of a folder.
+    """
 
     output_dir: PathLike
     interval: int = 1000  # iterations between two pictures; the first one has one too
@@ -80,7 +83,10 @@ class AttentionPictureHandler(TrainingPictureHandler):
 
 @dataclass(eq=False)
 class MaskPictureHandler:
-    """Draws frames of a video with truth, prediction and difference to ``<output_dir>/masks`` and TensorBoard there."""
+    """Draws frames of one video with truth, prediction and difference at each evaluation.
+
+    The pictures are ``<output_dir>/masks/<epoch>.png``, and in a TensorBoard log there.
+    """
 
     output_dir: PathLike
     video: int = 1  # number, from 1, of the one that is drawn

@@ -42,8 +42,10 @@ MEANING = (
 class KNNProbeHandler:
     """Follows during the pre-training how well the nearest training clips predict a clip's class.
 
-    The scores of :func:`endofm_monai.metrics.knn_probe` of the backbone (of a pair the teacher's) are logged and set in
-    ``engine.state.metrics`` as ``knn_accuracy`` and so on. Without two classes there is no probe, which is said once.
+    At intervals the scores of :func:`endofm_monai.metrics.knn_probe` of the backbone (of a pair the teacher's) are
+    logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so on; after other epochs they are absent there.
+    The training itself does not change. A datalist without two classes in training and a label in validation is said
+    once, and there is no probe.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
@@ -117,9 +119,10 @@ class ProbeEvaluation:
 class LearningReport:
     """Shows whether a pre-training learns: what the teacher can do before and after it, on a page of pictures.
 
-    At the start and at the end of the training the teacher's backbone is judged by :func:`retrieval` and, where the
-    clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows it, with curves, views, attention and a map
-    of the embeddings; a resumed training continues its numbers, ``learning.json``.
+    When the training starts and when it ends, the teacher's backbone is judged by :func:`retrieval` and, where the
+    clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows both, the curves of loss and health by
+    epoch, the latest views and attention and a map of the embeddings; the numbers are also in ``learning.json``, which
+    a resumed training continues. The training itself does not change.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`

@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 class Rows(dict[Any, list[Any]]):
-    """What a handler notes of an epoch: rows by the place of their item in the datalist, so that none counts twice."""
+    """What a handler notes of an epoch: rows by the place of their item in the datalist.
+
+    So :meth:`gather` puts those of all processes in order, and what several of them have seen counts once.
+    """
 
     def attach(self, engine: Engine) -> None:
         """Forget all rows when an epoch starts."""
@@ -68,7 +71,7 @@ class Report(ABC):
     output_dir: PathLike | None = None
     rows: Rows = field(default_factory=Rows, init=False)
 
-    keeps_broken: ClassVar[bool] = False  # the rows of a video that breaks off
+    keeps_broken: ClassVar[bool] = False  # whether the rows of a video that breaks off count
 
     def attach(self, engine: Engine, name: str) -> None:
         """Register with an evaluator, as its metric ``name``."""
@@ -124,9 +127,10 @@ class Report(ABC):
 class ResultSaver(ABC):
     """Writes what a :class:`endofm_monai.engines.VideoEvaluator` finds in each video, piece by piece as it comes.
 
-    Last of a video comes ``<results_dir>/<name>.json``. Its ``status`` is ``"ok"``, ``"damaged"`` (only first pieces
-    could be read) or ``"unreadable"``, with the message under ``problems``. By it :func:`endofm_monai.data.list_videos`
-    leaves out what is done. Results of other weights or ``settings`` are not mixed in a folder, see ``settings.json``.
+    Last of a video comes ``<results_dir>/<name>.json``, by the ``name`` of its item. Its ``status`` is ``"ok"``,
+    ``"damaged"`` (only the first pieces could be read) or ``"unreadable"``, with the message under ``problems``. A run
+    that is started again leaves out what is ok by the ``results_dir`` of :func:`endofm_monai.data.list_videos`. Results
+    of other weights or ``settings`` are not mixed in a folder, whose ``settings.json`` tells them.
     """
 
     output_dir: PathLike  # and `results_dir`, unless a subclass has another one

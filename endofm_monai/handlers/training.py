@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 class TrainingHandlers:
     """What goes with the learning in every bundle's training, as one handler; it comes after all others.
 
-    What an argument means is said where the handler of that name is; the log is a :class:`TrainingLogHandler` unless
-    another one is given.
+    In this order: weights are loaded, broken clips left out, the learning rate set, gradients clipped, the log written,
+    weights averaged, the progress shown, checkpoints kept and, last, validations run. What an argument means is said
+    where the handler of that name is; the log is a :class:`TrainingLogHandler` unless another one is given.
     """
 
     def __init__(
@@ -110,7 +111,8 @@ class WeightsCheckpointLoader(LoadWeightsHandler):
 class BrokenClipsHandler:
     """Decides what happens when clips of a :class:`endofm_monai.data.ClipDataset` cannot be read.
 
-    Each broken clip is reported once, left out of its batch, and counted; another clip never takes its place.
+    Batches list the messages under ``broken``. Each broken clip is reported once, left out of its batch, and counted;
+    another clip never takes its place.
     """
 
     on_error: str = "raise"  # stops at the first broken clip; "skip" goes on without it
@@ -136,8 +138,8 @@ class BrokenClipsHandler:
         clips = len(engine.data_loader.dataset)
         if len(self.broken) > self.max_share * clips:
             first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
-            share = f"{len(self.broken)} of {clips} clips are broken, more than `max_broken_share`={self.max_share:.0%}"
-            raise ClipReadError(f"{share}: {first}")
+            problem = f"{len(self.broken)} of {clips} clips are broken"
+            raise ClipReadError(f"{problem}, more than `max_broken_share`={self.max_share:.0%}: {first}")
 
     def _summarize(self, engine: Engine) -> None:
         if self.broken:
@@ -146,10 +148,10 @@ class BrokenClipsHandler:
 
 @dataclass(eq=False)
 class ScheduleHandler:
-    """Sets one number by a schedule, of nothing but the step, in a :class:`endofm_monai.engines.ClipTrainer`.
+    """Sets one number by a schedule before each optimizer step of a :class:`endofm_monai.engines.ClipTrainer`.
 
-    An optimizer has it in its parameter groups: ``lr`` times the group's ``lr_scale``, ``weight_decay`` only where
-    ``decay`` is set.
+    The value depends on nothing but the step, so a resumed run goes on with the schedule where it stopped. An optimizer
+    has it in its parameter groups: ``lr`` times the group's ``lr_scale``, ``weight_decay`` only where ``decay`` is set.
     """
 
     target: Any  # an optimizer, or any object, which gets the value as an attribute
@@ -207,7 +209,10 @@ class GradientHandler:
 
 
 class TeacherUpdateHandler:
-    """Moves the teacher towards the student after each step by the network's ``teacher_momentum`` (paper, 2.2)."""
+    """Moves the teacher towards the student after each optimizer step (paper, section 2.2).
+
+    The momentum is the network's ``teacher_momentum``, usually driven by a :class:`ScheduleHandler`.
+    """
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
