@@ -9,16 +9,19 @@ from numpy.typing import ArrayLike
 
 
 def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Scores of class probabilities ``(N, C)``; those that need a decision take it by :func:`decide`.
+    """Scores of predicted class probabilities; those that need a decision take it by :func:`decide`.
 
-    Labels are class indices ``(N,)``; or ``(N, C)`` 0 or 1, where classes do not exclude each other.
+    Args:
+        probabilities: ``(N, C)`` in 0..1.
+        labels: class indices ``(N,)``; or ``(N, C)`` 0 or 1, where classes do not exclude each other.
 
     Returns:
         ``accuracy`` (of several labels: all must be right), ``macro_f1``, ``macro_precision``, ``macro_recall``,
         ``roc_auc``, ``average_precision``, ``calibration_error`` (:func:`calibration_error`); and for two classes
         ``f1``, ``precision`` and ``recall`` of class 1. Macro scores are the mean over the classes for which they are
         defined; the areas of more than two classes are the mean of those of one class against the rest. A score that
-        the labels leave undefined is NaN; the precision of a class that is never predicted is 0.
+        the labels leave undefined, as the areas when all items are of one class, is NaN; the precision of a class
+        that is never predicted is 0.
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     classes, multi_label = probabilities.shape[1], labels.ndim == 2
@@ -59,8 +62,9 @@ def labels_to_one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error, in 0..1: how far confidence is from accuracy (Guo et al., ICML 2017, section 2).
 
-    The confidence is the probability of the likeliest class; of classes that do not exclude each other every decision,
-    for or against one, counts on its own. Bins are equally wide. Arguments are those of :func:`classification_scores`.
+    It is the mean over all items of the distance between the accuracy and the mean confidence of their bin, of equally
+    wide ones. The confidence is the probability of the likeliest class; of classes that do not exclude each other every
+    decision, for or against one, counts on its own. Arguments are those of :func:`classification_scores`.
     """
     if labels.ndim == 2:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()
@@ -83,11 +87,15 @@ def bootstrap_intervals(
     """Percentile intervals of statistics when whole groups of items are drawn with replacement.
 
     Clips or frames of one video resemble each other: drawing them one by one would give an interval that is too
-    narrow (cluster bootstrap; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
+    narrow. So videos (or sequences, or patients) are drawn, each with all of its items (the cluster bootstrap;
+    Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
     Given indices of items (int64, with repetitions), ``statistics`` says theirs by name, NaN where one is undefined.
-    The ``groups`` ``(N,)`` are of any type that can be compared. An interval holds a ``level``, in (0, 1), of those
-    resamples for which its statistic is defined; it is NaN where there are none.
+    The ``groups`` ``(N,)`` are of any type that can be compared, and ``level`` is the share of the resampled statistics
+    that an interval holds, in (0, 1).
+
+    Returns:
+        by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none.
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"`level` must be in (0, 1) and `resamples` positive, but got {level} and {resamples}.")

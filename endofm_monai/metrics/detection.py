@@ -46,7 +46,10 @@ def presence_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) ->
     """The published metric of KUMC: whether frames show a polyp, whatever its place, number and class.
 
     A frame is predicted positive when any detection has a score of at least ``threshold``. A detector that fires on
-    every frame has a recall of 1, and a precision of 1 where no frame is negative. What is undefined is NaN.
+    every frame has a recall of 1, and a precision of 1 where no frame is negative.
+
+    Returns:
+        ``precision``, ``recall``, ``specificity``, ``accuracy``, ``f1`` and ``f2``, NaN where undefined.
     """
     actual = np.array([len(frame.box) > 0 for frame in frames], bool)
     found = np.array([(frame.pred_score >= threshold).any() for frame in frames], bool)
@@ -76,8 +79,9 @@ def center_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> d
 def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | None = None) -> dict[str, float]:
     """Boxes found with an IoU of at least 0.5 and the right class; each true box at most once, by the best score.
 
-    ``false_positives_per_negative_frame`` is the mean number of detections in frames without a true box. With a
-    ``label`` all is of this class; what is undefined is NaN.
+    Returns:
+        ``precision``, ``recall``, ``f1`` and ``f2``, and ``false_positives_per_negative_frame``, the mean number of
+        detections in frames without a true box, all of the class ``label`` if there is one; NaN where undefined.
     """
     matched, score, total = _detections(frames, label)
     above = score >= threshold
@@ -111,7 +115,9 @@ def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
 def polyp_scores(frames: Sequence[DetectionFrame], threshold: float) -> list[dict[str, float | str | int]]:
     """When each polyp of a video, that is the true boxes of one class in it, is found first (IoU 0.5, right class).
 
-    ``delay`` is the number of frames from the first in which it is visible to the first in which it is found, or NaN.
+    Returns:
+        for each polyp ``video``, ``label``, ``detected`` (0 or 1), and ``delay``, the frames from the first in which
+        it is visible to the first in which it is found; NaN when it is not.
     """
     visible: dict[tuple[str, int], int] = {}
     found: dict[tuple[str, int], int] = {}
@@ -137,8 +143,11 @@ def detection_report(
     """Everything that is measured of a detector on videos, of which all frames are given.
 
     The ``threshold`` is the smallest score of a detection, for all but the average precision; by default the one with
-    the best F1 on these videos, which is only fair on validation data. The ``resamples`` are of whole videos, for the
-    95 % ``intervals`` of the ``scores``; ``polyps`` are :func:`polyp_scores`.
+    the best F1 on these videos, which is only fair on validation data. The ``resamples`` are of whole videos.
+
+    Returns:
+        ``threshold``, the numbers of ``videos``, ``frames``, ``negative_frames`` and ``boxes``, ``scores`` by name,
+        ``polyps``, see :func:`polyp_scores`, and with ``resamples`` the 95 % ``intervals`` of the scores.
     """
     chosen = best_threshold(frames) if threshold is None else threshold
     polyps = polyp_scores(frames, chosen)

@@ -51,7 +51,11 @@ def _similarity(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """E-measure ``(256,)`` of a map, for ``probability >= t / 255`` with t from 0 to 255 (Fan et al., IJCAI 2018)."""
+    """E-measure ``(256,)`` of a map, for ``probability >= t / 255`` with t from 0 to 255 (Fan et al., IJCAI 2018).
+
+    A pixel's alignment depends only on which of the four cells of the confusion matrix it is in, so that four counts
+    a threshold are enough.
+    """
     levels = np.floor(probability * 255).astype(np.int64)
 
     def at_least(selected: np.ndarray) -> np.ndarray:
@@ -63,7 +67,7 @@ def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray
     if positive in (0, size):
         return (predicted if positive else size - predicted) / (size - 1 + EPS)
     mean, true_mean = predicted / size, positive / size
-    cells = (  # alone decide about alignment: the number of pixels, and how far both masks are from their means there
+    cells = (  # how many, and how far prediction and truth are from their means there
         (true_positive, 1 - mean, 1 - true_mean),
         (false_positive, 1 - mean, -true_mean),
         (positive - true_positive, -mean, 1 - true_mean),
@@ -105,9 +109,10 @@ def frame_scores(prediction: np.ndarray, probability: np.ndarray, truth: np.ndar
     ``weighted_f`` are undefined, without a predicted one ``precision``, and with only one of them ``hd95``.
 
     Returns:
-        these, ``hd95`` in pixels: the larger of the two 95th percentiles of distances from one contour to the other; of
-        the ``probability`` ``weighted_f``, ``s_measure``, ``mae`` (mean absolute error) and ``alignment``
-        (:func:`enhanced_alignment`); and counts of pixels, ``true_positive``, ``false_positive``, ``false_negative``.
+        these scores, ``s_measure`` and ``mae`` (mean absolute error), the counts of pixels ``true_positive``,
+        ``false_positive``, ``false_negative``, and as ``alignment`` :func:`enhanced_alignment`. ``hd95`` is in pixels:
+        the larger of the two 95th percentiles of distances from one contour to the other. ``weighted_f``,
+        ``s_measure``, ``mae`` and ``alignment`` are those of the ``probability``.
     """
     hits, predicted, positive = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
     distance = float("nan") if predicted or positive else 0.0
@@ -144,9 +149,10 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
     ``rows`` hold of each frame :func:`frame_scores`, the name of its ``sequence``, and that of its ``group``.
 
     Returns:
-        number of ``frames``, ``sequences`` and ``groups``, and three summaries: ``per_frame``; ``per_sequence``, whose
-        long ones count no more; and ``pooled``, from the pixels of all frames taken together. Each maps a score to
-        ``value`` (None where no frame defines it), ``interval`` and, where some are left out, how many are ``defined``.
+        number of ``frames``, ``sequences`` and ``groups``, and three summaries: ``per_frame``, the mean over all
+        frames; ``per_sequence``, the mean over sequences of the mean over their frames, so that long ones count no
+        more; and ``pooled``, from the pixels of all frames taken together. Each maps a score to ``value`` (None where
+        no frame defines it), ``interval`` and, where some are left out, how many are ``defined``.
         ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
     """
     if not rows:

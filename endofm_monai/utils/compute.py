@@ -20,8 +20,8 @@ CLEARLY = 1.3  # far from what CPUs do: twice as fast or more in bfloat16, or ha
 def multiplies_faster(dtype: torch.dtype, device: str) -> bool:
     """Whether a kind of device, "cpu" or "cuda", multiplies matrices clearly faster in ``dtype`` than in float32.
 
-    A CPU is measured, once a process, in a fifth of a second: the fastest of many products in
-    turn are compared, which other work on the machine slows down least, so that all processes find the same.
+    A CPU is measured, once a process, in a fifth of a second: the fastest of many products in turn are compared, which
+    other work on the machine slows down least, so that all processes find the same.
     """
     if device != "cpu":
         return True

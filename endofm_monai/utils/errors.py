@@ -38,7 +38,10 @@ INTERRUPTED = 130  # what shells give for a process that Ctrl+C ended
 
 
 def end_with_one_line() -> None:
-    """Let an error end this process with one line, if it is a run of ``python -m monai.bundle``."""
+    """Let an error end this process with one line, if it is a run of ``python -m monai.bundle``.
+
+    Errors of this package, of MONAI and of the file system say all in that line; others show their traceback before.
+    """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and spec.name == "monai.bundle.__main__":
         sys.excepthook = _end
@@ -82,7 +85,10 @@ def _as_text(word: str) -> Any:
 def run_from_command_line(
     commands: Any, *, serialize: Callable[[Any], Any] = lambda result: result, **options: Any
 ) -> None:
-    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line."""
+    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line.
+
+    Nothing runs before all words of the command line have found their place.
+    """
 
     def run(result: Any) -> Any:
         return serialize(result._function()) if isinstance(result, _Call) else result

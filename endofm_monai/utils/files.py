@@ -42,7 +42,10 @@ def temporary_prefix() -> str:
 
 
 def remove_leftovers(folder: str | os.PathLike, pattern: str = "") -> None:
-    """Remove temporary files and folders of dead processes of this machine, with ``pattern="**/"`` also below."""
+    """Remove the temporary files and folders that killed processes of this machine left in a folder.
+
+    Those of living processes stay; ``pattern="**/"`` looks into its folders too.
+    """
     for path in Path(folder).glob(f"{pattern}{TEMPORARY_PREFIX}*"):
         if not _is_alive(path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]):
             with suppress(OSError):  # another process may be doing the same
@@ -102,7 +105,8 @@ def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path to write to, which takes the place of ``path`` only after a complete write.
 
-    It has the same suffix and the same folder, which is made where it is missing. An ``OSError`` names ``path``.
+    A killed process or a full disk leaves the former file at ``path`` as it was. The temporary path has the same
+    suffix and the same folder, which is made where it is missing. An ``OSError`` names ``path``.
     """
     path = Path(path)
     temporary: Path | None = None

@@ -19,7 +19,10 @@ from endofm_monai.visualize.figure import attention_heat, new_figure, rgb_frames
 
 
 def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: str | os.PathLike) -> Figure:
-    """Draw confusion matrices ``(C, C)``, true classes in rows: counts, colored by the share of their true class."""
+    """Draw confusion matrices side by side, each below its title: counts, colored by the share of their true class.
+
+    They are ``(C, C)``, with true classes in rows and predicted ones in columns.
+    """
     side = 1.4 + 0.5 * len(class_names)
     figure = new_figure(side * len(matrices), side)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
@@ -55,7 +58,8 @@ def plot_timeline(
 ) -> Figure:
     """Draw what a video shows when: class probabilities over time, and below them key frames, without and with heat.
 
-    The probabilities ``(N, C)`` are those of windows, whose ``spans`` are beginning and end in seconds, in order.
+    The probabilities ``(N, C)`` are those of windows, whose ``spans`` are beginning and end in seconds, in order. At
+    least one key frame is drawn and marked in the curves; the heat is an :func:`attention_heat`.
     """
     figure = new_figure(7.0, 5.6)
     grid = figure.add_gridspec(3, max(len(key_frames), 3), height_ratios=[1.1, 1, 1])
@@ -104,7 +108,8 @@ MARKERS = "osD^vP*X<>"
 def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.PathLike) -> Figure:
     """Draw clip embeddings ``(N, D)`` in the plane, colored by label, a class index or negative for none.
 
-    Below 50 clips the plane is that of the first two principal components, else a t-SNE map, the same each time.
+    Below 50 clips the plane is that of the first two principal components, else a t-SNE map; the title says which.
+    Both give the same picture each time.
     """
     embeddings, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
     not_finite = np.count_nonzero(~np.isfinite(embeddings))

@@ -54,9 +54,10 @@ def rgb_frames(clip: torch.Tensor) -> np.ndarray:
 
 
 def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_global_views: int = 2) -> Figure:
-    """Draw the views ``(3, T, S, S)`` of one clip, what student and teacher are shown, as strips of up to eight frames.
+    """Draw the views of one clip as film strips: what student and teacher are shown.
 
-    Global views come first and take the whole width, local ones half of it.
+    A strip holds up to eight frames of a view ``(3, T, S, S)``, at equal distances from its first to its last. Global
+    views come first and take the whole width, local ones half of it.
     """
     global_rows, local_rows = num_global_views, -(-(len(views) - num_global_views) // 2)
     heights = [1 + TITLE] * global_rows + [0.5 + TITLE] * local_rows  # of 1 x 1 and 0.5 x 0.5 inch frames
@@ -113,7 +114,10 @@ def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, ma
 
 
 def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
-    """Draw where the class token looks: frames above, and below them their :func:`attention_heat`, on one scale."""
+    """Draw where the class token looks: frames above, and below them their :func:`attention_heat`.
+
+    All frames share one scale, which a few patches may exceed.
+    """
     heat, shown = attention_heat(attention, frames), pick_frames(frames.shape[1])
     figure = new_figure(len(shown) + 0.6, 2 * frames.shape[2] / frames.shape[3] + 0.3)
     axes = figure.subplots(2, len(shown), squeeze=False)
