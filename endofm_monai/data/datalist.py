@@ -37,8 +37,9 @@ def load_datalist(
 
     A ``datalist`` is JSON in MONAI's decathlon-like format, ``{"training": [{"image": "video.mp4", "label": 1}]}``, of
     which a ``section`` is taken, with paths relative to ``dataset_dir``: ``image`` is one or, for frame images, a list
-    of them, and ``video.mp4#frames=0-149`` a part of a video; at ``label_key`` strings are paths. Without a datalist
-    every clip below ``dataset_dir`` is listed, see :func:`endofm_monai.data.find_clips`.
+    of them, and ``video.mp4#frames=0-149`` a part of a video; at ``label_key`` strings are paths, and anything else is
+    kept as it is. Every item must have the keys ``required``. Without a datalist every clip below ``dataset_dir`` is
+    listed, see :func:`endofm_monai.data.find_clips`.
 
     The items are given with absolute paths, ``name`` and ``video``, see :func:`name_clips`.
     """
@@ -146,7 +147,8 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
     No two of a list have the same name, but several may be of one ``video``. A clip has the name of its path from
     ``root`` on without suffix, a part of a video ``<video>_<first>-<last>`` and a list of frames
     ``<folder>/<first>-<last>``. Where names would be the same (``a.mp4`` and ``a.avi``), or to some disks (``A.mp4``),
-    the second gets ``_2`` and so on, and where results would replace other files of a run as well.
+    the second gets ``_2`` and so on, and where results would replace other files of a run as well. Parts are separated
+    by ``/``, and cut where with a suffix they would be too long for a file's name.
     """
     root = os.path.realpath(root)
     bases = ["/".join(map(_shorten, _name(item["image"], root).split("/"))) for item in items]
@@ -161,7 +163,10 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
 
 
 def adopt_items(items: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, ``mask`` and names."""
+    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, their ``mask`` and names.
+
+    All others are handed back as they are.
+    """
     if not items or not all(item.keys() == {"image", "label"} and isinstance(item["label"], str) for item in items):
         return items
     root = os.path.commonpath([os.path.dirname(ensure_tuple(item["image"])[0]) for item in items])
@@ -208,7 +213,8 @@ def list_videos(
     ``dataset_dir`` may also be one file or a part of a clip, as :func:`endofm_monai.data.open_clip` opens it. Without a
     datalist all videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos
     longer than ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is
-    stopped has done those before. Done is a video of which a result in ``results_dir`` says that it could be read.
+    stopped has done those before. Done is a video of which a result in ``results_dir`` says that it could be read; that
+    of another file is refused.
     """
     if part_minutes is not None and not part_minutes > 0:
         raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")

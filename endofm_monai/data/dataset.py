@@ -40,7 +40,8 @@ class ClipDataset(Dataset):
     """Items of a datalist, whose random ``transform`` depends on nothing but ``seed`` and key: clip, epoch, repetition.
 
     So an item is the same with any number of workers, on any rank, and after a resume. A clip that cannot be read
-    becomes the item ``{"broken": message}``, for :class:`endofm_monai.handlers.BrokenClipsHandler`.
+    becomes the item ``{"broken": message}``, the message starting with the file's name: what to do about it is the
+    policy of :class:`endofm_monai.handlers.BrokenClipsHandler`, in the main process, where it is counted.
     """
 
     def __init__(self, data: Sequence[dict[str, Any]], transform: Callable | None = None, seed: int = 0) -> None:
@@ -69,11 +70,14 @@ class ClipDataset(Dataset):
 
 
 def collate_clips(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Make a batch of the items that could be read, and of ``broken``, the messages of the others.
+    """Make a batch of the items that could be read.
 
-    An ``image`` of clips ``(3, T, H, W)`` becomes a tensor ``(B, 3, T, H, W)``, of lists of V views ``(3, T, S, S)`` a
-    list of V tensors ``(B, 3, T, S, S)``, of raw clips, uint8 and of any size, a list of them, and an empty one without
-    items. Other tensors and numbers are stacked; anything else is a list of B values, None where an item lacks the key.
+    An item has an ``image``, a clip ``(3, T, H, W)``, a list of V views ``(3, T, S, S)``, or a raw clip, uint8 and of
+    any size, of which views are still to be made; or it has ``broken``, why it could not be read.
+
+    In the batch ``image`` is a tensor ``(B, 3, T, H, W)``, a list of V tensors ``(B, 3, T, S, S)``, or of B raw clips;
+    other tensors and numbers are stacked, and anything else is a list of B values, None for an item that lacks the key.
+    ``broken`` is the list of messages. With no item left ``image`` is an empty list.
     """
     read = [item for item in items if "broken" not in item]
     batch: dict[str, Any] = {CommonKeys.IMAGE: []}
@@ -110,12 +114,14 @@ def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
 class EpochSampler(DistributedSampler):
     """Order of the clips of each epoch, for one process or many.
 
-    Each rank gets an equal share; where the clips do not divide evenly, the first ones of the order are seen twice.
-    An epoch sees each clip ``repeats`` times: where clips are few, the workers are then started less often.
+    MONAI's and ignite's engines call ``set_epoch`` when an epoch starts. Each rank gets an equal share; where the clips
+    do not divide evenly, the first ones of the order are seen twice. With ``shuffle`` each epoch has an order of its
+    own, by ``seed``. It sees each clip ``repeats`` times, each time otherwise augmented: where clips are few, the
+    workers are then started less often.
 
     Items of a :class:`ClipDataset` may have a ``weight``: how often they are seen in an epoch, 1 without. Clips of one
     weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next 25, so after four epochs all
-    have been seen once; with weight 2.5, 50 of them three times and the others twice.
+    have been seen once; with weight 2.5, 50 of them three times and the others twice. All epochs have the same length.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:
@@ -169,8 +175,9 @@ class ClipLoader(DataLoader):
     """Loader of the clips of a :class:`ClipDataset`, in training and validation, for one process or many.
 
     Clips come in the orders of an :class:`EpochSampler` with ``shuffle``, else in their own, in batches of
-    :func:`collate_clips`; by default ``shuffle`` leaves out a last batch that is not full (``drop_last``). The workers
-    survive a SIGTERM for the whole process group, so that the training can finish its step and save.
+    :func:`collate_clips`; by default ``shuffle`` leaves out a last batch that is not full (``drop_last``). For a GPU,
+    as ``device``, they are put into memory that is copied from quickly. The workers survive a SIGTERM for the whole
+    process group, so that the training can finish its step and save.
     """
 
     def __init__(
@@ -202,8 +209,11 @@ class ClipLoader(DataLoader):
 class FeatureCache(ClipDataset):
     """A :class:`ClipDataset` with what a frozen network makes of ``image`` in its place, computed once, in memory.
 
-    So a head is trained and evaluated as a whole network, in seconds, without random transforms. The network, on
-    ``device``, has ``features`` as :class:`endofm_monai.networks.nets.EndoFMClassifier`.
+    So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds. The clips have to
+    be the same in every epoch: no random transforms.
+
+    The network, on ``device``, has ``features`` that takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
+    :class:`endofm_monai.networks.nets.EndoFMClassifier`.
     """
 
     def __init__(

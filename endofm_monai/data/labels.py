@@ -93,9 +93,10 @@ def load_box_datalist(
 ) -> list[dict[str, Any]]:
     """List videos with boxes as :func:`load_datalist`, and check all boxes before any training.
 
-    An item has ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of the frame, y
-    downwards, and of their classes from 1 to ``num_classes``. Sides may lie beyond the frame. Where the list names the
-    classes, as ``"labels": {"1": "polyp"}``, ``class_names`` must have the same order.
+    An item has ``image``, and ``box`` and ``box_label`` with a list a frame: of boxes ``[x1, y1, x2, y2]`` in pixels of
+    the frame, x to the right and y downwards, and of their classes from 1 to ``num_classes``; both empty where nothing
+    is to be seen. Sides may lie beyond the frame: they are clipped when it is loaded. Where the list names the classes,
+    as ``"labels": {"1": "polyp"}``, ``class_names`` must have the same order.
     """
     _check_order(datalist, class_names)
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
@@ -179,7 +180,8 @@ def load_labeled_clips(
     a datalist the folder tells: ``<dataset_dir>/<section>/<class name>/`` holds the videos and images of a class.
 
     The items are given with ``label`` (class index, or float32 ``(num_classes,)``) and ``group`` (videos that are not
-    independent of each other, as those of one patient; by default each is on its own).
+    independent of each other, as those of one patient; by default each is on its own). An answer is given for each
+    ``video``.
     """
     class_names = as_class_names(class_names)
     if datalist is None:
@@ -255,7 +257,11 @@ def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str
 def class_weights(
     weights: Sequence[float] | str | None, items: Sequence[dict[str, Any]], class_names: Sequence[str]
 ) -> list[float] | None:
-    """Weights of the classes in a loss, one a class, or ``"balanced"``: all items / (classes * items of the class)."""
+    """Weights of the classes in a loss.
+
+    They are given with one a class, or by ``"balanced"``: the number of all training items divided by the number of
+    classes and that of the items of a class, which makes up for the frequencies.
+    """
     if weights == "balanced":
         return [len(items) / (len(class_names) * count) for count in _count(items, len(class_names))]
     if isinstance(weights, str) or (weights is not None and len(weights) != len(class_names)):

@@ -96,11 +96,11 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
     is_outline = between.mean() <= _MAX_GRAY_SHARE and (255 - _NOISE <= level.max() <= 255 or level.max() <= _NOISE)
     if not clean and is_told_apart and (level - channels.min(0)).max() <= _NOISE and is_outline and not is_class:
         return level > 127
-    names = ", ".join(str(code) if is_gray else f"#{code:06x}" for code in found[:8].tolist())
-    names += ", ..." if len(found) > 8 else ""
-    names += ", which JPEG does not keep apart" if full == {255} and found.max() == 1 else ""
-    names += f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else ""
-    raise ClipReadError(f"{path}: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds {names}")
+    holds = ", ".join(str(code) if is_gray else f"#{code:06x}" for code in found[:8].tolist())
+    holds += ", ..." if len(found) > 8 else ""
+    holds += ", which JPEG does not keep apart" if full == {255} and found.max() == 1 else ""
+    holds += f" of opacity {', '.join(map(str, visible[:8]))}" if len(visible) > 1 else ""
+    raise ClipReadError(f"{path}: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds {holds}")
 
 
 def check_mask(mask: np.ndarray, height: int, width: int, path: Any) -> None:
@@ -117,7 +117,10 @@ def _jpeg_black(image: Image.Image) -> int:
 
 
 def mask_boxes(mask: np.ndarray, min_area: int = 30) -> list[list[int]]:
-    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for regions of at least ``min_area`` pixels of a mask."""
+    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for each separate region of a mask, bool ``(H, W)``.
+
+    Regions of less than ``min_area`` pixels are specks.
+    """
     regions = regionprops(label(mask, connectivity=2))
     boxes = (region.bbox for region in regions if region.area >= min_area)
     return [[int(x1), int(y1), int(x2), int(y2)] for y1, x1, y2, x2 in boxes]

@@ -27,8 +27,9 @@ order and with repetitions, by what is known about the clip, the datalist item t
 def linspace_indices(first: float, last: float, count: int, frames: int) -> torch.Tensor:
     """Give ``count`` evenly spaced frame indices from ``first`` to ``last``, inside a clip of ``frames`` frames.
 
-    In float32 and truncated, as in the published sampling: 0, 49, 99 and 149 are four from 0 to 149. A span that is
-    shorter than ``count`` repeats frames; ``first`` and ``last`` (included) may lie outside the clip.
+    The indices, int64, are computed in float32 and truncated, as in the published temporal sampling, so that the same
+    frames are chosen: 0, 49, 99 and 149 are four from 0 to 149. A span that is shorter than ``count`` repeats frames;
+    ``first`` and ``last`` (included) may lie outside the clip.
     """
     return torch.linspace(first, last, count, dtype=torch.float32).clamp(0, frames - 1).to(torch.int64)
 
@@ -52,8 +53,9 @@ class UniformFrames:
 class WindowPlan:
     """Some frames, evenly spread over a window of fixed duration.
 
-    The window lasts ``num_frames * sampling_rate / 30`` seconds: 8.5 s for the published 8 frames at rate 32. A shorter
-    video is used whole. The item says which window: number ``window`` of ``num_windows`` that are evenly spread.
+    The window lasts ``num_frames * sampling_rate / 30`` seconds, whatever the frame rate of the video: 8.5 s for the
+    published 8 frames at rate 32. Of a video that is shorter the clip is spread over all of it. The item says which
+    window: the one of number ``window`` of ``num_windows`` that are evenly spread, by default 0 of 1.
     """
 
     num_frames: int = 8  # T of a clip
@@ -125,7 +127,10 @@ class SupportSampler:
         return torch.tensor([key, *islice(cycle(self.supports(key, info.frames, random)), self.num_supports)])
 
     def supports(self, index: int, frames: int, random: Random | None = None) -> list[int]:
-        """Numbers of the frames that support frame ``index`` of so many; by default seed and index alone decide."""
+        """Numbers of the frames that support frame ``index`` of a video (or so far of a stream) of ``frames`` frames.
+
+        They are drawn by ``random``; by default the seed and ``index`` alone decide.
+        """
         random = random or np.random.default_rng([self.seed, index])
         last = min(index + self.window, frames - 1) if self.mode == "offline" else index
         before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)
@@ -135,7 +140,11 @@ class SupportSampler:
 
 
 def sample_videos(items: Sequence[dict[str, Any]], num_windows: int = 1, num_crops: int = 1) -> list[dict[str, Any]]:
-    """Copy the item of each video for each clip of it: windows of a :class:`WindowPlan`, and square crops of each."""
+    """Turn each video into a fixed number of clips: windows in time, and squares of each.
+
+    Copies of an item, one after the other, say which clip they are by ``window`` and ``num_windows``, see
+    :class:`WindowPlan`, and ``crop`` and ``num_crops``, see :class:`endofm_monai.transforms.ScaleCropClip`.
+    """
     if num_windows < 1 or num_crops < 1:
         raise ValueError(f"`num_windows` and `num_crops` must be positive, found {num_windows} and {num_crops}.")
     return [

@@ -27,8 +27,9 @@ def to_float(clip: torch.Tensor) -> torch.Tensor:
 class RandClipTransform(RandomizableTransform):
     """Base of random transforms that treat all frames of a clip alike, with the probability ``prob``.
 
-    A clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, becomes a new one in floating point (float32
-    for uint8). Draws are made on the CPU, so that the device of the clip makes no difference to them.
+    It takes a clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, and gives a floating-point one
+    (float32 for uint8) without changing its input. Random numbers come from ``self.R`` on the CPU, so that the device
+    of the clip makes no difference to them.
     """
 
     prob = 1.0  # which MONAI's constructor sets, but that of a dataclass does not call it

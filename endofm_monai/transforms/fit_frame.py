@@ -48,7 +48,10 @@ class FrameMap:
 
 
 class FitClip(Transform):
-    """Resize the frames of a clip to fit a height and width, keeping the ratio of their sides; the rest is black."""
+    """Resize the frames of a clip to fit a size, keeping the ratio of their sides, and pad them with black.
+
+    The frame stays at the top left. Bilinear and antialiased. ``size`` is height and width, or one number for both.
+    """
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = ensure_tuple_rep(size, 2)
@@ -132,7 +135,8 @@ def move_boxes(
 class RandFitClipd(RandClipTransformd):
     """Dictionary version of :class:`RandFitClip`, for clips of one size and the boxes of their frames.
 
-    Tensors ``(G, 4)`` at ``box`` and ``(G,)`` at ``box_label``, one a frame, become those of :func:`move_boxes`.
+    The boxes at ``box``, a tensor ``(G, 4)`` for each frame, are clipped to the frame and moved with it. One of which
+    less than a quarter stays visible goes, and with it its label, of the tensors ``(G,)`` at ``box_label``.
     """
 
     array_transform: ClassVar[type[Transform]] = RandFitClip

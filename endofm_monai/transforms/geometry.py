@@ -44,7 +44,10 @@ class RandFlipClip(RandClipTransform):
 
 
 class ResizeClip(Transform):
-    """Resize the frames of a clip so that the short side has the length ``size``, or to a height and width."""
+    """Resize the frames of a clip so that the short side has the length ``size``, or to a height and width.
+
+    Bilinear and antialiased; with one length the ratio of the sides is kept.
+    """
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = list(ensure_tuple(size))
@@ -55,13 +58,16 @@ class ResizeClip(Transform):
 
 
 def resize_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize all frames of a clip ``(C, T, H, W)`` to a square of ``size`` pixels, bicubically, clipped to 0..1."""
+    """Resize all frames of a clip ``(C, T, H, W)`` to a square of ``size`` pixels, bicubically and antialiased.
+
+    The overshoot of the bicubic kernel is clipped to ``[0, 1]``.
+    """
     return interpolate_to_square(to_float(clip), size).clamp_(0, 1)
 
 
 def interpolate_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
     """The same for a floating-point clip of any range, and without clipping."""
-    # antialiased: specular highlights and vessels would flicker
+    # antialiased, because specular highlights and vessels flicker otherwise
     return F.interpolate(clip, (size, size), mode="bicubic", align_corners=False, antialias=True)
 
 
@@ -81,7 +87,10 @@ def central_box(frame_size: Sequence[int], ratio: Range) -> Box:
 
 
 def draw_crop(frame_size: Sequence[int], scale: Range, ratio: Range, random: np.random.RandomState) -> Box:
-    """Draw a box inside a frame (height, width); where ten of :func:`draw_box` do not fit, :func:`central_box` does."""
+    """Draw a box inside a frame of height and width ``frame_size``.
+
+    Ten tries are made to fit in one of :func:`draw_box`; after them comes that of :func:`central_box`.
+    """
     for _ in range(10):
         height, width = draw_box(frame_size, scale, ratio, random)
         if height <= frame_size[0] and width <= frame_size[1]:
@@ -115,7 +124,10 @@ class RandResizedCropClip(RandClipTransform):
 
 @dataclass(eq=False)
 class RandScaleCropClip(RandClipTransform):
-    """Resize a clip to a random ``short_side`` and cut a square of ``size`` out at a random place, as published."""
+    """Resize a clip to a random ``short_side`` (in pixels) and cut a square of ``size`` out of it at a random place.
+
+    As published for fine-tuning; the ratio of the sides is kept.
+    """
 
     size: int = 224
     short_side: tuple[int, int] = (256, 320)
@@ -139,7 +151,10 @@ class RandScaleCropClip(RandClipTransform):
 
 @dataclass(eq=False)
 class ScaleCropClip(Transform):
-    """Resize a clip to ``short_side`` and cut out one of several squares of ``size``, spread along the long side."""
+    """Resize a clip to ``short_side`` and cut one of several squares of ``size`` pixels out of it.
+
+    They are evenly spread along the long side; the ratio of the sides is kept.
+    """
 
     size: int = 224
     short_side: int = 256
@@ -149,7 +164,10 @@ class ScaleCropClip(Transform):
             raise ValueError(f"`short_side` must be at least `size`={self.size}, found {self.short_side}.")
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
-        """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center: float."""
+        """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center.
+
+        The clip ``(C, T, H, W)`` becomes a floating-point one ``(C, T, size, size)``.
+        """
         clip = TF.resize(to_float(clip), [self.short_side])
         share = crop / (num_crops - 1) if num_crops > 1 else 0.5
         height, width = clip.shape[-2:]
@@ -171,9 +189,10 @@ class ScaleCropClipd(ClipTransformd):
 
 @dataclass(eq=False)
 class RandAffineClip(RandClipTransform):
-    """Crop as :class:`RandResizedCropClip`, rotate about the crop's center, mirror and resize, in one resampling.
+    """Crop, rotate, mirror and resize a clip, alike in all frames, in one resampling.
 
-    What lies outside the frame becomes black, like the border of an endoscope's picture.
+    A crop is drawn as in :class:`RandResizedCropClip` and turned about its center. What lies outside the frame
+    becomes black, like the border of an endoscope's picture.
     """
 
     size: int | Sequence[int]  # height and width of the result in pixels, or one number for both

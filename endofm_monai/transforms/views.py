@@ -84,11 +84,12 @@ class ViewPlan:
         return start + torch.cat(self.draw_frames(window, random))
 
     def draw_frames(self, clip_frames: int, random_state: np.random.RandomState) -> list[torch.Tensor]:
-        """Draw the frames of each view of a clip, as ascending int64 indices ``(T,)``: as published by default.
+        """Draw the frames of each view of a clip, as ascending int64 indices ``(T,)``.
 
         A global view spans the clip but for five frames: the first view leaves them out at the end, the last one at
         the start, and those between lie evenly between (a single one spans the whole clip; below ten frames half of
-        the clip is left out). A local view spans ``local_span`` of the clip from a random frame.
+        the clip is left out). A local view spans ``local_span`` of the clip from a random frame. For the default plan
+        this is the published sampling. A span with fewer frames than its view repeats frames, so one frame is enough.
         """
         shift = min(GLOBAL_SHIFT, clip_frames // 2) if len(self.global_frames) > 1 else 0
         starts = np.linspace(0, shift, len(self.global_frames)).tolist()
@@ -106,8 +107,9 @@ class ViewPlan:
 class RandAugmentViews(Randomizable, Transform):
     """Make the views of a clip: crop and resize, mirror, jitter the colors, gray, blur, solarize, normalize.
 
-    Each view has its own draws, the same for all its frames. The defaults are those of the published pre-training, with
-    the blur and the solarization of DINO that it meant to apply.
+    Each view has its own draws, the same for all its frames. They are made on the CPU, so that with the same seed the
+    views are the same whether they are made in a worker or on a GPU. The defaults are those of the published
+    pre-training, with the blur and the solarization of DINO that it meant to apply.
     """
 
     crop: ClassVar[type[RandResizedCropClip]] = RandResizedCropClip
@@ -193,7 +195,7 @@ class ClipPairPlan:
     """Two clips of a video, one behind the other, and a still frame of either, as VCL sees a video.
 
     The clips have one stride, drawn from 1 to ``max_stride`` or as far as the video allows, and lie at a random place.
-    The still frames have the same random place in both.
+    The still frames have the same random place in both. Iterating gives the four parts as each :class:`View`.
     """
 
     num_frames: int = 16  # T of a clip
@@ -228,8 +230,9 @@ class ClipPairPlan:
 class RandConceptViews(RandAugmentViews):
     """Make six clips of the parts of a :class:`ClipPairPlan`: two RGB, two static, two of frame differences.
 
-    RGB and static clips have draws of their own. A static clip repeats its frame. The differences are those of the
-    augmented RGB clips, each frame less the one before it, the first less the last.
+    RGB and static clips have draws of their own: crop and resize, mirror, gray, jitter the colors, normalize. A static
+    clip repeats its frame. The differences are those of the augmented RGB clips, each frame less the one before it, the
+    first less the last.
     """
 
     views: ClipPairPlan  # type: ignore[assignment]

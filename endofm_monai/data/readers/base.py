@@ -79,7 +79,8 @@ def likely_aspect(width: float, height: float) -> float:
 class ClipReader(ABC):
     """Random access to the frames of one clip, whatever it is stored in.
 
-    In error messages ``path`` names the clip: its file, its folder, or its first frame.
+    A subclass says what the clip holds (``_probe``) and decodes the frames that are asked for (``_decode``). In error
+    messages ``path`` names the clip: its file, its folder, or its first frame.
     """
 
     def __init__(self, path: str) -> None:
@@ -104,8 +105,9 @@ class ClipReader(ABC):
     def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Read frames, counted from 0 as they are shown, in any order and with repetitions: each is decoded once.
 
-        Gives uint8 RGB ``(3, T, H, W)``, in memory ``(T, H, W, 3)`` as frames are decoded. One that is outside the
-        clip, cannot be decoded, or differs in size from the first one is a ``ClipReadError``.
+        Gives uint8 RGB ``(3, T, H, W)`` with ``T = len(indices)``, whose memory is laid out ``(T, H, W, 3)``, as frames
+        are decoded. One that is outside the clip, cannot be decoded, or differs in size from the first one is a
+        ``ClipReadError``.
         """
         info, wanted = self.probe(), np.asarray(indices, np.int64)
         with clip_read_errors(self.path):
@@ -207,7 +209,10 @@ def clip_images(clip: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``, 01 before 1."""
+    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``.
+
+    Names that then are the same, as ``1`` and ``01``, are in the order of their characters.
+    """
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
 
 

@@ -49,7 +49,10 @@ def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """Choose the video of a file, as players do, or say in a ``ValueError`` why there is none; pictures are none."""
+    """Choose the video of a file, as players do, or say in a ``ValueError`` why there is none.
+
+    Pictures, such as a cover, are none. Of several the file's default counts, then the larger one, then the first.
+    """
     streams: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     counted = any(stream.frames for stream in streams)
     best: Any = None if counted else container.streams.best("video")  # the one with several frames
@@ -185,7 +188,10 @@ class PacketTable:
         return int(found[0]) if len(found) == 1 else None
 
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
-        """Give the ranges of packets, each from a keyframe on, to be decoded to get the frames at positions."""
+        """Give the packets that have to be decoded to get the frames at ``positions``.
+
+        They are ranges ``(start, stop)`` in decoding order that neither touch nor overlap; each starts at a keyframe.
+        """
         spans: list[tuple[int, int]] = []
         for start, stop in sorted((self._start(position), self._stop(position)) for position in positions):
             if spans and start <= spans[-1][1]:
@@ -212,7 +218,7 @@ def film_times(clock: np.ndarray, step: float) -> np.ndarray:
 
     Variable frame rates stay as they are. A clock that is not known, or stands still, runs evenly between the times
     that are; one that jumps back, or ahead by a pause of the recorder, goes on by its median step, or where it tells
-    nothing by ``step``. Both are in seconds, float64 ``(frames,)``; the times rise strictly, from 0 on.
+    nothing by ``step``. Both are in seconds, float64 ``(frames,)``; the times rise strictly, from 0 at the first frame.
     """
     moves = np.concatenate([[True], np.diff(clock) != 0])
     known = np.flatnonzero(np.isfinite(clock) & moves)

@@ -82,12 +82,14 @@ def stated_rate(header: pydicom.Dataset) -> tuple[float | None, list[float]]:
 class DicomReader(ClipReader):
     """Reads a DICOM file with pydicom whose frames are stored one by one, compressed or not.
 
-    Values of another depth than 8 bits are scaled to 0..255 from the window that the file states or, without a usable
-    one, from all values that the stored bits can hold. How many frames there are, and of which colors, is taken from
-    the pixels where the header cannot be right, and a warning says so. A file that is cut off has one frame more than
-    it holds, which cannot be read.
+    Color frames become RGB. Gray ones are inverted where the file asks (MONOCHROME1). Values of another depth than 8
+    bits are scaled to 0..255 from the window that the file states or, without a usable one, from all values that the
+    stored bits can hold. How many frames there are, and of which colors, is taken from the pixels where the header
+    cannot be right, and a warning says so. A file that is cut off has one frame more than it holds, which cannot be
+    read.
 
-    The pixels are of a ``kind``, "OB" or "OW", and begin at ``start`` in the file; ``length`` is in bytes, as stated.
+    The pixels are of a ``kind``, "OB" or "OW", and begin at ``start`` in the file; their ``length`` is in bytes, as far
+    as it is stated. The ``fps`` count where the file does not state a rate.
     """
 
     def __init__(

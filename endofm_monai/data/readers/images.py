@@ -88,7 +88,10 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def pixel_aspect(image: Image.Image) -> float:
-    """Give width by height of a pixel as it is shown, by the resolutions that the file states, as by FFmpeg."""
+    """Give width by height of a pixel as it is shown, by the resolution that the file states for each direction.
+
+    FFmpeg so writes the frames of a recording whose pixels are not square.
+    """
     across, down = map(float, image.info.get("dpi") or (1, 1))  # pixels per length
     if image.info.get("jfif_unit") == 0 or "aspect" in image.info:  # of PNG, too, FFmpeg has it as a ratio of lengths
         down, across = map(float, image.info.get("aspect") or image.info["jfif_density"])
@@ -124,7 +127,10 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
 
 
 def described_rate(image: Image.Image, pages: int, size: int) -> float:
-    """Give the rate of a TIFF stack as ImageJ or OME describe it, else 0; refuse other than a frame a page."""
+    """Give the rate of a TIFF stack as ImageJ or OME describe it on its first page; 0 where they do not.
+
+    Refused is what they describe as other than a frame a page, as far as a file of this ``size`` can hold it.
+    """
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     text = str(tags.get(ExifTags.Base.ImageDescription, ""))
     if not text.startswith("ImageJ=") and "<OME" not in text:
@@ -146,7 +152,8 @@ def described_rate(image: Image.Image, pages: int, size: int) -> float:
 class FramesReader(ClipReader):
     """Reads a clip that is stored as one image file a frame, or as the pages of one: a TIFF stack, an animation.
 
-    Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask.
+    Gray images become RGB, 16 bits are reduced to 8, alpha is dropped, and images are turned as their EXIF data ask. Of
+    a folder they are taken in natural order. The ``fps`` count unless an animation or stack states them.
     """
 
     def __init__(self, frames: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0) -> None:

@@ -23,7 +23,8 @@ class NiftiReader(ClipReader):
 
     Gray clips have the shape ``(X, Y, T)``, ``(X, Y, 1, T)``, ``(X, Y, T, 1)``, or ``(X, Y)`` for one frame, x from
     left to right; color clips have RGB pixels, or a last axis of 3. Values other than uint8 are scaled to 0..255 from
-    the display range of the header (``cal_min`` to ``cal_max``), else from that of all finite values of the clip.
+    the display range of the header (``cal_min`` to ``cal_max``), else from that of all finite values of the clip. The
+    ``fps`` count unless the header states the time between frames with its unit.
     """
 
     def __init__(self, path: str | os.PathLike, *, fps: float = 30.0) -> None:

@@ -44,10 +44,14 @@ class VideoReader(ClipReader):
     """Reads frames from a video file with PyAV: any codec that FFmpeg decodes, in any container but playlists.
 
     One pass over the packets (a few microseconds each, nothing is decoded) tells the exact number and order of the
-    frames. Where what they say cannot be true (times that are missing, doubled or jump back, a field a packet), the
-    file is decoded once instead. Reading then decodes the groups of pictures that hold a wanted frame, each up to its
-    last wanted one, without frames on which none depends. Where an MP4, Matroska or AVI file is cut off, ``probe``
-    counts the frames that it should hold. The frame rate is that of the film, whatever its clock does.
+    frames, with variable frame rate, edit lists, and containers that state no frame count. Where what they say cannot
+    be true (times that are missing, doubled or jump back, a field a packet), the file is decoded once instead. A file
+    that is opened again unchanged needs neither. Reading then decodes the groups of pictures that hold a wanted frame,
+    each up to its last wanted one, without frames on which none depends (where the codec marks them).
+
+    Frames are counted, turned and mirrored as FFmpeg shows them. The color matrix and range are those that the file
+    states; more than 8 bits are reduced to 8, and alpha is dropped. Where an MP4, Matroska or AVI file is cut off,
+    ``probe`` counts the frames that it should hold. The frame rate is that of the film, whatever its clock does.
 
     Args:
         file: a binary file to read the video from instead; ``path`` is then only its name.
@@ -189,14 +193,17 @@ class VideoReader(ClipReader):
                     yield index, self._to_rgb(frame)
                     if not missing:
                         return
-            if min(missing) >= len(table.shown):  # is cut off
+            if min(missing) >= len(table.shown):  # all that is missing was cut off
                 readable = len(table.shown)
                 break
         reason = f"{readable} of {self.probe().frames} frames are readable, the file is damaged or cut off"
         raise ClipReadError(f"{self.path}: frame {min(missing)} cannot be decoded: {reason}")
 
     def _show(self, spans: list[tuple[int, int]], needed: Collection[int] = ()) -> Iterator[av.VideoFrame]:
-        """Decode spans of packets, each from a keyframe on, to all frames, or those needed, positions as ``pts``."""
+        """Decode spans of packets, each from a keyframe on, and give the frames, with their positions as ``pts``.
+
+        Those at positions that are not ``needed`` may be left out; all are needed by default.
+        """
         # A container knows a packet that is cut in two. Transport streams flag one beside a counter that jumped, though
         # nothing may be missing. Which frame is made up in part, the decoder tells.
         halves = set() if self._container.format.name == "mpegts" else self._table.flagged
