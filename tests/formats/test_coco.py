@@ -94,7 +94,7 @@ def test_attributes_that_turn_no_box(tmp_path, attributes):
         (videos((1, 0, "a/1.png"), (1, 1, "a/1.png")), "two images of file_name 'a/1.png': 0 and 1"),
         (videos(videos=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "two videos of id 1: 'a' and 'b'"),
         ({"images": []}, "no JSON in COCO's format"),
-        ([], "no JSON in COCO's format: TypeError: "),
+        ([], "no JSON in COCO's format that can be used: TypeError: "),
     ],
 )
 def test_bad_files_are_named(tmp_path, content, message):
