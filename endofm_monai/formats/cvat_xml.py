@@ -182,7 +182,7 @@ def _read(root: Element, path: Path) -> Annotations:
     tracks = [_read_track(element, place, shape) for element in root.iterfind("track")]
     unique(((track.number, track.label) for track in tracks if track.number is not None), "has two tracks of id")
     left_out: set[int] = set()  # as CVAT counts
-    if not is_video or (images and not tracks):  # an export "for images" lists every frame
+    if not is_video or (images and root.find("track") is None):  # an export "for images" lists every frame
         left_out = set(whole).difference(listed)
     if is_video:
         is_export = root.find("meta/dumped") is not None or root.find("track/*[@keyframe='0']") is not None
@@ -210,7 +210,7 @@ def _read(root: Element, path: Path) -> Annotations:
         width=width,
         height=height,
         labels=[label.text or "" for label in task.iterfind("labels/label/name")],
-        tracks=tracks,
+        tracks=[track for track in tracks if track.shapes],  # of masks none may be left
         tags=tags,
         images=list(unique(names, "has two images of name")),
         source=task.findtext("source") or "",

@@ -70,6 +70,12 @@ def test_every_visible_mask_of_a_track_counts(tmp_path):
     }
 
 
+def test_a_track_of_masks_that_are_never_to_be_seen_is_none(tmp_path):
+    text = VIDEO.replace('<mask frame="11" keyframe="1" outside="0"', '<mask frame="11" keyframe="1" outside="1"')
+    annotations = join_tracks(read(tmp_path, text))
+    assert [shape.kind for track in annotations.tracks for shape in track.shapes.values()] == ["box"] * 3
+
+
 def test_an_export_for_images_in_which_one_was_deleted(tmp_path):
     task = read(tmp_path, IMAGES)
     assert (task.frames, task.images) == (2, ["a/0.png", "a/2.png"])
