@@ -89,10 +89,19 @@ def test_other_requests_are_checked_likewise(client):
     assert refused(client.post(f"/activelearning/uncertainty_{DETECTION}", json={"window": 0}), "`window`")
     assert refused(client.post("/activelearning/random", json={"client_id": 5}), "`client_id`")
     assert refused(client.post(f"/batch/infer/{DETECTION}", json={"max_workers": 100_000}), "`max_workers`")
+    answer = client.post(f"/batch/infer/{DETECTION}", json={"score_threshold": 5})
+    assert refused(answer, "`score_threshold`")
     slide = {"wsi": '{"params": {"device": "meta"}}'}
     assert refused(
         client.post(f"/infer/wsi_v2/{DETECTION}?image=case_0001", data=slide), "`device` must be one to compute on"
     )
+
+
+def test_what_is_none_of_a_request_is_passed_over(client):
+    assert infer(client, DETECTION, image="case_0001", images=None, max_workers=100_000).status_code == 200
+    scored = client.post(f"/scoring/{DETECTION}?run_sync=true", json={"max_samples": 1, "window": None})
+    assert (scored.status_code, scored.json()["scored"]) == (200, 1)
+    assert client.post("/activelearning/random", json={"max_samples": "all"}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from PIL import Image
 
 from endofm_monai.apps.active_learning import select_frames
 from endofm_monai.apps.monai_label.lib.clips import find_clip, frame_number
-from endofm_monai.apps.monai_label.lib.requests import InferRequest, SampleRequest, parse
+from endofm_monai.apps.monai_label.lib.requests import InferRequest, SampleRequest, ScoringRequest, parse
 from endofm_monai.data import ClipReadError, open_clip
 from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers import Answer, Bundle, Predictor
@@ -155,7 +155,7 @@ class Uncertainty(ScoringMethod):
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score; the result counts images, and says which ones could not be scored."""
         weights, scored, failed = self.task.bundle.weights, 0, {}
-        version, limit = str(weights and weights.stat().st_mtime_ns), parse(SampleRequest, request).max_samples
+        version, limit = str(weights and weights.stat().st_mtime_ns), parse(ScoringRequest, request).max_samples
         due = [image for image in datastore.get_unlabeled_images() if _score(datastore, image, self.name)[1] != version]
         for image in due:
             if limit and scored == limit:  # what fails does so each time, and is not counted

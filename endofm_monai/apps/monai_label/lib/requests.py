@@ -46,7 +46,7 @@ class AnyRequest(BaseModel):
 
 
 class InferRequest(AnyRequest):
-    """A question about an image, or many; see :class:`~endofm_monai.apps.monai_label.lib.infers.EndoInferTask`."""
+    """A question about an image; see :class:`~endofm_monai.apps.monai_label.lib.infers.EndoInferTask`."""
 
     image: str = ""
     frame: int | None = None
@@ -54,6 +54,11 @@ class InferRequest(AnyRequest):
     score_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     output: Literal["mask", "dsa", "asap", "json"] | None = "mask"
     save_label: bool = False
+
+
+class BatchRequest(InferRequest):
+    """A question about many images."""
+
     images: str | list[str] = "all"
     multi_gpu: bool = True
     max_batch_size: Annotated[int, Field(ge=0)] = 0
@@ -76,10 +81,15 @@ class TrainRequest(AnyRequest):
     num_workers: Annotated[int, Field(ge=0, le=os.cpu_count() or 1)] = 0
 
 
-class SampleRequest(AnyRequest):
-    """How many images to score, 0 is all; frames of a part of a video that gives one, and who asks for it."""
+class ScoringRequest(AnyRequest):
+    """How many images to score; 0 is all."""
 
     max_samples: Annotated[int, Field(ge=0)] = 0
+
+
+class SampleRequest(AnyRequest):
+    """Frames of a part of a video, and who asks."""
+
     window: Annotated[int, Field(ge=1)] = 8
     client_id: Annotated[str, Field(max_length=150)] | None = None
 
@@ -108,9 +118,9 @@ Schema = TypeVar("Schema", bound=BaseModel)
 ROUTERS: dict[Any, type[BaseModel]] = {
     infer: InferRequest,
     wsi_infer: SlideRequest,
-    batch_infer: InferRequest,
+    batch_infer: BatchRequest,
     train: TrainRequest,
-    scoring: SampleRequest,
+    scoring: ScoringRequest,
     activelearning: SampleRequest,
     datastore: Notes,
 }
