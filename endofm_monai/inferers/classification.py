@@ -43,7 +43,13 @@ class ClassificationPredictor(Predictor):
         super().__post_init__()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
-        """Go through the windows ``(3, T, H, W)`` of a video, the only frames decoded; answers tell these, too."""
+        """Go through the windows of a video, of which only the frames that make them are decoded.
+
+        A video that is no longer than a window has one, as all would be alike.
+
+        Yields:
+            each window as uint8 ``(3, T, H, W)``, and what is said of it, with its ``frames``, int64 ``(T,)``.
+        """
         info = reader.probe()
         _, windows = self._windows(info, self.num_windows if self.plan.length(info) < info.frames else 1)
         wanted = torch.cat(windows).unique()
@@ -140,9 +146,9 @@ class ClassificationPredictor(Predictor):
         squares = [self.normalize(square) for clip in clips for square in clip]
         if not squares:
             return []
+        batches = (squares[first : first + self.batch_size] for first in range(0, len(squares), self.batch_size))
         with self.computing():
-            batches = torch.stack(squares).split(self.batch_size)
-            logits = torch.cat([finite(self.network(batch)).float() for batch in batches])
+            logits = torch.cat([finite(self.network(torch.stack(batch))).float() for batch in batches])
         found = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
         return list(found.unflatten(0, (-1, self.num_crops)).mean(dim=1).cpu())
 
