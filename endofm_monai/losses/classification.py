@@ -11,7 +11,10 @@ from torch import nn
 class ClassificationLoss(nn.Module):
     """Cross-entropy of classes that exclude each other, or binary cross-entropy of each class; the labels tell which.
 
-    Of classes that do not exclude each other a weight is that of the items that have the class.
+    Args:
+        class_weights: weight of each class; None for equal ones. Of classes that do not exclude each other it is the
+            weight of those items that have the class.
+        label_smoothing: share of the target that is spread evenly over all classes, or over yes and no.
     """
 
     class_weights: torch.Tensor | None

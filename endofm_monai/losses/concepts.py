@@ -35,10 +35,20 @@ class ConceptLoss(nn.Module):
     ===================== ==========================================================================================
 
     The local terms count by ``local_weight``, and the scores are balanced with a queue of earlier ones if
-    ``uses_queue``; a :class:`endofm_monai.handlers.ConceptPhaseHandler` sets both. A call leaves ``values``, without
-    gradient and over the videos of all ranks: the unweighted terms; the mean entropy in nats of what clips say of
-    concepts that they can show, ``concept_entropy``; and ``concepts_used``, the number of concepts (of K) that would
-    have this mean use if all were used alike.
+    ``uses_queue``; a :class:`endofm_monai.handlers.ConceptPhaseHandler` sets both. The queue starts empty and is part
+    of the state dict.
+
+    A call leaves ``values``, without gradient and over the videos of all ranks: the terms by name, unweighted; the mean
+    entropy in nats of what clips say of concepts that they can show, ``concept_entropy``; and ``concepts_used``, the
+    number of concepts (of K) that would have this mean use if all were used alike.
+
+    When ranks hold different numbers of videos, the mean of their losses, weighted by these numbers as a
+    :class:`endofm_monai.engines.ClipTrainer` does, has the gradient of the loss of all videos as one batch.
+
+    Args:
+        num_concepts: number K of static, and of dynamic concepts.
+        batch_size: videos of a step on all ranks, which each other's negatives are of.
+        queue_length: number of earlier videos whose scores are remembered.
     """
 
     queue: torch.Tensor
@@ -60,7 +70,7 @@ class ConceptLoss(nn.Module):
         self.register_buffer("queue_rows", torch.tensor(0))
 
     def forward(self, features: ConceptFeatures, targets: None = None) -> torch.Tensor:
-        """Float32 loss of B videos; its mean over ranks, weighted by their B, has the gradient of one batch."""
+        """Float32 loss of the features of B videos; there are no targets."""
         with torch.autocast(features.scores.device.type, enabled=False):
             features = ConceptFeatures(*(value.float() for value in features))
             terms = self.terms(features)
@@ -115,7 +125,10 @@ def _number_of_videos(rows: torch.Tensor) -> int:
 
 
 def contrast(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """This rank's share of the InfoNCE of features ``(B, P)`` with the keys of all ranks, which take no gradient."""
+    """This rank's share of the contrast of features ``(B, P)`` of one clip a video with those of another one (InfoNCE).
+
+    Each query is to tell the key of its own video from those of all other videos of all ranks. Keys take no gradient.
+    """
     keys, own = gather_rows(F.normalize(key, dim=1))
     cosine = F.normalize(query, dim=1) @ keys.T
     return F.cross_entropy(cosine / CONTRAST_TEMPERATURE, own, reduction="sum") / len(keys)
@@ -128,7 +141,11 @@ def contrast_clips(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def align(scores: torch.Tensor, earlier: torch.Tensor, held: torch.Tensor | None = None) -> torch.Tensor:
-    """This rank's share of how badly S clips predict each other's scores ``(B, S, K)``, balanced with ``(M, S, K)``."""
+    """This rank's share of how badly S clips of a video predict each other's balanced scores, from their own.
+
+    The ``scores`` ``(B, S, K)`` are of concepts that the clips can show; the targets are balanced with those of
+    ``earlier`` videos ``(M, S, K)``, the same on all ranks, of which the first ``held`` ones count, by default all.
+    """
     clips = range(scores.shape[1])
     targets = torch.stack([sinkhorn(scores[:, i], SINKHORN_TEMPERATURE, earlier[:, i], held) for i in clips], dim=1)
     pairs = -torch.einsum("bik,bjk->ij", targets, F.log_softmax(scores / CONCEPT_TEMPERATURE, dim=2))
@@ -143,17 +160,21 @@ def entropy(scores: torch.Tensor) -> torch.Tensor:
 
 
 def contrast_concepts(concepts: torch.Tensor, scores: torch.Tensor, rank: int = ACTIVE_RANK) -> torch.Tensor:
-    """This rank's share of the contrast of local features ``(B, 2, N, D)`` of those concepts that both clips show."""
+    """This rank's share of the contrast of local features ``(B, 2, N, D)`` of those concepts that both clips show.
+
+    A clip shows a concept if its score, of ``scores`` ``(B, 2, N)``, is above the ``rank`` th largest one.
+    """
     active = (scores > scores.topk(rank, dim=2).values[..., -1:]).all(dim=1)  # (B, N)
     sums = [match_concepts(concepts[:, i], concepts[:, 1 - i], active) for i in (0, 1)]
     return torch.stack([pull + push for pull, push in sums]).sum() / (1 + 2 * sum_over_ranks(active.sum()))
 
 
 def match_concepts(query: torch.Tensor, key: torch.Tensor, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums over this rank's ``active`` concepts ``(B, N)`` of normalized features ``(B, N, D)``; keys take no gradient.
+    """Squared distances of normalized features ``(B, N, D)`` of this rank's ``active`` concepts ``(B, N)``.
 
-    Of the squared distances within the videos, and of the squares of how far those of other videos, of any rank, come
-    within the margin, in the mean.
+    Returns:
+        their sum within the videos; and that of the squares of how far the mean feature of another video, of any rank,
+        comes within the margin. Keys take no gradient.
     """
     keys, own = gather_rows(key)
     distance = (2 - 2 * torch.einsum("bnd,pnd->bpn", query, keys) + 1e-5).sqrt()

@@ -23,11 +23,14 @@ MOMENTUM = 0.9  # of the mean numbers of positives
 def first_stage_targets(
     location: torch.Tensor, stride: torch.Tensor, box: torch.Tensor, label: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels ``(L,)``, 0 for background, and distances ``(L, 4)`` to the sides of the box that locations shall predict.
+    """What each location of a frame shall predict in the first stage (FCOS with center sampling).
 
     A location ``(L, 2)``, whose level has cells of ``stride`` ``(L,)`` pixels, is positive for a box ``(G, 4)`` when it
     lies in the box, within 1.5 cells of its center, and the box's farthest side is within the range of the level (4 to
     8 cells; the first and the last level have no limit on one side). Among several boxes the smallest wins.
+
+    Returns:
+        labels ``(L,)``, 0 for background, and the distances ``(L, 4)`` to the sides of the box in pixels.
     """
     if len(box) == 0:
         return torch.zeros_like(stride, dtype=torch.long), location.new_zeros(len(location), 4)
@@ -49,10 +52,14 @@ def first_stage_targets(
 def second_stage_targets(
     first_box: torch.Tensor, box: torch.Tensor, label: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels ``(L,)`` and corrections ``(L, 4)`` of first-stage boxes' sides, in halves of their width and height.
+    """What each location of a frame shall predict in the second stage: how to correct its first-stage box.
 
     A location is positive for the box that its first-stage box ``(L, 4)`` overlaps most, if that is by an IoU of at
     least 0.1. Like the published code, the IoU counts pixels, to which a box's last row and column belong.
+
+    Returns:
+        labels ``(L,)``, 0 for background, and the corrections ``(L, 4)`` of the sides in halves of the first-stage
+        box's width and height.
     """
     if len(box) == 0:
         return torch.zeros(len(first_box), dtype=torch.long, device=box.device), torch.zeros_like(first_box)
@@ -84,7 +91,8 @@ class DetectionLoss(nn.Module):
 
     Sums and divisors (at least 1) run over the batch; divisors are averaged over processes. Frames without a box teach
     both classifiers what is no polyp. A batch without any positive has the mean divisors of former batches: divided by
-    1, one frame without a polyp would weigh as much as the tens of locations of all polyps together.
+    1, one frame without a polyp would weigh as much as the tens of locations of all polyps together. The state dict
+    holds this mean, in ``usual_positives``.
     """
 
     usual_positives: torch.Tensor
@@ -102,7 +110,12 @@ class DetectionLoss(nn.Module):
         return [True] * len(boxes)
 
     def terms(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The terms, of ``(B, 2*K + 12, L)`` for frames with ``box`` ``(G, 4)``, xyxy in pixels, and ``label``."""
+        """The terms by name.
+
+        Args:
+            pred: output of :class:`endofm_monai.networks.nets.EndoFMDetector` for B key frames, ``(B, 2*K + 12, L)``.
+            targets: for each key frame ``box`` ``(G, 4)``, xyxy in pixels, and ``label`` ``(G,)``, from 1 to K.
+        """
         if len(targets) != len(pred):
             raise ValueError(f"`targets` must be one a key frame, but got {len(targets)} for {len(pred)} frames.")
         out = split_predictions(pred.to(torch.promote_types(pred.dtype, torch.float32)))

@@ -18,15 +18,27 @@ class SpatialTemporalMatchingLoss(nn.Module):
     a global view i and another view v (18 for 2 global and 8 local views, as in the published code). Pairs of two
     global views are the dynamic motion matching L_dm, all others the cross-view matching L_cv (paper, section 2.2). A
     running centre c of the teacher's logits prevents collapse. With few clips it cannot; there the targets of
-    :func:`sinkhorn` use all prototypes alike, balanced with a queue of earlier logits, and :func:`koleo` drives the
-    class tokens of the global views apart, as in DINOv2 (TMLR 2024).
+    :func:`sinkhorn` use all prototypes alike, and :func:`koleo` drives the clips apart, as in DINOv2 (Oquab et al.,
+    TMLR 2024).
 
     A call leaves, without gradient and averaged over all ranks, ``total``, the matching loss, ``dynamic_motion`` and
     ``cross_view``, the shares of L_dm and L_cv in it; ``koleo``, before its weight; ``pairs`` ``(G, V)``, the
     cross-entropy of each pair, NaN where a view would match itself; and ``teacher_entropy``, the mean of the targets in
-    nats (uniform: ``ln K``, one-hot: 0). When ranks hold different numbers of clips, perhaps none, the loss is scaled
-    so that the mean of all their gradients is the gradient of the mean over all clips; if no rank holds a clip, the
-    loss is 0 and the centre, of which an update keeps the share ``center_momentum``, stays.
+    nats (uniform: ``ln K``, one-hot: 0).
+
+    When ranks hold different numbers of clips, perhaps none, the loss is scaled so that the mean of all ranks'
+    gradients, as ``DistributedDataParallel`` takes it, is the gradient of the mean over all clips; if no rank holds a
+    clip, the loss is 0 and the centre stays.
+
+    Args:
+        num_prototypes: number K of logits.
+        num_global_views: number G of views that the teacher sees; the first ones of the student's.
+        student_temperature: temperature of the predictions.
+        teacher_temperature: temperature of the targets; an attribute that a schedule may set.
+        center_momentum: share of the old centre that an update keeps.
+        targets: how the teacher's logits become targets: less the running ``"center"``, or by ``"sinkhorn"``.
+        queue_length: number of earlier teacher logits that Sinkhorn's targets are balanced with, for small batches.
+        koleo_weight: weight of :func:`koleo` of the student's class tokens of the global views.
     """
 
     center: torch.Tensor
@@ -69,8 +81,9 @@ class SpatialTemporalMatchingLoss(nn.Module):
     ) -> torch.Tensor:
         """Float32 loss of the student's logits ``(V, B, K)`` and the teacher's ``(G, B, K)``, in any float type.
 
-        ``class_tokens`` ``(G, B, D)`` are the student's, for KoLeo. While training the centre moves, by the mean over
-        all calls since the last one with ``update_center``, which is that at the end of a step.
+        ``class_tokens`` ``(G, B, D)`` are the student's, for KoLeo. In training mode the centre moves. With gradient
+        accumulation pass ``update_center=False`` except at the last call of a step: it then moves once, by the mean
+        over all calls.
         """
         wanted = (self.num_global_views, student.shape[1], self.center.shape[1])
         if teacher.shape != wanted or student.shape[2:] != wanted[2:] or len(student) < len(teacher):
@@ -162,8 +175,15 @@ def sinkhorn(
     """Targets that use all prototypes alike: Sinkhorn-Knopp's balancing of ``softmax(logits / temperature)``.
 
     In turn each prototype's sum over the rows ``(N, K)`` of all ranks and each row's sum become 1 (up to a factor), the
-    rows' last (Caron et al., NeurIPS 2020). Of ``earlier`` rows ``(M, K)``, the same on all ranks, the first ``held``
-    ones count, by default all. Logarithms carry it, so that logits may be of any finite size. The result is float32.
+    rows' last (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS
+    2020). Logarithms carry it, so that logits may be of any finite size. The result is float32.
+
+    Args:
+        logits: ``(N, K)``; each rank has its own rows, perhaps none.
+        temperature: the lower, the nearer to one-hot.
+        earlier: rows ``(M, K)``, the same on all ranks, that the targets are balanced with.
+        held: how many of these count, the first ones, as of a queue that fills up; by default all.
+        iterations: number of turns; few leave the prototypes' use uneven where the logits are.
     """
     log_q = logits.float()
     if earlier is not None and idist.get_rank() == 0:
@@ -181,7 +201,10 @@ def sinkhorn(
 
 @torch.no_grad()
 def enqueue(queue: torch.Tensor, count: torch.Tensor, rows: torch.Tensor) -> None:
-    """Put the ``rows`` of all ranks first in a ``queue``, which holds ``count``, in place; the oldest fall out."""
+    """Put the ``rows`` ``(N, ...)`` of all ranks first in a ``queue`` ``(L, ...)``, in place; the oldest fall out.
+
+    ``count`` is the number of rows that the queue holds.
+    """
     rows = evenly_divisible_all_gather(rows)
     queue.copy_(torch.cat([rows, queue])[: len(queue)])
     count.add_(len(rows)).clamp_(max=len(queue))

@@ -122,9 +122,9 @@ class ReferenceStepSchedule:
 def reference_clip_scores(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Segmentation: ``dice`` and ``hd95`` of a clip, of boolean masks ``(T, h, w)`` at the network's size.
 
-    The clip is one volume, in which one frame is as far as one pixel; distances from either surface are in a single
-    list. With no true foreground a prediction has a Dice of 1, and no prediction has a Dice of 0, in any case; HD95 is
-    then 0.
+    The clip is one volume: Dice of the pixels of all frames; HD95 is the 95th percentile of the distances from either
+    surface to the other one in a single list, where one frame is as far as one pixel. With no true foreground a
+    prediction has a Dice of 1, and no prediction has a Dice of 0, also where nothing was to be found; HD95 is then 0.
     """
     if not prediction.any() or not truth.any():
         return {"dice": float(prediction.any()), "hd95": 0.0}

@@ -71,8 +71,8 @@ class ReferenceLoadMasksd(corrected.LoadMasksd):
 class ReferenceResizedCropClip(corrected.RandResizedCropClip):
     """Crops of which all ten tries are made, resized without antialiasing and without clipping to ``[0, 1]``.
 
-    The corner is that of the last box that fits but height and width are those of the tenth try, so that the box may be
-    cut at the border and lose its ratio.
+    The corner is that of the last box that fits but height and width are those of the tenth try, so that the box may
+    be cut at the border and lose its ratio (21 % of boxes at scale (0.4, 1) in square frames, more in wider ones).
     """
 
     def randomize(self, data: torch.Tensor) -> None:
@@ -111,7 +111,10 @@ class ReferenceGrayscaleClip(corrected.RandGrayscaleClip):
 
 
 class ReferenceAugmentViews(corrected.RandAugmentViews):
-    """Views with the published crops and colors; there, what is to blur and solarize returns its input."""
+    """Views with the published crops and colors, neither blurred nor solarized.
+
+    The published code calls for both, but its functions return their input.
+    """
 
     crop = ReferenceResizedCropClip
     color_jitter = ReferenceColorJitterClip
@@ -129,7 +132,10 @@ class ReferenceRandScaleCropClip(corrected.RandScaleCropClip):
 
 
 class ReferenceScaleCropClip(corrected.ScaleCropClip):
-    """The leftmost or topmost square, not antialiased, by a slip in a configuration."""
+    """The leftmost or topmost square of a clip whose short side is ``size``, by a slip in a configuration.
+
+    Not antialiased.
+    """
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
         return resize(to_float(clip), [self.size], antialias=False)[..., : self.size, : self.size]
@@ -198,8 +204,8 @@ def _stretch(frame: torch.Tensor) -> torch.Tensor:
 class RandReferenceInputd(Randomizable, MapTransform):
     """:class:`ReferenceInput` of a clip with its masks 0/1 ``(1, T, H, W)``.
 
-    With ``augment`` each frame is resized to 8/7 of ``size``, cropped, mirrored, and rotated by up to 5 degrees for
-    itself, so that the clip is torn in time.
+    With ``augment`` each frame is resized to 8/7 of ``size``, cropped, half of the time mirrored, and rotated by up to
+    5 degrees for itself, so that the clip is torn in time.
     """
 
     def __init__(self, keys: KeysCollection, mask_key: str, size: int = 224, augment: bool = True) -> None:

@@ -15,7 +15,10 @@ BOX_UNIT = 0.5  # widths or heights of a first-stage box in which the second sta
 
 
 class DetectionPyramid(nn.Module):
-    """Feature pyramid (Lin et al., CVPR 2017) of a token map, with strides of 8 to 128 pixels where patches have 16."""
+    """Feature pyramid (Lin et al., CVPR 2017) of a plain transformer: its one token map becomes five levels.
+
+    With patches of 16 pixels the levels P3 to P7, of C ``channels`` each, have strides of 8, 16, 32, 64 and 128 pixels.
+    """
 
     def __init__(self, embed_dim: int, channels: int = 256) -> None:
         super().__init__()
@@ -91,7 +94,13 @@ class DetectionHead(nn.Module):
 
     ``describe`` gives classes, centerness and a box at each location of a frame (Tian et al., FCOS, ICCV 2019;
     centerness from the box tower), ``refine`` adds what support frames show and predicts classes and a correction of
-    the box (Wu et al., STFT, MICCAI 2021). Levels have C ``channels``, a multiple of 32; background is no class.
+    the box (Wu et al., STFT, MICCAI 2021).
+
+    Args:
+        channels: channels C of the pyramid's levels; a multiple of 32.
+        num_classes: number K of classes, without background.
+        num_convs: convolutions of each of the two towers.
+        strides: pixels a cell at each level.
     """
 
     def __init__(self, channels: int, num_classes: int, num_convs: int, strides: Sequence[int]) -> None:
@@ -165,7 +174,8 @@ class SpatialTemporalTransformation(nn.Module):
     """Add what support frames show to the features of a key frame (STFT; Wu et al., MICCAI 2021, section 2).
 
     A deformable convolution aligns them, guided by how the boxes that each frame predicts differ from the key frame's;
-    then each channel of the key frame takes up that channel of the supports, weighted by their similarity to it.
+    then each channel of the key frame takes up that channel of the supports, weighted by their similarity to it. Each
+    of ``offset_groups`` groups of channels has offsets of its own.
     """
 
     def __init__(self, channels: int, offset_groups: int = 4) -> None:
@@ -185,7 +195,12 @@ class SpatialTemporalTransformation(nn.Module):
         return ((maps[:, :1] * maps[:, 1:]).sum(dim=3) * maps.shape[3] ** -0.5).softmax(dim=1)
 
     def forward(self, features: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
-        """Key frames ``(B, C, h, w)`` of features ``(B, N, C, h, w)``, theirs first, and :func:`box_extent`."""
+        """Transform the features of key frames by those of their supports: ``(B, C, h, w)``.
+
+        Args:
+            features: ``(B, N, C, h, w)``, the key frame first; N = 1 is a key frame without support.
+            extent: :func:`box_extent` of the boxes that each frame predicts, ``(B, N, 4, h, w)``.
+        """
         shape_difference = torch.cat([extent[:, :1], extent[:, :1] - extent[:, 1:]], dim=1)
         aligned = self.align(features.flatten(0, 1), shape_difference.flatten(0, 1)).reshape(features.shape)
         return aligned[:, 0] + (self.attention(aligned)[..., None, None] * aligned[:, 1:]).sum(dim=1)
@@ -194,7 +209,8 @@ class SpatialTemporalTransformation(nn.Module):
 def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
     """Where the box of each location lies relative to it, in cells of ``stride`` pixels, kept inside the map.
 
-    From distances ``(..., 4, h, w)`` to its left, top, right and bottom in pixels it makes x1, y1, x2 and y2.
+    From distances ``(..., 4, h, w)`` to its left, top, right and bottom in pixels it makes x1 and y1 (negative to the
+    left and upwards), then x2 and y2, all from the location, ``(..., 4, h, w)``.
     """
     last_row, last_column = ltrb.shape[-2] - 1, ltrb.shape[-1] - 1
     x = torch.arange(last_column + 1, dtype=ltrb.dtype, device=ltrb.device) + (stride // 2) / stride
@@ -206,10 +222,16 @@ def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Deformable 3x3 convolution (Dai et al., ICCV 2017), with the values of ``torchvision.ops.deform_conv2d``.
+    """Deformable 3x3 convolution ``(F, D, h, w)`` (Dai et al., ICCV 2017): each tap reads the map at its own place.
 
-    One bilinear sampling and one 1x1 convolution are several times as fast on a CPU, above all backwards. The map
-    ``(F, C, h, w)`` is padded by 1, the offset ``(F, groups * 9 * 2, h, w)`` each tap's way down and right in cells.
+    The values are those of ``torchvision.ops.deform_conv2d`` with a padding of 1; one bilinear sampling and one 1x1
+    convolution are several times as fast on a CPU, above all backwards.
+
+    Args:
+        x: ``(F, C, h, w)``, zero beyond its borders.
+        offset: ``(F, groups * 9 * 2, h, w)``, for each tap of each group of channels its way down and to the right, in
+            cells.
+        weight: ``(D, C, 3, 3)``.
     """
     frames, channels, height, width = x.shape
     groups = offset.shape[1] // 18

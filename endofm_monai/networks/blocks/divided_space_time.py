@@ -9,7 +9,11 @@ from torch import nn
 
 
 def resample_table(table: torch.Tensor, table_size: tuple[int, int], grid_size: tuple[int, int]) -> torch.Tensor:
-    """Dynamic positional encoding (paper, section 2.1): the nearest entries of a table ``(1, rows * columns, D)``."""
+    """Dynamic positional encoding: each patch takes the nearest entry of a learned table (paper, section 2.1).
+
+    From a ``table`` ``(1, N, D)``, row by row, of ``table_size`` rows and columns (frames and 1 for a table of time) to
+    one of ``grid_size``, with the entries of ``F.interpolate(mode="nearest")``.
+    """
     row = _nearest(table_size[0], grid_size[0], table.device)
     column = _nearest(table_size[1], grid_size[1], table.device)
     return table.index_select(1, (row.unsqueeze(1) * table_size[1] + column).flatten())
@@ -21,9 +25,12 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 
 
 class DropPath(nn.Module):
-    """Drops rows of a residual branch while training (Huang et al., "Stochastic Depth", ECCV 2016)."""
+    """Stochastic depth: while training, drops a ``rate`` of the rows of a residual branch and scales the others up.
 
-    keep: torch.Tensor  # so that one compiled graph serves the blocks of all rates
+    (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.)
+    """
+
+    keep: torch.Tensor  # a tensor, so that one compiled graph serves the blocks of all rates
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -32,7 +39,7 @@ class DropPath(nn.Module):
         self.register_buffer("keep", torch.tensor(max(1.0 - rate, least)), persistent=False)
 
     def factors(self, rows: int) -> torch.Tensor:
-        """What to multiply each row by: 0, or the inverse of the share that is kept."""
+        """What to multiply each of the ``rows`` by: ``(rows,)``, 0 or the inverse of the share that is kept."""
         return torch.bernoulli(self.keep.expand(rows)) / self.keep
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,7 +81,10 @@ class SelfAttention(nn.Module):
         return [part.transpose(1, 2) for part in unbound]
 
     def forward(self, x: torch.Tensor, first_only: bool = False, rotation: torch.Tensor | None = None) -> torch.Tensor:
-        """Attend among tokens ``(B, L, D)``, or from the first alone, with a ``rotation`` of :func:`turn`."""
+        """Attend among the tokens ``(B, L, D)`` of each sequence: ``(B, L, D)``, or ``(B, 1, D)`` of the first.
+
+        A ``rotation`` ``(2, N, D / heads)`` turns queries and keys of the last N tokens, see :func:`turn`.
+        """
         if x.shape[1] == 1:  # the softmax of one weight is 1
             first = 2 * x.shape[2]
             return self.proj(F.linear(x, self.qkv.weight[first:], self.qkv.bias[first:]))
@@ -108,9 +118,10 @@ def turn(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
 
 
 class SpatialTemporalAdapter(nn.Module):
-    """Bottleneck that looks along time by a depthwise convolution (Pan et al., "ST-Adapter", NeurIPS 2022).
+    """Bottleneck that looks along time: down, a depthwise 3x1x1 convolution, up, and a residual (ST-Adapter).
 
-    It has no activation, as in the released code, and starts as the identity. Its ``width`` is D / 2 as published.
+    ``x + up(conv(down(x)))``, without an activation, as in the code that Pan et al. released ("ST-Adapter", NeurIPS
+    2022). The convolution starts at zero, and so the adapter as the identity. Its ``width`` is D / 2 as published.
     """
 
     def __init__(self, embed_dim: int, width: int) -> None:
@@ -149,6 +160,15 @@ class DividedSpaceTimeBlock(nn.Module):
     Tokens are ``(B, 1 + N*T, D)``: the clip's class token, then N patches of T frames with time running fastest. The
     class token takes no part in temporal attention; every frame attends with its own copy of it, and the copies'
     updates are averaged. Drop path acts on rows: a patch position's T tokens, a frame's 1 + N tokens, a clip's tokens.
+
+    Args:
+        embed_dim: width D of a token.
+        num_heads: number of attention heads; must divide D.
+        mlp_ratio: hidden width of the MLP in multiples of D.
+        drop_path_rate: probability to drop a row of a residual branch while training.
+        temporal: whether it attends along time at all; without, each frame is transformed as by an image ViT.
+        adapters: number of adapters of the patch tokens: 1 before the MLP, 2 also at the start of the block.
+        adapter_dim: width of their bottleneck.
     """
 
     def __init__(
@@ -193,7 +213,10 @@ class DividedSpaceTimeBlock(nn.Module):
         return self.norm1(frames.reshape(batch * num_frames, 1 + num_patches, width))
 
     def forward(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Transform ``(B, 1 + N*T, D)``; or give the class token ``(B, 1, D)`` with less work."""
+        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``.
+
+        Or give, without the work for the patches' own outputs, the class token ``(B, 1, D)``.
+        """
         patches = self.attend_in_time(tokens, num_frames)
         batch, num_patches, _, width = patches.shape
         frames = self.frame_sequences(tokens[:, :1], patches)

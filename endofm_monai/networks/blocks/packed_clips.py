@@ -18,7 +18,10 @@ from endofm_monai.networks.blocks.divided_space_time import (
 
 
 class RowCopies(NamedTuple):
-    """Copies of all of some rows, gathered by embedding bags: without atomic additions, so that sums are repeatable."""
+    """Rows that are copies of other ones, of which each has at least one copy.
+
+    Embedding bags gather them: without atomic additions, so that sums are the same every time.
+    """
 
     source: torch.Tensor  # the row that each copy is of
     order: torch.Tensor  # the copies, sorted by their source

@@ -87,9 +87,10 @@ class Bottleneck(nn.Module):
 
 
 class ResidualStem(nn.Module):
-    """The ResNetV2-50 of TransUNet's hybrid encoder (Chen et al., arXiv:2102.04306), down to 1/16, in Endo-FM's names.
+    """The convolutional part of TransUNet's hybrid encoder: a ResNetV2-50 of three stages, down to 1/16.
 
-    The first pooling has no padding, so that the second stage's maps lack a row and a column; the skip is padded.
+    Parameters are named as in Endo-FM's published network (after Chen et al., "TransUNet", arXiv:2102.04306). The first
+    pooling has no padding, so that the second stage's maps lack a row and a column; the skip is padded with zeros.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,10 @@ class ResidualStem(nn.Module):
             self.body.add_module(f"block{stage}", block)
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Features ``(B, 1024, H/16, W/16)`` of frames, and skips of 512, 256 and 64 channels at 1/8, 1/4 and 1/2."""
+        """Features ``(B, 1024, H/16, W/16)`` of frames ``(B, 3, H, W)``, H and W in multiples of 16, and the skips.
+
+        The skips are ``(B, 512, H/8, W/8)``, ``(B, 256, H/4, W/4)`` and ``(B, 64, H/2, W/2)``.
+        """
         half = self.root(frames)
         x = F.max_pool2d(half, 3, stride=2)
         maps = []
@@ -139,8 +143,13 @@ def _convolution(in_channels: int, channels: int, norm: Any) -> Convolution:
 class CascadedUpsampler(nn.Module):
     """TransUNet's decoder: from the transformer's grid to the frame's size in four doublings, three with a skip.
 
-    It has ``channels`` after the first convolution and after each doubling. To upsample with ``align_corners``, as
-    published, moves what the grid says outward, by half a patch at the border, for which convolutions have to make up.
+    Args:
+        in_channels: channels of the grid.
+        channels: channels after the first convolution and after each of the four doublings.
+        skip_channels: channels of the skips at 1/8, 1/4 and 1/2 of the frame's size.
+        norm: MONAI's name of the normalization; batch normalization as published.
+        align_corners: upsample from corner to corner, as published. That moves what the grid says outward, by half a
+            patch at the border, for which the convolutions have to make up.
     """
 
     def __init__(

@@ -29,7 +29,10 @@ KEPT = {torch.ops.aten.convolution.default} | {
 
 
 class Backbone(nn.Module):
-    """What :class:`EndoFM` and :class:`FrameViT` share: patches, what is recomputed, adapters that can learn alone."""
+    """What :class:`EndoFM` and :class:`FrameViT` share: patches, what is recomputed, adapters that can learn alone.
+
+    The arguments are explained at :class:`EndoFM`.
+    """
 
     frozen: bool = False
 

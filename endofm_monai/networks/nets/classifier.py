@@ -12,7 +12,11 @@ from endofm_monai.networks.nets.frame_vit import FrameViT
 
 
 class AttentiveHead(nn.Module):
-    """Classification head with a learned query that attends over all tokens (Bardes et al., "V-JEPA", section 3.3)."""
+    """Classification head that looks at all tokens: a learned query attends over them, then a linear layer.
+
+    The attentive probe of V-JEPA (Bardes et al., "Revisiting Feature Prediction for Learning Visual Representations
+    from Video", 2024, section 3.3) in its shortest form. It finds a small polyp that the class token may have missed.
+    """
 
     def __init__(self, embed_dim: int, num_classes: int, num_heads: int) -> None:
         super().__init__()
@@ -37,11 +41,24 @@ def _initialized(head: nn.Linear, std: float) -> nn.Linear:
 
 
 class EndoFMClassifier(nn.Module):
-    """Classifies clips by a head on class tokens ``(B, D)``, as published, or on all tokens: an :class:`AttentiveHead`.
+    """Classifies clips: the backbone, and a head on its class token or on all of its tokens.
 
-    The ``mode`` ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the backbone, its
-    final normalization and the head, ``"adapter"`` the backbone's adapters and the head, ``"linear_probe"`` only the
-    head. What is frozen is also kept in evaluation mode, so that drop path does not blur it.
+    The published fine-tuned file (``polypdiag.pth``) loads with :func:`endofm_monai.weights.load_published`.
+
+    Args:
+        backbone: the video transformer, or an image ViT with adapters.
+        head: takes class tokens ``(B, D)``, as published; an :class:`AttentiveHead` takes all tokens ``(B, L, D)``.
+        mode: what is trained: ``"full"`` trains everything, as published, ``"last_blocks"`` the last blocks of the
+            backbone, its final normalization and the head, ``"adapter"`` the backbone's adapters and the head,
+            ``"linear_probe"`` only the head. What is frozen is also kept in evaluation mode, so that drop path does not
+            blur it.
+        last_blocks: number of blocks that ``"last_blocks"`` trains.
+
+    Example::
+
+        >>> classifier = EndoFMClassifier.from_preset("tiny", num_classes=2)
+        >>> classifier(torch.rand(1, 3, 8, 224, 224)).shape
+        torch.Size([1, 2])
     """
 
     published_prefixes: ClassVar[dict[str, str]] = {"linear.": "head."}
@@ -118,7 +135,8 @@ class DropoutLinear(nn.Linear):
 class STAdapterClassifier(EndoFMClassifier):
     """The rival: a frozen image ViT that encodes frame by frame, with adapters along time (ST-Adapter, NeurIPS 2022).
 
-    Adapters and head alone learn. The released files load once CLIP's image tower is in place.
+    The means of the frames' class tokens are normalized, dropped out and classified. Adapters and head alone learn. The
+    released files load once CLIP's image tower is in place.
     """
 
     @classmethod

@@ -28,7 +28,11 @@ class ConceptFeatures(NamedTuple):
 
 
 class LocalFeatureIntegration(nn.Module):
-    """Gathers from a token map what belongs to each of some templates, among which each place is shared out."""
+    """Gathers from a token map what belongs to each of some templates, in one step of attention.
+
+    Each place of the map is shared out among the templates (softmax), then each template takes the mean of the places
+    by their shares, adds itself, and passes an MLP.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -49,10 +53,15 @@ class ConceptNetwork(nn.Module):
     """A backbone and the heads by which it learns static and dynamic concepts of video: VCL (Qian et al., ECCV 2022).
 
     The backbone sees six clips of a video: two ``rgb`` ones, a still frame of either (``static``) and the frame
-    differences of either (``dynamic``). Heads project the class token for the contrast of clips (to ``bottleneck_dim``
-    P), compare it with 2K prototypes a stream (K static, then K dynamic concepts), and reconstruct it from these scores
-    by layers ``hidden_dim`` wide; the token map gives the local features of each concept. Batch normalization goes over
-    the videos of all processes, for each clip by itself.
+    differences of either (``dynamic``). Heads project the class token for the contrast of clips, compare it with 2K
+    prototypes a stream (K static, then K dynamic concepts), and reconstruct it from these scores; the token map gives
+    the local features of each concept. Batch normalization goes over the videos of all processes, for each clip by
+    itself, always by the statistics of the batch.
+
+    Args:
+        num_concepts: number K of static, and of dynamic concepts.
+        hidden_dim: width of the reconstruction's hidden layers.
+        bottleneck_dim: width P of the features that are contrasted.
     """
 
     num_global_views = 6  # all clips are of one size

@@ -16,9 +16,16 @@ SIZES = {"mini": (64, 2), "tiny": (64, 2), "small": (128, 2), "base": (256, 4), 
 class EndoFMDetector(nn.Module):
     """Polyp detector of Endo-FM: its video transformer, a feature pyramid and a two-stage head (paper, section 3.2).
 
-    A clip is a key frame and its supports. With ``frames="per_frame"``, as the published code tests, they are encoded
-    one by one and meet in the head; ``"joint"``, as it trains, lets them attend to each other in the transformer as
-    well.
+    A clip is a key frame and the frames that support it. The ``neck`` makes the levels of the pyramid from a token map,
+    the ``head`` predictions from the levels. With ``frames="per_frame"``, as the published code tests, each frame is
+    encoded alone, so that a video is encoded once a frame, and frames meet in the head; ``"joint"``, as it trains, lets
+    them attend to each other in the transformer as well.
+
+    Example::
+
+        >>> detector = EndoFMDetector.from_preset("tiny", num_classes=2)
+        >>> detector(torch.rand(1, 3, 3, 224, 224)).shape  # 28**2 + 14**2 + 7**2 + 4**2 + 2**2 locations
+        torch.Size([1, 16, 1049])
     """
 
     published_prefixes: ClassVar[dict[str, str | None]] = {
@@ -72,8 +79,10 @@ class EndoFMDetector(nn.Module):
     def forward(self, x: torch.Tensor, every_frame: bool = False) -> torch.Tensor:
         """Boxes of key frames ``(B, 2*K + 12, L)``, see :func:`endofm_monai.networks.blocks.split_predictions`.
 
-        Normalized clips ``(B, 3, T, H, W)``, H and W in multiples of twice the patch size, hold the key frame, then its
-        supports in any order, if any. With ``every_frame`` each is the key frame in turn: B * T predictions, not B.
+        Args:
+            x: normalized clips ``(B, 3, T, H, W)``: the key frame, then its supports in any order (or none); H and W in
+                multiples of twice the patch size.
+            every_frame: let each frame in turn be the key frame, with all others as supports: B * T predictions, not B.
         """
         levels = self.encode(x)
         if every_frame:  # features (B, T, ...) as (B * T, T, ...), in which each frame comes first in turn

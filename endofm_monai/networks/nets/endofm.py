@@ -31,15 +31,26 @@ class EndoFM(Backbone):
         patch_size: height and width of a patch in pixels.
         num_frames: frames that the temporal position table is made for.
         embed_dim: width D of a token.
-        depth: number of blocks; ``num_heads`` is that of each one's attention heads.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
         mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
-        activation_checkpointing: recompute all activations of blocks in the backward pass (True), or (``"selective"``)
-            norms and MLPs, while the other matrix products, convolutions and attention are kept.
-        token_drop: share of patch positions, drawn for each clip, that are left out while training (STOMP: 0.8).
-        temporal: whether frames attend to each other; without, they are encoded one by one, as by an image ViT.
-        adapters: adapters of a block, which change nothing until they learn: 1 before the MLP, 2 also at the start.
+        activation_checkpointing: what of a block's activations the backward pass computes again, for less memory: all
+            of them (True); or (``"selective"``) norms and MLPs, while the other matrix products, convolutions and
+            attention are kept.
+        token_drop: share of patch positions, drawn for each clip, that :meth:`forward` leaves out of all its frames
+            while training; time and memory fall in proportion (0.8 in STOMP, MICCAI 2026).
+        temporal: whether frames attend to each other; without, there is no temporal branch and no table of time, and
+            they are encoded one by one, as by an image ViT whose weights are then the same.
+        adapters: adapters of a block (see :class:`~endofm_monai.networks.blocks.SpatialTemporalAdapter`), which
+            change nothing until they learn: none, 1 before the MLP, or 2, also at the start of the block.
         adapter_dim: width of their bottleneck; None is D / 2, as published.
+
+    Example::
+
+        >>> backbone = EndoFM.from_preset("tiny")
+        >>> backbone(torch.rand(1, 3, 8, 224, 224)).shape
+        torch.Size([1, 192])
     """
 
     def __init__(
@@ -146,7 +157,10 @@ class EndoFM(Backbone):
 
     @torch.jit.ignore
     def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """The last block's softmax weights ``(B, T, heads, 1 + N, 1 + N)`` in each frame, the class token's first."""
+        """Spatial attention of the last block in each frame of clips ``(B, C, T, H, W)``.
+
+        The softmax weights are ``(B, T, heads, 1 + N, 1 + N)``; row 0 is what the class token looks at.
+        """
         *blocks, last = self.blocks
         tokens, num_frames = self.embed(x), x.shape[2]
         for block in blocks:

@@ -39,7 +39,10 @@ class RotaryPositions(nn.Module):
 
 
 class FrameBlock(nn.Module):
-    """Block of an image ViT, on frames that each have a class token, with adapters between the frames' patches."""
+    """Block of an image ViT, on frames that each have a class token, with adapters between the frames' patches.
+
+    Its arguments are those of ``DividedSpaceTimeBlock``, and the ``variant`` of :class:`FrameViT`.
+    """
 
     def __init__(
         self, embed_dim: int, num_heads: int, mlp_ratio: float, variant: str, adapters: int, adapter_dim: int
@@ -87,9 +90,14 @@ class FrameBlock(nn.Module):
 class FrameViT(Backbone):
     """Image ViT that encodes the frames of a clip one by one; adapters alone let its patches see other frames.
 
-    With :meth:`freeze`, the network of ST-Adapter (Pan et al., NeurIPS 2022): the mean of the frames' class tokens is
-    normalized. Parameter names are timm's. The ``variant`` is "timm", also of DINO and DINOv2; "clip", CLIP's image
-    tower; or "dinov3", with storage tokens behind the class token, and positions that turn queries and keys.
+    With :meth:`freeze`, the network of ST-Adapter (Pan et al., NeurIPS 2022): each frame keeps a class token of its
+    own, and their mean is normalized at the end. In contrast, :class:`EndoFM` has one class token for all frames.
+    Parameter names are timm's; image ViTs load with :func:`endofm_monai.weights.initialize_backbone`.
+
+    Its arguments are those of :class:`EndoFM`, and ``variant``: "timm", also of DINO and DINOv2; "clip", CLIP's image
+    tower: a normalization before the first block, no bias of the patch embedding, QuickGELU, and layer normalizations
+    with an epsilon of 1e-5; or "dinov3": the same epsilon, four storage tokens, and positions that turn queries and
+    keys instead of a table.
     """
 
     temporal: bool = False
@@ -127,7 +135,10 @@ class FrameViT(Backbone):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, and the rotation of ``RotaryPositions``, if any."""
+        """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, and the rotation of ``RotaryPositions``, if any.
+
+        The N patches of a frame come behind its class token and storage tokens.
+        """
         grid = self.embed_patches(x)
         patches, first = grid.flatten(2).transpose(1, 2), self.cls_token.expand(1, -1, -1)
         if self.pos_embed is not None:

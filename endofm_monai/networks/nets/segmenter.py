@@ -62,12 +62,23 @@ class HybridEncoder(nn.Module):
 class EndoFMSegmenter(nn.Module):
     """Segments every frame of a clip, with the backbone attending over all its frames.
 
-    The ``decoder`` ``"transunet"`` is the published network (Endo-FM, MICCAI 2023, section 3.2), 140,730,786 parameters
-    at base size: a ResNetV2 stem, whose output the backbone's blocks transform, and a decoder with three skips. It
-    leaves out the backbone's patch embedding and tables, so clips have no order. ``"simple"`` keeps the whole
-    pre-trained backbone; its decoder has fewer channels, group normalization (the frames of a clip are too much alike
-    for batch statistics), upsampling that keeps places, and the skips of a small convolutional stem. The background is
-    a class.
+    Args:
+        backbone: the video transformer, with patches of 16 pixels; becomes part of this network. With its
+            ``activation_checkpointing`` those of the convolutional stem are recomputed too.
+        num_classes: number K of classes, with the background.
+        decoder: ``"transunet"`` is the published network (Endo-FM, MICCAI 2023, section 3.2, after TransUNet,
+            arXiv:2102.04306), 140,730,786 parameters at base size: a ResNetV2 stem, whose output is embedded and
+            transformed by the backbone's blocks, and a decoder of four doublings with three skips. It leaves out the
+            backbone's own patch embedding and its position and time tables, so clips have no order.
+            ``"simple"`` keeps the whole pre-trained backbone; its token map is decoded likewise, with fewer channels,
+            group normalization (the frames of a clip are too much alike for batch statistics), upsampling that keeps
+            places, and the skips of a small convolutional stem.
+
+    Example::
+
+        >>> segmenter = EndoFMSegmenter.from_preset("tiny", decoder="simple")
+        >>> segmenter(torch.rand(1, 3, 5, 96, 128)).shape
+        torch.Size([1, 2, 5, 96, 128])
     """
 
     def __init__(self, backbone: EndoFM, num_classes: int = 2, decoder: str = "transunet") -> None:

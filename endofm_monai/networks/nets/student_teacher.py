@@ -33,7 +33,10 @@ def _sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
 
 
 class SyncedBatchNorm(nn.Module):
-    """Batch normalization by the rows of this batch of all processes, on any device; some may have none."""
+    """Batch normalization by the rows of all processes, on any device; some may have none.
+
+    It always takes the statistics of the batch. (``torch.nn.SyncBatchNorm`` runs on GPUs only.)
+    """
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -51,10 +54,12 @@ class SyncedBatchNorm(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """An MLP, then cosines to ``num_prototypes`` learned directions of norm 1.
+    """Projection head of the pre-training: an MLP, then cosines to ``num_prototypes`` learned directions.
 
-    Cosines are always in float32: a temperature of 0.04 multiplies their rounding error by 25. With ``batch_norm``
-    hidden layers are normalized over the views of the batch, which keeps few clips apart.
+    Features go through a 3-layer GELU MLP, ``hidden_dim`` wide, to a bottleneck of ``bottleneck_dim``, are
+    L2-normalized, and meet a weight-normalized linear layer whose norms are fixed at 1. Its cosines are always computed
+    in float32: a temperature of 0.04 multiplies their rounding error by 25. With ``batch_norm`` the hidden layers are
+    normalized over the views of the batch, which keeps few clips apart.
     """
 
     def __init__(
@@ -116,8 +121,14 @@ class ProjectionNetwork(nn.Module):
 class StudentTeacher(nn.Module):
     """Student and teacher of the self-supervised pre-training, as one network (paper, section 2.2).
 
-    The teacher, at first a copy of the student, sees the first ``num_global_views`` views, always in evaluation mode
-    and without gradient, and keeps a share ``teacher_momentum``, which a schedule may set, of itself at an update.
+    The teacher starts as a copy of the student, takes no gradient, is always in evaluation mode, and follows the
+    student by :meth:`update_teacher`. Being one module, both are wrapped, aggregated and saved together.
+
+    Args:
+        backbone: the backbone to pre-train; becomes the student's.
+        num_prototypes: see :class:`ProjectionHead`; ``hidden_dim``, ``bottleneck_dim`` and ``batch_norm`` likewise.
+        num_global_views: the first views, which the teacher sees too.
+        teacher_momentum: share of itself that the teacher keeps at an update; an attribute that a schedule may set.
     """
 
     teacher_tokens: torch.Tensor
@@ -160,10 +171,11 @@ class StudentTeacher(nn.Module):
     def forward(
         self, views: Sequence[torch.Tensor], clips: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Student logits ``(V, B, K)`` of all views ``(B, C, T, H, W)``, and what both say of the global ones.
+        """Run the student on all V normalized views ``(B, C, T, H, W)`` and the teacher on the G global ones.
 
-        That is the teacher's logits ``(G, B, K)`` and the student's class tokens ``(G, B, D)``; the teacher's are
-        ``teacher_tokens``. Only the first ``clips`` reach the heads: a process without a clip runs the backbone on a
+        It gives the student's logits ``(V, B, K)``, the teacher's ``(G, B, K)`` without gradient and the student's
+        class tokens ``(G, B, D)`` of the global views, the first; ``teacher_tokens`` are the teacher's. Of the B clips
+        only the first ``clips`` reach the heads, if that is given: a process without a clip runs the backbone on a
         dummy, to take part in the collective calls.
         """
         with torch.no_grad():
@@ -181,7 +193,10 @@ class StudentTeacher(nn.Module):
 
 
 class TeacherBackbone(nn.Module):
-    """A backbone under its names in :class:`StudentTeacher`, to take its part of the weights of a pre-training."""
+    """A backbone under the names that it has as the teacher's in :class:`StudentTeacher`, and nothing else of that.
+
+    So an evaluation takes its part of the weights of a whole pre-training, as federated learning hands them out.
+    """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
