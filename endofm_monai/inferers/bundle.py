@@ -31,9 +31,14 @@ class BundleError(ValueError):
 class Bundle:
     """A bundle of the project for one of the tasks of :data:`TASKS`, which the name of its folder ends in.
 
-    Its configurations, whose keys ``overrides`` set, are programs: open bundles only from people you trust. Its weights
-    are not: they are read without running anything, and shared ones are compared with their hash in
-    ``large_files.yml``.
+    Its configurations are programs: open bundles only from people you trust. Its weights are not: they are read
+    without running anything, and shared ones are compared with their hash in ``large_files.yml`` before.
+
+    The ``overrides`` take the place of the values of keys of ``inference.json``, ``weights`` among them.
+
+    Raises:
+        BundleError: when it cannot be used, or has no weights.
+        ValueError: see :func:`endofm_monai.utils.check_settings`.
     """
 
     def __init__(self, path: str | os.PathLike, **overrides: Any) -> None:
@@ -80,7 +85,11 @@ class Bundle:
             raise BundleError(f"{self.configs / 'inference.json'}: `{key}` cannot be built ({reason}).") from error
 
     def load_weights(self, network: nn.Module) -> LoadReport:
-        """Fill the network with the weights in use; a ``WeightsError`` says that they are others than were shared."""
+        """Check the weights in use and fill the network with them.
+
+        Raises:
+            WeightsError: when there are none, they are not those that were shared, or they do not fit.
+        """
         weights = self.weights or self.shared_weights[0]
         self.check_weights(weights)
         backbone = self.get("backbone_weights") if "backbone_weights" in self._parser else None
@@ -136,14 +145,24 @@ def read_large_files(bundle: Path) -> list[dict[str, Any]]:
 
 
 def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
-    """Give what ``configs/released.json`` says of the network, if ``weights`` are those that come with the project."""
+    """Give what a bundle's ``configs/released.json`` says, if ``weights`` are those that come with the project.
+
+    That file describes their network, for all configurations of the bundle; weights of one's own, ``models/model.pt``,
+    go before them.
+    """
     file = bundle / "configs" / "released.json"
     is_released = weights is not None and weights.resolve() == bundle.resolve() / "models" / "model.safetensors"
     return read_json(file, dict) if is_released and file.is_file() else {}
 
 
 def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
-    """Make the predictor of a bundle, with the weights in use, and other values of keys of its ``inference.json``.
+    """Make the predictor of a bundle's folder, with the weights in use, on a device.
+
+    The ``overrides`` are values of keys of its ``inference.json``: ``mode="online"``, ``mirror=True``, ...
+
+    Raises:
+        BundleError: see :class:`Bundle`.
+        WeightsError: see :meth:`Bundle.load_weights`.
 
     Example::
 
@@ -172,7 +191,10 @@ def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
 
 
 class OnnxNetwork(nn.Module):
-    """A network in an ONNX file of one input and one output, run by ONNX Runtime in float32, on CUDA if any."""
+    """A network in an ONNX file, run by ONNX Runtime in float32, where a bundle expects its PyTorch network.
+
+    The file has one input and one output; see ``scripts/export_bundle.py``. It runs on CUDA where there is one.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__()
@@ -199,8 +221,8 @@ class OnnxNetwork(nn.Module):
 class OnnxDetector(OnnxNetwork):
     """A detector in an ONNX file, for a :class:`endofm_monai.inferers.DetectionPredictor`.
 
-    As the file holds both stages, what is kept of a frame is the frame itself, which is encoded with every key frame
-    that it supports: same detections, at ``1 + num_supports`` times the work.
+    The file holds both stages in one graph, so what is kept of a frame is the frame itself, and it is encoded with
+    every key frame that it supports: same detections, at ``1 + num_supports`` times the work of the PyTorch network.
     """
 
     @property

@@ -25,8 +25,8 @@ class SelectDetections(Transform):
     """Choose detections among the predictions of all locations (published rules and thresholds).
 
     A location and class whose first-stage score, the geometric mean of class probability and centerness, is above
-    ``score_threshold`` is a candidate. Its score is the geometric mean of the first and the second stage's. The best
-    ``candidates`` of each level go through non-maximum suppression by class.
+    ``score_threshold`` is a candidate. Its score is the geometric mean of the first and the second stage's; its box is
+    the corrected one. The best ``candidates`` of each level go through non-maximum suppression by class.
     """
 
     score_threshold: float = 0.05  # smallest first-stage score
@@ -35,7 +35,11 @@ class SelectDetections(Transform):
     max_detections: int = 300  # of a frame
 
     def __call__(self, pred: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """``box`` ``(D, 4)``, xyxy in pixels, ``label``, 1 to K, and ``label_scores`` of key frames, on the CPU."""
+        """Choose among the output ``(B, 2*K + 12, L)`` of :class:`endofm_monai.networks.nets.EndoFMDetector`.
+
+        Gives for each key frame, on the CPU, ``box`` ``(D, 4)``, xyxy in pixels of the network's input and perhaps
+        beyond it, ``label`` ``(D,)``, from 1 to K, and ``label_scores`` ``(D,)``, best first.
+        """
         out = split_predictions(pred.float())
         first = (out.class_logits.sigmoid() * out.centerness.sigmoid().unsqueeze(2)).sqrt()  # (B, L, K)
         score = (first * out.refined_logits.sigmoid()).masked_fill(first <= self.score_threshold, 0)
@@ -72,9 +76,11 @@ def _clip(answer: Answer, frame: torch.Tensor) -> Answer:
 class CloseUp:
     """A second look at small polyps, each enlarged with what surrounds it, as an endoscopist goes nearer.
 
-    The best detections of a frame that are smaller than ``share`` are detected once more, in a part of the frame in
-    which they are as large as that. The best detection there of the same class that overlaps the former one takes its
-    place, with the geometric mean of both scores. A detection that is not found again goes.
+    A network detects best what is as large as what it has learned from, and a polyp far from the camera covers only a
+    few of its tokens. So the best detections of a frame that are smaller than ``share`` are detected once more, in a
+    part of the frame in which they are as large as that and which is its own support. Of what is found there, the best
+    detection of the same class that overlaps the former one takes its place, with the geometric mean of both scores. A
+    detection that is not found again goes.
     """
 
     detect: Callable[[torch.Tensor], list[Answer]]  # in frames (B, 3, 1, h, w) of the network's size, each alone
@@ -132,10 +138,14 @@ class CloseUp:
 
 @dataclass(eq=False, repr=False)
 class DetectionPredictor(Predictor):
-    """Detects polyps: ``box`` ``(D, 4)``, xyxy in pixels of the frame, ``label`` and ``label_scores``, best first.
+    """Detects polyps in each frame of a video.
 
-    What the first stage knows of the last frames is kept, and each frame in turn is refined by its supports: offline by
-    frames before and after it, so that its detections come ``window`` frames later, online by frames before it.
+    Answers have ``box`` ``(D, 4)``, xyxy in pixels of the frame, ``label`` and ``label_scores`` ``(D,)``, best first,
+    of any score.
+
+    What the first stage knows of the last frames is kept, and each frame in turn is refined by some of its neighbors,
+    its supports: offline by frames before and after it, so that its detections come ``window`` frames later, online by
+    frames before it. Which ones depends on nothing but the frame's number and the seed.
     """
 
     task = "detection"
@@ -230,9 +240,16 @@ class BoxTrack:
 
 @dataclass
 class BoxLinker:
-    """Links the detections of a video's frames, as they come, to tracks of their class.
+    """Links the detections of a video's frames, as they come, to tracks.
 
-    The sum of the IoU of all detections of a frame with the last boxes of their tracks is largest.
+    A detection goes on with a track of its class; which with which is decided for all of a frame at once, such that the
+    sum of the IoU of each with the last box of its track is largest.
+
+    Example::
+
+        linker = BoxLinker(max_gap=5)
+        for frame, answer in predictor("colonoscopy.mp4"):
+            numbers = linker.push(answer)  # of the tracks, one a detection
     """
 
     iou: float = 0.3  # smallest IoU with the track's last box

@@ -60,10 +60,17 @@ class Predictor(ABC):
         return self.amp_dtype if lower else torch.float32
 
     def __call__(self, source: Any) -> Iterator[tuple[torch.Tensor, Answer]]:
-        """Each frame of a clip, uint8 RGB ``(3, H, W)``, and what is said of it.
+        """Go through a clip.
 
-        A ``ClipReadError``, after the frames before it, says that one cannot be read, or that the network's answer is
-        not finite.
+        Args:
+            source: what :func:`endofm_monai.data.open_clip` opens, or an open reader.
+
+        Yields:
+            each frame, uint8 RGB ``(3, H, W)``, and what is said of it.
+
+        Raises:
+            ClipReadError: when a frame cannot be read, or the network's answer is not finite; frames before it have
+                been answered.
         """
         with opened(source) as reader:
             info = reader.probe()
@@ -87,7 +94,7 @@ class Predictor(ABC):
         self._size: Sequence[int] = ()
 
     def push(self, frames: torch.Tensor) -> Answered:
-        """Take the next frames, uint8 RGB ``(3, T, H, W)``, and give those that are due.
+        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers.
 
         Where the size of the frames changes, another video begins.
         """
@@ -110,7 +117,11 @@ class Predictor(ABC):
             return self._finish()
 
     def at(self, source: Any, index: int) -> Answer:
-        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs."""
+        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs.
+
+        Raises:
+            ClipReadError: when the clip has no such frame, or one that is needed cannot be read.
+        """
         with opened(source) as reader, self.computing():
             info = reader.probe()
             if not 0 <= index < info.frames:

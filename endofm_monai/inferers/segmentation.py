@@ -24,10 +24,14 @@ class SegmentationPredictor(Predictor):
     """Segments each frame of a video.
 
     Answers have ``mask``, uint8 ``(1, H, W)``, 0 or 1; ``probability`` of the foreground, float32 of the same shape;
-    and ``logits`` ``(K, h, w)`` at the network's size. Offline the network sees windows at every ``stride``, the last
-    one shifted to the end of the video, and a frame has the mean of the logits of all windows that hold it. Online it
-    sees, for every frame, the window that ends with it, which costs ``stride`` times as much. With ``mirror`` the class
-    probabilities of a window and of its three mirror images are averaged: endoscopes look from any side.
+    and ``logits`` ``(K, h, w)`` at the network's size.
+
+    Offline the network sees windows at every ``stride``, the last one shifted to the end of the video, and a frame has
+    the mean of the logits of all windows that hold it; a video that is shorter than a window is seen whole. Online it
+    sees, for every frame, the window that ends with it, which costs ``stride`` times as much.
+
+    With ``mirror`` the class probabilities of a window and of its three mirror images are averaged, at four times the
+    cost: endoscopes look from any side, so a frame has no up and no left.
     """
 
     task = "segmentation"
@@ -127,7 +131,7 @@ class SegmentationPredictor(Predictor):
         else:
             logits = logits[0]
         parts = (part.cpu().unbind(1) for part in (*mask_from_logits(logits, frames[0].shape[-2:]), logits))
-        answers = [dict(zip(("mask", "probability", "logits"), each, strict=True)) for each in zip(*parts, strict=True)]
+        answers = [{"mask": m, "probability": p, "logits": each} for m, p, each in zip(*parts, strict=True)]
         if self.postprocess is not None:
             for answer in answers:
                 mask = self.postprocess(answer["mask"])
@@ -138,7 +142,8 @@ class SegmentationPredictor(Predictor):
 def mask_from_logits(logits: torch.Tensor, frame_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Give uint8 masks, 0 or 1, and float32 probabilities of the foreground, both ``(1, T, H, W)``.
 
-    A pixel is foreground where the background, the first of ``(K, T, h, w)``, has a probability below one half.
+    A pixel is foreground where the background, the first of ``(K, T, h, w)``, has a probability below one half,
+    with two classes the argmax.
     """
     probability = 1 - logits.float().softmax(dim=0)[:1]
     if probability.shape[-2:] != frame_size:
