@@ -1,7 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Measure the project's parts next to what bounds them, as ``pretraining forward``; without arguments list them."""
+"""Measure the project's parts next to the matrix multiplication or plain decoding that bounds them on this machine.
+
+``python scripts/benchmark.py pretraining forward`` runs one part; without arguments the parts are listed.
+"""
 
 import json
 import sys

@@ -30,7 +30,10 @@ def compare(config: str) -> None:
     In the ``output`` folder, ``comparison.csv`` and ``comparison.md`` have the mean of the seeds, their standard
     deviation, and the 95 % interval over the test's videos or groups (the mean of the seeds' lower and upper ends);
     ``comparison.png`` shows them, and ``comparison.json`` has each run with all its settings and the hashes of its
-    files. The YAML file ``scripts/compare.yaml`` explains what a ``config`` may say.
+    files.
+
+    Args:
+        config: YAML file; ``scripts/compare.yaml`` explains what it may say.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl+C
     comparison = read_comparison(Path(config))
@@ -91,7 +94,10 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
 
 
 def write_share(datalist: str, share: float, seed: int, by_class: bool, path: Path) -> str:
-    """Write a list with a share of the training's videos, perhaps of each class; smaller shares lie in larger ones."""
+    """Write a list with a share of the training's videos, perhaps of each class; smaller shares lie in larger ones.
+
+    Clips of one ``group`` or ``video`` stay together.
+    """
     content = read_json(datalist, dict)
     videos: dict[str, list[dict[str, Any]]] = {}
     for item in content["training"]:

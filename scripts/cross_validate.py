@@ -23,12 +23,16 @@ ARRAYS = ("embeddings", "labels", "paths")
 def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str, object]]:
     """Judge embeddings by a linear probe on all clips, each predicted by a probe that has seen no clip of its group.
 
-    Where a validation list has a handful of clips this says more. The scores have their 95 % interval by the bootstrap
-    over groups.
+    Where a validation list has a handful of clips this says more: every clip is predicted once. The probe is that of
+    :func:`endofm_monai.metrics.linear_probe`, with nothing to tune.
 
     Args:
         embeddings: ``.npz`` files that an ``EmbeddingSaver`` wrote; all of their clips need labels.
         group: regular expression whose first group names, in a clip's path, the sequence or patient.
+
+    Returns:
+        the scores of :func:`endofm_monai.metrics.classification_scores` over all clips, each with its 95 % interval by
+        the bootstrap over groups.
     """
     try:
         has_group = re.compile(group).groups

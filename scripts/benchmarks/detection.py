@@ -28,7 +28,8 @@ def streaming(
 ) -> dict[str, Any]:
     """Milliseconds a frame in streaming with 10 supports, in all and by stage, and the bytes that are kept.
 
-    ``encoding_supports_again`` is what a frame costs when its supports are encoded for it, measured in turn.
+    ``encoding_supports_again`` is what a frame costs when its supports are encoded for it, measured in turn with the
+    streaming; ``times_cheaper`` is the median ratio of the two.
     """
     network = EndoFMDetector.from_preset(preset, num_classes=1).to(device).eval()
     supports = SupportSampler(mode=mode)

@@ -1,7 +1,11 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whole runs of inference, also of another version of the project, by ``PYTHONPATH=OTHER``."""
+"""Whole runs of inference from a video file to the last result, to be compared between versions of the project.
+
+It uses only configuration keys, and so runs with another version too: ``PYTHONPATH=OTHER python scripts/benchmark.py
+inference``.
+"""
 
 import json
 import shutil

@@ -85,11 +85,17 @@ def phase_mark(counter: LaunchCounter, phase: str, event: Any) -> SimpleNamespac
 def launches(depth: int = 12, backend: str | None = None, amp: bool = False, small: bool = False) -> dict[str, Any]:
     """Kernels and waits by phase of a ten-view step of the trainer; or graphs and kernels of a compiled one.
 
-    Three steps on the CPU, with a backbone of a ``depth`` and otherwise tiny, perhaps with the targets of the ``small``
-    recipe. Kernels are the operations of the last step that PyTorch dispatches, except views; AdamW is the fused one.
-    With a ``backend`` of ``torch.compile`` a break in a graph is an error; ``later_graphs`` are those after the second
-    step, and kernels those that Inductor schedules, fused and external ones, for each graph forwards and backwards as
-    compiled.
+    A break in a graph is an error; ``later_graphs`` are those after the second step. Kernels of Inductor are those that
+    it schedules, fused and external ones, for each graph forwards and backwards in the order of compiling.
+
+    Three steps on the CPU, with a backbone as deep as the published one and otherwise tiny. Kernels are the operations
+    of the last step that PyTorch dispatches, except views; AdamW is the fused one.
+
+    Args:
+        depth: blocks of the backbone.
+        backend: compile with this backend of ``torch.compile``; ``"inductor"`` takes minutes.
+        amp: with autocast to bfloat16.
+        small: with the targets of the small recipe.
     """
     counter = LaunchCounter()
     trainer = make_trainer(counter, depth, backend, amp, small)
@@ -217,8 +223,15 @@ def allocation(
 ) -> float:
     """GiB of the tensors that a step of the published pre-training needs at most, networks and optimizer included.
 
-    They are counted on tensors without data, by the operations of a CPU; what allocator and libraries need is not in
-    it.
+    They are counted on tensors without data, so that neither such a memory nor a GPU is needed. The operations are
+    those of a CPU; what an allocator and libraries of a GPU need beside them is not in it.
+
+    Args:
+        clips: size of the batch.
+        checkpointing: ``activation_checkpointing`` of the backbone.
+        token_drop: share of the patch positions that the student does not see.
+        amp: with autocast to bfloat16.
+        preset: size of the backbone.
     """
     backbone = EndoFM.from_preset(preset, activation_checkpointing=checkpointing, token_drop=token_drop)
     network, loss_function, empty = StudentTeacher(backbone), SpatialTemporalMatchingLoss(), FakeTensorMode()

@@ -24,7 +24,8 @@ def run(
 ) -> dict[str, Any]:
     """Milliseconds a frame of each network from the file to the answer, in either precision by turns.
 
-    On a CPU it is processor time, as other work on the machine does not count in it.
+    On a CPU it is processor time of all threads, as other work on the machine does not count in it. ``ratio`` is the
+    median of those of the turns.
     """
     torch.set_num_threads(threads)
     rates = {str(kind)[6:]: multiply_rate(kind, device) for kind in (torch.float32, torch.bfloat16)}

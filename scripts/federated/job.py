@@ -1,7 +1,10 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Train a bundle in a federation, here in NVFlare's simulator: all sites on this machine."""
+"""Train a bundle in a federation, here in NVFlare's simulator: all sites on this machine.
+
+``python scripts/federated/job.py bundle/endofm_polyp_segmentation --data DIR --sites "['a','b']" --output outputs``
+"""
 
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,8 @@ def run(
     """Average the weights of the sites, each with the data in ``<data>/<name of the site>``; gives the weights' file.
 
     Args:
-        bundle: the bundle's folder, the same path at server and sites, as that of the data.
-        data: folder of a folder for each site.
+        bundle: the bundle's folder, the same path at server and sites.
+        data: the folder of the sites' data, likewise.
         sites: their names, as ``"['a','b']"``.
         output: sites write to the folders of their names in it, the server to ``server``.
         rounds: how often they average, each time after an epoch.
