@@ -119,7 +119,7 @@ class ClipReader(ABC):
     def stream(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Decode frames of rising indices, one by one, as :meth:`read` does: index, and uint8 RGB ``(H, W, 3)``."""
         info = self.probe()
-        if not indices:
+        if len(indices) == 0:  # indices may be an array, too
             return
         for end in (indices[0], indices[-1]):
             if not 0 <= end < info.frames:

@@ -136,6 +136,13 @@ def make(folder: Path, *names: str) -> None:
         (folder / name).touch()
 
 
+def test_frames_are_streamed_by_a_list_or_an_array(video):
+    with open_clip(video) as reader:
+        for indices in ([3, 5], np.array([3, 5])):
+            assert [index for index, _ in reader.stream(indices)] == [3, 5]
+        assert list(reader.stream([])) == list(reader.stream(np.array([], int))) == []
+
+
 def test_images_of_a_folder_in_natural_order(tmp_path: Path) -> None:
     make(tmp_path, "f10.png", "f2.PNG", "F1.jpg", ".hidden.png", "notes.txt", "below.png/f3.png")
     assert [path.name for path in frame_images(tmp_path)] == ["F1.jpg", "f2.PNG", "f10.png"]
