@@ -112,7 +112,7 @@ class PreparationSettings:
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
-            value, kinds = getattr(self, name), get_args(kind)
+            value, kinds = getattr(self, name), get_args(kind)  # words of a Literal, or types of a number or None
             if get_origin(kind) is Literal and value not in kinds:
                 raise ValueError(f"{name}: expected one of {', '.join(kinds)}, found {value}")
             if NoneType in kinds and value is not None and not (isinstance(value, (int, float)) and value > 0):
@@ -242,7 +242,7 @@ def read_videos(
 
 
 def boxes_of_class(boxes: list[Any], label: int) -> dict[str, list[Any]]:
-    """Labels of frames with boxes that are all of one class."""
+    """Give ``box`` and ``box_label`` for a list of boxes a frame, all of one class."""
     return {"box": boxes, "box_label": [[label] * len(found) for found in boxes]}
 
 
@@ -265,7 +265,8 @@ def read_boxed_videos(
 ) -> tuple[list[SourceVideo], list[str]]:
     """Make videos of ``<part>/<images>/<name>/<frame>.jpg`` with ``<part>/<annotations>/<name>/<frame><suffix>``.
 
-    The ``sections`` are those of the parts; see :func:`read_boxed_video` and :func:`read_videos`.
+    The ``sections`` say for each part which list of the datalist it is for. For further arguments see
+    :func:`read_boxed_video`; what cannot be read is told as by :func:`read_videos`.
     """
 
     def read_video(part: str, name: str) -> SourceVideo:
