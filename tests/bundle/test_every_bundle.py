@@ -49,6 +49,8 @@ def test_is_complete(bundle) -> None:
     documents = ("docs/README.md", "docs/model_card.md", "docs/data_license.txt")
     for name in (*(f"configs/{config}.json" for config in configs), "configs/logging.conf", *documents):
         assert (bundle.folder / name).is_file()
+    for config in ("train", "inference"):  # by which alone a new process knows the short names
+        assert "$import endofm_monai" in read(bundle, config)["imports"]
     assert (bundle.folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert max(path.stat().st_size for path in (bundle.folder / "configs").iterdir()) < 25_000_000
 
