@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import os
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -180,21 +181,22 @@ def track_from_boxes(track: BoxTrack, number: int, class_names: Sequence[str], f
 
 
 def join_tracks(annotations: Annotations) -> Annotations:
-    """Make a track of the single shapes of one class and kind whose attribute :data:`TRACK` has one number."""
+    """Make a track of a folder's single shapes of one class and kind whose attribute :data:`TRACK` has one number."""
     tracks: list[Track] = []
-    parts: dict[tuple[str, str, str], dict[int, Shape]] = {}
+    parts: dict[tuple[str, ...], dict[int, Shape]] = {}
     for track in annotations.tracks:
         frame, shape = next(iter(track.shapes.items()))
         if track.number is not None or shape.kind == "mask" or not shape.attributes.get(TRACK):
             tracks.append(track)
             continue
-        shapes = parts.setdefault((track.label, shape.attributes[TRACK], shape.kind), {})
+        folder = os.path.dirname(annotations.images[frame]) if annotations.images else ""  # each is a video of its own
+        shapes = parts.setdefault((track.label, shape.attributes[TRACK], shape.kind, folder), {})
         if frame in shapes:
             raise ValueError(f"{annotations}: frame {frame} has two shapes of track {shape.attributes[TRACK]}.")
         attributes = {name: value for name, value in shape.attributes.items() if name != TRACK}
         shapes[frame] = replace(shape, attributes=attributes)
     first = 1 + max((track.number for track in tracks if track.number is not None), default=-1)
-    for number, ((label, _, _), shapes) in enumerate(parts.items(), start=first):
+    for number, ((label, *_), shapes) in enumerate(parts.items(), start=first):
         tracks.append(Track(label, end_gaps(shapes, annotations.frames, bridge=True), number, source="auto"))
     return replace(annotations, tracks=tracks)
 

@@ -240,3 +240,16 @@ def test_a_box_that_was_turned_all_around_is_upright(tmp_path):
         read(tmp_path, VIDEO.replace('xtl="1.00"', 'xtl="1.00" rotation="360.00"')).tracks
         == read(tmp_path, VIDEO).tracks
     )
+
+
+def test_tracks_of_one_number_in_two_folders_are_two(tmp_path):
+    box = '<box label="polyp" xtl="{0}" ytl="0" xbr="{1}" ybr="9"><attribute name="track">0</attribute></box>'
+    drawn = {1: box.format(2, 9), 3: box.format(6, 13), 5: box.format(30, 37)}  # in a/1, a/3 and b/1
+    images = [
+        f'<image id="{n}" name="{"ab"[n // 4]}/{n % 4}.png" width="40" height="30">{drawn.get(n, "")}</image>'
+        for n in range(8)
+    ]
+    text = f"{IMAGES[: IMAGES.index('<image')]}{''.join(images)}</annotations>".replace("<size>3", "<size>8")
+    first, second = items_from_annotations(join_tracks(read(tmp_path, text)), ["polyp"])
+    assert first["box"] == [[], [[2, 0, 9, 9]], [[4, 0, 11, 9]], [[6, 0, 13, 9]]]
+    assert second["box"] == [[], [[30, 0, 37, 9]], [], []]
