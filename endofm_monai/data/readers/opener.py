@@ -93,7 +93,7 @@ def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
     for parent, names in _walk(folder):
         files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
         images = [] if files else frame_images(parent)
-        if images and not _holds_several(images[0]):
+        if images and not holds_several(images[0]):
             clips.append(Path(parent))
         else:
             clips += images or [Path(parent, name) for name in files]
@@ -130,7 +130,8 @@ def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
         logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {', '.join(kinds)}")
 
 
-def _holds_several(image: Path) -> bool:
+def holds_several(image: str | os.PathLike) -> bool:
+    """Say whether an image file is a clip of several frames, as a TIFF stack or an animation; not an unreadable one."""
     with suppress(ClipReadError), open_picture(image) as opened:
         return len(list(islice(picture_pages(opened), 2))) > 1
     return False

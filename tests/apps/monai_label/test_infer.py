@@ -252,3 +252,21 @@ def test_neighbors_of_another_size_are_left_out(client, studies):
     beside = mask(infer(client, SEGMENTATION, "image", "case_0010"))
     strange.unlink()
     assert (beside == mask(infer(client, SEGMENTATION, "image", "case_0010"))).all()
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif"])
+def test_an_image_of_several_frames_is_a_video(client, tmp_path, kind):
+    first, *others = map(draw, range(4, 8))
+    first.save(tmp_path / f"stack_0001.{kind}", save_all=True, append_images=others)
+    first.save(tmp_path / "stack_0002.png")  # which is not its neighbor
+    for path in tmp_path.iterdir():
+        answer = client.put("/datastore/image", files={"file": (path.name, path.read_bytes())})
+        assert answer.json() == {"image": path.stem}
+    refused = infer(client, SEGMENTATION, image="stack_0001")
+    assert (refused.status_code, "say which `frame`, from 0 to 3" in refused.text) == (400, True)
+    assert overlap(mask(infer(client, SEGMENTATION, "image", "stack_0001", frame=2)) > 0, truth(6) | truth(7)) > 0.85
+    assert overlap(mask(infer(client, SEGMENTATION, "image", "stack_0002")) > 0, truth(4)) > 0.9
+    label = client.put("/datastore/label?image=stack_0001", files={"label": ("a.png", png(Image.fromarray(truth(4))))})
+    assert (label.status_code, f"stack_0001.{kind}: is a video; masks are for its frames" in label.text) == (400, True)
+    for name in ("stack_0001", "stack_0002"):
+        client.delete("/datastore/image", params={"id": name})

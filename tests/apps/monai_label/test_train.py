@@ -163,6 +163,7 @@ def test_neighbors_become_clips(tmp_path):
     labels = {"normal": 0, "abnormal": 1}
     datalist = []
     for name, label in (("a_2.png", "normal"), ("a_1.jpg", "normal"), ("a_3.png", "abnormal"), ("a_5.png", "normal")):
+        draw(0).save(tmp_path / name)
         notes = Path(tmp_path, name).with_suffix(".json")
         notes.write_text(json.dumps({"label": label}))
         datalist.append({"image": str(tmp_path / name), "label": str(notes)})
@@ -171,6 +172,12 @@ def test_neighbors_become_clips(tmp_path):
         (["a_1.jpg", "a_2.png"], 0),
         (["a_5.png"], 0),
         (["a_3.png"], 1),
+    ]
+    draw(0).save(tmp_path / "a_2.png", save_all=True, append_images=[draw(1)])  # an animation is a clip of its own
+    clips = join_frames_of_clips(labeled_frames("classification", datalist, labels))
+    assert [clip["image"] if clip["image"] == str(tmp_path / "a_2.png") else len(clip["image"]) for clip in clips] == [
+        str(tmp_path / "a_2.png"),
+        *(1, 1, 1),
     ]
 
 

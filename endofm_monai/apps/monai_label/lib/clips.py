@@ -12,6 +12,7 @@ from typing import Any
 from endofm_monai.data import ClipReadError
 from endofm_monai.data.readers.base import IMAGE_SUFFIXES, frame_images, has_suffix
 from endofm_monai.data.readers.images import picture_size
+from endofm_monai.data.readers.opener import holds_several
 
 _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 
@@ -22,12 +23,17 @@ def find_clip(path: str, frame: int | None = None, context: bool = True) -> tupl
     Of a video the ``frame`` is given, or None for the whole. An image has its :func:`neighbors` as ``context``, if that
     is wanted.
     """
-    if not has_suffix(path, IMAGE_SUFFIXES):
+    if not is_frame(path):
         return path, frame
     if frame:
         raise ClipReadError(f"{os.path.basename(path)}: is a single image, which has no frame {frame}")
     images = neighbors(path) if context else [path]
     return images, images.index(path)
+
+
+def is_frame(path: str) -> bool:
+    """Tell whether a file is an image of one frame: a TIFF stack or an animation is a video."""
+    return has_suffix(path, IMAGE_SUFFIXES) and not holds_several(path)
 
 
 def neighbors(path: str) -> list[str]:
@@ -63,16 +69,16 @@ def runs(paths: Iterable[str]) -> list[list[str]]:
     return grouped
 
 
-def _size(path: str) -> tuple[int, int] | None:
-    """The size of an image; None of one that cannot be read, which is named when it is looked at."""
+def _size(path: str) -> tuple[object, ...] | None:
+    """The size of an image, and of a video its path; None of one that cannot be read, which is named when looked at."""
     with suppress(ClipReadError, OSError):
         return _size_then(path, os.stat(path).st_mtime_ns)
     return None
 
 
 @lru_cache(maxsize=1 << 17)
-def _size_then(path: str, changed: int) -> tuple[int, int]:
-    return picture_size(path)
+def _size_then(path: str, changed: int) -> tuple[object, ...]:
+    return (*picture_size(path), not is_frame(path) and path)
 
 
 def join_frames_of_clips(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,8 +89,8 @@ def join_frames_of_clips(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]
     clips: list[dict[str, Any]] = []
     for label in dict.fromkeys(item.get("label") for item in items):
         alike = [item for item in items if item.get("label") == label]
-        clips += [item for item in alike if not has_suffix(item["image"], IMAGE_SUFFIXES)]
-        frames = {item["image"]: item for item in alike if has_suffix(item["image"], IMAGE_SUFFIXES)}
+        frames = {item["image"]: item for item in alike if is_frame(item["image"])}
+        clips += [item for item in alike if item["image"] not in frames]
         for run in runs(frames):
             clip = {key: [frames[path][key] for path in run] for key in frames[run[0]]}
             clips.append({**clip, "label": label} if label is not None else clip)

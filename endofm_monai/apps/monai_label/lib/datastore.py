@@ -18,6 +18,7 @@ from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
+from endofm_monai.apps.monai_label.lib.clips import is_frame
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, check_mask, open_clip, read_mask
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
@@ -207,7 +208,7 @@ def check_label(label: str | os.PathLike, image: str) -> None:
         _read_notes(label, image)
     elif not has_suffix(label, MASK_SUFFIXES):
         raise HTTPException(400, f"A label must be .png (a mask) or .json (notes), found {Path(label).suffix!r}.")
-    elif not has_suffix(image, IMAGE_SUFFIXES):
+    elif not is_frame(image):
         raise HTTPException(400, f"{Path(image).name}: is a video; masks are for its frames, stored as images.")
     else:
         with _reading(f"The mask of {Path(image).name}"):
@@ -228,7 +229,7 @@ def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Map
                 items.append({"image": image, "mask": label})
         elif has_suffix(label, NOTES_SUFFIXES):
             notes = _read_notes(label, image)
-            if task == "detection" and "detections" in notes and has_suffix(image, IMAGE_SUFFIXES):
+            if task == "detection" and "detections" in notes and is_frame(image):
                 boxes = notes["detections"]
                 numbers = [_number(box["label"], labels, image) for box in boxes]
                 items.append({"image": image, "box": [box["box"] for box in boxes], "box_label": numbers})
@@ -250,7 +251,7 @@ def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
     boxes = notes.get("detections", [])
     if not isinstance(boxes, list):
         raise HTTPException(400, f"The notes on {name}: `detections` must be a list of boxes, found {boxes!r}.")
-    if boxes and not has_suffix(image, IMAGE_SUFFIXES):
+    if boxes and not is_frame(image):
         raise HTTPException(400, f"{name}: is a video; boxes are for its frames, stored as images.")
     height, width = _size(image) if boxes else (0, 0)
     for box in boxes:
