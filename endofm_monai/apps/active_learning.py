@@ -75,6 +75,8 @@ def choose_frames(
     for key, value in (("count", count), ("window", window), ("seed", seed)):
         check_number(key, value)
     check_writable(Path(output).parent)
+    if Path(output).is_dir():
+        raise IsADirectoryError(f"{output}: is a folder, expected the JSON file to write")
     predictor = bundle and load_predictor(bundle, device)
     images = [item["image"] for item in load_datalist(dataset_dir, datalist, section, label_key="")]
     listed = [_list_frames(image, window, os.path.realpath(dataset_dir)) for image in images]
@@ -82,8 +84,8 @@ def choose_frames(
     done = set()
     for file in filter(None, labeled.split(",") if isinstance(labeled, str) else labeled):
         for entry in read_json(file, list):
-            if not isinstance(entry, dict) or not {"image", "frame"} <= entry.keys():
-                raise ValueError(f"{file}: entries need `image` and `frame`, found {entry!r:.80}.")
+            if not isinstance(entry, dict) or "image" not in entry or not isinstance(entry.get("frame"), int):
+                raise ValueError(f"{file}: entries need `image` and `frame`, a number, found {entry!r:.80}.")
             if (name := str(entry["image"]), frame := entry["frame"]) not in clips:
                 raise ValueError(f"{file}: frame {frame} of {name} is not among the videos.")
             done.add((name, frame))

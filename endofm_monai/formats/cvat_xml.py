@@ -155,8 +155,9 @@ def _read(root: Element, path: Path) -> Annotations:
     task = root.find("meta/task") if root.find("meta/job") is None else root.find("meta/job")
     if task is None:
         raise ValueError("has no <task>; export a task, not a project")
-    if task.findtext("frame_filter"):
-        raise ValueError(f"the task leaves out frames ({task.findtext('frame_filter')}); make one with all frames")
+    step = task.findtext("frame_filter") or ""
+    if step.replace(" ", "") not in ("", "step=1"):
+        raise ValueError(f"the task leaves out frames ({step}); make one with all frames")
     images = sorted(root.findall("image"), key=lambda image: int(image.attrib["id"]))
     is_video = task.findtext("mode") == "interpolation"
     if not is_video and not images:

@@ -114,7 +114,8 @@ def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     a part of a video or of a list, ``label``, the tag's name, and ``group``, the video.
     """
     clips: list[dict[str, Any]] = []
-    for item in items:
+    places = {item["video"]: place for place, item in reversed([*enumerate(items)])}
+    for item in sorted(items, key=lambda item: (places[item["video"]], first_frame(item["image"]))):  # parts in order
         labels: dict[int, str] = {}  # by the frame from which on it counts
         last, first = None, first_frame(item["image"])
         if clips and clips[-1]["group"] == item["video"]:  # the next part of a video

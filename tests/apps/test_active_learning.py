@@ -121,9 +121,12 @@ def test_what_cannot_be_used_is_said_before_the_bundle_looks_at_a_frame(tmp_path
     draw(0).save(tmp_path / "0.png")
     bundle = str(make_bundle(tmp_path / "bundles", "segmentation"))
     monkeypatch.setattr("endofm_monai.inferers.predictor.Predictor.push", None)
-    (tmp_path / "bad.json").write_text('[{"image": "b"}]')
-    with pytest.raises(ValueError, match="bad.json: entries need `image` and `frame`"):
-        choose_frames(str(tmp_path), str(tmp_path / "next.json"), bundle=bundle, labeled=str(tmp_path / "bad.json"))
+    for entry in ('{"image": "b"}', '{"image": "b", "frame": [0]}'):
+        (tmp_path / "bad.json").write_text(f"[{entry}]")
+        with pytest.raises(ValueError, match="bad.json: entries need `image` and `frame`, a number"):
+            choose_frames(str(tmp_path), str(tmp_path / "next.json"), bundle=bundle, labeled=str(tmp_path / "bad.json"))
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path}: is a folder, expected the JSON file to write"):
+        choose_frames(str(tmp_path), str(tmp_path), bundle=bundle)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot be written to"):
         choose_frames(str(tmp_path), str(tmp_path / "file" / "next.json"), bundle=bundle)

@@ -60,6 +60,10 @@ def test_an_export_for_video(tmp_path):
     assert (mask.number, mask.shapes[1].points) == (None, (5, 6, 2, 2, 1, 2, 1))
 
 
+def test_a_step_of_one_leaves_out_no_frame(tmp_path):
+    assert read(tmp_path, VIDEO.replace("<frame_filter>", "<frame_filter>step=1")) == read(tmp_path, VIDEO)
+
+
 def test_every_visible_mask_of_a_track_counts(tmp_path):
     again = '<mask frame="13" keyframe="1" outside="0" rle="0, 4" left="5" top="6" width="2" height="2"/></track>'
     first, second = VIDEO.rsplit("</track>", 1)

@@ -51,6 +51,20 @@ def test_parts_of_a_video_keep_their_place(video_task):
     assert tagged_clips([part])[1]["image"] == "videos/a.mp4#frames=103-107"
 
 
+def test_a_tag_counts_in_later_parts_of_its_video_in_whatever_order_they_come():
+    def part(image, video, *labels):
+        return {"image": image, "video": video, "tag": [[{"label": label}] if label else [] for label in labels]}
+
+    first, last = part("a.mp4#frames=0-2", "a", "", "low", ""), part("a.mp4#frames=5-6", "a", "", "high")
+    clips = tagged_clips([last, part("b.mp4", "b", "", "mid"), first])
+    assert [(clip["image"], clip["label"]) for clip in clips] == [
+        ("a.mp4#frames=1-2", "low"),
+        ("a.mp4#frames=5-5", "low"),
+        ("a.mp4#frames=6-6", "high"),
+        ("b.mp4#frames=1-1", "mid"),
+    ]
+
+
 def test_images_of_a_folder_are_a_video(tmp_path):
     names = ["x/1.png", "y/1.png", "x/2.png"]
     for name in names:
