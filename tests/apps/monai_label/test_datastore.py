@@ -117,6 +117,33 @@ def test_names_cannot_leave_the_folder(client, studies, name):
     assert set(studies.parent.rglob("*")) == before
 
 
+def test_names_that_are_too_long_or_would_be_cut_are_refused(client, studies):
+    def put(name: str, image: str = "") -> Any:
+        files = {"file": (name, encoded(draw(20)))}
+        return client.put("/datastore/image", params={"image": image} if image else {}, files=files)
+
+    before = set(studies.parent.rglob("*"))
+    for answer in (put("a.png", "漢" * 51), put_label(client, "case_0001", encoded(MASK), tag="漢" * 51)):
+        assert (answer.status_code, "150 bytes at most" in answer.text) == (400, True)
+    for answer in (put("polyp.0001.png"), put("polyp.0002.png"), put("polyp.0002.png", "polyp")):
+        assert (answer.status_code, "several dots and would be 'polyp'" in answer.text) == (400, True)
+    assert set(studies.parent.rglob("*")) == before
+    for name in ("漢" * 50, "polyp.0001", "polyp.0002"):
+        assert put(f"{name}.png", name).json() == {"image": name}
+        client.delete("/datastore/image", params={"id": name})
+
+
+def test_a_label_that_the_disk_does_not_take_is_answered(tmp_path):
+    name = "x" * 251
+    draw(0).save(tmp_path / f"{name}.png")
+    store = CheckedDatastore(str(tmp_path))
+    (tmp_path / "label.json").write_bytes(notes(label="normal"))
+    with pytest.raises(HTTPException, match=rf"{name}\.json: is not stored \(.*too long") as caught:
+        store.save_label(name, str(tmp_path / "label.json"), "final", {})
+    assert caught.value.status_code == 507
+    assert not store.get_labels_by_image_id(name)
+
+
 def test_images_that_are_not_there_are_answered(client):
     for answer in (
         client.delete("/datastore/image", params={"id": "unknown"}),

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES + DICOM_SUFFIXES
 MASK_SUFFIXES, NOTES_SUFFIXES = (".png",), (".json",)
-_NAME = re.compile(r"\w[\w .-]{,149}")
+MAX_NAME_BYTES = 150  # a file system takes 255, of which some are for a suffix, and while it is written for a prefix
+_NAME = re.compile(r"\w[\w .-]*")
 
 
 class CheckedDatastore(LocalDatastore):
@@ -137,11 +138,15 @@ class CheckedDatastore(LocalDatastore):
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Change the index as it is now, and hold it meanwhile."""
+        """Change the index as it is now, and hold it meanwhile; that the disk is full, say, is answered."""
         with self._lock:
-            self._init_from_datastore_file()
-            yield
-            self._update_datastore_file()
+            try:
+                self._init_from_datastore_file()
+                yield
+                self._update_datastore_file()
+            except OSError as error:
+                name = os.path.basename(error.filename or "")
+                raise HTTPException(507, f"{name}: is not stored ({error.strerror}).") from error
 
     def _reconcile_datastore(self) -> None:
         with self._lock:
@@ -291,6 +296,6 @@ def _number(name: str, labels: Mapping[str, int], image: str) -> int:
 
 def _check_name(name: str) -> None:
     """A name becomes part of a path: nothing but letters, digits, ``_``, ``-``, spaces and dots, none at the start."""
-    if not _NAME.fullmatch(name):
-        signs = "letters, digits, `_`, `-`, `.` and spaces only"
+    if not _NAME.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
+        signs = f"letters, digits, `_`, `-`, `.` and spaces only, in {MAX_NAME_BYTES} bytes at most"
         raise HTTPException(400, f"{name[:150]!r} is no name for an image or tag: {signs}.")

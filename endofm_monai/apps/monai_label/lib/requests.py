@@ -171,6 +171,10 @@ def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
                 raise HTTPException(400, f"`output`: {model} gives no {output}, but `json`.")
         if "form" in request.headers.get("content-type", ""):
             form = await request.form()
+            name = os.path.basename(getattr(form.get("file"), "filename", None) or "")
+            short = name.partition(".")[0]  # MONAI Label takes what follows for the suffix
+            if schema is Notes and name.count(".") > 1 and asked.get("image") in (None, "", short):
+                raise HTTPException(400, f"`image`: {name} has several dots and would be {short!r}; name it otherwise.")
             for key in {"params", "info", "wsi"} & set(form):
                 parse_text(schema, key, str(form[key]))
         elif await request.body():
