@@ -210,3 +210,24 @@ def test_frames_with_and_without_boxes_are_split_apart():
     assert [frame["image"] for frame in validation] == ["4.png", "9.png"]
     assert len(training) == 8
     assert _split(frames[4:], 0.2)[1] == []  # one with a box is for the training
+
+
+def test_frames_with_and_without_foreground_are_split_apart(tmp_path):
+    for name, index in (("polyp", 0), ("none", 100)):  # where the ellipse has left the frame
+        Image.fromarray(truth(index)).save(tmp_path / f"{name}.png")
+    masks = {True: str(tmp_path / "polyp.png"), False: str(tmp_path / "none.png")}
+    frames = [{"image": f"{n}.png", "mask": masks[n < 5]} for n in range(10)]
+    assert [frame["image"] for frame in _split(frames, 0.2)[1]] == ["4.png", "9.png"]
+    frames = [{"image": f"{n}.png", "mask": masks[n == 9]} for n in range(10)]
+    assert _split(frames, 0.2) == (frames[:7] + frames[9:] + frames[7:9], [])
+
+
+def test_without_each_class_in_the_validation_all_is_for_training():
+    frames = [{"image": f"{n}.png", "label": int(n > 7)} for n in range(10)]  # of the two of class 1 none is to spare
+    assert _split(frames, 0.2) == (frames[:6] + frames[8:] + frames[6:8], [])
+    assert [frame["image"] for frame in _split([*frames, {"image": "10.png", "label": 1}], 0.2)[1]] == [
+        *("6.png", "7.png"),
+        "10.png",
+    ]
+    frames = [{"image": f"{n}.png", "box": [[[1, 2, 3, 4]]] if n == 0 else []} for n in range(10)]
+    assert _split(frames, 0.2) == (frames, [])

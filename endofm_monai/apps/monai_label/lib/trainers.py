@@ -16,6 +16,7 @@ from monailabel.utils.others.generic import device_list
 from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
 from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
 from endofm_monai.apps.monai_label.lib.requests import AnyRequest, TrainRequest, parse
+from endofm_monai.data import read_mask
 from endofm_monai.data.readers.base import natural_key
 from endofm_monai.inferers import Bundle
 from endofm_monai.utils import cause_of, hold_folder, write_json
@@ -112,15 +113,21 @@ class EndoTrainTask(TrainTask):
 def _split(items: Sequence[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Take the last frames of each class for validation: neighbors look alike, so they stay together.
 
-    Frames with and without boxes are two classes; without boxes there is no validation.
+    Frames that show a polyp and those that do not are two classes. Without the former, or without one of the bundle's
+    classes, a validation could not be scored, so there is none, and all is for training.
     """
     groups = defaultdict(list)
     for item in items:
-        groups[item.get("label"), bool(item.get("box"))].append(item)
+        groups[item.get("label"), _shows_something(item)].append(item)
     training, validation = list[dict[str, Any]](), list[dict[str, Any]]()
     for alike in groups.values():
         alike.sort(key=lambda item: natural_key(item["image"]))
         stop = len(alike) - min(round(len(alike) * share), len(alike) - 1)
         training += alike[:stop]
         validation += alike[stop:]
-    return training, validation if any(item.get("box", True) for item in validation) else []
+    held, known = ({item.get("label") for item in part if _shows_something(item)} for part in (validation, items))
+    return (training, validation) if held == known else (training + validation, [])
+
+
+def _shows_something(item: dict[str, Any]) -> bool:
+    return bool(read_mask(item["mask"]).any()) if "mask" in item else bool(item.get("box", True))
