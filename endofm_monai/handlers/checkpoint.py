@@ -49,6 +49,7 @@ class TrainingCheckpointHandler:
 
     ``resume=False`` starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from that
     checkpoint, or starts where there is none; a path goes on from that file, and takes over the ``model.pt`` beside it.
+    Other class names or another score to choose by than those of the checkpoint are refused.
     A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
     have given. If saving fails (a full disk), the former files stay, after a warning; at the end of the training it is
     an error. While it runs no other training can write to ``ckpt_dir``.
@@ -144,7 +145,13 @@ class TrainingCheckpointHandler:
         best = self.evaluator and self.evaluator.state
         return {
             **{name: trained_state(part) for name, part in engine.checkpoint_parts().items()},
-            "best": best and {"metric": best.best_metric, "epoch": best.best_metric_epoch},
+            "best": best
+            and {
+                "metric": best.best_metric,
+                "epoch": best.best_metric_epoch,
+                "judged_by": getattr(best, "judged_by", {}),
+                "validated": 0 if getattr(best, "unwritten", None) else best.epoch,
+            },
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
             "random_states": idist.all_gather(_random_state()),
@@ -191,7 +198,12 @@ class TrainingCheckpointHandler:
         logger.info(f"Resumed from {path} after iteration {state['iteration']}.")
 
     def _set_best(self, model: Path, best: dict[str, Any] | None) -> None:
-        if self.evaluator is None or best is None or best["epoch"] < 1:
+        if self.evaluator is None or best is None:
+            return
+        for key, now in getattr(self.evaluator.state, "judged_by", {}).items():
+            if (was := best.get("judged_by", {}).get(key, now)) != now:
+                raise ValueError(f"`{key}` was {was!r}, and is {now!r} now; resume with the former one.")
+        if best["epoch"] < 1:
             return
         if not model.is_file():
             logger.warning(f"{model}: is not there; the best epoch so far, {best['epoch']}, is forgotten.")
@@ -200,6 +212,7 @@ class TrainingCheckpointHandler:
             with atomic_path(self.path.with_name("model.pt")) as temporary:
                 shutil.copyfile(model, temporary)
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best["metric"], best["epoch"]
+        self.evaluator.state.epoch = best.get("validated", 0)  # so that it is not made up for
 
     def _set_random_states(self, states: list[dict[str, Any]]) -> None:
         if len(states) == idist.get_world_size():

@@ -90,6 +90,9 @@ class ClassificationReport(Report):
             raise ValueError(f"There is no score {score!r} for these classes; there are {', '.join(names)}.")
         return scores[score]
 
+    def _judged_by(self) -> dict[str, Any]:
+        return {**super()._judged_by(), "selection_score": self.score}
+
     def _collect(self, engine: Engine) -> None:
         self._broken = Rows()
         self._broken.attach_broken(engine)

@@ -78,6 +78,7 @@ class Report(ABC):
         lack = self._lack(engine.data_loader.dataset.data)
         if lack and self.output_dir is None:
             raise ValueError(f"{name!r}, which chooses the weights, is undefined: {lack}.")
+        engine.state.judged_by = self._judged_by()
         self._collect(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._score, name)
         if self.output_dir is not None and idist.get_rank() == 0:
@@ -87,6 +88,10 @@ class Report(ABC):
     def _lack(self, items: Sequence[dict[str, Any]]) -> str:
         """What leaves the key metric of these items undefined, whatever is predicted; refuses what is no metric."""
         return ""
+
+    def _judged_by(self) -> dict[str, Any]:
+        """Settings, by their names, with others of which a training cannot go on: its best would not compare."""
+        return {"class_names": list(names)} if (names := getattr(self, "class_names", ())) else {}
 
     def _collect(self, engine: Engine) -> None:
         self.rows.attach(engine)
