@@ -60,7 +60,7 @@ def load_datalist(
     for index, listed in enumerate(_read_section(datalist, section)):
         where = f"{datalist}: {section}[{index}]"
         item = dict(listed) if isinstance(listed, dict) else {"image": listed}
-        _check_video(item.get("video", "video"), where)
+        check_video(item.get("video", "video"), f"{where} video")
         if item.get("group") in (None, ""):
             item.pop("group", None)  # or all without one would be one group
         paths = item.get("image")
@@ -100,7 +100,7 @@ def _marks(listed: Any) -> set[str]:
     return {f"{key} {item[key]}" for key in ("image", "group") if item.get(key) not in (None, "")}
 
 
-def _check_video(video: Any, where: str) -> None:
+def check_video(video: Any, where: str) -> None:
     """Refuse what cannot name results in a folder."""
     with suppress(TypeError, ValueError):
         is_name = not os.path.isabs(video) and ".." not in Path(video).parts and "\0" not in video
@@ -108,7 +108,7 @@ def _check_video(video: Any, where: str) -> None:
             return
     place = "outside of their folder, or under no name that a file can have"
     expected = f"a relative path whose parts have 1 to {_MAX_NAME} bytes"
-    raise ValueError(f"{where} video: results of {video!r} would be written {place}; expected {expected}.")
+    raise ValueError(f"{where}: results of {video!r} would be written {place}; expected {expected}.")
 
 
 def resolve_path(value: Any, root: str, where: str) -> Any:

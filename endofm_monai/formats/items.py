@@ -70,7 +70,10 @@ def items_from_annotations(
         folders[os.path.dirname(name)].append(frame)
     paths = [os.path.join(image or "", name) for name in annotations.images]
     task = annotations.name if len(folders) == 1 else ""
-    return [item([paths[n] for n in numbers], task or folder, numbers) for folder, numbers in folders.items()]
+    return [
+        item([paths[n] for n in numbers], task or folder or annotations.name, numbers)
+        for folder, numbers in folders.items()
+    ]
 
 
 def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], width: int, height: int) -> Annotations:

@@ -14,6 +14,7 @@ from skimage.draw import polygon2mask
 from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as label_regions
 
+from endofm_monai.data import split_frames
 from endofm_monai.data.masks import read_mask
 from endofm_monai.utils import atomic_path
 
@@ -147,9 +148,12 @@ def write_masks(
     """
     if not Path(dataset_dir, folder).resolve().is_relative_to(Path(dataset_dir).resolve()):
         raise ValueError(f"{folder}: lies outside the dataset's folder {dataset_dir}; masks are not written there.")
-    names = [f"{frame:06d}" for frame in range(len(item["outline"]))]
-    if not isinstance(item["image"], str):
-        names = [Path(path).stem for path in item["image"]]
+    if isinstance(item["image"], str):
+        names, places = [f"{frame:06d}" for frame in range(len(item["outline"]))], {split_frames(item["image"])[0]}
+    else:
+        names, places = [Path(path).stem for path in item["image"]], set(map(os.path.dirname, item["image"]))
+    if Path(dataset_dir, folder).resolve() in (Path(dataset_dir, place).resolve() for place in places):
+        raise ValueError(f"{folder}: holds the images of {item['video']}, which masks would replace; choose another.")
     paths = [f"{folder}/{name}.png" for name in names]
     if len(set(paths)) < len(paths):
         raise ValueError(f"{item['video']}: has two frames of one name, so that their masks would be one file.")

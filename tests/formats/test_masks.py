@@ -109,3 +109,10 @@ def test_frames_of_one_name_are_refused(tmp_path):
     with pytest.raises(ValueError, match="v: has two frames of one name"):
         write_masks(item, tmp_path, "m", 6, 8)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("image", [["a/1.png"], "a", "a#frames=0-0"])
+def test_masks_replace_no_images(tmp_path, image):
+    with pytest.raises(ValueError, match="a: holds the images of v, which masks would replace"):
+        write_masks({"image": image, "video": "v", "outline": [[]]}, tmp_path, "./b/../a", 6, 8)
+    assert not (tmp_path / "a").exists()

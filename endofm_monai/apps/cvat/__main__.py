@@ -14,6 +14,7 @@ from monai.utils import ensure_tuple
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import first_frame, join_frames, load_datalist, mask_files, open_clip, resolve_path, split_frames
+from endofm_monai.data.datalist import check_video
 from endofm_monai.data.labels import check_box
 from endofm_monai.formats import Annotations, Shape, Tag, Track
 from endofm_monai.formats.annotations import named
@@ -115,6 +116,7 @@ def from_cvat(
         annotations, frames = _fit_to_file(annotations, dataset_dir, image, file)
         for item in formats.items_from_annotations(annotations, names, image, frames):
             source, part = split_frames(item["image"]) if not annotations.images else ("", None)
+            check_video(item["video"], f"{file}: task")  # before masks lie where it says
             name = item["video"] + (f"_{part[0]}-{part[1]}" if part else "")
             if name in found or videos.setdefault(item["video"], (source, bool(part))) != (source, bool(part)):
                 what = f"is another task named {item['video']!r}, and not another part of its video"

@@ -80,7 +80,7 @@ def test_names_from_a_file_do_not_lead_out_of_the_folder(dataset):
     to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
     text = (dataset / "xml" / "a.xml").read_text()
     (dataset / "bad.xml").write_text(text.replace("<name>a<", "<name>../../../a<"))
-    with pytest.raises(ValueError, match="lies outside the dataset's folder"):
+    with pytest.raises(ValueError, match="would be written outside of their folder"):
         from_cvat(str(dataset / "bad.xml"), dataset_dir=str(dataset), output=str(dataset / "new.json"))
     (dataset / "bad.xml").write_text(text.replace("frames/a/0.png", "../../0.png"))
     with pytest.raises((ValueError, FileNotFoundError), match="does not exist|lies outside"):
@@ -88,6 +88,28 @@ def test_names_from_a_file_do_not_lead_out_of_the_folder(dataset):
     (dataset / "list.json").write_text((dataset / "list.json").read_text().replace('"video": "a"', '"video": "../a"'))
     with pytest.raises(ValueError, match="would be written outside of"):
         to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+
+
+def test_the_name_of_a_task_does_not_lead_to_the_images(dataset):
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    text = (dataset / "xml" / "a.xml").read_text()
+    (dataset / "bad.xml").write_text(text.replace("<name>a<", "<name>../frames/a<"))
+    with pytest.raises(ValueError, match=r"bad\.xml: task: results of '../frames/a' would be written outside"):
+        from_cvat(str(dataset / "bad.xml"), dataset_dir=str(dataset), output=str(dataset / "new.json"))
+    assert {Image.open(path).mode for path in (dataset / "frames/a").iterdir()} == {"RGB"}
+
+
+def test_images_beside_folders_of_images_are_named_by_their_task(dataset):
+    shutil.copy(dataset / "frames/a/2.png", dataset / "2.png")
+    to_cvat(str(dataset), str(dataset / "list.json"), str(dataset / "xml"))
+    text = (dataset / "xml" / "a.xml").read_text().replace("frames/a/2.png", "2.png")
+    (dataset / "task.xml").write_text(text.replace("<name>a<", "<name>case 3<"))
+    from_cvat(str(dataset / "task.xml"), dataset_dir=str(dataset), output=str(dataset / "new.json"), masks="new")
+    items = json.loads((dataset / "new.json").read_text())["training"]
+    assert {item["video"]: item["mask"] for item in items} == {
+        "case 3": ["new/case 3/2.png"],
+        "frames/a": ["new/frames/a/0.png", "new/frames/a/1.png"],
+    }
 
 
 def test_tasks_of_one_name_are_refused(dataset):
