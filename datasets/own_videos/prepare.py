@@ -9,6 +9,7 @@ from endofm_monai.data.readers.base import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.utils import printable, read_csv, write_csv
 
+TABLE = "private/sources.csv"  # which clip is of which video
 DATASET = SourceDataset(name="own videos", licence="yours", mode="encode", clip_seconds=5)
 
 
@@ -19,7 +20,8 @@ def prepare(source: str, output: str, border: str | None = None, **options: Any)
     keeps the numbers when videos are added: do not pass it on.
 
     Args:
-        source: folder with video files, folders of frame images, multi-frame DICOM files, at any depth.
+        source: folder with video files, folders of frame images, multi-frame DICOM files, at any depth; outputs of
+            this command in it are left out.
         output: folder to write to.
         border: what to do with what is black around the picture: ``"crop"``, by default where clips are encoded,
             ``"mask"`` (also what remains in the corners) or ``"keep"``.
@@ -27,10 +29,16 @@ def prepare(source: str, output: str, border: str | None = None, **options: Any)
             text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
     """
     root = Path(source)
-    clips = [clip for clip in find_clips(root) if not clip.resolve().is_relative_to(Path(output).resolve())]
+    clips, made = [], {Path(output).resolve()}
+    for clip in find_clips(root):
+        # what an earlier run with another output made of these videos is none of them
+        above = [folder for folder in clip.parents if folder != root and folder.is_relative_to(root)]
+        made.update(folder.resolve() for folder in [*above, clip] if (folder / TABLE).exists())
+        if not any(clip.resolve().is_relative_to(folder) for folder in made):
+            clips.append(clip)
     if not clips:
         raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")
-    table = Path(output, "private", "sources.csv")
+    table = Path(output, TABLE)
     numbers = {row["source"]: int(row["number"]) for row in read_csv(table)} if table.exists() else {}
     videos = []
     for clip in clips:

@@ -178,6 +178,8 @@ def run_parallel(
             package has to be installed and whose machines need the same paths and this package.
         scheduler: address of the cluster, as ``tcp://host:8786`` for Dask; by default one is started on this machine.
     """
+    if not isinstance(workers, int) or workers == 0:
+        raise ValueError(f"workers: expected the number of processes, or -1 for one a core, found {workers!r}")
     with ExitStack() as stack:
         if backend == "dask":
             from dask.distributed import Client, LocalCluster

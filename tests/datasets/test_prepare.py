@@ -372,3 +372,15 @@ def test_own_videos_keep_their_numbers(prepared, tmp_path):
     shutil.copy(source / "broken.mp4", source / "a_new_one.mp4")
     script("own_videos/prepare.py").prepare(str(source), str(output), workers=1, stats=False)
     assert [item["video"] for item in items_of(output)["training"]] == videos
+
+
+@pytest.mark.parametrize("mode", ["encode", "index"])
+def test_own_videos_are_not_what_an_earlier_run_made_of_them(prepared, tmp_path, mode):
+    source, _, totals = prepared("own_videos")
+    shutil.copytree(source, tmp_path / "source")
+    source, prepare = tmp_path / "source", script("own_videos/prepare.py").prepare
+    prepare(str(source), str(source / "out" / "first"), mode=mode, workers=1)
+    prepare(str(source), str(source / "out" / "second"), mode="index", workers=1, stats=False)
+    found = read(source / "out" / "second", "manifest.json")
+    assert {key: found["totals"][key] for key in totals} == totals
+    assert len(found["problems"]) == 1

@@ -19,3 +19,9 @@ def test_processes_and_a_dask_cluster_give_the_same(videos, tmp_path):
         prepare(videos, tmp_path / "cluster", backend="dask", scheduler=cluster.scheduler_address, **options)
     assert content(tmp_path / "cluster") == content(tmp_path / "alone")
     assert alone["totals"]["videos"] == 6
+
+
+@pytest.mark.parametrize("workers", [0, "two", 1.5])
+def test_a_number_of_processes_that_is_none_is_named(videos, tmp_path, workers):
+    with pytest.raises(ValueError, match=rf"^workers: expected the number of processes, .* found {workers!r}$"):
+        prepare(videos, tmp_path / "output", workers=workers)
