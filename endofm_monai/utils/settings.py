@@ -39,9 +39,12 @@ FROM_0 = (
     *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap", "min_area"),
 )
 MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
-ABOVE_0 = {"std", "class_weights", "part_minutes", "learning_rate", "base_learning_rate", "max_gradient_norm"}
+ABOVE_0 = {
+    *("std", "class_weights", "part_minutes", "learning_rate", "base_learning_rate", "max_gradient_norm"),
+    *("teacher_temperature", "student_temperature"),
+}
 TO_1 = {  # numbers that are shares, probabilities and the like
-    *("label_smoothing", "teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
+    *("teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
     *("picture_threshold", "color_jitter_prob", "turn_prob", "iou", "mean"),
 }
 FROM_LEAST_TO_LARGEST = {"crop_scale", "zoom"}
@@ -74,6 +77,10 @@ def as_device(device: str | torch.device) -> torch.device:
             return torch.device(device)
     there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     raise ValueError(f"`device` must be one to compute on, here {' or '.join(there)}, found {device!r}.")
+
+
+def _refuse_text(dtype: Any) -> None:
+    raise ValueError(f"`amp_dtype` must be $torch.bfloat16 or $torch.float16, found {dtype!r}.")
 
 
 def check_number(key: str, value: Any) -> None:
@@ -124,7 +131,7 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
         why = " A config replaced what would." if key in known else nearest_key(key, known)
         logger.warning(f"`{key}`: nothing uses it in this run.{why}")
     _check_arguments(parser, config, "")
-    for key, check in (("class_names", as_class_names), ("device", as_device)):
+    for key, check in (("class_names", as_class_names), ("device", as_device), ("amp_dtype", _refuse_text)):
         if key in config and _kind(config[key]):
             check(config[key])
     for key, value in config.items():
@@ -238,6 +245,8 @@ def _range(name: str) -> tuple[str, Callable[[Any], bool]]:
         return f"a whole number from {least} on", lambda value: isinstance(value, int) and value >= least
     if name in ABOVE_0:
         return "a number above 0", lambda value: 0 < value < math.inf
+    if name == "label_smoothing":  # with 1 all classes are equally right, and nothing is learned
+        return "a number from 0 to below 1", lambda value: 0 <= value < 1
     if name in TO_1:
         return "a number from 0 to 1", lambda value: 0 <= value <= 1
     return "a number from 0 on", lambda value: 0 <= value < math.inf

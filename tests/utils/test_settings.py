@@ -69,7 +69,10 @@ def test_what_the_bundles_say_is_right(bundle, base, caplog):
         ({"class_weights": 5}, "`class_weights` must be a list or text, found 5."),
         ({"class_weights": ["a", "b"]}, "`class_weights` must be a number above 0, found 'a'."),
         ({"class_weights": [-1, 1]}, "`class_weights` must be a number above 0, found -1."),
-        ({"label_smoothing": 5}, "`label_smoothing` must be a number from 0 to 1, found 5."),
+        ({"label_smoothing": 5}, "`label_smoothing` must be a number from 0 to below 1, found 5."),
+        ({"label_smoothing": 1.0}, "`label_smoothing` must be a number from 0 to below 1, found 1.0."),
+        ({"amp_dtype": "float16"}, "`amp_dtype` must be .*torch.bfloat16 or .*torch.float16, found 'float16'."),
+        ({"amp_dtype": None}, "`amp_dtype` must be .*torch.bfloat16 or .*torch.float16, found None."),
         ({"average_decay": "slow"}, "`average_decay` must be a number from 0 to 1, found 'slow'."),
         ({"ckpt_dir": 2024}, "`ckpt_dir` must be text, found 2024."),
         ({"train": 5}, "`train` must be a section, found 5."),
@@ -95,6 +98,8 @@ def test_a_range_goes_from_its_smallest_number_to_its_largest(crop_scale):
     "overrides",
     [
         {"epochs": "$1 + 1", "warmup_epochs": 0.5, "num_workers": 0, "learning_rate": 1, "max_gradient_norm": None},
+        {"amp_dtype": "$torch.float16", "label_smoothing": 0.9},
+        {"amp_dtype": torch.float16},
         {"resume": True, "amp": False, "device": "cpu", "weights": "a.pt", "backbone_weights": Path("b.pt")},
         {"resume": "some/checkpoint.pt", "device": torch.device("cpu"), "datalist": None, "class_weights": "balanced"},
         {"class_names": "polyp", "class_weights": [1, 2.5], "network_def::embed_dim": 16, "val_section": "test"},
@@ -111,6 +116,11 @@ def test_a_range_goes_from_its_smallest_number_to_its_largest(crop_scale):
 )
 def test_right_settings_pass(overrides):
     check("endofm_polyp_classification", "train", "tiny", **overrides)
+
+
+def test_a_temperature_that_scores_cannot_be_divided_by_is_named():
+    with pytest.raises(ValueError, match="`teacher_temperature` must be a number above 0, found 0."):
+        check("endofm_pretraining", "train", "small", "tiny", teacher_temperature=0)
 
 
 def test_what_only_another_config_has_is_warned_of(caplog):
