@@ -22,7 +22,12 @@ def score(client: Any, method: str, **params: Any) -> Any:
 
 
 def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client, studies):
-    assert (next_image(client).status_code, "POST /scoring" in next_image(client).text) == (400, True)
+    refused = next_image(client)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        400,
+        f"None of {FRAMES + 2} images without label has a score: POST /scoring/{SEGMENTATION}, which also says what it "
+        "cannot score.",
+    )
     store = app_instance().datastore()
 
     result = score(client, SEGMENTATION).json()

@@ -187,7 +187,8 @@ class UncertainFrames(Strategy):
         unlabeled = set(datastore.get_unlabeled_images())
         scored = {image: score for image in unlabeled if (score := _score(datastore, image, self.name)[0]) is not None}
         if unlabeled and not scored:
-            raise HTTPException(400, f"No image has a score yet: POST /scoring/{self.name} before.")
+            ask = f"POST /scoring/{self.name}, which also says what it cannot score"
+            raise HTTPException(400, f"None of {len(unlabeled)} images without label has a score: {ask}.")
         images = [image for image in datastore.list_images() if image in scored or image not in unlabeled]
         scores = [scored.get(image, 0.0) for image in images]
         labeled = [index for index, image in enumerate(images) if image not in unlabeled]
