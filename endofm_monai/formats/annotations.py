@@ -192,7 +192,8 @@ def join_tracks(annotations: Annotations) -> Annotations:
         folder = os.path.dirname(annotations.images[frame]) if annotations.images else ""  # each is a video of its own
         shapes = parts.setdefault((track.label, shape.attributes[TRACK], shape.kind, folder), {})
         if frame in shapes:
-            raise ValueError(f"{annotations}: frame {frame} has two shapes of track {shape.attributes[TRACK]}.")
+            where = annotations.images[frame] if annotations.images else f"frame {annotations.start + frame}"
+            raise ValueError(f"{annotations}: {where} has two shapes of track {shape.attributes[TRACK]}.")
         attributes = {name: value for name, value in shape.attributes.items() if name != TRACK}
         shapes[frame] = replace(shape, attributes=attributes)
     first = 1 + max((track.number for track in tracks if track.number is not None), default=-1)

@@ -14,7 +14,7 @@ from skimage.draw import polygon2mask
 from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as label_regions
 
-from endofm_monai.data import split_frames
+from endofm_monai.data import first_frame, split_frames
 from endofm_monai.data.masks import read_mask
 from endofm_monai.utils import atomic_path
 
@@ -163,7 +163,8 @@ def write_masks(
             draw, kind = (mask_from_points, "mask") if "mask" in outline else (draw_polygon, "polygon")
             drawn = draw(outline[kind], height, width)
             if not drawn.any():
-                raise ValueError(f"{item['video']}: the {kind} in frame {frame} has no pixel of its {width}x{height}.")
+                at = f"frame {first_frame(item['image']) + frame}" if isinstance(item["image"], str) else names[frame]
+                raise ValueError(f"{item['video']}: the {kind} in {at} has no pixel of its {width}x{height}.")
             mask |= drawn
         with atomic_path(Path(dataset_dir, path)) as temporary:
             Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)

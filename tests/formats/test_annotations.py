@@ -47,8 +47,10 @@ def test_single_shapes_of_a_number_become_a_track(video_task):
     assert list(track.visible(8)) == [4, 5, 6, 7]
     assert track.shapes[5].attributes == {"Paris": "Is"}
     assert join_tracks(video_task) == video_task
-    with pytest.raises(ValueError, match="a: frame 5 has two shapes of track 7"):
-        join_tracks(replace(video_task, tracks=[*parts, parts[0]]))
+    images = [f"b/{number}.png" for number in range(8)]
+    for task, where in (({}, "frame 5"), ({"start": 10}, "frame 15"), ({"images": images}, "b/5.png")):  # as in CVAT
+        with pytest.raises(ValueError, match=f"a: {where} has two shapes of track 7"):
+            join_tracks(replace(video_task, tracks=[*parts, parts[0]], **task))
 
 
 def test_boxes_are_interpolated_between_key_frames_until_they_are_outside(video_task):

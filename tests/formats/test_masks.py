@@ -102,6 +102,9 @@ def test_an_outline_without_a_pixel_does_not_make_a_frame_a_negative(tmp_path, p
     item = {"image": "a.mp4", "video": "a", "outline": [[], [{"label": 1, "polygon": polygon}]]}
     with pytest.raises(ValueError, match="a: the polygon in frame 1 has no pixel of its 8x6"):
         write_masks(item, tmp_path, "m", 6, 8)
+    for image, where in (("a.mp4#frames=10-11", "frame 11"), (["b/7.png", "b/8.png"], "8")):  # as CVAT has them
+        with pytest.raises(ValueError, match=f"a: the polygon in {where} has no pixel"):
+            write_masks({**item, "image": image}, tmp_path, "m", 6, 8)
 
 
 def test_frames_of_one_name_are_refused(tmp_path):
