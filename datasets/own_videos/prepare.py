@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,16 @@ def prepare(source: str, output: str, border: str | None = None, **options: Any)
     if not clips:
         raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")
     table = Path(output, TABLE)
-    numbers = {row["source"]: int(row["number"]) for row in read_csv(table)} if table.exists() else {}
-    videos = []
+    try:
+        numbers = {row["source"]: int(row["number"]) for row in read_csv(table)} if table.exists() else {}
+    except (KeyError, ValueError) as error:  # as after a spreadsheet has saved it
+        raise ValueError(f"{table}: expected number,source with whole numbers, as it was written ({error})") from error
+    videos, free = [], count(max(numbers.values(), default=0) + 1)
     for clip in clips:
-        number = numbers.setdefault(printable(clip.relative_to(root).as_posix()), len(numbers) + 1)
-        videos.append(SourceVideo(f"video_{number:05d}", frame_images(clip) if clip.is_dir() else clip))
+        name = printable(clip.relative_to(root).as_posix())
+        if name not in numbers:
+            numbers[name] = next(free)
+        videos.append(SourceVideo(f"video_{numbers[name]:05d}", frame_images(clip) if clip.is_dir() else clip))
     write_csv(table, ["number", "source"], [(number, name) for name, number in numbers.items()])
     border = border or ("crop" if options.get("mode", DATASET.mode) == "encode" else "keep")
     return prepare_dataset(DATASET, videos, root, output, private=True, border=border, **options)

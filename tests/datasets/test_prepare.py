@@ -384,3 +384,25 @@ def test_own_videos_are_not_what_an_earlier_run_made_of_them(prepared, tmp_path,
     found = read(source / "out" / "second", "manifest.json")
     assert {key: found["totals"][key] for key in totals} == totals
     assert len(found["problems"]) == 1
+
+
+@pytest.mark.parametrize(("old", "new"), [(",", ";"), ("1,", "one,")])
+def test_a_table_of_own_videos_that_was_changed_is_named(prepared, tmp_path, old, new):
+    source, output, _ = prepared("own_videos")
+    table = tmp_path / "output" / "private" / "sources.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text((output / "private/sources.csv").read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"sources\.csv: expected number,source with whole numbers"):
+        script("own_videos/prepare.py").prepare(str(source), str(tmp_path / "output"), workers=1)
+
+
+def test_a_number_of_own_videos_whose_row_was_deleted_is_not_given_to_another(prepared, tmp_path):
+    source, output, totals = prepared("own_videos")
+    shutil.copytree(source.parent, tmp_path / "copy")
+    source, output = tmp_path / "copy" / "source", tmp_path / "copy" / "output"
+    table = output / "private" / "sources.csv"
+    head, _, *rows = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join([head, *rows, ""]), encoding="utf-8")
+    script("own_videos/prepare.py").prepare(str(source), str(output), workers=1, stats=False)
+    assert read(output, "manifest.json")["totals"]["videos"] == totals["videos"]
+    assert table.read_text(encoding="utf-8").splitlines()[-1].startswith(f"{len(rows) + 2},")
