@@ -30,13 +30,9 @@ def prepare(source: str, output: str, border: str | None = None, **options: Any)
             text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
     """
     root = Path(source)
-    clips, made = [], {Path(output).resolve()}
-    for clip in find_clips(root):
-        # what an earlier run with another output made of these videos is none of them
-        above = [folder for folder in clip.parents if folder != root and folder.is_relative_to(root)]
-        made.update(folder.resolve() for folder in [*above, clip] if (folder / TABLE).exists())
-        if not any(clip.resolve().is_relative_to(folder) for folder in made):
-            clips.append(clip)
+    # what an earlier run with another output made of these videos is none of them
+    made = {Path(output).resolve(), *(table.parents[1].resolve() for table in root.glob(f"*/**/{TABLE}"))}
+    clips = [clip for clip in find_clips(root) if made.isdisjoint([clip.resolve(), *clip.resolve().parents])]
     if not clips:
         raise ValueError(f"{root}: holds no video or DICOM file, and no folder of frame images")
     table = Path(output, TABLE)

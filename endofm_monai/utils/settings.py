@@ -44,9 +44,10 @@ ABOVE_0 = {
     *("teacher_temperature", "student_temperature"),
 }
 TO_1 = {  # numbers that are shares, probabilities and the like
-    *("teacher_momentum", "average_decay", "max_broken_share", "token_drop", "threshold"),
-    *("picture_threshold", "color_jitter_prob", "turn_prob", "iou", "mean"),
+    *("teacher_momentum", "max_broken_share", "token_drop", "threshold", "picture_threshold", "color_jitter_prob"),
+    *("turn_prob", "iou", "mean"),
 }
+BELOW_1 = {"label_smoothing", "average_decay"}  # with 1 nothing is learned, or the average never moves
 FROM_LEAST_TO_LARGEST = {"crop_scale", "zoom"}
 ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold an expression, null, or one kind of two
     **dict.fromkeys(("num_workers", "average_decay", "part_minutes", "threshold", "close_up"), (1,)),
@@ -245,7 +246,7 @@ def _range(name: str) -> tuple[str, Callable[[Any], bool]]:
         return f"a whole number from {least} on", lambda value: isinstance(value, int) and value >= least
     if name in ABOVE_0:
         return "a number above 0", lambda value: 0 < value < math.inf
-    if name == "label_smoothing":  # with 1 all classes are equally right, and nothing is learned
+    if name in BELOW_1:
         return "a number from 0 to below 1", lambda value: 0 <= value < 1
     if name in TO_1:
         return "a number from 0 to 1", lambda value: 0 <= value <= 1
