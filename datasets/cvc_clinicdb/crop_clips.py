@@ -29,10 +29,11 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
     clips = unique(((clip.get("clip_id"), clip) for clip in read_csv(Path(source) / table)), f"{table}: two clips")
     for clip in tqdm(clips.values(), "cutting clips", unit="clip"):
         try:
-            x, y, width, height, first, last, label = (int(clip[name]) for name in NUMBERS)
+            name, split = clip["clip_id"], clip["split"]
+            x, y, width, height, first, last, label = (int(clip[number]) for number in NUMBERS)
         except (KeyError, ValueError) as error:
-            raise ValueError(f"{table}: expected whole numbers as {', '.join(NUMBERS)}, found {clip}") from error
-        name, split = clip["clip_id"], clip["split"]
+            expected = f"clip_id, split, and whole numbers as {', '.join(NUMBERS)}"
+            raise ValueError(f"{table}: expected {expected}, found {clip}") from error
         if width < 1 or height < 1 or first > last or label not in (0, 1):
             raise ValueError(f"{table}: {name}: expected a window, frames in order and 0 or 1, found {clip}")
         if split not in SECTIONS:

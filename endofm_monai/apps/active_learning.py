@@ -107,6 +107,8 @@ def choose_frames(
         uncertainty = {"uncertainty": round(scores[frame], 5)} if scores else {}
         entries.append({"image": frame[0], "frame": frame[1], "clip": clips[frame], **uncertainty})
     write_json(output, entries)
+    if len(entries) < count:
+        logger.warning(f"{output}: has {len(entries)} of {count} frames; other windows have none without a label.")
     return entries
 
 

@@ -74,7 +74,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 @pytest.mark.parametrize("name", [SEGMENTATION, DETECTION, CLASSIFICATION, None])
-def test_frames_of_videos_to_annotate_next(tmp_path, name):
+def test_frames_of_videos_to_annotate_next(tmp_path, name, caplog):
     for index in range(9):
         (tmp_path / "data" / "a").mkdir(parents=True, exist_ok=True)
         draw(index).save(tmp_path / "data" / "a" / f"{index}.png")
@@ -86,8 +86,10 @@ def test_frames_of_videos_to_annotate_next(tmp_path, name):
     assert chosen[0]["image"] == "a"
     if name:
         assert 1 >= chosen[0]["uncertainty"] >= chosen[1]["uncertainty"] >= 0
+    assert not caplog.messages
     (third,) = choose_frames(str(tmp_path / "data"), **options, labeled=str(tmp_path / "next.json"))
     assert {third["clip"], *(entry["clip"] for entry in chosen)} == {f"a#frames={f}-{f + 2}" for f in (0, 3, 6)}
+    assert caplog.messages[-1].endswith("next.json: has 1 of 2 frames; other windows have none without a label.")
     (tmp_path / "bad.json").write_text('[{"image": "b", "frame": 0}]')
     with pytest.raises(ValueError, match="bad.json: frame 0 of b is not among the videos"):
         choose_frames(str(tmp_path / "data"), **options, labeled=str(tmp_path / "bad.json"))

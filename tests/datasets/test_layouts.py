@@ -179,7 +179,7 @@ def test_frames_of_an_earlier_table_are_in_no_clip(tmp_path):
     cut(1, 3)
     for more, message in (
         ("a,1,3,0,0,32,24,0,val", "two clips 'a': "),
-        ("b,1,3,0.5,0,32,24,0,val", "expected whole numbers as x, y, w, h"),
+        ("b,1,3,0.5,0,32,24,0,val", "expected clip_id, split, and whole numbers as x, y, w, h"),
         ("b,1,3,0,0,32,24,2,val", "b: expected a window, frames in order and 0 or 1"),
         ("b,3,1,0,0,32,24,0,val", "b: expected a window, frames in order and 0 or 1"),
     ):
@@ -189,3 +189,7 @@ def test_frames_of_an_earlier_table_are_in_no_clip(tmp_path):
         cut(2, 4)
     with pytest.raises(ValueError, match=r"clips_cls\.csv: a: expected a split of train, val, test, found 'Train'"):
         cut(1, 3, "Train")
+    head = "clip_id,first_frame,last_frame,x,y,w,h,label_polyp"
+    (tmp_path / "source/clips_cls.csv").write_text(f"{head}\na,1,3,8,4,32,24,1")
+    with pytest.raises(ValueError, match=r"clips_cls\.csv: expected clip_id, split, and"):
+        crop_clips(str(tmp_path / "source"), str(tmp_path / "out"))
