@@ -104,7 +104,10 @@ class Comparison(Part):
 
     @model_validator(mode="after")
     def _check_references(self) -> "Comparison":
+        _refuse_weights("settings", self.settings)
         for name, task in self.tasks.items():
+            for settings in (task.settings, task.evaluation, *task.shares.values()):
+                _refuse_weights(f"tasks, {name}", settings)
             _refuse_unknown(f"tasks, {name}: `shares`", task.shares, self.shares)
             if "dataset_dir" not in {**self.settings, **task.settings}:
                 raise ValueError(f"tasks, {name}: `settings` must name the `dataset_dir`")
@@ -120,6 +123,12 @@ class Comparison(Part):
             if weights is not None and not (isinstance(weights, str) and Path(weights).is_file()):
                 raise ValueError(f"starts, {name}: `backbone_weights` must be a file, found {weights!r}")
         return self
+
+
+def _refuse_weights(where: str, settings: dict[str, Any]) -> None:
+    """Every start would begin with them, whatever it is called."""
+    if weights := sorted({"backbone_weights", "weights"} & settings.keys()):
+        raise ValueError(f"{where}: `{weights[0]}` belongs to the settings of a start")
 
 
 def _refuse_unknown(where: str, names: Iterable[Any], known: Collection[Any]) -> None:

@@ -179,6 +179,13 @@ def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_
         ("tasks", {"a": {**PROBE, "training": ["probe"]}}, "probe.json: is named in `configs` or `training`"),
         ("tasks", {"a": {**PROBE, "score": "dice"}}, "tasks, a: there is no `score` dice; there are accuracy, f1, "),
         ("tasks", {"a": {"bundle": "segmentation"}}, "training[0] has no mask, which this task needs: 0.mp4."),
+        ("settings", {"backbone_weights": "b.pt"}, "settings: `backbone_weights` belongs to the settings of a start."),
+        (
+            "tasks",
+            {"a": {**PROBE, "shares": {0.5: {"weights": "a.pt"}}}},
+            "tasks, a: `weights` belongs to the settings of a start.",
+        ),
+        ("tasks", {"a": {**PROBE, "evaluation": {"weights": None}}}, "a: `weights` belongs to the settings of a start"),
         ("starts", None, "starts: Field required."),
         ("starts", {}, "starts: Dictionary should have at least 1 item after validation, not 0, found {}."),
         ("starts", ["random"], "starts: Input should be a valid dictionary, found ['random']."),
