@@ -35,7 +35,7 @@ def check_leakage(
         min_likeness: correlation of the details of one of the closest frames, at most 1, that makes a pair.
         min_frames: number of such frames that make a pair of clips.
         strict: end with an error when there is a pair.
-        parallel: ``workers``, ``backend`` and ``scheduler`` of :func:`endofm_monai.preparation.run_parallel`.
+        parallel: ``workers``, ``backend`` and ``scheduler``, see docs/datasets.md.
     """
     for key, value in (("max_distance", max_distance), ("min_likeness", min_likeness), ("min_frames", min_frames)):
         check_number(key, value)

@@ -21,7 +21,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with ``data``, ``triplet``, ``instrument``, ``verb`` and ``target``.
         output: folder to write to.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     videos, problems = read_videos(read_video, [(root, name) for name in subfolders(root / "data")])

@@ -19,7 +19,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with the videos, in folders whose names tell the class of the lesion.
         output: folder to write to.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     videos = []

@@ -33,7 +33,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with ``Original`` and ``Ground Truth``.
         output: folder to write to.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     images, masks = (images_by_stem(root / folder) for folder in ("Original", "Ground Truth"))

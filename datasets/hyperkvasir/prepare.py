@@ -26,7 +26,7 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
         output: folder to write to.
         part: ``"videos"``, with and without label; ``"images"``, the labeled ones, of which a tenth each is set aside
             for validation and test, chosen by their names; or ``"unlabeled-images"``, for pre-training.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     dataset, root = choose_part(PARTS, part), check_layout("HyperKvasir", source)
     if part == "videos":

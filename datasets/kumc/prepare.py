@@ -21,7 +21,7 @@ def prepare(source: str, output: str, **options: Any) -> str:
     Args:
         source: folder with ``train2019``, ``val2019`` and ``test2019``.
         output: folder to write to.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     videos, problems = read_boxed_videos(root, SECTIONS, "Image", "Annotation", ".xml", read_boxes)

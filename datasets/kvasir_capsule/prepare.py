@@ -36,7 +36,7 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
         output: folder to write to.
         part: ``"videos"``, which have no label; or ``"images"``, of which all those of a tenth of the videos are set
             aside for validation, and of another tenth for the test, chosen by the names of the videos.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     dataset, root = choose_part(PARTS, part), check_layout("Kvasir-Capsule", source)
     if part == "videos":

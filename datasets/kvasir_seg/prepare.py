@@ -23,7 +23,7 @@ def prepare(source: str, output: str, splits: str | None = None, **options: Any)
         splits: CSV file with the columns ``name`` and ``section``, such as ``splits.csv`` beside this script, which
             keeps pictures of the same place, the ``group`` of its third column, together; images that it does not name
             are left out.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     table = root / "kavsir_bboxes.json"

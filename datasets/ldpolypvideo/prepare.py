@@ -26,7 +26,7 @@ def prepare(source: str, output: str, part: str = "frames", **options: Any) -> s
         output: folder to write to.
         part: ``"frames"``, with boxes; or ``"videos"``, which state only whether they show polyps somewhere, cut into
             clips of 5 s for pre-training.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     dataset, root = choose_part(PARTS, part), check_layout("LDPolypVideo", source)
     if part == "frames":

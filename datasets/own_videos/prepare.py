@@ -26,8 +26,8 @@ def prepare(source: str, output: str, border: str | None = None, **options: Any)
         output: folder to write to.
         border: what to do with what is black around the picture: ``"crop"``, by default where clips are encoded,
             ``"mask"`` (also what remains in the corners) or ``"keep"``.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`. ``blank`` paints zones black, where burnt-in
-            text is. ``mode=index`` leaves the videos as they are, with all that they show and tell.
+        options: see docs/datasets.md. ``blank`` paints zones black, where burnt-in text is. ``mode=index`` leaves the
+            videos as they are, with all that they show and tell.
     """
     root = Path(source)
     # what an earlier run with another output made of these videos is none of them

@@ -24,7 +24,7 @@ def prepare(source: str, output: str, validation_share: float = 0.2, **options: 
         source: folder with ``videos`` and ``splits``.
         output: folder to write to.
         validation_share: share of the training list, of each class, that becomes the validation part.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     lists = {"training": read_list(root / "splits" / "train.txt"), "test": read_list(root / "splits" / "val.txt")}

@@ -27,7 +27,7 @@ def prepare(
         splits: CSV file with the columns ``name`` (``C1/100H0050``), ``section`` and perhaps ``group``, in the place of
             ``test_center``, such as ``splits.csv`` beside this script; stills that it does not name are left out, and
             all sequences.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     stills: dict[str, tuple[Path, Path]] = {}

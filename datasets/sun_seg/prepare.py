@@ -27,7 +27,7 @@ def prepare(source: str, output: str, negatives: bool = False, validation_share:
         negatives: also take ``SUN-Negative``, cut into clips of 5 s that do not overlap. These have no masks: a set
             for pre-training or classification.
         validation_share: share of the cases of the training part that become the validation part.
-        options: see :func:`endofm_monai.preparation.prepare_dataset`.
+        options: see docs/datasets.md.
     """
     root = check_layout(DATASET.name, source)
     videos = []

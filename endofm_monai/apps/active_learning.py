@@ -65,7 +65,7 @@ def choose_frames(
             ``uncertainty`` of each.
         count: how many frames.
         bundle: folder of a trained bundle that is to be uncertain about them; without it they are random.
-        datalist: JSON file, see :func:`endofm_monai.data.load_datalist`; by default all clips below ``dataset_dir``.
+        datalist: JSON file, as ``datalist.json`` of a prepared dataset; by default all clips below ``dataset_dir``.
         section: section of the datalist.
         labeled: files that this command wrote before, separated by commas, whose frames have been annotated.
         window: frames of a window.

@@ -40,7 +40,9 @@ def annotate(
         threshold: smallest score; by default the bundle's.
         device: where to compute.
         mode: ``"offline"``, as the bundle's inference, or ``"online"``, which looks at no later frame.
-        options: see :class:`endofm_monai.apps.cvat.answers.FrameAnnotator`.
+        options: ``max_gap``, frames in a row in which a polyp may be missed (5); ``iou``, smallest overlap of its boxes
+            in two frames (0.3); ``tolerance``, pixels from a polygon to the mask's outline (1); ``min_area``, pixels of
+            the smallest polygon (64).
     """
     if threshold is not None:
         check_number("threshold", threshold)
@@ -197,7 +199,7 @@ def to_cvat(
 
     Args:
         dataset_dir: folder with the data.
-        datalist: JSON file; see :func:`endofm_monai.formats.items_from_annotations` for what is written.
+        datalist: JSON file; its ``box``, ``outline``, ``mask`` and ``tag`` are written.
         output: folder for the files.
         class_names: names of the classes, in the order of their labels.
         section: section of the datalist.
@@ -215,7 +217,15 @@ def to_cvat(
 def to_coco(
     dataset_dir: str, datalist: str, output: str, class_names: Sequence[str] = ("polyp",), section: str = "training"
 ) -> None:
-    """Write a datalist to one file in COCO's format; see :func:`to_cvat` for the other arguments."""
+    """Write a datalist to one file in COCO's format.
+
+    Args:
+        dataset_dir: folder with the data.
+        datalist: JSON file.
+        output: file to write.
+        class_names: names of the classes, in the order of their labels.
+        section: section of the datalist.
+    """
     items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
     with named(f"{datalist} is not as it should be"):
         formats.write_coco_annotations(items, as_class_names(class_names), sizes, output)

@@ -46,10 +46,11 @@ def build_bundle(
 
     Args:
         bundle: the bundle's folder.
-        weights: a file that fits its network, of any layout that :func:`endofm_monai.weights.load_published` reads.
+        weights: a file that fits its network, see docs/weights.md.
         output: the folder to make ``<name>/`` and ``<name>.zip`` in; former ones are replaced when all is done.
         formats: which files ``models`` holds: ``"pt"`` (what MONAI's ``load`` and exports ask for), ``"safetensors"``,
-            and those of :func:`export_network`. Without ``"pt"`` the configurations load the safetensors file.
+            and of exported networks ``"ts"``, ``"onnx"`` and ``"trt"``. Without ``"pt"`` the configurations load the
+            safetensors file.
         weights_url: address of the folder that the weight files will be downloaded from, for ``large_files.yml``.
         trained_on: the training data and where they come from, for the model card.
         results: the JSON report of ``evaluate.json`` for these weights, for the model card.

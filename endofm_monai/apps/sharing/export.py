@@ -66,10 +66,10 @@ def export_network(
 
     Args:
         bundle: the bundle's folder.
-        weights: a file that :func:`endofm_monai.weights.load_published` reads.
+        weights: a file that fits its network, see docs/weights.md.
         format: ``"ts"``, TorchScript, takes clips of any shape that the network takes; so does ``"onnx"``, compared
             with ONNX Runtime, but for the detector's, whose frames have the bundle's ``frame_size``; ``"trt"``, a
-            TensorRT engine for an NVIDIA GPU, takes clips of :func:`clip_shape`.
+            TensorRT engine for an NVIDIA GPU, takes clips of one shape.
         output: the file to write; by default in the bundle's ``models``, where the overlays look for it.
         precision: ``"fp32"`` or ``"fp16"``, for ``"trt"``.
         overrides: values for keys of ``inference.json``, for example ``preset="small"``.

@@ -93,7 +93,7 @@ def push_bundle(
         repo: ``"user/name"`` or ``"organization/name"``; it is made if it is not there.
         dry_run: only tell what would go; nothing is written or sent, and no token is needed.
         private: whether a new repository is private.
-        arguments: further arguments of MONAI's function, those in ``FURTHER``, e.g. ``token``.
+        arguments: further arguments of MONAI's function, as ``token``, ``commit_message`` or ``revision``.
     """
     folder = Path(folder).resolve()
     if unknown := sorted(arguments.keys() - FURTHER):  # perhaps a misspelt `dry_run`
