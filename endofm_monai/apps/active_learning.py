@@ -108,7 +108,8 @@ def choose_frames(
         entries.append({"image": frame[0], "frame": frame[1], "clip": clips[frame], **uncertainty})
     write_json(output, entries)
     if len(entries) < count:
-        logger.warning(f"{output}: has {len(entries)} of {count} frames; other windows have none without a label.")
+        why = "a window gives one, or none where one of its frames is labeled"
+        logger.warning(f"{output}: has {len(entries)} of {count} frames; {why}.")
     return entries
 
 

@@ -89,7 +89,8 @@ def test_frames_of_videos_to_annotate_next(tmp_path, name, caplog):
     assert not caplog.messages
     (third,) = choose_frames(str(tmp_path / "data"), **options, labeled=str(tmp_path / "next.json"))
     assert {third["clip"], *(entry["clip"] for entry in chosen)} == {f"a#frames={f}-{f + 2}" for f in (0, 3, 6)}
-    assert caplog.messages[-1].endswith("next.json: has 1 of 2 frames; other windows have none without a label.")
+    why = "a window gives one, or none where one of its frames is labeled"
+    assert caplog.messages[-1].endswith(f"next.json: has 1 of 2 frames; {why}.")
     (tmp_path / "bad.json").write_text('[{"image": "b", "frame": 0}]')
     with pytest.raises(ValueError, match="bad.json: frame 0 of b is not among the videos"):
         choose_frames(str(tmp_path / "data"), **options, labeled=str(tmp_path / "bad.json"))
