@@ -102,8 +102,8 @@ def write_share(datalist: str, share: float, seed: int, by_class: bool, path: Pa
     videos: dict[str, list[dict[str, Any]]] = {}
     for item in content["training"]:
         image = item["image"]
-        video = item.get("group") or item.get("video") or (split_frames(image)[0] if isinstance(image, str) else image)
-        videos.setdefault(str(video), []).append(item)
+        of = (item.get("group"), item.get("video"), split_frames(image)[0] if isinstance(image, str) else image)
+        videos.setdefault(next(str(each) for each in of if each not in (None, "")), []).append(item)
     classes: dict[Any, list[str]] = {}
     for name, items in sorted(videos.items()):
         classes.setdefault(str(items[0]["label"]) if by_class else None, []).append(name)

@@ -59,7 +59,9 @@ class Run:
     @property
     def title(self) -> str:
         """What is run, in words."""
-        *names, seed = (f"{name:.0%} of the labels" if isinstance(name, float) else f"{name}" for name in self.names)
+        *names, seed = (
+            f"{100 * name:g}% of the labels" if isinstance(name, float) else str(name) for name in self.names
+        )
         return ", ".join([*names, f"seed {seed}"])
 
     @property
@@ -123,14 +125,15 @@ class Run:
 
     def describe(self) -> dict[str, Any]:
         """All that the result depends on, with the hashes of files."""
-        files = {key: path for key, path in self.settings.items() if key in FILES and path is not None}
+        of = {"": self.settings, "evaluation, ": self.evaluation}
+        files = {f"{part}{key}": settings[key] for part, settings in of.items() for key in FILES if key in settings}
         return {
             "version": endofm_monai.__version__,
             "bundle": self.bundle.name,
             "configs": [*self.configs, *(f"{name} (training only)" for name in self.training)],
             "settings": self.settings,
             "evaluation": self.evaluation,
-            "sha256": {key: sha256([path]) for key, path in files.items()},
+            "sha256": {key: sha256([path]) for key, path in files.items() if path is not None},
         }
 
     def _config_files(self, kind: str, configs: Sequence[str], more: dict[str, Any]) -> list[str]:

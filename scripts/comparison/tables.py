@@ -19,7 +19,7 @@ MEASURED = ["trained_parameters", "parameters", "seconds_per_step", "peak_memory
 COLUMNS = ["task", "score", "share", "start", "seeds", "mean", "deviation", "low", "high", *MEASURED]
 HEADER = "| start | labels | score | trained parameters | s a step | peak GiB | tokens a pre-training clip |"
 ROW = (
-    "| {start} | {share:.0%} | {mean:.3f}{spread} [{low:.3f}, {high:.3f}] | {trained_parameters:,.0f} ({part:.1%}) "
+    "| {start} | {percent:g}% | {mean:.3f}{spread} [{low:.3f}, {high:.3f}] | {trained_parameters:,.0f} ({part:.1%}) "
     "| {seconds_per_step:.3g} | {peak_memory_gib:.2f} | {tokens} |"
 )
 
@@ -43,7 +43,7 @@ def summarize(names: Sequence[Any], cell: Sequence[tuple[Run, dict[str, Any]]]) 
     task, share, start = names
     run, results = cell[0][0], [result for _, result in cell]
     values = np.array([result["value"] for result in results], dtype=float)  # of a score that is undefined: NaN
-    low, high = np.mean([result["interval"] or (np.nan, np.nan) for result in results], axis=0)
+    low, high = np.array([result["interval"] or (np.nan, np.nan) for result in results], dtype=float).mean(axis=0)
     source = run.pretraining.result() if run.pretraining is not None else None
     deviation = values.std(ddof=1) if len(cell) > 1 else np.nan
     row = [task, run.score, share, start, len(cell), values.mean(), deviation, low, high]
@@ -59,7 +59,7 @@ def markdown(task: str, rows: Sequence[dict[str, Any]]) -> str:
         spread = "" if np.isnan(row["deviation"]) else f" ± {row['deviation']:.3f}"
         tokens = "" if row["tokens_per_clip"] is None else f"{row['tokens_per_clip']:,}"
         part = row["trained_parameters"] / row["parameters"]
-        lines.append(ROW.format(**row, spread=spread, part=part, tokens=tokens))
+        lines.append(ROW.format(**row, percent=100 * row["share"], spread=spread, part=part, tokens=tokens))
     return "\n".join(lines)
 
 
@@ -75,7 +75,8 @@ def plot(by_task: dict[str, list[dict[str, Any]]], path: Path) -> None:
             places = [starts.index(row["start"]) + 0.18 * (number - (len(shares) - 1) / 2) for row in of_share]
             mean, low, high = (np.array([row[name] for row in of_share]) for name in ("mean", "low", "high"))
             ends = np.maximum([mean - low, high - mean], 0)
-            axes.errorbar(mean, places, xerr=ends, fmt="o", markersize=4, capsize=2, label=f"{share:.0%} of the labels")
+            label = f"{100 * share:g}% of the labels"
+            axes.errorbar(mean, places, xerr=ends, fmt="o", markersize=4, capsize=2, label=label)
         axes.set_yticks(range(len(starts)), starts, fontsize=7)
         axes.set_ylim(len(starts) - 0.5, -0.5)
         axes.set_title(f"{task} ({rows[0]['score']})", fontsize=8)

@@ -265,6 +265,41 @@ def test_a_score_that_there_is_not_is_named_and_the_others_go_on(scripts, traine
     assert "**polyps** (f1, 2 seeds)" in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_a_score_that_one_start_leaves_undefined_ends_no_comparison(scripts, trained, content, tmp_path, monkeypatch):
+    compare, run = scripts
+    items = [{"image": f"{number}.mp4", "box": [[]], "box_label": [[]]} for number in range(8)]
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": items}))
+    by_start = {"finds": (0.5, [0.25, 0.75]), "finds nothing": (None, [None, None])}
+    train = run.run_bundle
+
+    def run_bundle(files, log):
+        memory, (value, interval) = train(files, log), by_start[log.parts[-3]]
+        report = {"scores": {"box_precision": value}, "intervals": {"box_precision": interval}}
+        if log.stem == "evaluation":
+            (log.parent / "evaluate" / "detection.json").write_text(json.dumps(report))
+        return memory
+
+    monkeypatch.setattr(run, "run_bundle", run_bundle)
+    task = {"bundle": "detection", "score": "box_precision", "settings": {"dataset_dir": str(tmp_path)}}
+    starts = dict.fromkeys(by_start)
+    content |= {"tasks": {"boxes": task}, "starts": starts, "pretrainings": {}, "seeds": [0], "shares": [0.005, 0.125]}
+    compare.compare(write(content, tmp_path))
+    table = (tmp_path / "out" / "comparison.md").read_text()
+    for share in ("0.5%", "12.5%"):
+        assert f"| finds | {share} | 0.500 [0.250, 0.750] |" in table
+        assert f"| finds nothing | {share} | nan [nan, nan] |" in table
+
+
+def test_an_evaluation_on_another_list_is_not_mixed_with_one_of_its_former_content(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    (tmp_path / "test.json").write_text(json.dumps({"test": ["0.mp4"]}))
+    content["tasks"]["polyps"]["evaluation"]["datalist"] = str(tmp_path / "test.json")
+    compare.compare(write(content, tmp_path))
+    (tmp_path / "test.json").write_text(json.dumps({"test": ["1.mp4"]}))
+    with pytest.raises(ValueError, match="seed0: was made with {'sha256': {.*'evaluation, datalist': .*, not "):
+        compare.compare(write(content, tmp_path))
+
+
 def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path):
     compare, _ = scripts
     items = [
@@ -288,6 +323,11 @@ def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path)
     path = compare.write_share(str(tmp_path / "parts.json"), 0.25, 0, True, tmp_path / "share.json")
     images = [item["image"] for item in json.loads(Path(path).read_text())["training"]]
     assert (len(images), len({image[0] for image in images})) == (5, 1)
+    parts = [{"image": f"{n}.mp4", "label": [0, 1], "group": group} for group in (0, 1) for n in range(group, 10, 2)]
+    (tmp_path / "parts.json").write_text(json.dumps({"training": parts}))
+    path = compare.write_share(str(tmp_path / "parts.json"), 0.5, 0, True, tmp_path / "share.json")
+    groups = [item["group"] for item in json.loads(Path(path).read_text())["training"]]
+    assert groups in ([0] * 5, [1] * 5)  # a patient of number 0 is one, too
 
 
 def test_a_real_run_of_a_bundle_is_measured(scripts, monkeypatch, tmp_path):
