@@ -52,6 +52,7 @@ def cut(folder: str, output: str, pairs: bool = False) -> str:
                 box = mask_boxes(polyp[window])
                 made = {"image": [f"frames/{file}"], "mask": [f"masks/{file}"], "label": label, "box": [box]}
                 made |= {"box_label": [[1] * len(box)], "video": f"{label}/{item['video']}"}
+                made["group"] = item.get("group", item["video"])  # windows of one still are not independent
                 found.setdefault(section, []).append({**item, **made})
     print(", ".join(f"{section}: {len(items)}" for section, items in found.items()))
     return write_derived(target, manifest, "windows", found)

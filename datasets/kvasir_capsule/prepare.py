@@ -65,8 +65,9 @@ def read_class(folder: Path, boxes: dict[str, list[list[int]]] | None) -> Iterat
     for image in images:
         found = [] if boxes is None else boxes.get(image.stem, [])
         boxed: dict[str, list[Any]] = {} if boxes is None else {"box": [found], "box_label": [[label + 1] * len(found)]}
-        name, section = f"{folder.name}/{image.stem}", split_by_name(image.stem.split("_")[0])
-        yield SourceVideo(name, [image], section, labels={"label": label}, frame_labels=boxed)
+        name, video = f"{folder.name}/{image.stem}", image.stem.split("_")[0]
+        labels = {"label": label, "group": video}
+        yield SourceVideo(name, [image], split_by_name(video), labels=labels, frame_labels=boxed)
 
 
 def read_boxes(table: Path) -> dict[str, list[list[int]]]:

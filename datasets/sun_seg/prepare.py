@@ -33,14 +33,15 @@ def prepare(source: str, output: str, negatives: bool = False, validation_share:
     videos = []
     for part, view in product(PARTS, VIEWS):
         for case in subfolders(root / part / view / "Frame"):
-            section = "test"
+            section, patient = "test", case.split("_")[0]
             if part == "TrainDataset":
-                section = "validation" if share_of(case.split("_")[0]) < validation_share else "training"
+                section = "validation" if share_of(patient) < validation_share else "training"
             frames, truth = frame_images(root / part / view / "Frame" / case), root / part / view / "GT" / case
             masks = images_by_stem(truth)
             paths = [masks.get(frame.stem, truth / f"{frame.stem}.png") for frame in frames]
             name = Path(part, view, case).as_posix()
-            videos.append(SourceVideo(name, frames, section, labels={"label": 1}, masks=paths, mask_label=1))
+            labels = {"label": 1, "group": patient}
+            videos.append(SourceVideo(name, frames, section, labels=labels, masks=paths, mask_label=1))
     if negatives:
         cases = [path for form in ("case*", "*/case*") for path in (root / "SUN-Negative").glob(form) if path.is_dir()]
         for path in sorted(cases, key=lambda path: natural_key(path.name)):

@@ -61,8 +61,8 @@ def load_datalist(
         where = f"{datalist}: {section}[{index}]"
         item = dict(listed) if isinstance(listed, dict) else {"image": listed}
         check_video(item.get("video", "video"), f"{where} video")
-        if item.get("group") in (None, ""):
-            item.pop("group", None)  # or all without one would be one group
+        if (group := item.pop("group", None)) not in (None, ""):  # or all without one would be one group
+            item["group"] = str(group)  # a number would become a tensor in a batch
         paths = item.get("image")
         if not paths or not all(isinstance(path, str) for path in (paths if isinstance(paths, list) else [paths])):
             found = reprlib.repr(paths) if "image" in item else f"keys {sorted(item)}"

@@ -237,7 +237,7 @@ def _frames(item: dict[str, Any], where: str) -> list[dict[str, Any]]:
     images, labels = item["image"], item["label"]
     if len(labels) != len(images):
         raise ValueError(f"{where}: {images[0]} and following: {len(images)} frames have {len(labels)} labels.")
-    kept = {"group": images[0]} | {key: item[key] for key in ("group", "weight") if key in item}
+    kept = {"group": item["video"]} | {key: item[key] for key in ("group", "weight") if key in item}
     return [{**kept, "image": image, "label": label} for image, label in zip(images, labels, strict=True)]
 
 

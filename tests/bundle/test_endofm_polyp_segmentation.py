@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -113,9 +114,13 @@ def test_training_writes_the_best_model_a_checkpoint_and_pictures(trained):
 
 def test_a_list_of_the_test_alone_is_evaluated(trained, dataset_dir, tmp_path):
     test = json.loads((dataset_dir / "datalist.json").read_text())["test"]
-    (tmp_path / "test.json").write_text(json.dumps({"test": test}))
+    test = [{**item, "group": 10**20} for item in test]  # of one patient, whose number is larger than a tensor holds
+    (tmp_path / "test.json").write_text(json.dumps({"training": [], "test": test}))
     BUNDLE.evaluate(dataset_dir, trained / "models" / "model.pt", tmp_path, datalist=tmp_path / "test.json")
-    assert json.loads((tmp_path / "segmentation.json").read_text())["clean"]["frames"] == 12
+    clean = json.loads((tmp_path / "segmentation.json").read_text())["clean"]
+    assert (clean["frames"], clean["groups"]) == (12, 1)
+    with (tmp_path / "segmentation_frames.csv").open() as file:
+        assert {row["group"] for row in csv.DictReader(file)} == {str(10**20)}
 
 
 def test_evaluation_reports_both_protocols_and_flags_the_shared_clip(trained, dataset_dir, tmp_path):

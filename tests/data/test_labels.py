@@ -176,6 +176,9 @@ def test_a_label_a_frame_gives_an_item_a_frame(tmp_path):
     items = load_labeled_clips(tmp_path, NAMES, datalist, "test")
     assert [(item["label"], item["video"]) for item in items] == [(0, "b/1"), (1, "b/2")]
     assert items[0]["group"] == items[1]["group"]
+    parts = [{"image": [f"b/{n}.png"], "label": [n - 1], "video": "b"} for n in (1, 2)]  # between frames left out
+    items = load_labeled_clips(tmp_path, NAMES, write_classes(tmp_path, test=parts), "test")
+    assert [item["group"] for item in items] == ["b", "b"]
     frames = [{"image": [f"b/{n}.png"], "label": [n - 1], "group": "patient", "weight": 3} for n in (1, 2)]
     items = load_labeled_clips(tmp_path, NAMES, write_classes(tmp_path, test=frames), "test")
     assert [(item["group"], item["weight"]) for item in items] == [("patient", 3)] * 2

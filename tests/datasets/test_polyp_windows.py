@@ -36,6 +36,7 @@ def test_polyp_free_windows_touch_no_polyp(prepared, tmp_path):
         assert mask.shape == (33, 33)
         assert ((mask > 0).sum() > 250) == bool(item["label"])
         assert len(item["box"][0]) == len(item["box_label"][0]) == item["label"]
+        assert item["video"] == f"{item['label']}/{item['group']}"  # both windows of a still are one group
 
 
 def test_windows_are_cut_out_of_stills_as_they_are_shown(tmp_path):

@@ -212,6 +212,7 @@ def test_sun_seg_frames_are_in_natural_order(prepared):
     for key in ("image", "mask"):
         assert [path.rpartition("image")[2].split(".")[0] for path in item[key]] == ["1", "2", "10"]
     assert item["box"] == [[[10, 8, 30, 24]], [[10, 8, 30, 24]], []]
+    assert [item["group"] for item in lists["test"]] == ["case1", "case40"]  # clips of one case are of one patient
 
 
 def test_sun_negatives_do_not_overlap(tmp_path):
@@ -276,7 +277,7 @@ def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(tmp_path
     prepare = script("kvasir_capsule/prepare.py").prepare
     prepare(str(tmp_path / "source"), str(tmp_path / "plain"), part="images", workers=1, stats=False)
     (items,) = items_of(tmp_path / "plain").values()  # of one video, so in one section
-    assert [item["label"] for item in items] == [2, 2, 9]
+    assert [(item["label"], item["group"]) for item in items] == [(label, "04a78ef00c5245e0") for label in (2, 2, 9)]
     assert "box" not in items[0]
     header = "filename;video_id;frame_number;finding_category;finding_class;x1;y1;x2;y2;x3;y3;x4;y4"
     name = "04a78ef00c5245e0_10.jpg;04a78ef00c5245e0;10;Luminal;Blood - fresh"
