@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from scipy.ndimage import binary_erosion, find_objects
 from torchvision.utils import draw_bounding_boxes
 
@@ -34,6 +35,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> Figure:
     """Write the figure to ``path``, in the format of its suffix, atomically."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names may hold dollars
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
     return figure

@@ -37,6 +37,18 @@ def test_file_has_the_size_of_the_figure(tmp_path) -> None:
     assert imread(tmp_path / "new" / "blank.png").shape[:2] == (200, 400)
 
 
+@pytest.mark.parametrize("name", ["in$x_$y.mp4", "a $\\foo$ b"])
+def test_names_with_dollars_are_no_formulas(tmp_path, name: str) -> None:
+    figure = new_figure(2, 1)
+    axes = figure.subplots()
+    axes.set_title(name)
+    axes.set_yticks([0, 1], [name, name])
+    axes.plot([0, 1], label=name)
+    axes.legend()
+    save_figure(figure, tmp_path / "named.png")
+    assert imread(tmp_path / "named.png").shape[:2] == (200, 400)
+
+
 def test_full_disk_keeps_the_former_picture(tmp_path, monkeypatch) -> None:
     path = tmp_path / "line.png"
     path.write_bytes(b"former")
