@@ -60,6 +60,9 @@ class DetectionReport(Report):
 
     def _write(self, engine: Engine, folder: Path, skipped: list[str]) -> None:
         report = detection_report(self.gathered.flat(), self.class_names, self.threshold, self.resamples)
+        if self.threshold is None and report["threshold"] == 1:  # as on videos without polyps
+            advice = "set `threshold`, as to that of a validation"
+            logger.warning(f"No detection is right, so the threshold is 1 and hardly one counts as false: {advice}.")
         for name, value in report["scores"].items():
             low, high = report.get("intervals", {}).get(name, (math.nan, math.nan))
             logger.info(f"{name} {value:.3f} (95 % interval {low:.3f} to {high:.3f})")

@@ -142,8 +142,9 @@ def detection_report(
 ) -> dict[str, Any]:
     """Everything that is measured of a detector on videos, of which all frames are given.
 
-    The ``threshold`` is the smallest score of a detection, for all but the average precision; by default the one with
-    the best F1 on these videos, which is only fair on validation data. The ``resamples`` are of whole videos.
+    The ``threshold`` is the smallest score of a detection, for all but the average precision and the presence, whose
+    own is 0.5; by default the one with the best F1 on these videos, which is only fair on validation data. The
+    ``resamples`` are of whole videos.
 
     Returns:
         ``threshold``, the numbers of ``videos``, ``frames``, ``negative_frames`` and ``boxes``, ``scores`` by name,

@@ -59,12 +59,14 @@ def test_intervals_draw_videos_of_one_group_together(data, tmp_path):
     assert report["intervals"]["box_recall"] == pytest.approx([0.5, 1])  # not 0: the missed polyp is never drawn alone
 
 
-def test_a_validation_without_boxes_chooses_no_weights(data, tmp_path):
+def test_a_validation_without_boxes_chooses_no_weights(data, tmp_path, caplog):
     negative = {**data[0], "box": [[], []], "box_label": [[], []]}
     with pytest.raises(ValueError, match="'score', which chooses the weights, is undefined: no frame"):
         run([{**negative, "image": None}], None)  # before anything is read
     run([negative], tmp_path)
-    assert json.loads((tmp_path / "detection.json").read_text())["negative_frames"] == 2
+    report = json.loads((tmp_path / "detection.json").read_text())
+    assert (report["negative_frames"], report["threshold"]) == (2, 1)
+    assert "No detection is right, so the threshold is 1 and hardly one counts as false: set" in caplog.text
 
 
 def test_true_boxes_end_at_the_frame(data):
