@@ -105,6 +105,26 @@ def test_bad_files_are_named(tmp_path, content, message):
     assert not (tmp_path / "list.json").exists()
 
 
+@pytest.mark.parametrize(("height", "width"), [(20, 20), (16, 24)])  # of the same proportions or not
+def test_stills_of_several_sizes_in_one_folder_are_no_video(tmp_path, height, width):
+    content = {"categories": [{"id": 1, "name": "adenoma"}], "images": [], "annotations": []}
+    for number, (rows, columns) in enumerate([(10, 10), (height, width)]):
+        Image.new("RGB", (columns, rows)).save(tmp_path / f"{number}.png")
+        about = {"id": number, "file_name": f"{number}.png", "width": columns, "height": rows, "frame_index": 0}
+        content["images"].append({**about, "video_id": number})
+        content["annotations"].append({"image_id": number, "category_id": 1, "bbox": [2, 2, 4, 4]})
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    files = {"test": tmp_path / "coco.json"}
+    with pytest.raises(
+        ValueError, match=rf"1\.png: has {width}x{height} pixels, other frames of its video 10x10; list"
+    ):
+        datalist_from_coco(files, CLASSES, tmp_path / "list.json")
+    content["videos"] = [{"id": number, "name": f"still {number}"} for number in (0, 1)]
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    datalist = datalist_from_coco(files, CLASSES, tmp_path / "list.json")
+    assert [item["box"] for item in datalist["test"]] == [[[[2, 2, 6, 6]]]] * 2
+
+
 def test_a_name_that_no_file_can_have_is_the_datalists_matter(tmp_path):
     content = coco()
     content["images"][0]["file_name"] = "a" * 5000 + ".png"
