@@ -168,10 +168,9 @@ class SegmentationReport(Report):
         table = ([row[column] for column in columns] for row in found["clean"])
         write_csv(folder / "segmentation_frames.csv", columns, table)
         clean, dice = report["clean"], report["clean"]["per_frame"]["dice"]
-        logger.info(
-            f"Dice of {clean['frames']} frames of {clean['sequences']} sequences: {dice['value']:.3f} "
-            f"[{dice['interval'][0]:.3f}, {dice['interval'][1]:.3f}]. See {folder / 'segmentation.json'}."
-        )
+        interval = " [{:.3f}, {:.3f}]".format(*dice["interval"]) if dice["interval"] else ""
+        summary = f"{clean['frames']} frames of {clean['sequences']} sequences: {dice['value']:.3f}{interval}"
+        logger.info(f"Dice of {summary}. See {folder / 'segmentation.json'}.")
 
 
 def _scores(state: State, mask: torch.Tensor, truth: np.ndarray) -> dict[str, Any]:

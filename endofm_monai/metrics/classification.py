@@ -95,7 +95,8 @@ def bootstrap_intervals(
     that an interval holds, in (0, 1).
 
     Returns:
-        by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none.
+        by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none, and
+        of a single group, which says nothing of others.
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"`level` must be in (0, 1) and `resamples` positive, but got {level} and {resamples}.")
@@ -103,6 +104,8 @@ def bootstrap_intervals(
     if len(names) == 0:
         raise ValueError("A bootstrap interval needs at least one item.")
     items = [np.flatnonzero(group_of_item == group) for group in range(len(names))]
+    if len(names) == 1:
+        return dict.fromkeys(statistics(items[0]), (float("nan"), float("nan")))
     draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     values = [statistics(np.concatenate([items[group] for group in draw])) for draw in draws]
     return {name: _interval(np.array([value[name] for value in values]), level) for name in values[0]}

@@ -152,8 +152,8 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
         number of ``frames``, ``sequences`` and ``groups``, and three summaries: ``per_frame``, the mean over all
         frames; ``per_sequence``, the mean over sequences of the mean over their frames, so that long ones count no
         more; and ``pooled``, from the pixels of all frames taken together. Each maps a score to ``value`` (None where
-        no frame defines it), ``interval`` and, where some are left out, how many are ``defined``.
-        ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
+        no frame defines it), ``interval`` (None of a single group) and, where some are left out, how many are
+        ``defined``. ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
     """
     if not rows:
         raise ValueError("No frame was scored.")
@@ -185,7 +185,8 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
     report: dict[str, Any] = {"frames": len(names), "sequences": len(length), "groups": len(set(groups))}
     intervals = bootstrap_intervals(summarize, groups, resamples=resamples)
     for key, number in summarize(np.arange(len(names))).items():
-        found = {"value": number, "interval": list(intervals[key])} if np.isfinite(number) else {"value": None}
+        interval = list(intervals[key]) if np.isfinite(intervals[key]).all() else None
+        found = {"value": number, "interval": interval} if np.isfinite(number) else {"value": None}
         report.setdefault(key[0], {})[key[1]] = found | ({"defined": defined[key]} if key in defined else {})
     return report
 

@@ -140,6 +140,11 @@ def test_undefined_resamples_are_left_out():
     assert np.isnan(bootstrap_interval(lambda items: float("nan"), [0, 1])).all()
 
 
+def test_a_single_group_has_no_interval():
+    assert np.isnan(bootstrap_interval(lambda items: 0.5, ["a", "a"])).all()  # and none of no width
+    assert bootstrap_interval(lambda items: 0.5, ["a", "b"]) == (0.5, 0.5)
+
+
 @pytest.mark.parametrize("wrong", [{"groups": []}, {"level": 1.0}, {"level": 0.0}, {"resamples": 0}])
 def test_wrong_arguments(wrong):
     with pytest.raises(ValueError, match="at least one item|`level`"):

@@ -71,7 +71,7 @@ def test_frames_sequences_and_pixels_are_summed_up():
 def test_what_no_frame_defines_is_null():
     report = segmentation_report(rows_of(nothing=[(EMPTY, EMPTY)] * 2), resamples=10)
     assert report["per_frame"]["recall"] == {"value": None, "defined": 0}
-    assert report["per_frame"]["dice"]["value"] == 1
+    assert report["per_frame"]["dice"] == {"value": 1, "interval": None}  # of one sequence
     json.dumps(report, allow_nan=False)
 
 
