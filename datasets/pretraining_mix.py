@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.utils import ensure_tuple
 
 from endofm_monai.preparation import move_paths, run_from_command_line, write_lists
-from endofm_monai.preparation.index import read_prepared
+from endofm_monai.preparation.index import read_prepared, relative
 
 
 def merge_datalists(
@@ -50,9 +52,11 @@ def merge_datalists(
     items: dict[str, list[dict[str, Any]]] = {}
     shares = {}
     meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
+    above = os.path.commonpath([Path(folder).resolve() for folder in folders])
+    folders_of = Counter(name for _, content, _ in sets.values() for name in _videos(content, sections))
     for folder, (manifest, content, _) in sets.items():
         clips = [(section, item) for section in sections for item in content.get(section, [])]
-        for key in {"label", "box_label"}.intersection(*(item for _, item in clips[:1])) if keep_labels else ():
+        for key in {"label", "box_label"}.intersection(key for _, item in clips for key in item) if keep_labels else ():
             for number, name in content.get("labels", {}).items():
                 if (other := meanings.setdefault((key, number), (name, folder)))[0] != name:
                     raise ValueError(f"{folder}: `{key}` {number} is {name!r} here, but {other[0]!r} in {other[1]}")
@@ -61,15 +65,24 @@ def merge_datalists(
             merged = {**(item if keep_labels else {}), "source": manifest["name"]}
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
+            if folders_of[merged.get("video", "")] > 1:  # others have videos of this name
+                merged["video"] = f"{relative(Path(folder).resolve(), above)}/{merged['video']}"
             for key in ("image", *({"mask"} & merged.keys())):
                 merged[key] = move_paths(item[key], data[folder], root)
             items.setdefault(section if keep_labels else "training", []).append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
-    write_lists(Path(output), {"name": "pre-training", "sources": shares, **items})
+    labels = {number: name for (_, number), (name, _) in meanings.items()}
+    is_clear = all(labels[number] == name for (_, number), (name, _) in meanings.items())  # of clips and boxes the same
+    about = {"name": "pre-training", "sources": shares, **({"labels": labels} if labels and is_clear else {})}
+    write_lists(Path(output), {**about, **items})
     counts = ", ".join(f"{name}: {each['clips']} x {each['weight']:g}" for name, each in shares.items())
     print(f"{sum(map(len, items.values()))} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
     return output
+
+
+def _videos(content: dict[str, Any], sections: Sequence[str]) -> set[str]:
+    return {item["video"] for section in sections for item in content.get(section, []) if "video" in item}
 
 
 if __name__ == "__main__":

@@ -77,6 +77,18 @@ def test_labels_of_other_meaning_are_not_mixed(merge, sets):
     with pytest.raises(ValueError, match="small: `label` 1 is 'adenomatous' here, but 'polyp' in .*large$"):
         merge(keep_labels=True)
     assert len(merge()["training"]) == 6
+    labelled = json.loads(path.read_text())
+    del labelled["training"][0]["label"]  # as of a clip whose class its owners do not tell
+    path.write_text(json.dumps(labelled))
+    with pytest.raises(ValueError, match="small: `label` 1 is 'adenomatous' here, but 'polyp' in .*large$"):
+        merge(keep_labels=True)
+    path.write_text(json.dumps({**labelled, "labels": {"1": "polyp"}}))
+    assert merge(keep_labels=True)["labels"] == {"1": "polyp"}  # so that no task takes another order for that
+
+
+def test_videos_of_one_name_in_two_sets_stay_two(merge):
+    videos = [item["video"] for item in merge(keep_labels=True)["training"]]
+    assert videos == ["large/0", "large/1", "2", "3", "small/0", "small/1"]
 
 
 def test_weights_reach_the_sampler_and_drop_no_clip(merge, sets, tmp_path):
