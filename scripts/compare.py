@@ -16,6 +16,7 @@ from comparison.tables import write_tables
 import endofm_monai
 from endofm_monai.data import load_datalist, split_frames
 from endofm_monai.utils import INTERRUPTED, cause_of, read_json, run_from_command_line, write_json
+from endofm_monai.utils.settings import top_key
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
 NEEDED = {"classification": ["label"], "segmentation": ["mask"], "detection": ["box", "box_label"]}  # of each item
@@ -70,6 +71,10 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
         of_task = {**comparison.settings, **task.settings, **task.shares.get(share, {})}
         listed = str(of_task.get("datalist") or f"{of_task['dataset_dir']}/datalist.json")
         load_datalist(of_task["dataset_dir"], listed, label_key="", required=NEEDED[task.bundle])
+        judged = {"val_section": "test", "datalist": listed, **of_task, **task.evaluation}
+        if not any(top_key(key) == "validate" for key in judged):  # which may name other data
+            place = judged["dataset_dir"], judged["datalist"] or listed, judged["val_section"]
+            load_datalist(*place, label_key="", required=NEEDED[task.bundle])
         for (start, of_start), seed in itertools.product(comparison.starts.items(), comparison.seeds):
             if name not in (of_start.tasks or [name]):
                 continue

@@ -268,7 +268,7 @@ def test_a_score_that_there_is_not_is_named_and_the_others_go_on(scripts, traine
 def test_a_score_that_one_start_leaves_undefined_ends_no_comparison(scripts, trained, content, tmp_path, monkeypatch):
     compare, run = scripts
     items = [{"image": f"{number}.mp4", "box": [[]], "box_label": [[]]} for number in range(8)]
-    (tmp_path / "datalist.json").write_text(json.dumps({"training": items}))
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": items, "test": items}))
     by_start = {"finds": (0.5, [0.25, 0.75]), "finds nothing": (None, [None, None])}
     train = run.run_bundle
 
@@ -292,12 +292,39 @@ def test_a_score_that_one_start_leaves_undefined_ends_no_comparison(scripts, tra
 
 def test_an_evaluation_on_another_list_is_not_mixed_with_one_of_its_former_content(scripts, trained, content, tmp_path):
     compare, _ = scripts
-    (tmp_path / "test.json").write_text(json.dumps({"test": ["0.mp4"]}))
+    (tmp_path / "test.json").write_text(json.dumps({"test": [{"image": "0.mp4", "label": 0}]}))
     content["tasks"]["polyps"]["evaluation"]["datalist"] = str(tmp_path / "test.json")
     compare.compare(write(content, tmp_path))
-    (tmp_path / "test.json").write_text(json.dumps({"test": ["1.mp4"]}))
+    (tmp_path / "test.json").write_text(json.dumps({"test": [{"image": "1.mp4", "label": 0}]}))
     with pytest.raises(ValueError, match="seed0: was made with {'sha256': {.*'evaluation, datalist': .*, not "):
         compare.compare(write(content, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"val_section": "external"}, "datalist.json: needs the list `external`, found keys ['test', 'training']"),
+        ({"datalist": "no.json"}, "No such file or directory: 'no.json'"),
+        ({"dataset_dir": "."}, "test[0] image: "),
+    ],
+)
+def test_what_is_to_be_evaluated_is_missed_before_the_first_run(
+    scripts, trained, content, tmp_path, evaluation, message
+):
+    compare, _ = scripts
+    content["tasks"]["polyps"]["evaluation"] |= evaluation
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        compare.compare(write(content, tmp_path))
+    assert trained == []
+
+
+def test_an_evaluation_on_data_that_its_configuration_names_needs_no_test_section(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    listed = json.loads((tmp_path / "datalist.json").read_text())
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": listed["training"], "external": listed["test"]}))
+    content["tasks"]["polyps"]["evaluation"]["validate::dataset::data::section"] = "external"
+    compare.compare(write(content, tmp_path))
+    assert len(trained) == 18
 
 
 def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path):
