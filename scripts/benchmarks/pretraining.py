@@ -177,7 +177,7 @@ def make_step(
     if compiled:
         network.compile(dynamic=False)
         loss.compile()
-    optimizer = torch.optim.AdamW(weight_decay_groups(network.student), lr=1e-5, fused=device.startswith("cuda"))
+    optimizer = torch.optim.AdamW(weight_decay_groups(network.student), lr=1e-5, fused=True)
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar  # TorchScript reads the annotations of this module, hence no __future__ import
 
 import torch
+import torch.nn.functional as F
 from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
@@ -26,6 +27,16 @@ KEPT = {torch.ops.aten.convolution.default} | {
     getattr(torch.ops.aten, f"_scaled_dot_product_{kind}").default
     for kind in ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention")
 }
+
+
+class PatchProjection(nn.Conv2d):
+    """A convolution by steps of its kernel's size, computed as a product: on a CPU in a fraction of the time."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Project the patches of frames ``(N, C, H, W)``, to ``(N, D, rows, columns)``."""
+        height, width = self.kernel_size
+        patches = input.unflatten(3, [-1, width]).unflatten(2, [-1, height]).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(patches.flatten(3), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class Backbone(nn.Module):
@@ -58,8 +69,8 @@ class Backbone(nn.Module):
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.activation_checkpointing = activation_checkpointing
-        kernel = nn.Conv2d(3, embed_dim, patch_size, patch_size, bias=patch_bias)
-        self.patch_embed: nn.Module = nn.Sequential(OrderedDict(proj=kernel))
+        projection = PatchProjection(3, embed_dim, patch_size, patch_size, bias=patch_bias)
+        self.patch_embed: nn.Module = nn.Sequential(OrderedDict(proj=projection))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
 
     @classmethod
