@@ -23,7 +23,8 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
         source: folder with ``frames/0001.png`` ... and the table.
         output: folder to write one folder of PNG frames a clip, and ``datalist.json``, to.
         table: CSV file in ``source`` with the columns ``clip_id, first_frame, last_frame`` (both included),
-            ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1) and ``split`` (train, val or test).
+            ``x, y, w, h`` (pixels), ``label_polyp`` (0 or 1), ``split`` (train, val or test) and perhaps
+            ``sequence_id``, the ``group`` that intervals of an evaluation draw as a whole.
     """
     datalist = defaultdict(list)
     clips = unique(((clip.get("clip_id"), clip) for clip in read_csv(Path(source) / table)), f"{table}: two clips")
@@ -49,7 +50,8 @@ def crop_clips(source: str, output: str, table: str = "clips_cls.csv") -> str:
                     frame.crop((x, y, x + width, y + height)).save(temporary)
         if others := [path for path in frame_images(folder) if path.name not in files]:
             raise ValueError(f"{others[0]}: is there of another table or clip of this name; choose another output")
-        datalist[SECTIONS[split]].append({"image": name, "label": label})
+        group = {"group": clip["sequence_id"]} if clip.get("sequence_id") else {}  # clips of a sequence are alike
+        datalist[SECTIONS[split]].append({"image": name, "label": label, **group})
     write_json(Path(output) / "datalist.json", datalist, indent=4)
     return str(Path(output) / "datalist.json")
 

@@ -193,3 +193,6 @@ def test_frames_of_an_earlier_table_are_in_no_clip(tmp_path):
     (tmp_path / "source/clips_cls.csv").write_text(f"{head}\na,1,3,8,4,32,24,1")
     with pytest.raises(ValueError, match=r"clips_cls\.csv: expected clip_id, split, and"):
         crop_clips(str(tmp_path / "source"), str(tmp_path / "out"))
+    (tmp_path / "source/clips_cls.csv").write_text(f"{head},split,sequence_id\na,1,3,8,4,32,24,1,test,7\n")
+    crop_clips(str(tmp_path / "source"), str(tmp_path / "other"))
+    assert read(tmp_path / "other") == {"test": [{"image": "a", "label": 1, "group": "7"}]}
