@@ -163,6 +163,7 @@ class SegmentationReport(Report):
         write_json(folder / "segmentation.json", {**report, "skipped": skipped})
         if not found["clean"]:
             logger.warning("All evaluated videos were in training too: there is no clean result.")
+            (folder / "segmentation_frames.csv").unlink(missing_ok=True)  # of another evaluation
             return
         columns = [column for column in found["clean"][0] if column != "alignment"]
         table = ([row[column] for column in columns] for row in found["clean"])

@@ -130,8 +130,11 @@ def test_post_processed_masks_are_scored_beside_the_others(data, tmp_path):
 
 
 def test_all_clips_shared_leaves_no_clean_result(data, tmp_path, caplog):
+    run(data, [4, 4], tmp_path)
+    assert (tmp_path / "segmentation_frames.csv").exists()
     run(data, [4, 4], tmp_path, training_data=data)
     assert json.loads((tmp_path / "segmentation.json").read_text())["clean"] is None
+    assert not (tmp_path / "segmentation_frames.csv").exists()  # which the report would not be of
     assert "no clean result" in caplog.text
 
 
