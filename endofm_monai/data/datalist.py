@@ -61,6 +61,7 @@ def load_datalist(
         where = f"{datalist}: {section}[{index}]"
         item = dict(listed) if isinstance(listed, dict) else {"image": listed}
         check_video(item.get("video", "video"), f"{where} video")
+        check_weight(item.get("weight", 1) if section == "training" else 1, where)
         if (group := item.pop("group", None)) not in (None, ""):  # or all without one would be one group
             item["group"] = str(group)  # a number would become a tensor in a batch
         paths = item.get("image")
@@ -109,6 +110,12 @@ def check_video(video: Any, where: str) -> None:
     place = "outside of their folder, or under no name that a file can have"
     expected = f"a relative path whose parts have 1 to {_MAX_NAME} bytes"
     raise ValueError(f"{where}: results of {video!r} would be written {place}; expected {expected}.")
+
+
+def check_weight(weight: Any, where: Any) -> None:
+    """Refuse what cannot say how often a clip is seen in an epoch."""
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+        raise ValueError(f"{where} weight: expected a positive number, found {weight!r}.")
 
 
 def resolve_path(value: Any, root: str, where: str) -> Any:

@@ -17,7 +17,7 @@ from monai.utils import CommonKeys, convert_to_tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
-from endofm_monai.data.datalist import adopt_items
+from endofm_monai.data.datalist import adopt_items, check_weight
 from endofm_monai.data.masks import mask_files
 from endofm_monai.data.readers.base import ClipReadError
 from endofm_monai.utils import cause_of
@@ -159,8 +159,7 @@ def _make_decks(dataset: Sized, seed: int, repeats: int) -> list[tuple[torch.Ten
     indices: dict[float, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
         weight = item.get("weight", 1)
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-            raise ValueError(f"weight: expected a positive number, found {weight!r} in {item}")
+        check_weight(weight, item)
         indices[float(weight) * repeats].append(index)
     decks = []
     for weight, clips in sorted(indices.items()):

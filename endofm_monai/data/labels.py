@@ -259,18 +259,23 @@ def class_weights(
 ) -> list[float] | None:
     """Weights of the classes in a loss.
 
-    They are given with one a class, or by ``"balanced"``: the number of all training items divided by the number of
-    classes and that of the items of a class, which makes up for the frequencies.
+    They are given with one a class, or by ``"balanced"``, which makes up for the frequencies: the number of all
+    training items divided by the number of classes and that of the items of a class; where classes do not exclude each
+    other, the items without it divided by those with it. An item counts as often as its ``weight`` lets it be seen.
     """
     if weights == "balanced":
-        return [len(items) / (len(class_names) * count) for count in _count(items, len(class_names))]
+        counts, total = _count(items, len(class_names)), sum(item.get("weight", 1) for item in items)
+        if torch.is_tensor(items[0]["label"]):
+            return [(total - count) / count or 1.0 for count in counts]  # of a class that all have there is no other
+        return [total / (len(class_names) * count) for count in counts]
     if isinstance(weights, str) or (weights is not None and len(weights) != len(class_names)):
         raise ValueError(f'`class_weights` must be "balanced" or {len(class_names)} numbers, found {weights!r}.')
     return None if weights is None else list(weights)
 
 
 def _count(items: Sequence[dict[str, Any]], num_classes: int) -> list[float]:
-    """Number of items of each class."""
-    one_hot = torch.eye(num_classes)
-    labels = (item["label"] for item in items)
-    return torch.stack([label if torch.is_tensor(label) else one_hot[label] for label in labels]).sum(dim=0).tolist()
+    """Number of items of each class, by how often they are seen."""
+    one_hot = torch.eye(num_classes, dtype=torch.float64)
+    labels = ((item["label"], item.get("weight", 1)) for item in items)
+    seen = [(label if torch.is_tensor(label) else one_hot[label]) * weight for label, weight in labels]
+    return torch.stack(seen).sum(dim=0).tolist()

@@ -161,6 +161,7 @@ def test_malformed_list(dataset: Path, tmp_path: Path, text: str, message: str) 
         ({"image": "a/2.mp4", "video": ""}, ValueError, "video: .*under no name that a file can have"),
         ({"image": "a/2.mp4", "video": "b" * 300}, ValueError, "video: .*parts have 1 to 200 bytes"),
         ({"image": "a/2.mp4", "video": 7}, ValueError, "video: .*under no name that a file can have"),
+        ({"image": "a/2.mp4", "weight": None}, ValueError, "weight: expected a positive number, found None"),
         ({"image": "a/../a/1.mp4"}, ValueError, r"lists the same image as training\[0\]: .*/a/1.mp4"),
     ],
     ids=str,

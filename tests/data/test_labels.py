@@ -291,7 +291,15 @@ def test_one_class_is_told_apart_from_nothing(tmp_path):
 def test_class_weights():
     items = [{"label": 0}, {"label": 0}, {"label": 0}, {"label": 1}]
     assert class_weights("balanced", items, NAMES) == pytest.approx([4 / 6, 2.0])
+    items[3]["weight"] = 3  # which so is seen as often as the others
+    assert class_weights("balanced", items, NAMES) == [1, 1]
     assert class_weights([1, 2], items, NAMES) == [1, 2]
     assert class_weights(None, items, NAMES) is None
     with pytest.raises(ValueError, match='must be "balanced" or 2 numbers'):
         class_weights([1, 2, 3], items, NAMES)
+
+
+def test_balanced_weights_of_several_labels():
+    labels = [[1, 1, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1]]
+    items = [{"label": torch.tensor(label, dtype=torch.float32)} for label in labels]
+    assert class_weights("balanced", items, ["half", "all", "one"]) == [1, 1, 3]
