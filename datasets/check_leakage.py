@@ -39,7 +39,9 @@ def check_leakage(
     """
     for key, value in (("max_distance", max_distance), ("min_likeness", min_likeness), ("min_frames", min_frames)):
         check_number(key, value)
-    clips = [clip for datalist in datalists for clip in read_clips(Path(datalist))]
+    folders = Counter(Path(datalist).parent.name for datalist in {*datalists})  # lists in folders of one name stay two
+    names = {datalist: datalist if folders[name := Path(datalist).parent.name] > 1 else name for datalist in datalists}
+    clips = [clip for datalist, name in names.items() for clip in read_clips(Path(datalist), name)]
     groups = Counter(group for _, group, _ in clips)
     if len(groups) < 2:
         given = ", ".join(datalists) or "no list"
@@ -71,7 +73,7 @@ def check_leakage(
     return output
 
 
-def read_clips(datalist: Path) -> list[tuple[str, str, Any]]:
+def read_clips(datalist: Path, name: str) -> list[tuple[str, str, Any]]:
     """List the clips of a datalist: what each is called in the report, its set and section, and what to open."""
     manifest = datalist.parent / "manifest.json"
     about = read_json(manifest, dict) if manifest.exists() else {}
@@ -79,7 +81,7 @@ def read_clips(datalist: Path) -> list[tuple[str, str, Any]]:
     content = read_json(datalist, dict)
     clips = []
     for section in (section for section in SECTIONS if content.get(section)):
-        group = f"{datalist.parent.name}/{section}"
+        group = f"{name}/{section}"
         for item in load_datalist(folder, datalist, section):
             path = Path(ensure_tuple(item["image"])[0])
             clips.append((f"{group}: {path.relative_to(folder.resolve())}", group, item["image"]))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
@@ -51,3 +52,16 @@ def test_sections_of_one_set_are_compared(sets, tmp_path, capsys):
     assert "0 pairs of clips share files, 0 have frames that look alike" in capsys.readouterr().out
     with pytest.raises(ValueError, match="need at least two sets or sections"):
         script("check_leakage.py").check_leakage(sets["lists"][0], output=str(tmp_path / "page.html"), workers=1)
+
+
+def test_sets_in_folders_of_one_name_are_compared(tmp_path, capsys):
+    lists = []
+    for name, seeds in (("one", (0, 1)), ("other", (0, 2))):
+        for seed in seeds:
+            write_clip(tmp_path / name / "prepared" / f"{seed}.mp4", seed, 4)
+        lists.append(tmp_path / name / "prepared" / "datalist.json")
+        lists[-1].write_text(json.dumps({"training": [f"{seed}.mp4" for seed in seeds]}))
+    page = tmp_path / "page.html"
+    script("check_leakage.py").check_leakage(*map(str, lists), output=str(page), workers=1)
+    assert "1 pairs of clips share files, 1 have frames that look alike" in capsys.readouterr().out
+    assert f"<td>{lists[0]}/training: 0.mp4</td><td>{lists[1]}/training: 0.mp4</td><td>1</td>" in page.read_text()
