@@ -12,6 +12,8 @@ from monai.utils import ensure_tuple
 from endofm_monai.preparation import move_paths, run_from_command_line, write_lists
 from endofm_monai.preparation.index import read_prepared, relative
 
+NAMES = ("video", "group")  # of an item, which mean something in its own set alone
+
 
 def merge_datalists(
     *folders: str,
@@ -53,7 +55,7 @@ def merge_datalists(
     shares = {}
     meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
     above = os.path.commonpath([Path(folder).resolve() for folder in folders])
-    folders_of = Counter(name for _, content, _ in sets.values() for name in _videos(content, sections))
+    folders_of = Counter(name for _, content, _ in sets.values() for name in _names(content, sections))
     for folder, (manifest, content, _) in sets.items():
         clips = [(section, item) for section in sections for item in content.get(section, [])]
         for key in {"label", "box_label"}.intersection(key for _, item in clips for key in item) if keep_labels else ():
@@ -65,8 +67,9 @@ def merge_datalists(
             merged = {**(item if keep_labels else {}), "source": manifest["name"]}
             if weights[folder] != 1:
                 merged["weight"] = weights[folder]
-            if folders_of[merged.get("video", "")] > 1:  # others have videos of this name
-                merged["video"] = f"{relative(Path(folder).resolve(), above)}/{merged['video']}"
+            for key in NAMES:
+                if folders_of[key, str(merged.get(key))] > 1:  # others have videos, or patients, of this name
+                    merged[key] = f"{relative(Path(folder).resolve(), above)}/{merged[key]}"
             for key in ("image", *({"mask"} & merged.keys())):
                 merged[key] = move_paths(item[key], data[folder], root)
             items.setdefault(section if keep_labels else "training", []).append(merged)
@@ -81,8 +84,9 @@ def merge_datalists(
     return output
 
 
-def _videos(content: dict[str, Any], sections: Sequence[str]) -> set[str]:
-    return {item["video"] for section in sections for item in content.get(section, []) if "video" in item}
+def _names(content: dict[str, Any], sections: Sequence[str]) -> set[tuple[str, str]]:
+    items = [item for section in sections for item in content.get(section, [])]
+    return {(key, str(item[key])) for item in items for key in NAMES if item.get(key) not in (None, "")}
 
 
 if __name__ == "__main__":

@@ -91,6 +91,16 @@ def test_videos_of_one_name_in_two_sets_stay_two(merge):
     assert videos == ["large/0", "large/1", "2", "3", "small/0", "small/1"]
 
 
+def test_groups_of_one_name_in_two_sets_stay_two(merge, sets):
+    for name, groups in (("large", ["case1", 7, "a", ""]), ("small", ["case1", "7"])):
+        listed = json.loads((path := sets / name / "datalist.json").read_text())
+        for item, group in zip(listed["training"], groups, strict=True):
+            item["group"] = group
+        path.write_text(json.dumps(listed))
+    groups = [item["group"] for item in merge(keep_labels=True)["training"]]
+    assert groups == ["large/case1", "large/7", "a", "", "small/case1", "small/7"]
+
+
 def test_weights_reach_the_sampler_and_drop_no_clip(merge, sets, tmp_path):
     merged = merge(weight={"large": 0.5, "small": 2})
     assert merged["sources"] == {"large": {"clips": 4, "weight": 0.5}, "small": {"clips": 2, "weight": 2.0}}
