@@ -4,7 +4,7 @@
 import logging
 import math
 from abc import abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,7 +108,8 @@ class TrainingLogHandler:
 
     def _reset(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
-        self._steps = self._clips = 0
+        self._counts: Counter[str] = Counter()  # steps that have each value: one may end with a broken clip
+        self._clips = 0
 
     def _count(self, engine: Engine) -> None:
         self._clips += count_clips(engine.state.output[CommonKeys.IMAGE])
@@ -135,9 +136,9 @@ class TrainingLogHandler:
         tensors = {name: value.detach().float() for name, value in values.items() if isinstance(value, torch.Tensor)}
         values |= zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)  # waits for the device once
         norm = values.pop("weights")
-        self._steps += 1
         for name, value in values.items():
             self._sums[name] += value
+            self._counts[name] += 1
         self.board.write({f"step/{name}": value for name, value in values.items()}, engine.state.iteration, False)
         if not math.isfinite(norm):
             raise _not_finite("The weights are no longer finite", engine)
@@ -145,7 +146,7 @@ class TrainingLogHandler:
     def _epoch_values(self, engine: Engine) -> dict[str, float]:
         """What is logged of an epoch, by name."""
         seconds = self._epoch.value()
-        means = {name: total / self._steps for name, total in self._sums.items()}
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
         clips_per_second = self._clips * idist.get_world_size() / seconds
         return {**means, "clips_per_second": clips_per_second, "waiting": self._waiting.value() / seconds}
 
@@ -222,12 +223,15 @@ class HealthHandler(EmbeddingLogHandler):
 
     def _step_values(self, engine: Engine) -> dict[str, Any]:
         loss = engine.loss_function
-        return {
+        matched = {
             "loss": loss.total,
             "cross_view": loss.cross_view,
             "dynamic_motion": loss.dynamic_motion,
             "teacher_entropy": loss.teacher_entropy,
             "koleo": loss.koleo if loss.koleo_weight else None,
+        }
+        return {
+            **(matched if CommonKeys.LOSS in engine.state.output else {}),  # else there was no clip to match
             "center_norm": loss.center.norm(),
             **super()._step_values(engine),
             "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
@@ -236,7 +240,7 @@ class HealthHandler(EmbeddingLogHandler):
 
     def _log_epoch(self, engine: Engine) -> None:
         super()._log_epoch(engine)
-        if not self._steps:
+        if CommonKeys.LOSS not in self._sums:
             return
         means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())
         loss, entropy, spread = means["loss"] / uniform, means["teacher_entropy"] / uniform, means.get("spread", 1.0)
