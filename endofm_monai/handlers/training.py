@@ -111,21 +111,24 @@ class WeightsCheckpointLoader(LoadWeightsHandler):
 class BrokenClipsHandler:
     """Decides what happens when clips of a :class:`endofm_monai.data.ClipDataset` cannot be read.
 
-    Batches list the messages under ``broken``. Each broken clip is reported once, left out of its batch, and counted;
-    another clip never takes its place.
+    Batches list the messages under ``broken``. Each broken clip is reported once, left out of its batch, and counted
+    as often as an epoch meets it; another clip never takes its place.
     """
 
     on_error: str = "raise"  # stops at the first broken clip; "skip" goes on without it
-    max_share: float = 0.05  # with "skip", the run stops when more than this share of the clips is broken
+    max_share: float = 0.05  # with "skip", the run stops when more than this share of an epoch's clips is broken
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise ValueError(f'`on_error` must be "raise" or "skip", but got {self.on_error!r}.')
         self.broken: set[str] = set()
+        self._met = self._most = 0  # in this epoch, and in that with the most; a file may be in many clips
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a MONAI trainer or evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda: setattr(self, "_met", 0))
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._inspect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._check(engine, idist.all_reduce(self._met)))
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._summarize)
 
     def _inspect(self, engine: Engine) -> None:
@@ -135,15 +138,23 @@ class BrokenClipsHandler:
             if message not in self.broken:
                 self.broken.add(message)
                 logger.warning(f"Skipping a broken clip: {message}")
-        clips = len(engine.data_loader.dataset)
-        if len(self.broken) > self.max_share * clips:
+            self._met += 1
+        self._check(engine, self._met)
+
+    def _check(self, engine: Engine, met: int) -> None:
+        self._most, clips = max(self._most, met), self._clips(engine)
+        if met > self.max_share * clips:
             first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
-            problem = f"{len(self.broken)} of {clips} clips are broken"
+            problem = f"{met} of {clips} clips are broken"
             raise ClipReadError(f"{problem}, more than `max_broken_share`={self.max_share:.0%}: {first}")
 
     def _summarize(self, engine: Engine) -> None:
         if self.broken:
-            logger.warning(f"{len(self.broken)} of {len(engine.data_loader.dataset)} clips were broken and skipped.")
+            logger.warning(f"{self._most} of {self._clips(engine)} clips were broken and skipped.")
+
+    def _clips(self, engine: Engine) -> int:
+        """Clips of an epoch, of all processes."""
+        return len(engine.data_loader.sampler) * idist.get_world_size()
 
 
 @dataclass(eq=False)

@@ -38,6 +38,14 @@ def test_more_than_the_share_stops_the_run(make_trainer):
         trainer.run()
 
 
+def test_a_file_of_many_clips_counts_with_each(make_trainer):
+    trainer = make_trainer(clips=CLIPS * 4, handlers=[BrokenClipsHandler(on_error="skip", max_share=0.05)])
+    with pytest.raises(
+        ClipReadError, match="[234] of 40 clips are broken, more than `max_broken_share`=5%: lost.mp4: no"
+    ):
+        trainer.run()
+
+
 def test_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="`on_error` must be"):
         BrokenClipsHandler(on_error="ignore")
