@@ -13,7 +13,7 @@ import torch
 from monai.data import Dataset, decollate_batch, list_data_collate
 from monai.networks import eval_mode
 from monai.transforms import Compose
-from monai.utils import CommonKeys, convert_to_tensor
+from monai.utils import CommonKeys, convert_to_tensor, ensure_tuple
 from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
@@ -34,6 +34,12 @@ class ClipKey(NamedTuple):
     clip: int  # index of the clip
     epoch: int
     repeat: int = 0  # how often this epoch has seen the clip before, where clips are weighted
+
+
+class BrokenClip(str):
+    """Why a clip could not be read: a message, which differs by the frames that were wanted."""
+
+    clip: str = ""  # what is the same for all messages about it
 
 
 class ClipDataset(Dataset):
@@ -65,7 +71,9 @@ class ClipDataset(Dataset):
             return self.transform(item)
         except Exception as error:
             if isinstance(cause := cause_of(error), ClipReadError):
-                return {"broken": str(cause)}
+                message = BrokenClip(cause)
+                message.clip = str(ensure_tuple(item.get(CommonKeys.IMAGE, key.clip))[0])
+                return {"broken": message}
             raise
 
 

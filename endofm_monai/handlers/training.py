@@ -121,7 +121,7 @@ class BrokenClipsHandler:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise ValueError(f'`on_error` must be "raise" or "skip", but got {self.on_error!r}.')
-        self.broken: set[str] = set()
+        self.broken: dict[str, str] = {}  # a message for each file: they differ by the frames that were wanted
         self._met = self._most = 0  # in this epoch, and in that with the most; a file may be in many clips
 
     def attach(self, engine: Engine) -> None:
@@ -135,8 +135,8 @@ class BrokenClipsHandler:
         for message in engine.state.batch.get("broken", []):
             if self.on_error == "raise":
                 raise ClipReadError(f'{message} (use `on_error="skip"` to leave broken clips out)')
-            if message not in self.broken:
-                self.broken.add(message)
+            if (clip := getattr(message, "clip", message)) not in self.broken:
+                self.broken[clip] = message
                 logger.warning(f"Skipping a broken clip: {message}")
             self._met += 1
         self._check(engine, self._met)
@@ -144,7 +144,7 @@ class BrokenClipsHandler:
     def _check(self, engine: Engine, met: int) -> None:
         self._most, clips = max(self._most, met), self._clips(engine)
         if met > self.max_share * clips:
-            first = "; ".join(sorted(self.broken)[:3]) + ("; ..." if len(self.broken) > 3 else "")
+            first = "; ".join(sorted(self.broken.values())[:3]) + ("; ..." if len(self.broken) > 3 else "")
             problem = f"{met} of {clips} clips are broken"
             raise ClipReadError(f"{problem}, more than `max_broken_share`={self.max_share:.0%}: {first}")
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+import torch
+from ignite.engine import Engine, Events
 
-from endofm_monai.data import ClipReadError
+from endofm_monai.data import ClipDataset, ClipLoader, ClipReadError
 from endofm_monai.handlers import BrokenClipsHandler
 
 CLIPS = [{"clip": index / 10} for index in range(9)] + [{"clip": None}]
@@ -24,6 +26,25 @@ def test_skip_reports_once_and_counts(make_trainer, caplog):
         "1 of 10 clips were broken and skipped.",
     ]
     assert trainer.state.epoch == 3
+
+
+def test_a_clip_that_breaks_in_many_places_counts_once(caplog):
+    def load(item):
+        if item["image"] == "cut.mp4":
+            raise ClipReadError(f"cut.mp4: frame {item['seed'] % 1000} cannot be decoded")
+        return {**item, "image": torch.zeros(3, 2, 4, 4)}
+
+    items = [{"image": f"{index}.mp4"} for index in range(9)] + [{"image": "cut.mp4"}]
+    loader = ClipLoader(ClipDataset(items, load), 2, shuffle=True, num_workers=1)
+    engine, told = Engine(lambda engine, batch: None), set()
+    engine.data_loader = loader
+    engine.add_event_handler(Events.EPOCH_STARTED, lambda: loader.sampler.set_epoch(engine.state.epoch))
+    engine.add_event_handler(Events.GET_BATCH_COMPLETED, lambda: told.update(engine.state.batch["broken"]))
+    BrokenClipsHandler(on_error="skip", max_share=0.1).attach(engine)
+    engine.run(loader, max_epochs=3)
+    assert len(told) == 3  # by the frames that were wanted
+    assert caplog.text.count("Skipping a broken clip: cut.mp4: frame") == 1
+    assert "1 of 10 clips were broken and skipped." in caplog.text
 
 
 def test_raise_stops_at_the_first_and_names_it(make_trainer):
