@@ -130,7 +130,8 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -
         region = regions == number
         if region.sum() < min_area:
             continue
-        outline = max(find_contours(region.astype(float), 0.5), key=len)
+        contours = find_contours(region.astype(float), 0.5)
+        outline = max(contours, key=lambda contour: np.ptp(contour, axis=0).prod())  # a hole's may have more corners
         if tolerance:
             outline = approximate_polygon(outline, tolerance)
         if len(outline) > 3:  # the last point is the first one

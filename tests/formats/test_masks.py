@@ -55,6 +55,13 @@ def test_polygons_hold_every_pixel_but_holes(mask):
     assert (filled <= drawn).all()
 
 
+def test_the_outline_is_the_outer_one_also_where_a_hole_has_more_corners():
+    mask = np.pad(np.ones((24, 24), bool), 2)
+    mask[4, 4:24] = mask[4:24, 4:24:2] = False  # a comb
+    (outline,) = mask_polygons(mask)
+    assert draw_polygon(outline, *mask.shape).sum() == 24 * 24
+
+
 def test_pixels_are_drawn_where_their_center_is_inside():
     drawn = draw_polygon([1, 2, 4, 2, 4, 5, 1, 5], 6, 8)
     expected = np.zeros((6, 8), bool)
