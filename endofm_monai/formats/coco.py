@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from endofm_monai.data import first_frame, join_frames, open_clip, picture_size, split_frames
 from endofm_monai.data.labels import check_box
 from endofm_monai.data.readers.base import natural_key
@@ -216,5 +218,7 @@ def _place(shape: Shape, height: int, width: int) -> dict[str, Any]:
         return coco_mask(mask_from_points(shape.points, height, width), shape.points[:4])
     x, y = shape.points[::2], shape.points[1::2]
     bbox = [min(x), min(y), round(max(x) - min(x), 6), round(max(y) - min(y), 6)]
-    polygons = [list(shape.points)] if shape.kind == "polygon" else []
-    return {"segmentation": polygons, "area": round(bbox[2] * bbox[3], 6), "bbox": bbox, "iscrowd": 0}
+    polygons, area = [list(shape.points)] if shape.kind == "polygon" else [], bbox[2] * bbox[3]
+    if polygons:
+        area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+    return {"segmentation": polygons, "area": round(float(area), 6), "bbox": bbox, "iscrowd": 0}

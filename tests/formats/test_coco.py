@@ -11,7 +11,7 @@ from PIL import Image
 
 from endofm_monai.data import load_box_datalist
 from endofm_monai.formats import write_video
-from endofm_monai.formats.coco import datalist_from_coco
+from endofm_monai.formats.coco import datalist_from_coco, write_coco_annotations
 
 CLASSES = ("adenoma", "hyperplastic")
 
@@ -123,6 +123,16 @@ def test_stills_of_several_sizes_in_one_folder_are_no_video(tmp_path, height, wi
     (tmp_path / "coco.json").write_text(json.dumps(content))
     datalist = datalist_from_coco(files, CLASSES, tmp_path / "list.json")
     assert [item["box"] for item in datalist["test"]] == [[[[2, 2, 6, 6]]]] * 2
+
+
+def test_area_is_that_of_the_polygon(tmp_path):
+    triangle, box = [2, 2, 12, 2, 2, 10], [1, 1, 4, 3]
+    item = {"image": ["a.png"], "video": "a", "outline": [[{"label": 1, "polygon": triangle}]]}
+    item |= {"box": [[box]], "box_label": [[1]]}
+    write_coco_annotations([item], CLASSES, [(20, 20)], tmp_path / "coco.json")
+    written = json.loads((tmp_path / "coco.json").read_text())["annotations"]
+    areas = {len(each["segmentation"]): each["area"] for each in written}
+    assert areas == {1: 40, 0: 6}  # half of 10 x 8, and 3 x 2
 
 
 def test_a_name_that_no_file_can_have_is_the_datalists_matter(tmp_path):
