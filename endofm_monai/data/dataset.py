@@ -4,6 +4,7 @@
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import cached_property
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
@@ -217,7 +218,8 @@ class FeatureCache(ClipDataset):
     """A :class:`ClipDataset` with what a frozen network makes of ``image`` in its place, computed once, in memory.
 
     So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds. The clips have to
-    be the same in every epoch: no random transforms.
+    be the same in every epoch: no random transforms. They are seen when the first item is asked for, in the main
+    process: a loader of this dataset has no workers.
 
     The network, on ``device``, has ``features`` that takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
     :class:`endofm_monai.networks.nets.EndoFMClassifier`.
@@ -238,17 +240,26 @@ class FeatureCache(ClipDataset):
             raise ValueError("features of a backbone that learns change: `mode` must be linear_probe without adapters.")
         if idist.backend() is not None:
             raise ValueError("features are for a head that learns in one process: leave out multi_gpu_train.json.")
+        self._network, self._device = network, device
+        own = torch.Generator()  # else it would draw random numbers that others depend on
         clips = ClipDataset(data, transform)
-        loader: DataLoader = DataLoader(clips, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
-        self._items: list[dict[str, Any]] = []
-        with eval_mode(network):  # which also turns gradients off
-            for items in tqdm(loader, "Computing features", unit="batch", disable=None):
+        self._loader: DataLoader = DataLoader(
+            clips, batch_size, num_workers=num_workers, collate_fn=list, generator=own
+        )
+
+    @cached_property
+    def _items(self) -> list[dict[str, Any]]:
+        """All items; not before the first one is asked for, since the start of a training may load ``weights``."""
+        computed = list[dict[str, Any]]()
+        with eval_mode(self._network):  # which also turns gradients off
+            for items in tqdm(self._loader, "Computing features", unit="batch", disable=None):
                 if read := [item for item in items if "broken" not in item]:
                     batch = torch.stack([convert_to_tensor(item[CommonKeys.IMAGE], track_meta=False) for item in read])
-                    features = network.features(batch.to(device)).float().cpu()
+                    features = self._network.features(batch.to(self._device)).float().cpu()
                     for item, feature in zip(read, features, strict=True):
                         item[CommonKeys.IMAGE] = feature
-                self._items += items
+                computed += items
+        return computed
 
     def __getitem__(self, key: Any) -> Any:
         return dict(self._items[key.clip if isinstance(key, ClipKey) else key])

@@ -16,7 +16,7 @@ import torch
 from bundles import BundleUnderTest, failing, write_noise
 from PIL import Image
 
-from endofm_monai.data import open_clip
+from endofm_monai.data import ClipDataset, open_clip
 from endofm_monai.networks.nets import EndoFM, EndoFMClassifier
 
 BUNDLE = BundleUnderTest(
@@ -134,6 +134,17 @@ def test_linear_probe_trains_only_the_head_on_cached_features(dataset_dir, train
     assert not before["head.weight"].equal(after["head.weight"])
     report = evaluate(dataset_dir, tmp_path / "models" / "model.pt", tmp_path / "evaluated")
     assert report["video"]["number"] == 4
+
+
+def test_linear_probe_sees_features_of_the_weights_it_starts_from(dataset_dir, trained, tmp_path):
+    made = BUNDLE.train(dataset_dir, tmp_path, "linear_probe", weights=trained, epochs=1)
+    trainer = made.parser.get_parsed_content("train::trainer")
+    network, cached = trainer.network, trainer.data_loader.dataset
+    item = ClipDataset(cached.data, cached.transform)[0]
+    whole = made.parser.get_parsed_content("model").eval()
+    assert network is whole.head
+    with torch.no_grad():
+        torch.testing.assert_close(cached[0]["image"], whole.features(item["image"].as_tensor()[None])[0])
 
 
 @pytest.mark.parametrize(
