@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -190,8 +191,9 @@ def _filters(info: ClipInfo, area: ContentArea | None, settings: PreparationSett
     width, height = (max(2, 2 * round(side * scale / 2)) for side in sides)
     steps = []
     for zone in settings.blank:
-        x1, y1, x2, y2 = (share * (info.width, info.height)[place % 2] for place, share in enumerate(zone))
-        steps.append(("drawbox", f"x={x1:.0f}:y={y1:.0f}:w={x2 - x1:.0f}:h={y2 - y1:.0f}:color=black:t=fill"))
+        edges = [round(share * (info.width, info.height)[place % 2], 6) for place, share in enumerate(zone)]
+        x1, y1, x2, y2 = (*map(math.floor, edges[:2]), *map(math.ceil, edges[2:]))  # all pixels that it touches
+        steps.append(("drawbox", f"x={x1}:y={y1}:w={x2 - x1}:h={y2 - y1}:color=black:t=fill"))
     exact = "flags=bilinear+accurate_rnd+full_chroma_int:out_color_matrix=smpte170m:out_range=tv"
     steps += [("crop", f"{across}:{down}:{left}:{top}:exact=1"), ("scale", f"{width}:{height}:{exact}")]
     graph = Graph()

@@ -78,6 +78,20 @@ def test_borders_are_cut_off_and_zones_are_blanked(tmp_path):
     assert clip[:, :, 30:].mean() > 60
 
 
+def test_zones_are_black_up_to_their_last_pixel(tmp_path):
+    frame = tmp_path / "in" / "0.png"
+    frame.parent.mkdir()
+    Image.fromarray(np.full((102, 85, 3), 200, np.uint8)).save(frame)
+    options = {"mode": "encode", "crf": 0, "blank": (0.5, 0.25, 1, 0.75), "workers": 1, "stats": False}
+    video = SourceVideo("0", [frame])
+    prepare_dataset(DATASET, [video], frame.parent, tmp_path / "out", short_side=85 * 16, **options)
+    with open_clip(tmp_path / "out/clips/0.mp4") as reader:
+        picture = reader.read([0])[0, 0]
+    assert picture.shape == (102 * 16, 85 * 16)
+    assert picture[25 * 16 + 8 : 77 * 16 - 8, 42 * 16 + 8 :].max() < 8  # rows 25.5 to 76.5, columns 42.5 to 85
+    assert picture[: 25 * 16 - 8].min() > 190
+
+
 def test_what_is_outside_of_a_round_picture_is_blackened(tmp_path):
     y, x = np.mgrid[:160, :200]
     inside = (x - 100) ** 2 + (y - 80) ** 2 < 70**2
