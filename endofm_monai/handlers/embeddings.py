@@ -139,11 +139,12 @@ class EmbeddingSaver:
             return
         place = self._write(clips, self.filename)
         listing = self.output_dir / f"{self.filename}_broken.csv"
-        for stale in (listing, *self.output_dir.glob(f"{self.filename}.partial*")):
+        picture = self.output_dir / f"{self.filename}.png"
+        for stale in (listing, picture, *self.output_dir.glob(f"{self.filename}.partial*")):
             stale.unlink(missing_ok=True)
         summary = f"Wrote the embeddings of {len(clips.paths)} clips to {place}"
         if self.plot and len(clips.paths) >= MIN_CLIPS:
-            plot_embeddings(clips.embeddings, clips.labels, self.output_dir / f"{self.filename}.png")
+            plot_embeddings(clips.embeddings, clips.labels, picture)
             summary += ", and a map to .png"
         if broken:
             write_csv(listing, ["message"], broken.values())

@@ -161,7 +161,7 @@ class LearningReport:
         self.record["after"] = self._judge(engine, "after")
         if idist.get_rank() == 0:
             write_json(self.folder / "learning.json", self.record)
-            self._write_page()
+            self._write_page(engine.state.iteration)
             logger.info(f"What was learned is shown in {self.folder / 'report.html'}")
 
     def _judge(self, engine: Engine, when: str) -> dict[str, float]:
@@ -175,8 +175,9 @@ class LearningReport:
             scores |= _named(knn=knn_probe(*train.labeled("training"), *test.labeled("test"), k))
         self.record["videos"] = videos = windows.shape[1]
         if idist.get_rank() == 0:
+            (path := self.folder / f"embeddings_{when}.png").unlink(missing_ok=True)  # of a former training
             if len(test.paths) >= MIN_CLIPS:
-                plot_embeddings(test.embeddings, test.labels, self.folder / f"embeddings_{when}.png")
+                plot_embeddings(test.embeddings, test.labels, path)
             logger.info(f"{when} training | {_text(scores)} (retrieval by chance: {1 / videos:.3f})")
         return scores
 
@@ -195,7 +196,7 @@ class LearningReport:
             raise ValueError("There is no window to judge the pre-training by: no test clip could be read.")
         return torch.stack(found).unflatten(0, (self.repeats, -1))
 
-    def _write_page(self) -> None:
+    def _write_page(self, iteration: int) -> None:
         record, epochs, uniform = self.record, self.record["epochs"], self.record["uniform"]
         curves = {name: [row[name] for row in epochs] for name in CURVES if all(name in row for row in epochs)}
         plot_curves(curves, {"loss": uniform, "teacher_entropy": uniform}, self.folder / "curves.png")
@@ -204,7 +205,9 @@ class LearningReport:
         share = epochs[-1]["loss"] / uniform
         health = f"The loss ends at {share:.0%} of that of uniform targets, which the dotted lines show."
         maps = [self.folder / f"embeddings_{when}.png" for when in ("before", "after")]
-        views, attention = (sorted((self.folder / name).glob("*.png"))[-1:] for name in ("views", "attention"))
+        drawn = {name: sorted((self.folder / name).glob("*.png")) for name in ("views", "attention")}
+        last = f"{iteration:07d}"  # later ones are of a former training
+        views, attention = ([path for path in paths if path.stem <= last][-1:] for paths in drawn.values())
         sections = [
             Section("What it can do", meaning, body=table(["", "before", "after"], scores)),
             Section("Loss and health", health, pictures=[self.folder / "curves.png"]),

@@ -89,6 +89,7 @@ def test_a_second_run_starts_anew(make_clip_loader, make_evaluator, tmp_path) ->
 
 @pytest.mark.parametrize(("clips", "drawn"), [(3, True), (2, False)])
 def test_plot(make_clip_loader, make_evaluator, tmp_path, clips: int, drawn: bool) -> None:
+    (tmp_path / "embeddings.png").touch()  # of a former run
     make_evaluator(make_clip_loader([0, 1, 1][:clips]), [EmbeddingSaver(tmp_path, plot=True)]).run()
     assert (tmp_path / "embeddings.png").exists() == drawn
 

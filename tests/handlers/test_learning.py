@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from endofm_monai.data import ClipDataset, ClipLoader
 from endofm_monai.handlers import HealthHandler, LearningReport
@@ -53,6 +54,17 @@ def test_page_shows_what_was_learned_and_a_resumed_training_goes_on(report, make
     assert page.count("data:image/png;base64,") == 3  # curves and two maps; nothing drew views
     assert f"{record['after']['retrieval']:.3f}" in page
     assert "http" not in page
+
+
+def test_pictures_of_a_former_training_are_not_shown(make_clip_loader, make_trainer, tmp_path):
+    windows = ClipLoader(ClipDataset([{"image": "a"}] * 2, two_windows), 2, shuffle=True, drop_last=False)
+    handler = LearningReport(make_clip_loader([0, 1]), make_clip_loader([0, 1]), windows, tmp_path, repeats=1)
+    for stale in ("views/0000011.png", "attention/0001000.png", "embeddings_before.png", "embeddings_after.png"):
+        (tmp_path / stale).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(tmp_path / stale)
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "views/0000010.png")
+    make_trainer(epochs=2, handlers=[HealthHandler(), handler]).run()  # of ten iterations
+    assert (tmp_path / "report.html").read_text().count("data:image/png;base64,") == 2  # curves, and views
 
 
 def test_training_is_the_same_with_and_without_a_report(report, make_trainer):
