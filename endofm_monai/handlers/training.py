@@ -23,6 +23,7 @@ from endofm_monai.losses import ConceptLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.weights import load_published
+from endofm_monai.weights.load import BackboneOfHead
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class TrainingHandlers:
     ) -> None:
         handlers: list[Any] = [
             weights is not None and LoadWeightsHandler(network, weights),
+            BackboneNote(network),
             BrokenClipsHandler(on_error, max_broken_share),
             ScheduleHandler(optimizer, "lr", schedule, epochs),
             GradientHandler(max_gradient_norm, freeze_last_layer_epochs),
@@ -101,6 +103,21 @@ class LoadWeightsHandler:
 
     def _load(self) -> None:
         logger.info("%s", load_published(self.network, self.weights, backbone=self.backbone))
+
+
+@dataclass(eq=False)
+class BackboneNote:
+    """Adds the backbone's SHA-256 to checkpoints of a trainer that has only the head of the ``network``."""
+
+    network: nn.Module
+
+    def attach(self, engine: Engine) -> None:
+        """Register the handler with a trainer, after what loads weights and before what resumes."""
+        engine.add_event_handler(Events.STARTED, self._note, engine)
+
+    def _note(self, engine: Engine) -> None:
+        if unwrap(engine.network) is not unwrap(self.network):
+            engine.further_checkpoint_parts["backbone"] = BackboneOfHead(self.network)
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):

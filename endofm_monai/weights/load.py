@@ -206,6 +206,21 @@ def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
     part.load_state_dict(state)
 
 
+class BackboneOfHead:
+    """What stands in a checkpoint for the backbone of a head that learns alone: another one is refused."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.sha256 = backbone_sha256(network.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The SHA-256 of the backbone, as in :func:`trained_state`."""
+        return {BACKBONE_HASH: self.sha256}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare with that of the checkpoint; raises a ``WeightsError``."""
+        _compare(state[BACKBONE_HASH], self.sha256, "the checkpoint")
+
+
 def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor]) -> PublishedWeights:
     """Add the backbone in place, from a network's tensors ``own``, to weights that lack theirs, if it is that one."""
     if weights.backbone is None:

@@ -327,3 +327,11 @@ def test_unreadable_video_of_the_test_is_reported(trained, dataset_dir, tmp_path
     assert report["video"]["number"] == 3
     (message,) = report["unreadable"]
     assert "test_3.mp4" in message
+
+
+def test_a_probe_is_resumed_with_the_backbone_that_it_began_with(dataset_dir, trained, tmp_path):
+    BUNDLE.train(dataset_dir, tmp_path, "linear_probe", backbone_weights=trained, epochs=1)
+    with failing("needs the backbone with the SHA-256", kind=ValueError):
+        BUNDLE.train(dataset_dir, tmp_path, "linear_probe", epochs=2, resume=True)
+    made = BUNDLE.train(dataset_dir, tmp_path, "linear_probe", backbone_weights=trained, epochs=2, resume=True)
+    assert made.parser.get_parsed_content("train::trainer").state.epoch == 2
