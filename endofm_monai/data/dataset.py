@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -27,6 +28,9 @@ __all__ = [
     "ClipDataset", "ClipKey", "ClipLoader", "EpochSampler", "FeatureCache", "collate_clips", "count_clips",
     "split_clips", "survive_first_sigterm",
 ]  # fmt: skip
+
+logger = logging.getLogger(__name__)
+_ROUNDING = 0.1  # share of what a weight asks for that rounding may add or take away without a word
 
 
 class ClipKey(NamedTuple):
@@ -130,7 +134,8 @@ class EpochSampler(DistributedSampler):
 
     Items of a :class:`ClipDataset` may have a ``weight``: how often they are seen in an epoch, 1 without. Clips of one
     weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next 25, so after four epochs all
-    have been seen once; with weight 2.5, 50 of them three times and the others twice. All epochs have the same length.
+    have been seen once; with weight 2.5, 50 of them three times and the others twice. All epochs have the same length,
+    so that few clips of a weight of their own are seen a whole number of times, as a warning tells.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:
@@ -170,12 +175,18 @@ def _make_decks(dataset: Sized, seed: int, repeats: int) -> list[tuple[torch.Ten
         weight = item.get("weight", 1)
         check_weight(weight, item)
         indices[float(weight) * repeats].append(index)
-    decks = []
+    decks, rounded = [], []
     for weight, clips in sorted(indices.items()):
         count = round(weight * len(clips))
         if count == 0:
             raise ValueError(f"weight: {len(clips)} clips of weight {weight} are less than one clip an epoch")
+        if abs(count / (weight * len(clips)) - 1) > _ROUNDING:
+            rounded.append(f"{len(clips)} of weight {weight:g} {count} times together")
         decks.append((torch.tensor(clips)[_permutation(len(clips), seed)], count))
+    if rounded:
+        found = ", ".join(rounded[:3]) + (", ..." if len(rounded) > 3 else "")
+        problem = f"few clips share a weight, so an epoch sees {found}"
+        logger.warning(f"weight: {problem}; give more clips the same weight, or whole numbers.")
     return decks
 
 

@@ -252,6 +252,12 @@ def test_weights_that_cannot_be(weights, message):
         EpochSampler(weighted_dataset(*weights))
 
 
+def test_weights_that_rounding_takes_the_effect_of_are_told(caplog):
+    EpochSampler(weighted_dataset(1.4, *[2.5] * 3, *[0.25] * 4, 3, None))  # 7.5 are 8
+    assert not [message for message in caplog.messages if "2.5" in message or "0.25" in message]
+    assert "weight: few clips share a weight, so an epoch sees 1 of weight 1.4 1 times together; give" in caplog.text
+
+
 def test_other_datasets_have_no_weights():
     assert sorted(key.clip for key in EpochSampler(torch.utils.data.TensorDataset(torch.zeros(4)))) == [0, 1, 2, 3]
 
