@@ -132,17 +132,19 @@ class EpochSampler(DistributedSampler):
     own, by ``seed``. It sees each clip ``repeats`` times, each time otherwise augmented: where clips are few, the
     workers are then started less often.
 
-    Items of a :class:`ClipDataset` may have a ``weight``: how often they are seen in an epoch, 1 without. Clips of one
-    weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next 25, so after four epochs all
-    have been seen once; with weight 2.5, 50 of them three times and the others twice. All epochs have the same length,
-    so that few clips of a weight of their own are seen a whole number of times, as a warning tells.
+    Items of a :class:`ClipDataset` may have a ``weight``, which counts with ``shuffle``: how often they are seen in an
+    epoch, 1 without. Clips of one weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next
+    25, so after four epochs all have been seen once; with weight 2.5, 50 of them three times and the others twice. All
+    epochs have the same length, so that few clips of a weight of their own are seen a whole number of times, as a
+    warning tells.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:
         world, rank = idist.get_world_size(), idist.get_rank()
         super().__init__(dataset, world, rank, shuffle, seed)  # type: ignore[arg-type]
         self._done = 0
-        self._decks = _make_decks(dataset, seed, repeats)
+        # a validation sees all clips once, in any number of processes
+        self._decks = _make_decks(dataset if shuffle else range(len(dataset)), seed, repeats)
         self.num_samples = -(-sum(count for _, count in self._decks) // self.num_replicas)
         self.total_size = self.num_samples * self.num_replicas
 

@@ -217,12 +217,12 @@ def test_ranks_share_an_epoch(ranks, shuffle):
     samplers = ranks(dataset, 3, seed=2, shuffle=shuffle)
     for epoch in (0, 5):
         whole, parts = epoch_of(alone, epoch), [epoch_of(sampler, epoch) for sampler in samplers]
-        assert len(whole) == 10
-        assert [len(part) for part in parts] == [4, 4, 4]
+        assert len(whole) == (10 if shuffle else 8)
+        assert {len(part) for part in parts} == {4 if shuffle else 3}
         together = [key for keys in zip(*parts, strict=True) for key in keys]
-        assert together == whole + whole[:2]
-    if not shuffle:
-        assert [key.clip for key in whole] == sorted(key.clip for key in whole)
+        assert together == whole + whole[: len(together) - len(whole)]
+    if not shuffle:  # all, as a loader in one process gives them, whatever their weights
+        assert [key.clip for key in whole] == [*range(8)]
 
 
 def test_an_interrupted_epoch_goes_on_where_it_was():
