@@ -56,20 +56,23 @@ def merge_datalists(
     meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
     above = os.path.commonpath([Path(folder).resolve() for folder in folders])
     folders_of = Counter(name for _, content, _ in sets.values() for name in _names(content, sections))
+    sets_of = Counter(manifest["name"] for manifest, _, _ in sets.values())
     for folder, (manifest, content, _) in sets.items():
+        place, source = relative(Path(folder).resolve(), above), manifest["name"]
+        source += f" ({place})" if sets_of[source] > 1 else ""
         clips = [(section, item) for section in sections for item in content.get(section, [])]
         for key in {"label", "box_label"}.intersection(key for _, item in clips for key in item) if keep_labels else ():
             for number, name in content.get("labels", {}).items():
                 if (other := meanings.setdefault((key, number), (name, folder)))[0] != name:
                     raise ValueError(f"{folder}: `{key}` {number} is {name!r} here, but {other[0]!r} in {other[1]}")
-        shares[manifest["name"]] = {"clips": len(clips), "weight": weights[folder]}
+        shares[source] = {"clips": len(clips), "weight": weights[folder]}
         for section, item in clips:
-            merged = {**(item if keep_labels else {}), "source": manifest["name"]}
-            if weights[folder] != 1:
+            merged = {**(item if keep_labels else {}), "source": source}
+            if weights[folder] != 1 and (section == "training" or not keep_labels):
                 merged["weight"] = weights[folder]
             for key in NAMES:
                 if folders_of[key, str(merged.get(key))] > 1:  # others have videos, or patients, of this name
-                    merged[key] = f"{relative(Path(folder).resolve(), above)}/{merged[key]}"
+                    merged[key] = f"{place}/{merged[key]}"
             for key in ("image", *({"mask"} & merged.keys())):
                 merged[key] = move_paths(item[key], data[folder], root)
             items.setdefault(section if keep_labels else "training", []).append(merged)

@@ -116,6 +116,21 @@ def test_weights_reach_the_sampler_and_drop_no_clip(merge, sets, tmp_path):
     assert seen == {0: 1, 1: 1, 2: 1, 3: 1, 4: 4, 5: 4}
 
 
+def test_weights_are_of_the_training(merge):
+    tested = merge(weight={"small": 2}, keep_labels=True, sections=("training", "test"))["test"]
+    assert [item.get("weight") for item in tested] == [None] * 2  # of which each counts once
+
+
+def test_two_sets_of_one_name_are_both_counted(merge, sets):
+    for name in ("large", "small"):
+        manifest = json.loads((path := sets / name / "manifest.json").read_text())
+        path.write_text(json.dumps({**manifest, "name": "own videos"}))
+    merged = merge(weight={"small": 2})
+    sources = {"own videos (large)": {"clips": 4, "weight": 1.0}, "own videos (small)": {"clips": 2, "weight": 2.0}}
+    assert merged["sources"] == sources
+    assert [item["source"] for item in merged["training"]] == ["own videos (large)"] * 4 + ["own videos (small)"] * 2
+
+
 @pytest.mark.parametrize("weight", [{"elsewhere": 1}, {"small": 0}, {"small": -1}, {"small": "1"}])
 def test_a_weight_of_no_folder_or_that_cannot_be(merge, weight):
     with pytest.raises(ValueError, match=r"weight: expected a positive number for one of .*small, found"):
