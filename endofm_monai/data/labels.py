@@ -125,13 +125,14 @@ def load_box_datalist(
 
 
 def _check_order(datalist: str | os.PathLike, class_names: Sequence[str]) -> None:
-    """Refuse names of classes in another order than that of the numbers that a datalist gives them."""
+    """Refuse names of classes in another order than that of the numbers that a datalist gives them, or with gaps."""
     content: Any = read_json(datalist, object)
     labels = content.get("labels") if isinstance(content, dict) else None
     numbered = {int(key): name for key, name in labels.items() if key.isdecimal()} if isinstance(labels, dict) else {}
-    named = [name for _, name in sorted(numbered.items()) if name in class_names]
-    if named != (given := [name for name in class_names if name in named]):
-        there, here = ", ".join(named), ", ".join(given)
+    given = list(class_names)
+    # of boxes numbers count from 1, so that they need not be those of `class_names`, but as far apart
+    if len({number - given.index(name) for number, name in numbered.items() if name in given}) > 1:
+        there, here = ", ".join(map(str, dict(sorted(numbered.items())).values())), ", ".join(given)
         raise ValueError(f"{datalist}: numbers its classes in the order {there}, but `class_names` is {here}.")
 
 
