@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nvflare.client as flare
-from monai.fl.utils.constants import ExtraItems
+from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from endofm_monai.apps.sharing.federated import ROUND, FederatedClient
@@ -25,7 +25,10 @@ def run(site: str, bundle: str, data: str, output: str, **settings: Any) -> None
         weights = ExchangeObject(weights=model.params)
         metrics = client.evaluate(weights).metrics
         client.train(weights, {ROUND: model.current_round})
-        flare.send(flare.FLModel(params=client.get_weights().weights, metrics=metrics))
+        update = client.get_weights()
+        # by which the server weights the sites: without it those with few videos would count as much as others
+        meta = {"NUM_STEPS_CURRENT_ROUND": update.statistics[FlStatistics.NUM_EXECUTED_ITERATIONS]}
+        flare.send(flare.FLModel(params=update.weights, metrics=metrics, meta=meta))
     client.finalize()
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -140,6 +143,21 @@ def test_a_site_whose_process_restarts_goes_on_as_if_it_had_not(name, trial_data
             assert all(torch.equal(value, other[key]) for key, value in one.items())
     assert [path.name for path in tmp_path.iterdir()] == ["out#1"]
     assert {path.name for path in output.iterdir()} == {"one", "two"}
+
+
+def test_a_site_counts_by_its_steps(monkeypatch):
+    rounds, sent = [SimpleNamespace(params={}, current_round=0)], []
+    api = {"init": lambda: None, "is_running": lambda: bool(rounds), "receive": rounds.pop, "send": sent.append}
+    flare = SimpleNamespace(**api, FLModel=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "nvflare", SimpleNamespace(client=flare))
+    monkeypatch.setitem(sys.modules, "nvflare.client", flare)
+    spec = spec_from_file_location("client", JOB.with_name("client.py"))
+    spec.loader.exec_module(script := module_from_spec(spec))
+    statistics = {FlStatistics.NUM_EXECUTED_ITERATIONS: 7}
+    client = MagicMock(**{"get_weights.return_value": ExchangeObject(weights={"a": 1}, statistics=statistics)})
+    monkeypatch.setattr(script, "FederatedClient", lambda *_, **__: client)
+    script.run("one", "bundle", "data", "out")
+    assert [(model.params, model.meta) for model in sent] == [({"a": 1}, {"NUM_STEPS_CURRENT_ROUND": 7})]
 
 
 @pytest.mark.full_size
