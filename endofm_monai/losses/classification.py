@@ -21,7 +21,8 @@ class ClassificationLoss(nn.Module):
 
     def __init__(self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        self.register_buffer("class_weights", None if class_weights is None else torch.tensor(class_weights).float())
+        weights = None if class_weights is None else torch.tensor(class_weights).float()
+        self.register_buffer("class_weights", weights, persistent=False)  # else those of a checkpoint would count
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -335,3 +335,9 @@ def test_a_probe_is_resumed_with_the_backbone_that_it_began_with(dataset_dir, tr
         BUNDLE.train(dataset_dir, tmp_path, "linear_probe", epochs=2, resume=True)
     made = BUNDLE.train(dataset_dir, tmp_path, "linear_probe", backbone_weights=trained, epochs=2, resume=True)
     assert made.parser.get_parsed_content("train::trainer").state.epoch == 2
+
+
+def test_a_resumed_training_has_the_class_weights_that_it_is_given(dataset_dir, tmp_path):
+    BUNDLE.train(dataset_dir, tmp_path, epochs=1, class_weights=[1, 2])
+    made = BUNDLE.train(dataset_dir, tmp_path, epochs=2, class_weights=[1, 5], resume=True)
+    assert made.parser.get_parsed_content("loss_function").class_weights.tolist() == [1, 5]
