@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command line: ``python -m endofm_monai.weights convert|compact|merge|inspect|list|show|download``."""
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from monai.utils import ensure_tuple_rep
 from endofm_monai.utils import PathLike, run_from_command_line, sha256
 from endofm_monai.weights.catalogue import download, list_published, show_published
 from endofm_monai.weights.files import BACKBONE_HASH, save_weights, share_with, to_int8
-from endofm_monai.weights.image_vit import resample_position_table
+from endofm_monai.weights.image_vit import resample_position_table, square_grid
 from endofm_monai.weights.layouts import (
     PublishedWeights,
     WeightsError,
@@ -59,7 +60,11 @@ def convert(source: PathLike, target: PathLike, which: str = "teacher", head: bo
 
 
 def compact(
-    source: PathLike, target: PathLike, shares_with: str | None = None, img_size: int | Sequence[int] | None = None
+    source: PathLike,
+    target: PathLike,
+    shares_with: str | None = None,
+    img_size: int | Sequence[int] | None = None,
+    trained_size: int | Sequence[int] | None = None,
 ) -> str:
     """Write trained weights as a small file, a quarter as large: kernels in int8, with a scale an output channel.
 
@@ -71,9 +76,10 @@ def compact(
         img_size: height and width (or one number for both) of the frames that the network is to see, if the training's
             were others: the position table is resampled once, smoothly, where the network would take the nearest entry.
             Give the network the same ``img_size``.
+        trained_size: the ``img_size`` that the training's network had; by default a square.
     """
     _check_target(target, source)
-    state, shared = read_checkpoint(source), dict[str, str]()
+    resampled, state, shared = "", read_checkpoint(source), dict[str, str]()
     if BACKBONE_HASH in state:
         shared[BACKBONE_HASH] = str(state.pop(BACKBONE_HASH))
     if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
@@ -81,15 +87,28 @@ def compact(
     if img_size is not None:
         if not {POSITIONS, KERNEL} <= state.keys():
             raise WeightsError(f"{source}: has no {POSITIONS} that could be resampled.")
-        patch, (height, width) = state[KERNEL].shape[-1], ensure_tuple_rep(img_size, 2)
-        if height % patch or width % patch:
-            raise ValueError(f"`img_size` must be a multiple of {patch}, the side of a patch, but got {img_size}.")
-        state[POSITIONS] = resample_position_table(state[POSITIONS], (height // patch, width // patch))
+        table, patch = state[POSITIONS], state[KERNEL].shape[-1]
+        grid = _grid("img_size", img_size, patch)
+        old = square_grid(table.shape[1]) if trained_size is None else _grid("trained_size", trained_size, patch)
+        if old is None or table.shape[1] != 1 + math.prod(old):
+            expected = f"1 and {'x'.join(map(str, old)) if old else 'those of a square'}"
+            found = f"{POSITIONS} has {table.shape[1]} entries, expected {expected}"
+            raise WeightsError(f"{source}: {found}; say by `trained_size` what the training's `img_size` was.")
+        state[POSITIONS] = resample_position_table(table, grid, old)
+        resampled = f", positions of {old[0]}x{old[1]} patches resampled to {grid[0]}x{grid[1]}"
     if shares_with:
         state, theirs = share_with(shares_with, state)
         shared |= theirs
     save_weights(to_int8(state), target, **shared)
-    return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB"
+    return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB{resampled}"
+
+
+def _grid(name: str, size: int | Sequence[int], patch: int) -> tuple[int, int]:
+    """Rows and columns of patches of frames of a size."""
+    height, width = ensure_tuple_rep(size, 2)
+    if height % patch or width % patch:
+        raise ValueError(f"`{name}` must be a multiple of {patch}, the side of a patch, but got {size}.")
+    return height // patch, width // patch
 
 
 def merge(adapters: PathLike, backbone: PathLike, target: PathLike) -> str:

@@ -42,8 +42,9 @@ def to_int8(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     small: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         if name.endswith(".weight") and tensor.ndim > 1:
-            scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-            small[name] = (tensor / _as_factor(scale, tensor)).round().to(torch.int8)
+            kernel = tensor.float()  # in bfloat16 the largest may be 128 steps, which int8 takes for -128
+            scale = kernel.flatten(1).abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+            small[name] = (kernel / _as_factor(scale, kernel)).round().to(torch.int8)
             small[name + SCALE] = scale
         else:
             small[name] = tensor
@@ -68,9 +69,9 @@ def read_compact(path: Path) -> dict[str, Any]:
 
 
 def share_with(bundle: PathLike, state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Leave out of ``state`` what the weights of another bundle hold alike; give the rest and the metadata to write."""
+    """Leave out of ``state`` what the backbone of another bundle holds alike; give the rest, and metadata to write."""
     file = Path(bundle).resolve() / WEIGHTS
-    theirs = read_compact(file)
+    theirs = _backbone_of(file)
     rest = {name: value for name, value in state.items() if name not in theirs or not torch.equal(value, theirs[name])}
     return rest, {BUNDLE: file.parents[1].name, HASH: sha256([file])}
 
@@ -87,6 +88,10 @@ def _shared(path: Path, notes: Mapping[str, str]) -> dict[str, Any]:
         )
     if (found := sha256([file])) != notes.get(HASH):
         raise ValueError(f"{path}: shares its backbone with {file}, but not this one: its SHA-256 is {found}")
+    return _backbone_of(file)
+
+
+def _backbone_of(file: Path) -> dict[str, Any]:
     return {key: value for key, value in read_compact(file).items() if key.startswith("backbone.")}
 
 

@@ -74,7 +74,10 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     if "time_embed" in own:
         state["time_embed"] = torch.zeros(1, own["time_embed"].shape[1], state["pos_embed"].shape[2])
     if "pos_embed" in tables:
-        state["pos_embed"] = resample_position_table(state["pos_embed"], network.grid_size)
+        table = state["pos_embed"]
+        if (grid := square_grid(table.shape[1])) is None:
+            raise WeightsError(f"{weights.file}: `pos_embed` has {table.shape[1]} entries, which are of no square.")
+        state["pos_embed"] = resample_position_table(table, network.grid_size, grid)
     if "patch_embed.proj.weight" in tables:
         state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
     resized = [name for name in tables if state[name].shape != weights.state[name].shape]
@@ -131,18 +134,24 @@ def _from_dinov3(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
     return renamed
 
 
-def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+def square_grid(entries: int) -> tuple[int, int] | None:
+    """Rows and columns of a position table of so many entries, with or without the class token's, if it is square."""
+    side = math.isqrt(entries)
+    return (side, side) if entries - side * side < 2 else None
+
+
+def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int], old_grid: tuple[int, int]) -> torch.Tensor:
     """Resample the position table of an image ViT by antialiased bicubic interpolation.
 
-    From ``(1, 1 + S*S, D)`` with the class token's entry first, or ``(1, S*S, D)`` without it, to
-    ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when the table had none.
+    From ``(1, 1 + N, D)`` with the class token's entry first, or ``(1, N, D)`` without it, where N is the product of
+    the rows and columns ``old_grid``, to ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when
+    the table had none.
     """
-    side = math.isqrt(table.shape[1])
-    class_entry, patches = table[:, : -side * side], table[:, -side * side :]
+    class_entry, patches = table.split([table.shape[1] - math.prod(old_grid), math.prod(old_grid)], dim=1)
     if class_entry.shape[1] == 0:
         class_entry = torch.zeros_like(table[:, :1])
-    if (side, side) != grid_size:
-        grid = patches.transpose(1, 2).unflatten(2, (side, side))  # (1, D, S, S)
+    if old_grid != grid_size:
+        grid = patches.transpose(1, 2).unflatten(2, old_grid)  # (1, D, rows, columns)
         grid = F.interpolate(grid, size=grid_size, mode="bicubic", antialias=True)
         patches = grid.flatten(2).transpose(1, 2)
     return torch.cat([class_entry, patches], dim=1)

@@ -146,6 +146,54 @@ def test_positions_are_resampled_for_frames_of_another_size(segmenter, bundles):
         compact(bundles / "head.pt", bundles / "rows.safetensors", img_size=64)
 
 
+@pytest.mark.parametrize("size", [(32, 48), (144, 256)])  # the latter's 9 x 16 patches are as many as 12 x 12
+def test_positions_of_frames_that_are_no_squares_keep_their_rows_and_columns(bundles, size):
+    rows, columns = size[0] // 16, size[1] // 16
+    network = EndoFMSegmenter.from_preset("tiny", decoder="simple", **{**SIZE, "img_size": size})
+    with torch.no_grad():
+        slope = torch.arange(float(rows)).reshape(rows, 1, 1).expand(rows, columns, 32)
+        network.backbone.pos_embed[0, 1:] = slope.flatten(0, 1)
+    source, target = bundles / "wide.pt", bundles / "wide.safetensors"
+    torch.save(network.state_dict(), source)
+    text = compact(source, target, img_size=[2 * side for side in size], trained_size=size)
+    assert text.endswith(f", positions of {rows}x{columns} patches resampled to {2 * rows}x{2 * columns}")
+    grid = read_weights(target).state["pos_embed"][0, 1:].reshape(2 * rows, 2 * columns, 32)
+    torch.testing.assert_close(grid, grid[:, :1].expand_as(grid))  # no column differs from another
+    torch.testing.assert_close(grid[:: 2 * rows - 1, 0, 0], torch.tensor([0, rows - 1.0]), atol=0.1, rtol=0)
+    assert (grid[1:] > grid[:-1]).all()
+
+
+def test_positions_are_not_resampled_by_a_wrong_grid(bundles):
+    network = EndoFMSegmenter.from_preset("tiny", decoder="simple", **{**SIZE, "img_size": (32, 48)})
+    torch.save(network.state_dict(), bundles / "wide.pt")
+    for trained, expected in ((None, "those of a square"), (48, "3x3")):
+        with pytest.raises(WeightsError, match=rf"wide.pt: \S+ has 7 entries, expected 1 and {expected}; say by `tr"):
+            compact(bundles / "wide.pt", bundles / "x.safetensors", img_size=64, trained_size=trained)
+    assert not (bundles / "x.safetensors").exists()
+
+
+def test_rounding_is_as_exact_in_half_precision(bundles):
+    kernel = torch.randn(512, 768, generator=torch.Generator().manual_seed(0)).bfloat16()
+    torch.save({"head.weight": kernel}, bundles / "half.pt")
+    compact(bundles / "half.pt", bundles / "half.safetensors")
+    read, kernel = read_weights(bundles / "half.safetensors").state["head.weight"].float(), kernel.float()
+    assert ((read - kernel).abs().amax(1) <= 0.501 * kernel.abs().amax(1) / 127).all()  # none with another sign
+
+
+def test_what_is_alike_beside_the_backbone_is_kept(segmenter, bundles):
+    network, target = segmenter
+    load_published(network, target)
+    with torch.no_grad():
+        network.backbone.norm.bias += 1
+    torch.save(network.state_dict(), bundles / "again.pt")
+    other = bundles / "a_classification/models/model.safetensors"
+    compact(bundles / "again.pt", other, shares_with=str(bundles / "a_segmentation"))
+    read = EndoFMSegmenter.from_preset("tiny", decoder="simple", **SIZE)
+    assert not load_published(read, other).missing
+    for before, after in zip(network.state_dict().values(), read.state_dict().values(), strict=True):
+        assert torch.equal(before, after)
+
+
 def test_only_a_network_is_made_compact(bundles):
     torch.save({"epoch": 3}, bundles / "other.pt")
     with pytest.raises(WeightsError, match="other.pt: expected the state dict of a network, found epoch"):

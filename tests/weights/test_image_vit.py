@@ -134,11 +134,18 @@ def test_patch_kernel_keeps_the_size_of_tokens_also_for_smaller_patches():
 def test_position_table_keeps_the_class_entry_and_linear_gradients():
     rows, columns = torch.meshgrid(torch.arange(20.0), torch.arange(20.0), indexing="ij")
     patches = torch.stack([rows, columns], dim=-1).reshape(1, 400, 2)
-    table = resample_position_table(torch.cat([torch.full((1, 1, 2), 7.0), patches], dim=1), (10, 5))
+    table = resample_position_table(torch.cat([torch.full((1, 1, 2), 7.0), patches], dim=1), (10, 5), (20, 20))
     assert table[0, 0].tolist() == [7, 7]
     grid = table[0, 1:].unflatten(0, (10, 5))
     torch.testing.assert_close(grid[3:7, 2, 0], torch.tensor([6.5, 8.5, 10.5, 12.5]), atol=0.05, rtol=0)
     assert grid[5, 2, 1].item() == pytest.approx(9.5, abs=0.05)
+
+
+def test_a_table_of_no_square_is_refused(make_backbone, image_state, start):
+    state = image_state()
+    state["pos_embed"] = torch.zeros(1, 1 + 3 * 5, 48)[:, :-1]
+    with pytest.raises(WeightsError, match=r": `pos_embed` has 15 entries, which are of no square\."):
+        start(make_backbone(), state)
 
 
 def test_a_table_without_class_entry(make_backbone, image_state, start):
