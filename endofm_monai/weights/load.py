@@ -198,7 +198,16 @@ def trained_state(part: Any) -> dict[str, Any]:
 
 
 def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
-    """Load what :func:`trained_state` gave into a part that has the same backbone; raises a ``WeightsError``."""
+    """Load what :func:`trained_state` gave into a part that has the same backbone; raises a ``WeightsError``.
+
+    An optimizer keeps its settings, as its weight decay.
+    """
+    if isinstance(part, torch.optim.Optimizer):
+        settings = [{**group, "params": None} for group in part.param_groups]
+        part.load_state_dict(dict(state))
+        for group, own in zip(part.param_groups, settings, strict=True):
+            group.update({**own, "params": group["params"]})
+        return
     if isinstance(part, nn.Module) and BACKBONE_HASH in state:
         own = part.state_dict()
         _compare(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")

@@ -341,3 +341,11 @@ def test_a_resumed_training_has_the_class_weights_that_it_is_given(dataset_dir, 
     BUNDLE.train(dataset_dir, tmp_path, epochs=1, class_weights=[1, 2])
     made = BUNDLE.train(dataset_dir, tmp_path, epochs=2, class_weights=[1, 5], resume=True)
     assert made.parser.get_parsed_content("loss_function").class_weights.tolist() == [1, 5]
+
+
+def test_a_resumed_training_has_the_weight_decay_that_it_is_given(dataset_dir, tmp_path):
+    BUNDLE.train(dataset_dir, tmp_path, epochs=1, weight_decay=0.05, layer_decay=0.5)
+    made = BUNDLE.train(dataset_dir, tmp_path, epochs=2, weight_decay=0.25, layer_decay=1.0, resume=True)
+    groups = made.parser.get_parsed_content("optimizer").param_groups
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.25}
+    assert {group["lr_scale"] for group in groups} == {1.0}
