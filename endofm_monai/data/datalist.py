@@ -90,7 +90,7 @@ def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
     if shared := sum(not known.isdisjoint(_marks(each)) for each in content[section]):
         logger.warning(
             f"{datalist}: {shared} of {len(content[section])} items of `{section}` are in `training` too, or of a "
-            "`group` of it: scores on them do not tell how good new videos will be."
+            "file, `video` or `group` of it: scores on them do not tell how good new videos will be."
         )
     return content[section]
 
@@ -98,7 +98,9 @@ def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
 def _marks(listed: Any) -> set[str]:
     """What an item and one of the training must not both have."""
     item = listed if isinstance(listed, dict) else {"image": listed}
-    return {f"{key} {item[key]}" for key in ("image", "group") if item.get(key) not in (None, "")}
+    paths = [path for path in ensure_tuple(item.get("image")) if path and isinstance(path, str)]
+    files = {f"image {os.path.normpath(split_frames(path)[0])}" for path in paths}  # of which there may be parts
+    return files | {f"{key} {item[key]}" for key in ("video", "group") if item.get(key) not in (None, "")}
 
 
 def check_video(video: Any, where: str) -> None:

@@ -58,13 +58,19 @@ def test_a_list_that_is_not_used_is_told_of(dataset: Path, caplog: pytest.LogCap
     [
         ({"image": "a/1.mp4"}, True),
         ("a/1.mp4", True),
+        ("./a/1.mp4#frames=5-9", True),
+        (["frames/1.png", "frames/2.png"], True),
+        ({"image": "b.mp4", "video": "first"}, True),
         ({"image": "b.mp4", "group": 7}, True),
         ({"image": "b.mp4", "group": ""}, False),
         ({"image": "b.mp4", "group": 8}, False),
     ],
 )
 def test_what_training_has_too_is_told_of(dataset: Path, tmp_path: Path, caplog: Any, item: Any, shared: bool) -> None:
-    training = [{"image": "a/1.mp4", "group": "7"}, {"image": "frames", "group": ""}]
+    training = [
+        {"image": "a/1.mp4#frames=0-4", "group": "7", "video": "first"},
+        {"image": ["frames/2.png"], "group": ""},
+    ]
     write_json(tmp_path / "list.json", {"training": training, "validation": [item, "a/2.mp4"]})
     load_datalist(dataset, tmp_path / "list.json", "validation")
     assert ("list.json: 1 of 2 items of `validation` are in `training` too" in caplog.text) == shared
