@@ -16,7 +16,7 @@ from endofm_monai.preparation.index import frame_picture, read_prepared, write_d
 
 SIDES = (0.9, 0.8, 0.7, 0.6, 0.5)  # of the picture's short side, largest first
 DARK = 25  # brighter pixels belong to the endoscope's picture,
-MUCOSA = 0.97  # which fills at least this share of a window without a polyp
+MUCOSA = 0.97  # which fills at least this share of a window
 MARGIN = 0.03  # of the picture's long side, to keep from a polyp
 
 
@@ -29,7 +29,7 @@ def cut(folder: str, output: str, pairs: bool = False) -> str:
         folder: output of a ``prepare.py``, of stills with masks.
         output: folder to write to, a prepared set as well: pictures with the ``label`` 0, empty masks and no boxes.
         pairs: also cut a square of the same size, with the label 1, that shows the polyp: a set for classification, in
-            which nothing but the polyp tells the classes apart.
+            which nothing but the polyp tells the classes apart. A still whose polyp lies at the border gives none.
     """
     manifest, lists, source = read_prepared(folder)
     target = Path(output)
@@ -44,7 +44,8 @@ def cut(folder: str, output: str, pairs: bool = False) -> str:
             (image,), (mask,) = images, masks
             pixels, polyp = np.asarray(frame_picture(source / image, 0)), read_mask(source / mask)
             random = np.random.default_rng([0, *item["video"].encode()])
-            for label, window in enumerate(_windows(pixels, polyp, random)[: 1 + pairs]):
+            windows = _windows(pixels, polyp, random)[: 1 + pairs]
+            for label, window in enumerate(windows if len(windows) > pairs else []):
                 file = f"{label}/{item['video']}.png"
                 for kind, content in (("frames", pixels), ("masks", polyp.astype(np.uint8) * 255)):
                     (target / kind / file).parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,10 @@ def cut(folder: str, output: str, pairs: bool = False) -> str:
 
 
 def _windows(pixels: np.ndarray, polyp: np.ndarray, random: np.random.Generator) -> list[tuple[slice, slice]]:
-    """Rows and columns of the largest square of mucosa alone, and of one as large that shows the polyp best."""
+    """Rows and columns of the largest square without a polyp, and of one as large, if any, that shows the polyp best.
+
+    Both are of mucosa, without the border.
+    """
     near = ndimage.distance_transform_edt(~polyp) < MARGIN * max(polyp.shape) if polyp.any() else ~polyp
     shown = pixels.max(axis=2) > DARK
     sums = [np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0))) for part in (near, shown, polyp)]
@@ -68,10 +72,12 @@ def _windows(pixels: np.ndarray, polyp: np.ndarray, random: np.random.Generator)
         near_count, shown_count, polyp_count = (
             total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side] for total in sums
         )
-        free = np.argwhere((near_count == 0) & (shown_count > MUCOSA * side * side))
-        best = np.argwhere(polyp_count >= 0.9 * polyp_count.max())
+        is_mucosa = shown_count > MUCOSA * side * side  # also with a polyp, or the black border would tell the classes
+        free = np.argwhere((near_count == 0) & is_mucosa)
+        best = np.argwhere((polyp_count >= 0.9 * polyp_count.max()) & is_mucosa)
         if len(free):
-            return [np.s_[y : y + side, x : x + side] for y, x in (random.choice(free), random.choice(best))]
+            chosen = [random.choice(places) for places in (free, best) if len(places)]
+            return [np.s_[y : y + side, x : x + side] for y, x in chosen]
     return []
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,25 @@ def test_windows_are_cut_out_of_stills_as_they_are_shown(tmp_path):
     assert window.min() >= 40 + 20  # to the right of the polyp
     with pytest.raises(ValueError, match="output: needs another folder than"):
         cut(str(tmp_path / "set"), str(tmp_path / "set"))
+
+
+def test_no_window_shows_the_border_that_would_tell_the_classes_apart(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+    pixels = np.full((48, 96, 3), 120, np.uint8)
+    pixels[:, :20] = 0
+    places = {"beside": (20, 10, 26, 34), "behind": (0, 10, 22, 34)}
+    for name, box in places.items():
+        Image.fromarray(pixels).save(tmp_path / f"source/images/{name}.png")
+        write_mask(tmp_path / f"source/masks/{name}.png", box, size=(48, 96))
+    boxes = {name: {"height": 48, "width": 96, "bbox": []} for name in places}
+    (tmp_path / "source/kavsir_bboxes.json").write_text(json.dumps(boxes))
+    script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "set"), workers=1, stats=False)
+    script("polyp_windows.py").cut(str(tmp_path / "set"), str(tmp_path / "pairs"), pairs=True)
+    (items,) = items_of(tmp_path / "pairs").values()
+    assert [item["video"] for item in items] == ["0/beside", "1/beside"]
+    windows = [np.asarray(Image.open(tmp_path / "pairs" / item["image"][0])) for item in items]
+    assert min(window.min() for window in windows) == 120
 
 
 def test_windows_are_of_stills_alone(prepared, tmp_path):
