@@ -194,13 +194,13 @@ def test_card_tells_weights_and_results_and_keeps_the_rest(copy):
     report = copy / "report.json"
     report.write_text(json.dumps(REPORTS[copy.name]))
     before = (copy / "docs" / "model_card.md").read_text()
-    after = fill_model_card(copy, "Ten videos of one clinic.", report).read_text()
+    after = fill_model_card(copy, "Videos 1..10 of one clinic.", report).read_text()
     table = [
         line for line in after.splitlines() if line.startswith("|") and "SHA-256" not in line and "---" not in line
     ]
     assert table[1:][1:] == ROWS[copy.name]
     assert f"| `models/model.pt` | 7 | `{hashlib.sha256(b'weights').hexdigest()}` |" in after
-    assert "Trained on: Ten videos of one clinic.\n" in after
+    assert "Trained on: Videos 1..10 of one clinic.\n" in after
     assert "**Not a medical device.**" in after
     for title in ("Intended use", "Data", "Protocol", "Limits"):
         section = before.partition(f"## {title}\n")[2].partition("\n## ")[0]
