@@ -85,9 +85,10 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
 
     Random states and the network's mode are as before when it is done, so that it may run amid a training. With several
     processes each embeds what its loader gives, and all get the table of all clips. Of the ``image``
-    ``(B, C, T, H, W)`` of a batch the network makes ``(B, D)``; :func:`add_embeddings` says what else a batch has.
+    ``(B, C, T, H, W)`` of a batch the network makes ``(B, D)``; :func:`add_embeddings` says what else a batch has. What
+    could not be read is left out, with a warning.
     """
-    rows = Rows()
+    rows, broken = Rows(), dict[str, None]()
     with (
         torch.random.fork_rng(devices=[]),  # iterating over a DataLoader draws a seed
         torch.compiler.set_stance("force_eager"),
@@ -95,9 +96,12 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
         eval_mode(network),
     ):
         for batch in loader:
+            broken |= dict.fromkeys(batch.get("broken", []))
             if len(batch[CommonKeys.IMAGE]) > 0:
                 clips = convert_to_tensor(batch[CommonKeys.IMAGE], device=device, track_meta=False)
                 add_embeddings(rows, split_clips(batch), network(clips))
+    if broken:
+        logger.warning(f"{len(broken)} clips cannot be read and are left out of what is probed: {next(iter(broken))}")
     return ClipEmbeddings.of(rows.gather())
 
 

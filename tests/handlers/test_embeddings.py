@@ -215,8 +215,9 @@ def test_nothing_is_compiled(make_clip_loader, backbone) -> None:
     assert compiled
 
 
-def test_broken_clips_are_left_out_also_all_of_a_batch(make_clip_loader, backbone) -> None:
+def test_broken_clips_are_left_out_also_all_of_a_batch(make_clip_loader, backbone, caplog) -> None:
     clips = embed_clips(backbone, make_clip_loader([0, 1, 0, 1, 1], unreadable=[0, 2, 3]), "cpu")
+    assert "3 clips cannot be read and are left out of what is probed: clip0.mp4: truncated" in caplog.text
     assert clips.paths == ["clip1.mp4", "clip4.mp4"]
     assert clips.embeddings.shape == (2, 16)
 
