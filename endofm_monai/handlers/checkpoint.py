@@ -49,7 +49,7 @@ class TrainingCheckpointHandler:
 
     ``resume=False`` starts anew, and refuses to where ``ckpt_dir`` already holds a checkpoint; True goes on from that
     checkpoint, or starts where there is none; a path goes on from that file, and takes over the ``model.pt`` beside it.
-    Other class names or another score to choose by than those of the checkpoint are refused.
+    Other class names, clips of the validation or another score to choose by than those of the checkpoint are refused.
     A resumed run, also from the middle of an epoch, gives bit for bit (on the CPU) what the uninterrupted run would
     have given. If saving fails (a full disk), the former files stay, after a warning; at the end of the training it is
     an error. While it runs no other training can write to ``ckpt_dir``.

@@ -349,3 +349,11 @@ def test_a_resumed_training_has_the_weight_decay_that_it_is_given(dataset_dir, t
     groups = made.parser.get_parsed_content("optimizer").param_groups
     assert {group["weight_decay"] for group in groups} == {0.0, 0.25}
     assert {group["lr_scale"] for group in groups} == {1.0}
+
+
+def test_the_best_of_another_validation_is_not_compared(dataset_dir, tmp_path):
+    BUNDLE.train(dataset_dir, tmp_path, epochs=1)
+    with failing("`validation` was '2 clips, SHA-256 ", "and is '4 clips, SHA-256 ", kind=ValueError):
+        BUNDLE.train(dataset_dir, tmp_path, epochs=2, val_section="test", resume=True)
+    BUNDLE.train(dataset_dir.rename(tmp_path / "moved"), tmp_path, epochs=2, resume=True)
+    (tmp_path / "moved").rename(dataset_dir)
