@@ -45,6 +45,8 @@ class ClipTrainer(SupervisedTrainer):
             unless said otherwise.
     """
 
+    _has_learned = False  # in this group of iterations; a resumed training with another `accumulation_steps` is within
+
     def __init__(
         self,
         device: str | torch.device,

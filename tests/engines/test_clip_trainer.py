@@ -227,6 +227,19 @@ def test_weights_that_are_no_longer_finite_stop_the_training(tmp_path) -> None:
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_a_training_goes_on_within_a_group_of_other_size(tmp_path) -> None:
+    def make(resume: bool, steps: int, *more: Any) -> ClipTrainer:
+        handlers = [*more, TrainingCheckpointHandler(str(tmp_path), resume)]
+        return make_trainer(LABELS, batch_size=1, epochs=1, handlers=handlers, accumulation_steps=steps)
+
+    make(False, 1, SignalAt(signal.SIGTERM, 2)).run()
+    resumed = make(True, 4)
+    steps = []
+    resumed.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda engine: steps.append(engine.state.iteration))
+    resumed.run()
+    assert steps == [4, 6]
+
+
 def test_steps_after_a_kill_are_logged_once(tmp_path) -> None:
     class KilledError(Exception):
         pass
