@@ -98,7 +98,7 @@ def load_box_datalist(
     is to be seen. Sides may lie beyond the frame: they are clipped when it is loaded. Where the list names the classes,
     as ``"labels": {"1": "polyp"}``, ``class_names`` must have the same order.
     """
-    _check_order(datalist, class_names)
+    check_order(datalist, class_names)
     items = load_datalist(dataset_dir, datalist, section, required=("box", "box_label"))
     for index, item in enumerate(items):
         where, box, box_label = f"{datalist}: {section}[{index}] ({item['name']})", item["box"], item["box_label"]
@@ -124,7 +124,7 @@ def load_box_datalist(
     return items
 
 
-def _check_order(datalist: str | os.PathLike, class_names: Sequence[str]) -> None:
+def check_order(datalist: str | os.PathLike, class_names: Sequence[str]) -> None:
     """Refuse names of classes in another order than that of the numbers that a datalist gives them, or with gaps."""
     content: Any = read_json(datalist, object)
     labels = content.get("labels") if isinstance(content, dict) else None
@@ -190,7 +190,7 @@ def load_labeled_clips(
     else:
         items = load_datalist(dataset_dir, datalist, section, label_key="", required=("label",))
         if not all(isinstance(item["label"], str) for item in items):
-            _check_order(datalist, class_names)
+            check_order(datalist, class_names)
     where = f"{datalist or dataset_dir}: {section}"
     if not multi_label:
         items = name_clips([frame for item in items for frame in _frames(item, where)], dataset_dir)

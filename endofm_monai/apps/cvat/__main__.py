@@ -15,7 +15,7 @@ from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import first_frame, join_frames, load_datalist, mask_files, open_clip, resolve_path, split_frames
 from endofm_monai.data.datalist import check_video
-from endofm_monai.data.labels import check_box
+from endofm_monai.data.labels import check_box, check_order
 from endofm_monai.formats import Annotations, Shape, Tag, Track
 from endofm_monai.formats.annotations import named
 from endofm_monai.utils import as_class_names, atomic_path, check_writable, run_from_command_line, write_json
@@ -204,6 +204,7 @@ def to_cvat(
         class_names: names of the classes, in the order of their labels.
         section: section of the datalist.
     """
+    check_order(datalist, as_class_names(class_names))
     sized = _with_sizes(dataset_dir, datalist, section)
     counts = Counter(item["video"] for item, _ in sized)
     for item, (height, width) in sized:
@@ -226,6 +227,7 @@ def to_coco(
         class_names: names of the classes, in the order of their labels.
         section: section of the datalist.
     """
+    check_order(datalist, as_class_names(class_names))
     items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
     with named(f"{datalist} is not as it should be"):
         formats.write_coco_annotations(items, as_class_names(class_names), sizes, output)

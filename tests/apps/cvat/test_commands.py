@@ -217,3 +217,12 @@ def test_what_is_no_annotation_of_each_frame_is_not_written(dataset, command, ch
     with pytest.raises(ValueError, match=f"list.json.*{message}"):
         command(str(dataset), str(dataset / "list.json"), str(dataset / "out"))
     assert not (dataset / "out").exists()
+
+
+@pytest.mark.parametrize("command", [to_cvat, to_coco])
+def test_classes_are_written_in_the_order_of_the_datalist_alone(dataset, command):
+    content = json.loads((dataset / "list.json").read_text())
+    (dataset / "list.json").write_text(json.dumps({**content, "labels": {"1": "adenoma", "2": "other"}}))
+    with pytest.raises(ValueError, match=r"list.json: numbers its classes in the order adenoma, other, but `class_n"):
+        command(str(dataset), str(dataset / "list.json"), str(dataset / "out"), class_names=("other", "adenoma"))
+    assert not (dataset / "out").exists()
