@@ -18,6 +18,7 @@ from pydicom import uid
 from pydicom.datadict import keyword_for_tag
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, as_pixel_options, get_decoder
+from scipy.special import expit
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors, likely_aspect
 from endofm_monai.data.readers.video import VideoReader
@@ -178,13 +179,18 @@ class DicomReader(ClipReader):
         file.seek(fragment + 8)
         return self._syntax == uid.RLELossless or file.read(8).startswith(_BEGINNINGS)
 
-    def _level(self, name: str, index: int) -> float:
-        """Give the first value of a field on gray levels, of the file or of this frame; NaN where there is none."""
+    def _on_levels(self, index: int) -> list[pydicom.Dataset]:
+        """Give the places of fields on gray levels, of the file or of this frame."""
         datasets = [self._header]
         for sequence, place in zip(_GROUPS, (index, 0), strict=True):
             for group in (self._header.get(sequence) or [])[place : place + 1]:
                 datasets += [item for part in _GRAY_LEVELS for item in group.get(part) or []]
-        return next((value for dataset in datasets for value in stated_numbers(dataset, name)), math.nan)
+        return datasets
+
+    def _level(self, name: str, index: int) -> float:
+        """Give the first value of a field on gray levels; NaN where there is none."""
+        places = self._on_levels(index)
+        return next((value for place in places for value in stated_numbers(place, name)), math.nan)
 
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         is_jpeg = self._syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit) and self._header.SamplesPerPixel == 3
@@ -258,6 +264,8 @@ class DicomReader(ClipReader):
         header = self._header
         names = "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
         slope, intercept, center, width = (self._level(name, index) for name in names)
+        functions = (place.get("VOILUTFunction") for place in self._on_levels(index))
+        function = next(filter(None, functions), "LINEAR")  # of the window
         slope = slope if slope and math.isfinite(slope) else 1.0
         intercept = intercept if math.isfinite(intercept) else 0.0
         low = -(2.0 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0.0
@@ -269,6 +277,10 @@ class DicomReader(ClipReader):
         if tables := header.get("VOILUTSequence"):
             values = apply_voi(values.round().astype(np.int64), header)
             low, high = 0, 2 ** int(tables[0].LUTDescriptor[2]) - 1
+        elif math.isfinite(center) and function == "SIGMOID" and 0 < width < math.inf:
+            values, low, high = expit(4 * (values - center) / width), 0, 1
+        elif math.isfinite(center) and function == "LINEAR_EXACT" and 0 < width < math.inf:
+            low, high = center - width / 2, center + width / 2
         elif math.isfinite(center) and 1 <= width < math.inf:
             low = center - width / 2
             high = low + width - 1

@@ -64,6 +64,28 @@ def test_a_range_is_what_usable_fields_say(tmp_path: Path, tags: dict[str, Any],
     assert np.abs(frame.ravel() - expected).max() <= 0.51
 
 
+@pytest.mark.parametrize("in_group", [False, True])
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("LINEAR_EXACT", ((LEVELS / 4095 - 0.25) / 0.5).clip(0, 1)),
+        ("SIGMOID", 1 / (1 + np.exp(-4 * (LEVELS / 4095 - 0.5) / 0.5))),
+    ],
+)
+def test_a_window_of_another_function(tmp_path: Path, function: str, expected: np.ndarray, in_group: bool) -> None:
+    tags: dict[str, Any] = {"WindowCenter": 0.5, "WindowWidth": 0.5, "VOILUTFunction": function}
+    if in_group:
+        group, part = pydicom.Dataset(), pydicom.Dataset()
+        for name, value in tags.items():
+            setattr(part, name, value)
+        group.FrameVOILUTSequence = [part]
+        tags = {"PerFrameFunctionalGroupsSequence": [group]}
+    tags |= {"RescaleSlope": f"{1 / 4095:.12f}", "BitsAllocated": 16, "BitsStored": 12, "NumberOfFrames": 1}
+    with open_dicom(write_dicom(tmp_path / "deep.dcm", LEVELS.tobytes(), **tags)) as reader:
+        frame = reader.read([0])[0, 0].numpy()
+    assert np.abs(frame.ravel() - 255 * expected).max() <= 0.51
+
+
 BYTES = np.arange(16 * 24, dtype=np.uint8) % 250
 
 
