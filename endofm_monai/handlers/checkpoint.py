@@ -27,7 +27,7 @@ from torch import nn
 from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path, check_writable, hold_folder
-from endofm_monai.weights.load import load_trained_state, trained_state
+from endofm_monai.weights.load import BACKBONE, load_trained_state, trained_state
 
 logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they end a job
@@ -169,6 +169,8 @@ class TrainingCheckpointHandler:
         if not isinstance(state, dict):
             raise ValueError(f"{path}: not a training checkpoint, but a {type(state).__name__}.")
         parts = engine.checkpoint_parts()
+        if BACKBONE not in state:  # as in those of former versions
+            parts.pop(BACKBONE, None)
         if missing := ", ".join(name for name in (*parts, *_NOTES) if name not in state):
             raise ValueError(f"{path}: not a training checkpoint, {missing} missing.")
         for name, kind in _NOTES.items():

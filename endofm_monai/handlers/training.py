@@ -23,7 +23,7 @@ from endofm_monai.losses import ConceptLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.weights import load_published
-from endofm_monai.weights.load import BackboneOfHead
+from endofm_monai.weights.load import BACKBONE, BackboneOfHead
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class BackboneNote:
 
     def _note(self, engine: Engine) -> None:
         if unwrap(engine.network) is not unwrap(self.network):
-            engine.further_checkpoint_parts["backbone"] = BackboneOfHead(self.network)
+            engine.further_checkpoint_parts[BACKBONE] = BackboneOfHead(self.network)
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):

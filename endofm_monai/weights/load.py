@@ -203,16 +203,16 @@ def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
     An optimizer keeps its settings, as its weight decay.
     """
     if isinstance(part, torch.optim.Optimizer):
-        settings = [{**group, "params": None} for group in part.param_groups]
-        part.load_state_dict(dict(state))
-        for group, own in zip(part.param_groups, settings, strict=True):
-            group.update({**own, "params": group["params"]})
-        return
-    if isinstance(part, nn.Module) and BACKBONE_HASH in state:
+        groups = zip(part.param_groups, state["param_groups"], strict=True)
+        state = {**state, "param_groups": [{**own, "params": saved["params"]} for own, saved in groups]}
+    elif isinstance(part, nn.Module) and BACKBONE_HASH in state:
         own = part.state_dict()
         _compare(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")
         state = {**own, **{key: value for key, value in state.items() if key != BACKBONE_HASH}}
     part.load_state_dict(state)
+
+
+BACKBONE = "backbone"  # the part of a checkpoint that is a :class:`BackboneOfHead`
 
 
 class BackboneOfHead:

@@ -337,6 +337,20 @@ def test_a_probe_is_resumed_with_the_backbone_that_it_began_with(dataset_dir, tr
     assert made.parser.get_parsed_content("train::trainer").state.epoch == 2
 
 
+def test_a_checkpoint_of_a_former_version_goes_on(dataset_dir, trained, tmp_path):
+    BUNDLE.train(dataset_dir, tmp_path, "linear_probe", backbone_weights=trained, epochs=1)
+    path = tmp_path / "models" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    assert state.pop("backbone")  # of which nothing was noted, as the optimizer was not the fused one
+    state["loss"] = {"class_weights": torch.ones(2)}
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = None
+    torch.save(state, path)
+    made = BUNDLE.train(dataset_dir, tmp_path, "linear_probe", backbone_weights=trained, epochs=2, resume=True)
+    assert made.parser.get_parsed_content("train::trainer").state.epoch == 2
+    assert {group["fused"] for group in made.parser.get_parsed_content("optimizer").param_groups} == {True}
+
+
 def test_a_resumed_training_has_the_class_weights_that_it_is_given(dataset_dir, tmp_path):
     BUNDLE.train(dataset_dir, tmp_path, epochs=1, class_weights=[1, 2])
     made = BUNDLE.train(dataset_dir, tmp_path, epochs=2, class_weights=[1, 5], resume=True)
