@@ -45,7 +45,7 @@ def datalist_from_coco(
     """Write, and give, a datalist from annotations in COCO's format, for :func:`endofm_monai.data.load_box_datalist`.
 
     There is a file for each section, ``{"training": "train.json", "validation": "val.json"}``, whose ``file_name`` are
-    relative to the folder of ``output``. Labels count from 1, in the order of ``class_names``.
+    relative to the folder of ``output``. Labels count from 1, in the order of ``class_names``, which the list states.
 
     The images of one folder are the frames of one video, in natural order of their names; those in no folder are one.
     A file that lists ``videos`` says itself which image is which frame of which video, by a ``frame_index`` from 0 on.
@@ -58,7 +58,7 @@ def datalist_from_coco(
     """
     root, names = Path(output).parent, as_class_names(class_names)
     datalist = {section: _read_videos(Path(path), names, outlines, root) for section, path in files.items()}
-    write_json(output, datalist, indent=None)
+    write_json(output, {"labels": dict(enumerate(names, start=1)), **datalist}, indent=None)
     return datalist
 
 

@@ -125,6 +125,15 @@ def test_stills_of_several_sizes_in_one_folder_are_no_video(tmp_path, height, wi
     assert [item["box"] for item in datalist["test"]] == [[[[2, 2, 6, 6]]]] * 2
 
 
+def test_a_training_with_classes_in_another_order_is_refused(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "0.png")
+    content = {**coco(annotations=[]), "images": [{"id": 0, "file_name": "0.png"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    datalist_from_coco({"test": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+    with pytest.raises(ValueError, match="numbers its classes in the order adenoma, hyperplastic, but"):
+        load_box_datalist(tmp_path, tmp_path / "list.json", "test", 2, class_names=CLASSES[::-1])
+
+
 def test_area_is_that_of_the_polygon(tmp_path):
     triangle, box = [2, 2, 12, 2, 2, 10], [1, 1, 4, 3]
     item = {"image": ["a.png"], "video": "a", "outline": [[{"label": 1, "polygon": triangle}]]}
