@@ -10,6 +10,7 @@ from skimage.measure import label
 from torchvision.transforms.v2 import functional as V
 
 SMALLEST_POLYP = 0.002  # share of the frame below which a region of the mask counts as not visible
+MOST_PATHS = 100  # that are drawn to show a polyp: of thin lines at the edge none may show enough
 
 
 def film(
@@ -20,7 +21,8 @@ def film(
     Args:
         rng: draws path, light and device.
         still: float RGB image ``(3, h, w)``, 0 to 1.
-        mask: float ``(1, h, w)``, 1 on the polyp, which will be visible in at least half of the frames, or all 0.
+        mask: float ``(1, h, w)``, 1 on the polyp, which will be visible in at least half of the frames, if
+            some path shows it so, or all 0.
         frames: number of frames T.
         size: height H and width W of a frame.
 
@@ -34,7 +36,7 @@ def film(
     # a device's field of view: the frame with its corners cut off, straight or round
     border = torch.from_numpy(x**order + y**order < rng.uniform(1.6, 1.9))
     visible, least = torch.zeros(frames, *size, dtype=torch.bool), 0.5 * bool(mask.any())
-    while True:
+    for _ in range(MOST_PATHS):
         grid = aim(fly(rng, mask[0], frames, size), still.shape[1:], size)
         moved = (move(mask, grid)[:, 0] > 0.5) & border
         for frame, region in enumerate(moved.numpy()):

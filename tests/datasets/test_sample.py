@@ -181,6 +181,15 @@ def test_mask_follows_the_polyp(sample, size):
         assert picture[outside].max() < 100
 
 
+@pytest.mark.timeout(60)
+def test_a_polyp_that_no_path_shows_holds_up_nothing(sample, monkeypatch):
+    monkeypatch.setattr(sample["endoscope"], "MOST_PATHS", 3)
+    mask = torch.zeros(1, 96, 96)
+    mask[:, ::8, ::8] = 1  # specks
+    video, masks = sample["endoscope"].film(np.random.default_rng(0), mask.expand(3, -1, -1), mask, 4, (64, 80))
+    assert (video.shape, masks.any()) == ((4, 64, 80, 3), False)
+
+
 def test_path_is_smooth_and_one_homography_a_frame(sample):
     """The view stays on the still and moves by few pixels a frame, and four points of a frame give all others."""
     endoscope = sample["endoscope"]
