@@ -126,7 +126,7 @@ def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os
     axes = figure.subplots(2, len(shown), squeeze=False)
     for (plain, heated), index, frame in zip(axes.T, shown, rgb_frames(frames[:, shown]), strict=True):
         overlay = show_heat(plain, heated, frame, heat[index], heat[shown])
-        plain.set_title(f"frame {index + 1}", fontsize=8, pad=3)
+        plain.set_title(f"frame {index}", fontsize=8, pad=3)
     bar = figure.colorbar(overlay, ax=axes[1], fraction=0.05, pad=0.01, extend="max")
     bar.ax.tick_params(labelsize=6)
     bar.set_label("attention / uniform", fontsize=7)
@@ -188,7 +188,7 @@ def plot_masks(
         for axis, picture in zip(column, drawn, strict=True):
             axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
-        column[0].set_title(f"frame {number + 1}", fontsize=7, pad=2)
+        column[0].set_title(f"frame {number}", fontsize=7, pad=2)
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.set_ylabel(name, fontsize=7)
     return save_figure(figure, path)
