@@ -157,6 +157,8 @@ class LearningReport:
             write_json(self.folder / "learning.json", self.record)
 
     def _finish(self, engine: Engine) -> None:
+        if not self.record:  # a complete training was resumed, whose report stays
+            return
         self.record["uniform"] = math.log(engine.loss_function.center.numel())
         self.record["after"] = self._judge(engine, "after")
         if idist.get_rank() == 0:
