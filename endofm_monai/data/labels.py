@@ -155,11 +155,18 @@ def check_box(box: Any, where: str) -> None:
 
 
 def check_boxes(box: Sequence[Sequence[Sequence[float]]], height: int, width: int, name: str) -> None:
-    """Refuse the boxes of a video's frames, of which none lies in the frame: they are of a video of another size."""
-    boxes = [each for of_frame in box for each in of_frame]
-    if boxes and not any(x1 < width and y1 < height and x2 > 0 and y2 > 0 for x1, y1, x2, y2 in boxes):
+    """Refuse the boxes of a video's frames of which less than half lies in the frame: they are of another size.
+
+    What lies beyond the left or upper side counts as within: only a polyp that leaves the frame does so.
+    """
+    boxes = np.array([each for of_frame in box for each in of_frame], np.float64).reshape(-1, 4)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum()
+    left_top, right_bottom = np.split(np.minimum(boxes, [width, height] * 2), 2, axis=1)
+    inside = ((right_bottom - left_top) * (right_bottom > 0)).prod(axis=1).sum()
+    if 2 * inside < area:
         frames = f"frames of {width}x{height} pixels; they are of frames of another size"
-        raise ClipReadError(f"{name}: none of its boxes, as {list(boxes[0])}, is in its {frames}")
+        first = next(each for of_frame in box for each in of_frame)
+        raise ClipReadError(f"{name}: less than half of its boxes, as {list(first)}, is in its {frames}")
 
 
 def key_frames(items: Sequence[dict[str, Any]], interval: int = 1) -> list[dict[str, Any]]:

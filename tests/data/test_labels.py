@@ -26,9 +26,14 @@ def write(folder, box, box_label, **others):
 
 def test_boxes_of_frames_of_another_size_are_told_before_a_training(tmp_path):
     with pytest.raises(
-        ValueError, match=r"a/0-1: none of its boxes, as \[16, 2, 30, 9\], is in its frames of 16x12 pixels"
+        ValueError, match=r"a/0-1: less than half of its boxes, as \[16, 2, 30, 9\], is in its frames of 16x12 pixels"
     ):
         write(tmp_path, [[[16, 2, 30, 9]], []], [[1], []])
+    twice = [[12, 8, 20, 16]]  # of frames of 32x24, of which the frame still shows a corner
+    with pytest.raises(ValueError, match="less than half"):
+        write(tmp_path, [twice, []], [[1], []])
+    for leaving in ([-9, -9, 1, 2], [12, 2, 19, 8]):
+        write(tmp_path, [[leaving], []], [[1], []])
 
 
 def test_videos_get_a_name(tmp_path):
