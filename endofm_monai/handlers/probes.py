@@ -157,12 +157,15 @@ class LearningReport:
             write_json(self.folder / "learning.json", self.record)
 
     def _finish(self, engine: Engine) -> None:
-        if not self.record:  # a complete training was resumed, whose report stays
-            return
+        path = self.folder / "learning.json"
+        if not self.record:  # a complete training was resumed: its report stays, unless it broke off
+            self.record = read_json(path, dict) if path.exists() else {}
+            if "before" not in self.record or "after" in self.record:
+                return
         self.record["uniform"] = math.log(engine.loss_function.center.numel())
         self.record["after"] = self._judge(engine, "after")
         if idist.get_rank() == 0:
-            write_json(self.folder / "learning.json", self.record)
+            write_json(path, self.record)
             self._write_page(engine.state.iteration)
             logger.info(f"What was learned is shown in {self.folder / 'report.html'}")
 

@@ -54,8 +54,11 @@ def test_page_shows_what_was_learned_and_a_resumed_training_goes_on(report, make
     assert page.count("data:image/png;base64,") == 3  # curves and two maps; nothing drew views
     assert f"{record['after']['retrieval']:.3f}" in page
     assert "http" not in page
-    make_trainer(tmp_path, epochs=4, resume=True, handlers=[HealthHandler(), report()]).run()  # which is complete
-    assert json.loads((tmp_path / "learning.json").read_text()) == record
+    for lost in ((), ("after", "uniform")):  # which is complete, or was killed before it had judged
+        kept = {key: value for key, value in record.items() if key not in lost}
+        (tmp_path / "learning.json").write_text(json.dumps(kept))
+        make_trainer(tmp_path, epochs=4, resume=True, handlers=[HealthHandler(), report()]).run()
+        assert json.loads((tmp_path / "learning.json").read_text()) == record
 
 
 def test_pictures_of_a_former_training_are_not_shown(make_clip_loader, make_trainer, tmp_path):
