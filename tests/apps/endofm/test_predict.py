@@ -275,6 +275,10 @@ def test_pictures_of_a_folder_are_a_clip_or_stills(bundles, tmp_path, monkeypatc
         (["INPUT", "-o", "FILE"], "file: cannot be written to"),
         (["INPUT", "-o", "FULL"], r"holds other files \(file\); choose another `--output`"),
         (["FULL", "-o", "FULL/out"], "lies in the input"),
+        (
+            ["INPUT", "--bundle", "RELEASED", "--frame_size", "300"],
+            "endofm_polyp_segmentation: .* `frame_size` 300: Frames must .* multiples of 16 pixels, got 300x300",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line_before_anything_is_written(
@@ -287,6 +291,7 @@ def test_what_cannot_be_done_is_one_line_before_anything_is_written(
         "FILE": tmp_path / "full/file",
         "FULL": tmp_path / "full",
         "FULL/out": tmp_path / "full/out",
+        "RELEASED": command.BUNDLES / "endofm_polyp_segmentation",
     }
     words = ["predict", *(str(places.get(word, word)) for word in words)]
     words += [] if "-o" in words else ["-o", str(tmp_path / "out")]
