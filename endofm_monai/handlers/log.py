@@ -83,10 +83,10 @@ class Board:
 class TrainingLogHandler:
     """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss or weights that are not finite.
 
-    Each optimizer step logs, by the iteration, the loss, the norm of the gradients (where a :class:`GradientHandler`
-    measures it) and the largest learning rate of all parameter groups. Each epoch logs their means,
-    ``clips_per_second`` of all processes and ``waiting``, the share of time spent waiting for data, which are also in
-    ``engine.state.metrics``.
+    Each optimizer step logs, by the iteration, the loss (the mean of the iterations that it has learned from), the norm
+    of the gradients (where a :class:`GradientHandler` measures it) and the largest learning rate of all parameter
+    groups. Each epoch logs their means, ``clips_per_second`` of all processes and ``waiting``, the share of time spent
+    waiting for data, which are also in ``engine.state.metrics``.
     """
 
     log_dir: str | None = None  # folder of the TensorBoard log; None writes none
@@ -110,6 +110,7 @@ class TrainingLogHandler:
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: Counter[str] = Counter()  # steps that have each value: one may end with a broken clip
         self._clips = 0
+        self._losses: list[torch.Tensor] = []  # of the iterations of a step
 
     def _count(self, engine: Engine) -> None:
         self._clips += count_clips(engine.state.output[CommonKeys.IMAGE])
@@ -119,12 +120,15 @@ class TrainingLogHandler:
         loss = engine.state.output.get(CommonKeys.LOSS, 0.0)
         if not math.isfinite(loss):
             raise _not_finite(f"The loss is {float(loss)}", engine)
+        if CommonKeys.LOSS in engine.state.output:
+            self._losses.append(loss)
 
     def _step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name, if it is not None."""
+        losses, self._losses = self._losses, []
         return {
             "lr": max(group["lr"] for group in engine.optimizer.param_groups),
-            "loss": engine.state.output.get(CommonKeys.LOSS),
+            "loss": torch.stack(losses).mean() if losses else None,
             "gradient_norm": getattr(engine.state, "gradient_norm", None),
         }
 
@@ -231,9 +235,10 @@ class HealthHandler(EmbeddingLogHandler):
             "koleo": loss.koleo if loss.koleo_weight else None,
         }
         return {
-            **(matched if CommonKeys.LOSS in engine.state.output else {}),  # else there was no clip to match
-            "center_norm": loss.center.norm(),
             **super()._step_values(engine),
+            # as its shares, of the last iteration, where there was a clip to match
+            **(matched if CommonKeys.LOSS in engine.state.output else {CommonKeys.LOSS: None}),
+            "center_norm": loss.center.norm(),
             "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
             "teacher_momentum": unwrap(engine.network).teacher_momentum,
         }

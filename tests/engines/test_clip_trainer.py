@@ -114,6 +114,22 @@ def test_accumulation_equals_the_larger_batch() -> None:
     assert_equal(parts, gradients_of_first_step(batch_size=4), atol=1e-6, rtol=1e-4)
 
 
+def test_the_loss_of_a_step_is_the_mean_of_all_that_it_learned_from() -> None:
+    trainer = make_trainer(
+        [*LABELS[:5], None], batch_size=1, epochs=1, accumulation_steps=3, handlers=[TrainingLogHandler()]
+    )
+    steps: list[list[float]] = [[], []]
+
+    def note(engine: ClipTrainer) -> None:
+        if "loss" in engine.state.output:
+            steps[(engine.state.iteration - 1) // 3].append(float(engine.state.output["loss"]))
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
+    trainer.run()
+    assert sorted(map(len, steps)) == [2, 3]
+    assert trainer.state.metrics["loss"] == pytest.approx(sum(sum(step) / len(step) for step in steps) / 2)
+
+
 def test_network_computes_without_metadata() -> None:
     kinds = set()
     trainer = make_trainer([0.0, 1.0], epochs=1)
