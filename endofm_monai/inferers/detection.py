@@ -258,13 +258,13 @@ class BoxLinker:
     def __post_init__(self) -> None:
         self.tracks: list[BoxTrack] = []  # in the order in which they begin
         self._open: list[int] = []
-        self._frame = 0
+        self.frame = 0  # number of the next one; frames without detections may be passed over
 
     def push(self, detections: Answer) -> list[int]:
         """For each detection of the next frame, ``box`` and ``label``, the number of its track in ``tracks``."""
         boxes, labels = detections["box"], detections["label"]
         numbers = [-1] * len(boxes)
-        oldest = self._frame - 1 - self.max_gap
+        oldest = self.frame - 1 - self.max_gap
         self._open = [number for number in self._open if next(reversed(self.tracks[number].boxes)) >= oldest]
         if self._open and numbers:
             tracks = [self.tracks[number] for number in self._open]
@@ -280,6 +280,6 @@ class BoxLinker:
                 numbers[index] = len(self.tracks)
                 self._open.append(numbers[index])
                 self.tracks.append(BoxTrack(int(label)))
-            self.tracks[numbers[index]].boxes[self._frame] = box
-        self._frame += 1
+            self.tracks[numbers[index]].boxes[self.frame] = box
+        self.frame += 1
         return numbers

@@ -41,7 +41,7 @@ class Finding:
     def extend(self, frame: int, size: float, score: float | None) -> None:
         """Add a frame in which it is found."""
         self.last, self.frames = frame, self.frames + 1
-        if size > self.size if score is None else score > (self.score or 0):
+        if size > self.size if score is None else score > (-1 if self.score is None else self.score):
             self.best, self.score = frame, score
         self.size = max(self.size, size)
 
@@ -92,7 +92,7 @@ def read_findings(folder: Path, tasks: Sequence[str], item: Mapping[str, Any]) -
         if task == "classification":
             video.classes = read_json(result_path(folder / task / RESULTS_DIRS[task], name), dict)
         else:
-            video.polyps[task] = find_polyps(folder / task, name, video.fps)
+            video.polyps[task] = find_polyps(folder / task, name, video.times)
             video.overlays[task] = folder / task / name / "overlay.mp4"
     return video
 
@@ -101,21 +101,19 @@ Seen = tuple[int, list[float], str, float, float | None]
 """A polyp in a frame: the frame's number, the box around it, its class, size and score."""
 
 
-def find_polyps(folder: Path, name: str, fps: float) -> list[Finding]:
+def find_polyps(folder: Path, name: str, times: np.ndarray) -> list[Finding]:
     """The polyps of a video in the folder of results that is named by its task, in the order in which they begin.
 
-    Boxes of successive frames are linked, of masks those around their regions.
+    Boxes of successive frames, which are shown at ``times``, are linked, of masks those around their regions.
     """
     if folder.name == "segmentation":
         seen = _regions(folder / name / "masks.json")
     else:
         seen = _detections(folder / name / "detections.csv", read_json(folder / "settings.json", dict)["threshold"])
-    linker, polyps, due = BoxLinker(max_gap=round(MAX_GAP * fps)), list[Finding](), 0
-    classes: dict[str, int] = {}
+    linker, polyps, classes = BoxLinker(), list[Finding](), dict[str, int]()
     for frame, found in groupby(seen, key=itemgetter(0)):
-        for _ in range(due, frame):
-            linker.push({"box": torch.empty(0, 4), "label": torch.empty(0)})
-        due = frame + 1
+        first_near = np.searchsorted(times, times[frame] - MAX_GAP - 1e-3)  # to which times are rounded
+        linker.frame, linker.max_gap = frame, frame - int(first_near)
         _, boxes, names, sizes, scores = zip(*found, strict=True)
         labels = torch.tensor([classes.setdefault(name, len(classes)) for name in names])
         numbers = linker.push({"box": torch.tensor(boxes), "label": labels})

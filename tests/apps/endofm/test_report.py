@@ -57,13 +57,27 @@ def test_a_polyp_is_found_from_its_first_to_its_last_frame(results, blob):
 
 def test_a_polyp_that_is_missed_for_a_moment_is_the_same(tmp_path):
     rows = [(3, 0, 0.6), (4, 1, 0.9), (7, 2, 0.7), (7, 50, 0.8), (8, 51, 0.4), (14, 2, 0.5)]
-    found = find_polyps(detections(tmp_path, rows), "v", fps=5)  # half a second are 2 frames
+    found = find_polyps(detections(tmp_path, rows), "v", np.arange(20) / 5)  # half a second are 2 frames
     assert [(polyp.first, polyp.last, polyp.frames, polyp.best, polyp.score) for polyp in found] == [
         (3, 7, 3, 4, 0.9),
         (7, 7, 1, 7, 0.8),
         (14, 14, 1, 14, 0.5),
     ]
     assert {polyp.size for polyp in found} == {100}
+
+
+def test_how_long_a_polyp_is_missed_is_of_the_clock_of_the_video(tmp_path):
+    """Frames 0 to 3 are a second apart, 4 to 9 a tenth; then comes an hour: 0.003 a second on the mean."""
+    times = np.cumsum([0, 1, 1, 1, 1, *[0.1] * 5, 3600])
+    found = find_polyps(
+        detections(tmp_path, [(0, 0, 0.9), (2, 0, 0.9), (5, 0, 0.9), (9, 0, 0.9), (10, 0, 0.0)], 0), "v", times
+    )
+    assert [(polyp.first, polyp.last) for polyp in found] == [(0, 0), (2, 2), (5, 10)]
+
+
+def test_a_score_of_nothing_has_its_frame(tmp_path):
+    (found,) = find_polyps(detections(tmp_path, [(3, 0, 0.0), (4, 0, 0.0)], threshold=0), "v", np.arange(9) / 5)
+    assert (found.best, found.score) == (3, 0.0)
 
 
 def test_times_are_those_of_the_clock_of_the_video(results, blob, monkeypatch):
@@ -107,7 +121,7 @@ def test_a_large_video_stays_beside_its_page(results, blob, tmp_path, monkeypatc
 def test_polyps_at_one_time_stand_one_above_the_other(tmp_path, results, blob):
     video = read_findings(results, TASKS, *list_videos(blob))
     rows = [(frame, 20 * place, 0.9) for frame in range(4) for place in range(3)] + [(20, 0, 0.9)]
-    polyps = find_polyps(detections(tmp_path, rows), "v", fps=10)
+    polyps = find_polyps(detections(tmp_path, rows), "v", np.arange(30) / 10)
     marks, levels = _polyp_marks(video, polyps)
     assert levels == 3
     tops = re.findall(r"left:([\d.]+)%;width:[\d.]+%;top:([\d.]+)%", marks)
