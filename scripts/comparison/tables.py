@@ -53,9 +53,10 @@ def summarize(names: Sequence[Any], cell: Sequence[tuple[Run, dict[str, Any]]]) 
 
 def markdown(task: str, rows: Sequence[dict[str, Any]]) -> str:
     """The table of a task: mean ± deviation of the seeds, in brackets the interval."""
-    lines = [f"**{task}** ({rows[0]['score']}, {max(row['seeds'] for row in rows)} seeds)", ""]
-    lines += [HEADER, "| --- " * 7 + "|"]
+    seeds = max(row["seeds"] for row in rows)
+    lines = [f"**{task}** ({rows[0]['score']}, {seeds} seeds)", "", HEADER, "| --- " * 7 + "|"]
     for row in rows:
+        row = row if row["seeds"] == seeds else {**row, "start": f"{row['start']} (seeds: {row['seeds']})"}
         spread = "" if np.isnan(row["deviation"]) else f" ± {row['deviation']:.3f}"
         tokens = "" if row["tokens_per_clip"] is None else f"{row['tokens_per_clip']:,}"
         part = row["trained_parameters"] / row["parameters"]
