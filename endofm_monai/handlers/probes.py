@@ -20,7 +20,7 @@ from monai.utils import CommonKeys
 from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers.embeddings import ClipEmbeddings, attach_embeddings, embed_clips
 from endofm_monai.handlers.log import Board
-from endofm_monai.handlers.results import Rows
+from endofm_monai.handlers.results import Rows, describe_items
 from endofm_monai.metrics import knn_probe, linear_probe, retrieval
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import read_json, write_json
@@ -92,7 +92,6 @@ class ProbeEvaluation:
 
     train_loader: DataLoader  # of the training clips; see :func:`embed_clips`
     output_dir: PathLike
-    filename: str = "probe.json"
     k: int = 20
     temperature: float = 0.07
     _rows: Rows = field(default_factory=Rows, init=False)
@@ -112,17 +111,18 @@ class ProbeEvaluation:
             logger.info(_text(scores))
             report = {"training_clips": _count(train[1]), "evaluated_clips": _count(evaluated[1])}
             neighbors = {"k": min(self.k, len(train[1])), "temperature": self.temperature}
-            write_json(Path(self.output_dir, self.filename), {**report, "knn": {**neighbors, **knn}, "linear": linear})
+            write_json(Path(self.output_dir, "probe.json"), {**report, "knn": {**neighbors, **knn}, "linear": linear})
 
 
 @dataclass(eq=False)
 class LearningReport:
     """Shows whether a pre-training learns: what the teacher can do before and after it, on a page of pictures.
 
-    When the training starts and when it ends, the teacher's backbone is judged by :func:`retrieval` and, where the
-    clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows both, the curves of loss and health by
-    epoch, the latest views and attention and a map of the embeddings; the numbers are also in ``learning.json``, which
-    a resumed training continues. The training itself does not change.
+    When the training starts, or is resumed with this report for the first time, and when it ends, the teacher's
+    backbone is judged by :func:`retrieval` and, where the clips have labels, :func:`knn_probe`.
+    ``<output_dir>/report.html`` shows both, the curves of loss and health by epoch, the latest views and attention and
+    a map of the embeddings; the numbers are also in ``learning.json``, which a resumed training continues. The training
+    itself does not change.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
@@ -137,7 +137,7 @@ class LearningReport:
         """Register with a :class:`StudentTeacherTrainer`, behind its :class:`HealthHandler`."""
         if not isinstance(engine, StudentTeacherTrainer):
             raise ValueError("learning.json reports on a student and its teacher: leave it out with vcl.json.")
-        self.folder = Path(self.output_dir)
+        self.folder, self.test = Path(self.output_dir), describe_items(self.test_loader.dataset.data)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)  # a checkpoint has been loaded by then
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._note)
         engine.add_event_handler(Events.COMPLETED, self._finish)
@@ -145,10 +145,19 @@ class LearningReport:
     def _start(self, engine: Engine) -> None:
         if self.record:
             return
-        path, epoch = self.folder / "learning.json", engine.state.epoch
-        former = read_json(path, dict) if epoch > 1 and path.exists() else {}
+        epoch = engine.state.epoch
+        former = self._former() if epoch > 1 else {}
         self.record["epochs"] = [row for row in former.get("epochs", []) if row["epoch"] < epoch]
         self.record["before"] = former.get("before") or self._judge(engine, "before")
+        self.record["test"] = self.test
+
+    def _former(self) -> dict[str, Any]:
+        """The record that a resumed training goes on with, if there is one; refuses that of other test clips."""
+        path = self.folder / "learning.json"
+        former = read_json(path, dict) if path.exists() else {}
+        if (was := former.get("test", self.test)) != self.test:
+            raise ValueError(f"{path}: was made of {was}, and the test is {self.test} now; resume with the former one.")
+        return former
 
     def _note(self, engine: Engine) -> None:
         values = {name: engine.state.metrics[name] for name in CURVES if name in engine.state.metrics}
@@ -157,15 +166,14 @@ class LearningReport:
             write_json(self.folder / "learning.json", self.record)
 
     def _finish(self, engine: Engine) -> None:
-        path = self.folder / "learning.json"
         if not self.record:  # a complete training was resumed: its report stays, unless it broke off
-            self.record = read_json(path, dict) if path.exists() else {}
+            self.record = self._former()
             if "before" not in self.record or "after" in self.record:
                 return
         self.record["uniform"] = math.log(engine.loss_function.center.numel())
         self.record["after"] = self._judge(engine, "after")
         if idist.get_rank() == 0:
-            write_json(path, self.record)
+            write_json(self.folder / "learning.json", self.record)
             self._write_page(engine.state.iteration)
             logger.info(f"What was learned is shown in {self.folder / 'report.html'}")
 
@@ -203,7 +211,7 @@ class LearningReport:
 
     def _write_page(self, iteration: int) -> None:
         record, epochs, uniform = self.record, self.record["epochs"], self.record["uniform"]
-        curves = {name: [row[name] for row in epochs] for name in CURVES if all(name in row for row in epochs)}
+        curves = {name: {row["epoch"]: row[name] for row in epochs if name in row} for name in CURVES}
         plot_curves(curves, {"loss": uniform, "teacher_entropy": uniform}, self.folder / "curves.png")
         scores = [(name, f"{before:.3f}", f"{record['after'][name]:.3f}") for name, before in record["before"].items()]
         meaning = MEANING.format(videos=record["videos"], chance=1 / record["videos"])
@@ -214,7 +222,7 @@ class LearningReport:
         last = f"{iteration:07d}"  # later ones are of a former training
         views, attention = ([path for path in paths if path.stem <= last][-1:] for paths in drawn.values())
         sections = [
-            Section("What it can do", meaning, body=table(["", "before", "after"], scores)),
+            Section("What it can do", meaning, body=table(["", f"before epoch {epochs[0]['epoch']}", "after"], scores)),
             Section("Loss and health", health, pictures=[self.folder / "curves.png"]),
             Section("Test videos before and after", pictures=[path for path in maps if path.exists()]),
             Section("Views of a clip", pictures=views),

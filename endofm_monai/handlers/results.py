@@ -56,7 +56,7 @@ class Rows(dict[Any, list[Any]]):
         return [row for rows in self.values() for row in rows]
 
 
-def _describe_items(items: Sequence[dict[str, Any]]) -> str:
+def describe_items(items: Sequence[dict[str, Any]]) -> str:
     """Number of items, and a digest of their names and of what is true of them: the same in a folder that was moved."""
     told = [[item.get(key) for key in ("name", CommonKeys.LABEL, "box", "box_label")] for item in items]
     return f"{len(items)} clips, SHA-256 {hashlib.sha256(str(told).encode()).hexdigest()[:12]}"
@@ -85,7 +85,7 @@ class Report(ABC):
         lack = self._lack(items)
         if lack and self.output_dir is None:
             raise ValueError(f"{name!r}, which chooses the weights, is undefined: {lack}.")
-        engine.state.judged_by = {**self._judged_by(), "validation": _describe_items(items)}
+        engine.state.judged_by = {**self._judged_by(), "validation": describe_items(items)}
         self._collect(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._score, name)
         if self.output_dir is not None and idist.get_rank() == 0:

@@ -84,13 +84,16 @@ def plot_timeline(
     return save_figure(figure, path)
 
 
-def plot_curves(curves: Mapping[str, Sequence[float]], limits: Mapping[str, float], path: str | os.PathLike) -> Figure:
-    """Draw a panel for each series of values, one an epoch, with a dotted line at its limit, if it has one."""
+def plot_curves(
+    curves: Mapping[str, Mapping[int, float]], limits: Mapping[str, float], path: str | os.PathLike
+) -> Figure:
+    """Draw a panel for each series of values by epoch, if there are some, with a dotted line at its limit, if any."""
+    curves = {name: values for name, values in curves.items() if values}
     columns, rows = min(len(curves), 3), math.ceil(len(curves) / 3)
     figure = new_figure(2.4 * columns, 1.8 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for (name, values), axes in zip(curves.items(), panels, strict=False):
-        axes.plot(range(1, len(values) + 1), values, marker="." if len(values) < 20 else "", linewidth=1.2)
+        axes.plot(list(values), list(values.values()), marker="." if len(values) < 20 else "", linewidth=1.2)
         if name in limits:
             axes.axhline(limits[name], color="0.4", linewidth=0.8, linestyle=":")
         axes.set_title(name.replace("_", " "), fontsize=8)

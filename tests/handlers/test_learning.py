@@ -61,6 +61,22 @@ def test_page_shows_what_was_learned_and_a_resumed_training_goes_on(report, make
         assert json.loads((tmp_path / "learning.json").read_text()) == record
 
 
+def test_a_report_that_begins_when_a_training_is_resumed_says_so(report, make_trainer, tmp_path):
+    make_trainer(tmp_path, max_epochs=2, epochs=3, handlers=[HealthHandler()]).run()
+    make_trainer(tmp_path, epochs=3, resume=True, handlers=[HealthHandler(), report()]).run()
+    assert "<th>before epoch 3</th>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_is_not_gone_on_with_on_other_test_clips(report, make_clip_loader, make_trainer, tmp_path):
+    make_trainer(tmp_path, max_epochs=2, epochs=3, handlers=[HealthHandler(), report()]).run()
+    other = report()
+    other.test_loader = make_clip_loader([0, 1, 1, 1])
+    with pytest.raises(
+        ValueError, match=r"learning.json: was made of 4 clips, SHA-256 \w+, and the test is 4 clips, SHA-"
+    ):
+        make_trainer(tmp_path, epochs=3, resume=True, handlers=[HealthHandler(), other]).run()
+
+
 def test_pictures_of_a_former_training_are_not_shown(make_clip_loader, make_trainer, tmp_path):
     windows = ClipLoader(ClipDataset([{"image": "a"}] * 2, two_windows), 2, shuffle=True, drop_last=False)
     handler = LearningReport(make_clip_loader([0, 1]), make_clip_loader([0, 1]), windows, tmp_path, repeats=1)

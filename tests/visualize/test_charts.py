@@ -44,11 +44,12 @@ def test_timeline_shows_curves_and_key_frames(tmp_path):
 
 
 def test_curves_have_a_panel_each_and_none_is_left_empty(tmp_path):
-    curves = {name: [3.0, 2.0, 1.0] for name in ("loss", "lr", "spread", "effective_rank")}
-    figure = plot_curves(curves, {"loss": 2.5}, tmp_path / "curves.png")
+    curves = {name: {5: 3.0, 6: 2.0, 8: 1.0} for name in ("loss", "lr", "spread", "effective_rank")}
+    figure = plot_curves({**curves, "gradient norm": {}}, {"loss": 2.5}, tmp_path / "curves.png")
     assert [axes.get_title() for axes in figure.axes if axes.axison] == ["loss", "lr", "spread", "effective rank"]
     assert len(figure.axes[0].lines) == 2  # with the limit
     assert len(figure.axes[1].lines) == 1
+    assert figure.axes[1].lines[0].get_xydata().tolist() == [[5, 3], [6, 2], [8, 1]]
 
 
 def embeddings_of(clips: int) -> np.ndarray:
