@@ -45,7 +45,7 @@ class ClipTrainer(SupervisedTrainer):
             unless said otherwise.
     """
 
-    _has_learned = False  # in this group of iterations; a resumed training with another `accumulation_steps` is within
+    _learned = 0  # iterations of this group; a resumed training with another `accumulation_steps` begins within one
 
     def __init__(
         self,
@@ -117,15 +117,18 @@ class ClipTrainer(SupervisedTrainer):
         self.network.train()
         if number == 1:
             self.optimizer.zero_grad(set_to_none=True)
-            self._has_learned = False
+            self._learned = 0
         self.state.output = {}
         loss = self._loss(batchdata)
         if loss is not None:
-            self._has_learned |= CommonKeys.LOSS in self.state.output
+            self._learned += CommonKeys.LOSS in self.state.output
             self.fire_event(IterationEvents.LOSS_COMPLETED)
             self.scaler.scale(loss / size).backward()
-        if number == size and self._has_learned:
+        if number == size and self._learned:
             self.scaler.unscale_(self.optimizer)
+            if self._learned < size:  # the mean is of those that there were
+                gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+                torch._foreach_mul_(gradients, size / self._learned)
             self.fire_event(IterationEvents.BACKWARD_COMPLETED)
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -145,7 +148,8 @@ class ClipTrainer(SupervisedTrainer):
             self.state.output[CommonKeys.PRED] = prediction = self.inferer(inputs, self.network, *args, **kwargs)
             self.fire_event(IterationEvents.FORWARD_COMPLETED)
             loss = self.loss_function(prediction, targets).mean()
-        self.state.output[CommonKeys.LOSS] = loss.detach()
+        # that of all clips: a process that alone found it not finite would stop, and all others wait for it
+        self.state.output[CommonKeys.LOSS] = idist.all_reduce(loss.detach() * (clips / total))
         return loss * (clips * idist.get_world_size() / total)  # processes are averaged, clips shall be
 
     def _prepare(self, batchdata: dict[str, Any]) -> Any:

@@ -311,4 +311,8 @@ class EpochValidationHandler(ValidationHandler):
     def _validate(self, engine: Engine) -> None:
         epoch = engine.state.epoch
         if (epoch % self.interval == 0 or epoch == engine.state.max_epochs) and not engine.should_terminate:
+            # each process has statistics of its own clips since the last step, but one network is scored and kept
+            for part in engine.checkpoint_parts().values():
+                for buffer in part.buffers() if isinstance(part, nn.Module) else ():
+                    idist.broadcast(buffer)
             self(engine)

@@ -89,10 +89,10 @@ class DetectionLoss(nn.Module):
     ``stft_reg``     smooth L1 loss of its corrections                        positives of the second stage
     ================ ======================================================== ============================
 
-    Sums and divisors (at least 1) run over the batch; divisors are averaged over processes. Frames without a box teach
-    both classifiers what is no polyp. A batch without any positive has the mean divisors of former batches: divided by
-    1, one frame without a polyp would weigh as much as the tens of locations of all polyps together. The state dict
-    holds this mean, in ``usual_positives``.
+    Sums and divisors (at least 1) run over the batch; a trainer's mean of several processes is the loss of all their
+    clips. Frames without a box teach both classifiers what is no polyp. A batch without any positive has the mean
+    divisors of former batches: divided by 1, one frame without a polyp would weigh as much as the tens of locations of
+    all polyps together. The state dict holds this mean, in ``usual_positives``.
     """
 
     usual_positives: torch.Tensor
@@ -103,7 +103,8 @@ class DetectionLoss(nn.Module):
 
     def forward(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
         """Sum of the five terms."""
-        return torch.stack(list(self.terms(pred, targets).values())).sum()
+        share = len(pred) * idist.get_world_size() / idist.all_reduce(len(pred))  # by which the trainer multiplies it
+        return torch.stack(list(self.terms(pred, targets).values())).sum() / share
 
     def classified(self, boxes: Sequence[torch.Tensor]) -> list[bool]:
         """Which frames, given by their boxes, teach the classifiers."""

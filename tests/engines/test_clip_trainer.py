@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -32,6 +33,7 @@ from endofm_monai.handlers import (
     TrainingLogHandler,
     UnhealthyTrainingError,
 )
+from endofm_monai.networks import unwrap
 from endofm_monai.networks.nets import EndoFM
 from endofm_monai.optimizers import CosineSchedule
 
@@ -96,21 +98,25 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 LABELS = [0.5, -0.5, 1.0, 0.0, 2.0, -1.0]
 
 
-def test_accumulation_equals_the_larger_batch() -> None:
+@pytest.mark.parametrize(("labels", "steps"), [(LABELS[:4], 2), ([*LABELS[:3], None], 4)])
+def test_accumulation_equals_the_larger_batch(labels, steps) -> None:
+    """Also where a batch of the group has no clip that can be read: the mean is of the others."""
+
     def gradients_of_first_step(**settings: int) -> dict[str, torch.Tensor]:
         seen = {}
 
         def keep(engine: ClipTrainer) -> None:
             seen.update({name: value.grad.clone() for name, value in engine.network.named_parameters()})
+            seen["norm before it was clipped"] = engine.state.gradient_norm
 
-        trainer = make_trainer(LABELS[:4], epochs=1, **settings)
+        trainer = make_trainer(labels, epochs=1, **settings)
         for block in trainer.network.backbone.blocks:
             block.drop_path.active = False
         trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, keep)
         trainer.run()
         return seen
 
-    parts = gradients_of_first_step(batch_size=2, accumulation_steps=2)
+    parts = gradients_of_first_step(batch_size=4 // steps, accumulation_steps=steps)
     assert_equal(parts, gradients_of_first_step(batch_size=4), atol=1e-6, rtol=1e-4)
 
 
@@ -374,21 +380,34 @@ def test_compiled_blocks_train_as_eager_ones() -> None:
     assert len(graphs) >= 2  # all tokens, and the last block's class token
 
 
-def run_rank(rank: int, folder: str) -> None:
-    trainer = make_trainer([*LABELS, None, 3.0], epochs=1, wrap=DistributedDataParallel, accumulation_steps=2)
-    for block in trainer.network.module.backbone.blocks:
+def train_with_a_broken_clip(**settings: Any) -> dict[str, torch.Tensor]:
+    handlers = [TrainingLogHandler()]
+    trainer = make_trainer([*LABELS, None, 3.0], epochs=1, accumulation_steps=2, handlers=handlers, **settings)
+    for block in unwrap(trainer.network).backbone.blocks:
         block.drop_path.active = False
     trainer.run()
-    torch.save(weights_of(trainer), f"{folder}/{rank}.pt")
+    return {**weights_of(trainer), "logged loss": torch.tensor(trainer.state.metrics["loss"])}
+
+
+def run_rank(rank: int, folder: str) -> None:
+    torch.save(train_with_a_broken_clip(wrap=DistributedDataParallel), f"{folder}/{rank}.pt")
 
 
 def test_two_processes_stay_equal_also_with_a_broken_clip(tmp_path) -> None:
     run_two_processes(run_rank, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert_equal(first, second)
+    assert_equal(first, train_with_a_broken_clip(batch_size=4), atol=1e-5, rtol=1e-3)
 
-    whole = make_trainer([*LABELS, None, 3.0], epochs=1, batch_size=4, accumulation_steps=2)
-    for block in whole.network.backbone.blocks:
-        block.drop_path.active = False
-    whole.run()
-    assert_equal(first, weights_of(whole), atol=1e-5, rtol=1e-3)
+
+def run_rank_into_nan(rank: int, folder: str) -> None:
+    handlers = [TrainingLogHandler(), TrainingCheckpointHandler(folder)]
+    trainer = make_trainer([1.0, math.nan], batch_size=1, wrap=DistributedDataParallel, handlers=handlers)
+    with pytest.raises(UnhealthyTrainingError, match="The loss is nan in iteration 1"):
+        trainer.run()
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(tmp_path) -> None:
+    """Instead of one that waits to save and another one that waits for its gradients."""
+    run_two_processes(run_rank_into_nan, str(tmp_path))
+    assert (tmp_path / "checkpoint_unhealthy.pt").exists()

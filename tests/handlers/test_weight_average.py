@@ -3,22 +3,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.data import DataLoader
 from monai.engines.utils import IterationEvents
-from monai.handlers import MeanSquaredError, ValidationHandler, from_engine
+from monai.handlers import MeanSquaredError, from_engine
+from processes import run_two_processes
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from endofm_monai.data import ClipDataset, EpochSampler, collate_clips
 from endofm_monai.engines import ClipEvaluator, ClipTrainer
-from endofm_monai.handlers import BestModelHandler, TrainingCheckpointHandler, WeightAverageHandler
+from endofm_monai.handlers import (
+    BestModelHandler,
+    EpochValidationHandler,
+    TrainingCheckpointHandler,
+    WeightAverageHandler,
+)
 
 
 def make_trainer(
-    folder: Path, epochs: int, decay: float = 0.6, resume: bool = False, evaluators: list[ClipEvaluator] | None = None
+    folder: Path,
+    epochs: int,
+    decay: float = 0.6,
+    resume: bool = False,
+    evaluators: list[ClipEvaluator] | None = None,
+    wrap: Callable[[nn.Module], nn.Module] = lambda network: network,
 ) -> ClipTrainer:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(8, 1), nn.BatchNorm1d(1), nn.Flatten(0))
@@ -43,13 +57,13 @@ def make_trainer(
         "cpu",
         epochs,
         loader,
-        network,
+        wrap(network),
         torch.optim.SGD(network.parameters(), lr=1e-2),
         nn.MSELoss(),
         train_handlers=[
             WeightAverageHandler(network, evaluator, decay),
-            ValidationHandler(1, evaluator),
             TrainingCheckpointHandler(str(folder), resume, evaluator=evaluator),
+            EpochValidationHandler(1, evaluator),
         ],
     )
 
@@ -88,6 +102,25 @@ def test_a_resumed_training_goes_on_with_its_average(tmp_path: Path) -> None:
     models = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "parts")]
     for name, value in models[0].items():
         assert torch.equal(value, models[1][name]), name
+
+
+def run_rank(rank: int, folder: Path) -> None:
+    evaluators: list[ClipEvaluator] = []
+    trainer = make_trainer(folder, epochs=2, evaluators=evaluators, wrap=DistributedDataParallel)
+
+    def note(evaluator: ClipEvaluator) -> None:
+        torch.save(evaluator.network.state_dict(), folder / f"{rank}.pt")
+
+    evaluators[0].add_event_handler(Events.EPOCH_STARTED, note)
+    trainer.run()
+
+
+def test_processes_validate_the_network_that_is_kept(tmp_path: Path) -> None:
+    run_two_processes(run_rank, tmp_path)
+    kept, *validated = (torch.load(tmp_path / f"{name}.pt") for name in ("model", 0, 1))
+    assert kept["2.running_mean"].any()
+    for state in validated:
+        assert all(torch.equal(state[name], value) for name, value in kept.items())
 
 
 def test_an_evaluation_after_the_training_is_of_the_weights_that_are_there(tmp_path: Path) -> None:

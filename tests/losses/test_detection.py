@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import run_two_processes
 
 from endofm_monai.losses import DetectionLoss
 from endofm_monai.losses.detection import first_stage_targets, second_stage_targets
@@ -131,6 +132,26 @@ def test_the_published_loss_learns_nothing_from_them():
     assert nothing == 0
     nothing.backward()
     assert not pred.grad.any()
+
+
+BOXES = [target((20, 20, 90, 70)), target((30, 10, 60, 40)), target(), target((50, 50, 120, 100))]
+
+
+def run_rank(rank: int, folder: str) -> None:
+    pred, boxes = random_prediction(4).split([3, 1])[rank].detach().requires_grad_(), [BOXES[:3], BOXES[3:]][rank]
+    loss = DetectionLoss()(pred, boxes) * len(boxes) * 2 / 4  # as the trainer counts it
+    loss.backward()
+    torch.save([loss, pred.grad], f"{folder}/{rank}.pt")
+
+
+def test_the_mean_of_processes_is_the_loss_of_the_whole_batch_also_where_one_has_fewer_clips(tmp_path):
+    run_two_processes(run_rank, str(tmp_path))
+    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    pred = random_prediction(4)
+    whole = DetectionLoss()(pred, BOXES)
+    whole.backward()
+    torch.testing.assert_close(sum(losses) / 2, whole)
+    torch.testing.assert_close(torch.cat(gradients) / 2, pred.grad)
 
 
 def test_first_stage_boxes_without_area_are_safe():
