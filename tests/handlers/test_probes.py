@@ -122,10 +122,10 @@ def test_both_probes_tell_the_patterns_apart(make_evaluator, make_clip_loader, t
 def test_broken_and_unlabeled_clips_do_not_count(make_evaluator, make_clip_loader, tmp_path) -> None:
     train = make_clip_loader([*TRAIN, None], unreadable=[0], batch_size=1)
     evaluator = make_evaluator(make_clip_loader([*VAL, None], unreadable=[1], batch_size=1), [
-        ProbeEvaluation(train, tmp_path, "scores.json", k=3)
+        ProbeEvaluation(train, tmp_path, k=3)
     ])  # fmt: skip
     evaluator.run()
-    report = json.loads((tmp_path / "scores.json").read_text())
+    report = json.loads((tmp_path / "probe.json").read_text())
     assert (report["training_clips"], report["evaluated_clips"]) == ({"0": 3, "1": 4}, {"0": 1, "1": 1})
 
 
