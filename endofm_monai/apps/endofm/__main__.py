@@ -184,6 +184,12 @@ def _claim(
     for name, state in states.items():
         if former["videos"].get(name, state) != state:
             raise FileExistsError(f"{folder}: {name} is another file than when it began; choose another `--output`.")
+    for opened in bundles:  # which may go on with what another device began, or find all done
+        model, was = models[opened.task], former["models"].get(opened.task, {})
+        for key in ("device", "precision"):
+            used = was[key].split(", ") if key in was else []
+            now = [str(model[key])] if len(opened.get("dataset")) or not used else []
+            model[key] = ", ".join(dict.fromkeys([*used, *now]))
     return {"input": source, "videos": states, "models": {**former["models"], **models}}
 
 

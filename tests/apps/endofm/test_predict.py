@@ -75,6 +75,16 @@ def test_the_precision_is_what_the_device_is_fast_in(amp, of_bundle, found, bund
     assert f"computed on cpu in {found}" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_the_report_names_all_devices_that_have_computed_something(bundles, tmp_path):
+    options = {"bundle": str(bundles / "endofm_polyp_segmentation")}
+    (folder := tmp_path / "videos").mkdir()
+    for video, device, named in (("a", "cpu", "cpu"), ("a", "cpu:0", "cpu"), ("b", "cpu:0", "cpu, cpu:0")):
+        if not (folder / f"{video}.mp4").exists():
+            red_video(folder / f"{video}.mp4")
+        predict(str(folder), str(tmp_path / "out"), **options, device=device)
+        assert f"computed on {named} in float32" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_the_masks_are_those_of_the_one_way_through_a_video(results, blob, bundles):
     predictor = load_predictor(bundles / "endofm_polyp_segmentation")
     for index, (_, answer) in enumerate(predictor(str(blob))):
