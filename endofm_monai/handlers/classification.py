@@ -185,14 +185,16 @@ class ProbabilitySaver(ResultSaver):
         """Register with an evaluator, after what loads its weights."""
         super().attach(engine)
         engine.add_event_handler(Events.COMPLETED, self._write_table)
-        network = engine.predictor.network
+        network, self._waits_for = engine.predictor.network, "network_seconds"
         if not isinstance(network, torch.jit.ScriptModule):  # has no hooks: all its time is the network's
-            network.register_forward_pre_hook(lambda *_: self._lap("reading_seconds"))
+            self._waits_for = "reading_seconds"
+            network.register_forward_pre_hook(lambda *_: self._lap("network_seconds"))
 
-    def _lap(self, doing: str) -> None:
-        """Count the seconds since the last call."""
+    def _lap(self, following: str) -> None:
+        """Count the seconds since the last call for what was done meanwhile."""
         before, self._clock = self._clock, time.perf_counter()
-        self._seconds[doing] += self._clock - before
+        self._seconds[self._doing] += self._clock - before
+        self._doing = following
 
     def _forget(self) -> None:
         self._windows: list[np.ndarray] = []  # the numbers of the frames of each
@@ -202,10 +204,10 @@ class ProbabilitySaver(ResultSaver):
         self._seconds = {"reading_seconds": 0.0, "network_seconds": 0.0}
 
     def _begin(self, engine: Engine) -> None:
-        self._clock = time.perf_counter()
+        self._clock, self._doing = time.perf_counter(), self._waits_for
 
     def _add(self, engine: Engine) -> None:
-        self._lap("network_seconds")  # the copy of the answer has waited for the device
+        self._lap(self._waits_for)  # the copy of the answer has waited for the device
         state = engine.state
         self._windows.append(state.answer["frames"].numpy())
         self._probabilities.append(state.answer["probabilities"].tolist())
@@ -262,7 +264,9 @@ class ProbabilitySaver(ResultSaver):
     def _write_table(self) -> None:
         columns = ["windows_used", "frames", "fps", "reading_seconds", "network_seconds"]
         rows = []
-        names = (str(path.relative_to(self.results_dir).with_suffix("")) for path in self.results_dir.rglob("*.json"))
+        names = (
+            str(path.relative_to(self.results_dir).with_suffix("")) for path in self.results_dir.rglob("[!.]*.json")
+        )
         for name in sorted(names, key=natural_key):
             result = read_json(result_path(self.results_dir, name), dict)
             probabilities, prediction = result["probabilities"] or {}, result["prediction"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from sklearn.metrics import f1_score
 from torch import nn
 from video_answers import evaluate_videos, write_frames
 
-from endofm_monai.data import collate_clips, name_clips
+from endofm_monai.data import WindowPlan, collate_clips, name_clips
 from endofm_monai.engines import ClipEvaluator
 from endofm_monai.formats import write_video
 from endofm_monai.handlers import ClassificationReport, ProbabilitySaver
+from endofm_monai.inferers import ClassificationPredictor
 from endofm_monai.networks.nets import EndoFMClassifier
+from endofm_monai.transforms import NormalizeClip, ScaleCropClip
 
 NAMES = ["normal", "abnormal"]
 
@@ -248,9 +251,9 @@ def test_windows_have_the_times_at_which_their_frames_are_shown(network, tmp_pat
     with av.open(str(tmp_path / "v.mp4"), "w") as container:  # 8 frames a tenth of a second apart, then 4 in a second
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.codec_context.time_base = 32, 32, Fraction(1, 100)
-        for time in (*range(0, 80, 10), 80, 105, 130, 155):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), time, np.uint8), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 100)
+        for moment in (*range(0, 80, 10), 80, 105, 130, 155):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), moment, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = moment, Fraction(1, 100)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     item = {"image": str(tmp_path / "v.mp4"), "name": "v", "video": "v", "label": 0, "group": "v"}
@@ -273,6 +276,30 @@ def test_key_frames_are_those_of_the_likeliest_windows(videos, network, tmp_path
     assert {key_frame.frame.shape for key_frame in key_frames} == {(3, 16, 16)}
     assert {key_frame.attention.shape for key_frame in key_frames} == {(2, 5, 5)}
     assert title.startswith("sub/long: normal")
+
+
+def test_time_in_the_network_is_not_that_of_reading_where_a_window_takes_several_batches(videos, tmp_path):
+    class Slow(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return torch.zeros(len(x), 2)
+
+    plan, crop = WindowPlan(2, 3), ScaleCropClip(16, 16)  # of 20 frames, 2 a window
+    predictor = ClassificationPredictor(Slow(), plan, crop, NormalizeClip(), num_crops=3, batch_size=1)
+    saver = ProbabilitySaver(tmp_path, class_names=NAMES)
+    evaluate_videos(videos[:1], predictor, saver, network=predictor.network)
+    found = json.loads((tmp_path / "videos" / "sub" / "long.json").read_text())
+    assert found["windows_used"] == 10
+    assert found["network_seconds"] > 10 * 3 * 0.05 > 10 * found["reading_seconds"]
+
+
+def test_what_another_machine_left_half_written_is_no_result(videos, network, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / ".endofm-00000000-1-a.json").touch()
+    evaluate_videos(
+        videos[:1], WindowPredictor(network), ProbabilitySaver(tmp_path, class_names=NAMES), network=network
+    )
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[1].startswith("sub/long.mp4,")
 
 
 def test_several_labels_are_a_list(videos, network, tmp_path):

@@ -44,7 +44,7 @@ def evaluate_videos(
         torch.device("cpu"),
         DataLoader(ClipDataset(items, lambda item: item), sampler=places, collate_fn=collate_clips),
         nn.Linear(2, 2) if network is None else network,
-        MadePredictor(predictor) if callable(predictor) else predictor,
+        predictor if hasattr(predictor, "pieces") else MadePredictor(predictor),
         key_val_metric=None if metric is None else {"score": metric},
         val_handlers=list(handlers),
     )
