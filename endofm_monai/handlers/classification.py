@@ -178,7 +178,7 @@ class ProbabilitySaver(ResultSaver):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.results_dir = self.output_dir / "videos"
-        self._clock = 0.0
+        self._clock, self._doing = 0.0, "reading_seconds"
         self._forget()
 
     def attach(self, engine: Engine) -> None:
