@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import to_image
 from endofm_monai.data.masks import read_mask
 from endofm_monai.formats import write_video
 from endofm_monai.preparation import claim_settings, run_from_command_line
-from endofm_monai.preparation.index import read_prepared, write_derived
+from endofm_monai.preparation.index import read_prepared, relative, write_derived
 
 SEED, FPS = 0, 25
 
@@ -37,7 +37,8 @@ def film_stills(
     """
     manifest, lists, source = read_prepared(folder)
     target = Path(output)
-    claim_settings(target / "settings.json", {"frames": frames, "size": [*size], "seed": SEED, "fps": FPS})
+    own = {"frames": frames, "size": [*size], "seed": SEED, "fps": FPS}
+    claim_settings(target / "settings.json", {"source": relative(folder, target), **own})
     names = {f"videos/{item['video']}.mp4": item for item in lists["training"]}
     missing = [(name, item) for name, item in names.items() if not (target / name).exists()]
     clips = [(source, target, name, item, frames, size) for name, item in missing]

@@ -172,7 +172,7 @@ class DetectionPredictor(Predictor):
         """How near the score of the least certain box is to the threshold; 0 without any box."""
         scores = answer["label_scores"]
         farthest = torch.where(scores < self.threshold, self.threshold, 1 - self.threshold)
-        return max((1 - (scores - self.threshold).abs() / farthest).tolist(), default=0.0)
+        return max((1 - (scores - self.threshold).abs() / farthest.clamp(min=1e-6)).tolist(), default=0.0)
 
     def detect_alone(self, frames: torch.Tensor) -> list[Answer]:
         """Detections in frames ``(B, 3, 1, h, w)`` of the network's size, in its pixels, each being its own support."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -276,3 +277,6 @@ def test_stills_of_a_prepared_set_become_videos(sample, tmp_path):
     assert content(path.parent) == before
     with pytest.raises(ValueError, match="was made with {'frames': 4}"):
         film_stills(str(tmp_path / "set"), str(tmp_path / "out"), frames=8, size=(64, 80), workers=1)
+    shutil.copytree(tmp_path / "set", tmp_path / "other")  # whose videos have the same names
+    with pytest.raises(ValueError, match=r"was made with {'source': '\.\./set'}, not {'source': '\.\./other'}"):
+        film_stills(str(tmp_path / "other"), str(tmp_path / "out"), frames=4, size=(64, 80), workers=1)

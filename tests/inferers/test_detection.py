@@ -105,6 +105,6 @@ def test_an_image_supports_itself(make, detector_network):
 
 def test_uncertainty_is_how_near_the_least_certain_box_is_to_the_threshold(make):
     rows = (([0.95, 0.55], 0.5, 0.9), ([], 0.5, 0.0), ([1.0, 0.0], 0.5, 0.0), ([0.3], 0.5, 0.6), ([0.3], 0.3, 1.0))
-    for scores, threshold, uncertainty in (*rows, ([0.65], 0.3, 0.5)):
+    for scores, threshold, uncertainty in (*rows, ([0.65], 0.3, 0.5), ([1.0], 1.0, 1.0), ([0.0], 0.0, 1.0)):
         found = make(threshold=threshold).uncertainty({"label_scores": torch.tensor(scores)})
         assert found == pytest.approx(uncertainty, abs=1e-6)
