@@ -183,7 +183,9 @@ def count_parameters(files: Sequence[str]) -> dict[str, int]:
 def count_tokens(files: Sequence[str]) -> int:
     """Patch tokens of all views of a clip that a pre-training gives its networks, before any are dropped."""
     parser = parsed(files)
-    views = parser.get_parsed_content("train::dataset")[0]["image"]
+    parser["augment_on_device"] = False  # else the dataset gives clips, of which the training makes views
+    dataset = parser.get_parsed_content("train::dataset")
+    views = next(item["image"] for item in map(dataset.__getitem__, range(len(dataset))) if "broken" not in item)
     patch = parser.get_parsed_content("network_def").patch_size
     return sum(math.prod(view.shape[-3:]) for view in views) // patch**2
 

@@ -389,6 +389,20 @@ def test_a_real_run_of_a_bundle_is_measured(scripts, monkeypatch, tmp_path):
     assert not (out / "runs" / "polyps" / "1.0" / "random" / "seed0" / "models" / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_tokens_are_those_of_views_wherever_they_are_made(scripts, tmp_path, on_device):
+    _, run = scripts
+    datalist = make_trial_clips(tmp_path / "clips")
+    content = json.loads(datalist.read_text())
+    (tmp_path / "clips" / content["training"][0]["image"][0]).write_bytes(b"torn")
+    settings = {**TRIAL_TRAINING["endofm_pretraining"], "augment_on_device": on_device}
+    own = {**settings, "dataset_dir": str(datalist.parent), "datalist": str(datalist)}
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    train = SCRIPTS.parent / "bundle" / "endofm_pretraining" / "configs" / "train.json"
+    # 2 and 4 frames of 32 x 32 pixels and twice 2 of 16 x 16, in patches of 16 x 16
+    assert run.count_tokens([str(train), str(tmp_path / "own.json")]) == (2 + 4) * 4 + (2 + 2) * 1
+
+
 def test_the_time_of_a_step_is_that_of_all_steps_of_a_long_training(scripts, tmp_path):
     _, run = scripts
     with SummaryWriter(str(tmp_path)) as log:
