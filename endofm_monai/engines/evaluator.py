@@ -83,6 +83,8 @@ class VideoEvaluator(SupervisedEvaluator):
         threads: int = 1,
         **kwargs: Any,
     ) -> None:
+        if len(val_data_loader):  # type: ignore[arg-type]
+            predictor.try_out()  # before a handler counts the time, or writes
         self.predictor, self.threads = predictor, threads
         events = {"event_names": [*VideoEvents], "decollate": False}
         super().__init__(torch.device(device), val_data_loader, unwrap(network), **events, **kwargs)

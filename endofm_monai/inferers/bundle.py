@@ -12,7 +12,6 @@ from monai.utils import optional_import
 from torch import nn
 
 import endofm_monai
-from endofm_monai.data import ClipInfo, ClipReadError
 from endofm_monai.inferers.predictor import Predictor
 from endofm_monai.networks.blocks import FrameFeatures
 from endofm_monai.utils import as_class_names, as_device, cause_of, check_settings, read_json
@@ -95,20 +94,6 @@ class Bundle:
         self.check_weights(weights)
         backbone = self.get("backbone_weights") if "backbone_weights" in self._parser else None
         return load_published(network, weights, backbone=backbone)
-
-    def try_out(self) -> None:
-        """Let the predictor answer for a black frame; a ``BundleError`` says why the network takes none of its size."""
-        predictor, frame = self.get("predictor"), torch.zeros(3, 1, 64, 64, dtype=torch.uint8)
-        predictor.begin(ClipInfo(1, 30.0, 64, 64, 1 / 30))
-        try:
-            predictor.push(frame)
-            predictor.flush()
-        except ClipReadError:  # not finite, which each video tells of itself
-            pass
-        except ValueError as error:
-            size = self._parser.get("frame_size")
-            raise BundleError(f"{self.name}: its network cannot see frames of `frame_size` {size}: {error}") from error
-        predictor.begin()
 
     def check_weights(self, weights: Path) -> bool:
         """Compare a file with the bundle's ``large_files.yml``, or raise a ``WeightsError``; gives if it is listed."""

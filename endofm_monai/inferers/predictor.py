@@ -130,6 +130,18 @@ class Predictor(ABC):
             alone.begin(info)
             return alone._look_at(reader, index, info)
 
+    def try_out(self) -> None:
+        """Answer for a black frame; a ``ValueError`` says why the network cannot see it."""
+        self.begin(ClipInfo(1, 30.0, 64, 64, 1 / 30))
+        try:
+            self.push(torch.zeros(3, 1, 64, 64, dtype=torch.uint8))
+            self.flush()
+        except ClipReadError:  # not finite, which each video tells of itself
+            pass
+        except ValueError as error:
+            raise ValueError(f"the network cannot see frames of this `frame_size`: {error}") from error
+        self.begin()
+
     @contextmanager
     def computing(self) -> Iterator[None]:
         """The network is in evaluation, without gradients, in the precision that was asked for."""

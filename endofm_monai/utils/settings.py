@@ -230,7 +230,8 @@ def _check_kind(key: str, name: str, value: Any, examples: Sequence[Any]) -> Non
     if kind is None or not expected or (kind == "text" and "text" in map(_kind, elements)):  # a name alone is one
         return
     number, fits = _range(name)
-    if kind not in expected or (kind == "a number" and not fits(value)):
+    is_no_path = kind == "text" and "True or False" in kinds and value.lower() in ("true", "false")
+    if kind not in expected or is_no_path or (kind == "a number" and not fits(value)):
         raise ValueError(f"`{key}` must be {' or '.join(expected).replace('a number', number)}, found {value!r}.")
     if kind == "a list":
         for element in value:

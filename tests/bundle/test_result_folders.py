@@ -12,6 +12,7 @@ from bundles import BundleUnderTest
 from PIL import Image
 
 from endofm_monai.formats import write_video
+from endofm_monai.utils import cause_of
 
 TINY = {"network_def::embed_dim": 32, "network_def::depth": 2, "network_def::num_heads": 2, "load_pretrain": False}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -47,6 +48,15 @@ def stills(tmp_path) -> Path:
 @pytest.mark.parametrize("task", SETTINGS)
 def test_single_images_are_a_result_each(task, stills, tmp_path):
     assert infer(task, stills, tmp_path / "out", single_images=True) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_a_frame_size_that_the_network_cannot_see_leaves_nothing_that_refuses_the_right_one(task, stills, tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        infer(task, stills, tmp_path / "out", single_images=True, frame_size=36)
+    wanted = "the network cannot see frames of this `frame_size`: Frames must have sides in multiples of 16 pixels"
+    assert str(cause_of(caught.value)) == f"{wanted}, got 36x36."
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("task", SETTINGS)

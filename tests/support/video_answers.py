@@ -25,6 +25,9 @@ class MadePredictor:
     def __init__(self, answer: Callable[[torch.Tensor, int], dict[str, torch.Tensor]]) -> None:
         self.answer = answer
 
+    def try_out(self) -> None:
+        """It answers for frames of any size."""
+
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         for index in range(reader.probe().frames):
             frame = reader.read([index])[:, 0]

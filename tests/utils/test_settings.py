@@ -62,6 +62,7 @@ def test_what_the_bundles_say_is_right(bundle, base, caplog):
         ({"multi_label": "false"}, "`multi_label` must be True or False, found 'false'."),
         ({"amp": "no"}, "`amp` must be True or False, found 'no'."),
         ({"resume": 3}, "`resume` must be True or False or text, found 3."),
+        ({"resume": "true"}, "`resume` must be True or False or text, found 'true'."),
         ({"weights": 5}, "`weights` must be text, found 5."),
         ({"dataset_dir": 2024}, "`dataset_dir` must be text, found 2024."),
         ({"mean": [0.5, 0.5, "x"]}, "`mean` must be a number from 0 to 1, found 'x'."),

@@ -78,8 +78,6 @@ def predict(
         opened.get("initialize")
         opened.load_weights(opened.get("network"))
     claim = _claim(folder, source, videos, bundles, given)
-    for opened in (opened for opened in bundles if len(opened.get("dataset"))):
-        opened.try_out()  # before an evaluator counts the time
     for opened in bundles:
         opened.get("evaluator")
     check_writable(folder)

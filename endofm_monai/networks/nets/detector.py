@@ -81,7 +81,7 @@ class EndoFMDetector(nn.Module):
 
         Args:
             x: normalized clips ``(B, 3, T, H, W)``: the key frame, then its supports in any order (or none); H and W in
-                multiples of twice the patch size.
+                multiples of the patch size.
             every_frame: let each frame in turn be the key frame, with all others as supports: B * T predictions, not B.
         """
         levels = self.encode(x)

@@ -287,7 +287,7 @@ def test_pictures_of_a_folder_are_a_clip_or_stills(bundles, tmp_path, monkeypatc
         (["FULL", "-o", "FULL/out"], "lies in the input"),
         (
             ["INPUT", "--bundle", "RELEASED", "--frame_size", "300"],
-            "endofm_polyp_segmentation: .* `frame_size` 300: Frames must .* multiples of 16 pixels, got 300x300",
+            "endofm_polyp_segmentation/.* of this `frame_size`: Frames must .* multiples of 16 pixels, got 300x300",
         ),
     ],
 )

@@ -39,6 +39,13 @@ def test_output_has_one_column_a_location(detector, frames):
 
 
 @torch.no_grad()
+def test_sides_may_be_odd_multiples_of_the_patch(detector):
+    parts = split_predictions(detector(clip(2, height=80, width=112)))
+    assert parts.stride[0].unique(return_counts=True)[1].tolist() == [10 * 14, 5 * 7, 2 * 3, 1 * 2, 1]
+    assert parts.location[0, 10 * 14 + 5 * 7 - 1].tolist() == [104, 72]  # the coarser levels end before the border
+
+
+@torch.no_grad()
 def test_each_frame_as_key_is_the_same_as_clips_with_that_frame_first(detector):
     frames = clip(3)
     out = detector(frames, every_frame=True).unflatten(0, (2, 3))
