@@ -192,9 +192,8 @@ def count_tokens(files: Sequence[str]) -> int:
 
 def seconds_per_step(folder: Path) -> float:
     """Median over the steps in a training's log; NaN of a single one."""
-    log = EventAccumulator(
-        str(folder), {"scalars": 0}
-    ).Reload()  # all: by default 10,000 are drawn, far from each other
+    # all of them: by default 10,000 are drawn, far from each other
+    log = EventAccumulator(str(folder), {"scalars": 0}).Reload()
     steps = {event.step: event.wall_time for event in log.Scalars("step/loss")}
     between = np.diff([moment for _, moment in sorted(steps.items())])
     return float(np.median(between)) if len(between) else math.nan
