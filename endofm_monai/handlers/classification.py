@@ -186,6 +186,8 @@ class ProbabilitySaver(ResultSaver):
         super().attach(engine)
         engine.add_event_handler(Events.COMPLETED, self._write_table)
         network, self._waits_for = engine.predictor.network, "network_seconds"
+        if self.save_pictures and not hasattr(getattr(network, "backbone", None), "attention_maps"):
+            raise ValueError("`save_pictures` shows where a network looks, which an exported one does not tell.")
         if not isinstance(network, torch.jit.ScriptModule):  # has no hooks: all its time is the network's
             self._waits_for = "reading_seconds"
             network.register_forward_pre_hook(lambda *_: self._lap("network_seconds"))

@@ -14,7 +14,7 @@ from torch import nn
 import endofm_monai
 from endofm_monai.inferers.predictor import Predictor
 from endofm_monai.networks.blocks import FrameFeatures
-from endofm_monai.utils import as_class_names, as_device, cause_of, check_settings, read_json
+from endofm_monai.utils import as_class_names, as_device, cause_of, check_settings, read_json, sha256
 from endofm_monai.utils.settings import literal, literal_texts
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
@@ -207,6 +207,8 @@ class OnnxNetwork(nn.Module):
         except Exception as error:  # ONNX Runtime has a class of its own for each way to fail
             raise ValueError(f"{path}: is no ONNX file that ONNX Runtime can run: {error}") from error
         self.path = path
+        content = torch.tensor(list(bytes.fromhex(sha256([path]))), dtype=torch.uint8)
+        self.register_buffer("content", content)  # the weights are within: its state tells them from others
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # tells others the device, and moves with `to`
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -305,6 +305,12 @@ def test_what_another_machine_left_half_written_is_no_result(videos, network, tm
     assert (tmp_path / "predictions.csv").read_text().splitlines()[1].startswith("sub/long.mp4,")
 
 
+def test_pictures_of_a_network_that_does_not_tell_where_it_looks_are_refused_at_once(videos, tmp_path):
+    saver = ProbabilitySaver(tmp_path, class_names=NAMES, save_pictures=True)
+    with pytest.raises(ValueError, match="`save_pictures` shows where a network looks, which an exported one does not"):
+        evaluate_videos(videos[:1], WindowPredictor(nn.Identity()), saver)
+
+
 def test_several_labels_are_a_list(videos, network, tmp_path):
     saver = ProbabilitySaver(tmp_path, class_names=NAMES, multi_label=True)
     evaluate_videos(videos[:1], WindowPredictor(network), saver, network=network)

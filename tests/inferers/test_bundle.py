@@ -11,8 +11,10 @@ import pytest
 import torch
 from bundles import BundleUnderTest
 from safetensors.torch import save_file
+from video_answers import evaluate_videos
 
 from endofm_monai.apps.sharing.build import build_bundle
+from endofm_monai.handlers import MaskSaver
 from endofm_monai.inferers import Bundle, OnnxDetector, OnnxNetwork, load_predictor
 from endofm_monai.weights import WeightsError
 
@@ -101,6 +103,19 @@ def test_file_takes_the_place_of_a_network(onnx_file):
     assert half.dtype == torch.float32
     assert next(network.parameters()).device == torch.device("cpu")
     assert network.state_dict()["place"].numel() == 0
+
+
+def test_results_of_two_files_are_not_mixed(onnx_file, tmp_path):
+    """As of a video that is done, with which a run that is started again has nothing left to do."""
+    onnx = pytest.importorskip("onnx")
+    saver = MaskSaver(tmp_path / "out", formats=["png"], settings={"window": 8})
+    for _ in range(2):
+        evaluate_videos([], None, saver, network=OnnxNetwork(onnx_file))
+    model = onnx.load(onnx_file)
+    model.graph.initializer[0].raw_data = torch.tensor([1, 3, 4]).numpy().tobytes()
+    onnx.save(model, onnx_file)
+    with pytest.raises(FileExistsError, match=r"other settings \(weights_sha256\)"):
+        evaluate_videos([], None, saver, network=OnnxNetwork(onnx_file))
 
 
 def test_other_shapes_and_files_are_named(onnx_file):
