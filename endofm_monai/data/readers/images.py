@@ -74,7 +74,7 @@ def rgb_pixels(image: Image.Image, page: int = 0) -> np.ndarray:
         if tags.get(ExifTags.Base.PlanarConfiguration) == 2 and max(tags.get(bits, (1,))) > 8:  # Pillow mixes up bytes
             raise ValueError("its colors of 16 bits lie plane by plane; store them pixel by pixel, or compressed")
     image = as_shown(image)
-    if image.mode.startswith("I;16"):  # PIL would clip instead of scale
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # PIL would clip, not scale
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of type {image.mode} have no known range")

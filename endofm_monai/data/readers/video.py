@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import io
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType
+from PIL import ExifTags, Image
 
 from endofm_monai.data.readers.base import ClipInfo, ClipReader, ClipReadError, clip_read_errors
 from endofm_monai.data.readers.container import (
@@ -122,9 +124,12 @@ class VideoReader(ClipReader):
         try:
             if "DISPLAYMATRIX" in frame.side_data:
                 self._display = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)
-        except ValueError:  # side data of a kind that PyAV does not know, as EXIF
-            turn = np.deg2rad(frame.rotation)
-            self._display = np.rint([np.cos(turn), -np.sin(turn), 0, np.sin(turn), np.cos(turn)])
+        except ValueError:  # side data of a kind that PyAV does not know, as EXIF; the rotation alone tells no mirror
+            self._go_to(frame.pts)
+            turn, mirror, packet = np.deg2rad(frame.rotation), 1, next(self._read_packets(frame.pts + 1))
+            with suppress(Exception), Image.open(io.BytesIO(bytes(packet))) as image:
+                mirror = -1 if image.getexif().get(ExifTags.Base.Orientation) in (2, 4, 5, 7) else 1
+            self._display = np.rint([np.cos(turn), -np.sin(turn), 0, mirror * np.sin(turn), mirror * np.cos(turn)])
         height, width = self._to_rgb(frame).shape[:2]
         first = frame.pts
         if (table.doubtful and container not in _WITHOUT_TIMES) or (table.ordered and container in _BARE):

@@ -46,6 +46,14 @@ def test_lossless_formats_of_research(tmp_path: Path, suffix: str) -> None:
     assert len(list_videos(tmp_path, single_images=True)) == 1
 
 
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_gray_pnm_of_16_bits_reaches_from_black_to_white(tmp_path: Path, white: int) -> None:
+    values = np.linspace(0, white, 35).round().astype(">u2").reshape(5, 7)
+    (tmp_path / "1.pgm").write_bytes(b"P5 7 5 %d\n" % white + values.tobytes())
+    shown = open_clip(tmp_path / "1.pgm").read([0])[0, 0]
+    np.testing.assert_array_equal(shown, (values.astype(int) * 65535 / white).round() // 256)
+
+
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("mjpeg", "yuvj420p"), ("png", "rgb24"), ("tiff", "rgb24")])
 def test_pixels_have_the_shape_that_ffmpeg_states(tmp_path: Path, codec: str, pix_fmt: str) -> None:
     encoder = av.CodecContext.create(codec, "w")
