@@ -40,10 +40,6 @@ class UniformFrames:
 
     num_frames: int
 
-    def __post_init__(self) -> None:
-        if self.num_frames < 1:
-            raise ValueError(f"{type(self).__name__}: `num_frames` must be positive, found {self.num_frames}.")
-
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Always the same indices."""
         return linspace_indices(0, info.frames - 1, self.num_frames, info.frames)

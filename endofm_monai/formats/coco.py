@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from endofm_monai.data import first_frame, join_frames, open_clip, picture_size, split_frames
+from endofm_monai.data import common_size, first_frame, join_frames, open_clip, split_frames
 from endofm_monai.data.labels import check_box
 from endofm_monai.data.readers.base import natural_key
 from endofm_monai.formats.annotations import Shape, named, unique
@@ -124,10 +124,8 @@ def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, has_masks
             if all(drawn):
                 sizes[image] = drawn, drawn if size == _UNKNOWN else size
                 path = root / images[image]["file_name"]
-                if size not in (_UNKNOWN, drawn) and not is_file and path.exists() and picture_size(path) != size[::-1]:
-                    found, other = ("x".join(map(str, side)) for side in (picture_size(path), size[::-1]))
-                    advice = "list stills under `videos`, each as one, or put them into folders of their own"
-                    raise ValueError(f"{path}: has {found} pixels, other frames of its video {other}; {advice}")
+                if size not in (_UNKNOWN, drawn) and not is_file and path.exists():
+                    common_size([first, path])
                 check_proportions(*sizes[image], images[image]["file_name"])
     return sizes
 

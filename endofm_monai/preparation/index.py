@@ -14,7 +14,7 @@ import numpy as np
 from monai.utils import ensure_tuple
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, VideoReader, join_frames, mask_boxes, open_clip, picture_size, read_mask
+from endofm_monai.data import ClipReadError, VideoReader, common_size, join_frames, mask_boxes, open_clip, read_mask
 from endofm_monai.data.labels import check_box, check_boxes
 from endofm_monai.preparation.encode import encode_clips
 from endofm_monai.preparation.sources import PreparationSettings, SourceVideo, boxes_of_class
@@ -220,12 +220,7 @@ def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
     for number, box in ((number, box) for number, boxes in enumerate(given) for box in boxes):
         check_box(box, f"{video.name}, frame {number}")
     if video.frames:
-        first, *others = video.files
-        width, height = picture_size(first)
-        for path in others:
-            if (size := picture_size(path)) != (width, height):
-                wanted = f"{width}x{height} (width x height) as {first.name}"
-                raise ClipReadError(f"{path}: expected {wanted}, found {size[0]}x{size[1]}")
+        width, height = common_size(video.files)
         check_boxes(given, height, width, video.name)
     boxes = [mask_boxes(read_mask(path)) for path in video.masks]
     return {} if video.mask_label is None or not video.frames else boxes_of_class(boxes, video.mask_label)

@@ -115,8 +115,8 @@ class PreparationSettings:
             value, kinds = getattr(self, name), get_args(kind)  # words of a Literal, or types of a number or None
             if get_origin(kind) is Literal and value not in kinds:
                 raise ValueError(f"{name}: expected one of {', '.join(kinds)}, found {value}")
-            if NoneType in kinds and value is not None and not (isinstance(value, (int, float)) and value > 0):
-                raise ValueError(f"{name}: expected a positive number or None, found {value}")
+            if NoneType in kinds and value is not None and not (isinstance(value, (int, float)) and 0 < value <= 1e5):
+                raise ValueError(f"{name}: expected a positive number up to 100,000 or None, found {value}")
         if self.crf not in range(52):
             raise ValueError(f"crf: expected a whole number from 0 to 51, found {self.crf}")
         if np.ndim(self.blank) == 1 and len(self.blank) > 0:

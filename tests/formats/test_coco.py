@@ -116,7 +116,8 @@ def test_stills_of_several_sizes_in_one_folder_are_no_video(tmp_path, height, wi
     (tmp_path / "coco.json").write_text(json.dumps(content))
     files = {"test": tmp_path / "coco.json"}
     with pytest.raises(
-        ValueError, match=rf"1\.png: has {width}x{height} pixels, other frames of its video 10x10; list"
+        ValueError,
+        match=rf"1\.png: has {width}x{height} pixels \(width x height\), but .*0\.png 10x10; those of one size",
     ):
         datalist_from_coco(files, CLASSES, tmp_path / "list.json")
     content["videos"] = [{"id": number, "name": f"still {number}"} for number in (0, 1)]

@@ -68,6 +68,16 @@ def test_a_picture_of_other_proportions_is_refused(folder):
         convert(folder, track(BOX.format(3, 1, 0)), drawn="1280 960")
 
 
+@pytest.mark.parametrize("other", ["a/2.png", "b/1.png"])
+def test_images_of_several_sizes_are_not_scaled_by_the_size_of_the_first(tmp_path, other):
+    for name, size in (("a/1.png", (160, 96)), (other, (320, 192))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", size).save(tmp_path / name)
+    images = "".join(f'<image id="{n}" name="{name}"/>' for n, name in enumerate(("a/1.png", other)))
+    with pytest.raises(ValueError, match=rf"{other}: has 320x192 pixels .*, but .*a/1\.png 160x96; those of one size"):
+        convert(tmp_path, "", images, "320 192", mode="annotation")
+
+
 def test_more_frames_than_the_file_has_are_refused_and_a_part_is_named(folder):
     with pytest.raises(ValueError, match=r"v\.xml: has annotations of 30 frames, but .*v\.mp4 has 20"):
         convert(folder, "", size=30)

@@ -13,8 +13,8 @@ from monai.utils import ensure_tuple
 
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data import first_frame, join_frames, load_datalist, mask_files, open_clip, resolve_path, split_frames
-from endofm_monai.data.datalist import check_video
+from endofm_monai.data import common_size, first_frame, join_frames, load_datalist, mask_files, open_clip, split_frames
+from endofm_monai.data.datalist import check_video, resolve_path
 from endofm_monai.data.labels import check_box, check_order
 from endofm_monai.formats import Annotations, Shape, Tag, Track
 from endofm_monai.formats.annotations import named
@@ -177,15 +177,16 @@ def _check_then_write(output: str, content: dict[str, Any], dataset_dir: str, se
 
 
 def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, file: str) -> tuple[Annotations, int]:
-    """The annotations in pixels of the dataset's file, and how many frames it has."""
-    source = image or annotations.source or annotations.name
+    """The annotations in pixels of the dataset's files, and how many frames these have."""
+    root = os.path.realpath(dataset_dir)
     if annotations.images:
-        source = os.path.join(image or "", annotations.images[0])
-    path = resolve_path(source, os.path.realpath(dataset_dir), file)
-    with open_clip([path] if annotations.images else path) as reader:
+        paths = [resolve_path(os.path.join(image or "", name), root, file) for name in annotations.images]
+        width, height = common_size(paths)
+        return formats.fit_annotations(annotations, height, width, f"{file}: {paths[0]}"), len(paths)
+    path = resolve_path(image or annotations.source or annotations.name, root, file)
+    with open_clip(path) as reader:
         info = reader.probe()
-    last = annotations.start + annotations.frames
-    if not annotations.images and last > info.frames:
+    if (last := annotations.start + annotations.frames) > info.frames:
         raise ValueError(f"{file}: has annotations of {last} frames, but {path} has {info.frames}.")
     return formats.fit_annotations(annotations, info.height, info.width, f"{file}: {path}"), info.frames
 

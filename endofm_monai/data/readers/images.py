@@ -4,7 +4,7 @@
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -25,7 +25,7 @@ from endofm_monai.data.readers.base import (
     likely_aspect,
 )
 
-__all__ = ["FramesReader", "open_picture", "picture_pages", "picture_size"]
+__all__ = ["FramesReader", "common_size", "open_picture", "picture_pages", "picture_size"]
 
 _PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
 _SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "min": 60.0}
@@ -85,6 +85,15 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     """Give the width and height of a picture as it is shown."""
     with open_picture(path) as image:
         return as_shown(image).size
+
+
+def common_size(paths: Iterable[str | os.PathLike]) -> tuple[int, int]:
+    """Give the width and height that pictures have, all of them; a ``ClipReadError`` names one that has others."""
+    (size, other), *more = {picture_size(path): path for path in paths}.items()
+    for (width, height), path in more:
+        found = f"{width}x{height} pixels (width x height), but {other} {size[0]}x{size[1]}"
+        raise ClipReadError(f"{path}: has {found}; those of one size belong into a folder, or task, of their own")
+    return size
 
 
 def pixel_aspect(image: Image.Image) -> float:

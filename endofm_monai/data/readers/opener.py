@@ -69,10 +69,8 @@ def open_clip(
     with clip_read_errors(path):
         if not os.path.exists(path):
             raise ClipReadError(f"{path}: does not exist")
-        if os.path.isdir(path):
+        if os.path.isdir(path) or has_suffix(path, IMAGE_SUFFIXES):
             return FramesReader(path, fps=fps)
-        if has_suffix(path, IMAGE_SUFFIXES):
-            return FramesReader([path], fps=fps)
         if has_suffix(path, NIFTI_SUFFIXES):
             return NiftiReader(path, fps=fps)
         if has_suffix(path, DICOM_SUFFIXES) or (not has_suffix(path, VIDEO_SUFFIXES) and is_dicom(path)):
