@@ -145,7 +145,7 @@ def _coco_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
             sizes = answer["box"][:, 2:] - answer["box"][:, :2]
             for size, (box, label, score) in zip(sizes.tolist(), _boxes(answer), strict=True):
                 bbox = [round(side, 2) for side in (*box[:2], *size)]
-                result = {"image_id": index + 1, "category_id": label, "bbox": bbox, "score": round(score, 5)}
+                result = {"image_id": index + 1, "category_id": label, "bbox": bbox, "score": float(f"{score:.9g}")}
                 append(json.dumps(result, indent=1).replace("\n", "\n "))
 
         yield write
@@ -160,7 +160,7 @@ def _csv_boxes(output: VideoOutput) -> Iterator[WriteFrame]:
         def rows(index: int, answer: Answer) -> Iterator[list[Any]]:
             for box, label, score in _boxes(answer):
                 sides = [f"{side:.2f}" for side in box]
-                yield [output.name, index, *sides, label, output.class_names[label - 1], f"{score:.5f}"]
+                yield [output.name, index, *sides, label, output.class_names[label - 1], f"{score:.9g}"]
 
         yield lambda index, frame, answer: write_rows(rows(index, answer))
 

@@ -38,7 +38,7 @@ def detections(*found):
 
 ANSWERS = [
     detections((HERE, 1, 0.9), (FAR, 2, 0.7)),
-    detections((MOVED, 1, 0.8), (FAR, 1, 0.1)),
+    detections((MOVED, 1, 0.8), (FAR, 1, 0.499996)),  # below the threshold
     detections(),
     detections((HERE, 1, 0.6)),
 ]
@@ -79,6 +79,10 @@ def test_tables_hold_every_detection(boxes):
     assert rows[1]["class"] == "hyperplastic"
     assert [float(rows[2][side]) for side in ("x1", "y1", "x2", "y2")] == MOVED
     assert {row["video"] for row in rows} == {"colon/a"}
+    for scores in ([result["score"] for result in results], [float(row["score"]) for row in rows]):
+        # whoever takes the threshold once more, as the page of `endofm predict`, finds what the others show
+        assert [np.float32(score) >= 0.5 for score in scores] == [True, True, True, False, True]
+        assert np.float32(scores) == pytest.approx(np.float32([0.9, 0.7, 0.8, 0.499996, 0.6]), abs=0)
 
 
 def test_cvat_gets_a_track_a_polyp(boxes):
