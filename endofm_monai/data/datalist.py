@@ -8,7 +8,7 @@ import reprlib
 import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +156,18 @@ def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list
     No two of a list have the same name, but several may be of one ``video``. A clip has the name of its path from
     ``root`` on without suffix, a part of a video ``<video>_<first>-<last>`` and a list of frames
     ``<folder>/<first>-<last>``. Where names would be the same (``a.mp4`` and ``a.avi``), or to some disks (``A.mp4``),
-    the second gets ``_2`` and so on, and where results would replace other files of a run as well. Parts are separated
-    by ``/``, and cut where with a suffix they would be too long for a file's name.
+    the second gets ``_2`` and so on, and where results would replace other files of a run or be replaced by them. Parts
+    are separated by ``/``, and cut where with a suffix they would be too long for a file's name.
     """
     root = os.path.realpath(root)
     bases = ["/".join(map(_shorten, _name(item["image"], root).split("/"))) for item in items]
-    own = ("settings", *(f"{base}/{file}" for base in bases for file in ("masks", "detections")))
-    named, taken = [], set(map(_as_stored, own))
+    masks = {_as_stored(f"{base}/masks") for base in bases}  # folders that take the place of what is there
+    named, taken = [], {"settings", *masks, *(_as_stored(f"{base}/detections") for base in bases)}
     for item, base in zip(items, bases, strict=True):
-        names = chain([base], (f"{base}_{number}" for number in count(2)))
-        name = next(name for name in names if _as_stored(name) not in taken)
+        head = next((part for part in accumulate(base.split("/"), "{}/{}".format) if _as_stored(part) in masks), base)
+        heads = chain([head], (f"{head}_{number}" for number in count(2)))
+        names = ((each, each + base[len(head) :]) for each in heads)
+        name = next(pair[1] for pair in names if taken.isdisjoint(map(_as_stored, pair)))
         taken.add(_as_stored(name))
         named.append({"video": name, **item, "name": name})
     return named

@@ -145,7 +145,7 @@ def _refuse_missing(classes: Sequence[Any], what: str, where: Any) -> None:
 
 def check_box(box: Any, where: str) -> None:
     """Refuse what is no box ``[x1, y1, x2, y2]`` in pixels."""
-    is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
+    is_box = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
     if not is_box or not all(abs(side) < 1e9 for side in box):  # neither NaN nor beyond any frame
         raise ClipReadError(f"{where}: a box needs four finite numbers [x1, y1, x2, y2], found {box}.")
     if not (box[0] < box[2] and box[1] < box[3]):

@@ -245,6 +245,8 @@ def test_no_two_clips_have_names_that_are_one_file_on_the_disks_of_windows_and_m
 def test_no_result_replaces_another_file_of_a_run():
     clips = ["/data/settings.mp4", "/data/a.mp4", "/data/a/masks.mp4", "/data/a/detections.mp4", "/data/b/masks.mp4"]
     assert names_of(clips) == ["settings_2", "a", "a/masks_2", "a/detections_2", "b/masks"]
+    # the masks of `a` take the place of the whole folder
+    assert names_of(["/data/A/masks/b.mp4", "/data/a.mp4", "/data/a/masks_2"]) == ["A/masks_2/b", "a", "a/masks_2"]
 
 
 def test_items_keep_their_video_and_get_a_name():

@@ -53,6 +53,7 @@ def test_videos_get_a_name(tmp_path):
         ([[1, 2, float("nan"), 9]], [1], "four finite numbers"),
         ([[1, 2, 3]], [1], "four finite numbers"),
         ([["1", 2, 3, 4]], [1], "four finite numbers"),
+        ([[True, 2, 3, 4]], [1], "four finite numbers"),
         ([GOOD], [3], "the label 3 is no class; expected 1 to 2"),
         ([GOOD], ["polyp"], "the label 'polyp' is no class"),
         ([GOOD], [0], "the label 0 is no class"),

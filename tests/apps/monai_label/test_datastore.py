@@ -76,6 +76,8 @@ def test_image_and_labels_come_back_as_they_were(client, studies):
         ("case_0001", notes(detections=None), "a.json", "`detections` must be a list of boxes, found None"),
         ("case_0001", notes(detections={}), "a.json", "`detections` must be a list of boxes, found {}"),
         ("case_0001", notes(detections=[{"label": "polyp", "box": [1, 2, 3]}]), "a.json", "x1, y1, x2, y2"),
+        ("case_0001", notes(detections=[{"label": "polyp", "box": [0.1, 0.2, 0.5, 0.6]}]), "a.json", "shares of the"),
+        ("case_0001", notes(detections=[{"label": "polyp", "box": [True, 2, 3, 4]}]), "a.json", "four finite numbers"),
         (
             "case_0001",
             notes(detections=[{"label": "polyp", "box": [1, 2, WIDTH + 1, 4]}]),

@@ -21,6 +21,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from endofm_monai.apps.monai_label.lib.clips import is_frame
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, check_mask, open_clip, read_mask
+from endofm_monai.data.labels import check_box
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.utils import atomic_path, check_writable, remove_leftovers, write_json
 
@@ -260,15 +261,14 @@ def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
         raise HTTPException(400, f"{name}: is a video; boxes are for its frames, stored as images.")
     height, width = _size(image) if boxes else (0, 0)
     for box in boxes:
-        sides: Any = box.get("box") if isinstance(box, dict) else None
-        is_box = isinstance(sides, list) and len(sides) == 4 and all(isinstance(side, (int, float)) for side in sides)
-        if not is_box or not isinstance(box.get("label"), str):
+        if not isinstance(box, dict) or not isinstance(box.get("label"), str):
             expected = '{"label": class, "box": [x1, y1, x2, y2]}'
             raise HTTPException(400, f"The notes on {name}: a detection is {expected}, found {box}.")
-        x1, y1, x2, y2 = sides
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            where = f"inside the image of {width} x {height} pixels"
-            raise HTTPException(400, f"The notes on {name}: the box {sides} is not {where}.")
+        sides: Any = box.get("box")
+        with _reading(f"The notes on {name}"):
+            check_box(sides, "notes")
+        if not (min(sides) >= 0 and sides[2] <= width and sides[3] <= height):
+            raise HTTPException(400, f"The notes on {name}: {sides} is not inside the image of {width} x {height}.")
     return notes
 
 
@@ -278,7 +278,7 @@ def _reading(what: str) -> Iterator[None]:
     try:
         yield
     except ClipReadError as error:
-        raise HTTPException(400, f"{what}: {str(error).partition(': ')[2]}.") from error
+        raise HTTPException(400, f"{what}: {str(error).partition(': ')[2].removesuffix('.')}.") from error
 
 
 def _size(image: str) -> tuple[int, int]:
