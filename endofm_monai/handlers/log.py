@@ -83,10 +83,10 @@ class Board:
 class TrainingLogHandler:
     """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss or weights that are not finite.
 
-    Each optimizer step logs, by the iteration, the loss (the mean of the iterations that it has learned from), the norm
-    of the gradients (where a :class:`GradientHandler` measures it) and the largest learning rate of all parameter
-    groups. Each epoch logs their means, ``clips_per_second`` of all processes and ``waiting``, the share of time spent
-    waiting for data, which are also in ``engine.state.metrics``.
+    Each optimizer step logs, by the iteration, the loss (the mean of the iterations that it has learned from, of the
+    first process' clips), the norm of the gradients (where a :class:`GradientHandler` measures it) and the largest
+    learning rate of all parameter groups. Each epoch logs their means, ``clips_per_second`` of all processes and
+    ``waiting``, the share of time spent waiting for data, which are also in ``engine.state.metrics``.
     """
 
     log_dir: str | None = None  # folder of the TensorBoard log; None writes none
@@ -97,7 +97,7 @@ class TrainingLogHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
-        self._epoch.attach(engine, Events.EPOCH_STARTED)
+        self._epoch.attach(engine, Events.EPOCH_STARTED, resume=Events.GET_BATCH_STARTED)
         self._waiting.attach(engine, Events.EPOCH_STARTED, Events.GET_BATCH_COMPLETED, Events.GET_BATCH_STARTED)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
@@ -107,6 +107,8 @@ class TrainingLogHandler:
         engine.add_event_handler(Events.TERMINATE, self.board.flush)
 
     def _reset(self) -> None:
+        for timer in (self._epoch, self._waiting):
+            timer.pause()  # what other handlers do before the first batch is not of the training
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: Counter[str] = Counter()  # steps that have each value: one may end with a broken clip
         self._clips = 0

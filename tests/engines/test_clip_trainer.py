@@ -330,6 +330,12 @@ def test_training_log_has_the_mean_of_the_steps_and_stops_at_nan(tmp_path, caplo
     assert {"gradient_norm", "lr", "clips_per_second", "waiting"} <= set(trainer.state.metrics)
     assert "epoch 2/2 | lr 0.01 | loss" in caplog.text
 
+    slow = make_trainer(LABELS, handlers=[TrainingLogHandler()])
+    slow.add_event_handler(Events.EPOCH_STARTED, lambda: time.sleep(1))  # as a report that judges the network first
+    slow.run()
+    assert slow.state.metrics["clips_per_second"] > len(LABELS)
+    assert slow.state.metrics["waiting"] < 0.9
+
     broken = make_trainer([float("nan")] * 2, handlers=[TrainingLogHandler(), TrainingCheckpointHandler(str(tmp_path))])
     before = weights_of(broken)
     with pytest.raises(UnhealthyTrainingError, match="The loss is nan in iteration 1"):
