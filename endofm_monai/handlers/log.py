@@ -83,10 +83,10 @@ class Board:
 class TrainingLogHandler:
     """Says how a training gets on: to TensorBoard, in one line an epoch; stops a loss or weights that are not finite.
 
-    Each optimizer step logs, by the iteration, the loss (the mean of the iterations that it has learned from, of the
-    first process' clips), the norm of the gradients (where a :class:`GradientHandler` measures it) and the largest
-    learning rate of all parameter groups. Each epoch logs their means, ``clips_per_second`` of all processes and
-    ``waiting``, the share of time spent waiting for data, which are also in ``engine.state.metrics``.
+    Each optimizer step logs, by the iteration, the loss (the mean of the iterations that it has learned from), the norm
+    of the gradients (where a :class:`GradientHandler` measures it) and the largest learning rate of all parameter
+    groups. Each epoch logs their means, ``clips_per_second`` of all processes and ``waiting``, the share of time spent
+    waiting for data, which are also in ``engine.state.metrics``.
     """
 
     log_dir: str | None = None  # folder of the TensorBoard log; None writes none
