@@ -48,8 +48,8 @@ def open_clip(
     """Open a clip with the reader for what it is, or raise a ``ClipReadError``.
 
     Args:
-        source: a video file, a folder of frame images, a list of frame images, a DICOM file (with any name), a NIfTI
-            file, or an image file, which is a clip of its pages: mostly of one frame.
+        source: a video file, a folder of frame images, a list of frame images or of one file, a DICOM file (with any
+            name), a NIfTI file, or an image file, which is a clip of its pages: mostly of one frame.
             ``"video.mp4#frames=150-299"`` is a part of a clip, frames counted from 0, both included.
         fps: frames per second of a clip that does not state them, as frame images.
         threads: decoding threads for videos; see :class:`endofm_monai.data.VideoReader`.
@@ -61,7 +61,9 @@ def open_clip(
             frames = reader.read([0, 10, 20])  # (3, 3, 288, 384), uint8
     """
     if not isinstance(source, (str, os.PathLike)):
-        return FramesReader(source, fps=fps)
+        if len(source) != 1:
+            return FramesReader(source, fps=fps)
+        (source,) = source
     path = os.fspath(source)
     whole, frames = split_frames(path)
     if frames is not None:
@@ -169,8 +171,7 @@ class EndoFMClipReader(ImageReader):
 
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> ClipReader:
         """Open one clip: a file or folder, or a list of frame images; ``kwargs`` go before ``reader_options``."""
-        paths = ensure_tuple(data)
-        return open_clip(paths[0] if len(paths) == 1 else paths, **{**self.reader_options, **kwargs})
+        return open_clip(ensure_tuple(data), **{**self.reader_options, **kwargs})
 
     def get_data(self, img: ClipReader) -> tuple[np.ndarray, dict[str, Any]]:
         """Read all frames of a clip, uint8 RGB ``(3, T, H, W)``, with :func:`clip_metadata`, and close it."""

@@ -20,10 +20,14 @@ from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
 
+from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
+from endofm_monai.apps.monai_label.lib.datastore import check_label, labeled_frames
 from endofm_monai.apps.monai_label.lib.infers import write_mask
 from endofm_monai.apps.monai_label.lib.requests import InferRequest
+from endofm_monai.data import open_clip
 from endofm_monai.formats.masks import draw_polygon
 from endofm_monai.inferers import load_predictor
+from tests.support.dicom import write_dicom
 
 
 def png(image: Image.Image) -> io.BytesIO:
@@ -64,6 +68,22 @@ def test_mask_of_a_video_frame_an_upload_and_an_image_alone(client, studies):
         upload = infer(client, SEGMENTATION, "image", file=("other.mp4", video, "video/mp4"), frame=2)
     assert overlap(mask(upload) > 0, truth(2) | truth(3)) > 0.85
     assert overlap(mask(infer(client, SEGMENTATION, "image", "single")) > 0, truth(0)) > 0.9
+
+
+def test_a_still_as_dicom_is_an_image_to_answer_for_and_to_learn_from(client, tmp_path):
+    colors = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "NumberOfFrames": None}
+    still = write_dicom(tmp_path / "still.dcm", draw(3).tobytes(), Rows=HEIGHT, Columns=WIDTH, **colors)
+    upload = infer(client, SEGMENTATION, "image", file=("still.dcm", still.read_bytes(), "application/dicom"))
+    assert overlap(mask(upload) > 0, truth(3)) > 0.9
+    (tmp_path / "mask.png").write_bytes(png(Image.fromarray(truth(3))).getvalue())
+    (tmp_path / "notes.json").write_text(json.dumps({"detections": [{"label": "polyp", "box": [1, 2, 30, 40]}]}))
+    for task, name in (("segmentation", "mask.png"), ("detection", "notes.json")):
+        check_label(tmp_path / name, str(still))
+        labeled = [{"image": str(still), "label": str(tmp_path / name)}]
+        (clip,) = join_frames_of_clips(labeled_frames(task, labeled, {"polyp": 1}))
+        with open_clip(clip["image"]) as reader:
+            np.testing.assert_array_equal(reader.read([0])[:, 0].permute(1, 2, 0), draw(3))
+        assert {len(values) for values in clip.values()} == {1}
 
 
 def test_mask_equals_that_of_the_bundle(client, studies, bundles, tmp_path):

@@ -59,7 +59,7 @@ def clips(tmp_path: Path) -> dict[str, Path]:
         ("video.mkv", VideoReader),
     ],
 )
-@pytest.mark.parametrize("spell", [str, Path])
+@pytest.mark.parametrize("spell", [str, Path, lambda path: [path]])
 def test_reader_is_chosen_by_what_the_source_is(
     clips: dict[str, Path], name: str, kind: type[ClipReader], spell: Any
 ) -> None:

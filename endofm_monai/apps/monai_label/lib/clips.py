@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import ClipReadError
-from endofm_monai.data.readers.base import IMAGE_SUFFIXES, frame_images, has_suffix
+from endofm_monai.data import ClipReadError, open_clip
+from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, frame_images, has_suffix
 from endofm_monai.data.readers.images import picture_size
 from endofm_monai.data.readers.opener import holds_several
 
@@ -32,7 +32,10 @@ def find_clip(path: str, frame: int | None = None, context: bool = True) -> tupl
 
 
 def is_frame(path: str) -> bool:
-    """Tell whether a file is an image of one frame: a TIFF stack or an animation is a video."""
+    """Tell whether a file is an image of one frame, also as DICOM: a TIFF stack or an animation is a video."""
+    if has_suffix(path, DICOM_SUFFIXES):
+        with suppress(ClipReadError), open_clip(path) as reader:
+            return reader.probe().frames == 1
     return has_suffix(path, IMAGE_SUFFIXES) and not holds_several(path)
 
 
