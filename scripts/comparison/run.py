@@ -22,7 +22,7 @@ from endofm_monai.handlers.checkpoint import STOP_CODE
 from endofm_monai.metrics import classification_scores, detection_report
 from endofm_monai.metrics.segmentation import SCORES as FRAME_SCORES
 from endofm_monai.preparation import claim_settings
-from endofm_monai.utils import check_settings, read_json, sha256, write_json
+from endofm_monai.utils import as_class_names, check_settings, read_json, sha256, write_json
 from endofm_monai.utils.settings import literal_texts
 
 SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
@@ -34,12 +34,14 @@ OWN = {"bundle_root", "seed", "ckpt_dir", "output_dir", "resume"}  # settings th
 FILES = ("backbone_weights", "weights", "datalist")  # settings whose files' content the results depend on
 
 
-def known_scores(bundle: str) -> list[str]:
+def known_scores(bundle: str, settings: dict[str, Any]) -> list[str]:
     """Scores that a bundle may report, without a detector's of each class, as ``box_<class>_f1``."""
     if bundle == "segmentation":
         return [*FRAME_SCORES, "e_measure"]
-    detection = bundle == "detection"
-    return list(detection_report([])["scores"] if detection else classification_scores(np.eye(2), [0, 1]))
+    if bundle == "detection":
+        return list(detection_report([])["scores"])
+    answers = np.eye(len(as_class_names(settings.get("class_names", ["normal", "abnormal"]))), dtype=int)
+    return list(classification_scores(answers, answers if settings.get("multi_label") else answers.argmax(1)))
 
 
 @dataclass

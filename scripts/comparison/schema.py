@@ -82,14 +82,6 @@ class Task(Training):
     evaluation: Settings = {}
     score: str = ""
 
-    @model_validator(mode="after")
-    def _check_score(self) -> "Task":
-        self.score = self.score or SCORES[self.bundle][0]
-        known = known_scores(self.bundle)
-        if self.score not in known and not (self.bundle == "detection" and self.score.startswith("box_")):
-            raise ValueError(f"there is no `score` {self.score}; there are {', '.join(known)}")
-        return self
-
 
 class Comparison(Part):
     """A whole comparison."""
@@ -109,8 +101,11 @@ class Comparison(Part):
             for settings in (task.settings, task.evaluation, *task.shares.values()):
                 _refuse_weights(f"tasks, {name}", settings)
             _refuse_unknown(f"tasks, {name}: `shares`", task.shares, self.shares)
-            if "dataset_dir" not in {**self.settings, **task.settings}:
+            if "dataset_dir" not in (settings := {**self.settings, **task.settings}):
                 raise ValueError(f"tasks, {name}: `settings` must name the `dataset_dir`")
+            task.score, known = task.score or SCORES[task.bundle][0], known_scores(task.bundle, settings)
+            if task.score not in known and not (task.bundle == "detection" and task.score.startswith("box_")):
+                raise ValueError(f"tasks, {name}: there is no `score` {task.score}; there are {', '.join(known)}")
         for name, start in self.starts.items():
             made_by = () if start.pretraining is None else [start.pretraining]
             _refuse_unknown(f"starts, {name}: `pretraining`", made_by, self.pretrainings)

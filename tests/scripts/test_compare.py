@@ -21,6 +21,8 @@ from endofm_monai.apps.sharing.zoo_tests import make_trial_clips
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PROBE = {"bundle": "classification", "training": ["linear_probe"]}
+DATA = {**PROBE, "settings": {"dataset_dir": "."}}
+THREE = {**PROBE, "settings": {"dataset_dir": ".", "class_names": ["a", "b", "c"]}}
 
 
 @pytest.fixture
@@ -186,7 +188,8 @@ def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_
             "`num_windows` must be a whole number from 1 on",
         ),
         ("tasks", {"a": {**PROBE, "training": ["probe"]}}, "probe.json: is named in `configs` or `training`"),
-        ("tasks", {"a": {**PROBE, "score": "dice"}}, "tasks, a: there is no `score` dice; there are accuracy, f1, "),
+        ("tasks", {"a": {**DATA, "score": "dice"}}, "tasks, a: there is no `score` dice; there are accuracy, f1, "),
+        ("tasks", {"a": THREE}, "tasks, a: there is no `score` f1; there are accuracy, macro_f1, "),
         ("tasks", {"a": {"bundle": "segmentation"}}, "training[0] has no mask, which this task needs: 0.mp4."),
         ("settings", {"backbone_weights": "b.pt"}, "settings: `backbone_weights` belongs to the settings of a start."),
         (
