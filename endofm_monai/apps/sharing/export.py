@@ -68,8 +68,8 @@ def export_network(
         bundle: the bundle's folder.
         weights: a file that fits its network, see docs/weights.md.
         format: ``"ts"``, TorchScript, takes clips of any shape that the network takes; so does ``"onnx"``, compared
-            with ONNX Runtime, but for the detector's, whose frames have the bundle's ``frame_size``; ``"trt"``, a
-            TensorRT engine for an NVIDIA GPU, takes clips of one shape.
+            with ONNX Runtime, but for the detector and the decoder ``transunet``, whose frames have the bundle's
+            ``frame_size``; ``"trt"``, a TensorRT engine for an NVIDIA GPU, takes clips of one shape.
         output: the file to write; by default in the bundle's ``models``, where the overlays look for it.
         precision: ``"fp32"`` or ``"fp16"``, for ``"trt"``.
         overrides: values for keys of ``inference.json``, for example ``preset="small"``.
@@ -114,8 +114,9 @@ def overlays(inference: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for format, network in networks.items():
         exported = f"$@bundle_root + '/models/{EXPORTED_NAMES[format]}'"
         made[f"inference_{format}"] = {"exported": exported, **changed, "network_def": network}
-    # the detector's height and width are fixed: the exporter makes bounds of the sizes that its boxes come from
-    axes = {"image": [0, 2] if _is_detector(inference) else [0, 2, 3, 4]}
+    # here height and width are fixed: the exporter makes bounds of the sizes that boxes, or padded skips, come from
+    has_one_size = _is_detector(inference) or inference.get("decoder") == "transunet"
+    axes = {"image": [0, 2] if has_one_size else [0, 2, 3, 4]}
     settings = {"input_names": ["image"], "output_names": ["pred"], "dynamic_axes": axes, "verify": True}
     settings |= {"use_ort": True, "rtol": 0.001, "atol": 0.0001}
     shape = [2, 3, *clip_shape(inference)]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from endofm_monai.apps.sharing import export
 from endofm_monai.apps.sharing.export import export_network
+from endofm_monai.networks.nets import EndoFMSegmenter
 from endofm_monai.utils import read_json
 
 BUNDLE = Path(__file__).parents[3] / "bundle" / "endofm_pretraining"
@@ -28,6 +30,38 @@ def test_what_a_format_needs_is_told_before_anything_is_loaded(monkeypatch, tmp_
         export_network(BUNDLE, tmp_path / "no such file", "trt")
     with pytest.raises(ValueError, match="`format` must be one of ts, onnx, trt, but got 'tflite'"):
         export_network(BUNDLE, tmp_path / "no such file", "tflite")
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "open_axes"),
+    [
+        ("segmentation", {"decoder": "simple"}, [0, 2, 3, 4]),
+        ("segmentation", {"decoder": "transunet"}, [0, 2]),  # its skips are padded by a size that the exporter bounds
+        ("detection", {}, [0, 2]),
+        ("classification", {}, [0, 2, 3, 4]),
+    ],
+)
+def test_the_dimensions_that_are_open_in_onnx(task, settings, open_axes):
+    inference = read_json(BUNDLE.with_name(f"endofm_polyp_{task}") / "configs" / "inference.json", dict)
+    made = export.overlays({**inference, **settings})
+    assert made["onnx_export"]["converter_kwargs"]["dynamic_axes"] == {"image": open_axes}
+
+
+@pytest.mark.full_size
+def test_the_published_decoder_in_onnx_gives_what_the_network_gives(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    bundle = tmp_path / "endofm_polyp_segmentation"
+    shutil.copytree(BUNDLE.with_name(bundle.name) / "configs", bundle / "configs")
+    network = EndoFMSegmenter.from_preset("mini").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    settings = {"preset": "mini", "frame_size": 64, "window": 3}
+    path = export_network(bundle, tmp_path / "model.pt", "onnx", tmp_path / "model.onnx", **settings)
+    for frames in (1, 5):
+        clip = torch.randn(2, 3, frames, 64, 64)
+        (found,) = runtime.InferenceSession(path).run(None, {"image": clip.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), network(clip), rtol=1e-3, atol=1e-4)
 
 
 def test_weights_that_come_with_the_project_bring_their_settings(monkeypatch, tmp_path):
