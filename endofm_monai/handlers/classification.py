@@ -227,9 +227,13 @@ class ProbabilitySaver(ResultSaver):
         result |= {"windows_used": len(self._windows), "windows": []}
         if not self._windows:
             return result
-        times, probabilities = engine.state.shown_at, np.array(self._probabilities)
-        ends = np.append(times[1:], times[-1] + 1 / engine.state.info.fps)  # a frame is shown until the next one is
-        spans = [(float(times[window[0]]), float(ends[window[-1]])) for window in self._windows]
+        state, probabilities = engine.state, np.array(self._probabilities)
+        times = np.append(state.shown_at, state.shown_at[-1] + 1 / state.info.fps)  # a frame is shown until the next is
+        begins = [window[0] for window in self._windows]
+        # they cover the video: one of a single frame stands for those up to the next window
+        following = [*begins[1:], 0 if state.problem else len(times) - 1]
+        stops = np.maximum(following, [window[-1] + 1 for window in self._windows])
+        spans = list(zip(times[begins].tolist(), times[stops].tolist(), strict=True))
         mean = probabilities.mean(axis=0)
         likeliest = int(mean.argmax())
         prediction: Any = self.class_names[likeliest]

@@ -296,6 +296,14 @@ def test_time_in_the_network_is_not_that_of_reading_where_a_window_takes_several
     assert found["network_seconds"] > 10 * 3 * 0.05 > 10 * found["reading_seconds"]
 
 
+def test_a_window_of_one_frame_lasts_until_the_next_window(videos, network, tmp_path):
+    predictor = ClassificationPredictor(network, WindowPlan(1, 12), ScaleCropClip(16, 16), NormalizeClip())
+    evaluate_videos(videos[:1], predictor, ProbabilitySaver(tmp_path, class_names=NAMES), network=network)
+    windows = json.loads((tmp_path / "videos" / "sub" / "long.json").read_text())["windows"]  # of 4 of 20 frames
+    spans = [(window["begin_seconds"], window["end_seconds"]) for window in windows]
+    assert spans == [(0, 0.4), (0.4, 0.8), (0.8, 1.2), (1.2, 1.6), (1.6, 2.0)]
+
+
 def test_what_another_machine_left_half_written_is_no_result(videos, network, tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / ".endofm-00000000-1-a.json").touch()
