@@ -89,7 +89,8 @@ def prepare_dataset(
     sections = {name: [each["name"] for each in entries if each["section"] == name] for name in SECTIONS}
     for file, lists in {"datalist.json": sections, **(datalists or {})}.items():
         _write_datalist(output / file, dataset, entries, lists)
-    manifest = build_manifest(dataset, entries, relative(data, output), relative(source, output), chosen)
+    at, origin = (relative(folder.resolve(), output.resolve()) for folder in (data, source))  # where links lead to
+    manifest = build_manifest(dataset, entries, at, origin, chosen)
     found = [*failed.values(), *problems, *(note for video in videos for note in video.notes), *_duplicates(entries)]
     manifest["problems"] = [f"{name}: could not be used" for name in failed] if private else found
     write_lists(output / "manifest.json", manifest)

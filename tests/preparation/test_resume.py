@@ -69,6 +69,16 @@ def test_verify_finds_every_change(videos, tmp_path):
     assert "5.mp4 is missing" in str(raised.value)
 
 
+@pytest.mark.parametrize("mode", ["index", "encode"])
+def test_an_output_behind_a_link_finds_its_sources(videos, tmp_path, mode):
+    """As folders of users lead to the large disk of a cluster."""
+    (tmp_path / "disk" / "of" / "user").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "of" / "user")
+    manifest = prepare(videos, tmp_path / "link" / "out", mode=mode)
+    assert (tmp_path / "link" / "out" / manifest["source"] / "0.mp4").samefile(videos / "0.mp4")
+    prepare(videos, tmp_path / "link" / "out", mode=mode, verify=True)
+
+
 def test_files_of_others_in_the_output_are_left_alone(videos, tmp_path):
     kept = [tmp_path / ".hidden", tmp_path / "clips" / ".profile", tmp_path / "other" / ".x-abcdefgh.mp4"]
     left = tmp_path / "clips" / f"{TEMPORARY_PREFIX}0-abcd_fg1.mp4"  # by a killed run
