@@ -112,7 +112,7 @@ class TrainingLogHandler:
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: Counter[str] = Counter()  # steps that have each value: one may end with a broken clip
         self._clips = 0
-        self._losses: list[torch.Tensor] = []  # of the iterations of a step
+        self._learned: list[dict[str, torch.Tensor]] = []  # of the iterations of a step
 
     def _count(self, engine: Engine) -> None:
         self._clips += count_clips(engine.state.output[CommonKeys.IMAGE])
@@ -123,14 +123,19 @@ class TrainingLogHandler:
         if not math.isfinite(loss):
             raise _not_finite(f"The loss is {float(loss)}", engine)
         if CommonKeys.LOSS in engine.state.output:
-            self._losses.append(loss)
+            self._learned.append(self._loss_values(engine))
+
+    def _loss_values(self, engine: Engine) -> dict[str, torch.Tensor]:
+        """The loss of an iteration, and what it is made of, by name."""
+        return {CommonKeys.LOSS: engine.state.output[CommonKeys.LOSS]}
 
     def _step_values(self, engine: Engine) -> dict[str, Any]:
         """What is logged of an optimizer step, by name, if it is not None."""
-        losses, self._losses = self._losses, []
+        learned, self._learned = self._learned, []
+        means = torch.stack([torch.stack(list(values.values())) for values in learned]).mean(dim=0)
         return {
             "lr": max(group["lr"] for group in engine.optimizer.param_groups),
-            "loss": torch.stack(losses).mean() if losses else None,
+            **dict(zip(learned[0], means, strict=True)),
             "gradient_norm": getattr(engine.state, "gradient_norm", None),
         }
 
@@ -227,20 +232,20 @@ class HealthHandler(EmbeddingLogHandler):
     def _class_tokens(self, engine: Engine) -> torch.Tensor:
         return unwrap(engine.network).teacher_tokens[-1]  # of the last global view
 
-    def _step_values(self, engine: Engine) -> dict[str, Any]:
+    def _loss_values(self, engine: Engine) -> dict[str, torch.Tensor]:
         loss = engine.loss_function
-        matched = {
-            "loss": loss.total,
+        return {
+            **super()._loss_values(engine),
             "cross_view": loss.cross_view,
             "dynamic_motion": loss.dynamic_motion,
             "teacher_entropy": loss.teacher_entropy,
-            "koleo": loss.koleo if loss.koleo_weight else None,
+            **({"koleo": loss.koleo} if loss.koleo_weight else {}),
         }
+
+    def _step_values(self, engine: Engine) -> dict[str, Any]:
         return {
             **super()._step_values(engine),
-            # as its shares, of the last iteration, where there was a clip to match
-            **(matched if CommonKeys.LOSS in engine.state.output else {CommonKeys.LOSS: None}),
-            "center_norm": loss.center.norm(),
+            "center_norm": engine.loss_function.center.norm(),
             "weight_decay": engine.optimizer.param_groups[0]["weight_decay"],
             "teacher_momentum": unwrap(engine.network).teacher_momentum,
         }
@@ -277,8 +282,8 @@ class ConceptHealthHandler(EmbeddingLogHandler):
     def _class_tokens(self, engine: Engine) -> torch.Tensor:
         return engine.state.output[CommonKeys.PRED].class_tokens[:, 0]  # of the first clip of each video
 
-    def _step_values(self, engine: Engine) -> dict[str, Any]:
-        return {**super()._step_values(engine), **engine.loss_function.values}
+    def _loss_values(self, engine: Engine) -> dict[str, torch.Tensor]:
+        return engine.loss_function.values
 
 
 @dataclass(eq=False)

@@ -39,19 +39,22 @@ def test_steps_and_epochs_go_to_tensorboard_and_one_line_an_epoch(make_trainer, 
 
 
 @pytest.mark.parametrize("broken", range(4))
-def test_a_step_that_ends_with_a_broken_clip_lowers_no_mean(make_trainer, broken):
-    seen = []
+def test_a_step_has_the_mean_of_all_iterations_with_a_clip(make_trainer, broken):
+    steps = [[], []]
 
     def note(engine):
-        if engine.ends_step() and "loss" in engine.state.output:
-            seen.append([float(engine.loss_function.total), float(engine.loss_function.teacher_entropy)])
+        if "loss" in engine.state.output:
+            loss = engine.loss_function
+            values = loss.total, loss.teacher_entropy, loss.cross_view
+            steps[(engine.state.iteration - 1) // 2].append(torch.stack(values))
 
     clips = [{"clip": None if index == broken else index / 10} for index in range(4)]
     trainer = make_trainer(epochs=1, clips=clips, batch_size=1, accumulation=2, handlers=[HealthHandler()])
-    trainer.add_event_handler(IterationEvents.MODEL_COMPLETED, note)
+    trainer.add_event_handler(IterationEvents.LOSS_COMPLETED, note)
     trainer.run()
-    means = [trainer.state.metrics[name] for name in ("loss", "teacher_entropy")]
-    assert means == pytest.approx(torch.tensor(seen).mean(dim=0).tolist())
+    assert sorted(map(len, steps)) == [1, 2]
+    means = [trainer.state.metrics[name] for name in ("loss", "teacher_entropy", "cross_view")]
+    assert means == pytest.approx(torch.stack([torch.stack(step).mean(dim=0) for step in steps]).mean(dim=0).tolist())
 
 
 def test_non_finite_loss_stops_before_the_weights_change_and_is_saved(make_trainer, tmp_path):

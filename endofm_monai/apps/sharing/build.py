@@ -184,9 +184,10 @@ def _rows(report: dict[str, Any], prefix: str) -> Iterator[tuple[str, float, lis
 def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> None:
     """Make the values the defaults of all configurations with these keys, name the weights' file, add the overlays.
 
-    A key at the top must be there; one below it, such as ``network_def::img_size``, may be new.
+    A key at the top must be there; one below it, such as ``network_def::img_size``, may be new. What the published code
+    did stays as it is.
     """
-    for path in sorted({*configs.glob("*.json")} - {configs / "metadata.json"}):
+    for path in sorted({*configs.glob("*.json")} - {configs / "metadata.json", *configs.glob("reference*.json")}):
         content = read_json(path, dict)
         for key, value in overrides.items():
             *parents, last = key.split("::")

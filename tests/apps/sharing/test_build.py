@@ -133,6 +133,9 @@ def test_metadata_tell_of_the_network_that_is_shared(name: str, tmp_path: Path) 
     umask = os.umask(0)
     os.umask(umask)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / name / "models").iterdir()} == {0o666 & ~umask}
+    for published in (BUNDLES / name / "configs").glob("reference*.json"):
+        shared = (tmp_path / name / "configs" / published.name).read_text()
+        assert json.loads(shared) == json.loads(published.read_text())
     export = json.loads((tmp_path / name / "configs" / "onnx_export.json").read_text())
     assert export["input_shape"] == [2, 3, *expected["clip"]]
 
