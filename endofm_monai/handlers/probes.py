@@ -171,8 +171,8 @@ class LearningReport:
         self.record["uniform"] = math.log(engine.loss_function.center.numel())
         self.record["after"] = self._judge(engine, "after")
         if idist.get_rank() == 0:
-            write_json(self.folder / "learning.json", self.record)
             self._write_page(engine.state.iteration)
+            write_json(self.folder / "learning.json", self.record)  # last: with this the report is complete
             logger.info(f"What was learned is shown in {self.folder / 'report.html'}")
 
     def _judge(self, engine: Engine, when: str) -> dict[str, float]:
@@ -211,7 +211,8 @@ class LearningReport:
         record, epochs, uniform = self.record, self.record["epochs"], self.record["uniform"]
         curves = {name: {row["epoch"]: row[name] for row in epochs if name in row} for name in CURVES}
         plot_curves(curves, {"loss": uniform, "teacher_entropy": uniform}, self.folder / "curves.png")
-        scores = [(name, f"{before:.3f}", f"{record['after'][name]:.3f}") for name, before in record["before"].items()]
+        before, after = record["before"], record["after"]  # which may lack a score, where a clip could not be read
+        scores = [(name, *(f"{of.get(name, math.nan):.3f}" for of in (before, after))) for name in before]
         meaning = MEANING.format(videos=record["videos"], chance=1 / record["videos"])
         share = epochs[-1]["loss"] / uniform
         health = f"The loss ends at {share:.0%} of that of uniform targets, which the dotted lines show."

@@ -61,6 +61,19 @@ def test_page_shows_what_was_learned_and_a_resumed_training_goes_on(report, make
         assert json.loads((tmp_path / "learning.json").read_text()) == record
 
 
+def test_a_report_whose_page_could_not_be_written_is_made_again(report, make_trainer, tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(OSError, match="report.html"):
+        make_trainer(tmp_path, epochs=2, handlers=[HealthHandler(), report()]).run()
+    (tmp_path / "report.html").rmdir()
+    path = tmp_path / "learning.json"
+    record = json.loads(path.read_text())
+    record["before"]["knn_of_a_clip_that_was_lost"] = 0.5
+    path.write_text(json.dumps(record))
+    make_trainer(tmp_path, epochs=2, resume=True, handlers=[HealthHandler(), report()]).run()
+    assert "<td>knn_of_a_clip_that_was_lost</td><td>0.500</td><td>nan</td>" in (tmp_path / "report.html").read_text()
+
+
 def test_a_report_that_begins_when_a_training_is_resumed_says_so(report, make_trainer, tmp_path):
     make_trainer(tmp_path, max_epochs=2, epochs=3, handlers=[HealthHandler()]).run()
     make_trainer(tmp_path, epochs=3, resume=True, handlers=[HealthHandler(), report()]).run()
