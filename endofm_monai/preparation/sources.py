@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_
 
 import numpy as np
 
-from endofm_monai.data import ClipReadError, clip_read_errors, find_clips, picture_size
+from endofm_monai.data import ClipReadError, check_boxes, clip_read_errors, find_clips, picture_size
 from endofm_monai.data.readers.base import VIDEO_SUFFIXES, frame_images, has_suffix, is_hidden, natural_key
 from endofm_monai.utils import read_csv
 
@@ -284,15 +284,15 @@ def read_boxed_video(
     Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
     noted, and so are annotations without a frame, and files that state another size than their image has.
 
-    What ``read`` raises becomes a ``ClipReadError``, and so does a box that is not finite or is inverted: left out, it
-    would make a frame with a polyp one without. Further ``fields`` are those of the :class:`SourceVideo`.
+    What ``read`` raises becomes a ``ClipReadError``, and so does a box that is not finite or is inverted, or boxes of
+    another size: left out, they would make frames with a polyp ones without. Further ``fields`` are those of the
+    :class:`SourceVideo`.
     """
     frames = frame_images(images)
     found_in = sorted(annotations.glob("*"), key=lambda path: natural_key(path.name))
     files = {path.stem: path for path in found_in if path.suffix.lower() == suffix}
     notes: list[str] = []
-    boxes: list[list[list[float]]] = []
-    labels: list[list[int]] = []
+    drawn, boxes, labels = list[list[list[float]]](), list[list[list[float]]](), list[list[int]]()
     for frame in frames:
         path = files.pop(frame.stem, annotations / f"{frame.stem}{suffix}")
         with clip_read_errors(path, "holds no readable boxes"):
@@ -303,6 +303,7 @@ def read_boxed_video(
         size = picture_size(frame)
         if found.size not in (None, size):
             notes.append(f"{path}: states a size of {found.size}, but the image has {size}; that counts")
+        drawn.append(found.boxes)
         boxes.append([])
         labels.append([])
         for box, label in zip(found.boxes, found.labels, strict=True):
@@ -312,5 +313,7 @@ def read_boxed_video(
                 labels[-1].append(label)
             else:
                 notes.append(f"{path}: the box {box} is left out, as nothing of it is in the frame")
+    if drawn:
+        check_boxes(drawn, size[1], size[0], name)
     notes += [f"{path}: belongs to no image in {images}" for path in files.values()]
     return SourceVideo(name, frames, frame_labels={"box": boxes, "box_label": labels}, notes=notes, **fields)

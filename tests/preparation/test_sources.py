@@ -50,6 +50,13 @@ def test_impossible_boxes_do_not_make_a_frame_a_negative(video, box):
         video([[5, 5, 40, 40], box])
 
 
+def test_boxes_of_larger_frames_do_not_make_a_video_a_negative(video):
+    with pytest.raises(
+        ClipReadError, match=r"v: less than half of its boxes, as \[70, 0, 128, 40\], is in its frames of 64"
+    ):
+        video([[70, 0, 128, 40], [10, 10, 20, 20]])
+
+
 def test_annotations_may_have_a_suffix_in_capitals(video, tmp_path):
     video([])
     for name in ("1", "2"):
