@@ -82,8 +82,8 @@ class EndoFMClassifier(nn.Module):
             self.get_submodule(name).requires_grad_(False)
         if mode == "adapter":
             backbone.freeze()
-            if not self.takes_all_tokens:  # the class token sees nothing of the last block's second half
-                backbone.blocks[-1].adapter_pre_mlp.requires_grad_(False)
+        if not self.takes_all_tokens:  # the class token sees nothing of the last block's second half
+            (backbone.blocks[-1].adapter_pre_mlp or nn.Identity()).requires_grad_(False)
 
     @classmethod
     def from_preset(

@@ -81,6 +81,14 @@ def test_frozen_backbone_learns_in_its_adapters_only_and_drops_no_path(kind):
     assert moved == {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
+@pytest.mark.parametrize("mode", ["full", "last_blocks"])
+def test_all_that_is_to_learn_has_a_gradient_in_other_modes_too(mode):
+    """Processes that wait for the gradients of all parameters would end in an error."""
+    network = EndoFMClassifier(EndoFM(**TINY, adapters=1), nn.Linear(48, 2), mode=mode).train()
+    network(torch.randn(1, 3, 2, 32, 32)).sum().backward()
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in network.parameters())
+
+
 def test_mode_without_adapters_and_their_number_are_checked():
     with pytest.raises(ValueError, match="set `adapters` to 1 or 2"):
         EndoFMClassifier.from_preset("tiny", mode="adapter", **TINY)
