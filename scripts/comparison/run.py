@@ -72,9 +72,10 @@ class Run:
         return self.folder / "models" / "model.pt"
 
     def result(self) -> dict[str, Any] | None:
-        """What :meth:`execute` gave, if it came to its end."""
+        """What :meth:`execute` gave, if it came to its end and was of the same score."""
         path = self.folder / "result.json"
-        return read_json(path, dict) if path.is_file() else None
+        found = read_json(path, dict) if path.is_file() else None
+        return found if found is not None and found.get("score", self.score) == self.score else None
 
     def execute(self) -> dict[str, Any]:
         """Train, evaluate and measure; goes on where it was stopped, and never mixes two settings."""
@@ -92,7 +93,7 @@ class Run:
             if self.score not in scores:
                 known = ", ".join(scores) or "none"
                 raise RuntimeError(f"{self.folder}: the evaluation gives no score `{self.score}`; there are {known}.")
-            result["value"] = look_up(scores, value.format(self.score))
+            result["score"], result["value"] = self.score, look_up(scores, value.format(self.score))
             result["interval"] = look_up(report, interval.format(self.score))
         write_json(self.folder / "result.json", result)
         return result

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def trained(scripts, monkeypatch):
             value = settings["seed"] + settings.get("learning_rate", 0)
             score = {"value": value, "interval": [value - 0.5, value + 1]}
             (folder / "evaluate").mkdir()
-            (folder / "evaluate" / "metrics.json").write_text(json.dumps({"video": {"scores": {"f1": score}}}))
+            scores = {"f1": score, "accuracy": {"value": value / 100}}
+            (folder / "evaluate" / "metrics.json").write_text(json.dumps({"video": {"scores": scores}}))
         return 1.5
 
     monkeypatch.setattr(run, "run_bundle", run_bundle)
@@ -130,6 +132,18 @@ def test_every_start_with_every_seed_and_share(scripts, trained, content, tmp_pa
     assert "**polyps** (f1, 2 seeds)" in table
     assert "| random (seeds: 1) | 50% | 0.000 [-0.500, 1.000] |" in table
     assert "| random | 100% | 0.500 ± 0.707 [0.000, 1.500] |" in table
+
+
+def test_another_score_is_that_of_an_evaluation_and_not_the_former_number(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    compare.compare(write(content, tmp_path))
+    content["tasks"]["polyps"]["score"] = "accuracy"
+    for report in tmp_path.glob("out/runs/*/*/*/*/evaluate"):
+        shutil.rmtree(report)  # which bundles write over
+    compare.compare(write(content, tmp_path))
+    assert "**polyps** (accuracy, 2 seeds)" in (table := (tmp_path / "out" / "comparison.md").read_text())
+    assert "| pre-trained | 100% | 0.105 ± 0.007 [nan, nan] |" in table
+    assert [kind for kind, *_ in trained[18:]] == ["evaluate"] * 8
 
 
 def test_a_run_that_fails_does_not_stop_the_others(scripts, trained, content, tmp_path, capsys):
