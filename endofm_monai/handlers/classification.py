@@ -202,7 +202,7 @@ class ProbabilitySaver(ResultSaver):
         self._windows: list[np.ndarray] = []  # the numbers of the frames of each
         self._probabilities: list[list[float]] = []
         self._best: list[list[tuple[float, int]]] = [[] for _ in self.class_names]  # by class, windows likeliest of it
-        self._views: dict[int, torch.Tensor] = {}  # what the network sees of them
+        self._views: dict[int, torch.Tensor] = {}  # what is cut out of them for the network
         self._seconds = {"reading_seconds": 0.0, "network_seconds": 0.0}
 
     def _begin(self, engine: Engine) -> None:
@@ -219,7 +219,7 @@ class ProbabilitySaver(ResultSaver):
             wanted = {window for best in self._best for _, window in best}
             self._views = {window: view for window, view in self._views.items() if window in wanted}
             if state.piece in wanted:
-                self._views[state.piece] = engine.predictor.normalize(engine.predictor.crop(state.frame))
+                self._views[state.piece] = engine.predictor.crop(state.frame)
             self._clock = time.perf_counter()
 
     def _end(self, engine: Engine) -> dict[str, Any]:
@@ -259,9 +259,10 @@ class ProbabilitySaver(ResultSaver):
         for window in windows:
             view, times = self._views[window], engine.state.shown_at[self._windows[window]]
             with eval_mode(backbone):
-                attention = backbone.attention_maps(view[None].to(engine.state.device))[0]
+                seen = engine.predictor.normalize(view)[None].to(engine.state.device)
+                attention, pixels = backbone.attention_maps(seen)[0], (view * 255).round().to(torch.uint8)
             for place in np.linspace(0, len(times) - 1, 2 * count + 1).astype(int)[1::2]:
-                key_frames.append(KeyFrame(float(times[place]), view[:, place], attention[place]))
+                key_frames.append(KeyFrame(float(times[place]), pixels[:, place], attention[place]))
         return key_frames
 
     def _by_class(self, probabilities: np.ndarray) -> dict[str, float]:
