@@ -39,8 +39,7 @@ def load_mask_datalist(
         where, masks = f"{datalist}: {section}[{index}] ({item['name']})", item["mask"]
         for mask in masks if isinstance(masks, list) else [masks]:
             if not isinstance(mask, str):
-                expected = "a file, a file for each frame or their folder"
-                raise ValueError(f"{where}: `mask` must be {expected}, found {mask!r}.")
+                raise ValueError(f"{where}: `mask` must be a file, one for each frame or their folder, found {mask!r}.")
         frames, files = clip_images(item["image"]), clip_images(masks)
         if len(frames) != len(files) and len(frames) > 1:  # a single file may hold several frames
             raise ValueError(f"{where}: has {len(frames)} frames, but {len(files)} masks; every frame needs one.")
