@@ -24,16 +24,16 @@ _RANGE = re.compile(r"#frames=(\d+)-(\d+)$")
 
 # The one list of what is found in folders; a file that is named is opened by what it holds.
 VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".dv", ".mkv", ".webm", ".ogv", ".ogm", ".flv"),
-    *(".f4v", ".wmv", ".asf", ".mxf", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".mpv", ".vob", ".mod", ".tod", ".ts"),
-    *(".mts", ".m2ts", ".m2t", ".trp", ".h264", ".264", ".h265", ".265", ".hevc", ".mjpg", ".mjpeg", ".ivf", ".y4m"),
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".avi", ".divx", ".dv", ".mkv", ".webm", ".ogv"),
+    *(".ogm", ".flv", ".f4v", ".wmv", ".asf", ".wtv", ".mxf", ".gxf", ".rm", ".rmvb", ".mpg", ".mpeg", ".mpe", ".m1v"),
+    *(".m2v", ".m2p", ".mpv", ".vob", ".vro", ".mod", ".tod", ".ts", ".mts", ".m2ts", ".m2t", ".trp", ".tp", ".h264"),
+    *(".264", ".h265", ".265", ".hevc", ".obu", ".mjpg", ".mjpeg", ".ivf", ".nut", ".y4m"),
 )
 IMAGE_SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
-    *(".ppm", ".pgm", ".pnm"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".jpx", ".j2k", ".j2c", ".bmp", ".tif", ".tiff"),
+    *(".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-DICOM_SUFFIXES = (".dcm", ".dicom")
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
+DICOM_SUFFIXES, NIFTI_SUFFIXES = (".dcm", ".dicom"), (".nii.gz", ".nii")
 CLIP_SUFFIXES = VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
 # Folders of systems beside the users' own: wastebaskets, thumbnails, what is found again.

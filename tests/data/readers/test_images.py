@@ -38,7 +38,7 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(clip.permute(1, 2, 3, 0), PIXELS[[11, 2, 2]])
 
 
-@pytest.mark.parametrize("suffix", ["jp2", "j2k", "ppm", "pnm"])
+@pytest.mark.parametrize("suffix", ["jp2", "jpx", "j2k", "j2c", "ppm", "pnm"])
 def test_lossless_formats_of_research(tmp_path: Path, suffix: str) -> None:
     picture = PIXELS[0].repeat(16, axis=0).repeat(16, axis=1)
     Image.fromarray(picture).save(tmp_path / f"1.{suffix}")

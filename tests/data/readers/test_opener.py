@@ -182,12 +182,13 @@ def test_links_do_not_lead_in_circles_and_are_told_of(tmp_path: Path, caplog: py
 
 def test_recorders_suffixes_and_what_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     videos = ["00000.MTS", "00001.m2ts", "VTS_01_1.VOB", "rec.asf", "rec.mxf", "rec.flv", "rec.OGV", "rec.3gp"]
+    videos += ["VR_MOVIE.VRO", "rec.wtv", "rec.rm", "rec.gxf"]
     make(tmp_path, *videos, "thumb1.jpg", "thumb2.JPG", "index.bup", "LICENCE", ".hidden", "a/b.xyz", "c.d/e.xyz")
     assert {path.name for path in find_clips(tmp_path)} == set(videos)
     assert caplog.messages == [f"{tmp_path}: 6 files are not used: 2 .jpg, 2 .xyz, 1 .bup, 1 without suffix"]
     caplog.clear()
     assert len(list_files(tmp_path, (".jpg",))) == 2
-    assert caplog.messages[0].startswith(f"{tmp_path}: 12 files are not used: 2 .xyz, 1 .")
+    assert caplog.messages[0].startswith(f"{tmp_path}: 16 files are not used: 2 .xyz, 1 .")
     caplog.clear()
     make(tmp_path / "frames", "1.png", "2.png")
     assert find_clips(tmp_path / "frames") == [tmp_path / "frames"]
