@@ -79,6 +79,8 @@ class Run:
 
     def execute(self) -> dict[str, Any]:
         """Train, evaluate and measure; goes on where it was stopped, and never mixes two settings."""
+        if self.pretraining is not None and self.pretraining.result() is None:
+            raise RuntimeError(f"has no weights to start from: {self.pretraining.title}, failed")
         claim_settings(self.folder / "run.json", self.describe())
         if (result := self.result()) is not None:
             return result

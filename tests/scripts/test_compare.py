@@ -155,6 +155,16 @@ def test_a_run_that_fails_does_not_stop_the_others(scripts, trained, content, tm
     assert "10/10  polyps, 100% of the labels, random, seed 1: f1 1.0000" in capsys.readouterr().out
 
 
+def test_a_pretraining_that_fails_does_not_stop_other_starts(scripts, trained, content, tmp_path):
+    compare, _ = scripts
+    content["pretrainings"]["ours"]["settings"] = {"learning_rate": 99}
+    with pytest.raises(ValueError, match=r"6 of 10 runs failed, the first one: pretraining, ours, seed 0: it failed"):
+        compare.compare(write(content, tmp_path))
+    table = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| random | 100% | 0.500 ± 0.707" in table
+    assert "| pre-trained" not in table
+
+
 def test_an_evaluation_that_failed_is_done_again_without_the_training(scripts, trained, content, tmp_path):
     compare, _ = scripts
     content |= {"starts": {"random": None}, "pretrainings": {}, "seeds": [0], "shares": [0.5]}
