@@ -116,11 +116,10 @@ class ProbeEvaluation:
 class LearningReport:
     """Shows whether a pre-training learns: what the teacher can do before and after it, on a page of pictures.
 
-    When the training starts, or is resumed with this report for the first time, and when it ends, the teacher's
-    backbone is judged by :func:`retrieval` and, where the clips have labels, :func:`knn_probe`.
-    ``<output_dir>/report.html`` shows both, the curves of loss and health by epoch, the latest views and attention and
-    a map of the embeddings; the numbers are also in ``learning.json``, which a resumed training continues. The training
-    itself does not change.
+    When the training starts, or is first resumed with it, and when it ends, the teacher's backbone is judged by
+    :func:`retrieval` and, where the clips have labels, :func:`knn_probe`. ``<output_dir>/report.html`` shows both, the
+    curves of loss and health by epoch, the latest views and attention and a map of the embeddings; the numbers are also
+    in ``learning.json``, which a resumed training continues. The training itself does not change.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
