@@ -19,9 +19,10 @@ _MARKS = {  # of the variants of FrameViT
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight")
 _LARGEST_PATCH = 64  # pixels: to resample a kernel takes memory by their fourth power
 _REGISTERS = "register tokens dropped (features differ from the image model's)"
+_OURS = {"encoder", "decoder", "neck"}  # which this project's networks have for their task
 _DROPPED = {
     **dict.fromkeys(("head", "dino_head", "ibot_head"), "head dropped"),
-    **dict.fromkeys(("encoder", "decoder", "neck"), "what its task adds dropped"),  # of this project's networks
+    **dict.fromkeys(_OURS, "what its task adds dropped"),
     **{f"decoder_{part}": "decoder dropped" for part in ("embed", "pos_embed", "blocks", "norm", "pred")},
     **{"mask_token": "mask token dropped", "local_cls_norm": "normalization of local views dropped"},
     **dict.fromkeys(("reg_token", "register_tokens"), _REGISTERS),
@@ -75,12 +76,14 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
         state["time_embed"] = torch.zeros(1, own["time_embed"].shape[1], state["pos_embed"].shape[2])
     if "pos_embed" in tables:
         table = state["pos_embed"]
-        if (grid := square_grid(table.shape[1])) is None:
+        fits = network.grid_size if table.shape[1] == own["pos_embed"].shape[1] else None
+        is_ours = not _OURS.isdisjoint(others)  # perhaps of frames of 16:9, whose number is that of a square, too
+        if (grid := (is_ours and fits) or square_grid(table.shape[1]) or fits) is None:
             raise WeightsError(f"{weights.file}: `pos_embed` has {table.shape[1]} entries, which are of no square.")
         state["pos_embed"] = resample_position_table(table, network.grid_size, grid)
     if "patch_embed.proj.weight" in tables:
         state["patch_embed.proj.weight"] = resample_patch_kernel(state["patch_embed.proj.weight"], network.patch_size)
-    resized = [name for name in tables if state[name].shape != weights.state[name].shape]
+    resized = [name for name in tables if not torch.equal(state[name], weights.state[name].float())]
     notes = [f"resampled {len(resized)} ({', '.join(resized)})"] if resized else []
     notes += ["temporal attention starts from the spatial one"] if network.temporal else []
     notes += dict.fromkeys(_DROPPED[name] for name in others)

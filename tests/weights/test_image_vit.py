@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from endofm_monai.networks.nets import EndoFM, EndoFMSegmenter
+from endofm_monai.networks.nets import EndoFM, EndoFMDetector, EndoFMSegmenter
 from endofm_monai.weights import WeightsError, initialize_backbone
 from endofm_monai.weights.image_vit import resample_patch_kernel, resample_position_table
 
@@ -146,6 +146,14 @@ def test_a_table_of_no_square_is_refused(make_backbone, image_state, start):
     state["pos_embed"] = torch.zeros(1, 1 + 3 * 5, 48)[:, :-1]
     with pytest.raises(WeightsError, match=r": `pos_embed` has 15 entries, which are of no square\."):
         start(make_backbone(), state)
+
+
+@pytest.mark.parametrize("size", [(64, 80), (144, 256)])  # the latter have as many patches as a square, 144
+def test_the_table_of_an_own_network_of_single_frames_stays_where_it_fits(size, start):
+    small = {"embed_dim": 48, "depth": 1, "num_heads": HEADS, "img_size": size}
+    detector = EndoFMDetector.from_preset("mini", 1, **small, temporal=False)
+    backbone = start(EndoFM(**small), detector.state_dict())
+    assert torch.equal(backbone.pos_embed, detector.backbone.pos_embed)
 
 
 def test_a_table_without_class_entry(make_backbone, image_state, start):
