@@ -103,8 +103,7 @@ def load_box_datalist(
         where, box, box_label = f"{datalist}: {section}[{index}] ({item['name']})", item["box"], item["box_label"]
         for values in (box, box_label):
             if not isinstance(values, list) or not all(isinstance(value, list) for value in values):
-                expected = "lists of a list for each frame"
-                raise ValueError(f"{where}: `box` and `box_label` must be {expected}, found {values!r:.80}.")
+                raise ValueError(f"{where}: `box` and `box_label` need a list for each frame, found {values!r:.80}.")
         frames = len(box)
         if len(box_label) != frames or (not isinstance(item["image"], str) and len(item["image"]) != frames):
             raise ValueError(f"{where}: needs a list of boxes and of labels for each frame, found {frames} and others.")

@@ -96,7 +96,8 @@ class VideoReader(ClipReader):
         self._position = 0  # of the packet that comes next
 
     def _demux(self) -> Iterator[Any]:
-        with suppress(av.FFmpegError):  # damaged from there on: what follows is lost, and missed when it is read
+        # Damaged from there on, which reading misses; or at its end, where PyAV lacks a stream that began late (sound).
+        with suppress(av.FFmpegError, IndexError):
             yield from (packet for packet in self._container.demux(self._stream) if packet.size)
 
     def _probe(self) -> ClipInfo:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from numbered_videos import assert_random_access, decode_everything, frames_of, number_of, write_video
 
 from endofm_monai.data import ClipReadError, VideoReader
+from endofm_monai.data.readers import container
 from tests.support.recordings import add_sound, copy_packets, number_of_field_picture, write_fields
 
 CODECS = {
@@ -103,6 +105,19 @@ def test_sound_that_is_longer_than_the_film(tmp_path: Path, suffix: str) -> None
     assert_random_access(path, decode_everything(path))
     info = VideoReader(path).probe()
     assert (info.frames, info.fps, info.duration) == (48, 25, 1.92)
+
+
+@pytest.mark.parametrize("suffix", [".mpg", ".ts"])
+def test_sound_that_begins_after_what_ffmpeg_looks_at_first(tmp_path: Path, monkeypatch: Any, suffix: str) -> None:
+    """Which are 5 MB; PyAV then knows of no such stream, and ends with an error after the last packet."""
+    for option, value in (("probesize", "5000"), ("skip_estimate_duration_from_pts", "1")):
+        monkeypatch.setitem(container._OPTIONS, option, value)
+    silent = write_video(tmp_path / f"silent{suffix}", "mpeg2video", options={"g": "12"})
+    path = tmp_path / f"late{suffix}"
+    path.write_bytes(silent.read_bytes() + add_sound(silent, tmp_path / f"film{suffix}", seconds=2).read_bytes())
+    with VideoReader(path) as reader:
+        assert len(reader._container.streams) == 1
+        assert [number_of(frame) for frame in frames_of(reader, range(reader.probe().frames))] == [*range(48)] * 2
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7])
