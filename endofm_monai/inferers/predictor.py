@@ -131,10 +131,10 @@ class Predictor(ABC):
             return alone._look_at(reader, index, info)
 
     def try_out(self) -> None:
-        """Answer for a black frame; a ``ValueError`` says why the network cannot see it."""
-        self.begin(ClipInfo(1, 30.0, 64, 64, 1 / 30))
+        """Answer for two black frames; a ``ValueError`` says why the network cannot see it."""
+        self.begin(ClipInfo(2, 30.0, 64, 64, 2 / 30))
         try:
-            self.push(torch.zeros(3, 1, 64, 64, dtype=torch.uint8))
+            self.push(torch.zeros(3, 2, 64, 64, dtype=torch.uint8))
             self.flush()
         except ClipReadError:  # not finite, which each video tells of itself
             pass
