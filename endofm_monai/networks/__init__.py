@@ -29,6 +29,5 @@ def freeze_blocks(network: Network, count: int) -> Network:
 
 def freeze_backbone(network: Network) -> Network:
     """Let only the adapters in a network's ``backbone`` learn, and what is outside of it."""
-    backbone: Any = network.backbone
-    backbone.freeze()
+    network.backbone.freeze()  # type: ignore[operator,union-attr]
     return network

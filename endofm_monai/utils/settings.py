@@ -44,10 +44,10 @@ ABOVE_0 = {
     *("teacher_temperature", "student_temperature"),
 }
 TO_1 = {  # numbers that are shares, probabilities and the like
-    *("teacher_momentum", "max_broken_share", "token_drop", "threshold", "picture_threshold", "color_jitter_prob"),
+    *("teacher_momentum", "max_broken_share", "threshold", "picture_threshold", "color_jitter_prob"),
     *("turn_prob", "iou", "mean"),
 }
-BELOW_1 = {"label_smoothing", "average_decay"}  # with 1 nothing is learned, or the average never moves
+BELOW_1 = {"label_smoothing", "average_decay", "token_drop"}  # with 1 nothing is learned, moves or is left
 FROM_LEAST_TO_LARGEST = {"crop_scale", "zoom"}
 ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold an expression, null, or one kind of two
     **dict.fromkeys(("num_workers", "average_decay", "part_minutes", "threshold", "close_up"), (1,)),

@@ -52,6 +52,15 @@ def test_reference_overlay_trains_as_published(dataset_dir, tmp_path):
     assert not made.parser.get_parsed_content("train::augment").transform.has_blur
 
 
+@pytest.mark.parametrize("global_frames", [[2], [2, 4, 4]])
+def test_the_teacher_sees_all_global_views_and_no_other(dataset_dir, tmp_path, global_frames):
+    settings = {"epochs": 1, "views::global_frames": global_frames}
+    made = BUNDLE.train(dataset_dir, tmp_path, datalist=dataset_dir / "datalist.json", **settings)
+    loss, count = made.parser.get_parsed_content("loss"), len(global_frames)
+    assert len(made.parser.get_parsed_content("model").teacher_tokens) == count
+    assert loss.pairs.isnan().tolist() == torch.eye(count, count + 2, dtype=torch.bool).tolist()
+
+
 def test_training_and_inference_agree():
     train, inference = (json.loads(Path(path).read_text()) for path in BUNDLE.config("train", "inference"))
     assert inference["preprocessing"] == train["validate"]["preprocessing"]

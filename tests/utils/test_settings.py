@@ -119,9 +119,16 @@ def test_right_settings_pass(overrides):
     check("endofm_polyp_classification", "train", "tiny", **overrides)
 
 
-def test_a_temperature_that_scores_cannot_be_divided_by_is_named():
-    with pytest.raises(ValueError, match="`teacher_temperature` must be a number above 0, found 0."):
-        check("endofm_pretraining", "train", "small", "tiny", teacher_temperature=0)
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"teacher_temperature": 0}, "`teacher_temperature` must be a number above 0, found 0."),
+        ({"token_drop": 1}, "`token_drop` must be a number from 0 to below 1, found 1."),
+    ],
+)
+def test_numbers_by_which_nothing_could_be_learned_are_named(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        check("endofm_pretraining", "train", "small", "tiny", **overrides)
 
 
 def test_what_only_another_config_has_is_warned_of(caplog):
