@@ -74,6 +74,7 @@ def test_what_the_bundles_say_is_right(bundle, base, caplog):
         ({"label_smoothing": 1.0}, "`label_smoothing` must be a number from 0 to below 1, found 1.0."),
         ({"amp_dtype": "float16"}, "`amp_dtype` must be .*torch.bfloat16 or .*torch.float16, found 'float16'."),
         ({"amp_dtype": None}, "`amp_dtype` must be .*torch.bfloat16 or .*torch.float16, found None."),
+        ({"average_decay": 1}, "`average_decay` must be a number from 0 to below 1, found 1."),
         ({"average_decay": "slow"}, "`average_decay` must be a number from 0 to below 1, found 'slow'."),
         ({"ckpt_dir": 2024}, "`ckpt_dir` must be text, found 2024."),
         ({"train": 5}, "`train` must be a section, found 5."),
