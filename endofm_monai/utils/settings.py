@@ -80,6 +80,10 @@ def as_device(device: str | torch.device) -> torch.device:
     raise ValueError(f"`device` must be one to compute on, here {' or '.join(there)}, found {device!r}.")
 
 
+def _refuse_text(dtype: Any) -> None:
+    raise ValueError(f"`amp_dtype` must be $torch.bfloat16 or $torch.float16, found {dtype!r}.")
+
+
 def check_number(key: str, value: Any) -> None:
     """Refuse, by a ``ValueError``, what is no number that a setting of this name may have."""
     _check_kind(key, key, value, [1])
@@ -128,11 +132,9 @@ def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collect
         why = " A config replaced what would." if key in known else nearest_key(key, known)
         logger.warning(f"`{key}`: nothing uses it in this run.{why}")
     _check_arguments(parser, config, "")
-    for key, check in (("class_names", as_class_names), ("device", as_device)):
+    for key, check in (("class_names", as_class_names), ("device", as_device), ("amp_dtype", _refuse_text)):
         if key in config and _kind(config[key]):
             check(config[key])
-    if _kind(dtype := config.get("amp_dtype", torch.bfloat16)):
-        raise ValueError(f"`amp_dtype` must be $torch.bfloat16 or $torch.float16, found {dtype!r}.")
     for key, value in config.items():
         _check_value(key, value, [content[key] for content in configs if key in content])
     for data in ("train::dataset::data", "validate::dataset::data") if "class_names" in config else ():

@@ -149,10 +149,9 @@ class SpatialTemporalAdapter(nn.Module):
         return patches + self.fc2(seen + bias.to(seen.dtype))
 
 
-def transformer_mlp(embed_dim: int, act: nn.Module) -> nn.Sequential:
-    """The MLP of a block, four times as wide inside, in the published parameter names."""
-    wide, narrow = nn.Linear(embed_dim, 4 * embed_dim), nn.Linear(4 * embed_dim, embed_dim)
-    return nn.Sequential(OrderedDict(fc1=wide, act=act, fc2=narrow))
+def transformer_mlp(embed_dim: int, hidden: int, act: nn.Module) -> nn.Sequential:
+    """The MLP of a block, in the published parameter names."""
+    return nn.Sequential(OrderedDict(fc1=nn.Linear(embed_dim, hidden), act=act, fc2=nn.Linear(hidden, embed_dim)))
 
 
 class DividedSpaceTimeBlock(nn.Module):
@@ -165,6 +164,7 @@ class DividedSpaceTimeBlock(nn.Module):
     Args:
         embed_dim: width D of a token.
         num_heads: number of attention heads; must divide D.
+        mlp_ratio: hidden width of the MLP in multiples of D.
         drop_path_rate: probability to drop a row of a residual branch while training.
         temporal: whether it attends along time at all; without, each frame is transformed as by an image ViT.
         adapters: number of adapters of the patch tokens: 1 before the MLP, 2 also at the start of the block.
@@ -175,6 +175,7 @@ class DividedSpaceTimeBlock(nn.Module):
         self,
         embed_dim: int,
         num_heads: int,
+        mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.0,
         temporal: bool = True,
         adapters: int = 0,
@@ -189,7 +190,7 @@ class DividedSpaceTimeBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attn = SelfAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.mlp = transformer_mlp(embed_dim, nn.GELU())
+        self.mlp = transformer_mlp(embed_dim, int(embed_dim * mlp_ratio), nn.GELU())
         self.drop_path = DropPath(drop_path_rate)
 
     def attend_in_time(self, tokens: torch.Tensor, num_frames: int) -> torch.Tensor:

@@ -33,6 +33,7 @@ class EndoFM(Backbone):
         embed_dim: width D of a token.
         depth: number of blocks.
         num_heads: attention heads of a block.
+        mlp_ratio: hidden width of the MLPs in multiples of D.
         drop_path_rate: drop-path probability of the last block; it rises linearly from 0 at the first.
         activation_checkpointing: what of a block's activations the backward pass computes again, for less memory: all
             of them (True); or (``"selective"``) norms and MLPs, while the other matrix products, convolutions and
@@ -60,6 +61,7 @@ class EndoFM(Backbone):
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
+        mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.1,
         activation_checkpointing: bool | Literal["selective"] = False,
         token_drop: float = 0.0,
@@ -80,7 +82,8 @@ class EndoFM(Backbone):
         adapter_dim = adapter_dim or embed_dim // 2
         rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
-            DividedSpaceTimeBlock(embed_dim, num_heads, rate, temporal, adapters, adapter_dim) for rate in rates
+            DividedSpaceTimeBlock(embed_dim, num_heads, mlp_ratio, rate, temporal, adapters, adapter_dim)
+            for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.reset_linear_layers()

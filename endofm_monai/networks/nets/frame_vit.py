@@ -44,7 +44,9 @@ class FrameBlock(nn.Module):
     Its arguments are those of ``DividedSpaceTimeBlock``, and the ``variant`` of :class:`FrameViT`.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, variant: str, adapters: int, adapter_dim: int) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, mlp_ratio: float, variant: str, adapters: int, adapter_dim: int
+    ) -> None:
         super().__init__()
         eps = 1e-6 if variant == "timm" else 1e-5
         self.first_patch = 1 + STORAGE_TOKENS if variant == "dinov3" else 1
@@ -54,7 +56,7 @@ class FrameBlock(nn.Module):
         self.attn = SelfAttention(embed_dim, num_heads)
         self.norm2 = nn.LayerNorm(embed_dim, eps=eps)
         act = Swish(1.702) if variant == "clip" else nn.GELU()  # the former is called QuickGELU
-        self.mlp = transformer_mlp(embed_dim, act)
+        self.mlp = transformer_mlp(embed_dim, int(embed_dim * mlp_ratio), act)
 
     def normalize(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens ``(B, T, L, D)`` after the first adapter, and what each frame's attention takes of them."""
@@ -107,6 +109,7 @@ class FrameViT(Backbone):
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
+        mlp_ratio: float = 4.0,
         adapters: int = 1,
         adapter_dim: int | None = None,
         variant: str = "timm",
@@ -123,7 +126,8 @@ class FrameViT(Backbone):
         self.pos_embed = None if is_rotary else nn.Parameter(torch.zeros(1, entries, embed_dim))
         self.norm_pre = nn.LayerNorm(embed_dim, eps=eps) if variant == "clip" else nn.Identity()
         self.blocks = nn.ModuleList(
-            FrameBlock(embed_dim, num_heads, variant, adapters, adapter_dim or embed_dim // 2) for _ in range(depth)
+            FrameBlock(embed_dim, num_heads, mlp_ratio, variant, adapters, adapter_dim or embed_dim // 2)
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=eps)
         self.reset_linear_layers()

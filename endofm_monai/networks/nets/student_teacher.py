@@ -93,7 +93,7 @@ class ProjectionHead(nn.Module):
 
 
 class ProjectionNetwork(nn.Module):
-    """A backbone from clips ``(B, C, T, H, W)`` to class tokens, for views of any shapes, and its projection head."""
+    """A backbone from clips ``(B, C, T, H, W)`` to class tokens, and its projection head, for views of any shapes."""
 
     backbone: EndoFM
 
@@ -112,6 +112,10 @@ class ProjectionNetwork(nn.Module):
             shape: iter(tokens.chunk(len(groups[shape]))) for shape, tokens in zip(groups, batches, strict=True)
         }
         return torch.stack([next(by_shape[view.shape]) for view in views])
+
+    def forward(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Logits ``(V, B, K)`` of V views, each ``(B, C, T, H, W)``."""
+        return self.head(self.class_tokens(views))
 
 
 class StudentTeacher(nn.Module):
