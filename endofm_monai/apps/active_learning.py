@@ -35,6 +35,8 @@ def select_frames(
     uncertainty = np.zeros(number) if scores is None else np.asarray(scores, dtype=np.float64)
     if uncertainty.shape != (number,) or not np.isfinite(uncertainty).all():
         raise ValueError(f"`scores` must be one finite number for each of {number} frames, found {uncertainty}.")
+    if strange := [index for index in labeled if not 0 <= index < number]:
+        raise ValueError(f"`labeled` must hold indices from 0 to {number - 1}, but holds {strange[0]}.")
     taken = {windows[index] for index in labeled}
     best: dict[Hashable, int] = {}
     for index in np.lexsort((np.random.default_rng(seed).random(number), -uncertainty)).tolist():

@@ -40,6 +40,10 @@ class UniformFrames:
 
     num_frames: int
 
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise ValueError(f"{type(self).__name__}: `num_frames` must be positive, found {self.num_frames}.")
+
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Always the same indices."""
         return linspace_indices(0, info.frames - 1, self.num_frames, info.frames)
@@ -56,6 +60,11 @@ class WindowPlan:
 
     num_frames: int = 8  # T of a clip
     sampling_rate: float = 32  # frames at 30 per second that one frame stands for
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or not self.sampling_rate > 0:
+            found = f"{self.num_frames} and {self.sampling_rate}"
+            raise ValueError(f"`num_frames` and `sampling_rate` must be positive, found {found}.")
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
         """Indices of the item's window."""
@@ -136,6 +145,8 @@ def sample_videos(items: Sequence[dict[str, Any]], num_windows: int = 1, num_cro
     Copies of an item, one after the other, say which clip they are by ``window`` and ``num_windows``, see
     :class:`WindowPlan`, and ``crop`` and ``num_crops``, see :class:`endofm_monai.transforms.ScaleCropClip`.
     """
+    if num_windows < 1 or num_crops < 1:
+        raise ValueError(f"`num_windows` and `num_crops` must be positive, found {num_windows} and {num_crops}.")
     return [
         {**item, "window": window, "num_windows": num_windows, "crop": crop, "num_crops": num_crops}
         for item, window, crop in product(items, range(num_windows), range(num_crops))

@@ -35,6 +35,8 @@ class TrainingPictureHandler(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError(f"`interval` must be at least 1 iteration, but got {self.interval}.")
         self.folder = Path(self.output_dir) / self.name
         self._board = Board(self.folder)
 

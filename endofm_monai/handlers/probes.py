@@ -56,6 +56,8 @@ class KNNProbeHandler:
     output_dir: PathLike | None = None  # of a TensorBoard log, in its subfolder `knn`; None writes none
 
     def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError(f"`interval` must be at least 1 epoch, but got {self.interval}.")
         self._board = Board(self.output_dir and Path(self.output_dir) / "knn")
 
     def attach(self, engine: Engine) -> None:

@@ -286,6 +286,8 @@ class WeightAverageHandler:
     decay: float  # share of the former average that stays, from 0 (none) to below 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"`average_decay` must be from 0 to below 1, but got {self.decay}.")
         self.network = unwrap(self.network)
         self._training = False
         self._weights_of_training: dict[str, Any] = {}

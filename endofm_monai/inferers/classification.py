@@ -37,6 +37,9 @@ class ClassificationPredictor(Predictor):
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
             raise ValueError(f"`overlap` must be in [0, 1), found {self.overlap}.")
+        if self.num_crops < 1 or (self.num_windows is not None and self.num_windows < 1):
+            numbers = f"{self.num_windows} and {self.num_crops}"
+            raise ValueError(f"`num_windows` and `num_crops` must be positive, found {numbers}.")
         super().__post_init__()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:

@@ -80,34 +80,40 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 def bootstrap_intervals(
     statistics: Callable[[np.ndarray], dict[Any, float]],
     groups: ArrayLike,
+    level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[Any, tuple[float, float]]:
-    """95 % percentile intervals of statistics when whole groups of items are drawn with replacement.
+    """Percentile intervals of statistics when whole groups of items are drawn with replacement.
 
     Clips or frames of one video resemble each other: drawing them one by one would give an interval that is too
     narrow. So videos (or sequences, or patients) are drawn, each with all of its items (the cluster bootstrap;
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
     Given indices of items (int64, with repetitions), ``statistics`` says theirs by name, NaN where one is undefined.
-    The ``groups`` ``(N,)`` are of any type that can be compared.
+    The ``groups`` ``(N,)`` are of any type that can be compared, and ``level`` is the share of the resampled statistics
+    that an interval holds, in (0, 1).
 
     Returns:
         by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none, and
         of a single group, which says nothing of others.
     """
+    if not 0 < level < 1 or resamples < 1:
+        raise ValueError(f"`level` must be in (0, 1) and `resamples` positive, but got {level} and {resamples}.")
     names, group_of_item = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) == 0:
+        raise ValueError("A bootstrap interval needs at least one item.")
     items = [np.flatnonzero(group_of_item == group) for group in range(len(names))]
     if len(names) == 1:
         return dict.fromkeys(statistics(items[0]), (float("nan"), float("nan")))
     draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     values = [statistics(np.concatenate([items[group] for group in draw])) for draw in draws]
-    return {name: _interval(np.array([value[name] for value in values])) for name in values[0]}
+    return {name: _interval(np.array([value[name] for value in values]), level) for name in values[0]}
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
     defined = values[~np.isnan(values)]
-    low, high = np.quantile(defined if len(defined) else np.nan, [0.025, 0.975])
+    low, high = np.quantile(defined if len(defined) else np.nan, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -78,9 +78,14 @@ def retrieval(first: ArrayLike, second: ArrayLike) -> float:
 
 def _check(features: ArrayLike, labels: ArrayLike, role: str) -> Samples:
     features, labels = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    if features.ndim != 2 or labels.shape != features.shape[:1] or features.size == 0:
+        shapes = f"{features.shape} and {labels.shape}"
+        raise ValueError(f"The {role} clips need features (N, D) and labels (N,), N > 0, but got shapes {shapes}.")
     if not np.isfinite(features).all():
         broken = np.count_nonzero(~np.isfinite(features).all(axis=1))
         raise ValueError(f"The features of {broken} of {len(features)} {role} clips are not finite.")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise ValueError(f"The labels of the {role} clips must be class indices from 0, but got {np.unique(labels)}.")
     return features, labels
 
 
@@ -88,6 +93,9 @@ def _scores(classifier: ClassifierMixin, train: Samples, probed: Samples) -> dic
     classes, (features, labels) = np.unique(train[1]), probed
     if len(classes) < 2:
         raise ValueError(f"A probe needs training clips of two classes or more, but all are of class {classes[0]}.")
+    widths = [train[0].shape[1], features.shape[1]]
+    if widths[0] != widths[1]:
+        raise ValueError(f"Training and probed features must have the same width, but got {widths[0]} and {widths[1]}.")
     probability = classifier.fit(*train).predict_proba(features)
     predicted, present = classes[probability.argmax(axis=1)], np.unique(labels)
     scores = {

@@ -155,6 +155,8 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
         no frame defines it), ``interval`` (None of a single group) and, where some are left out, how many are
         ``defined``. ``e_measure`` is the E-measure at the threshold that is best on average, as usual in the field.
     """
+    if not rows:
+        raise ValueError("No frame was scored.")
     names = np.array([row["sequence"] for row in rows])
     _, sequence, length = np.unique(names, return_inverse=True, return_counts=True)
     values = {name: np.array([row[name] for row in rows], np.float64)[:, None] for name in SCORES}

@@ -58,6 +58,10 @@ class ViewPlan:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.global_frames:
             raise ValueError("ViewPlan: `global_frames` must name at least one view, found none.")
+        for name in ("global_frames", "local_frames", "global_size", "local_size"):
+            value = ensure_tuple(getattr(self, name))
+            if not all(isinstance(number, int) and number > 0 for number in value):
+                raise ValueError(f"ViewPlan: `{name}` must hold positive integers, found {value}.")
         for name, most in (("global_scale", 1.0), ("local_scale", 1.0), ("ratio", float("inf"))):
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1] <= most:

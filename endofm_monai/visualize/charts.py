@@ -109,12 +109,16 @@ MARKERS = "osD^vP*X<>"
 
 
 def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.PathLike) -> Figure:
-    """Draw at least ``MIN_CLIPS`` embeddings ``(N, D)`` in the plane, colored by label, a class index or -1 for none.
+    """Draw clip embeddings ``(N, D)`` in the plane, colored by label, a class index or negative for none.
 
     Below 50 clips the plane is that of the first two principal components, else a t-SNE map; the title says which.
     Both give the same picture each time.
     """
     embeddings, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
+    not_finite = np.count_nonzero(~np.isfinite(embeddings))
+    if embeddings.ndim != 2 or len(embeddings) < MIN_CLIPS or embeddings.shape[1] < 2 or not_finite:
+        found = f"shape {embeddings.shape} with {not_finite} values that are not finite"
+        raise ValueError(f"`embeddings` must be (N, D), finite, with N >= {MIN_CLIPS} and D >= 2, but got {found}.")
     points, method, axis_names = _project(embeddings)
     figure = new_figure(5, 3.6)
     axes = figure.subplots()

@@ -94,10 +94,15 @@ def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
     The ``attention`` in frames ``(3, T, H, W)`` is ``(T, heads, 1 + N, 1 + N)``, of
     :meth:`endofm_monai.networks.nets.EndoFM.attention_maps`; the heads' mean is taken.
     """
-    (height, width), tokens = frames.shape[-2:], attention.shape[-1]
-    patch = math.isqrt(height * width // (tokens - 1))
+    _, num_frames, height, width = frames.shape
+    tokens = attention.shape[-1]
+    patch = max(math.isqrt(height * width // max(tokens - 1, 1)), 1)
+    rows, columns = height // patch, width // patch
+    if attention.shape[0] != num_frames or rows * columns != tokens - 1 or tokens == 1:
+        given = f"{num_frames} frames of {height}x{width} pixels"
+        raise ValueError(f"`attention` {tuple(attention.shape)} does not fit {given}.")
     relative = attention[:, :, 0, 1:].detach().float().cpu().mean(dim=1) * tokens  # (T, N)
-    return relative.unflatten(1, (height // patch, width // patch)).numpy()
+    return relative.unflatten(1, (rows, columns)).numpy()
 
 
 def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, maps: np.ndarray) -> AxesImage:
@@ -151,6 +156,8 @@ def overlay_mask(
 
     Inside, ``opacity`` is the share of the color, from 0 to 1.
     """
+    if frame.shape[:2] != mask.shape:
+        raise ValueError(f"`frame` {frame.shape[:2]} and `mask` {mask.shape} must have the same size.")
     drawn, thickness = frame.copy(), max(1, round(min(mask.shape) / 200))
     for place in find_objects((mask > 0).astype(np.uint8)):  # the rectangle around the mask, if it is not empty
         inside, region = mask[place] > 0, drawn[place].astype(np.float32)

@@ -65,6 +65,7 @@ def test_no_window_is_taken_twice(data):
     [
         ({"scores": [0.1] * 10}, "`scores` must be one finite number for each of 11 frames"),
         ({"scores": [math.nan] * 11}, "`scores` must be one finite number"),
+        ({"scores": None, "labeled": [11]}, "indices from 0 to 10, but holds 11"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

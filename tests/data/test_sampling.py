@@ -75,6 +75,12 @@ def test_single_window_begins_with_the_video():
     assert WindowPlan().start(info(1000), 0, 1) == 0
 
 
+@pytest.mark.parametrize("wrong", [{"num_frames": 0}, {"sampling_rate": 0}])
+def test_wrong_arguments(wrong):
+    with pytest.raises(ValueError, match="must be positive"):
+        WindowPlan(**wrong)
+
+
 def test_fixed_number_of_clips_a_video():
     clips = sample_videos([{"image": "a"}, {"image": "b"}], num_windows=2, num_crops=3)
     assert [(clip["image"], clip["window"], clip["crop"]) for clip in clips[:7]] == [
@@ -82,6 +88,8 @@ def test_fixed_number_of_clips_a_video():
         ("b", 0, 0),
     ]
     assert {(clip["num_windows"], clip["num_crops"]) for clip in clips} == {(2, 3)}
+    with pytest.raises(ValueError, match="must be positive, found 0 and 1"):
+        sample_videos([], num_windows=0)
 
 
 def draw(sampler: SupportSampler, frames: int, key: int, seed: int = 0) -> list[int]:

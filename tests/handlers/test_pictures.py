@@ -102,6 +102,12 @@ def test_other_ranks_draw_nothing(make_trainer, tmp_path, monkeypatch, handler, 
     assert not list(tmp_path.iterdir())
 
 
+@HANDLERS
+def test_bad_interval(tmp_path, handler, name: str) -> None:
+    with pytest.raises(ValueError, match="at least 1 iteration, but got 0"):
+        handler(tmp_path, interval=0)
+
+
 def test_pictures_after_a_kill_are_logged_once(make_trainer, tmp_path) -> None:
     for _ in range(2):  # steps after the last checkpoint are made again
         make_trainer(epochs=1, clips=4, handlers=[ViewsPictureHandler(str(tmp_path), interval=1)]).run()

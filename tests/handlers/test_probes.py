@@ -86,6 +86,11 @@ def test_without_labels_it_says_so_once(make_trainer, make_clip_loader, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_bad_interval(loaders) -> None:
+    with pytest.raises(ValueError, match="at least 1 epoch, but got 0"):
+        KNNProbeHandler(*loaders, interval=0)
+
+
 def test_evaluation_writes_and_returns_both_probes(make_evaluator, loaders, backbone, tmp_path, caplog) -> None:
     train_loader, val_loader = loaders
     evaluator = make_evaluator(val_loader, [ProbeEvaluation(train_loader, tmp_path, k=3, temperature=0.1)])

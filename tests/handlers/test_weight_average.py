@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from ignite.engine import Events
 from monai.data import DataLoader
@@ -133,3 +134,9 @@ def test_an_evaluation_after_the_training_is_of_the_weights_that_are_there(tmp_p
     used = torch.load(tmp_path / "model.pt", weights_only=True)["1.weight"]
     assert torch.equal(used, torch.full_like(used, 0.25))
     assert not torch.equal(used, averaged)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_decay_out_of_range(tmp_path: Path, decay: float) -> None:
+    with pytest.raises(ValueError, match="`average_decay` must be from 0 to below 1"):
+        make_trainer(tmp_path, 1, decay=decay)

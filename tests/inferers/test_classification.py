@@ -98,6 +98,8 @@ def test_uncertainty_is_the_entropy_of_the_classes():
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match=r"`overlap` must be in \[0, 1\)"):
         make(overlap=1.0)
+    with pytest.raises(ValueError, match="`num_windows` and `num_crops` must be positive"):
+        make(num_crops=0)
     predictor = make()
     with pytest.raises(ValueError, match="Offline the length of a video must be known"):
         predictor.push(noise(1))

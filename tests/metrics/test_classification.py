@@ -122,7 +122,7 @@ def test_groups_of_any_order_and_size():
     assert all(values[list(items)].sum() == 3 * (sum(item == 1 for item in items)) for items in seen)
 
 
-def test_the_seed_draws():
+def test_seed_and_level():
     values = np.random.default_rng(1).standard_normal(30)
 
     def interval(**kwargs):
@@ -130,6 +130,7 @@ def test_the_seed_draws():
 
     assert interval() == interval()
     assert interval(seed=1) != interval()
+    assert interval(level=0.5)[1] < interval()[1]
 
 
 def test_undefined_resamples_are_left_out():
@@ -142,6 +143,12 @@ def test_undefined_resamples_are_left_out():
 def test_a_single_group_has_no_interval():
     assert np.isnan(bootstrap_interval(lambda items: 0.5, ["a", "a"])).all()  # and none of no width
     assert bootstrap_interval(lambda items: 0.5, ["a", "b"]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("wrong", [{"groups": []}, {"level": 1.0}, {"level": 0.0}, {"resamples": 0}])
+def test_wrong_arguments(wrong):
+    with pytest.raises(ValueError, match="at least one item|`level`"):
+        bootstrap_interval(lambda items: 0.0, **{"groups": [0, 1], **wrong})
 
 
 def test_intervals_of_several_statistics_are_those_of_each():

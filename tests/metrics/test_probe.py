@@ -134,8 +134,13 @@ def test_k_above_the_training_clips_is_reduced_with_a_warning() -> None:
     ("change", "message"),
     [
         ({"train_labels": np.zeros(8, int)}, "two classes or more, but all are of class 0"),
+        ({"features": np.ones((4, 5))}, "same width, but got 6 and 5"),
         ({"features": np.full((4, 6), np.nan)}, "4 of 4 probed clips are not finite"),
         ({"train_features": np.full((8, 6), np.inf)}, "8 of 8 training clips are not finite"),
+        ({"labels": np.array([0, 1, -1, 0])}, r"probed clips must be class indices from 0, but got \[-1  0  1\]"),
+        ({"train_labels": np.arange(8) / 8}, "training clips must be class indices"),
+        ({"labels": np.array([0, 1])}, r"shapes \(4, 6\) and \(2,\)"),
+        ({"features": np.zeros((0, 6)), "labels": np.zeros(0, int)}, "N > 0"),
     ],
 )
 def test_bad_input_is_named(probe, change, message: str) -> None:

@@ -75,6 +75,11 @@ def test_what_no_frame_defines_is_null():
     json.dumps(report, allow_nan=False)
 
 
+def test_nothing_to_report_is_an_error():
+    with pytest.raises(ValueError, match="No frame"):
+        segmentation_report([])
+
+
 @pytest.fixture
 def pair() -> tuple[np.ndarray, np.ndarray]:
     """A map of 8 bits and the mask of an ellipse that it misses by a few pixels."""

@@ -37,6 +37,11 @@ def test_lists_from_json_are_accepted():
     ("name", "value"),
     [
         ("global_frames", ()),
+        ("global_frames", (8, 0)),
+        ("local_frames", (2, -1)),
+        ("local_frames", (2.5,)),
+        ("global_size", 0),
+        ("local_size", 96.0),
         ("global_scale", (0.0, 1.0)),
         ("global_scale", (0.4, 1.1)),
         ("local_scale", (0.4, 0.05)),

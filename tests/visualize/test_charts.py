@@ -103,3 +103,17 @@ def test_a_collapsed_network_is_one_point(tmp_path, clips: int) -> None:
         (axes,) = plot_embeddings(np.ones((clips, 4)), [-1] * clips, tmp_path / "map.png").axes
     assert np.ptp(axes.collections[0].get_offsets(), axis=0).max() == 0
     assert axes.get_xlabel() == "component 1 (0% of variance)"
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        (np.ones((2, 4)), r"N >= 3 .* shape \(2, 4\)"),
+        (np.ones((5, 1)), r"D >= 2, but got shape \(5, 1\)"),
+        (np.full((4, 2), np.nan), "8 values that are not finite"),
+    ],
+)
+def test_bad_embeddings(tmp_path, embeddings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plot_embeddings(embeddings, [-1] * len(embeddings), tmp_path / "map.png")
+    assert not list(tmp_path.iterdir())

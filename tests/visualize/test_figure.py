@@ -175,6 +175,12 @@ def test_attention_of_the_network(tmp_path) -> None:
     assert overlays(figure)[0].get_array().shape == (ROWS, COLUMNS)
 
 
+@pytest.mark.parametrize(("frames", "tokens"), [(3, 7), (2, 6), (2, 1)])
+def test_attention_of_another_clip(tmp_path, frames: int, tokens: int) -> None:
+    with pytest.raises(ValueError, match="does not fit 2 frames of 16x24 pixels"):
+        plot_attention(torch.zeros(3, 2, 16, 24), torch.ones(frames, 1, tokens, tokens), tmp_path / "attention.png")
+
+
 def test_mask_is_translucent_with_a_solid_contour():
     frame, mask = np.full((20, 30, 3), 100, np.uint8), np.zeros((20, 30), bool)
     mask[5:15, 5:15] = True
@@ -188,6 +194,11 @@ def test_mask_is_translucent_with_a_solid_contour():
 def test_no_foreground_leaves_the_frame():
     frame = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     np.testing.assert_array_equal(overlay_mask(frame, np.zeros((8, 8), int)), frame)
+
+
+def test_sizes_must_agree():
+    with pytest.raises(ValueError, match=r"\(8, 9\)"):
+        overlay_mask(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), bool))
 
 
 def test_plot_has_a_row_for_each_mask(tmp_path):

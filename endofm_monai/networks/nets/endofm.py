@@ -70,6 +70,8 @@ class EndoFM(Backbone):
         adapter_dim: int | None = None,
     ) -> None:
         super().__init__(img_size, patch_size, embed_dim, adapters, activation_checkpointing)
+        if not 0 <= token_drop < 1:
+            raise ValueError(f"`token_drop` must be at least 0 and below 1, but got {token_drop}.")
         self.token_drop = float(token_drop)
         self.temporal = temporal
 

@@ -209,3 +209,5 @@ def test_tokens_are_dropped_while_training_only():
     whole = network.eval()(clips)
     assert network(clips).equal(whole)
     assert not network.train()(clips).allclose(whole)
+    with pytest.raises(ValueError, match="token_drop"):
+        EndoFM(token_drop=1.0)
