@@ -17,5 +17,5 @@ layers_and_types=$!
 unset PYTHONDONTWRITEBYTECODE  # where it is set each process would compile the package and the tests anew
 # files go to processes in their order, as the slow ones come first; fixtures of a file are made once; a thread each
 export OMP_NUM_THREADS=1
-python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+python -m pytest --numprocesses auto --maxprocesses 3 --dist loadfile --no-loadscope-reorder "$@"
 wait $layers_and_types

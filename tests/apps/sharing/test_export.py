@@ -53,9 +53,9 @@ def test_the_published_decoder_in_onnx_gives_what_the_network_gives(tmp_path):
     pytest.importorskip("onnxscript")
     bundle = tmp_path / "endofm_polyp_segmentation"
     shutil.copytree(BUNDLE.with_name(bundle.name) / "configs", bundle / "configs")
-    network = EndoFMSegmenter.from_preset("mini").eval()
+    network = EndoFMSegmenter.from_preset("mini", depth=1).eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
-    settings = {"preset": "mini", "frame_size": 64, "window": 3}
+    settings = {"preset": "mini", "network_def::depth": 1, "frame_size": 64, "window": 3}
     path = export_network(bundle, tmp_path / "model.pt", "onnx", tmp_path / "model.onnx", **settings)
     for frames in (1, 5):
         clip = torch.randn(2, 3, frames, 64, 64)
