@@ -268,6 +268,8 @@ def _quoted(words: Sequence[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if word.startswith("-") and before in NAMES:
             sys.exit(f"error: `{before}` needs a value.")
+        if (not word and before in {"", *NAMES}) or (name in NAMES and word == f"{name}="):  # would be this folder
+            sys.exit(f"error: {name or before or 'a path'} is empty: is a variable of the shell not set?")
         name = "--output" if name == "-o" else name
         if not word.startswith("-"):
             quoted.append(word if before.startswith("-") and before not in NAMES else repr(word))

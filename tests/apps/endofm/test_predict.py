@@ -59,6 +59,19 @@ def test_an_option_without_its_value_is_named(words, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["predict", "", "-o", "out"], "a path"),
+        (["train", "segmentation", ""], "a path"),
+        (["predict", "a.mp4", "-o", ""], "--output"),
+        (["predict", "a.mp4", "--output="], "--output"),
+    ],
+)
+def test_what_is_empty_is_not_the_present_folder(words, what, monkeypatch):
+    assert run(monkeypatch, *words) == f"error: {what} is empty: is a variable of the shell not set?"
+
+
+@pytest.mark.parametrize(
     ("amp", "of_bundle", "found"),
     [({}, None, "bfloat16"), ({"amp": False}, None, "float32"), ({}, False, "float32")],
 )
