@@ -160,14 +160,17 @@ class DetectionHead(nn.Module):
         )
 
 
+def _cells(like: torch.Tensor) -> torch.Tensor:
+    """The column and the row of each cell, ``(2, h, w)``, of a map ``(..., h, w)``."""
+    rows, columns = [torch.arange(size, device=like.device) for size in like.shape[-2:]]
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
+
+
 def _locations(like: torch.Tensor, stride: int) -> torch.Tensor:
     """The x, the y and the stride of each location, ``(B, 3, h, w)``, for ``like`` ``(B, N, 4, h, w)``."""
-    height, width = like.shape[-2:]
+    center = _cells(like) * stride + stride // 2
     dtype = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count pixels
-    grid = torch.full((like.shape[0], 3, height, width), float(stride), dtype=dtype, device=like.device)
-    grid[:, 0] = torch.arange(width, device=like.device) * stride + stride // 2
-    grid[:, 1] = torch.arange(height, device=like.device).unsqueeze(1) * stride + stride // 2
-    return grid
+    return torch.cat([center, torch.full_like(center[:1], stride)]).to(dtype).expand(like.shape[0], -1, -1, -1)
 
 
 class SpatialTemporalTransformation(nn.Module):
@@ -212,13 +215,11 @@ def box_extent(ltrb: torch.Tensor, stride: int) -> torch.Tensor:
     From distances ``(..., 4, h, w)`` to its left, top, right and bottom in pixels it makes x1 and y1 (negative to the
     left and upwards), then x2 and y2, all from the location, ``(..., 4, h, w)``.
     """
-    last_row, last_column = ltrb.shape[-2] - 1, ltrb.shape[-1] - 1
-    x = torch.arange(last_column + 1, dtype=ltrb.dtype, device=ltrb.device) + (stride // 2) / stride
-    y = torch.arange(last_row + 1, dtype=ltrb.dtype, device=ltrb.device).unsqueeze(1) + (stride // 2) / stride
-    left, top, right, bottom = (ltrb / stride).unbind(-3)
-    sides_x = torch.stack([x - left, x + right], dim=-3).clamp(0, last_column) - x.clamp(max=last_column)
-    sides_y = torch.stack([y - top, y + bottom], dim=-3).clamp(0, last_row) - y.clamp(max=last_row)
-    return torch.stack([sides_x, sides_y], dim=-3).flatten(-4, -3)
+    cells = _cells(ltrb)
+    last, location = cells[:, -1:, -1:], cells.to(ltrb.dtype) + (stride // 2) / stride
+    left_top, right_bottom = (ltrb / stride).chunk(2, dim=-3)
+    corners = [location - left_top, location + right_bottom]
+    return torch.cat([corner.clamp(min=0).minimum(last) - location.minimum(last) for corner in corners], dim=-3)
 
 
 def deformable_convolution(x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
