@@ -39,6 +39,11 @@ CONSTANT = (
     "look at the centre's momentum and norm, a smaller `base_learning_rate`, a higher `teacher_momentum`, and whether "
     "the clips differ at all",
 )
+UNLEARNED = (
+    "the student learns nothing",
+    "views that differ less may help, as those of `small.json` (`views`, `train::augment`), or a smaller "
+    "`base_learning_rate`",
+)
 FIRST_EPOCHS = 3  # in which a start from random weights may look collapsed without a word
 
 
@@ -221,13 +226,13 @@ class HealthHandler(EmbeddingLogHandler):
     Adds to what an :class:`EmbeddingLogHandler` logs of the teacher's class tokens, of each step: the loss's shares
     ``cross_view`` (L_cv) and ``dynamic_motion`` (L_dm), KoLeo where it is used, the teacher's entropy in nats, the norm
     of the centre, weight decay and the teacher's momentum. An epoch looks collapsed when targets are uniform and the
-    loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread; all but the first ones say
-    so.
+    loss is at ``ln K``, or targets are one-hot and the loss is at 0, or there is no spread; where the loss alone is at
+    ``ln K`` nothing is learned. All but the first such epochs say so.
     """
 
     collapse_patience: int | None = 20  # stop after so many epochs in a row that look collapsed; None never stops
 
-    _collapsed_epochs = 0  # in a row
+    _in_a_row: dict[tuple[str, str], int] = field(default_factory=dict, init=False)  # epochs that show each sign
 
     def _class_tokens(self, engine: Engine) -> torch.Tensor:
         return unwrap(engine.network).teacher_tokens[-1]  # of the last global view
@@ -256,17 +261,22 @@ class HealthHandler(EmbeddingLogHandler):
             return
         means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())
         loss, entropy, spread = means["loss"] / uniform, means["teacher_entropy"] / uniform, means.get("spread", 1.0)
-        is_uniform = loss > 0.999 and entropy > 0.999
-        is_constant = (loss < 0.001 and entropy < 0.001) or spread < 0.001
-        self._collapsed_epochs = self._collapsed_epochs + 1 if is_uniform or is_constant else 0
-        if self._collapsed_epochs < min(FIRST_EPOCHS, self.collapse_patience or FIRST_EPOCHS):
+        signs = {
+            UNIFORM: loss > 0.999 and entropy > 0.999,
+            CONSTANT: (loss < 0.001 and entropy < 0.001) or spread < 0.001,
+            UNLEARNED: loss > 0.995,
+        }
+        self._in_a_row = {sign: self._in_a_row.get(sign, 0) + 1 if shown else 0 for sign, shown in signs.items()}
+        patience = self.collapse_patience
+        lasting = [sign for sign in signs if self._in_a_row[sign] >= min(FIRST_EPOCHS, patience or FIRST_EPOCHS)]
+        if not lasting:
             return
-        epoch, (what, remedy) = engine.state.epoch, UNIFORM if is_uniform else CONSTANT
+        epoch, (what, remedy) = engine.state.epoch, lasting[0]
         message = (
-            f"epoch {epoch} | {what} since epoch {epoch - self._collapsed_epochs + 1}: loss {means['loss']:.4f}, "
+            f"epoch {epoch} | {what} since epoch {epoch - self._in_a_row[lasting[0]] + 1}: loss {means['loss']:.4f}, "
             f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}; {remedy}."
         )
-        if self.collapse_patience is not None and self._collapsed_epochs >= self.collapse_patience:
+        if patience is not None and lasting[0] is not UNLEARNED and self._in_a_row[lasting[0]] >= patience:
             raise UnhealthyTrainingError(f"The representation has collapsed. {message}")
         if idist.get_rank() == 0:
             logger.warning(message)

@@ -113,3 +113,17 @@ def test_uniform_targets_name_the_overlay_for_few_clips(make_trainer, caplog):
     trainer.run()
     assert "targets uniform since epoch 1" in caplog.text
     assert "`small.json`" in caplog.text
+
+
+def test_a_student_that_cannot_follow_its_targets_is_told_of_and_goes_on(make_trainer, caplog):
+    trainer = make_trainer(epochs=4, handlers=[HealthHandler(collapse_patience=3)])
+    trainer.network.student.head.last_layer.requires_grad_(False)
+    trainer.network.student.head.last_layer.parametrizations.weight.original1.fill_(1.0)  # it tells no prototypes apart
+    trainer.loss_function.teacher_temperature = 0.01
+    trainer.run()
+    metrics = trainer.state.metrics
+    assert metrics["loss"] / math.log(12) == pytest.approx(1, abs=1e-3)
+    assert metrics["teacher_entropy"] / math.log(12) < 0.99
+    said = [record.getMessage() for record in caplog.records if "learns nothing since epoch 1" in record.getMessage()]
+    assert [message.split(" | ")[0] for message in said] == ["epoch 3", "epoch 4"]
+    assert "`views`" in said[0]
