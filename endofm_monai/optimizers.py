@@ -9,16 +9,13 @@ from torch import nn
 
 from endofm_monai.networks import unwrap
 
-__all__ = ["CosineSchedule", "PolynomialSchedule", "StepSchedule", "layer_decay_groups", "weight_decay_groups"]
-
 POSITIONS_AND_TOKENS = ("cls_token", "pos_embed", "time_embed")
 
 
 def weight_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Two parameter groups of an optimizer; ``decay`` tells which one a weight-decay schedule acts on.
 
-    Biases, normalization weights, the class token and the positional tables are not decayed. Frozen parameters are
-    left out.
+    Biases, normalization weights, class token and positional tables do not decay; frozen parameters are left out.
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []

@@ -88,10 +88,7 @@ class ClipTrainer(SupervisedTrainer):
             super(Trainer, self).run()
 
     def checkpoint_parts(self) -> dict[str, Any]:
-        """What a checkpoint holds, by name, each with ``state_dict`` and ``load_state_dict``.
-
-        Handlers add theirs to ``further_checkpoint_parts``.
-        """
+        """What a checkpoint holds, by name; handlers add theirs to ``further_checkpoint_parts``."""
         parts = {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
         if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict():
             parts["loss"] = self.loss_function

@@ -271,9 +271,8 @@ class ProbabilitySaver(ResultSaver):
     def _write_table(self) -> None:
         columns = ["windows_used", "frames", "fps", "reading_seconds", "network_seconds"]
         rows = []
-        names = (
-            str(path.relative_to(self.results_dir).with_suffix("")) for path in self.results_dir.rglob("[!.]*.json")
-        )
+        results = self.results_dir.rglob("[!.]*.json")
+        names = (str(path.relative_to(self.results_dir).with_suffix("")) for path in results)
         for name in sorted(names, key=natural_key):
             result = read_json(result_path(self.results_dir, name), dict)
             probabilities, prediction = result["probabilities"] or {}, result["prediction"]

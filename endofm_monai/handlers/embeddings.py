@@ -84,9 +84,8 @@ def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: st
     """Compute the embeddings of all clips, in evaluation mode, without gradient, in float32 and uncompiled.
 
     Random states and the network's mode are as before when it is done, so that it may run amid a training. With several
-    processes each embeds what its loader gives, and all get the table of all clips. Of the ``image``
-    ``(B, C, T, H, W)`` of a batch the network makes ``(B, D)``; :func:`add_embeddings` says what else a batch has. What
-    could not be read is left out, with a warning.
+    processes each embeds what its loader gives, and all get the table of all clips. The network makes ``(B, D)`` of a
+    batch's ``image``; :func:`add_embeddings` says what else it has. What cannot be read is left out, with a warning.
     """
     rows, broken = Rows(), dict[str, None]()
     with (

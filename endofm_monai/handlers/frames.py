@@ -76,10 +76,7 @@ class DetectionSaver(FrameSaver):
 
 
 def true_mask(state: State) -> np.ndarray:
-    """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; its handlers share the first reading.
-
-    It is of the item's ``mask``: a file for each frame, or their folder.
-    """
+    """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; its handlers share the first reading."""
     if getattr(state, "truth_of", None) is not state.frame:
         name, info = state.item["name"], state.info
         masks = mask_files(state.item["mask"], state.item[CommonKeys.IMAGE])

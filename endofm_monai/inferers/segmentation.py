@@ -142,8 +142,7 @@ class SegmentationPredictor(Predictor):
 def mask_from_logits(logits: torch.Tensor, frame_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Give uint8 masks, 0 or 1, and float32 probabilities of the foreground, both ``(1, T, H, W)``.
 
-    A pixel is foreground where the background, the first of ``(K, T, h, w)``, has a probability below one half,
-    with two classes the argmax.
+    A pixel is foreground where the background, the first of ``(K, T, h, w)``, has a probability below one half.
     """
     probability = 1 - logits.float().softmax(dim=0)[:1]
     if probability.shape[-2:] != frame_size:
@@ -152,11 +151,11 @@ def mask_from_logits(logits: torch.Tensor, frame_size: Sequence[int]) -> tuple[t
     return (probability > 0.5).to(torch.uint8), probability
 
 
+@dataclass(eq=False)
 class MaskInferer(Inferer):
     """Segments frames on their own, for MONAI Label's ``monaibundle`` app, which runs networks by MONAI's inferers."""
 
-    def __init__(self, predictor: SegmentationPredictor) -> None:
-        self.predictor = predictor
+    predictor: SegmentationPredictor
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """From clips, uint8 ``(B, 3, 1, H, W)``, to masks ``(B, W, H)``: MONAI Label counts x first."""

@@ -30,9 +30,7 @@ class ClassificationLoss(nn.Module):
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         logits = logits.float()
         if labels.ndim == 1:
-            # torch's own mean divides by the weights of the batch: a batch of one item would not be weighted at all
-            return F.cross_entropy(
-                logits, labels, weights, label_smoothing=self.label_smoothing, reduction="none"
-            ).mean()
+            losses = F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing, reduction="none")
+            return losses.mean()  # torch's own divides by the batch's weights: a batch of one would not be weighted
         targets = labels.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)

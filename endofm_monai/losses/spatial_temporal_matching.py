@@ -81,9 +81,8 @@ class SpatialTemporalMatchingLoss(nn.Module):
     ) -> torch.Tensor:
         """Float32 loss of the student's logits ``(V, B, K)`` and the teacher's ``(G, B, K)``, in any float type.
 
-        ``class_tokens`` ``(G, B, D)`` are the student's, for KoLeo. In training mode the centre moves. With gradient
-        accumulation pass ``update_center=False`` except at the last call of a step: it then moves once, by the mean
-        over all calls.
+        ``class_tokens`` ``(G, B, D)`` are the student's, for KoLeo. In training mode the centre moves; with gradient
+        accumulation once, by the mean over all calls, if all but the last of a step have ``update_center=False``.
         """
         wanted = (self.num_global_views, student.shape[1], self.center.shape[1])
         if teacher.shape != wanted or student.shape[2:] != wanted[2:] or len(student) < len(teacher):
@@ -201,10 +200,7 @@ def sinkhorn(
 
 @torch.no_grad()
 def enqueue(queue: torch.Tensor, count: torch.Tensor, rows: torch.Tensor) -> None:
-    """Put the ``rows`` ``(N, ...)`` of all ranks first in a ``queue`` ``(L, ...)``, in place; the oldest fall out.
-
-    ``count`` is the number of rows that the queue holds.
-    """
+    """Put ``rows`` ``(N, ...)`` of all ranks first in a ``queue`` ``(L, ...)`` that holds ``count`` rows, in place."""
     rows = evenly_divisible_all_gather(rows)
     queue.copy_(torch.cat([rows, queue])[: len(queue)])
     count.add_(len(rows)).clamp_(max=len(queue))

@@ -53,8 +53,7 @@ def _similarity(probability: np.ndarray, truth: np.ndarray) -> float:
 def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """E-measure ``(256,)`` of a map, for ``probability >= t / 255`` with t from 0 to 255 (Fan et al., IJCAI 2018).
 
-    A pixel's alignment depends only on which of the four cells of the confusion matrix it is in, so that four counts
-    a threshold are enough.
+    A pixel's alignment depends only on its cell of the confusion matrix: four counts a threshold are enough.
     """
     levels = np.floor(probability * 255).astype(np.int64)
 
@@ -81,10 +80,7 @@ def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray
 
 
 def weighted_f_measure(probability: np.ndarray, truth: np.ndarray) -> float:
-    """F-measure that weighs errors by where they are (Margolin et al., "How to Evaluate Foreground Maps?", CVPR 2014).
-
-    In [0, 1], or NaN when the truth has no foreground, for which it is not defined.
-    """
+    """F-measure in [0, 1] that weighs errors by place (Margolin et al., CVPR 2014); NaN without a true foreground."""
     if not truth.any():
         return float("nan")
     distance, nearest = distance_transform_edt(~truth, return_indices=True)

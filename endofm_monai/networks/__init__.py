@@ -5,8 +5,6 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-__all__ = ["freeze_backbone", "freeze_blocks", "unwrap"]
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

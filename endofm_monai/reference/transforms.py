@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -111,10 +112,7 @@ class ReferenceGrayscaleClip(corrected.RandGrayscaleClip):
 
 
 class ReferenceAugmentViews(corrected.RandAugmentViews):
-    """Views with the published crops and colors, neither blurred nor solarized.
-
-    The published code calls for both, but its functions return their input.
-    """
+    """Views with the published crops and colors, not blurred or solarized: the code's functions return their input."""
 
     crop = ReferenceResizedCropClip
     color_jitter = ReferenceColorJitterClip
@@ -132,10 +130,7 @@ class ReferenceRandScaleCropClip(corrected.RandScaleCropClip):
 
 
 class ReferenceScaleCropClip(corrected.ScaleCropClip):
-    """The leftmost or topmost square of a clip whose short side is ``size``, by a slip in a configuration.
-
-    Not antialiased.
-    """
+    """The leftmost or topmost square of a clip, by a slip in a configuration; not antialiased."""
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
         return resize(to_float(clip), [self.size], antialias=False)[..., : self.size, : self.size]
@@ -172,14 +167,11 @@ class ReferenceBGRClip(Transform):
         return clip - clip.new_tensor(DETECTION_MEAN).view(-1, 1, 1, 1)
 
 
+@dataclass(eq=False)
 class ReferenceInput(Transform):
-    """Segmentation, frame by frame: BGR, stretched to 0..255, resized to a square, stretched again to [-1, 1].
+    """Segmentation, by frame: BGR, stretched to 0..255, resized, stretched to [-1, 1]; -1 instead of the code's NaN."""
 
-    A constant frame, of which the published code makes NaN, becomes -1.
-    """
-
-    def __init__(self, size: int = 224) -> None:
-        self.size = size
+    size: int = 224
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         """From uint8 RGB ``(3, T, H, W)`` to float32 ``(3, T, size, size)``."""

@@ -22,10 +22,7 @@ WEIGHTS = Path("models", "model.safetensors")  # of a bundle
 
 
 def save_weights(state: Mapping[str, torch.Tensor], path: PathLike, **notes: str) -> None:
-    """Write a safetensors file, whole or not at all, whose bytes depend on nothing but tensors and notes.
-
-    Tensors may share memory, each is written on its own. The ``notes`` are its metadata, with ``format``.
-    """
+    """Write a safetensors file, whose bytes depend on nothing but tensors, which may share memory, and metadata."""
     metadata = {"format": "pt", **{name: printable(note) for name, note in notes.items()}}
     data = memoryview(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
     end = 8 + int.from_bytes(data[:8], "little")

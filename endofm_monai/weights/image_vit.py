@@ -146,9 +146,8 @@ def square_grid(entries: int) -> tuple[int, int] | None:
 def resample_position_table(table: torch.Tensor, grid_size: tuple[int, int], old_grid: tuple[int, int]) -> torch.Tensor:
     """Resample the position table of an image ViT by antialiased bicubic interpolation.
 
-    From ``(1, 1 + N, D)`` with the class token's entry first, or ``(1, N, D)`` without it, where N is the product of
-    the rows and columns ``old_grid``, to ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when
-    the table had none.
+    From ``(1, 1 + N, D)`` with the class token's entry first, or ``(1, N, D)`` without it, N = rows * columns of
+    ``old_grid``, to ``(1, 1 + rows * columns, D)``; the class token's entry is kept, or zero when there was none.
     """
     class_entry, patches = table.split([table.shape[1] - math.prod(old_grid), math.prod(old_grid)], dim=1)
     if class_entry.shape[1] == 0:

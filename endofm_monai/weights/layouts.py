@@ -131,8 +131,7 @@ def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
 def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
     """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``.
 
-    Where a preset has this width and depth, it is named. ``positions`` counts the entries of the position table, with
-    the class token's; the heads leave no trace.
+    ``positions`` counts the entries of the position table, with the class token's; the heads leave no trace.
     """
 
     def size(key: str, axis: int) -> int:
@@ -155,10 +154,7 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def clean_key(key: str) -> str:
-    """The name of a tensor without its wrappers' prefixes, with weight norm in torch's present names.
-
-    Files and networks are compared by clean keys, so that it does not matter on which side a wrapper was.
-    """
+    """The name of a tensor, to compare, without its wrappers' prefixes, with weight norm in torch's present names."""
     return re.sub(r"\.weight_[gv]$", lambda old: _WEIGHT_NORM[old[0]], _WRAPPERS.sub("", key))
 
 

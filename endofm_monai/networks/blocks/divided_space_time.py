@@ -25,10 +25,7 @@ def _nearest(size: int, new_size: int, device: torch.device) -> torch.Tensor:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: while training, drops a ``rate`` of the rows of a residual branch and scales the others up.
-
-    (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.)
-    """
+    """Stochastic depth (Huang et al., ECCV 2016): a ``rate`` of rows is dropped in training, others are scaled up."""
 
     keep: torch.Tensor  # a tensor, so that one compiled graph serves the blocks of all rates
 
@@ -160,15 +157,7 @@ class DividedSpaceTimeBlock(nn.Module):
     Tokens are ``(B, 1 + N*T, D)``: the clip's class token, then N patches of T frames with time running fastest. The
     class token takes no part in temporal attention; every frame attends with its own copy of it, and the copies'
     updates are averaged. Drop path acts on rows: a patch position's T tokens, a frame's 1 + N tokens, a clip's tokens.
-
-    Args:
-        embed_dim: width D of a token.
-        num_heads: number of attention heads; must divide D.
-        mlp_ratio: hidden width of the MLP in multiples of D.
-        drop_path_rate: probability to drop a row of a residual branch while training.
-        temporal: whether it attends along time at all; without, each frame is transformed as by an image ViT.
-        adapters: number of adapters of the patch tokens: 1 before the MLP, 2 also at the start of the block.
-        adapter_dim: width of their bottleneck.
+    The arguments are explained at :class:`endofm_monai.networks.nets.EndoFM`.
     """
 
     def __init__(
@@ -213,10 +202,7 @@ class DividedSpaceTimeBlock(nn.Module):
         return self.norm1(frames.reshape(batch * num_frames, 1 + num_patches, width))
 
     def forward(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``.
-
-        Or give, without the work for the patches' own outputs, the class token ``(B, 1, D)``.
-        """
+        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of T = ``num_frames``, or the class token ``(B, 1, D)`` alone."""
         patches = self.attend_in_time(tokens, num_frames)
         batch, num_patches, _, width = patches.shape
         frames = self.frame_sequences(tokens[:, :1], patches)

@@ -8,13 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from endofm_monai.networks.blocks.divided_space_time import (
-    DividedSpaceTimeBlock,
-    DropPath,
-    SelfAttention,
-    SpatialTemporalAdapter,
-)
+from endofm_monai.networks.blocks.divided_space_time import DividedSpaceTimeBlock, DropPath, SelfAttention
 
 
 class RowCopies(NamedTuple):
@@ -181,7 +177,7 @@ class PackedClips:
         attended = self.in_time.drop(block.drop_path, attended)
         return torch.cat([class_tokens, patches + block.temporal_fc(attended)])
 
-    def _adapt(self, adapter: SpatialTemporalAdapter | None, rows: torch.Tensor) -> torch.Tensor:
+    def _adapt(self, adapter: nn.Module | None, rows: torch.Tensor) -> torch.Tensor:
         if adapter is None:
             return rows
         class_tokens, patches = rows.split([self.clips, len(rows) - self.clips])

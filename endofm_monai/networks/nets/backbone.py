@@ -40,10 +40,7 @@ class PatchProjection(nn.Conv2d):
 
 
 class Backbone(nn.Module):
-    """What :class:`EndoFM` and :class:`FrameViT` share: patches, what is recomputed, adapters that can learn alone.
-
-    The arguments are explained at :class:`EndoFM`.
-    """
+    """What :class:`EndoFM`, which explains the arguments, and :class:`FrameViT` share."""
 
     frozen: bool = False
 

@@ -8,12 +8,8 @@ import torch
 from monai.networks.blocks import Swish
 from torch import nn
 
-from endofm_monai.networks.blocks.divided_space_time import (
-    SelfAttention,
-    SpatialTemporalAdapter,
-    resample_table,
-    transformer_mlp,
-)
+from endofm_monai.networks.blocks import SpatialTemporalAdapter
+from endofm_monai.networks.blocks.divided_space_time import SelfAttention, resample_table, transformer_mlp
 from endofm_monai.networks.nets.backbone import Backbone
 from endofm_monai.networks.nets.endofm import EndoFMFeatures
 
@@ -39,10 +35,7 @@ class RotaryPositions(nn.Module):
 
 
 class FrameBlock(nn.Module):
-    """Block of an image ViT, on frames that each have a class token, with adapters between the frames' patches.
-
-    Its arguments are those of ``DividedSpaceTimeBlock``, and the ``variant`` of :class:`FrameViT`.
-    """
+    """Block of an image ViT, on frames that each have a class token; the arguments are explained at FrameViT."""
 
     def __init__(
         self, embed_dim: int, num_heads: int, mlp_ratio: float, variant: str, adapters: int, adapter_dim: int
@@ -135,10 +128,7 @@ class FrameViT(Backbone):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, and the rotation of ``RotaryPositions``, if any.
-
-        The N patches of a frame come behind its class token and storage tokens.
-        """
+        """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, those of patches last, and their rotation, if any."""
         grid = self.embed_patches(x)
         patches, first = grid.flatten(2).transpose(1, 2), self.cls_token.expand(1, -1, -1)
         if self.pos_embed is not None:

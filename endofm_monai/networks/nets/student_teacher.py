@@ -33,10 +33,7 @@ def _sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
 
 
 class SyncedBatchNorm(nn.Module):
-    """Batch normalization by the rows of all processes, on any device; some may have none.
-
-    It always takes the statistics of the batch. (``torch.nn.SyncBatchNorm`` runs on GPUs only.)
-    """
+    """Batch normalization on any device, always by the batch: rows of all processes, of which some may have none."""
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -108,9 +105,8 @@ class ProjectionNetwork(nn.Module):
         for view in views:
             groups.setdefault(view.shape, []).append(view)
         batches = self.backbone.forward_packed([torch.cat(group) for group in groups.values()])
-        by_shape = {
-            shape: iter(tokens.chunk(len(groups[shape]))) for shape, tokens in zip(groups, batches, strict=True)
-        }
+        parts = [iter(tokens.chunk(len(group))) for group, tokens in zip(groups.values(), batches, strict=True)]
+        by_shape = dict(zip(groups, parts, strict=True))
         return torch.stack([next(by_shape[view.shape]) for view in views])
 
     def forward(self, views: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -174,9 +170,8 @@ class StudentTeacher(nn.Module):
         """Run the student on all V normalized views ``(B, C, T, H, W)`` and the teacher on the G global ones.
 
         It gives the student's logits ``(V, B, K)``, the teacher's ``(G, B, K)`` without gradient and the student's
-        class tokens ``(G, B, D)`` of the global views, the first; ``teacher_tokens`` are the teacher's. Of the B clips
-        only the first ``clips`` reach the heads, if that is given: a process without a clip runs the backbone on a
-        dummy, to take part in the collective calls.
+        class tokens ``(G, B, D)`` of the global views, the first; ``teacher_tokens`` are the teacher's. If given, only
+        the first ``clips`` of B reach the heads: a process without a clip runs the backbone on a dummy.
         """
         with torch.no_grad():
             self.teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
