@@ -42,7 +42,7 @@ def compare(config: str) -> None:
     runs, failed = plan(comparison, output), list[str]()
     for number, run in enumerate(runs, start=1):
         try:
-            result = run.execute()
+            value = run.execute().get("value")
         except KeyboardInterrupt:
             print(f"stopped at run {number} of {len(runs)}; the same command goes on there", file=sys.stderr)
             sys.exit(INTERRUPTED)
@@ -50,7 +50,6 @@ def compare(config: str) -> None:
             failed.append(f"{run.title}: {cause_of(error)}")
             print(f"{number}/{len(runs)}  {failed[-1]}", file=sys.stderr)
             continue
-        value = result.get("value")
         outcome = "trained" if run.score is None else f"{run.score} {'undefined' if value is None else f'{value:.4f}'}"
         print(f"{number}/{len(runs)}  {run.title}: {outcome}", flush=True)
         write_tables(runs, output)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from endofm_monai.preparation import claim_settings
 from endofm_monai.utils import as_class_names, check_settings, read_json, sha256, write_json
 from endofm_monai.utils.settings import literal_texts
 
-SCORES = {  # of a task: what its bundle reports in which file, and where in it the scores are
-    "classification": ("f1", "metrics.json", "video/scores", "{}/value", "video/scores/{}/interval"),
-    "segmentation": ("dice", "segmentation.json", "clean/per_frame", "{}/value", "clean/per_frame/{}/interval"),
-    "detection": ("ap50", "detection.json", "scores", "{}", "intervals/{}"),
+SCORES = {  # of a task: the usual one, the file that its bundle reports them in, and the keys where they stand in it
+    "classification": ("f1", "metrics.json", ("video", "scores")),
+    "segmentation": ("dice", "segmentation.json", ("clean", "per_frame")),
+    "detection": ("ap50", "detection.json", ("scores",)),
 }
 OWN = {"bundle_root", "seed", "ckpt_dir", "output_dir", "resume"}  # settings that a run has from the comparison
 FILES = ("backbone_weights", "weights", "datalist")  # settings whose files' content the results depend on
@@ -89,14 +90,16 @@ class Run:
             settings = {**self.evaluation, "weights": str(self.weights)}
             files = self._config_files("evaluate", [*self.configs, "evaluate"], settings)
             run_bundle(files, self.folder / "evaluation.log")
-            _, name, place, value, interval = SCORES[self.bundle.name.rpartition("_")[2]]
+            _, name, keys = SCORES[self.bundle.name.rpartition("_")[2]]
             report = read_json(self.folder / "evaluate" / name, dict)
-            scores = look_up(report, place) or {}
+            scores = reduce(lambda part, key: part.get(key) or {}, keys, report)
             if self.score not in scores:
                 known = ", ".join(scores) or "none"
                 raise RuntimeError(f"{self.folder}: the evaluation gives no score `{self.score}`; there are {known}.")
-            result["score"], result["value"] = self.score, look_up(scores, value.format(self.score))
-            result["interval"] = look_up(report, interval.format(self.score))
+            of_score = scores[self.score]
+            if not isinstance(of_score, dict):  # a detector's, whose intervals stand apart
+                of_score = {"value": of_score, "interval": report.get("intervals", {}).get(self.score)}
+            result |= {"score": self.score, "value": of_score.get("value"), "interval": of_score.get("interval")}
         write_json(self.folder / "result.json", result)
         return result
 
@@ -120,7 +123,8 @@ class Run:
         """Refuse settings that its configurations do not have."""
         stages: list[tuple[Sequence[str], dict[str, Any]]] = [(self.training, {}), (["evaluate"], self.evaluation)]
         for last, more in stages if self.score is not None else stages[:1]:
-            parser = parsed([str(self.bundle / "configs" / f"{name}.json") for name in (*self.configs, *last)])
+            files = [str(self.bundle / "configs" / f"{name}.json") for name in (*self.configs, *last)]
+            parser = ConfigParser(ConfigParser.load_config_files(files))
             for key, value in {**self.settings, **more}.items():
                 merge_kv(parser, key, value)
             try:
@@ -169,16 +173,9 @@ def run_bundle(files: Sequence[str], log: Path) -> float:
     return usage.ru_maxrss / 2**20
 
 
-def parsed(files: Sequence[str]) -> ConfigParser:
-    """Configurations, of which single components can be built."""
-    parser = ConfigParser()
-    parser.read_config(list(files))
-    return parser
-
-
 def count_parameters(files: Sequence[str]) -> dict[str, int]:
     """Parameters of the network, and those of them that the optimizer changes."""
-    parser = parsed(files)
+    parser = ConfigParser(ConfigParser.load_config_files(files))
     groups = parser.get_parsed_content("optimizer").param_groups
     trained = sum(weight.numel() for group in groups for weight in group["params"] if weight.requires_grad)
     weights = parser.get_parsed_content("model").parameters()
@@ -187,7 +184,7 @@ def count_parameters(files: Sequence[str]) -> dict[str, int]:
 
 def count_tokens(files: Sequence[str]) -> int:
     """Patch tokens of all views of a clip that a pre-training gives its networks, before any are dropped."""
-    parser = parsed(files)
+    parser = ConfigParser(ConfigParser.load_config_files(files))
     parser["augment_on_device"] = False  # else the dataset gives clips, of which the training makes views
     dataset = parser.get_parsed_content("train::dataset")
     views = next(item["image"] for item in map(dataset.__getitem__, range(len(dataset))) if "broken" not in item)
@@ -202,10 +199,3 @@ def seconds_per_step(folder: Path) -> float:
     steps = {event.step: event.wall_time for event in log.Scalars("step/loss")}
     between = np.diff([moment for _, moment in sorted(steps.items())])
     return float(np.median(between)) if len(between) else math.nan
-
-
-def look_up(report: Any, place: str) -> Any:
-    """What stands in nested dictionaries under names that are separated by slashes; None where there is nothing."""
-    for name in place.split("/"):
-        report = (report or {}).get(name)
-    return report

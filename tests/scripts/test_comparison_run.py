@@ -68,3 +68,16 @@ def test_what_ends_badly_is_told_by_its_last_line(scripts, tmp_path):
     _, run = scripts
     with pytest.raises(RuntimeError, match=r"run.log: ended with 1: .*no.json"):
         run.run_bundle([str(tmp_path / "no.json")], tmp_path / "run.log")
+
+
+def test_the_interval_of_a_detector_stands_beside_its_scores_whatever_its_classes_are_called(
+    scripts, monkeypatch, tmp_path
+):
+    _, run = scripts
+    report = {"scores": {"box_a/b_f1": 0.5}, "intervals": {"box_a/b_f1": [0.4, 0.6]}}
+    (tmp_path / "trained.json").write_text("{}")
+    (tmp_path / "evaluate").mkdir()
+    (tmp_path / "evaluate" / "detection.json").write_text(json.dumps(report))
+    monkeypatch.setattr(run, "run_bundle", lambda files, log: 1.0)
+    evaluated = run.Run(("a", 0), tmp_path, Path("endofm_polyp_detection"), ["train"], {}, score="box_a/b_f1")
+    assert evaluated.execute() == {"score": "box_a/b_f1", "value": 0.5, "interval": [0.4, 0.6]}
