@@ -3,7 +3,6 @@
 
 """Times as medians, and as shares of what the same machine can do at best in the same minutes; what all parts share."""
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,13 @@ import numpy as np
 import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import endofm_monai
 from endofm_monai import formats
+from endofm_monai.utils import PathLike, read_json
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
 DATA = "datasets/sample/data"
@@ -73,8 +74,24 @@ def next_to_limit(
     return {"seconds": median(times), "multiply_tflops": median(rates), "share_of_multiply_rate": median(shares)}
 
 
-def peak_memory() -> float:
-    """Peak memory of this process so far, in GiB, as Linux states it."""
+def training_step(
+    network: nn.Module, weights: Any, clip: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[], None]:
+    """A step of a training on one clip, with AdamW; ``loss`` takes the logits."""
+    optimizer = torch.optim.AdamW(weights)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(clip)).backward()
+        optimizer.step()
+
+    return step
+
+
+def peak_memory(step: Callable[[], None]) -> float:
+    """Peak memory of this process after two steps, in GiB, as Linux states it."""
+    step()
+    step()
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
@@ -86,24 +103,24 @@ def peak_in_a_process(part: str, **options: Any) -> float:
     return float(subprocess.check_output(command, text=True))
 
 
-def open_bundle(bundle: Path, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
-    """Open configs of the bundle in a folder, ready to run."""
-    files = [f"{bundle}/configs/{name}.json" for name in configs]
-    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, bundle_root=str(bundle), **settings)
+def open_bundle(bundle: PathLike, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
+    """Open configs of a bundle of the checkout, or of the one in another folder, ready to run."""
+    root = BUNDLES / bundle
+    files = [f"{root}/configs/{name}.json" for name in configs]
+    workflow = ConfigWorkflow(files, workflow_type=kind, logging_file=False, bundle_root=str(root), **settings)
     workflow.initialize()
     return workflow
 
 
 def learn(task: str, report: str, configs: tuple[str, ...], judging: dict[str, Any], **settings: Any) -> Any:
     """Train by configs and evaluate the best weights on the test part: the minutes of training, and a report."""
-    bundle = BUNDLES / f"endofm_polyp_{task}"
+    bundle = f"endofm_polyp_{task}"
     with tempfile.TemporaryDirectory() as folder:
         settings = {**settings, "ckpt_dir": f"{folder}/models", "output_dir": f"{folder}/eval"}
         minutes = seconds_of_call(open_bundle(bundle, *configs, **settings).run) / 60
         judging = {**judging, "weights": f"{folder}/models/model.pt"}
         open_bundle(bundle, "train", "tiny", "evaluate", **settings, **judging).run()
-        found = json.loads(Path(folder, "eval", report).read_text(encoding="utf-8"))
-    return {"training_minutes": round(minutes, 1)}, found
+        return {"training_minutes": round(minutes, 1)}, read_json(Path(folder, "eval", report), dict)
 
 
 def moving_texture(frames: int, size: tuple[int, int], seed: int = 0) -> Iterator[np.ndarray]:

@@ -55,8 +55,8 @@ def index(videos: int = 20, size: tuple[int, int] = SIZE) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         first = write_video(Path(folder) / "0.mp4", moving_texture(250, size), 25)
         paths = [first, *(Path(shutil.copy(first, Path(folder) / f"{number}.mp4")) for number in range(1, videos))]
-        seconds = seconds_of_call(lambda: _prepare(paths, first.parent / "i", mode="index"))
-    return {"videos_per_second": videos / seconds}
+        prepare = partial(_prepare, paths, first.parent / "i", mode="index")
+        return {"videos_per_second": videos / seconds_of_call(prepare)}
 
 
 def leakage(folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> dict[str, Any]:

@@ -14,17 +14,8 @@ from typing import Any
 
 import av
 import torch
+from benchmarks import measure
 from benchmarks.launches import allocation, augmentation, launches
-from benchmarks.measure import (
-    BUNDLES,
-    moving_texture,
-    next_to_limit,
-    open_bundle,
-    seconds_of,
-    seconds_of_call,
-    tflop_of,
-    write_video,
-)
 
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
@@ -56,7 +47,7 @@ def dropping(repeat: int = 3, share: float = 0.8) -> dict[str, float]:
     """Time and memory in GiB of the step when the student sees all tokens, and when a ``share`` is left out."""
     peaks = [allocation(1, token_drop=drop, amp=False) for drop in (0, share)]
     steps = [make_step(token_drop=drop) for drop in (0, share)]
-    times: list[list[float]] = [[seconds_of_call(step) for step in steps] for _ in range(repeat + 1)][1:]
+    times: list[list[float]] = [[measure.seconds_of_call(step) for step in steps] for _ in range(repeat + 1)][1:]
     seconds = [median(column) for column in zip(*times, strict=True)]
     ratio = median(dropped / whole for whole, dropped in times)
     memory = {"gib": peaks[0], "gib_dropped": peaks[1]}
@@ -70,8 +61,8 @@ def learning(dataset_dir: str = "datasets/sample/data", seeds: int = 3, **settin
         with tempfile.TemporaryDirectory() as folder:
             places = {"dataset_dir": dataset_dir, "datalist": f"{dataset_dir}/datalist.json", "output_dir": folder}
             given = {**places, "ckpt_dir": f"{folder}/models", "seed": seed, **settings}
-            workflow = open_bundle(BUNDLES / "endofm_pretraining", "train", "small", "tiny", "learning", **given)
-            seconds = seconds_of_call(workflow.run)
+            workflow = measure.open_bundle("endofm_pretraining", "train", "small", "tiny", "learning", **given)
+            seconds = measure.seconds_of_call(workflow.run)
             record = read_json(Path(folder, "learning.json"), dict)
         last, before, after = record["epochs"][-1], record["before"], record["after"]
         ranks, spreads = ([row[name] for row in record["epochs"]] for name in ("effective_rank", "spread"))
@@ -93,7 +84,7 @@ def reading(frames: int = 300, repeat: int = 9) -> dict[str, float]:
     plan = ViewPlan()
     load, augment = LoadClipd("image", plan), RandAugmentViews(plan)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_video(Path(folder) / "clip.mp4", moving_texture(frames, (256, 320)))
+        path = measure.write_video(Path(folder) / "clip.mp4", measure.moving_texture(frames, (256, 320)))
         window = round(plan.window * 30)
 
         def decode() -> None:
@@ -104,9 +95,9 @@ def reading(frames: int = 300, repeat: int = 9) -> dict[str, float]:
         def read() -> torch.Tensor:
             return load.set_random_state(seed=0)({"image": path})["image"]
 
-        plain, seconds = seconds_of(decode, repeat), seconds_of(read, repeat)
+        plain, seconds = measure.seconds_of(decode, repeat), measure.seconds_of(read, repeat)
         clip = read()
-        making = seconds_of(lambda: augment.set_random_state(seed=0)(clip), repeat)
+        making = measure.seconds_of(lambda: augment.set_random_state(seed=0)(clip), repeat)
     ratios = {"reading_to_decoding": seconds / plain, "views_to_decoding": making / plain}
     return {"plain_decoding_seconds": plain, **ratios}
 
@@ -115,11 +106,11 @@ def startup(repeat: int = 3) -> dict[str, float]:
     """Seconds to import MONAI, the package, and to the end of a bundle's first (tiny) training step."""
 
     def run(*command: str) -> float:
-        return seconds_of(lambda: subprocess.run([sys.executable, *command], check=True), repeat)
+        return measure.seconds_of(lambda: subprocess.run([sys.executable, *command], check=True), repeat)
 
-    configs = BUNDLES / "endofm_pretraining" / "configs"
+    configs = measure.BUNDLES / "endofm_pretraining" / "configs"
     with tempfile.TemporaryDirectory() as folder:
-        write_video(Path(folder) / "clip.mp4", moving_texture(60, (256, 320)))
+        measure.write_video(Path(folder) / "clip.mp4", measure.moving_texture(60, (256, 320)))
         first_step = [
             *("-m", "monai.bundle", "run"),
             *("--config_file", f"['{configs / 'train.json'}','{configs / 'tiny.json'}']"),
@@ -136,11 +127,11 @@ def startup(repeat: int = 3) -> dict[str, float]:
 
 def compare(make: Callable, repeat: int, settings: list[str] | None, device: str, clips: int) -> dict[str, Any]:
     """Each setting's time next to its limit, and next to the first setting."""
-    tflop = tflop_of(make(device=device, clips=clips))
+    tflop = measure.tflop_of(make(device=device, clips=clips))
     result: dict[str, Any] = {}
     for name in settings or SETTINGS:
         dtype, compiled = SETTINGS[name]
-        result[name] = next_to_limit(make(dtype, compiled, device, clips), tflop, repeat, dtype, device)
+        result[name] = measure.next_to_limit(make(dtype, compiled, device, clips), tflop, repeat, dtype, device)
         result[name]["speed_to_first"] = next(iter(result.values()))["seconds"] / result[name]["seconds"]
     return {"tflop": tflop, **result}
 

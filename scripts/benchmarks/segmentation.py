@@ -3,10 +3,11 @@
 
 """Polyp segmentation: speed next to its limit, memory of a training step, and how the sample data are learned."""
 
+from functools import partial
 from typing import Any
 
 import torch
-from benchmarks.measure import DATA, learn, next_to_limit, peak_in_a_process, peak_memory, tflop_of
+from benchmarks.measure import DATA, learn, next_to_limit, peak_in_a_process, peak_memory, tflop_of, training_step
 from monai.losses import DiceCELoss
 
 from endofm_monai.networks.nets import EndoFMSegmenter
@@ -38,13 +39,9 @@ def peak_of_step(frames: int, checkpointing: bool) -> float:
     """Peak memory in GiB of this process after two training steps of the published network with AdamW."""
     network = EndoFMSegmenter.from_preset("base", activation_checkpointing=checkpointing)
     loss_function = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, batch=True)
-    optimizer = torch.optim.AdamW(network.parameters())
     clip = torch.randn(1, 3, frames, 224, 224)
-    for _ in range(2):
-        optimizer.zero_grad(set_to_none=True)
-        loss_function(network(clip), (clip[:, :1] > 1).float()).backward()
-        optimizer.step()
-    return peak_memory()
+    loss = partial(loss_function, target=(clip[:, :1] > 1).float())
+    return peak_memory(training_step(network, network.parameters(), clip, loss))
 
 
 def sample(data: str = DATA, **overrides: Any) -> dict[str, float]:
