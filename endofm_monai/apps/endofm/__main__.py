@@ -137,8 +137,7 @@ def _open_bundles(paths: Sequence[Path], folder: Path, settings: Mapping[str, An
     known = set().union(*configs)
     if unknown := [key for key in settings if top_key(key) not in known]:
         names = " and ".join(path.name for path in paths)
-        near = nearest_key(unknown[0], known)
-        raise ValueError(f"`{unknown[0]}`: inference.json of {names} has no such key.{near}")
+        raise ValueError(f"`{unknown[0]}`: inference.json of {names} has no such key.{nearest_key(unknown[0], known)}")
     bundles = []
     for path, config in zip(paths, configs, strict=True):
         task = path.name.rpartition("_")[2]
@@ -155,19 +154,6 @@ def _claim(
     folder: Path, source: str, videos: Sequence[Item], bundles: Sequence[Bundle], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What ``run.json`` is to note of the results of a folder; refuses to mix others with them."""
-    states = {item["name"]: clip_state(item["image"]) for item in videos}
-    models = {
-        opened.task: {
-            "bundle": str(opened.path),
-            "version": opened.version,
-            "weights": str(opened.weights),
-            "sha256": sha256([str(opened.weights)]),
-            "device": str(opened.get("device")),
-            "precision": str(opened.get("predictor").precision).removeprefix("torch."),
-            "settings": {key: value for key, value in settings.items() if key not in NEUTRAL},
-        }
-        for opened in bundles
-    }
     former: dict[str, Any] = {"input": source, "videos": {}, "models": {}}
     if (path := folder / "run.json").exists():
         former = read_json(path, dict)
@@ -175,20 +161,33 @@ def _claim(
         raise FileExistsError(f"{folder}: holds other files ({min(others)}); choose another `--output`.")
     if former["input"] != source:
         raise FileExistsError(f"{folder}: holds the results of {former['input']}; choose another `--output`.")
-    for task, model in json.loads(json.dumps(models)).items():
-        for key, what in (("sha256", "weights"), ("settings", "settings")):
-            if former["models"].get(task, {}).get(key, model[key]) != model[key]:
-                raise FileExistsError(f"{folder}: holds results of other {what} ({task}); choose another `--output`.")
+    states = {item["name"]: clip_state(item["image"]) for item in videos}
     for name, state in states.items():
         if former["videos"].get(name, state) != state:
             raise FileExistsError(f"{folder}: {name} is another file than when it began; choose another `--output`.")
-    for opened in bundles:  # which may go on with what another device began, or find all done
-        model, was = models[opened.task], former["models"].get(opened.task, {})
-        for key in ("device", "precision"):
+    own = json.loads(json.dumps({key: value for key, value in settings.items() if key not in NEUTRAL}))
+    models = dict(former["models"])
+    for opened in bundles:
+        was = former["models"].get(opened.task, {})
+        model = {
+            "bundle": str(opened.path),
+            "version": opened.version,
+            "weights": str(opened.weights),
+            "sha256": sha256([str(opened.weights)]),
+            "device": str(opened.get("device")),
+            "precision": str(opened.get("predictor").precision).removeprefix("torch."),
+            "settings": own,
+        }
+        for key, what in (("sha256", "weights"), ("settings", "settings")):
+            if was.get(key, model[key]) != model[key]:
+                holds = f"holds results of other {what} ({opened.task})"
+                raise FileExistsError(f"{folder}: {holds}; choose another `--output`.")
+        for key in ("device", "precision"):  # it may go on with what another device began, or find all done
             used = was[key].split(", ") if key in was else []
-            now = [str(model[key])] if len(opened.get("dataset")) or not used else []
+            now = [model[key]] if len(opened.get("dataset")) or not used else []
             model[key] = ", ".join(dict.fromkeys([*used, *now]))
-    return {"input": source, "videos": states, "models": {**former["models"], **models}}
+        models[opened.task] = model
+    return {"input": source, "videos": states, "models": models}
 
 
 def _broken(folder: Path, videos: Sequence[Item], bundles: Sequence[Bundle]) -> list[str]:
