@@ -123,8 +123,8 @@ def _list_frames(image: str | list[str], window: int, root: str) -> list[tuple[F
         return [((names[n], 0), [names[i] for i in numbers]) for numbers in windows for n in numbers]
     name = str(ensure_tuple(image)[0])
     path, start = os.path.relpath(split_frames(name)[0], root), first_frame(name)
-    ends = [(numbers, start + numbers[0], start + numbers[-1]) for numbers in windows]
-    return [((path, start + n), join_frames(path, *at)) for numbers, *at in ends for n in numbers]
+    clips = [(numbers, join_frames(path, start + numbers[0], start + numbers[-1])) for numbers in windows]
+    return [((path, start + n), clip) for numbers, clip in clips for n in numbers]
 
 
 if __name__ == "__main__":

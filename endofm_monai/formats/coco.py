@@ -25,7 +25,7 @@ from endofm_monai.formats.masks import (
     mask_points,
     scale_points,
 )
-from endofm_monai.utils import as_class_names, read_json, write_json
+from endofm_monai.utils import PathLike, as_class_names, read_json, write_json
 
 __all__ = ["datalist_from_coco", "write_coco_annotations"]
 
@@ -37,10 +37,7 @@ _UNKNOWN = (0, 0)
 
 
 def datalist_from_coco(
-    files: Mapping[str, str | os.PathLike],
-    class_names: Sequence[str],
-    output: str | os.PathLike,
-    outlines: bool = False,
+    files: Mapping[str, PathLike], class_names: Sequence[str], output: PathLike, outlines: bool = False
 ) -> dict[str, list[dict[str, Any]]]:
     """Write, and give, a datalist from annotations in COCO's format, for :func:`endofm_monai.data.load_box_datalist`.
 
@@ -183,10 +180,7 @@ def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], drawn: Siz
 
 
 def write_coco_annotations(
-    items: Sequence[Mapping[str, Any]],
-    class_names: Sequence[str],
-    frame_sizes: Sequence[tuple[int, int]],
-    path: str | os.PathLike,
+    items: Sequence[Mapping[str, Any]], class_names: Sequence[str], frame_sizes: Sequence[Size], path: PathLike
 ) -> None:
     """Write the boxes, outlines and tags of items, whose frames have ``frame_sizes`` (height, width), in COCO's format.
 

@@ -3,7 +3,6 @@
 
 import logging
 import math
-import os
 import re
 import zipfile
 from collections import defaultdict
@@ -20,7 +19,7 @@ from xml.parsers import expat
 from endofm_monai.data.readers.base import natural_key
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, named, unique, unknown_frames
 from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
-from endofm_monai.utils import atomic_path, open_zip
+from endofm_monai.utils import PathLike, atomic_path, open_zip
 
 __all__ = ["read_cvat_xml", "write_cvat_xml"]
 
@@ -34,7 +33,7 @@ MAX_FRAMES = 2_000_000  # 18 hours at 30 frames per second
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # among them bytes that are not UTF-8
 
 
-def write_cvat_xml(annotations: Annotations, path: str | os.PathLike) -> None:
+def write_cvat_xml(annotations: Annotations, path: PathLike) -> None:
     """Write annotations in CVAT's XML format 1.1, which CVAT imports as "CVAT 1.1"; coordinates keep all digits.
 
     Tracks stand as in "CVAT for video", single shapes and tags as in "CVAT for images". CVAT reads both from one file.
@@ -112,7 +111,7 @@ def _number(value: float) -> str:
     return short if float(short) == value else repr(float(value))
 
 
-def read_cvat_xml(path: str | os.PathLike) -> Annotations:
+def read_cvat_xml(path: PathLike) -> Annotations:
     """Read annotations in CVAT's XML format 1.1, "for video" or "for images": the XML, or the zip that CVAT exports.
 
     The file may come from a stranger: document types, and with them entities, are refused, and an archive is not
@@ -263,8 +262,7 @@ def _read_shape(element: Element, height: int, width: int) -> Shape:
         if len(corners) < 3:
             raise ValueError("holds a polygon of fewer than three corners")
     elif kind == "mask":
-        rectangle = (given[side] for side in RECTANGLE)
-        points = check_mask_points([*rectangle, *given["rle"].split(",")], height, width)
+        points = check_mask_points([*(given[side] for side in RECTANGLE), *given["rle"].split(",")], height, width)
     else:
         raise ValueError(f"holds a <{kind}>; draw boxes, polygons or masks instead")
     if not all(map(math.isfinite, points)):

@@ -106,8 +106,7 @@ def annotations_from_item(item: Mapping[str, Any], class_names: Sequence[str], w
     }
     labels = [*class_names, *sorted({tag.label for entries in tags.values() for tag in entries} - {*class_names})]
     drawn = [*(replace(first, shapes=end_gaps(shapes, frames)) for first, shapes in tracks.values()), *singles]
-    start = first_frame(item["image"])
-    return Annotations(name, frames, width, height, labels, drawn, tags, images, source, start)
+    return Annotations(name, frames, width, height, labels, drawn, tags, images, source, first_frame(item["image"]))
 
 
 def tagged_clips(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

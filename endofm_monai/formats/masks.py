@@ -16,7 +16,7 @@ from skimage.measure import label as label_regions
 
 from endofm_monai.data import first_frame, split_frames
 from endofm_monai.data.masks import read_mask
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import PathLike, atomic_path
 
 __all__ = ["mask_polygons", "outlines_from_masks", "write_masks"]
 
@@ -25,9 +25,8 @@ MAX_SIDE = 1 << 14  # pixels of a frame in a file from outside: what it claims i
 
 def encode_runs(values: np.ndarray) -> list[int]:
     """Lengths of the runs of 0 and 1 in turn, 0 first, of a flat mask ``(N,)``."""
-    flat = np.concatenate([[0], np.asarray(values) > 0]).astype(np.int8)
-    edges = np.flatnonzero(np.diff(flat))
-    return np.diff(np.concatenate([[0], edges, [len(flat) - 1]])).tolist()
+    edges = np.flatnonzero(np.diff(values > 0, prepend=False))
+    return np.diff(edges, prepend=0, append=len(values)).tolist()
 
 
 def decode_runs(runs: Sequence[int]) -> np.ndarray:
@@ -139,9 +138,7 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -
     return outlines
 
 
-def write_masks(
-    item: Mapping[str, Any], dataset_dir: str | os.PathLike, folder: str, height: int, width: int
-) -> dict[str, Any]:
+def write_masks(item: Mapping[str, Any], dataset_dir: PathLike, folder: str, height: int, width: int) -> dict[str, Any]:
     """Write the ``outline`` of an item as mask files, 0 and 255, which the segmentation bundle trains on.
 
     They lie in a ``folder`` of the dataset's, named after the frame images, or by the frame's number. The item is given
@@ -172,7 +169,7 @@ def write_masks(
     return {**item, "mask": paths}
 
 
-def outlines_from_masks(masks: Sequence[str | os.PathLike], label: int = 1) -> list[list[dict[str, Any]]]:
+def outlines_from_masks(masks: Sequence[PathLike], label: int = 1) -> list[list[dict[str, Any]]]:
     """Give the separate regions of mask files, one a frame, as the ``outline`` of an item: exact, to edit as pixels."""
     frames = []
     for path in masks:

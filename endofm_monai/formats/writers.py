@@ -30,7 +30,7 @@ from endofm_monai.formats.annotations import Annotations, track_from_boxes
 from endofm_monai.formats.cvat_xml import write_cvat_xml
 from endofm_monai.formats.masks import coco_mask, mask_from_coco, mask_rectangle
 from endofm_monai.inferers import Answer, BoxLinker
-from endofm_monai.utils import atomic_path, open_csv, remove_leftovers, temporary_prefix
+from endofm_monai.utils import PathLike, atomic_path, open_csv, remove_leftovers, temporary_prefix
 from endofm_monai.visualize import draw_boxes, overlay_mask
 
 __all__ = ["BOX_WRITERS", "MASK_WRITERS", "VideoOutput", "WriteFrame", "open_video", "read_coco_masks", "write_video"]
@@ -110,11 +110,10 @@ def _coco_masks(output: VideoOutput) -> Iterator[WriteFrame]:
         yield write
 
 
-def read_coco_masks(path: str | os.PathLike) -> Iterator[tuple[int, str, np.ndarray]]:
+def read_coco_masks(path: PathLike) -> Iterator[tuple[int, str, np.ndarray]]:
     """Frame (from 0), class and mask (bool ``(H, W)``) of each annotation of a ``masks.json``, one by one."""
     with open(path, encoding="utf-8") as file:
-        head = json.loads(next(file) + "]}")
-        names = {category["id"]: category["name"] for category in head["categories"]}
+        names = {category["id"]: category["name"] for category in json.loads(next(file) + "]}")["categories"]}
         for line in file:
             if line.startswith("{"):
                 annotation = json.loads(line.rstrip(",\n"))
@@ -188,7 +187,7 @@ def video_rate(fps: float) -> Fraction:
 
 @contextmanager
 def open_video(
-    path: str | os.PathLike, fps: float, pixel_aspect: float = 1.0, **options: Any
+    path: PathLike, fps: float, pixel_aspect: float = 1.0, **options: Any
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Write an H.264 video in mp4, as common players and browsers show it, frame by frame and atomically.
 
@@ -230,7 +229,7 @@ def open_video(
         container.mux(stream.encode())
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, **options: Any) -> None:
+def write_video(path: PathLike, frames: Iterable[np.ndarray], fps: float, **options: Any) -> None:
     """Write all ``frames`` to a video; see :func:`open_video`."""
     with open_video(path, fps, **options) as write:
         for frame in frames:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,10 +14,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from endofm_monai.utils import PathLike
 from endofm_monai.visualize.figure import attention_heat, new_figure, rgb_frames, save_figure, show_heat
 
 
-def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: str | os.PathLike) -> Figure:
+def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: PathLike) -> Figure:
     """Draw confusion matrices side by side, each below its title: counts, colored by the share of their true class.
 
     They are ``(C, C)``, with true classes in rows and predicted ones in columns.
@@ -54,7 +54,7 @@ def plot_timeline(
     class_names: Sequence[str],
     key_frames: Sequence[KeyFrame],
     title: str,
-    path: str | os.PathLike,
+    path: PathLike,
 ) -> Figure:
     """Draw what a video shows when: class probabilities over time, and below them key frames, without and with heat.
 
@@ -84,9 +84,7 @@ def plot_timeline(
     return save_figure(figure, path)
 
 
-def plot_curves(
-    curves: Mapping[str, Mapping[int, float]], limits: Mapping[str, float], path: str | os.PathLike
-) -> Figure:
+def plot_curves(curves: Mapping[str, Mapping[int, float]], limits: Mapping[str, float], path: PathLike) -> Figure:
     """Draw a panel for each series of values by epoch, if there are some, with a dotted line at its limit, if any."""
     curves = {name: values for name, values in curves.items() if values}
     columns, rows = min(len(curves), 3), math.ceil(len(curves) / 3)
@@ -108,7 +106,7 @@ MIN_TSNE_CLIPS = 50  # t-SNE finds groups in any few points
 MARKERS = "osD^vP*X<>"
 
 
-def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: str | os.PathLike) -> Figure:
+def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: PathLike) -> Figure:
     """Draw clip embeddings ``(N, D)`` in the plane, colored by label, a class index or negative for none.
 
     Below 50 clips the plane is that of the first two principal components, else a t-SNE map; the title says which.

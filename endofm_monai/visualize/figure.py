@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import math
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from scipy.ndimage import binary_erosion, find_objects
 from torchvision.utils import draw_bounding_boxes
 
 from endofm_monai.transforms.color import PRETRAINING_MEAN, PRETRAINING_STD
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import PathLike, atomic_path
 
 MAX_FRAMES = 8  # of a clip that a picture shows
 TITLE = 0.26  # inches above a strip
@@ -33,7 +32,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=200, layout=tight)
 
 
-def save_figure(figure: Figure, path: str | os.PathLike) -> Figure:
+def save_figure(figure: Figure, path: PathLike) -> Figure:
     """Write the figure to ``path``, in the format of its suffix, atomically."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # names may hold dollars
@@ -56,7 +55,7 @@ def rgb_frames(clip: torch.Tensor) -> np.ndarray:
     return (frames.float() * std + mean).clamp(0, 1).numpy()
 
 
-def plot_views(views: Sequence[torch.Tensor], path: str | os.PathLike, num_global_views: int = 2) -> Figure:
+def plot_views(views: Sequence[torch.Tensor], path: PathLike, num_global_views: int = 2) -> Figure:
     """Draw the views of one clip as film strips: what student and teacher are shown.
 
     A strip holds up to eight frames of a view ``(3, T, S, S)``, at equal distances from its first to its last. Global
@@ -116,7 +115,7 @@ def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, ma
     return heated.imshow(heat, "inferno", alpha=alpha, vmin=0, vmax=scale, extent=extent, interpolation="bilinear")
 
 
-def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: str | os.PathLike) -> Figure:
+def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: PathLike) -> Figure:
     """Draw where the class token looks: frames above, and below them their :func:`attention_heat`.
 
     All frames share one scale, which a few patches may exceed.
@@ -168,7 +167,7 @@ def overlay_mask(
 
 
 def plot_masks(
-    frames: torch.Tensor, prediction: torch.Tensor, truth: torch.Tensor, path: str | os.PathLike, numbers: Sequence[int]
+    frames: torch.Tensor, prediction: torch.Tensor, truth: torch.Tensor, path: PathLike, numbers: Sequence[int]
 ) -> Figure:
     """Draw frames ``(3, T, H, W)`` with, below each, its true mask, its predicted mask, and where the two differ.
 

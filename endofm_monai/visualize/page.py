@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from monai.config import PathLike
-
-from endofm_monai.utils import atomic_path
+from endofm_monai.utils import PathLike, atomic_path
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

@@ -237,7 +237,6 @@ def to_coco(
 
 def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dict[str, Any], tuple[int, int]]]:
     """Items with paths as they are listed, and height and width of their frames; masks become outlines."""
-    root = os.path.realpath(dataset_dir)
     found = []
     for item in load_datalist(dataset_dir, datalist, section, label_key="mask"):
         with open_clip(item["image"]) as reader:
@@ -249,7 +248,7 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
             if set(lengths.values()) != {info.frames}:
                 expected = f"{info.frames} entries, one a frame, of `box`, `outline`, `mask` or `tag`"
                 raise ValueError(f"expected {expected}, found {lengths or 'none of them'}")
-        paths = [os.path.relpath(path, root) for path in ensure_tuple(item["image"])]
+        paths = [os.path.relpath(path, os.path.realpath(dataset_dir)) for path in ensure_tuple(item["image"])]
         item["image"] = paths[0] if isinstance(item["image"], str) else paths
         found.append((item, (info.height, info.width)))
     return found

@@ -194,14 +194,12 @@ def _timeline(video: VideoFindings) -> str:
     )
     quarters = (video.when(round(video.frames * part / 4)) for part in range(5))
     ticks = "".join(f'<span style="left:{25 * part}%">{time}</span>' for part, time in enumerate(quarters))
-    axis = f'<div class="lane axis"><b></b><div>{ticks}</div></div>\n'
-    return f'{shown}{axis}<div class="legend">{legend}</div>\n'
+    return f'{shown}<div class="lane axis"><b></b><div>{ticks}</div></div>\n<div class="legend">{legend}</div>\n'
 
 
 def _mark(video: VideoFindings, kind: str, first: int, last: int, title: str, more: str = "", task: str = "") -> str:
     left, width = 100 * first / video.frames, 100 * (last + 1 - first) / video.frames
-    style = f"left:{left:.4f}%;width:{width:.4f}%;{more}"
-    where = f'data-task="{task}" data-frame="{first}" style="{style}"'
+    where = f'data-task="{task}" data-frame="{first}" style="left:{left:.4f}%;width:{width:.4f}%;{more}"'
     return f'<button class="{kind}" {where} title="{escape(printable(title))}"></button>'
 
 

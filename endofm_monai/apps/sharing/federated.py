@@ -49,8 +49,7 @@ class FederatedClient(MonaiAlgo):
 
     def train(self, data: ExchangeObject, extra: dict[str, Any] | None = None) -> None:
         """Train a round, with the number in ``extra``, from the weights in ``data``."""
-        done = self.trainer.state.epoch // self.local_epochs
-        if (extra or {}).get(ROUND, done) == 0:
+        if (extra or {}).get(ROUND, self.trainer.state.epoch // self.local_epochs) == 0:
             self.checkpoint.unlink(missing_ok=True)
         super().train(data, extra)
 

@@ -97,8 +97,7 @@ class BundleTestCase(unittest.TestCase):
     def train_evaluate_infer(self) -> None:
         """The model of a training is evaluated and used, in one process."""
         self._run("train", "train", "tiny", **self.training)
-        state = torch.load(self.model, weights_only=True)
-        assert all(bool(value.isfinite().all()) for value in state.values())
+        assert all(bool(value.isfinite().all()) for value in torch.load(self.model, weights_only=True).values())
         self._run("train", "train", "tiny", "evaluate", **self.training, weights=str(self.model))
         self._run("infer", "inference", "tiny_inference", **self.data, **NETWORK, weights=str(self.model))
         assert any(path.is_file() for path in (self.folder / "eval").rglob("*"))
@@ -115,8 +114,7 @@ class BundleTestCase(unittest.TestCase):
             environment["CUDA_VISIBLE_DEVICES"] = ""
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
-        state = torch.load(self.model, weights_only=True)
-        assert not [key for key in state if key.startswith("module.")]
+        assert not [key for key in torch.load(self.model, weights_only=True) if key.startswith("module.")]
         assert len(torch.load(self.model.with_name("checkpoint.pt"), weights_only=True)["random_states"]) == 2
 
     def _run(self, kind: str, *configs: str, **overrides: Any) -> None:

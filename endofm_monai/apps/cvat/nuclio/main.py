@@ -21,8 +21,7 @@ from endofm_monai.utils.settings import check_number
 
 def init_context(context: Any) -> None:
     """Open the bundle that the variable ``ENDOFM_BUNDLE`` names, on the device ``ENDOFM_DEVICE``."""
-    device = os.environ.get("ENDOFM_DEVICE", "cpu")
-    context.user_data.annotator = open_annotator(os.environ["ENDOFM_BUNDLE"], device)
+    context.user_data.annotator = open_annotator(os.environ["ENDOFM_BUNDLE"], os.environ.get("ENDOFM_DEVICE", "cpu"))
 
 
 def handler(context: Any, event: Any) -> Any:

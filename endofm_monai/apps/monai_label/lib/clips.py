@@ -13,6 +13,7 @@ from endofm_monai.data import ClipReadError, open_clip
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, frame_images, has_suffix
 from endofm_monai.data.readers.images import picture_size
 from endofm_monai.data.readers.opener import holds_several
+from endofm_monai.utils import PathLike
 
 _NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
 
@@ -50,7 +51,7 @@ def neighbors(path: str) -> list[str]:
     return next(run for run in runs(paths) if path in run)
 
 
-def frame_number(path: str | os.PathLike) -> tuple[tuple[str, str], int]:
+def frame_number(path: PathLike) -> tuple[tuple[str, str], int]:
     """Tell the clip of a frame image, by what is before and after the last number in its name, and the number.
 
     An image without a number is the only one of its clip, and a video is its own.

@@ -23,7 +23,7 @@ from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, check_mask, open_clip, read_mask
 from endofm_monai.data.labels import check_box
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
-from endofm_monai.utils import atomic_path, check_writable, remove_leftovers, write_json
+from endofm_monai.utils import PathLike, atomic_path, check_writable, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class CheckedDatastore(LocalDatastore):
             raise HTTPException(404, f"There is no label {tag!r} of {image_id!r}.")
 
 
-def _identity(file: str | os.PathLike) -> tuple[int, int]:
+def _identity(file: PathLike) -> tuple[int, int]:
     """What tells a file from others of its name, of the same moment too."""
     found = os.stat(file)
     return found.st_ino, found.st_mtime_ns
@@ -203,7 +203,7 @@ def _mend(index: Path) -> None:
     write_json(index, content.model_dump(exclude={"base_path"}))
 
 
-def check_label(label: str | os.PathLike, image: str) -> None:
+def check_label(label: PathLike, image: str) -> None:
     """Check that a file is the label of an image, its mask or notes on it; an ``HTTPException`` says that it is not.
 
     A mask is a PNG of the image's size with 0 for background and 1 or 255 for foreground. Notes are JSON with
@@ -244,7 +244,7 @@ def labeled_frames(task: str, datalist: Sequence[Mapping[str, str]], labels: Map
     return items
 
 
-def _read_notes(label: str | os.PathLike, image: str) -> dict[str, Any]:
+def _read_notes(label: PathLike, image: str) -> dict[str, Any]:
     name = Path(image).name
     try:
         notes = json.loads(Path(label).read_bytes())  # which may begin with a mark
