@@ -66,9 +66,12 @@ class VideoEvaluator(SupervisedEvaluator):
     :class:`endofm_monai.handlers.BrokenClipsHandler`, and the run goes on with the next one. A run without a video,
     where all are done, starts and ends as any other: handlers load the weights and check what they would write to.
 
-    The loader, a :class:`endofm_monai.data.ClipLoader`, gives one item a batch, whose ``image`` is what
-    :func:`endofm_monai.data.open_clip` opens. The ``predictor`` is an :class:`endofm_monai.inferers.Predictor` of the
-    ``network``, perhaps in ``DistributedDataParallel``; the ``threads`` are :class:`endofm_monai.data.VideoReader`'s.
+    Args:
+        val_data_loader: loader of one item a batch, see :class:`endofm_monai.data.ClipLoader`, with ``image``: what
+            :func:`endofm_monai.data.open_clip` opens.
+        network: the network, perhaps in ``DistributedDataParallel``.
+        predictor: an :class:`endofm_monai.inferers.Predictor` of the network.
+        threads: decoding threads; see :class:`endofm_monai.data.VideoReader`.
     """
 
     def __init__(

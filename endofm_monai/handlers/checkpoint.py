@@ -27,7 +27,7 @@ from torch import nn
 from endofm_monai.handlers.log import UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path, check_writable, hold_folder
-from endofm_monai.weights.load import load_trained_state, trained_state
+from endofm_monai.weights.load import BACKBONE, load_trained_state, trained_state
 
 logger = logging.getLogger(__name__)
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they end a job
@@ -169,8 +169,8 @@ class TrainingCheckpointHandler:
         if not isinstance(state, dict):
             raise ValueError(f"{path}: not a training checkpoint, but a {type(state).__name__}.")
         parts = engine.checkpoint_parts()
-        if "backbone" not in state:  # as in those of former versions
-            parts.pop("backbone", None)
+        if BACKBONE not in state:  # as in those of former versions
+            parts.pop(BACKBONE, None)
         if missing := ", ".join(name for name in (*parts, *_NOTES) if name not in state):
             raise ValueError(f"{path}: not a training checkpoint, {missing} missing.")
         for name, kind in _NOTES.items():
@@ -217,17 +217,10 @@ class TrainingCheckpointHandler:
         self.evaluator.state.epoch = best.get("validated", 0)  # so that it is not made up for
 
     def _set_random_states(self, states: list[dict[str, Any]]) -> None:
-        if len(states) != idist.get_world_size():
+        if len(states) == idist.get_world_size():
+            _set_random_state(states[idist.get_rank()])
+        else:
             logger.warning("The checkpoint is of another number of processes: its random states are not taken over.")
-            return
-        state = states[idist.get_rank()]
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
-        version, words, gauss = state["python"]
-        random.setstate((version, tuple(words), gauss))
-        keys, *rest = state["numpy"]
-        np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
 
 
 @dataclass(eq=False)
@@ -286,6 +279,16 @@ def _random_state() -> dict[str, Any]:
         "python": [version, list(words), gauss],
         "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
     }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
 
 
 class EpochValidationHandler(ValidationHandler):

@@ -159,7 +159,8 @@ class ResultSaver(ABC):
             engine.add_event_handler(Events.STARTED, self._claim, self.settings)
         engine.add_event_handler(VideoEvents.VIDEO_STARTED, self._begin)
         engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._add)
-        engine.add_event_handler(VideoEvents.VIDEO_COMPLETED | VideoEvents.VIDEO_BROKEN, self._finish)
+        for event in (VideoEvents.VIDEO_COMPLETED, VideoEvents.VIDEO_BROKEN):
+            engine.add_event_handler(event, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
 
     @abstractmethod

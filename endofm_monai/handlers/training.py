@@ -23,8 +23,7 @@ from endofm_monai.losses import ConceptLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.weights import load_published
-from endofm_monai.weights.files import BACKBONE_HASH
-from endofm_monai.weights.load import backbone_sha256, compare_backbones
+from endofm_monai.weights.load import BACKBONE, BackboneOfHead
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,9 @@ logger = logging.getLogger(__name__)
 class TrainingHandlers:
     """What goes with the learning in every bundle's training, as one handler; it comes after all others.
 
-    What an argument means is said where the handler of that name is.
+    In this order: weights are loaded, broken clips left out, the learning rate set, gradients clipped, the log written,
+    weights averaged, the progress shown, checkpoints kept and, last, validations run. What an argument means is said
+    where the handler of that name is; the log is a :class:`TrainingLogHandler` unless another one is given.
     """
 
     def __init__(
@@ -116,16 +117,7 @@ class BackboneNote:
 
     def _note(self, engine: Engine) -> None:
         if unwrap(engine.network) is not unwrap(self.network):
-            self._sha256 = backbone_sha256(self.network.state_dict())
-            engine.further_checkpoint_parts["backbone"] = self
-
-    def state_dict(self) -> dict[str, Any]:
-        """What checkpoints hold of the backbone."""
-        return {BACKBONE_HASH: self._sha256}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Compare with what a checkpoint holds; raises a ``WeightsError``."""
-        compare_backbones(state[BACKBONE_HASH], self._sha256, "the checkpoint")
+            engine.further_checkpoint_parts[BACKBONE] = BackboneOfHead(self.network)
 
 
 class WeightsCheckpointLoader(LoadWeightsHandler):
@@ -245,7 +237,10 @@ class GradientHandler:
 
 
 class TeacherUpdateHandler:
-    """Moves the teacher towards the student after each step, by the network's ``teacher_momentum`` (section 2.2)."""
+    """Moves the teacher towards the student after each optimizer step (paper, section 2.2).
+
+    The momentum is the network's ``teacher_momentum``, usually driven by a :class:`ScheduleHandler`.
+    """
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
@@ -282,8 +277,8 @@ class WeightAverageHandler:
     """Validates, and so keeps as ``model.pt``, a moving average of the weights instead of the last ones.
 
     After optimizer step n the average moves towards the weights of the training by ``1 - min(decay, n / (9 + n))``, so
-    that the first steps are soon forgotten; buffers are those of the last step. An evaluation outside of the training,
-    as by a federated client, is of the weights that the network has.
+    that the first steps are soon forgotten; buffers are those of the last step. It is part of the checkpoint. An
+    evaluation outside of the training, as by a federated client, is of the weights that the network has.
     """
 
     network: nn.Module  # perhaps in `DistributedDataParallel`

@@ -60,7 +60,10 @@ class Predictor(ABC):
         return self.amp_dtype if lower else torch.float32
 
     def __call__(self, source: Any) -> Iterator[tuple[torch.Tensor, Answer]]:
-        """Go through a clip, which is an open reader or what :func:`endofm_monai.data.open_clip` opens.
+        """Go through a clip.
+
+        Args:
+            source: what :func:`endofm_monai.data.open_clip` opens, or an open reader.
 
         Yields:
             each frame, uint8 RGB ``(3, H, W)``, and what is said of it.
@@ -91,9 +94,12 @@ class Predictor(ABC):
         self._size: Sequence[int] = ()
 
     def push(self, frames: torch.Tensor) -> Answered:
-        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers."""
+        """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers.
+
+        Where the size of the frames changes, another video begins.
+        """
         answered: Answered = []
-        if self._seen and frames.shape[-2:] != self._size:  # another video begins
+        if self._seen and frames.shape[-2:] != self._size:
             answered = self.flush()
             self.begin()
         self._size = frames.shape[-2:]
@@ -111,7 +117,11 @@ class Predictor(ABC):
             return self._finish()
 
     def at(self, source: Any, index: int) -> Answer:
-        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs."""
+        """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs.
+
+        Raises:
+            ClipReadError: when the clip has no such frame, or one that is needed cannot be read.
+        """
         with opened(source) as reader, self.computing():
             info = reader.probe()
             if not 0 <= index < info.frames:

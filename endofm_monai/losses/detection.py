@@ -111,9 +111,11 @@ class DetectionLoss(nn.Module):
         return [True] * len(boxes)
 
     def terms(self, pred: torch.Tensor, targets: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """The terms by name, for what the detector says of B key frames, ``(B, 2*K + 12, L)``.
+        """The terms by name.
 
-        The ``targets`` of each are ``box`` ``(G, 4)``, xyxy in pixels, and ``label`` ``(G,)``, from 1 to K.
+        Args:
+            pred: output of :class:`endofm_monai.networks.nets.EndoFMDetector` for B key frames, ``(B, 2*K + 12, L)``.
+            targets: for each key frame ``box`` ``(G, 4)``, xyxy in pixels, and ``label`` ``(G,)``, from 1 to K.
         """
         if len(targets) != len(pred):
             raise ValueError(f"`targets` must be one a key frame, but got {len(targets)} for {len(pred)} frames.")

@@ -28,10 +28,15 @@ def knn_probe(
 
     The k training clips of highest cosine similarity vote with the weight ``exp(similarity / temperature)``
     (Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018; the protocol
-    of DINO). There is nothing to train and nothing random. With fewer training clips than ``k`` all of them vote, after
-    a warning.
+    of DINO). There is nothing to train and nothing random.
 
-    Features are ``(N, D)`` and labels class indices ``(N,)``, in training of two classes or more.
+    Args:
+        train_features: embeddings ``(N, D)`` of the training clips.
+        train_labels: their class indices ``(N,)``, of two classes or more.
+        features: embeddings ``(M, D)`` of the clips to classify.
+        labels: their class indices ``(M,)``.
+        k: number of neighbors that vote; with fewer training clips all of them do, after a warning.
+        temperature: the lower, the more the nearest of the neighbors decide.
 
     Returns:
         ``accuracy``, ``balanced_accuracy`` (mean recall of the classes in ``labels``), ``macro_f1`` and, when there
@@ -63,7 +68,10 @@ def linear_probe(
 
 
 def retrieval(first: ArrayLike, second: ArrayLike) -> float:
-    """Share of windows, two of each video ``(N, D)``, that are nearest, by cosine, to the other one of their video."""
+    """Share of the windows that are nearest, by cosine, to the other window of their own video, in both directions.
+
+    Given are embeddings ``(N, D)`` of two windows of each video, in the same order.
+    """
     similarity = cosine_similarity(np.asarray(first, np.float64), np.asarray(second, np.float64))
     return float(np.mean([similarity.argmax(axis=axis) == np.arange(len(similarity)) for axis in (0, 1)]))
 

@@ -165,9 +165,10 @@ def initialize_backbone(
 ) -> nn.Module:
     """Fill a network's backbone (or a bare one) with its starting point, and give the network back, for configs.
 
-    ``weights`` is a file that :func:`load_published` understands, which explains the other arguments, or an image ViT
-    of timm, CLIP or DINOv3 (see :func:`~endofm_monai.weights.image_vit.video_from_image`). Adapters that it lacks stay
-    as they are, which change nothing while they are new. None keeps the random initialization.
+    ``weights`` is a file that :func:`load_published` understands, or an image ViT of timm, CLIP or DINOv3 (see
+    :func:`~endofm_monai.weights.image_vit.video_from_image`). Adapters that it lacks stay as they are, which change
+    nothing while they are new. None keeps the random initialization. ``which`` and ``resample_time`` are those of
+    :func:`load_published`.
     """
     if weights is None:
         logger.info("No `backbone_weights` are given: the backbone is made with random ones.")
@@ -197,15 +198,36 @@ def trained_state(part: Any) -> dict[str, Any]:
 
 
 def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
-    """Load what :func:`trained_state` gave into a part; another backbone raises a ``WeightsError``."""
-    if isinstance(part, torch.optim.Optimizer):  # which keeps its settings, as its weight decay
+    """Load what :func:`trained_state` gave into a part that has the same backbone; raises a ``WeightsError``.
+
+    An optimizer keeps its settings, as its weight decay.
+    """
+    if isinstance(part, torch.optim.Optimizer):
         groups = zip(part.param_groups, state["param_groups"], strict=True)
         state = {**state, "param_groups": [{**own, "params": saved["params"]} for own, saved in groups]}
     elif isinstance(part, nn.Module) and BACKBONE_HASH in state:
         own = part.state_dict()
-        compare_backbones(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")
+        _compare(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")
         state = {**own, **{key: value for key, value in state.items() if key != BACKBONE_HASH}}
     part.load_state_dict(state)
+
+
+BACKBONE = "backbone"  # the part of a checkpoint that is a :class:`BackboneOfHead`
+
+
+class BackboneOfHead:
+    """What stands in a checkpoint for the backbone of a head that learns alone: another one is refused."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.sha256 = backbone_sha256(network.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The SHA-256 of the backbone, as in :func:`trained_state`."""
+        return {BACKBONE_HASH: self.sha256}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare with that of the checkpoint; raises a ``WeightsError``."""
+        _compare(state[BACKBONE_HASH], self.sha256, "the checkpoint")
 
 
 def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor]) -> PublishedWeights:
@@ -213,7 +235,7 @@ def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor])
     if weights.backbone is None:
         return weights
     if weights.backbone:
-        compare_backbones(weights.backbone, backbone_sha256(own), str(weights.file))
+        _compare(weights.backbone, backbone_sha256(own), str(weights.file))
     note = f"on the backbone in place, {weights.backbone[:12] or 'which it does not name'}"
     state = {name: own[name] for name in _frozen(own)}
     return replace(weights, state={**state, **weights.state}, notes=(*weights.notes, note), backbone=None)
@@ -235,8 +257,7 @@ def _frozen(state: Mapping[str, Any]) -> dict[str, str]:
     return {name: key for name, key in names.items() if is_backbone_key(name) and not is_adapter_key(name)}
 
 
-def compare_backbones(needed: str, found: str, owner: str) -> None:
-    """Raise a ``WeightsError`` where the SHA-256 of the backbone that the ``owner`` needs is another one."""
+def _compare(needed: str, found: str, owner: str) -> None:
     if needed != found:
         raise WeightsError(
             f"{owner}: needs the backbone with the SHA-256 {needed}, but found one with {found}; name the file that it "

@@ -79,8 +79,10 @@ class EndoFMDetector(nn.Module):
     def forward(self, x: torch.Tensor, every_frame: bool = False) -> torch.Tensor:
         """Boxes of key frames ``(B, 2*K + 12, L)``, see :func:`endofm_monai.networks.blocks.split_predictions`.
 
-        Normalized clips ``(B, 3, T, H, W)``, H and W in multiples of the patch size, are the key frame, then its
-        supports in any order (or none); with ``every_frame`` each frame in turn is it, which gives B * T predictions.
+        Args:
+            x: normalized clips ``(B, 3, T, H, W)``: the key frame, then its supports in any order (or none); H and W in
+                multiples of the patch size.
+            every_frame: let each frame in turn be the key frame, with all others as supports: B * T predictions, not B.
         """
         levels = self.encode(x)
         if every_frame:  # features (B, T, ...) as (B * T, T, ...), in which each frame comes first in turn
