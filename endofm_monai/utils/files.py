@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeAlias, TypeVar
 
 try:
@@ -29,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
-PathLike: TypeAlias = str | os.PathLike
+PathLike: TypeAlias = str | os.PathLike[str]
 TEMPORARY_PREFIX = f".endofm-{zlib.crc32(platform.node().encode()):08x}-"
 """What the names of this machine's temporary files begin with; the number of the process follows."""
 
@@ -41,7 +42,7 @@ def temporary_prefix() -> str:
     return f"{TEMPORARY_PREFIX}{os.getpid()}-"
 
 
-def remove_leftovers(folder: str | os.PathLike, pattern: str = "") -> None:
+def remove_leftovers(folder: PathLike, pattern: str = "") -> None:
     """Remove the temporary files and folders that killed processes of this machine left in a folder.
 
     Those of living processes stay; ``pattern="**/"`` looks into its folders too.
@@ -63,7 +64,7 @@ def _is_alive(number: str) -> bool:
 _clean_once = cache(remove_leftovers)
 
 
-def check_writable(folder: str | os.PathLike) -> None:
+def check_writable(folder: PathLike) -> None:
     """Make a folder, and raise an ``OSError`` that names it when nothing can be written there."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def check_writable(folder: str | os.PathLike) -> None:
         raise OSError(error.errno, f"cannot be written to: {error.strerror or error}", str(folder)) from error
 
 
-def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
+def hold_folder(folder: PathLike, what: str) -> Callable[[], None]:
     """Hold a folder for this process, until it calls the function that is given or ends, in whatever way.
 
     The lock is a file ``<what>.lock``, which forked workers do not share; where there are no locks, nothing is held.
@@ -102,42 +103,37 @@ def hold_folder(folder: str | os.PathLike, what: str) -> Callable[[], None]:
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: PathLike) -> Iterator[Path]:
     """Give a temporary path to write to, which takes the place of ``path`` only after a complete write.
 
     A killed process or a full disk leaves the former file at ``path`` as it was. The temporary path has the same
     suffix and the same folder, which is made where it is missing. An ``OSError`` names ``path``.
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.parent / f"{temporary_prefix()}{token_hex(4)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clean_once(path.parent.absolute())
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(), suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, f"could not write: {error.strerror or error}", str(path)) from error
     finally:
-        if temporary is not None:
+        with suppress(OSError):  # there may be no such folder
             temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, content: Any, indent: int | None = 2) -> None:
+def write_json(path: PathLike, content: Any, indent: int | None = 2) -> None:
     """Write JSON atomically, in ASCII; what is not finite becomes null, since JSON has no NaN."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def open_csv(path: str | os.PathLike, header: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[Any]]], Any]]:
+def open_csv(path: PathLike, header: Sequence[str]) -> Iterator[Callable[[Iterable[Sequence[Any]]], Any]]:
     """Write a table atomically, rows as they come; see :func:`printable` for names that are not UTF-8."""
     with (
         atomic_path(path) as temporary,
@@ -148,7 +144,7 @@ def open_csv(path: str | os.PathLike, header: Sequence[str]) -> Iterator[Callabl
         yield writer.writerows
 
 
-def write_csv(path: str | os.PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: PathLike, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as :func:`open_csv` does."""
     with open_csv(path, header) as write_rows:
         write_rows(rows)
@@ -162,7 +158,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: PathLike) -> str:
     """Read text in UTF-8, with or without the mark at its beginning that Windows writes; line ends stay as they are."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
@@ -171,7 +167,7 @@ def read_text(path: str | os.PathLike) -> str:
         raise ValueError(f"{path}: must be text in UTF-8, but {found}; save it as UTF-8.") from error
 
 
-def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, str]]:
+def read_csv(path: PathLike, delimiter: str = ",") -> list[dict[str, str]]:
     """Read the rows of a table whose first line names the columns; see :func:`read_text`."""
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter))
@@ -183,7 +179,7 @@ def read_csv(path: str | os.PathLike, delimiter: str = ",") -> list[dict[str, st
     return rows
 
 
-def read_json(path: str | os.PathLike, kind: type[T]) -> T:
+def read_json(path: PathLike, kind: type[T]) -> T:
     """Read JSON that must hold an object (``dict``) or a ``list``."""
     if (size := os.path.getsize(path)) > _MAX_JSON:
         raise ValueError(f"{path}: has {size} bytes; JSON is read up to {_MAX_JSON}.")
@@ -198,7 +194,7 @@ def read_json(path: str | os.PathLike, kind: type[T]) -> T:
 
 
 @contextmanager
-def open_zip(path: str | os.PathLike, max_ratio: int) -> Iterator[zipfile.ZipFile]:
+def open_zip(path: PathLike, max_ratio: int) -> Iterator[zipfile.ZipFile]:
     """Open an archive that does not unpack to more than ``max_ratio`` times its own size, or raise a ``ValueError``."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -213,7 +209,7 @@ def open_zip(path: str | os.PathLike, max_ratio: int) -> Iterator[zipfile.ZipFil
         raise ValueError(f"{path}: is a damaged archive, or one of an unknown kind ({error}).") from error
 
 
-def sha256(files: Iterable[str | os.PathLike]) -> str:
+def sha256(files: Iterable[PathLike]) -> str:
     """Give the SHA-256 of the bytes of files, one after another, as ``cat FILES | sha256sum`` does."""
     digest = hashlib.sha256()
     for path in files:

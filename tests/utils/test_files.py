@@ -141,6 +141,19 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     assert not list((tmp_path / "a" / "b").iterdir())
 
 
+def test_a_written_file_may_be_read_by_whom_other_files_may_be_read_by(tmp_path):
+    (tmp_path / "plain").touch()
+    write_json(tmp_path / "a.json", [1])
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_path_where_no_file_can_be_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="could not write: ") as caught:
+        write_json(tmp_path / "file" / "a.json", [1])
+    assert caught.value.filename == str(tmp_path / "file" / "a.json")
+
+
 def test_files_are_hashed_one_after_another(tmp_path):
     parts = [b"a" * (1 << 20), b"b" * 3, b""]
     for number, part in enumerate(parts):
