@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 from endofm_monai.data.readers import ClipReadError, find_clips, join_frames, open_clip, split_frames
 from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, natural_key
 from endofm_monai.data.readers.opener import list_files
-from endofm_monai.utils import read_json
+from endofm_monai.utils import PathLike, read_json
 
 __all__ = ["adopt_items", "clip_state", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
 
@@ -27,8 +27,8 @@ _END = 4096  # bytes of a file that tell it from others
 
 
 def load_datalist(
-    dataset_dir: str | os.PathLike,
-    datalist: str | os.PathLike | None = None,
+    dataset_dir: PathLike,
+    datalist: PathLike | None = None,
     section: str = "training",
     label_key: str = "label",
     required: Sequence[str] = (),
@@ -78,7 +78,7 @@ def load_datalist(
     return name_clips(items, root)
 
 
-def _read_section(datalist: str | os.PathLike, section: str) -> list[Any]:
+def _read_section(datalist: PathLike, section: str) -> list[Any]:
     content = read_json(datalist, object)
     if not isinstance(content, dict) or not isinstance(content.get(section), list):
         found = f"keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
@@ -150,7 +150,7 @@ def _on_disk(path: str, root: str) -> str:
     return found if frames is None else join_frames(found, *frames)
 
 
-def name_clips(items: Sequence[dict[str, Any]], root: str | os.PathLike) -> list[dict[str, Any]]:
+def name_clips(items: Sequence[dict[str, Any]], root: PathLike) -> list[dict[str, Any]]:
     """Give items ``name``, what their results are named by, and those without one ``video``, the same.
 
     No two of a list have the same name, but several may be of one ``video``. A clip has the name of its path from
@@ -212,12 +212,12 @@ def _without_suffix(name: str) -> str:
 
 
 def list_videos(
-    dataset_dir: str | os.PathLike,
-    datalist: str | os.PathLike | None = None,
+    dataset_dir: PathLike,
+    datalist: PathLike | None = None,
     section: str = "test",
     single_images: bool = False,
     part_minutes: float | None = None,
-    results_dir: str | os.PathLike | None = None,
+    results_dir: PathLike | None = None,
 ) -> list[dict[str, Any]]:
     """List the videos to look at as :func:`load_datalist`, without those that have been done.
 
@@ -229,7 +229,7 @@ def list_videos(
     """
     if part_minutes is not None and not part_minutes > 0:
         raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")
-    root: str | os.PathLike = dataset_dir
+    root: PathLike = dataset_dir
     folder, name = os.path.split(os.fspath(dataset_dir))
     file, part = split_frames(os.fspath(dataset_dir))
     if datalist is None and results_dir and Path(results_dir).resolve().is_relative_to(os.path.realpath(file)):
@@ -273,7 +273,7 @@ def _parts(item: dict[str, Any], minutes: float) -> list[dict[str, Any]]:
     return [{**item, "image": join_frames(image, first, min(first + length, info.frames) - 1)} for first in firsts]
 
 
-def result_path(results_dir: str | os.PathLike, name: str) -> Path:
+def result_path(results_dir: PathLike, name: str) -> Path:
     """The JSON file with the result for a clip of this name."""
     return Path(results_dir, f"{name}.json")
 

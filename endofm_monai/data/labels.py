@@ -15,7 +15,7 @@ from endofm_monai.data.masks import check_mask, mask_files, read_mask
 from endofm_monai.data.readers import ClipInfo, ClipReadError, open_clip
 from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, is_hidden
 from endofm_monai.data.readers.opener import list_files
-from endofm_monai.utils import as_class_names, read_json
+from endofm_monai.utils import PathLike, as_class_names, read_json
 
 __all__ = [
     "check_boxes", "class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist",
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_mask_datalist(
-    dataset_dir: str | os.PathLike, datalist: str | os.PathLike, section: str = "training", num_classes: int = 2
+    dataset_dir: PathLike, datalist: PathLike, section: str = "training", num_classes: int = 2
 ) -> list[dict[str, Any]]:
     """List videos with masks as :func:`load_datalist`, and check before any training that each frame has one.
 
@@ -84,8 +84,8 @@ def _shows_box(item: dict[str, Any], info: ClipInfo) -> bool:
 
 
 def load_box_datalist(
-    dataset_dir: str | os.PathLike,
-    datalist: str | os.PathLike,
+    dataset_dir: PathLike,
+    datalist: PathLike,
     section: str = "training",
     num_classes: int = 1,
     class_names: Sequence[str] = (),
@@ -122,7 +122,7 @@ def load_box_datalist(
     return items
 
 
-def check_order(datalist: str | os.PathLike, class_names: Sequence[str]) -> None:
+def check_order(datalist: PathLike, class_names: Sequence[str]) -> None:
     """Refuse names of classes in another order than that of the numbers that a datalist gives them, or with gaps."""
     content: Any = read_json(datalist, object)
     labels = content.get("labels") if isinstance(content, dict) else None
@@ -173,9 +173,9 @@ def key_frames(items: Sequence[dict[str, Any]], interval: int = 1) -> list[dict[
 
 
 def load_labeled_clips(
-    dataset_dir: str | os.PathLike,
+    dataset_dir: PathLike,
     class_names: str | Sequence[str],
-    datalist: str | os.PathLike | None = None,
+    datalist: PathLike | None = None,
     section: str = "training",
     multi_label: bool = False,
 ) -> list[dict[str, Any]]:

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Generator, Hashable, Mapping
 from typing import Any, ClassVar
@@ -36,7 +34,6 @@ class RandClipTransform(RandomizableTransform):
     _do_transform = True
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """Transform a clip ``(C, T, H, W)``."""
         if clip.ndim != 4:
             raise ValueError(f"{type(self).__name__} expects a clip (C, T, H, W), found {tuple(clip.shape)}.")
         self.randomize(clip)
@@ -65,7 +62,6 @@ class RandClipTransformd(Randomizable, ClipTransformd):
     """Base of the dictionary versions of random transforms: the clips at all keys have the same draws."""
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Randomizable:
-        """Seed this transform and its array version; see MONAI's ``Randomizable``."""
         super().set_random_state(seed, state)
         self.transform.set_random_state(state=self.R)
         return self

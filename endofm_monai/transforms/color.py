@@ -83,7 +83,6 @@ class RandColorJitterClip(RandClipTransform):
                 raise ValueError(f"RandColorJitterClip: `{name}` must be from 0 to {largest}, found {strength}.")
 
     def randomize(self, data: torch.Tensor) -> None:
-        """Draw whether, in which order and how much to change."""
         super().randomize(data)
         names = self.R.permutation([name for name, strength in self.strengths.items() if strength > 0])
         self.changes = [(name, self.R.uniform(-self.strengths[name], self.strengths[name])) for name in names]
@@ -104,7 +103,6 @@ class RandColorJitterClip(RandClipTransform):
         return pixel, mean
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Change the colors."""
         return self.change(clip).clamp(0, 1)
 
     def change(self, clip: torch.Tensor) -> torch.Tensor:
@@ -129,7 +127,6 @@ class RandGrayscaleClip(RandClipTransform):
     prob: float = 0.2
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Take the colors away."""
         return to_grayscale(to_float(clip), self.luma).repeat(3, 1, 1, 1)
 
 
@@ -146,12 +143,10 @@ class RandGaussianBlurClip(RandClipTransform):
             raise ValueError(f"RandGaussianBlurClip: `sigma` must be (low, high), 0 < low <= high, found {self.sigma}.")
 
     def randomize(self, data: torch.Tensor) -> None:
-        """Draw whether and how much to blur."""
         super().randomize(data)
         self.drawn_sigma = self.R.uniform(*self.sigma)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Blur."""
         return blur_clip(to_float(clip), self.drawn_sigma)
 
 
@@ -162,7 +157,6 @@ class RandSolarizeClip(RandClipTransform):
     prob: float = 0.2
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Invert what is bright."""
         clip = to_float(clip)
         return torch.minimum(clip, 1 - clip)
 

@@ -91,7 +91,6 @@ class RandFitClip(RandClipTransform):
         self.fit = self.fit_transform(self.size)
 
     def randomize(self, data: torch.Tensor) -> None:
-        """Draw how the frames of ``data`` are moved."""
         swap_axes = self.R.uniform() < self.turn_prob
         height, width = reversed(data.shape[-2:]) if swap_axes else data.shape[-2:]
         fitting, factor = self.fit.frame_map(height, width), self.R.uniform(*self.zoom)
@@ -106,7 +105,6 @@ class RandFitClip(RandClipTransform):
         self.frame_map = self.map_type((columns / width, rows / height), (left, top), fitting.size, flips, swap_axes)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Turn, resize, place and mirror."""
         return place(clip, self.frame_map)
 
 
@@ -142,7 +140,6 @@ class RandFitClipd(RandClipTransformd):
     array_transform: ClassVar[type[Transform]] = RandFitClip
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Transform clip and boxes; all else stays."""
         height, width = data[self.keys[0]].shape[-2:]
         d = super().__call__(data)
         frames = zip(d["box"], d["box_label"], strict=True)

@@ -39,15 +39,11 @@ class RandFlipClip(RandClipTransform):
     prob: float = 0.5
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Mirror."""
         return to_float(clip).flip(-1)
 
 
 class ResizeClip(Transform):
-    """Resize the frames of a clip so that the short side has the length ``size``, or to a height and width.
-
-    Bilinear and antialiased; with one length the ratio of the sides is kept.
-    """
+    """Resize a clip, bilinear and antialiased, to a short side of ``size`` in its ratio, or to a height and width."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = list(ensure_tuple(size))
@@ -58,15 +54,12 @@ class ResizeClip(Transform):
 
 
 def resize_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize all frames of a clip ``(C, T, H, W)`` to a square of ``size`` pixels, bicubically and antialiased.
-
-    The overshoot of the bicubic kernel is clipped to ``[0, 1]``.
-    """
+    """Resize a clip ``(C, T, H, W)`` to a square of ``size`` pixels; the overshoot is clipped to ``[0, 1]``."""
     return interpolate_to_square(to_float(clip), size).clamp_(0, 1)
 
 
 def interpolate_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
-    """The same for a floating-point clip of any range, and without clipping."""
+    """Resize a floating-point clip of any range to a square, bicubically."""
     # antialiased, because specular highlights and vessels flicker otherwise
     return F.interpolate(clip, (size, size), mode="bicubic", align_corners=False, antialias=True)
 
@@ -87,10 +80,7 @@ def central_box(frame_size: Sequence[int], ratio: Range) -> Box:
 
 
 def draw_crop(frame_size: Sequence[int], scale: Range, ratio: Range, random: np.random.RandomState) -> Box:
-    """Draw a box inside a frame of height and width ``frame_size``.
-
-    Ten tries are made to fit in one of :func:`draw_box`; after them comes that of :func:`central_box`.
-    """
+    """Draw a box inside a frame of height and width ``frame_size``: in ten tries, or it is the central one."""
     for _ in range(10):
         height, width = draw_box(frame_size, scale, ratio, random)
         if height <= frame_size[0] and width <= frame_size[1]:
@@ -109,11 +99,9 @@ class RandResizedCropClip(RandClipTransform):
     ratio: Range = (3 / 4, 4 / 3)  # of the box's width to its height
 
     def randomize(self, data: torch.Tensor) -> None:
-        """Draw the box for the frames of ``data``."""
         self.box = draw_crop(data.shape[-2:], self.scale, self.ratio, self.R)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Cut and resize."""
         return resize_to_square(self.cut(clip), self.size)
 
     def cut(self, clip: torch.Tensor) -> torch.Tensor:
@@ -124,10 +112,7 @@ class RandResizedCropClip(RandClipTransform):
 
 @dataclass(eq=False)
 class RandScaleCropClip(RandClipTransform):
-    """Resize a clip to a random ``short_side`` (in pixels) and cut a square of ``size`` out of it at a random place.
-
-    As published for fine-tuning; the ratio of the sides is kept.
-    """
+    """Resize a clip to a random ``short_side`` in pixels and cut a random square out, as published for fine-tuning."""
 
     size: int = 224
     short_side: tuple[int, int] = (256, 320)
@@ -142,7 +127,6 @@ class RandScaleCropClip(RandClipTransform):
         self.corner = self.R.uniform(size=2)
 
     def apply(self, clip: torch.Tensor) -> torch.Tensor:
-        """Resize and cut."""
         clip = TF.resize(to_float(clip), [self.length])
         room = [side - self.size + 1 for side in clip.shape[-2:]]
         top, left = (int(share * length) for share, length in zip(self.corner, room, strict=True))
@@ -151,10 +135,7 @@ class RandScaleCropClip(RandClipTransform):
 
 @dataclass(eq=False)
 class ScaleCropClip(Transform):
-    """Resize a clip to ``short_side`` and cut one of several squares of ``size`` pixels out of it.
-
-    They are evenly spread along the long side; the ratio of the sides is kept.
-    """
+    """Resize a clip to ``short_side`` and cut one of several squares out of it, evenly spread along the long side."""
 
     size: int = 224
     short_side: int = 256
@@ -164,10 +145,7 @@ class ScaleCropClip(Transform):
             raise ValueError(f"`short_side` must be at least `size`={self.size}, found {self.short_side}.")
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
-        """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center.
-
-        The clip ``(C, T, H, W)`` becomes a floating-point one ``(C, T, size, size)``.
-        """
+        """Cut square ``crop`` of ``num_crops``, counted from 0 at the left or top; a single one is central."""
         clip = TF.resize(to_float(clip), [self.short_side])
         share = crop / (num_crops - 1) if num_crops > 1 else 0.5
         height, width = clip.shape[-2:]
@@ -182,7 +160,6 @@ class ScaleCropClipd(ClipTransformd):
     array_transform: ClassVar[type[Transform]] = ScaleCropClip
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Cut the clips at ``keys``; all else stays."""
         square = data.get("crop", 0), data.get("num_crops", 1)
         return {**data, **{key: self.transform(data[key], *square) for key in self.key_iterator(data)}}
 
@@ -206,7 +183,6 @@ class RandAffineClip(RandClipTransform):
         self.new_size = ensure_tuple_rep(self.size, 2)
 
     def randomize(self, data: torch.Tensor) -> None:
-        """Draw crop, angle and mirroring for the frames of ``data``."""
         height, width = data.shape[-2:]
         low, high = (ratio * width / height for ratio in self.ratio)
         self.box = draw_crop((height, width), self.scale, (low, high), self.R)
@@ -251,7 +227,6 @@ class RandAffineClipd(RandClipTransformd):
         self.mask_keys = ensure_tuple(mask_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Transform clips and masks; all else stays."""
         d = super().__call__(data)
         masks = {key: self.transform.apply_to_masks(d[key]) for key in self.mask_keys if key in d}
         return {**d, **masks}

@@ -38,7 +38,6 @@ class LoadClipd(Randomizable, MapTransform):
         self.sampler, self.reader_options = sampler, reader_options
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the clips; all else stays."""
         d = dict(data)
         state = self.R.get_state()
         for key in self.key_iterator(d):
@@ -59,7 +58,6 @@ class LoadMasksd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Read the masks; all else stays."""
         d = dict(data)
         clip = d[CommonKeys.IMAGE]
         name = clip.meta["filename_or_obj"]
@@ -86,7 +84,6 @@ class LoadBoxesd(MapTransform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Take the boxes; all else stays."""
         d = dict(data)
         clip, labels = d[CommonKeys.IMAGE], d["box_label"]
         for key in self.key_iterator(d):

@@ -150,7 +150,6 @@ class RandAugmentViews(Randomizable, Transform):
             self.transforms.append(transforms)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandAugmentViews:
-        """Seed the draws of all views; see MONAI's ``Randomizable``."""
         super().set_random_state(seed, state)
         for transform in chain.from_iterable(self.transforms):
             transform.set_random_state(state=self.R)
@@ -184,7 +183,6 @@ class RandAugmentViewsd(RandClipTransformd):
     array_transform: ClassVar[type[Transform]] = RandAugmentViews
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Make the views; all else stays."""
         if "seed" in data:
             self.set_random_state(seed=int(data["seed"]))
         return super().__call__(data)

@@ -6,7 +6,6 @@
 import inspect
 import logging
 import math
-import os
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from monai.bundle import ConfigComponent, ConfigParser, ConfigWorkflow, Referenc
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from endofm_monai.utils.errors import show_tracebacks
+from endofm_monai.utils.files import PathLike
 
 __all__ = ["as_class_names", "as_device", "check_run", "check_settings", "nearest_key"]
 
@@ -110,7 +110,7 @@ def check_run() -> None:
         check_settings(workflow.parser, workflow.config_root_path, ids)
 
 
-def check_settings(parser: ConfigParser, folder: str | os.PathLike, ids: Collection[str] = RUN_IDS) -> None:
+def check_settings(parser: ConfigParser, folder: PathLike, ids: Collection[str] = RUN_IDS) -> None:
     """Check the names and values of merged settings against the configs, in ``folder``, that they were merged of.
 
     Configs of which the settings hold all keys count as merged. A warning names keys that a run of the components

@@ -3,12 +3,11 @@
 
 import os
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ __all__ = [
     "split_frames",
 ]  # fmt: skip
 
-Reader = TypeVar("Reader", bound="ClipReader")
 _MAX_ASPECT = 4.0  # of pixels
 _RANGE = re.compile(r"#frames=(\d+)-(\d+)$")
 
@@ -76,7 +74,7 @@ def likely_aspect(width: float, height: float) -> float:
     return width / height if height > 0 and 1 / _MAX_ASPECT <= width / height <= _MAX_ASPECT else 1.0
 
 
-class ClipReader(ABC):
+class ClipReader(AbstractContextManager["ClipReader"]):
     """Random access to the frames of one clip, whatever it is stored in.
 
     A subclass says what the clip holds (``_probe``) and decodes the frames that are asked for (``_decode``). In error
@@ -105,9 +103,8 @@ class ClipReader(ABC):
     def read(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Read frames, counted from 0 as they are shown, in any order and with repetitions: each is decoded once.
 
-        Gives uint8 RGB ``(3, T, H, W)`` with ``T = len(indices)``, whose memory is laid out ``(T, H, W, 3)``, as frames
-        are decoded. One that is outside the clip, cannot be decoded, or differs in size from the first one is a
-        ``ClipReadError``.
+        Gives uint8 RGB ``(3, T, H, W)``, laid out in memory as ``(T, H, W, 3)``. A frame that is outside the clip,
+        cannot be decoded, or differs in size from the first one is a ``ClipReadError``.
         """
         info, wanted = self.probe(), np.asarray(indices, np.int64)
         with clip_read_errors(self.path):
@@ -132,11 +129,8 @@ class ClipReader(ABC):
                     raise ClipReadError(f"{self.path}: frame {index} has {found}, but {first}")
                 yield index, frame
 
-    def close(self) -> None:  # noqa: B027 (most readers hold nothing open)
+    def close(self) -> None:
         """Release what the reader holds open."""
-
-    def __enter__(self: Reader) -> Reader:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -158,11 +152,9 @@ class FrameRangeReader(ClipReader):
         self._reader, self._first, self._last = reader, first, last
 
     def close(self) -> None:
-        """Close the whole clip's reader."""
         self._reader.close()
 
     def times(self) -> np.ndarray:
-        """Give the times of the frames, from the first one of the range."""
         self.probe()
         times = self._reader.times()[self._first : self._last + 1]
         return times - times[0]
@@ -209,10 +201,7 @@ def clip_images(clip: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Give a sort key in which runs of digits count as numbers: ``frame2`` comes before ``frame10``.
-
-    Names that then are the same, as ``1`` and ``01``, are in the order of their characters.
-    """
+    """Give a sort key in which digits count as numbers: ``frame2`` is before ``frame10``, ``01`` before ``1``."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
 
 

@@ -52,7 +52,6 @@ class NiftiReader(ClipReader):
         self._process = os.getpid()
 
     def close(self) -> None:
-        """Close the file."""
         self._image = None  # which holds it
 
     def _probe(self) -> ClipInfo:

@@ -36,15 +36,14 @@ from endofm_monai.data.readers.dicom import open_dicom
 from endofm_monai.data.readers.images import FramesReader, open_picture, picture_pages
 from endofm_monai.data.readers.nifti import NiftiReader
 from endofm_monai.data.readers.video import VideoReader
+from endofm_monai.utils import PathLike
 
 __all__ = ["EndoFMClipReader", "clip_metadata", "find_clips", "open_clip"]
 
 logger = logging.getLogger(__name__)
 
 
-def open_clip(
-    source: str | os.PathLike | Sequence[str | os.PathLike], *, fps: float = 30.0, threads: int = 1
-) -> ClipReader:
+def open_clip(source: PathLike | Sequence[PathLike], *, fps: float = 30.0, threads: int = 1) -> ClipReader:
     """Open a clip with the reader for what it is, or raise a ``ClipReadError``.
 
     Args:
@@ -80,7 +79,7 @@ def open_clip(
         return VideoReader(path, threads=threads)
 
 
-def find_clips(folder: str | os.PathLike[str]) -> list[Path]:
+def find_clips(folder: PathLike) -> list[Path]:
     """Find the clips in a folder and below it, and log by suffix which files are not used.
 
     A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
@@ -109,7 +108,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [path for path in files if has_suffix(path, suffixes)]
 
 
-def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+def _walk(folder: PathLike) -> Iterator[tuple[str, list[str]]]:
     """Give a folder and all below it, each with the names of its files, without what is hidden."""
 
     def refuse(error: OSError) -> None:  # else the clips of the folder would be missing without a word
@@ -122,7 +121,7 @@ def _walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
         yield parent, [name for name in names if not name.startswith(".")]
 
 
-def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+def _log_unused(folder: PathLike, names: Iterable[str]) -> None:
     """Log how many files of each suffix in a folder are not used, in one line."""
     counts = Counter(sorted(os.path.splitext(name)[1].lower() or "without suffix" for name in names))
     if counts:
@@ -130,7 +129,7 @@ def _log_unused(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
         logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {', '.join(kinds)}")
 
 
-def holds_several(image: str | os.PathLike) -> bool:
+def holds_several(image: PathLike) -> bool:
     """Say whether an image file is a clip of several frames, as a TIFF stack or an animation; not an unreadable one."""
     with suppress(ClipReadError), open_picture(image) as opened:
         return len(list(islice(picture_pages(opened), 2))) > 1
@@ -165,11 +164,11 @@ class EndoFMClipReader(ImageReader):
     def __init__(self, **reader_options: Any) -> None:
         self.reader_options = reader_options
 
-    def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Say whether all files are videos by their names: other files are left to MONAI's own readers."""
         return all(has_suffix(name, VIDEO_SUFFIXES) for name in ensure_tuple(filename))
 
-    def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> ClipReader:
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> ClipReader:
         """Open one clip: a file or folder, or a list of frame images; ``kwargs`` go before ``reader_options``."""
         return open_clip(ensure_tuple(data), **{**self.reader_options, **kwargs})
 

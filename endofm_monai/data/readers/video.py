@@ -25,6 +25,7 @@ from endofm_monai.data.readers.container import (
     stated_end,
     video_stream,
 )
+from endofm_monai.utils import PathLike
 
 __all__ = ["VideoReader"]
 
@@ -62,16 +63,13 @@ class VideoReader(ClipReader):
             ``DataLoader`` the workers already use the processors.
     """
 
-    def __init__(
-        self, path: str | os.PathLike, *, file: BinaryIO | None = None, fps: float = 25.0, threads: int = 1
-    ) -> None:
+    def __init__(self, path: PathLike, *, file: BinaryIO | None = None, fps: float = 25.0, threads: int = 1) -> None:
         super().__init__(os.fspath(path))
         self._file, self._fps, self._threads, self._seekable = file, fps, threads, True
         self._display = np.eye(3, dtype=np.int32).ravel()  # the display matrix, row by row
         self._open()
 
     def close(self) -> None:
-        """Close the file."""
         self._container.close()
 
     def times(self) -> np.ndarray:
