@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -105,8 +103,7 @@ def aim(path: np.ndarray, still: tuple[int, ...], size: tuple[int, int]) -> torc
 
 def move(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """Take ``image`` ``(C, h, w)`` at the places of ``grid`` ``(T, H, W, 2)``."""
-    images = image.expand(len(grid), -1, -1, -1)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(image.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False)
 
 
 def light(rng: np.random.Generator, video: torch.Tensor, blurred: torch.Tensor) -> torch.Tensor:

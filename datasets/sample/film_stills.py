@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +38,7 @@ def film_stills(
     own = {"frames": frames, "size": [*size], "seed": SEED, "fps": FPS}
     claim_settings(target / "settings.json", {"source": relative(folder, target), **own})
     names = {f"videos/{item['video']}.mp4": item for item in lists["training"]}
-    missing = [(name, item) for name, item in names.items() if not (target / name).exists()]
-    clips = [(source, target, name, item, frames, size) for name, item in missing]
+    clips = [(source, target, name, item, frames, size) for name, item in names.items() if not (target / name).exists()]
     film_all(write_one, clips, len(names), workers)
     training = [{"image": name, "video": item["video"]} for name, item in names.items()]
     return write_derived(target, manifest, "filmed", {"training": training})

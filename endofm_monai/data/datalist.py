@@ -174,10 +174,7 @@ def name_clips(items: Sequence[dict[str, Any]], root: PathLike) -> list[dict[str
 
 
 def adopt_items(items: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, their ``mask`` and names.
-
-    All others are handed back as they are.
-    """
+    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, ``mask`` and names."""
     if not items or not all(item.keys() == {"image", "label"} and isinstance(item["label"], str) for item in items):
         return items
     root = os.path.commonpath([os.path.dirname(ensure_tuple(item["image"])[0]) for item in items])

@@ -127,16 +127,14 @@ def split_clips(batch: dict[str, Any]) -> list[dict[str, Any]]:
 class EpochSampler(DistributedSampler):
     """Order of the clips of each epoch, for one process or many.
 
-    MONAI's and ignite's engines call ``set_epoch`` when an epoch starts. Each rank gets an equal share; where the clips
-    do not divide evenly, the first ones of the order are seen twice. With ``shuffle`` each epoch has an order of its
-    own, by ``seed``. It sees each clip ``repeats`` times, each time otherwise augmented: where clips are few, the
-    workers are then started less often.
+    Engines call ``set_epoch`` when an epoch starts. Each rank gets an equal share; where clips do not divide evenly,
+    the first ones of the order are seen twice. With ``shuffle`` each epoch has an order of its own, by ``seed``. Clips
+    are seen ``repeats`` times, each otherwise augmented: where they are few, workers are started less often.
 
     Items of a :class:`ClipDataset` may have a ``weight``, which counts with ``shuffle``: how often they are seen in an
     epoch, 1 without. Clips of one weight are dealt out like cards: of 100 clips of weight 0.25 each epoch sees the next
     25, so after four epochs all have been seen once; with weight 2.5, 50 of them three times and the others twice. All
-    epochs have the same length, so that few clips of a weight of their own are seen a whole number of times, as a
-    warning tells.
+    epochs have the same length: few clips of a weight are seen a whole number of times, as a warning tells.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:

@@ -186,8 +186,7 @@ def load_labeled_clips(
     a datalist the folder tells: ``<dataset_dir>/<section>/<class name>/`` holds the videos and images of a class.
 
     The items are given with ``label`` (class index, or float32 ``(num_classes,)``) and ``group`` (videos that are not
-    independent of each other, as those of one patient; by default each is on its own). An answer is given for each
-    ``video``.
+    independent, as those of one patient; by default each is on its own). An answer is given for each ``video``.
     """
     class_names = as_class_names(class_names)
     if datalist is None:

@@ -117,10 +117,6 @@ def _jpeg_black(image: Image.Image) -> int:
 
 
 def mask_boxes(mask: np.ndarray, min_area: int = 30) -> list[list[int]]:
-    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for each separate region of a mask, bool ``(H, W)``.
-
-    Regions of less than ``min_area`` pixels are specks.
-    """
-    regions = regionprops(label(mask, connectivity=2))
-    boxes = (region.bbox for region in regions if region.area >= min_area)
+    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for each region, no speck, of a mask, bool ``(H, W)``."""
+    boxes = (region.bbox for region in regionprops(label(mask, connectivity=2)) if region.area >= min_area)
     return [[int(x1), int(y1), int(x2), int(y2)] for y1, x1, y2, x2 in boxes]

@@ -16,7 +16,6 @@ __all__ = [
     "sample_videos",
 ]  # fmt: skip
 
-FRAME_RATE = 30  # frames per second that a sampling rate refers to
 Random = np.random.RandomState | np.random.Generator
 Item = Mapping[Any, Any]
 FrameSampler = Callable[[ClipInfo, Item, np.random.RandomState], torch.Tensor]
@@ -76,7 +75,7 @@ class WindowPlan:
 
     def window_frames(self, info: ClipInfo) -> float:
         """Number of frames in a window, if the video is long enough."""
-        return self.num_frames * self.sampling_rate * info.fps / FRAME_RATE
+        return self.num_frames * self.sampling_rate * info.fps / 30
 
     def length(self, info: ClipInfo) -> int:
         """Number of frames of the video in a window, at most all of them."""

@@ -109,17 +109,16 @@ def encode_clips(
 ) -> list[str]:
     """Encode clips of a video, each from a first to a last frame, with H.264, without any metadata of the source.
 
-    What is read shows as it does in the source: at the same times, at a constant rate; in the same colors, whose matrix
-    and range the file states; with square pixels; smaller where a side is more than H.264 holds. Labels a frame
-    are refused, as they would no longer fit resampled and resized frames. Gives the paths of the clips, relative to
-    ``output``; a frame that cannot be decoded or encoded is a ``ClipReadError``.
+    They show what the source does, at the same times but a constant rate, in the same colors, whose matrix and range
+    the file states, with square pixels, smaller where a side is more than H.264 holds. Labels a frame are refused: they
+    would not fit. Gives the paths, relative to ``output``; what cannot be decoded or encoded is a ``ClipReadError``.
     """
     if video.frame_labels or video.masks:
         raise ValueError(f"{video.name}: has masks or labels a frame, use mode=index or mode=copy")
     paths = [f"clips/{video.name}.mp4"]
     if len(ranges) > 1:
         paths = [f"clips/{video.name}_{number:05d}.mp4" for number in range(1, len(ranges) + 1)]
-    with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
+    with open_clip(video.image, fps=video.fps) as reader:
         info, starts = reader.probe(), reader.times()
         # the rate that keeps all frames: where it varies, the highest, but for single frames
         is_steady = len(starts) == 1 or _copies(np.append(starts, len(starts) / info.fps), info.fps).all()

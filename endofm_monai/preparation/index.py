@@ -93,7 +93,7 @@ def prepare_video(
         if settings.mode == "copy" and not video.frames:
             raise ClipReadError(f"{video.files[0]}: is a video, but mode=copy is for frame images; use index or encode")
         mode, reason = choose_mode(video) if settings.mode == "auto" else (settings.mode, "as asked for")
-        with open_clip(video.frames or video.files[0], fps=video.fps) as reader:
+        with open_clip(video.image, fps=video.fps) as reader:
             info = reader.probe()  # the last frame is read, so that a video that is cut off is found
             if video.frames and info.frames != len(video.frames):
                 raise ClipReadError(f"{video.frames[0]}: holds {info.frames} images, expected one")

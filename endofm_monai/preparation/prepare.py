@@ -36,8 +36,7 @@ def prepare_dataset(
 ) -> str:
     """Make clips, a datalist and a manifest of a dataset, and give the path of the datalist.
 
-    Finished videos are kept when a run is started again. A video that cannot be used is listed in the manifest and
-    left out.
+    Finished videos are kept when a run is started again. A video that cannot be used is left out, as the manifest says.
 
     Args:
         dataset: what is known about it.

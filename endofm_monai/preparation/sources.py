@@ -132,10 +132,7 @@ class PreparationSettings:
 
 
 def check_layout(name: str, source: str) -> Path:
-    """Give the folder in which a dataset's layout begins: ``source``, or the only folder in it.
-
-    A folder that does not look like this is refused; the message says what is missing, and what it looks like.
-    """
+    """Give the folder where a dataset's layout begins, ``source`` or the only folder in it, or say what is missing."""
     root = Path(source)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: is not an existing folder")
@@ -172,10 +169,7 @@ def split_by_name(name: str) -> str:
 
 
 def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
-    """Read which section each image or video belongs to, and what else is said of it, for its ``labels``.
-
-    It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
-    """
+    """Read section and ``labels`` of each image or video from a CSV file with ``name``, ``section`` and others."""
     rows = read_csv(path)
     for line, row in enumerate(rows, start=2):
         if not row.get("name") or row.get("section") not in SECTIONS:
@@ -191,10 +185,7 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
 def split_stills(
     names: Collection[str], splits: str | None, section_of: Callable[[str], str]
 ) -> tuple[dict[str, tuple[str, dict[str, str]]], list[str]]:
-    """Give section and labels of the stills that a list of :func:`read_splits` names, or of all by ``section_of``.
-
-    What the list names and is not there is told as a problem.
-    """
+    """Give section and labels of the stills that :func:`read_splits` names, or of all, and what is not there."""
     if not splits:
         return {name: (section_of(name), {}) for name in names}, []
     listed = read_splits(splits)
@@ -281,12 +272,10 @@ def read_boxed_video(
 ) -> SourceVideo:
     """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
 
-    Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out, and
-    noted, and so are annotations without a frame, and files that state another size than their image has.
-
-    What ``read`` raises becomes a ``ClipReadError``, and so does a box that is not finite or is inverted, or boxes of
-    another size: left out, they would make frames with a polyp ones without. Further ``fields`` are those of the
-    :class:`SourceVideo`.
+    Boxes that reach out of the frame are clamped to its first and last pixels. What is then empty is left out. That is
+    noted, as are annotations without a frame, and files that state another size than their image has. What ``read``
+    raises becomes a ``ClipReadError``, and so do boxes that are not finite or inverted, or of another size: left out,
+    they would make frames with a polyp ones without. Further ``fields`` are those of the :class:`SourceVideo`.
     """
     frames = frame_images(images)
     found_in = sorted(annotations.glob("*"), key=lambda path: natural_key(path.name))

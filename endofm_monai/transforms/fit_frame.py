@@ -18,8 +18,6 @@ from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
 
 __all__ = ["FitClip", "FrameMap", "RandFitClip", "RandFitClipd", "move_boxes", "place"]
 
-MIN_VISIBLE = 0.25  # share of a box's area that must stay in the frame
-
 
 @dataclass(frozen=True)
 class FrameMap:
@@ -122,11 +120,11 @@ def place(clip: torch.Tensor, frame_map: FrameMap) -> torch.Tensor:
 def move_boxes(
     box: torch.Tensor, label: torch.Tensor, frame_map: FrameMap, frame_size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move boxes with their frame, of width and height ``frame_size``; those that lose most of their area go."""
+    """Move boxes with their frame, of width and height ``frame_size``; those that lose over 3/4 of their area go."""
     inside, kept = clip_boxes_to_image(box, frame_size)
     moved = frame_map.apply(inside)
     visible, _ = clip_boxes_to_image(moved, frame_map.size, remove_empty=False)
-    enough = box_area(visible) >= MIN_VISIBLE * box_area(moved)
+    enough = box_area(visible) >= box_area(moved) / 4
     return visible[enough], label[kept][enough]
 
 

@@ -228,8 +228,7 @@ class RandAffineClipd(RandClipTransformd):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = super().__call__(data)
-        masks = {key: self.transform.apply_to_masks(d[key]) for key in self.mask_keys if key in d}
-        return {**d, **masks}
+        return d | {key: self.transform.apply_to_masks(d[key]) for key in self.mask_keys if key in d}
 
 
 RandFlipClipd = dictionary_version(RandFlipClip)

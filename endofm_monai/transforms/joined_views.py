@@ -12,8 +12,6 @@ from endofm_monai.transforms.color import RGB_LUMA, blur_weights
 from endofm_monai.transforms.geometry import interpolate_to_square
 from endofm_monai.transforms.views import RandAugmentViews
 
-NO_BLUR = 1e-3  # pixels: a Gaussian that leaves its pixel alone
-
 
 def augment_batch(augment: RandAugmentViews, clips: Sequence[torch.Tensor], seeds: Sequence[int]) -> list[torch.Tensor]:
     """Views ``(B, 3, T, S, S)`` of B clips with a seed each: but for rounding, what ``augment`` makes of each clip.
@@ -55,7 +53,7 @@ def _numbers(augment: RandAugmentViews, chain: Sequence[Any], white: int) -> np.
     gray_matrix = np.tile(RGB_LUMA, (3, 1)) if gray._do_transform else np.eye(3)
     # with x normalized to y, 1 - x is normalized to this less y
     inverse = (1 - 2 * mean) / std if any(one._do_transform for one in solarize) else np.full(3, math.inf)
-    sigma = blur.drawn_sigma if blur._do_transform else NO_BLUR
+    sigma = blur.drawn_sigma if blur._do_transform else 1e-3  # pixels: each is left alone
     matrices = (pixel_matrix / white, mean_matrix / white, gray_matrix / std[:, None])
     numbers = [*map(np.ravel, matrices), -mean / std, inverse, [white, sigma, flip._do_transform]]
     return np.concatenate(numbers, dtype=np.float32)

@@ -21,8 +21,6 @@ from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
 
 __all__ = ["ClipPairPlan", "RandAugmentViews", "RandAugmentViewsd", "RandConceptViews", "RandConceptViewsd", "ViewPlan"]
 
-GLOBAL_SHIFT = 5  # frames by which the last global view starts and ends later than the first
-
 
 @dataclass(frozen=True)
 class View:
@@ -91,7 +89,7 @@ class ViewPlan:
         the clip is left out). A local view spans ``local_span`` of the clip from a random frame. For the default plan
         this is the published sampling. A span with fewer frames than its view repeats frames, so one frame is enough.
         """
-        shift = min(GLOBAL_SHIFT, clip_frames // 2) if len(self.global_frames) > 1 else 0
+        shift = min(5, clip_frames // 2) if len(self.global_frames) > 1 else 0
         starts = np.linspace(0, shift, len(self.global_frames)).tolist()
         width = int(clip_frames * self.local_span)
         indices = []

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 RUN_IDS = ("initialize", "run", "finalize")
 OF_MONAI = {*DEFAULT_MLFLOW_SETTINGS["configs"], "save_execute_config", "bundle_root", "use_click", "imports", *RUN_IDS}
-FROM_1 = (
+FROM_1 = (  # whole numbers
     *("epochs", "batch_size", "clip_repeats", "accumulation_steps"),
     *("val_interval", "checkpoint_interval", "probe_interval", "picture_interval", "last_blocks", "largest_components"),
     *("num_frames", "sampling_rate", "frame_size", "num_windows", "num_crops", "clips_per_video", "key_frame_interval"),
@@ -38,7 +38,6 @@ FROM_0 = (
     *("num_workers", "seed", "frozen_blocks", "num_supports", "test_supports", "bootstrap_resamples", "resamples"),
     *("queue_length", "freeze_last_layer_epochs", "epochs_without_local_loss", "adapters", "max_gap", "min_area"),
 )
-MINIMUM = {**dict.fromkeys(FROM_1, 1), **dict.fromkeys(FROM_0, 0)}  # of whole numbers
 ABOVE_0 = {
     *("std", "class_weights", "part_minutes", "learning_rate", "base_learning_rate", "max_gradient_norm"),
     *("teacher_temperature", "student_temperature"),
@@ -242,8 +241,8 @@ def _check_kind(key: str, name: str, value: Any, examples: Sequence[Any]) -> Non
 
 def _range(name: str) -> tuple[str, Callable[[Any], bool]]:
     """In words and as a check, which numbers a setting of this name may have."""
-    if name in MINIMUM:
-        least = MINIMUM[name]
+    if name in FROM_0 + FROM_1:
+        least = int(name in FROM_1)
         return f"a whole number from {least} on", lambda value: isinstance(value, int) and value >= least
     if name in ABOVE_0:
         return "a number above 0", lambda value: 0 < value < math.inf

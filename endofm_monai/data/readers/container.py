@@ -27,7 +27,6 @@ _FORMATS = (
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 
 _MAX_DELAY = 16  # frames that a decoder may hold back to put them in order, in H.264 and H.265
-_NEVER = -(1 << 63)
 _NOT_CODED = 16  # bytes; an MPEG-4 packet of no more may say that there is no frame
 _VP8_SHOWN = 0x10  # in the first byte of a packet
 
@@ -103,7 +102,7 @@ class PacketTable:
         self.sequential = False  # whether the file is read from its first packet on: packets set the decoder
         self.tail = 0  # how long the last frame is shown; 0 where that is not stated
         times, decoding, places, sizes, shown, keyframes, timed = (array(kind) for kind in "qqqiiib")
-        latest = _NEVER
+        latest = -(1 << 63)
         for position, packet in enumerate(packets):
             timed.append(packet.pts is not None)
             if packet.dts is not None:
@@ -188,10 +187,7 @@ class PacketTable:
         return int(found[0]) if len(found) == 1 else None
 
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
-        """Give the packets that have to be decoded to get the frames at ``positions``.
-
-        They are ranges ``(start, stop)`` in decoding order that neither touch nor overlap; each starts at a keyframe.
-        """
+        """Give the ranges ``(start, stop)`` of packets, apart, each from a keyframe on, that ``positions`` need."""
         spans: list[tuple[int, int]] = []
         for start, stop in sorted((self._start(position), self._stop(position)) for position in positions):
             if spans and start <= spans[-1][1]:

@@ -85,12 +85,11 @@ class DicomReader(ClipReader):
 
     Color frames become RGB. Gray ones are inverted where the file asks (MONOCHROME1). Values of another depth than 8
     bits are scaled to 0..255 from the window that the file states or, without a usable one, from all values that the
-    stored bits can hold. How many frames there are, and of which colors, is taken from the pixels where the header
-    cannot be right, and a warning says so. A file that is cut off has one frame more than it holds, which cannot be
-    read.
+    stored bits can hold. Number and colors of the frames are taken from the pixels where the header cannot be right,
+    and a warning says so. A file that is cut off has one frame more than it holds, which cannot be read.
 
-    The pixels are of a ``kind``, "OB" or "OW", and begin at ``start`` in the file; their ``length`` is in bytes, as far
-    as it is stated. The ``fps`` count where the file does not state a rate.
+    The pixels are of a ``kind``, "OB" or "OW", and begin at ``start`` in the file; their ``length`` in bytes may be
+    unknown. The ``fps`` count where the file does not state a rate.
     """
 
     def __init__(
@@ -187,11 +186,6 @@ class DicomReader(ClipReader):
                 datasets += [item for part in _GRAY_LEVELS for item in group.get(part) or []]
         return datasets
 
-    def _level(self, name: str, index: int) -> float:
-        """Give the first value of a field on gray levels; NaN where there is none."""
-        places = self._on_levels(index)
-        return next((value for place in places for value in stated_numbers(place, name)), math.nan)
-
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         is_jpeg = self._syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit) and self._header.SamplesPerPixel == 3
         with open(self.path, "rb") as file:
@@ -261,11 +255,11 @@ class DicomReader(ClipReader):
 
     def _scale(self, frame: np.ndarray, index: int) -> np.ndarray:
         """Scale the stored values to 0..255, by slope and table or window (the first is the default) as stated."""
-        header = self._header
+        header, places = self._header, self._on_levels(index)
         names = "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
-        slope, intercept, center, width = (self._level(name, index) for name in names)
-        functions = (place.get("VOILUTFunction") for place in self._on_levels(index))
-        function = next(filter(None, functions), "LINEAR")  # of the window
+        stated = ([value for place in places for value in stated_numbers(place, name)] for name in names)
+        slope, intercept, center, width = (values[0] if values else math.nan for values in stated)
+        function = next(filter(None, (place.get("VOILUTFunction") for place in places)), "LINEAR")  # of the window
         slope = slope if slope and math.isfinite(slope) else 1.0
         intercept = intercept if math.isfinite(intercept) else 0.0
         low = -(2.0 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0.0

@@ -33,8 +33,6 @@ __all__ = ["VideoReader"]
 _SKIPPABLE_CODECS = ("h264", "mpeg1video", "mpeg2video", "mpeg4")
 # Streams without a container, which have no clock. Like AVI, they have no presentation times: FFmpeg invents some.
 _BARE = ("mpegvideo", "m4v", "h264", "hevc", "vvc", "vc1", "obu", "dirac", "mjpeg")
-_WITHOUT_TIMES = ("avi", *_BARE)
-_INTRA = (PictureType.I, PictureType.NONE)
 _SEEK_DISTANCE = 16  # packets that are read, without decoding them, about as quickly as one seeks
 _DURATION_TOLERANCE = 0.5  # seconds; containers round their duration, and the last frame often has none of its own
 _RATES = (1e-3, 1e5)  # frames per second that can be true
@@ -116,8 +114,7 @@ class VideoReader(ClipReader):
         if container.startswith("matroska") and table.end > stated_end(self.path, self._file) > 0:
             table.sequential = True  # after a seek in joined files, FFmpeg ends with the first of them
         self._seekable &= not table.sequential
-        frames = self._show([(0, table.count)])
-        frame = next((frame for frame in frames if table.index(frame.pts) is not None), None)
+        frame = next((frame for frame in self._show([(0, table.count)]) if table.index(frame.pts) is not None), None)
         if frame is None:
             raise ClipReadError(f"{self.path}: none of its {table.count} frames can be decoded")
         try:
@@ -131,7 +128,7 @@ class VideoReader(ClipReader):
             self._display = np.rint([np.cos(turn), -np.sin(turn), 0, mirror * np.sin(turn), mirror * np.cos(turn)])
         height, width = self._to_rgb(frame).shape[:2]
         first = frame.pts
-        if (table.doubtful and container not in _WITHOUT_TIMES) or (table.ordered and container in _BARE):
+        if (table.doubtful and container not in ("avi", *_BARE)) or (table.ordered and container in _BARE):
             table.ordered = self._agrees_with_sample(first)
         if table.ordered and frame.interlaced_frame and codec.name == "h264":
             steps = np.diff(table.clock())  # fields and frames may alternate
@@ -226,7 +223,7 @@ class VideoReader(ClipReader):
                 except av.FFmpegError:  # as FFmpeg does: go on with the next packet
                     continue
                 for frame in frames:
-                    trusted |= frame.pts == start and frame.pict_type in _INTRA
+                    trusted |= frame.pts == start and frame.pict_type in (PictureType.I, PictureType.NONE)
                     if trusted and not frame.is_corrupt and frame.pts not in halves:
                         yield frame
 
