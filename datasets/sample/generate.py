@@ -101,8 +101,7 @@ def split_by_video(videos: int) -> dict[str, range]:
 def choose_stills(videos: int) -> list[int]:
     """Give the number of each video's still: parts share none, and what has a polyp and what has none stay apart."""
     parts = split_by_video(NUM_STILLS)
-    order = {split: np.resize(parts[split], len(indices)) for split, indices in split_by_video(videos).items()}
-    return [int(still) for stills in order.values() for still in stills]
+    return np.concatenate([np.resize(parts[name], len(part)) for name, part in split_by_video(videos).items()]).tolist()
 
 
 def mask_paths(name: str, frames: int) -> list[str]:

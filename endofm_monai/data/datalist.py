@@ -227,15 +227,14 @@ def list_videos(
     if part_minutes is not None and not part_minutes > 0:
         raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")
     root: PathLike = dataset_dir
-    folder, name = os.path.split(os.fspath(dataset_dir))
     file, part = split_frames(os.fspath(dataset_dir))
     if datalist is None and results_dir and Path(results_dir).resolve().is_relative_to(os.path.realpath(file)):
         advice = "choose an `output_dir` outside of it, or name the videos in a `datalist`"
         problem = f"results lie in `dataset_dir`, {file}, and would be taken for videos"
         raise ValueError(f"{results_dir}: {problem}; {advice}.")
     if datalist is None and (part or os.path.isfile(file)):
-        root = os.path.realpath(folder)
-        videos = name_clips([{"image": os.path.join(root, name)}], root)
+        root = os.path.realpath(os.path.dirname(dataset_dir))
+        videos = name_clips([{"image": os.path.join(root, os.path.basename(dataset_dir))}], root)
     elif datalist is None and single_images:
         images = list_files(Path(os.path.realpath(dataset_dir)), IMAGE_SUFFIXES)
         if not images:

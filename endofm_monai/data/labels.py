@@ -135,7 +135,6 @@ def check_order(datalist: PathLike, class_names: Sequence[str]) -> None:
 
 
 def _refuse_missing(classes: Sequence[Any], what: str, where: Any) -> None:
-    """Refuse to train where there is no example of some classes."""
     if classes:
         problem = f"no {what} of `training` is of the class {', '.join(map(str, classes))}, which so cannot be learned"
         raise ValueError(f"{where}: {problem}; add clips, or leave it out of `class_names`.")
@@ -218,13 +217,13 @@ def load_labeled_clips(
     return items
 
 
-def _from_folders(dataset_dir: Path, section: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
+def _from_folders(dataset_dir: Path, section: str, class_names: list[str]) -> list[dict[str, Any]]:
     folder = dataset_dir / section
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: is no folder; without `datalist` it must hold one folder a class.")
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     if strange := sorted(set(found) - set(class_names)):
-        raise ValueError(f"{folder / strange[0]}: is none of `class_names` {list(class_names)}.")
+        raise ValueError(f"{folder / strange[0]}: is none of `class_names` {class_names}.")
     items = [
         {"image": os.path.realpath(path), "label": index}
         for index, name in enumerate(class_names)
@@ -246,15 +245,15 @@ def _frames(item: dict[str, Any], where: str) -> list[dict[str, Any]]:
     return [{**kept, "image": image, "label": label} for image, label in zip(images, labels, strict=True)]
 
 
-def _label(label: Any, class_names: Sequence[str], multi_label: bool, where: str) -> Any:
+def _label(label: Any, class_names: list[str], multi_label: bool, where: str) -> Any:
     if multi_label:
         if not isinstance(label, list) or len(label) != len(class_names) or not all(value in (0, 1) for value in label):
             raise ValueError(f"{where}: `label` must be a list of {len(class_names)} times 0 or 1, found {label!r}.")
         return torch.tensor(label, dtype=torch.float32)
     if label in class_names:
-        return list(class_names).index(label)
+        return class_names.index(label)
     if not isinstance(label, int) or not 0 <= label < len(class_names):
-        allowed = f"from 0 to {len(class_names) - 1} or one of {list(class_names)}"
+        allowed = f"from 0 to {len(class_names) - 1} or one of {class_names}"
         raise ValueError(f"{where}: `label` must be {allowed}, found {label!r}.")
     return int(label)
 

@@ -44,7 +44,6 @@ class UniformFrames:
             raise ValueError(f"{type(self).__name__}: `num_frames` must be positive, found {self.num_frames}.")
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
-        """Always the same indices."""
         return linspace_indices(0, info.frames - 1, self.num_frames, info.frames)
 
 
@@ -66,7 +65,6 @@ class WindowPlan:
             raise ValueError(f"`num_frames` and `sampling_rate` must be positive, found {found}.")
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
-        """Indices of the item's window."""
         return self.indices(info, self.start(info, item.get("window", 0), item.get("num_windows", 1)))
 
     def span(self, info: ClipInfo) -> float:
@@ -99,7 +97,6 @@ class RandomWindow(WindowPlan):
     """The frames of a window, see :class:`WindowPlan`, at a random place of the video, as published for training."""
 
     def __call__(self, info: ClipInfo, item: Item, random: np.random.RandomState) -> torch.Tensor:
-        """Indices of another window at each call."""
         return self.indices(info, random.randint(info.frames - self.length(info) + 1))
 
 

@@ -1,6 +1,5 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: F403
 
 """What others read: each format written once, for savers, CVAT and MONAI Label."""
 

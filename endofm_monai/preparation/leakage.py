@@ -132,7 +132,6 @@ def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames
 
 
 def _compare(firsts: list[ClipHashes], seconds: list[ClipHashes], max_distance: int) -> Iterator[Match]:
-    """Compare all frames of one group with all of another one."""
     places, other_places = (
         [(number, frame) for number, clip in enumerate(clips) for frame in clip.frames.tolist()]
         for clips in (firsts, seconds)

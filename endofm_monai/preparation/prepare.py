@@ -150,7 +150,6 @@ def _common_folder(entries: list[dict[str, Any]], source: Path, output: Path) ->
 
 
 def _duplicates(entries: list[dict[str, Any]]) -> list[str]:
-    """Tell which videos have the same content, byte for byte."""
     first: dict[str, str] = {}
     named = [(f"{entry['name']} ({entry['section']})", entry["sha256"]) for entry in entries]
     pairs = [(name, first.setdefault(digest, name)) for name, digest in named]

@@ -18,7 +18,6 @@ from endofm_monai.data.readers.base import VIDEO_SUFFIXES, frame_images, has_suf
 from endofm_monai.utils import read_csv
 
 SECTIONS = ("training", "validation", "test")  # of a datalist
-Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 # What a folder holds that no other dataset's folder does, as patterns that must all match; several for several forms.
@@ -151,8 +150,8 @@ def _missing(name: str, folder: Path) -> list[str]:
     return min(([pattern for pattern in form if not any(folder.glob(pattern))] for form in _SIGNATURES[name]), key=len)
 
 
-def choose_part(parts: Mapping[str, Part], part: str) -> Part:
-    """Give what belongs to the part of a dataset of this name."""
+def choose_part(parts: Mapping[str, SourceDataset], part: str) -> SourceDataset:
+    """Give the part of this name of a dataset."""
     if part not in parts:
         raise ValueError(f"part: expected one of {', '.join(parts)}, found {part}")
     return parts[part]
@@ -245,14 +244,11 @@ class FrameBoxes(NamedTuple):
     size: tuple[int, int] | None = None
 
 
+ReadBoxes = Callable[[Path], FrameBoxes]
+
+
 def read_boxed_videos(
-    root: Path,
-    sections: Mapping[str, str],
-    images: str,
-    annotations: str,
-    suffix: str,
-    read: Callable[[Path], FrameBoxes],
-    **fields: Any,
+    root: Path, sections: Mapping[str, str], images: str, annotations: str, suffix: str, read: ReadBoxes, **fields: Any
 ) -> tuple[list[SourceVideo], list[str]]:
     """Make videos of ``<part>/<images>/<name>/<frame>.jpg`` with ``<part>/<annotations>/<name>/<frame><suffix>``.
 
@@ -268,7 +264,7 @@ def read_boxed_videos(
 
 
 def read_boxed_video(
-    name: str, images: Path, annotations: Path, suffix: str, read: Callable[[Path], FrameBoxes], **fields: Any
+    name: str, images: Path, annotations: Path, suffix: str, read: ReadBoxes, **fields: Any
 ) -> SourceVideo:
     """Make a video of a folder of frames and a folder with one file of boxes a frame, of the same name.
 

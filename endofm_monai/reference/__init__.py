@@ -2,5 +2,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every quirk of the published code: what overlays ``reference*.json`` and golden tests name."""
 
-from endofm_monai.reference.protocol import *  # noqa: F403
-from endofm_monai.reference.transforms import *  # noqa: F403
+from endofm_monai.reference.protocol import *
+from endofm_monai.reference.transforms import *

@@ -1,6 +1,5 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: F403
 
 from endofm_monai.transforms.color import *
 from endofm_monai.transforms.fit_frame import *

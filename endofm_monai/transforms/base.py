@@ -10,8 +10,6 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Transform
 
-__all__ = ["ClipTransformd", "RandClipTransform", "RandClipTransformd", "dictionary_version", "to_float"]
-
 
 def to_float(clip: torch.Tensor) -> torch.Tensor:
     """Give a clip in floating point: uint8 ``0..255`` becomes float32 ``0..1``, floating point stays as it is."""

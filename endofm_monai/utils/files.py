@@ -5,7 +5,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 import platform
 import shutil
@@ -128,8 +127,9 @@ def atomic_path(path: PathLike) -> Iterator[Path]:
 
 def write_json(path: PathLike, content: Any, indent: int | None = 2) -> None:
     """Write JSON atomically, in ASCII; what is not finite becomes null, since JSON has no NaN."""
+    finite = json.loads(json.dumps(content), parse_constant=lambda name: None)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_finite(content), indent=indent, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite, indent=indent) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -217,11 +217,3 @@ def sha256(files: Iterable[PathLike]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

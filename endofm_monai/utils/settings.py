@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 RUN_IDS = ("initialize", "run", "finalize")
 OF_MONAI = {*DEFAULT_MLFLOW_SETTINGS["configs"], "save_execute_config", "bundle_root", "use_click", "imports", *RUN_IDS}
-FROM_1 = (  # whole numbers
+FROM_1 = (
     *("epochs", "batch_size", "clip_repeats", "accumulation_steps"),
     *("val_interval", "checkpoint_interval", "probe_interval", "picture_interval", "last_blocks", "largest_components"),
     *("num_frames", "sampling_rate", "frame_size", "num_windows", "num_crops", "clips_per_video", "key_frame_interval"),
@@ -47,6 +47,13 @@ TO_1 = {  # numbers that are shares, probabilities and the like
     *("turn_prob", "iou", "mean"),
 }
 BELOW_1 = {"label_smoothing", "average_decay", "token_drop"}  # with 1 nothing is learned, moves or is left
+RANGES: tuple[tuple[str, Callable[[Any], bool], Collection[str]], ...] = (
+    ("a whole number from 1 on", lambda value: isinstance(value, int) and value >= 1, FROM_1),
+    ("a whole number from 0 on", lambda value: isinstance(value, int) and value >= 0, FROM_0),
+    ("a number above 0", lambda value: 0 < value < math.inf, ABOVE_0),
+    ("a number from 0 to below 1", lambda value: 0 <= value < 1, BELOW_1),
+    ("a number from 0 to 1", lambda value: 0 <= value <= 1, TO_1),
+)
 FROM_LEAST_TO_LARGEST = {"crop_scale", "zoom"}
 ALSO: dict[str, tuple[Any, ...]] = {  # examples beside the configs', which hold an expression, null, or one kind of two
     **dict.fromkeys(("num_workers", "average_decay", "part_minutes", "threshold", "close_up"), (1,)),
@@ -228,7 +235,8 @@ def _check_kind(key: str, name: str, value: Any, examples: Sequence[Any]) -> Non
     elements = [element for example in examples if isinstance(example, list) for element in example]
     if kind is None or not expected or (kind == "text" and "text" in map(_kind, elements)):  # a name alone is one
         return
-    number, fits = _range(name)
+    of_others = "a number from 0 on", lambda value: 0 <= value < math.inf
+    number, fits = next(((number, fits) for number, fits, names in RANGES if name in names), of_others)
     is_no_path = kind == "text" and "True or False" in kinds and value.lower() in ("true", "false")
     if kind not in expected or is_no_path or (kind == "a number" and not fits(value)):
         raise ValueError(f"`{key}` must be {' or '.join(expected).replace('a number', number)}, found {value!r}.")
@@ -237,17 +245,3 @@ def _check_kind(key: str, name: str, value: Any, examples: Sequence[Any]) -> Non
             _check_kind(key, name, element, elements)
         if name in FROM_LEAST_TO_LARGEST and not (len(value) == 2 and 0 < value[0] <= value[1]):
             raise ValueError(f"`{key}` must be the smallest and the largest of two numbers above 0, found {value!r}.")
-
-
-def _range(name: str) -> tuple[str, Callable[[Any], bool]]:
-    """In words and as a check, which numbers a setting of this name may have."""
-    if name in FROM_0 + FROM_1:
-        least = int(name in FROM_1)
-        return f"a whole number from {least} on", lambda value: isinstance(value, int) and value >= least
-    if name in ABOVE_0:
-        return "a number above 0", lambda value: 0 < value < math.inf
-    if name in BELOW_1:
-        return "a number from 0 to below 1", lambda value: 0 <= value < 1
-    if name in TO_1:
-        return "a number from 0 to 1", lambda value: 0 <= value <= 1
-    return "a number from 0 on", lambda value: 0 <= value < math.inf

@@ -1,6 +1,5 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: F403
 
 from endofm_monai.data.readers.base import *
 from endofm_monai.data.readers.dicom import *

@@ -53,7 +53,7 @@ def open_dicom(path: str | os.PathLike, *, fps: float = 30.0, threads: int = 1) 
         if length == 0xFFFFFFFF and not syntax.is_encapsulated:
             raise ValueError(f"it states {syntax.name}, or nothing, but its pixels are compressed")
         if syntax not in uid.MPEGTransferSyntaxes:
-            return DicomReader(path, header, kind, file.tell(), length, fps=fps)
+            return DicomReader(path, header, kind, file.tell(), length, fps)
         stream = get_frame(file, 0, number_of_frames=1)
     return VideoReader(path, file=io.BytesIO(stream), fps=stated_rate(header)[0] or fps, threads=threads)
 
@@ -92,9 +92,7 @@ class DicomReader(ClipReader):
     unknown. The ``fps`` count where the file does not state a rate.
     """
 
-    def __init__(
-        self, path: str, header: pydicom.Dataset, kind: str, start: int, length: int, *, fps: float = 30.0
-    ) -> None:
+    def __init__(self, path: str, header: pydicom.Dataset, kind: str, start: int, length: int, fps: float) -> None:
         super().__init__(path)
         self._header, self._start, self._fps = header, start, fps
         self._length = min(length, os.path.getsize(path) - start)
