@@ -13,8 +13,7 @@ from endofm_monai.data.readers.base import clip_images
 from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
 from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip, write_report
 from endofm_monai.preparation.sources import attempt
-from endofm_monai.utils import read_json, sha256
-from endofm_monai.utils.settings import check_number
+from endofm_monai.utils import check_number, read_json, sha256
 
 
 def check_leakage(

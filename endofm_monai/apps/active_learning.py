@@ -15,8 +15,7 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.data import ClipReadError, first_frame, join_frames, load_datalist, open_clip, split_frames
 from endofm_monai.inferers import load_predictor
-from endofm_monai.utils import check_writable, read_json, run_from_command_line, write_json
-from endofm_monai.utils.settings import check_number
+from endofm_monai.utils import check_number, check_writable, read_json, run_from_command_line, write_json
 
 logger = logging.getLogger(__name__)
 Frame = tuple[str, int]  # its file or folder in the dataset's folder, and its number in that

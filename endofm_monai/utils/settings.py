@@ -21,7 +21,7 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from endofm_monai.utils.errors import show_tracebacks
 from endofm_monai.utils.files import PathLike
 
-__all__ = ["as_class_names", "as_device", "check_run", "check_settings", "nearest_key"]
+__all__ = ["as_class_names", "as_device", "check_number", "check_run", "check_settings", "literal_texts", "nearest_key"]
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,7 @@ from endofm_monai.handlers.checkpoint import STOP_CODE
 from endofm_monai.metrics import classification_scores, detection_report
 from endofm_monai.metrics.segmentation import SCORES as FRAME_SCORES
 from endofm_monai.preparation import claim_settings
-from endofm_monai.utils import as_class_names, check_settings, read_json, sha256, write_json
-from endofm_monai.utils.settings import literal_texts
+from endofm_monai.utils import as_class_names, check_settings, literal_texts, read_json, sha256, write_json
 
 SCORES = {  # of a task: the usual one, the file that its bundle reports them in, and the keys where they stand in it
     "classification": ("f1", "metrics.json", ("video", "scores")),

@@ -1,10 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The pages that show what was found, made of the results in a folder alone.
-
-``report.js`` makes their parts act, ``report.css`` gives them their looks.
-"""
+"""The pages that show what was found, made of the results in a folder alone, with ``report.css`` and ``report.js``."""
 
 import base64
 import io
@@ -46,10 +43,7 @@ MEANING = (
 
 
 def write_report(folder: Path, items: Sequence[Mapping[str, Any]]) -> Path:
-    """Write ``report.html`` of what :func:`predict` has written to a folder.
-
-    Of several videos, see :func:`endofm_monai.data.list_videos`, each has a page in ``pages`` that it lists.
-    """
+    """Write ``report.html`` of what :func:`predict` has written to a folder; of several videos it lists their pages."""
     run, report = read_json(folder / "run.json", dict), folder / "report.html"
     rows = []
     for item in items:

@@ -71,26 +71,21 @@ class EndoFMApp(MONAILabelApp):
         self._auto_update_scoring = strtobool(conf.get("auto_update_scoring", "false"))
 
     def init_datastore(self) -> Datastore:
-        """The folder of studies."""
         if "://" in self.studies:
             raise ValueError(f"`studies` must be a folder, found {self.studies}: this app uses no network.")
         return CheckedDatastore(self.studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
 
     def init_infers(self) -> Known:
-        """One infer task a bundle."""
         return Known("model", self._tasks)
 
     def init_trainers(self) -> Known:
-        """One trainer a bundle."""
         return Known("model", {name: EndoTrainTask(task.bundle) for name, task in self._tasks.items()})
 
     def init_strategies(self) -> Known:
-        """By chance, in order, and for each bundle by its uncertainty."""
         uncertain = {f"uncertainty_{name}": UncertainFrames(name) for name in self._tasks}
         return Known("strategy", {"random": Random(), "first": First(), **uncertain})
 
     def init_scoring_methods(self) -> Known:
-        """For each bundle its uncertainty."""
         return Known("method", {name: Uncertainty(task) for name, task in self._tasks.items()})
 
     def _load_sessions(self, load: bool = False) -> None:

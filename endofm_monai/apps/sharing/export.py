@@ -38,10 +38,7 @@ def load_network(bundle: Path, weights: PathLike, **overrides: Any) -> tuple[nn.
 
 
 def clip_shape(inference: dict[str, Any]) -> list[int]:
-    """Frames, height and width of the clips that a bundle's network is given, by its ``inference.json``.
-
-    The detector's is a key frame with two supports.
-    """
+    """Frames (a detector's are a key frame and two supports), height and width of clips, by an ``inference.json``."""
     parsed = ConfigParser(dict(inference)).get_parsed_content
     frames = 3 if _is_detector(inference) else parsed("num_frames" if "num_frames" in inference else "window")
     return [frames, *ensure_tuple_rep(parsed("frame_size"), 2)]

@@ -14,8 +14,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from endofm_monai.utils import PathLike, read_json
-from endofm_monai.utils.settings import literal_texts
+from endofm_monai.utils import PathLike, literal_texts, read_json
 
 ROUND = "current_round"  # key of the `extra` of `FederatedClient.train`: the number of the round, from 0
 

@@ -101,25 +101,21 @@ class CheckedDatastore(LocalDatastore):
             Path(former).unlink(missing_ok=True)
 
     def remove_image(self, image_id: str) -> None:
-        """Remove an image and its labels, if there is such an image."""
         self._check_known(image_id)
         super().remove_image(image_id)
         self.refresh()
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Remove a label, if there is such a label."""
         self._check_known(label_id, label_tag)
         super().remove_label(label_id, label_tag)
         self.refresh()
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to what is known of an image, if there is such an image."""
         with self._changing():
             self._check_known(image_id)
             self._datastore.objects[image_id].image.info.update(_notes(info))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Add to what is known of a label, if there is such a label."""
         with self._changing():
             self._check_known(label_id, label_tag)
             self._datastore.objects[label_id].labels[label_tag].info.update(_notes(info))

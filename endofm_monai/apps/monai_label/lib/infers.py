@@ -57,11 +57,9 @@ class EndoInferTask(InferTask):
         return file, {**result, "label_names": self.labels, "latencies": {"total": seconds}}
 
     def is_valid(self) -> bool:
-        """It is: weights are looked at with every request."""
         return True
 
     def info(self) -> dict[str, Any]:
-        """Describe the task to clients."""
         return {**super().info(), "version": self.bundle.version, "endoscopy": True}
 
     def score(self, image: str) -> float:
@@ -143,10 +141,7 @@ WRITERS: dict[str, Writer] = {"segmentation": write_mask, "detection": write_box
 
 
 class Uncertainty(ScoringMethod):
-    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights.
-
-    ``max_samples`` in a request limits the number.
-    """
+    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights."""
 
     def __init__(self, task: EndoInferTask) -> None:
         self.task, self.name = task, task.bundle.name

@@ -19,8 +19,7 @@ from endofm_monai.apps.monai_label.lib.requests import AnyRequest, TrainRequest,
 from endofm_monai.data import read_mask
 from endofm_monai.data.readers.base import natural_key
 from endofm_monai.inferers import Bundle
-from endofm_monai.utils import cause_of, hold_folder, write_json
-from endofm_monai.utils.settings import literal_texts
+from endofm_monai.utils import cause_of, hold_folder, literal_texts, write_json
 
 WANTED = {"segmentation": "masks (PNG)", "detection": "notes with `detections`", "classification": "notes with `label`"}
 
@@ -38,15 +37,12 @@ class EndoTrainTask(TrainTask):
         self._stats: dict[str, Any] = {}
 
     def info(self) -> dict[str, Any]:
-        """Describe the task to clients."""
         return {**super().info(), "version": self.bundle.version}
 
     def config(self) -> dict[str, Any]:
-        """What a request may say."""
         return {"device": device_list(), **TrainRequest().model_dump(exclude={*AnyRequest.model_fields, "batch_size"})}
 
     def stats(self) -> dict[str, Any]:
-        """Result of the last training in this process."""
         return self._stats
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
