@@ -72,12 +72,11 @@ class KNNProbeHandler:
         state.metrics = {name: value for name, value in state.metrics.items() if not name.startswith("knn_")}
         if state.epoch % self.interval:
             return
-        train = embed_clips(backbone, self.train_loader, state.device).labeled("training")
-        val = embed_clips(backbone, self.val_loader, state.device).labeled("validation")
-        scores = _named(knn=knn_probe(*train, *val, self.k, self.temperature))
+        train, val = (embed_clips(backbone, loader, state.device) for loader in (self.train_loader, self.val_loader))
+        scores = _knn(train, val, self.k, self.temperature)
         state.metrics.update(scores)
         if idist.get_rank() == 0:
-            logger.info(f"epoch {state.epoch} | {_text(scores)}")
+            logger.info(f"epoch {state.epoch} | {_text(scores) or 'no k-NN probe of what could be read'}")
         self._board.write({f"epoch/{name}": score for name, score in scores.items()}, state.epoch)
 
 
@@ -181,9 +180,7 @@ class LearningReport:
         windows = self._windows(backbone, device)
         scores = {"retrieval": sum(retrieval(*pairs.unbind(1)) for pairs in windows) / len(windows)}
         train, test = (embed_clips(backbone, loader, device) for loader in (self.train_loader, self.test_loader))
-        if len(set(train.labels[train.labels >= 0])) > 1 and (test.labels >= 0).any():
-            k = min(self.k, len(train.paths))
-            scores |= _named(knn=knn_probe(*train.labeled("training"), *test.labeled("test"), k))
+        scores |= _knn(train, test, min(self.k, len(train.paths)))
         self.record["videos"] = videos = windows.shape[1]
         if idist.get_rank() == 0:
             (path := self.folder / f"embeddings_{when}.png").unlink(missing_ok=True)  # of a former training
@@ -233,6 +230,13 @@ class LearningReport:
 def _classes(loader: DataLoader) -> set[int]:
     labels = (item.get(CommonKeys.LABEL) for item in loader.dataset.data)
     return {label for label in labels if isinstance(label, int)}
+
+
+def _knn(train: ClipEmbeddings, test: ClipEmbeddings, k: int, temperature: float = 0.07) -> dict[str, float]:
+    """Scores by name; none where the clips that could be read lack two classes in training, or a label in the test."""
+    if len(set(train.labels[train.labels >= 0])) < 2 or not (test.labels >= 0).any():
+        return {}
+    return _named(knn=knn_probe(*train.labeled("training"), *test.labeled("test"), k, temperature))
 
 
 def _count(labels: np.ndarray) -> dict[str, int]:

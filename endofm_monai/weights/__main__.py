@@ -20,7 +20,6 @@ from endofm_monai.weights.layouts import (
     WeightsError,
     describe_architecture,
     foreign_network,
-    is_adapter_key,
     is_backbone_key,
     is_image_vit,
     read_checkpoint,
@@ -123,11 +122,9 @@ def merge(adapters: PathLike, backbone: PathLike, target: PathLike) -> str:
     weights, whole = read_weights(adapters), read_weights(backbone).state
     if weights.backbone is None:
         raise WeightsError(f"{adapters}: is complete, or at least names no backbone that it needs.")
-    kept = {name: value for name, value in whole.items() if is_backbone_key(name) and not is_adapter_key(name)}
-    inner = {name: value for name, value in kept.items() if not name.startswith(EMBEDDING)}
-    own = inner if weights.backbone == backbone_sha256(inner) else kept
+    inner = {name: value for name, value in whole.items() if not name.startswith(EMBEDDING)}
     try:
-        complete = complete_weights(weights, own).state
+        complete = complete_weights(weights, inner if weights.backbone == backbone_sha256(inner) else whole).state
     except WeightsError as error:
         if not is_image_vit(whole):
             raise

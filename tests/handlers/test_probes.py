@@ -86,6 +86,17 @@ def test_without_labels_it_says_so_once(make_trainer, make_clip_loader, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("unreadable", [{"train": [4, 5, 6, 7]}, {"val": [0, 1, 2]}])
+def test_a_training_goes_on_where_too_few_clips_can_be_read(make_trainer, make_clip_loader, caplog, unreadable) -> None:
+    train = make_clip_loader(TRAIN, unreadable=unreadable.get("train", []), batch_size=1)
+    val = make_clip_loader(VAL, unreadable=unreadable.get("val", []), batch_size=1)
+    with caplog.at_level(logging.INFO, "endofm_monai.handlers.probes"):
+        trainer = make_trainer(epochs=1, clips=2, handlers=[KNNProbeHandler(train, val, k=3)])
+        trainer.run()
+    assert own_messages(caplog)[-1] == "epoch 1 | no k-NN probe of what could be read"
+    assert not trainer.state.metrics
+
+
 def test_bad_interval(loaders) -> None:
     with pytest.raises(ValueError, match="at least 1 epoch, but got 0"):
         KNNProbeHandler(*loaders, interval=0)
