@@ -138,8 +138,7 @@ class EpochSampler(DistributedSampler):
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int = 0, repeats: int = 1) -> None:
-        world, rank = idist.get_world_size(), idist.get_rank()
-        super().__init__(dataset, world, rank, shuffle, seed)  # type: ignore[arg-type]
+        super().__init__(dataset, idist.get_world_size(), idist.get_rank(), shuffle, seed)  # type: ignore[arg-type]
         self._done = 0
         # a validation sees all clips once, in any number of processes
         self._decks = _make_decks(dataset if shuffle else range(len(dataset)), seed, repeats)
@@ -159,8 +158,7 @@ class EpochSampler(DistributedSampler):
         order = _permutation(len(clips), self.seed + self.epoch) if self.shuffle else slice(None)
         drawn = zip(clips[order].tolist(), repeats[order].tolist(), strict=True)
         keys = [ClipKey(clip, self.epoch, repeat) for clip, repeat in drawn]
-        mine = islice(cycle(keys), self.rank, self.total_size, self.num_replicas)
-        return islice(mine, done, None)
+        return islice(cycle(keys), self.rank + done * self.num_replicas, self.total_size, self.num_replicas)
 
 
 def _permutation(count: int, seed: int) -> torch.Tensor:
@@ -211,11 +209,10 @@ class ClipLoader(DataLoader):
         device: str | torch.device = "cpu",
         drop_last: bool | None = None,
     ) -> None:
-        is_shared = shuffle or idist.get_world_size() > 1
         super().__init__(
             dataset,
             batch_size=batch_size,
-            sampler=EpochSampler(dataset, shuffle, seed, repeats) if is_shared else None,
+            sampler=EpochSampler(dataset, shuffle, seed, repeats) if shuffle or idist.get_world_size() > 1 else None,
             num_workers=num_workers,
             collate_fn=collate_clips,
             drop_last=shuffle if drop_last is None else drop_last,
@@ -252,11 +249,8 @@ class FeatureCache(ClipDataset):
         if idist.backend() is not None:
             raise ValueError("features are for a head that learns in one process: leave out multi_gpu_train.json.")
         self._network, self._device = network, device
-        own = torch.Generator()  # else it would draw random numbers that others depend on
-        clips = ClipDataset(data, transform)
-        self._loader: DataLoader = DataLoader(
-            clips, batch_size, num_workers=num_workers, collate_fn=list, generator=own
-        )
+        self._loader = ClipLoader(ClipDataset(data, transform), batch_size, num_workers=num_workers)
+        self._loader.collate_fn = list  # items in order, also those that are broken
 
     @cached_property
     def _items(self) -> list[dict[str, Any]]:

@@ -51,9 +51,8 @@ def find_content_area(reader: ClipReader) -> ContentArea:
     """
     info = reader.probe()
     brightness = np.zeros((info.height, info.width), np.float32)
-    for index in np.linspace(0, info.frames - 1, min(_FRAMES, info.frames)).astype(int):
-        frame = reader.read([int(index)])[:, 0]  # one at a time, since they may be large
-        brightness = np.maximum(brightness, frame.amax(0).numpy())
+    for _, frame in reader.stream(np.linspace(0, info.frames - 1, min(_FRAMES, info.frames), dtype=int).tolist()):
+        brightness = np.maximum(brightness, frame.max(axis=2))
     return fit_content_area(brightness)
 
 
