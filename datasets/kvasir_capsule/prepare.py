@@ -51,14 +51,11 @@ def prepare(source: str, output: str, part: str = "videos", **options: Any) -> s
 
 
 def read_class(folder: Path, boxes: dict[str, list[list[int]]] | None) -> Iterator[SourceVideo]:
-    """Make items of the frames of a class, ``<video>_<frame>.jpg``, also of an archive unpacked one folder deeper.
-
-    The folder may be spelled ``Blood - fresh`` or ``blood_fresh``. Classes of boxes count from 1.
-    """
+    """Make items of the frames of a class, ``<video>_<frame>.jpg``, also of an archive unpacked one folder deeper."""
     images = sorted(list_files(folder, IMAGE_SUFFIXES), key=lambda image: natural_key(image.name))
     if not images:
         raise ValueError(f"{folder}: holds no images")
-    kind = " ".join(re.findall("[a-z]+", folder.name.lower()))
+    kind = " ".join(re.findall("[a-z]+", folder.name.lower()))  # of "Blood - fresh" or "blood_fresh"
     if kind not in CLASSES:
         raise ValueError(f"{folder}: expected a folder of one of the classes {', '.join(CLASSES)}")
     label = CLASSES.index(kind)

@@ -38,8 +38,7 @@ def load_datalist(
     A ``datalist`` is JSON in MONAI's decathlon-like format, ``{"training": [{"image": "video.mp4", "label": 1}]}``, of
     which a ``section`` is taken, with paths relative to ``dataset_dir``: ``image`` is one or, for frame images, a list
     of them, and ``video.mp4#frames=0-149`` a part of a video; at ``label_key`` strings are paths, and anything else is
-    kept as it is. Every item must have the keys ``required``. Without a datalist every clip below ``dataset_dir`` is
-    listed, see :func:`endofm_monai.data.find_clips`.
+    kept as it is. Every item must have the keys ``required``. Without a datalist :func:`find_clips` lists all.
 
     The items are given with absolute paths, ``name`` and ``video``, see :func:`name_clips`.
     """
@@ -221,8 +220,7 @@ def list_videos(
     ``dataset_dir`` may also be one file or a part of a clip, as :func:`endofm_monai.data.open_clip` opens it. Without a
     datalist all videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos
     longer than ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is
-    stopped has done those before. Done is a video of which a result in ``results_dir`` says that it could be read; that
-    of another file is refused.
+    stopped has done those before. Done is one whose result in ``results_dir`` is ok; that of another file is refused.
     """
     if part_minutes is not None and not part_minutes > 0:
         raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")

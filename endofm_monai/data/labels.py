@@ -152,13 +152,11 @@ def check_box(box: Any, where: str) -> None:
 
 
 def check_boxes(box: Sequence[Sequence[Sequence[float]]], height: int, width: int, name: str) -> None:
-    """Refuse the boxes of a video's frames of which less than half lies in the frame: they are of another size.
-
-    What lies beyond the left or upper side counts as within: only a polyp that leaves the frame does so.
-    """
+    """Refuse the boxes of a video's frames of which less than half lies in the frame: they are of another size."""
     boxes = np.array([each for of_frame in box for each in of_frame], np.float64).reshape(-1, 4)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum()
     left_top, right_bottom = np.split(np.minimum(boxes, [width, height] * 2), 2, axis=1)
+    # what lies beyond the left or upper side counts as within: only a polyp that leaves the frame does so
     inside = ((right_bottom - left_top) * (right_bottom > 0)).prod(axis=1).sum()
     if 2 * inside < area:
         frames = f"frames of {width}x{height} pixels; they are of frames of another size"

@@ -20,10 +20,7 @@ _NOISE = 8  # levels by which JPEG changes even areas
 
 
 def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
-    """Give the mask files of a clip's frames: one list of them, a single one, or those of a folder in natural order.
-
-    A folder's masks that have names or numbers of frames, but not each that of its own, are a ``ClipReadError``.
-    """
+    """Give the mask files of a clip's frames: one list of them, a single one, or those of a folder in natural order."""
     if not isinstance(masks, (str, os.PathLike)):
         return masks
     files, frames = clip_images(masks), clip_images(clip)

@@ -123,10 +123,7 @@ class SupportSampler:
         return torch.tensor([key, *islice(cycle(self.supports(key, info.frames, random)), self.num_supports)])
 
     def supports(self, index: int, frames: int, random: Random | None = None) -> list[int]:
-        """Numbers of the frames that support frame ``index`` of a video (or so far of a stream) of ``frames`` frames.
-
-        They are drawn by ``random``; by default the seed and ``index`` alone decide.
-        """
+        """Numbers of frames that support frame ``index`` of ``frames``; without ``random`` the seed and it decide."""
         random = random or np.random.default_rng([self.seed, index])
         last = min(index + self.window, frames - 1) if self.mode == "offline" else index
         before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)

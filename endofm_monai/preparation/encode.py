@@ -137,11 +137,8 @@ def encode_clips(
 
 
 def _copies(times: np.ndarray, rate: float) -> np.ndarray:
-    """Give how often each frame is repeated at a constant rate, from the times of the frames and the end of the last.
-
-    A frame counts from the moment of the rate that is nearest to its time, until another does.
-    """
-    moments = np.floor(times * rate + 0.5 + 1e-6).astype(int)
+    """Give how often each frame is shown at a rate, from the times of the frames and the end of the last one."""
+    moments = np.floor(times * rate + 0.5 + 1e-6).astype(int)  # the nearest ones
     moments[-1] = max(moments[-1], 1)
     return np.diff(moments.clip(max=moments[-1]))
 

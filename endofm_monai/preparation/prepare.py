@@ -49,8 +49,7 @@ def prepare_dataset(
         verify: only check an earlier output against its manifest.
         strict: end with an error when a video had to be left out.
         stats: draw pictures of the set.
-        options: those of :class:`PreparationSettings`, and ``workers``, ``backend`` and ``scheduler`` of
-            :func:`run_parallel`.
+        options: those of :class:`PreparationSettings`, and workers, backend and scheduler of :func:`run_parallel`.
     """
     source, output = Path(source), Path(output)
     datalist = output / "datalist.json"

@@ -26,10 +26,7 @@ _TILE, _COLUMNS, _ROWS = 96, 10, 6  # of the contact sheet; a tile's side in pix
 def build_manifest(
     dataset: SourceDataset, entries: list[dict[str, Any]], dataset_dir: str, source: str, settings: PreparationSettings
 ) -> dict[str, Any]:
-    """Describe a prepared dataset by what came of each video, so that it can be cited and checked.
-
-    The paths of the clips are relative to ``dataset_dir``, those of the sources to ``source``, these to the manifest.
-    """
+    """Describe a prepared dataset by what came of each video; paths are relative to ``dataset_dir`` and ``source``."""
     clips = [(entry["section"], clip["source"]) for entry in entries for clip in entry["clips"]]
     return {
         "name": dataset.name,

@@ -24,8 +24,7 @@ class RandClipTransform(RandomizableTransform):
     """Base of random transforms that treat all frames of a clip alike, with the probability ``prob``.
 
     It takes a clip ``(C, T, H, W)``, uint8 ``0..255`` or floating point ``0..1``, and gives a floating-point one
-    (float32 for uint8) without changing its input. Random numbers come from ``self.R`` on the CPU, so that the device
-    of the clip makes no difference to them.
+    (float32 for uint8) without changing its input. Random numbers come from ``self.R``, the same on all devices.
     """
 
     prob = 1.0  # which MONAI's constructor sets, but that of a dataclass does not call it

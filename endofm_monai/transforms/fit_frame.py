@@ -46,10 +46,7 @@ class FrameMap:
 
 
 class FitClip(Transform):
-    """Resize the frames of a clip to fit a size, keeping the ratio of their sides, and pad them with black.
-
-    The frame stays at the top left. Bilinear and antialiased. ``size`` is height and width, or one number for both.
-    """
+    """Resize a clip to fit ``size``, height and width or one number for both, and pad it with black right and below."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = ensure_tuple_rep(size, 2)

@@ -53,8 +53,7 @@ class LoadMasksd(MapTransform):
     """Read the masks of those frames of the loaded ``image`` that were read, as uint8 ``(1, T, H, W)``, 0 or 1.
 
     Their key holds the mask files of all frames in order, a folder with them, or one file for a clip of one frame, see
-    :func:`endofm_monai.data.mask_files`. They are the item's ``label``, in the place of the class label that the
-    datalist may have for other tasks.
+    :func:`endofm_monai.data.mask_files`. They are the item's ``label``, in the place of a class, if it has one.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

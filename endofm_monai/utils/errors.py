@@ -85,10 +85,7 @@ def _as_text(word: str) -> Any:
 def run_from_command_line(
     commands: Any, *, serialize: Callable[[Any], Any] = lambda result: result, **options: Any
 ) -> None:
-    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line.
-
-    Nothing runs before all words of the command line have found their place.
-    """
+    """Make a function, or several by name, what a script does, as ``fire.Fire``; an error ends it with one line."""
 
     def run(result: Any) -> Any:
         return serialize(result._function()) if isinstance(result, _Call) else result

@@ -42,10 +42,7 @@ def temporary_prefix() -> str:
 
 
 def remove_leftovers(folder: PathLike, pattern: str = "") -> None:
-    """Remove the temporary files and folders that killed processes of this machine left in a folder.
-
-    Those of living processes stay; ``pattern="**/"`` looks into its folders too.
-    """
+    """Remove what killed processes of this machine left in a folder, with ``pattern="**/"`` also in those below it."""
     for path in Path(folder).glob(f"{pattern}{TEMPORARY_PREFIX}*"):
         if not _is_alive(path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]):
             with suppress(OSError):  # another process may be doing the same

@@ -48,10 +48,7 @@ def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """Choose the video of a file, as players do, or say in a ``ValueError`` why there is none.
-
-    Pictures, such as a cover, are none. Of several the file's default counts, then the larger one, then the first.
-    """
+    """Choose the video of a file as players do, no cover picture, or say in a ``ValueError`` why there is none."""
     streams: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     counted = any(stream.frames for stream in streams)
     best: Any = None if counted else container.streams.best("video")  # the one with several frames
@@ -189,7 +186,9 @@ class PacketTable:
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
         """Give the ranges ``(start, stop)`` of packets, apart, each from a keyframe on, that ``positions`` need."""
         spans: list[tuple[int, int]] = []
-        for start, stop in sorted((self._start(position), self._stop(position)) for position in positions):
+        needed = list(positions)
+        stops = self._stops[np.searchsorted(self._stops, needed, "right")].tolist()  # with second fields
+        for start, stop in sorted(zip(map(self._start, needed), stops, strict=True)):
             if spans and start <= spans[-1][1]:
                 spans[-1] = spans[-1][0], max(spans[-1][1], stop)
             else:
@@ -203,10 +202,6 @@ class PacketTable:
             if self._ranks[keyframe] <= self._ranks[position]:
                 return int(keyframe)
         return 0
-
-    def _stop(self, position: int) -> int:
-        """Give where the frame at ``position`` ends: packets without a frame, as second fields, belong to it."""
-        return int(self._stops[np.searchsorted(self._stops, position, "right")])
 
 
 def film_times(clock: np.ndarray, step: float) -> np.ndarray:
@@ -252,11 +247,9 @@ class RecentCache(Generic[Value]):
         self.limit = limit
         self._entries: OrderedDict[object, tuple[Value, int]] = OrderedDict()
         self._size = 0
-        self._renew_lock()
-        os.register_at_fork(after_in_child=self._renew_lock)  # another thread may hold it while a worker is forked
-
-    def _renew_lock(self) -> None:
         self._lock = Lock()
+        # another thread may hold it while a worker is forked
+        os.register_at_fork(after_in_child=lambda: setattr(self, "_lock", Lock()))
 
     def get(self, key: object) -> Value | None:
         """Give what is kept under a key; ``None`` where there is nothing."""

@@ -97,10 +97,7 @@ def common_size(paths: Iterable[str | os.PathLike]) -> tuple[int, int]:
 
 
 def pixel_aspect(image: Image.Image) -> float:
-    """Give width by height of a pixel as it is shown, by the resolution that the file states for each direction.
-
-    FFmpeg so writes the frames of a recording whose pixels are not square.
-    """
+    """Give width by height of a pixel as it is shown, by the resolution that a file, as FFmpeg writes it, states."""
     across, down = map(float, image.info.get("dpi") or (1, 1))  # pixels per length
     if image.info.get("jfif_unit") == 0 or "aspect" in image.info:  # of PNG, too, FFmpeg has it as a ratio of lengths
         down, across = map(float, image.info.get("aspect") or image.info["jfif_density"])
@@ -136,10 +133,7 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
 
 
 def described_rate(image: Image.Image, pages: int, size: int) -> float:
-    """Give the rate of a TIFF stack as ImageJ or OME describe it on its first page; 0 where they do not.
-
-    Refused is what they describe as other than a frame a page, as far as a file of this ``size`` can hold it.
-    """
+    """Give the rate of a TIFF stack as ImageJ or OME describe it, or 0; refuse what they say is not a frame a page."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     text = str(tags.get(ExifTags.Base.ImageDescription, ""))
     if not text.startswith("ImageJ=") and "<OME" not in text:
