@@ -47,8 +47,7 @@ class Track:
     def visible(self, frames: int, left_out: Collection[int] = ()) -> dict[int, Shape]:
         """The shapes of all frames of a video of so many ``frames`` in which the object is to be seen.
 
-        As in CVAT shapes are interpolated linearly between listed frames, but for those that are ``left_out``, and the
-        last one stays until the end.
+        As in CVAT they are interpolated linearly between listed frames, but for ``left_out`` ones, and the last stays.
         """
         found: dict[int, Shape] = {}
         for frame, following in pairwise([*sorted(self.shapes), frames]):

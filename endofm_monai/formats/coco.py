@@ -15,16 +15,9 @@ import numpy as np
 from endofm_monai.data import common_size, first_frame, join_frames, open_clip, split_frames
 from endofm_monai.data.labels import check_box
 from endofm_monai.data.readers.base import natural_key
+from endofm_monai.formats import masks
 from endofm_monai.formats.annotations import Shape, named, unique
 from endofm_monai.formats.items import KEYS, item_shapes
-from endofm_monai.formats.masks import (
-    check_proportions,
-    coco_mask,
-    mask_from_coco,
-    mask_from_points,
-    mask_points,
-    scale_points,
-)
 from endofm_monai.utils import PathLike, as_class_names, read_json, write_json
 
 __all__ = ["datalist_from_coco", "write_coco_annotations"]
@@ -93,7 +86,7 @@ def _read_videos(path: Path, class_names: list[str], outlines: bool, root: Path)
                 raise ValueError("has a rotated box; draw boxes, polygons or masks instead")
             x, y, width, height = (float(side) for side in annotation["bbox"])
             # rounded, so that far sides have no more digits than they were written with
-            box = list(scale_points("box", [x, y, round(x + width, 6), round(y + height, 6)], *sizes[image]))
+            box = list(masks.scale_points("box", [x, y, round(x + width, 6), round(y + height, 6)], *sizes[image]))
             check_box(box, f"image {image!r}")
         for key, value in zip(KEYS, (box, label, info), strict=False):
             found[image][key].append(value)
@@ -123,7 +116,7 @@ def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, has_masks
                 path = root / images[image]["file_name"]
                 if size not in (_UNKNOWN, drawn) and not is_file and path.exists():
                     common_size([first, path])
-                check_proportions(*sizes[image], images[image]["file_name"])
+                masks.check_proportions(*sizes[image], images[image]["file_name"])
     return sizes
 
 
@@ -165,18 +158,19 @@ def _group(content: Mapping[str, Any], path: Path) -> list[Video]:
 
 def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], drawn: Size, size: Size) -> list[dict[str, Any]]:
     if isinstance(segmentation, list):
-        polygons = [list(scale_points("polygon", [float(v) for v in part], drawn, size)) for part in segmentation]
+        polygons = [list(masks.scale_points("polygon", [float(v) for v in part], drawn, size)) for part in segmentation]
         if not all(len(part) % 2 == 0 and len(part) >= 6 and all(map(math.isfinite, part)) for part in polygons):
             raise ValueError("has a polygon that is not of three or more finite corners")
         return [{"label": label, "polygon": polygon, **info} for polygon in polygons]
     if not isinstance(segmentation["counts"], list):
         raise ValueError("has a mask of compressed runs; write them as lists of numbers")
-    mask = mask_from_coco(segmentation)  # which has a size of its own
+    mask = masks.mask_from_coco(segmentation)  # which has a size of its own
     if not mask.any():
         return []
     size = mask.shape if size == _UNKNOWN else size
-    check_proportions(mask.shape, size, "its mask")
-    return [{"label": label, "mask": list(scale_points("mask", mask_points(mask), mask.shape, size)), **info}]
+    masks.check_proportions(mask.shape, size, "its mask")
+    points = masks.scale_points("mask", masks.mask_points(mask), mask.shape, size)
+    return [{"label": label, "mask": list(points), **info}]
 
 
 def write_coco_annotations(
@@ -207,7 +201,7 @@ def write_coco_annotations(
 
 def _place(shape: Shape, height: int, width: int) -> dict[str, Any]:
     if shape.kind == "mask":
-        return coco_mask(mask_from_points(shape.points, height, width), shape.points[:4])
+        return masks.coco_mask(masks.mask_from_points(shape.points, height, width), shape.points[:4])
     x, y = shape.points[::2], shape.points[1::2]
     bbox = [min(x), min(y), round(max(x) - min(x), 6), round(max(y) - min(y), 6)]
     polygons, area = [list(shape.points)] if shape.kind == "polygon" else [], bbox[2] * bbox[3]

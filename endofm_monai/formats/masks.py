@@ -117,8 +117,7 @@ def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray
 def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, min_area: int = 1) -> list[list[float]]:
     """Outlines ``x1, y1, x2, y2, ...`` of the regions of a mask ``(H, W)``, of at least ``min_area`` pixels.
 
-    Holes are filled. Outlines may be up to ``tolerance`` pixels from the true ones; with 0 :func:`draw_polygon` gives
-    the mask again.
+    Holes are filled. They may be ``tolerance`` pixels from the true ones; with 0 :func:`draw_polygon` gives the mask.
     """
     regions = label_regions(np.pad(mask > 0, 1), connectivity=1)
     outlines = []

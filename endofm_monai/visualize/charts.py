@@ -106,8 +106,7 @@ MARKERS = "osD^vP*X<>"
 def plot_embeddings(embeddings: ArrayLike, labels: ArrayLike, path: PathLike) -> Figure:
     """Draw clip embeddings ``(N, D)`` in the plane, colored by label, a class index or negative for none.
 
-    Below 50 clips the plane is that of the first two principal components, else a t-SNE map; the title says which.
-    Both give the same picture each time.
+    Below 50 clips the plane is that of two principal components, else a t-SNE map: the same picture each time.
     """
     embeddings, labels = np.asarray(embeddings, dtype=np.float64), np.asarray(labels)
     not_finite = np.count_nonzero(~np.isfinite(embeddings))

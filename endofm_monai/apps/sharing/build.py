@@ -190,12 +190,10 @@ def _override(configs: Path, overrides: dict[str, Any], weights_format: str) -> 
     for path in sorted({*configs.glob("*.json")} - {configs / "metadata.json", *configs.glob("reference*.json")}):
         content = read_json(path, dict)
         for key, value in overrides.items():
-            *parents, last = key.split("::")
-            section = content
-            for parent in parents:
-                section = section.get(parent, {})
-            if isinstance(section, dict) and (last in section or (parents and section)):
-                section[last] = value
+            place, _, name = key.rpartition("::")
+            section = ConfigParser(content).get(place)
+            if isinstance(section, dict) and (name in section or (place and section)):
+                section[name] = value
         if isinstance(content.get("weights"), str):
             content["weights"] = f"$@bundle_root + '/models/model.{weights_format}'"
         write_json(path, content, indent=4)

@@ -15,14 +15,11 @@ from endofm_monai.data.readers.images import picture_size
 from endofm_monai.data.readers.opener import holds_several
 from endofm_monai.utils import PathLike
 
-_NUMBERED = re.compile(r"(.*\D|)(\d+)(\D*)", re.DOTALL)
-
 
 def find_clip(path: str, frame: int | None = None, context: bool = True) -> tuple[str | list[str], int | None]:
     """Find the clip that tells more about a frame than the frame alone, and the number of the frame in it, from 0.
 
-    Of a video the ``frame`` is given, or None for the whole. An image has its :func:`neighbors` as ``context``, if that
-    is wanted.
+    Of a video the ``frame`` is given, or None for the whole; an image has its :func:`neighbors` as ``context``.
     """
     if not is_frame(path):
         return path, frame
@@ -56,7 +53,8 @@ def frame_number(path: PathLike) -> tuple[tuple[str, str], int]:
 
     An image without a number is the only one of its clip, and a video is its own.
     """
-    match = _NUMBERED.fullmatch(Path(path).stem) if has_suffix(path, IMAGE_SUFFIXES) else None
+    name = Path(path).stem if has_suffix(path, IMAGE_SUFFIXES) else ""
+    match = re.fullmatch(r"(.*\D|)(\d+)(\D*)", name, re.DOTALL)
     return ((match[1], match[3]), int(match[2])) if match else ((os.fspath(path), ""), 0)
 
 

@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES + DICOM_SUFFIXES
 MASK_SUFFIXES, NOTES_SUFFIXES = (".png",), (".json",)
 MAX_NAME_BYTES = 150  # a file system takes 255, of which some are for a suffix, and while it is written for a prefix
-_NAME = re.compile(r"\w[\w .-]*")
 
 
 class CheckedDatastore(LocalDatastore):
@@ -292,6 +291,6 @@ def _number(name: str, labels: Mapping[str, int], image: str) -> int:
 
 def _check_name(name: str) -> None:
     """A name becomes part of a path: nothing but letters, digits, ``_``, ``-``, spaces and dots, none at the start."""
-    if not _NAME.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
+    if not re.fullmatch(r"\w[\w .-]*", name) or len(name.encode()) > MAX_NAME_BYTES:
         signs = f"letters, digits, `_`, `-`, `.` and spaces only, in {MAX_NAME_BYTES} bytes at most"
         raise HTTPException(400, f"{name[:150]!r} is no name for an image or tag: {signs}.")
