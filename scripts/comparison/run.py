@@ -4,9 +4,10 @@
 """A training and the evaluation of what it gives, measured, in a folder of its own."""
 
 import math
-import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -153,23 +154,26 @@ class Run:
 
 
 def run_bundle(files: Sequence[str], log: Path) -> float:
-    """Run configurations in a process of their own; gives its peak memory in GiB."""
+    """Run configurations in a process of their own; gives its peak in GiB, or NaN where the system does not tell."""
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", repr(list(files))]
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        status, peak = Path(f"/proc/{process.pid}/status"), math.nan
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            while process.poll() is None:  # what `wait4` tells is no less than the peak of this process
+                if found := re.search(r"VmHWM:\s*(\d+)", status.read_text() if status.exists() else ""):
+                    peak = int(found[1]) / 2**20
+                time.sleep(0.2)
         except KeyboardInterrupt:
             process.terminate()  # at which a training keeps what it has done
             process.wait()
             raise
-    code = os.waitstatus_to_exitcode(status)
-    if code == STOP_CODE:
+    if process.returncode == STOP_CODE:
         raise KeyboardInterrupt
-    if code:
+    if process.returncode:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise RuntimeError(f"{log}: ended with {code}: {' '.join(last)}")
-    return usage.ru_maxrss / 2**20
+        raise RuntimeError(f"{log}: ended with {process.returncode}: {' '.join(last)}")
+    return peak
 
 
 def count_parameters(files: Sequence[str]) -> dict[str, int]:

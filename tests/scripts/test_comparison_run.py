@@ -81,3 +81,11 @@ def test_the_interval_of_a_detector_stands_beside_its_scores_whatever_its_classe
     monkeypatch.setattr(run, "run_bundle", lambda files, log: 1.0)
     evaluated = run.Run(("a", 0), tmp_path, Path("endofm_polyp_detection"), ["train"], {}, score="box_a/b_f1")
     assert evaluated.execute() == {"score": "box_a/b_f1", "value": 0.5, "interval": [0.4, 0.6]}
+
+
+def test_the_memory_of_a_run_is_not_that_of_the_comparison(scripts, monkeypatch, tmp_path):
+    _, run = scripts
+    (tmp_path / "small").write_text("#!/bin/sh\nexec sleep 1\n")
+    (tmp_path / "small").chmod(0o755)
+    monkeypatch.setattr(run.sys, "executable", str(tmp_path / "small"))
+    assert 0 < run.run_bundle([], tmp_path / "run.log") < 0.05
