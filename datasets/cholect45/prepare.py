@@ -4,8 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import ClipReadError, clip_read_errors
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data import ClipReadError, clip_read_errors, frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout, read_videos, subfolders
 from endofm_monai.utils import read_text

@@ -3,8 +3,7 @@
 
 from typing import Any
 
-from endofm_monai.data import find_clips
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data import find_clips, frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout
 

@@ -5,8 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import find_clips
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data import find_clips, frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.utils import printable, read_csv, write_csv
 

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.readers.base import frame_images
+from endofm_monai.data import frame_images
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import boxes_of_class, check_layout, images_by_stem, split_stills, subfolders
 

@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data.readers.base import frame_images, natural_key
+from endofm_monai.data import frame_images, natural_key
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout, images_by_stem, share_of, subfolders
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from endofm_monai.data import common_size, first_frame, join_frames, open_clip, split_frames
+from endofm_monai.data import common_size, first_frame, join_frames, natural_key, open_clip, split_frames
 from endofm_monai.data.labels import check_box
-from endofm_monai.data.readers.base import natural_key
 from endofm_monai.formats import masks
 from endofm_monai.formats.annotations import Shape, named, unique
 from endofm_monai.formats.items import KEYS, item_shapes

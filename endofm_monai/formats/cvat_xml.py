@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 from xml.parsers import expat
 
-from endofm_monai.data.readers.base import natural_key
+from endofm_monai.data import natural_key
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, named, unique, unknown_frames
 from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
 from endofm_monai.utils import PathLike, atomic_path, open_zip

@@ -16,8 +16,7 @@ from ignite.engine import Engine, Events, State
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
-from endofm_monai.data import result_path
-from endofm_monai.data.readers.base import natural_key
+from endofm_monai.data import natural_key, result_path
 from endofm_monai.engines import VideoEvaluator
 from endofm_monai.handlers.results import Report, ResultSaver, Rows
 from endofm_monai.metrics import bootstrap_intervals, classification_scores

@@ -16,8 +16,7 @@ from monailabel.utils.others.generic import device_list
 from endofm_monai.apps.monai_label.lib.clips import join_frames_of_clips
 from endofm_monai.apps.monai_label.lib.datastore import labeled_frames
 from endofm_monai.apps.monai_label.lib.requests import AnyRequest, TrainRequest, parse
-from endofm_monai.data import read_mask
-from endofm_monai.data.readers.base import natural_key
+from endofm_monai.data import natural_key, read_mask
 from endofm_monai.inferers import Bundle
 from endofm_monai.utils import cause_of, hold_folder, literal_texts, write_json
 
