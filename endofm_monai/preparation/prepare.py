@@ -108,7 +108,7 @@ def claim_settings(path: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))
     found = read_json(path, dict) if path.exists() else settings
     if found != settings:
-        different = [key for key in settings if found.get(key) != settings[key]]
+        different = [key for key in {**found, **settings} if found.get(key) != settings.get(key)]
         was, now = ({key: each.get(key) for key in different} for each in (found, settings))
         raise ValueError(f"{path.parent}: was made with {was}, not {now}; choose another output or remove it")
     write_lists(path, settings)

@@ -16,7 +16,7 @@ from PIL import Image
 from small_sets import prepare
 
 from endofm_monai.data import VideoReader, load_datalist
-from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
+from endofm_monai.preparation import SourceDataset, SourceVideo, claim_settings, prepare_dataset
 
 
 def test_the_manifest_tells_what_there_is(videos, tmp_path):
@@ -94,6 +94,12 @@ def test_other_settings_are_not_mixed_in(videos, tmp_path):
     prepare(videos, tmp_path / "out", clip_seconds=1)
     with pytest.raises(ValueError, match=r"was made with {'clip_seconds': 1}, not {'clip_seconds': 2}"):
         prepare(videos, tmp_path / "out", clip_seconds=2)
+
+
+def test_a_setting_of_another_version_is_named(tmp_path):
+    claim_settings(tmp_path / "settings.json", {"seed": 0, "former": 1})
+    with pytest.raises(ValueError, match=r"was made with {'former': 1}, not {'former': None}"):
+        claim_settings(tmp_path / "settings.json", {"seed": 0})
 
 
 @pytest.mark.parametrize(
