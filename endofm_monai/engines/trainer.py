@@ -255,6 +255,5 @@ class PrepareViews(PrepareBatch):
             clips = [clip.to(device=device, non_blocking=non_blocking) for clip in images]
             images = augment_batch(self.augment.transform, clips, batchdata["seed"])
         elif not images:
-            plan = self.augment.transform.views
-            images = [torch.empty(0, 3, view.frames, view.size, view.size) for view in plan]
+            images = [torch.empty(0, 3, view.frames, view.size, view.size) for view in self.augment.transform.views]
         return [view.to(device=device, non_blocking=non_blocking, **kwargs) for view in images], None

@@ -30,7 +30,6 @@ from endofm_monai.utils import atomic_path, check_writable, hold_folder
 from endofm_monai.weights.load import BACKBONE, load_trained_state, trained_state
 
 logger = logging.getLogger(__name__)
-STOPPING = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they end a job
 STOP_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _NOTES: dict[str, Any] = {"best": (dict, type(None)), "iteration": int, "epoch_length": int, "random_states": list}
 
@@ -80,7 +79,7 @@ class TrainingCheckpointHandler:
 
     def _start(self, engine: Engine) -> None:
         if threading.current_thread() is threading.main_thread():
-            for signum in STOPPING:
+            for signum in (signal.SIGTERM, signal.SIGUSR1):  # what schedulers send before they end a job
                 self._held.callback(signal.signal, signum, signal.signal(signum, self._request_stop))
         if idist.get_rank() == 0:
             check_writable(self.path.parent)
@@ -235,7 +234,6 @@ class BestModelHandler:
     ckpt_dir: str
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with an evaluator that has a key metric."""
         engine.add_event_handler(Events.STARTED, self._note_best)
         engine.add_event_handler(Events.COMPLETED, self._save_best)
 
@@ -299,7 +297,6 @@ class EpochValidationHandler(ValidationHandler):
     """
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer."""
         engine.add_event_handler(Events.STARTED, self._make_up)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate)
 

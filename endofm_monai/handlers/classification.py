@@ -181,7 +181,6 @@ class ProbabilitySaver(ResultSaver):
         self._forget()
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator, after what loads its weights."""
         super().attach(engine)
         engine.add_event_handler(Events.COMPLETED, self._write_table)
         network, self._waits_for = engine.predictor.network, "network_seconds"

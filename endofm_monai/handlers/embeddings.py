@@ -124,7 +124,6 @@ class EmbeddingSaver:
         self._rows, self._broken = Rows(), Rows()
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
         attach_embeddings(self._rows, engine)
         self._broken.attach_broken(engine)

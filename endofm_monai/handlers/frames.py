@@ -141,8 +141,7 @@ class SegmentationReport(Report):
 
     def _score_clip(self, engine: Engine) -> None:
         scores = cast(Any, self.clip_scores)(*np.stack(self._masks, axis=1))
-        name = engine.state.item["name"]
-        self._present[-1]["published"] = {"clip": name, **scores, "in_training": self._shared}
+        self._present[-1]["published"] = {"clip": engine.state.item["name"], **scores, "in_training": self._shared}
 
     def _metrics(self, rows: list[dict[str, Any]], name: str) -> dict[str, float]:
         return {name: float(np.mean([row["dice"] for row in rows]))}

@@ -10,7 +10,6 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from matplotlib.image import imread
-from monai.config import PathLike
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
@@ -18,6 +17,7 @@ from endofm_monai.engines import VideoEvents
 from endofm_monai.handlers.frames import true_mask
 from endofm_monai.handlers.log import Board
 from endofm_monai.networks import unwrap
+from endofm_monai.utils import PathLike
 from endofm_monai.visualize import plot_attention, plot_masks, plot_views
 from endofm_monai.visualize.figure import pick_frames
 
@@ -41,7 +41,6 @@ class TrainingPictureHandler(ABC):
         self._board = Board(self.folder)
 
     def attach(self, engine: Engine) -> None:
-        """Register with a trainer."""
         if idist.get_rank() == 0:
             is_due = Events.ITERATION_COMPLETED(event_filter=lambda _, n: n == 1 or n % self.interval == 0)
             engine.add_event_handler(is_due, self._draw)
@@ -64,7 +63,6 @@ class ViewsPictureHandler(TrainingPictureHandler):
     name = "views"
 
     def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
-        """Draw all views; see :func:`endofm_monai.visualize.plot_views`."""
         plot_views([view[0] for view in views], path, network.num_global_views)
 
 
@@ -74,7 +72,6 @@ class AttentionPictureHandler(TrainingPictureHandler):
     name = "attention"
 
     def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
-        """Draw the attention of the last block; see :func:`endofm_monai.visualize.plot_attention`."""
         backbone = network.backbone
         with torch.compiler.set_stance("force_eager"), eval_mode(backbone):
             attention = backbone.attention_maps(views[0])
@@ -93,7 +90,6 @@ class MaskPictureHandler:
         self._board = Board(self.folder)
 
     def attach(self, engine: Engine) -> None:
-        """Register with an evaluator."""
         if idist.get_rank() == 0:
             engine.add_event_handler(VideoEvents.VIDEO_STARTED, self._begin)
             engine.add_event_handler(VideoEvents.PIECE_COMPLETED, self._keep)

@@ -12,7 +12,6 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.config import PathLike
 from monai.data import DataLoader
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
@@ -23,7 +22,7 @@ from endofm_monai.handlers.log import Board
 from endofm_monai.handlers.results import Rows, describe_items
 from endofm_monai.metrics import knn_probe, linear_probe, retrieval
 from endofm_monai.networks import unwrap
-from endofm_monai.utils import read_json, write_json
+from endofm_monai.utils import PathLike, read_json, write_json
 from endofm_monai.visualize import plot_curves, plot_embeddings
 from endofm_monai.visualize.charts import MIN_CLIPS
 from endofm_monai.visualize.page import Section, table, write_page
@@ -31,11 +30,6 @@ from endofm_monai.visualize.page import Section, table, write_page
 logger = logging.getLogger(__name__)
 
 CURVES = ("loss", "teacher_entropy", "effective_rank", "spread", "gradient_norm", "lr")
-MEANING = (
-    "Retrieval: how often an augmented window of a video's first half finds one of its second half, and the reverse, "
-    "among all {videos} test videos (chance {chance:.2f}). k-NN: what the nearest training videos say about a test "
-    "video's label."
-)
 
 
 @dataclass(eq=False)
@@ -205,12 +199,17 @@ class LearningReport:
         return torch.stack(found).unflatten(0, (self.repeats, -1))
 
     def _write_page(self, iteration: int) -> None:
-        record, epochs, uniform = self.record, self.record["epochs"], self.record["uniform"]
+        record, videos = self.record, self.record["videos"]
+        epochs, uniform = record["epochs"], record["uniform"]
         curves = {name: {row["epoch"]: row[name] for row in epochs if name in row} for name in CURVES}
         plot_curves(curves, {"loss": uniform, "teacher_entropy": uniform}, self.folder / "curves.png")
         before, after = record["before"], record["after"]  # which may lack a score, where a clip could not be read
         scores = [(name, *(f"{of.get(name, math.nan):.3f}" for of in (before, after))) for name in before]
-        meaning = MEANING.format(videos=record["videos"], chance=1 / record["videos"])
+        meaning = (
+            "Retrieval: how often an augmented window of a video's first half finds one of its second half, and the "
+            f"reverse, among all {videos} test videos (chance {1 / videos:.2f}). k-NN: what the nearest training "
+            "videos say about a test video's label."
+        )
         share = epochs[-1]["loss"] / uniform
         health = f"The loss ends at {share:.0%} of that of uniform targets, which the dotted lines show."
         maps = [self.folder / f"embeddings_{when}.png" for when in ("before", "after")]

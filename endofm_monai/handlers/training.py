@@ -3,7 +3,6 @@
 
 import logging
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from endofm_monai.handlers.log import Board, ProgressHandler, TrainingLogHandler
 from endofm_monai.losses import ConceptLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
+from endofm_monai.utils import PathLike
 from endofm_monai.weights import load_published
 from endofm_monai.weights.load import BACKBONE, BackboneOfHead
 
@@ -72,7 +72,6 @@ class TrainingHandlers:
         self.handlers = [handler for handler in handlers if handler]
 
     def attach(self, engine: Engine) -> None:
-        """Register the handlers with an engine."""
         for handler in self.handlers:
             handler.attach(engine)
 
@@ -94,11 +93,10 @@ class LoadWeightsHandler:
     """Loads weights of any layout when an engine starts, with :func:`endofm_monai.weights.load_published`."""
 
     network: nn.Module
-    weights: str | os.PathLike
-    backbone: str | os.PathLike | None = None
+    weights: PathLike
+    backbone: PathLike | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with an engine."""
         engine.add_event_handler(Events.STARTED, self._load)
 
     def _load(self) -> None:
@@ -142,7 +140,6 @@ class BrokenClipsHandler:
         self._met = self._most = 0  # in this epoch, and in that with the most; a file may be in many clips
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a MONAI trainer or evaluator."""
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: setattr(self, "_met", 0))
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._inspect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self._check(engine, idist.all_reduce(self._met)))
@@ -188,7 +185,6 @@ class ScheduleHandler:
     epochs: int = 0  # length of the schedule; at least `max_epochs` of the trainer
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer."""
         if self.name == "lr" and 0 < self.epochs <= getattr(self.schedule, "warmup_epochs", 0):
             logger.warning(f"`warmup_epochs` is not less than `epochs`={self.epochs}: the learning rate only rises.")
         engine.add_event_handler(Events.ITERATION_STARTED, self._set)
@@ -216,7 +212,6 @@ class GradientHandler:
     freeze_last_layer_epochs: int = 0  # in which a pre-training's `last_layer`, its prototypes, gets no gradient
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
         engine.add_event_handler(Events.STARTED, self._check_epochs)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._clip)
 
@@ -243,7 +238,6 @@ class TeacherUpdateHandler:
     """
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a :class:`endofm_monai.engines.StudentTeacherTrainer`."""
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, lambda: unwrap(engine.network).update_teacher())
 
 

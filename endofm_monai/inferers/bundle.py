@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import nn
 import endofm_monai
 from endofm_monai.inferers.predictor import Predictor
 from endofm_monai.networks.blocks import FrameFeatures
-from endofm_monai.utils import as_class_names, as_device, cause_of, check_settings, read_json, sha256
+from endofm_monai.utils import PathLike, as_class_names, as_device, cause_of, check_settings, read_json, sha256
 from endofm_monai.utils.settings import literal, literal_texts
 from endofm_monai.weights import LoadReport, WeightsError, load_published
 
@@ -38,7 +37,7 @@ class Bundle:
     :func:`endofm_monai.utils.check_settings`. A ``BundleError`` says why it cannot be used.
     """
 
-    def __init__(self, path: str | os.PathLike, **overrides: Any) -> None:
+    def __init__(self, path: PathLike, **overrides: Any) -> None:
         self.path = Path(path).resolve()
         self.configs = self.path / "configs"
         self.name = self.path.name
@@ -144,7 +143,7 @@ def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
     return read_json(file, dict) if is_released and file.is_file() else {}
 
 
-def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
+def load_predictor(bundle: PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
     """Make the predictor of a bundle's folder, with the weights in use, on a device; see :class:`Bundle`.
 
     The ``overrides`` are values of keys of its ``inference.json``: ``mode="online"``, ``mirror=True``, ...
@@ -161,7 +160,7 @@ def load_predictor(bundle: str | os.PathLike, device: str | torch.device = "cpu"
     return predictor
 
 
-def find_bundles(folder: str | os.PathLike, names: str = "all") -> list[Path]:
+def find_bundles(folder: PathLike, names: str = "all") -> list[Path]:
     """Find bundles in a folder, by names that are separated by commas, or ``"all"`` of a task of :data:`TASKS`."""
     root = Path(folder).resolve()
     if not root.is_dir():
@@ -181,7 +180,7 @@ class OnnxNetwork(nn.Module):
     The file has one input and one output; see ``scripts/export_bundle.py``. It runs on CUDA where there is one.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: PathLike) -> None:
         super().__init__()
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: is missing; scripts/export_bundle.py makes it.")

@@ -13,8 +13,6 @@ from endofm_monai.data import ClipInfo, ClipReader, WindowPlan
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, finite, opened, read_ahead
 from endofm_monai.transforms import ScaleCropClip
 
-FPS = 30.0  # of a stream of which nothing is known
-
 
 @dataclass(eq=False, repr=False)
 class ClassificationPredictor(Predictor):
@@ -122,7 +120,7 @@ class ClassificationPredictor(Predictor):
 
     def _ending_with(self, number: int) -> torch.Tensor:
         """Frames ``(T,)`` of the window that ends with a frame."""
-        fps = self._info.fps if self._info else FPS
+        fps = self._info.fps if self._info else 30.0  # of a stream of which nothing is known
         length = min(number + 1, self.plan.length(ClipInfo(2**31, fps, 0, 0, 0.0)))
         return number + 1 - length + self.plan.indices(ClipInfo(length, fps, 0, 0, 0.0), 0)
 

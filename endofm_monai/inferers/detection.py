@@ -164,7 +164,6 @@ class DetectionPredictor(Predictor):
         super().__post_init__()
 
     def begin(self, info: ClipInfo | None = None) -> None:
-        """Forget all frames, and begin a video."""
         super().begin(info)
         self._features: dict[int, list[FrameFeatures]] = {}  # of frames that are due or may support one that is
 

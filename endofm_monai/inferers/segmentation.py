@@ -16,8 +16,6 @@ from torch import nn
 from endofm_monai.data import ClipInfo, ClipReader
 from endofm_monai.inferers.predictor import Answer, Answered, Predictor, binary_entropy, finite
 
-MIRRORED_AXES: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-
 
 @dataclass(eq=False, repr=False)
 class SegmentationPredictor(Predictor):
@@ -48,7 +46,6 @@ class SegmentationPredictor(Predictor):
         super().__post_init__()
 
     def begin(self, info: ClipInfo | None = None) -> None:
-        """Forget all frames, and begin a video."""
         super().begin(info)
         self._inputs: dict[int, torch.Tensor] = {}  # what the network sees of frames of windows to come
         self._totals: dict[int, torch.Tensor] = {}  # sums of the logits (mirror images, K, h, w) of a frame
@@ -103,7 +100,7 @@ class SegmentationPredictor(Predictor):
 
     def _run(self, windows: Sequence[range]) -> None:
         """Let the network see windows, ``window_batch_size`` of one length at a time."""
-        mirrored = MIRRORED_AXES if self.mirror else MIRRORED_AXES[:1]
+        mirrored: Sequence[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.mirror else [()]
         for _, group in groupby(windows, len):
             alike = list(group)
             for first in range(0, len(alike), self.window_batch_size):

@@ -78,8 +78,7 @@ class ConceptLoss(nn.Module):
             loss = torch.stack([weights.get(name.split("_")[0], 1.0) * term for name, term in terms.items()]).sum()
             with torch.no_grad():
                 values = {**terms, "loss": loss} | self._use(features.scores)
-                sums = sum_over_ranks(torch.stack(list(values.values())))
-                self.values = dict(zip(values, sums, strict=True))
+                self.values = dict(zip(values, sum_over_ranks(torch.stack(list(values.values()))), strict=True))
         if self.training:
             enqueue(self.queue, self.queue_rows, features.scores.detach())
         return loss * _number_of_videos(features.scores) / len(features.scores)

@@ -37,8 +37,7 @@ class DetectionFrame:
         self.box, self.pred_box = (np.asarray(box, np.float32).reshape(-1, 4) for box in (self.box, self.pred_box))
         self.label, self.pred_label = (np.asarray(label, np.int64) for label in (self.label, self.pred_label))
         self.pred_score = np.asarray(self.pred_score, np.float32)
-        detected = (self.pred_box, self.pred_label, self.pred_score)
-        parts = [[part] for part in (*detected, self.box, self.label)]
+        parts = [[part] for part in (self.pred_box, self.pred_label, self.pred_score, self.box, self.label)]
         (self.matches,) = matching_batch(box_iou, _COCO.get_iou_thresholds(), *parts)
 
 

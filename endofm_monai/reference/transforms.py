@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the published code does to clips otherwise than it means, or than the corrected defaults do."""
 
-import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from endofm_monai.data import ClipInfo, RandomWindow, SupportSampler, WindowPlan
 from endofm_monai.transforms.base import dictionary_version, to_float
 from endofm_monai.transforms.fit_frame import FrameMap
 from endofm_monai.transforms.geometry import central_box, draw_box
+from endofm_monai.utils import PathLike
 
 __all__ = [
     "RandReferenceInputd", "ReferenceAugmentViews", "ReferenceAugmentViewsd", "ReferenceBGRClip", "ReferenceBGRClipd",
@@ -64,7 +64,7 @@ class ReferenceSupportSampler(SupportSampler):
 class ReferenceLoadMasksd(corrected.LoadMasksd):
     """255 is foreground, any other value background."""
 
-    def read(self, path: str | os.PathLike) -> np.ndarray:
+    def read(self, path: PathLike) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image.convert("L")) == 255
 

@@ -28,7 +28,6 @@ from endofm_monai.weights.layouts import (
 from endofm_monai.weights.load import backbone_sha256, complete_weights
 
 POSITIONS, KERNEL = "backbone.pos_embed", "backbone.patch_embed.proj.weight"
-EMBEDDING = ("patch_embed.", "pos_embed", "time_embed")  # which the published segmentation network leaves out
 
 
 def convert(source: PathLike, target: PathLike, which: str = "teacher", head: bool = False) -> str:
@@ -122,7 +121,8 @@ def merge(adapters: PathLike, backbone: PathLike, target: PathLike) -> str:
     weights, whole = read_weights(adapters), read_weights(backbone).state
     if weights.backbone is None:
         raise WeightsError(f"{adapters}: is complete, or at least names no backbone that it needs.")
-    inner = {name: value for name, value in whole.items() if not name.startswith(EMBEDDING)}
+    embedding = ("patch_embed.", "pos_embed", "time_embed")  # which the published segmentation network leaves out
+    inner = {name: value for name, value in whole.items() if not name.startswith(embedding)}
     try:
         complete = complete_weights(weights, inner if weights.backbone == backbone_sha256(inner) else whole).state
     except WeightsError as error:

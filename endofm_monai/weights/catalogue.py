@@ -6,7 +6,6 @@
 The downloads of MONAI and torch start anew after a broken connection; :func:`download` goes on.
 """
 
-import os
 import re
 import zlib
 from contextlib import suppress
@@ -25,11 +24,8 @@ from endofm_monai.weights.layouts import WeightsError
 
 CATALOGUE = Path(__file__).with_suffix(".yaml")
 _UNKNOWN = "not known"
-BLOCK = 1 << 20
-TIMEOUT = 60  # seconds without an answer
 PARTIAL, NOTHING_THERE = 206, 416  # answers of HTTP to a range
 _BREAKS = (HTTPException, ConnectionError, TimeoutError, SSLError)  # of a connection, while a file is read
-_DRIVE = re.compile(r"https://drive\.google\.com/file/d/([\w-]+)/view")
 
 
 @dataclass(frozen=True)
@@ -146,7 +142,7 @@ def download(name: str, output: PathLike, accept_licence: bool = False) -> str:
         part.unlink()
         raise
     with atomic_path(target) as temporary:
-        os.replace(part, temporary)
+        part.replace(temporary)
     return f"{target}: {target.stat().st_size:,} bytes, SHA-256 {digest}"
 
 
@@ -175,7 +171,7 @@ def _receive(file: PublishedFile, target: Path) -> Path:
         _check_size(file, total, str(file.url))
         bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=file.name)
         with bar, part.open("ab" if start else "wb") as stream, suppress(*_BREAKS):
-            while block := answer.read(BLOCK):
+            while block := answer.read(1 << 20):
                 stream.write(block)
                 bar.update(len(block))
             is_whole = True
@@ -208,7 +204,7 @@ def _request(file: PublishedFile, start: int = 0) -> HTTPResponse:
     address = direct_address(str(file.url))
     headers = {"User-Agent": "endofm-monai", **({"Range": f"bytes={start}-"} if start else {})}
     try:
-        answer = urlopen(Request(address, headers=headers), timeout=TIMEOUT)
+        answer = urlopen(Request(address, headers=headers), timeout=60)
     except HTTPError as error:
         if start and error.code == NOTHING_THERE:
             return _request(file)
@@ -223,5 +219,5 @@ def _request(file: PublishedFile, start: int = 0) -> HTTPResponse:
 
 def direct_address(url: str) -> str:
     """The address that gives a file itself, where ``url`` is a page of Google Drive's about it."""
-    drive = _DRIVE.match(url)
+    drive = re.match(r"https://drive\.google\.com/file/d/([\w-]+)/view", url)
     return f"https://drive.usercontent.google.com/download?id={drive[1]}&export=download&confirm=t" if drive else url

@@ -56,8 +56,7 @@ class StandardizedConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve ``(B, C, H, W)``."""
         variance, mean = torch.var_mean(self.weight, dim=[1, 2, 3], keepdim=True, unbiased=False)
-        weight = (self.weight - mean) / torch.sqrt(variance + 1e-5)
-        return F.conv2d(x, weight, None, self.stride, self.padding)
+        return F.conv2d(x, (self.weight - mean) / torch.sqrt(variance + 1e-5), None, self.stride, self.padding)
 
 
 class Bottleneck(nn.Module):

@@ -54,8 +54,7 @@ class FrameBlock(nn.Module):
     def normalize(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens ``(B, T, L, D)`` after the first adapter, and what each frame's attention takes of them."""
         if self.adapter_pre_attn is not None:
-            patches = self.adapter_pre_attn(tokens[:, :, self.first_patch :].transpose(1, 2))
-            tokens = self._replace(tokens, patches)
+            tokens = self._replace(tokens, self.adapter_pre_attn(tokens[:, :, self.first_patch :].transpose(1, 2)))
         return tokens, self.norm1(tokens).flatten(0, 1)
 
     def forward(
@@ -67,8 +66,7 @@ class FrameBlock(nn.Module):
             tokens = tokens[:, :, :1]
         tokens = tokens + self.attn(frames, class_token_only, rotation).reshape(tokens.shape)
         if self.adapter_pre_mlp is not None and not class_token_only:
-            patches = self.adapter_pre_mlp(tokens[:, :, self.first_patch :].transpose(1, 2))
-            tokens = self._replace(tokens, patches)
+            tokens = self._replace(tokens, self.adapter_pre_mlp(tokens[:, :, self.first_patch :].transpose(1, 2)))
         return tokens + self.mlp(self.norm2(tokens))
 
     def attention_maps(self, tokens: torch.Tensor, rotation: torch.Tensor | None) -> torch.Tensor:
