@@ -229,11 +229,12 @@ def open_video(
         container.mux(stream.encode())
 
 
-def write_video(path: PathLike, frames: Iterable[np.ndarray], fps: float, **options: Any) -> None:
-    """Write all ``frames`` to a video; see :func:`open_video`."""
+def write_video(path: PathLike, frames: Iterable[np.ndarray], fps: float, **options: Any) -> Path:
+    """Write all ``frames`` to a video, and give its path; see :func:`open_video`."""
     with open_video(path, fps, **options) as write:
         for frame in frames:
             write(frame)
+    return Path(path)
 
 
 def _mask(answer: Answer) -> np.ndarray:

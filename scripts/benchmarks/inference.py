@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.measure import BUNDLES, moving_texture, open_bundle, seconds_of_call, write_video
+from benchmarks.measure import BUNDLES, moving_texture, open_bundle, seconds_of_call
 
 from endofm_monai.apps.cvat.__main__ import annotate
+from endofm_monai.formats import write_video
 
 __all__ = ["run"]
 
@@ -31,7 +32,8 @@ def run(frames: int = 300, size: tuple[int, int] = (256, 320), threads: int = 2,
     torch.set_num_threads(threads)
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
-        video = write_video(Path(folder, "videos", "video.mp4"), moving_texture(frames, size))
+        video = Path(folder, "videos", "video.mp4")
+        write_video(video, moving_texture(frames, size), 30, crf=20)
         for task, settings in TINY.items():
             bundle = copy_bundle(task, Path(folder), {**settings, "dataset_dir": str(video.parent)}, seed)
             seconds[task] = seconds_of_call(

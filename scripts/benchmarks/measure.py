@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,8 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import endofm_monai
-from endofm_monai import formats
-from endofm_monai.utils import PathLike, read_json
+from endofm_monai.utils import read_json
 
 BUNDLES = Path(endofm_monai.__file__).parents[1] / "bundle"
 DATA = "datasets/sample/data"
@@ -103,7 +102,7 @@ def peak_in_a_process(part: str, **options: Any) -> float:
     return float(subprocess.check_output(command, text=True))
 
 
-def open_bundle(bundle: PathLike, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
+def open_bundle(bundle: str | Path, *configs: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
     """Open configs of a bundle of the checkout, or of the one in another folder, ready to run."""
     root = BUNDLES / bundle
     files = [f"{root}/configs/{name}.json" for name in configs]
@@ -131,9 +130,3 @@ def moving_texture(frames: int, size: tuple[int, int], seed: int = 0) -> Iterato
     still = (still + rng.normal(0, 3, still.shape)).clip(0, 255).astype(np.uint8)
     for number in range(frames):
         yield np.roll(still, -3 * number, axis=1)[:, : size[1]]
-
-
-def write_video(path: Path, frames: Iterable[np.ndarray], fps: float = 30, crf: int = 20) -> Path:
-    """Write frames to an H.264 file, and give its path."""
-    formats.write_video(path, frames, round(fps), crf=crf)
-    return path

@@ -14,11 +14,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from benchmarks.measure import moving_texture, seconds_of_call, write_video
+from benchmarks.measure import moving_texture, seconds_of_call
 from PIL import Image
 from tqdm import tqdm
 
 from endofm_monai.data import find_clips, open_clip
+from endofm_monai.formats import write_video
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
 from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip
 
@@ -41,7 +42,7 @@ def encode(videos: int = 4, size: tuple[int, int] = SIZE, repeat: int = 3) -> di
     ours, theirs = [], []
     with tempfile.TemporaryDirectory() as folder:
         sources = [(Path(folder) / f"{number}.mp4", moving_texture(250, size, number)) for number in range(videos)]
-        paths = [write_video(path, frames, 25) for path, frames in sources]
+        paths = [write_video(path, frames, 25, crf=20) for path, frames in sources]
         for run in range(repeat):
             output = Path(folder) / f"ours_{run}"
             ours.append(seconds_of_call(partial(_prepare, paths, output, mode="encode")))
@@ -53,7 +54,7 @@ def encode(videos: int = 4, size: tuple[int, int] = SIZE, repeat: int = 3) -> di
 def index(videos: int = 20, size: tuple[int, int] = SIZE) -> dict[str, float]:
     """List clips of videos of 10 s without encoding them, checksums included: videos a second and process."""
     with tempfile.TemporaryDirectory() as folder:
-        first = write_video(Path(folder) / "0.mp4", moving_texture(250, size), 25)
+        first = write_video(Path(folder) / "0.mp4", moving_texture(250, size), 25, crf=20)
         paths = [first, *(Path(shutil.copy(first, Path(folder) / f"{number}.mp4")) for number in range(1, videos))]
         prepare = partial(_prepare, paths, first.parent / "i", mode="index")
         return {"videos_per_second": videos / seconds_of_call(prepare)}
@@ -81,7 +82,7 @@ def leakage(folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> 
             quarter = frames[len(frames) // 3 :][: max(4, len(frames) // 4)]
             for kind, (changes, crf) in COPIES.items():
                 copy = copied(quarter if "quarter" in kind else frames, **changes)
-                path = write_video(Path(temporary) / f"{kind}.mp4", copy, info.fps, crf)
+                path = write_video(Path(temporary) / f"{kind}.mp4", copy, round(info.fps), crf=crf)
                 found[kind] += look([original, hash_clip(kind, "copy", str(path))])
     unrelated, copies = look(originals), {}
     for kind, matches in found.items():

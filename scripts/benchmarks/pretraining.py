@@ -17,6 +17,7 @@ import torch
 from benchmarks import measure
 from benchmarks.launches import allocation, augmentation, launches
 
+from endofm_monai.formats import write_video
 from endofm_monai.losses import SpatialTemporalMatchingLoss
 from endofm_monai.networks.nets import EndoFM, StudentTeacher
 from endofm_monai.optimizers import weight_decay_groups
@@ -84,7 +85,7 @@ def reading(frames: int = 300, repeat: int = 9) -> dict[str, float]:
     plan = ViewPlan()
     load, augment = LoadClipd("image", plan), RandAugmentViews(plan)
     with tempfile.TemporaryDirectory() as folder:
-        path = measure.write_video(Path(folder) / "clip.mp4", measure.moving_texture(frames, (256, 320)))
+        path = write_video(Path(folder) / "clip.mp4", measure.moving_texture(frames, (256, 320)), 30, crf=20)
         window = round(plan.window * 30)
 
         def decode() -> None:
@@ -110,7 +111,7 @@ def startup(repeat: int = 3) -> dict[str, float]:
 
     configs = measure.BUNDLES / "endofm_pretraining" / "configs"
     with tempfile.TemporaryDirectory() as folder:
-        measure.write_video(Path(folder) / "clip.mp4", measure.moving_texture(60, (256, 320)))
+        write_video(Path(folder) / "clip.mp4", measure.moving_texture(60, (256, 320)), 30, crf=20)
         first_step = [
             *("-m", "monai.bundle", "run"),
             *("--config_file", f"['{configs / 'train.json'}','{configs / 'tiny.json'}']"),
