@@ -16,6 +16,8 @@ from endofm_monai.data import ClipReadError, open_clip, split_clips
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import name_memory_errors
 
+__all__ = ["ClipEvaluator", "VideoEvaluator", "VideoEvents"]
+
 
 class ClipEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for batches of :func:`endofm_monai.data.collate_clips`.

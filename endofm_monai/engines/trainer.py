@@ -24,6 +24,8 @@ from endofm_monai.transforms import RandAugmentViewsd
 from endofm_monai.transforms.joined_views import augment_batch
 from endofm_monai.utils import multiplies_faster, name_memory_errors
 
+__all__ = ["ClipTrainer", "PrepareKeyFrames", "PrepareViews", "PretrainingTrainer", "StudentTeacherTrainer"]
+
 logger = logging.getLogger(__name__)
 
 

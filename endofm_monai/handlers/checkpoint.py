@@ -29,6 +29,8 @@ from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path, check_writable, hold_folder
 from endofm_monai.weights.load import BACKBONE, load_trained_state, trained_state
 
+__all__ = ["BestModelHandler", "EpochValidationHandler", "TrainingCheckpointHandler"]
+
 logger = logging.getLogger(__name__)
 STOP_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _NOTES: dict[str, Any] = {"best": (dict, type(None)), "iteration": int, "epoch_length": int, "random_states": list}

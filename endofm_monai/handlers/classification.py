@@ -24,6 +24,8 @@ from endofm_monai.metrics.classification import decide, labels_to_one_hot
 from endofm_monai.utils import printable, read_json, write_csv, write_json
 from endofm_monai.visualize import KeyFrame, plot_confusion, plot_timeline
 
+__all__ = ["ClassificationReport", "ProbabilitySaver"]
+
 logger = logging.getLogger(__name__)
 KEY_FRAMES = 3
 

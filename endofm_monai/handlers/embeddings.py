@@ -22,6 +22,8 @@ from endofm_monai.inferers.predictor import finite
 from endofm_monai.utils import atomic_path, write_csv
 from endofm_monai.visualize.charts import MIN_CLIPS, plot_embeddings
 
+__all__ = ["ClipEmbeddings", "EmbeddingSaver", "embed_clips"]
+
 logger = logging.getLogger(__name__)
 
 

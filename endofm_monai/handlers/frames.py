@@ -23,6 +23,8 @@ from endofm_monai.handlers.results import FrameSaver, Report
 from endofm_monai.metrics import DetectionFrame, average_precision, detection_report, frame_scores, segmentation_report
 from endofm_monai.utils import write_csv, write_json
 
+__all__ = ["DetectionReport", "DetectionSaver", "MaskSaver", "SegmentationReport"]
+
 logger = logging.getLogger(__name__)
 
 

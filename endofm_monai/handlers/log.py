@@ -27,6 +27,11 @@ from endofm_monai.engines import VideoEvaluator, VideoEvents
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import printable
 
+__all__ = [
+    "ConceptHealthHandler", "EmbeddingLogHandler", "HealthHandler", "ProgressHandler", "TrainingLogHandler",
+    "UnhealthyTrainingError",
+]  # fmt: skip
+
 logger = logging.getLogger(__name__)
 
 UNIFORM = (

@@ -21,6 +21,8 @@ from endofm_monai.utils import PathLike
 from endofm_monai.visualize import plot_attention, plot_masks, plot_views
 from endofm_monai.visualize.figure import pick_frames
 
+__all__ = ["AttentionPictureHandler", "MaskPictureHandler", "ViewsPictureHandler"]
+
 
 @dataclass(eq=False)
 class TrainingPictureHandler(ABC):

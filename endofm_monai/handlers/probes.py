@@ -27,6 +27,8 @@ from endofm_monai.visualize import plot_curves, plot_embeddings
 from endofm_monai.visualize.charts import MIN_CLIPS
 from endofm_monai.visualize.page import Section, table, write_page
 
+__all__ = ["KNNProbeHandler", "LearningReport", "ProbeEvaluation"]
+
 logger = logging.getLogger(__name__)
 
 CURVES = ("loss", "teacher_entropy", "effective_rank", "spread", "gradient_norm", "lr")

@@ -25,6 +25,11 @@ from endofm_monai.utils import PathLike
 from endofm_monai.weights import load_published
 from endofm_monai.weights.load import BACKBONE, BackboneOfHead
 
+__all__ = [
+    "BrokenClipsHandler", "ConceptPhaseHandler", "GradientHandler", "LoadWeightsHandler", "ScheduleHandler",
+    "TeacherUpdateHandler", "TrainingHandlers", "ValidationHandlers", "WeightAverageHandler", "WeightsCheckpointLoader",
+]  # fmt: skip
+
 logger = logging.getLogger(__name__)
 
 
