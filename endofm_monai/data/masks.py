@@ -103,8 +103,7 @@ def read_mask(path: str | os.PathLike, clean: bool = False) -> np.ndarray:
 def check_mask(mask: np.ndarray, height: int, width: int, path: Any) -> None:
     """Refuse a mask of another size than its frame has."""
     if mask.shape != (height, width):
-        found = "x".join(map(str, mask.shape))
-        raise ClipReadError(f"{path}: has {found} values, its frame {height}x{width} pixels")
+        raise ClipReadError(f"{path}: has {'x'.join(map(str, mask.shape))} values, its frame {height}x{width} pixels")
 
 
 def _jpeg_black(image: Image.Image) -> int:

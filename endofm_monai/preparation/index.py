@@ -110,7 +110,6 @@ def prepare_video(
         else:
             path, whole = relative(video.files[0], source), (0, info.frames - 1)
             items = [{"image": path if frames == whole else join_frames(path, *frames)} for frames in ranges]
-        digest = sha256(video.files)
     except ClipReadError as error:
         return {"name": video.name, "problem": str(error)}
 
@@ -126,7 +125,7 @@ def prepare_video(
         "name": video.name,
         "section": video.section,
         "source": [] if private else [relative(path, source) for path in video.files],
-        "sha256": digest,
+        "sha256": sha256(video.files),
         **vars(info),
         "brightness": round(brightness, 4),
         "mode": mode,

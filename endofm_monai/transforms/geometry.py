@@ -84,9 +84,7 @@ def draw_crop(frame_size: Sequence[int], scale: Range, ratio: Range, random: np.
     for _ in range(10):
         height, width = draw_box(frame_size, scale, ratio, random)
         if height <= frame_size[0] and width <= frame_size[1]:
-            top = random.randint(frame_size[0] - height + 1)
-            left = random.randint(frame_size[1] - width + 1)
-            return top, left, height, width
+            return random.randint(frame_size[0] - height + 1), random.randint(frame_size[1] - width + 1), height, width
     return central_box(frame_size, ratio)
 
 
