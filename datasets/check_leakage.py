@@ -8,8 +8,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data import load_datalist, split_frames
-from endofm_monai.data.readers.base import clip_images
+from endofm_monai.data import clip_images, load_datalist, split_frames
 from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
 from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip, write_report
 from endofm_monai.preparation.sources import attempt

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from endofm_monai.data import frame_images
-from endofm_monai.data.readers.images import as_shown, open_picture
+from endofm_monai.data import as_shown, frame_images, open_picture
 from endofm_monai.formats.annotations import unique
 from endofm_monai.preparation import run_from_command_line
 from endofm_monai.utils import atomic_path, read_csv, write_json

@@ -4,8 +4,7 @@
 from dataclasses import replace
 from typing import Any
 
-from endofm_monai.data.readers.base import IMAGE_SUFFIXES, natural_key
-from endofm_monai.data.readers.opener import list_files
+from endofm_monai.data import IMAGE_SUFFIXES, list_files, natural_key
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset, run_from_command_line
 from endofm_monai.preparation.sources import check_layout, choose_part, split_by_name, video_files
 

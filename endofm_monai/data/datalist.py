@@ -14,9 +14,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from endofm_monai.data.readers import ClipReadError, find_clips, join_frames, open_clip, split_frames
+from endofm_monai.data.readers import ClipReadError, find_clips, join_frames, list_files, open_clip, split_frames
 from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, natural_key
-from endofm_monai.data.readers.opener import list_files
 from endofm_monai.utils import PathLike, read_json
 
 __all__ = ["adopt_items", "clip_state", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]

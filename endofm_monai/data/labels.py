@@ -12,13 +12,13 @@ import torch
 
 from endofm_monai.data.datalist import load_datalist, name_clips
 from endofm_monai.data.masks import check_mask, mask_files, read_mask
-from endofm_monai.data.readers import ClipInfo, ClipReadError, open_clip
-from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, is_hidden
-from endofm_monai.data.readers.opener import list_files
+from endofm_monai.data.readers import IMAGE_SUFFIXES, ClipInfo, ClipReadError, clip_images, list_files, open_clip
+from endofm_monai.data.readers.base import CLIP_SUFFIXES, is_hidden
 from endofm_monai.utils import PathLike, as_class_names, read_json
 
 __all__ = [
-    "check_boxes", "class_weights", "key_frames", "load_box_datalist", "load_labeled_clips", "load_mask_datalist",
+    "check_box", "check_boxes", "class_weights", "key_frames", "load_box_datalist", "load_labeled_clips",
+    "load_mask_datalist",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from endofm_monai.data import common_size, first_frame, join_frames, natural_key, open_clip, split_frames
-from endofm_monai.data.labels import check_box
+from endofm_monai.data import check_box, common_size, first_frame, join_frames, natural_key, open_clip, split_frames
 from endofm_monai.formats import masks
 from endofm_monai.formats.annotations import Shape, named, unique
 from endofm_monai.formats.items import KEYS, item_shapes

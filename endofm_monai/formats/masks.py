@@ -14,8 +14,7 @@ from skimage.draw import polygon2mask
 from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as label_regions
 
-from endofm_monai.data import first_frame, split_frames
-from endofm_monai.data.masks import read_mask
+from endofm_monai.data import first_frame, read_mask, split_frames
 from endofm_monai.utils import PathLike, atomic_path
 
 __all__ = ["mask_polygons", "outlines_from_masks", "write_masks"]

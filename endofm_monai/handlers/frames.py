@@ -15,8 +15,7 @@ from monai.data.box_utils import clip_boxes_to_image
 from monai.utils import CommonKeys
 from PIL import Image
 
-from endofm_monai.data import ClipReadError, check_boxes, check_mask, mask_files, read_mask
-from endofm_monai.data.readers.base import clip_images
+from endofm_monai.data import ClipReadError, check_boxes, check_mask, clip_images, mask_files, read_mask
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import BOX_WRITERS, MASK_WRITERS
 from endofm_monai.handlers.results import FrameSaver, Report

@@ -19,8 +19,7 @@ from ignite.engine import Engine, Events, State
 from monai.config import PathLike
 from monai.utils import CommonKeys, ensure_tuple
 
-from endofm_monai.data import ClipReadError, clip_state, first_frame, result_path
-from endofm_monai.data.readers.base import clip_images
+from endofm_monai.data import ClipReadError, clip_images, clip_state, first_frame, result_path
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
 from endofm_monai.utils import check_writable, read_json, write_json

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from endofm_monai.data import ClipInfo
-from endofm_monai.data.readers.images import rgb_pixels
+from endofm_monai.data import ClipInfo, rgb_pixels
 from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers import Answer, BoxLinker, Bundle, load_predictor
 from endofm_monai.utils.settings import check_number

@@ -18,8 +18,7 @@ import cvat_sdk.auto_annotation as cvataa
 from cvat_sdk.models import AttributeValRequest
 
 from endofm_monai.apps.cvat.answers import FrameAnnotator, open_annotator
-from endofm_monai.data import ClipInfo, natural_key
-from endofm_monai.data.readers.images import as_shown
+from endofm_monai.data import ClipInfo, as_shown, natural_key
 from endofm_monai.formats.annotations import TRACK
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 __all__ = [
-    "ClipInfo", "ClipReadError", "ClipReader", "FrameRangeReader", "clip_read_errors", "first_frame",
-    "frame_images", "join_frames", "natural_key", "split_frames",
+    "IMAGE_SUFFIXES", "ClipInfo", "ClipReadError", "ClipReader", "FrameRangeReader", "clip_images", "clip_read_errors",
+    "first_frame", "frame_images", "join_frames", "natural_key", "split_frames",
 ]  # fmt: skip
 
 _MAX_ASPECT = 4.0  # of pixels

@@ -25,7 +25,7 @@ from endofm_monai.data.readers.base import (
     likely_aspect,
 )
 
-__all__ = ["FramesReader", "common_size", "open_picture", "picture_pages", "picture_size"]
+__all__ = ["FramesReader", "as_shown", "common_size", "open_picture", "picture_pages", "picture_size", "rgb_pixels"]
 
 _PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
 _SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "min": 60.0}

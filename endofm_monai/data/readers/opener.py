@@ -38,7 +38,7 @@ from endofm_monai.data.readers.nifti import NiftiReader
 from endofm_monai.data.readers.video import VideoReader
 from endofm_monai.utils import PathLike
 
-__all__ = ["EndoFMClipReader", "clip_metadata", "find_clips", "open_clip"]
+__all__ = ["EndoFMClipReader", "clip_metadata", "find_clips", "list_files", "open_clip"]
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from endofm_monai.data import ClipReadError, open_clip
+from endofm_monai.data import ClipReadError, open_clip, picture_size
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, frame_images, has_suffix
-from endofm_monai.data.readers.images import picture_size
 from endofm_monai.data.readers.opener import holds_several
 from endofm_monai.utils import PathLike
 

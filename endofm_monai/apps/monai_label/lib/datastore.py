@@ -20,8 +20,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 
 from endofm_monai.apps.monai_label.lib.clips import is_frame
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
-from endofm_monai.data import ClipReadError, check_mask, open_clip, read_mask
-from endofm_monai.data.labels import check_box
+from endofm_monai.data import ClipReadError, check_box, check_mask, open_clip, read_mask
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from endofm_monai.utils import PathLike, atomic_path, check_writable, remove_leftovers, write_json
 
