@@ -109,7 +109,10 @@ def write_share(datalist: str, share: float, seed: int, by_class: bool, path: Pa
     for name, items in sorted(videos.items()):
         classes.setdefault(str(items[0]["label"]) if by_class else None, []).append(name)
     rng = np.random.default_rng(seed)
-    taken = [name for names in classes.values() for name in rng.permutation(names)[: math.ceil(share * len(names))]]
+    taken = list[str]()
+    for names in classes.values():
+        count = math.ceil(round(share * len(names), 6))  # 0.07 * 100 is a little more than 7
+        taken += rng.permutation(names)[:count].tolist()
     content["training"] = [item for name in sorted(taken) for item in videos[name]]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, content)

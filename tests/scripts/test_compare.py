@@ -372,6 +372,9 @@ def test_small_shares_lie_in_large_ones_and_videos_stay_whole(scripts, tmp_path)
     path = compare.write_share(str(tmp_path / "parts.json"), 0.5, 0, True, tmp_path / "share.json")
     groups = [item["group"] for item in json.loads(Path(path).read_text())["training"]]
     assert groups in ([0] * 5, [1] * 5)  # a patient of number 0 is one, too
+    (tmp_path / "many.json").write_text(json.dumps({"training": [{"image": f"{n}.mp4"} for n in range(100)]}))
+    path = compare.write_share(str(tmp_path / "many.json"), 0.07, 0, False, tmp_path / "share.json")
+    assert len(json.loads(Path(path).read_text())["training"]) == 7
 
 
 def test_the_example_pre_trains_on_no_mask_and_no_test_video():
