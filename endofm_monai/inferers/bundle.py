@@ -91,7 +91,7 @@ class Bundle:
         """Compare a file with the bundle's ``large_files.yml``, or raise a ``WeightsError``; gives if it is listed."""
         listing = self.path / LARGE_FILES
         entries = read_large_files(self.path) if listing.is_file() else []
-        entry = next((entry for entry in entries if self.path / entry["path"] == weights), None)
+        entry = next((entry for entry in entries if (self.path / entry["path"]).resolve() == weights.resolve()), None)
         if entry is None:
             return False
         try:
@@ -139,7 +139,7 @@ def read_large_files(bundle: Path) -> list[dict[str, Any]]:
 def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
     """What ``configs/released.json`` sets for the network of the project's own weights, if ``weights`` are these."""
     file = bundle / "configs" / "released.json"
-    is_released = weights is not None and weights.resolve() == bundle.resolve() / "models" / "model.safetensors"
+    is_released = weights is not None and weights.resolve() == (bundle / "models" / "model.safetensors").resolve()
     return read_json(file, dict) if is_released and file.is_file() else {}
 
 

@@ -45,6 +45,12 @@ def test_released_weights_bring_their_settings(released):
     assert load_predictor(released, stride=1, window=2).window == 2
 
 
+def test_released_weights_bring_their_settings_also_by_a_link(released, tmp_path):
+    stored = shutil.move(released / "models" / "model.safetensors", tmp_path / "stored.safetensors")
+    (released / "models" / "model.safetensors").symlink_to(stored)
+    assert Bundle(released).settings == TINY
+
+
 def test_ones_own_weights_go_first_and_with_ones_own_settings(released):
     torch.save({"a": torch.zeros(1)}, released / "models" / "model.pt")
     own = Bundle(released, device="cpu", preset="tiny", decoder="simple")
@@ -69,6 +75,16 @@ def test_a_shared_bundle_of_them_stands_alone(released, tmp_path):
     predictor, before = load_predictor(shared), load_predictor(released)
     for one, other in zip(predictor.network.parameters(), before.network.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_shared_weights_are_compared_with_their_hash_under_any_name(released, tmp_path, monkeypatch):
+    entry = {"path": "models/model.safetensors", "hash_val": "0" * 64, "hash_type": "sha256"}
+    (released / "large_files.yml").write_text(json.dumps({"large_files": [entry]}))
+    (tmp_path / "link.safetensors").symlink_to(released / "models" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    for weights in (f"{NAME}/models/model.safetensors", "link.safetensors"):
+        with pytest.raises(WeightsError, match="is not the file that was shared"):
+            load_predictor(NAME, weights=weights)
 
 
 def test_settings_that_do_not_fit_the_released_weights_are_named(released):
