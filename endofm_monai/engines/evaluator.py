@@ -92,7 +92,6 @@ class VideoEvaluator(SupervisedEvaluator):
         super().__init__(torch.device(device), val_data_loader, unwrap(network), **events, **kwargs)
 
     def run(self, global_epoch: int = 1) -> None:
-        """Evaluate; see the class."""
         if self.state.epoch_length:
             super().run(global_epoch)
         else:

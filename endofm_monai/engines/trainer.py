@@ -161,7 +161,6 @@ class PretrainingTrainer(ClipTrainer):
     """Self-supervised pre-training of a network's ``backbone``, which others start from; see :class:`ClipTrainer`."""
 
     def network_to_share(self) -> nn.Module:
-        """The backbone alone."""
         return unwrap(self.network).backbone
 
 
@@ -189,7 +188,6 @@ class StudentTeacherTrainer(PretrainingTrainer):
             self.loss_function.compile(**kwargs)
 
     def checkpoint_parts(self) -> dict[str, Any]:
-        """Student, teacher, loss (with the centre), optimizer and gradient scaler."""
         pair = unwrap(self.network)
         parts = {"student": pair.student, "teacher": pair.teacher, "loss": self.loss_function}
         return parts | {"optimizer": self.optimizer, "scaler": self.scaler}

@@ -49,10 +49,7 @@ def to_int8(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_compact(path: Path) -> dict[str, Any]:
-    """Read a safetensors file, with what it shares with another bundle's, as floating point numbers.
-
-    That bundle lies beside the one of the file, and its weights are compared with the hash that the file names.
-    """
+    """Read a safetensors file as floating point numbers, with what it shares with that of a bundle beside its own."""
     tensors = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, framework="pt") as archive:
         notes = archive.metadata() or {}

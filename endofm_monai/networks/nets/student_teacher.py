@@ -188,10 +188,7 @@ class StudentTeacher(nn.Module):
 
 
 class TeacherBackbone(nn.Module):
-    """A backbone under the names that it has as the teacher's in :class:`StudentTeacher`, and nothing else of that.
-
-    So an evaluation takes its part of the weights of a whole pre-training, as federated learning hands them out.
-    """
+    """A backbone under its names in :class:`StudentTeacher`, by which an evaluation of federated weights takes it."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
