@@ -60,7 +60,10 @@ def cut(folder: str, output: str, pairs: bool = False) -> str:
 
 
 def _windows(pixels: np.ndarray, polyp: np.ndarray, random: np.random.Generator) -> list[tuple[slice, slice]]:
-    """Rows and columns of the largest square of mucosa without polyp, and of one as large that shows the polyp best."""
+    """Rows and columns of the largest square without a polyp, and of one as large, if any, that shows the polyp best.
+
+    Both are of mucosa, without the border.
+    """
     near = ndimage.distance_transform_edt(~polyp) < MARGIN * max(polyp.shape) if polyp.any() else ~polyp
     shown = pixels.max(axis=2) > DARK
     sums = [np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0))) for part in (near, shown, polyp)]

@@ -98,7 +98,10 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
 
 
 def write_share(datalist: str, share: float, seed: int, by_class: bool, path: Path) -> str:
-    """Write a list with a share of the training's groups or videos, perhaps of each class; larger ones hold smaller."""
+    """Write a list with a share of the training's videos, perhaps of each class; smaller shares lie in larger ones.
+
+    Clips of one ``group`` or ``video`` stay together.
+    """
     content = read_json(datalist, dict)
     videos: dict[str, list[dict[str, Any]]] = {}
     for item in content["training"]:

@@ -172,7 +172,10 @@ def name_clips(items: Sequence[dict[str, Any]], root: PathLike) -> list[dict[str
 
 
 def adopt_items(items: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, ``mask`` and names."""
+    """Give items that MONAI Label's stock app lists, of ``image`` and ``label`` files alone, their ``mask`` and names.
+
+    All others are handed back as they are.
+    """
     if not items or not all(item.keys() == {"image", "label"} and isinstance(item["label"], str) for item in items):
         return items
     root = os.path.commonpath([os.path.dirname(ensure_tuple(item["image"])[0]) for item in items])
@@ -219,7 +222,8 @@ def list_videos(
     ``dataset_dir`` may also be one file or a part of a clip, as :func:`endofm_monai.data.open_clip` opens it. Without a
     datalist all videos below it are listed or, with ``single_images``, all images, each as a video of one frame. Videos
     longer than ``part_minutes`` are listed in parts of this length, each with results of its own: so a run that is
-    stopped has done those before. Done is one whose result in ``results_dir`` is ok; that of another file is refused.
+    stopped has done those before. Done is a video of which a result in ``results_dir`` says that it could be read; that
+    of another file is refused.
     """
     if part_minutes is not None and not part_minutes > 0:
         raise ValueError(f"`part_minutes` must be positive, but got {part_minutes}.")

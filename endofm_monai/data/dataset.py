@@ -226,7 +226,8 @@ class FeatureCache(ClipDataset):
     """A :class:`ClipDataset` with what a frozen network makes of ``image`` in its place, computed once, in memory.
 
     So a head is trained and evaluated by the same loaders and engines as a whole network, in seconds. The clips have to
-    be the same in every epoch: no random transforms. They are seen with the first item; its loader has no workers.
+    be the same in every epoch: no random transforms. They are seen when the first item is asked for, in the main
+    process: a loader of this dataset has no workers.
 
     The network, on ``device``, has ``features`` that takes clips ``(B, 3, T, H, W)`` to features ``(B, ...)``, as an
     :class:`endofm_monai.networks.nets.EndoFMClassifier`.

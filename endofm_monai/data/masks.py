@@ -20,7 +20,10 @@ _NOISE = 8  # levels by which JPEG changes even areas
 
 
 def mask_files(masks: Any, clip: Any) -> Sequence[Any]:
-    """Give the mask files of a clip's frames: one list of them, a single one, or those of a folder in natural order."""
+    """Give the mask files of a clip's frames: one list of them, a single one, or those of a folder in natural order.
+
+    A folder's masks that have names or numbers of frames, but not each that of its own, are a ``ClipReadError``.
+    """
     if not isinstance(masks, (str, os.PathLike)):
         return masks
     files, frames = clip_images(masks), clip_images(clip)
@@ -113,6 +116,9 @@ def _jpeg_black(image: Image.Image) -> int:
 
 
 def mask_boxes(mask: np.ndarray, min_area: int = 30) -> list[list[int]]:
-    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for each region, no speck, of a mask, bool ``(H, W)``."""
+    """Give a box ``[x1, y1, x2, y2]``, x2 and y2 exclusive, for each separate region of a mask, bool ``(H, W)``.
+
+    Regions of less than ``min_area`` pixels are specks.
+    """
     boxes = (region.bbox for region in regionprops(label(mask, connectivity=2)) if region.area >= min_area)
     return [[int(x1), int(y1), int(x2), int(y2)] for y1, x1, y2, x2 in boxes]

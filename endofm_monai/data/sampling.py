@@ -16,6 +16,7 @@ __all__ = [
     "sample_videos",
 ]  # fmt: skip
 
+FRAME_RATE = 30  # frames per second that a sampling rate refers to
 Random = np.random.RandomState | np.random.Generator
 Item = Mapping[Any, Any]
 FrameSampler = Callable[[ClipInfo, Item, np.random.RandomState], torch.Tensor]
@@ -73,7 +74,7 @@ class WindowPlan:
 
     def window_frames(self, info: ClipInfo) -> float:
         """Number of frames in a window, if the video is long enough."""
-        return self.num_frames * self.sampling_rate * info.fps / 30
+        return self.num_frames * self.sampling_rate * info.fps / FRAME_RATE
 
     def length(self, info: ClipInfo) -> int:
         """Number of frames of the video in a window, at most all of them."""
@@ -123,7 +124,10 @@ class SupportSampler:
         return torch.tensor([key, *islice(cycle(self.supports(key, info.frames, random)), self.num_supports)])
 
     def supports(self, index: int, frames: int, random: Random | None = None) -> list[int]:
-        """Numbers of frames that support frame ``index`` of ``frames``; without ``random`` the seed and it decide."""
+        """Numbers of the frames that support frame ``index`` of a video (or so far of a stream) of ``frames`` frames.
+
+        They are drawn by ``random``; by default the seed and ``index`` alone decide.
+        """
         random = random or np.random.default_rng([self.seed, index])
         last = min(index + self.window, frames - 1) if self.mode == "offline" else index
         before, after = range(max(index - self.window, 0), index), range(index + 1, last + 1)

@@ -160,7 +160,10 @@ def _interpolate(shape: Shape, target: Shape, share: float) -> tuple[float, ...]
 
 
 def end_gaps(shapes: Mapping[int, Shape], frames: int, bridge: bool = False) -> dict[int, Shape]:
-    """List from where on a track's object is not to be seen; with ``bridge`` boxes, not polygons, fill its gaps."""
+    """List from where on a track's object is not to be seen in a video of so many ``frames``.
+
+    With ``bridge`` boxes are interpolated in gaps; polygons cannot be.
+    """
     last = max(shapes)
     ends = {
         frame + 1: replace(shape, keyframe=True, outside=True)

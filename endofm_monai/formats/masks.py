@@ -108,7 +108,10 @@ def check_proportions(drawn: tuple[int, int], size: tuple[int, int], where: str)
 
 
 def draw_polygon(points: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The bool mask ``(height, width)`` of the pixels whose centers, from (0.5, 0.5) on, are in ``x1, y1, x2, ...``."""
+    """The bool mask ``(height, width)`` of the pixels whose center is in the polygon ``x1, y1, x2, y2, ...``.
+
+    Pixel (0, 0) reaches from 0 to 1.
+    """
     corners = np.reshape(np.asarray(points, dtype=float), (-1, 2))[:, ::-1]
     return polygon2mask((height, width), corners - 0.5)
 

@@ -77,7 +77,10 @@ class DetectionSaver(FrameSaver):
 
 
 def true_mask(state: State) -> np.ndarray:
-    """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; its handlers share the first reading."""
+    """The true mask ``(H, W)``, bool, of the frame that an evaluator is at; its handlers share the first reading.
+
+    It is of the item's ``mask``: a file for each frame, or their folder.
+    """
     if getattr(state, "truth_of", None) is not state.frame:
         name, info = state.item["name"], state.info
         masks = mask_files(state.item["mask"], state.item[CommonKeys.IMAGE])

@@ -82,7 +82,10 @@ class AttentionPictureHandler(TrainingPictureHandler):
 
 @dataclass(eq=False)
 class MaskPictureHandler:
-    """Draws frames of a video with truth and prediction: ``<output_dir>/masks/<epoch>.png``, and in TensorBoard."""
+    """Draws frames of one video with truth, prediction and difference at each evaluation.
+
+    The pictures are ``<output_dir>/masks/<epoch>.png``, and in a TensorBoard log there.
+    """
 
     output_dir: PathLike
     video: int = 1  # number, from 1, of the one that is drawn

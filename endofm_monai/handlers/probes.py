@@ -40,7 +40,8 @@ class KNNProbeHandler:
 
     At intervals the scores of :func:`endofm_monai.metrics.knn_probe` of the backbone (of a pair the teacher's) are
     logged and set in ``engine.state.metrics`` as ``knn_accuracy`` and so on; after other epochs they are absent there.
-    The training itself does not change. Without two classes in training and a label in validation there is no probe.
+    The training itself does not change. A datalist without two classes in training and a label in validation is said
+    once, and there is no probe.
     """
 
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`

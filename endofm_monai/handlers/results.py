@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 class Rows(dict[Any, list[Any]]):
-    """An epoch's rows by the place of their item in the datalist: what several processes have seen counts once."""
+    """What a handler notes of an epoch: rows by the place of their item in the datalist.
+
+    So :meth:`gather` puts those of all processes in order, and what several of them have seen counts once.
+    """
 
     def attach(self, engine: Engine) -> None:
         """Forget all rows when an epoch starts."""

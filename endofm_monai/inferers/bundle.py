@@ -33,8 +33,11 @@ class Bundle:
     Its configurations are programs: open bundles only from people you trust. Its weights are not: they are read
     without running anything, and shared ones are compared with their hash in ``large_files.yml`` before.
 
-    The ``overrides`` take the place of the values of keys of ``inference.json``, ``weights`` among them; see
-    :func:`endofm_monai.utils.check_settings`. A ``BundleError`` says why it cannot be used.
+    The ``overrides`` take the place of the values of keys of ``inference.json``, ``weights`` among them.
+
+    Raises:
+        BundleError: when it cannot be used, or has no weights.
+        ValueError: see :func:`endofm_monai.utils.check_settings`.
     """
 
     def __init__(self, path: PathLike, **overrides: Any) -> None:
@@ -81,7 +84,11 @@ class Bundle:
             raise BundleError(f"{self.configs / 'inference.json'}: `{key}` cannot be built ({reason}).") from error
 
     def load_weights(self, network: nn.Module) -> LoadReport:
-        """Fill the network with the weights in use; a ``WeightsError`` where they are not the shared or do not fit."""
+        """Check the weights in use and fill the network with them.
+
+        Raises:
+            WeightsError: when there are none, they are not those that were shared, or they do not fit.
+        """
         weights = self.weights or self.shared_weights[0]
         self.check_weights(weights)
         backbone = self.get("backbone_weights") if "backbone_weights" in self._parser else None
@@ -137,16 +144,24 @@ def read_large_files(bundle: Path) -> list[dict[str, Any]]:
 
 
 def released_settings(bundle: Path, weights: Path | None) -> dict[str, Any]:
-    """What ``configs/released.json`` sets for the network of the project's own weights, if ``weights`` are these."""
+    """Give what a bundle's ``configs/released.json`` says, if ``weights`` are those that come with the project.
+
+    That file describes their network, for all configurations of the bundle; weights of one's own, ``models/model.pt``,
+    go before them.
+    """
     file = bundle / "configs" / "released.json"
     is_released = weights is not None and weights.resolve() == (bundle / "models" / "model.safetensors").resolve()
     return read_json(file, dict) if is_released and file.is_file() else {}
 
 
 def load_predictor(bundle: PathLike, device: str | torch.device = "cpu", **overrides: Any) -> Predictor:
-    """Make the predictor of a bundle's folder, with the weights in use, on a device; see :class:`Bundle`.
+    """Make the predictor of a bundle's folder, with the weights in use, on a device.
 
     The ``overrides`` are values of keys of its ``inference.json``: ``mode="online"``, ``mirror=True``, ...
+
+    Raises:
+        BundleError: see :class:`Bundle`.
+        WeightsError: see :meth:`Bundle.load_weights`.
 
     Example::
 

@@ -139,7 +139,8 @@ class SegmentationPredictor(Predictor):
 def mask_from_logits(logits: torch.Tensor, frame_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Give uint8 masks, 0 or 1, and float32 probabilities of the foreground, both ``(1, T, H, W)``.
 
-    A pixel is foreground where the background, the first of ``(K, T, h, w)``, has a probability below one half.
+    A pixel is foreground where the background, the first of ``(K, T, h, w)``, has a probability below one half,
+    with two classes the argmax.
     """
     probability = 1 - logits.float().softmax(dim=0)[:1]
     if probability.shape[-2:] != frame_size:

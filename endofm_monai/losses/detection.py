@@ -13,6 +13,10 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 from endofm_monai.networks.blocks import split_predictions
 from endofm_monai.networks.blocks.detection_head import BOX_UNIT
 
+CENTER_RADIUS = 1.5  # of the part of a box in which locations are positive, in cells
+SMALLEST, LARGEST = 4, 8  # distance of a location from a box's farthest side, in cells
+MIN_IOU = 0.1  # of a first-stage box that the second stage shall correct
+MIN_BOX_SIDE = 1.0  # pixels; first-stage boxes may have no area
 MOMENTUM = 0.9  # of the mean numbers of positives
 
 
@@ -32,12 +36,12 @@ def first_stage_targets(
         return torch.zeros_like(stride, dtype=torch.long), location.new_zeros(len(location), 4)
     ltrb = _sides(location, box)
     center = (box[:, :2] + box[:, 2:]) / 2
-    reach = 1.5 * stride[:, None, None]  # (L, 1, 1)
+    reach = CENTER_RADIUS * stride[:, None, None]  # (L, 1, 1)
     around = torch.cat([torch.maximum(center - reach, box[:, :2]), torch.minimum(center + reach, box[:, 2:])], dim=2)
     inside = _sides(location, around).amin(dim=2) > 0
     farthest = ltrb.amax(dim=2)
-    lower = (4 * stride).masked_fill(stride == stride.amin(), -1)
-    upper = (8 * stride).masked_fill(stride == stride.amax(), torch.inf)
+    lower = (SMALLEST * stride).masked_fill(stride == stride.amin(), -1)
+    upper = (LARGEST * stride).masked_fill(stride == stride.amax(), torch.inf)
     in_range = (farthest >= lower[:, None]) & (farthest <= upper[:, None])
 
     area = (box[:, 2:] - box[:, :2] + 1).prod(dim=1).expand(inside.shape)
@@ -63,8 +67,8 @@ def second_stage_targets(
     overlap = (torch.minimum(first_box[:, None, 2:], box[:, 2:]) - corner + 1).clamp(min=0).prod(dim=2)  # (L, G)
     first_area, area = ((boxes[:, 2:] - boxes[:, :2] + 1).prod(dim=1) for boxes in (first_box, box))
     best, index = (overlap / (first_area[:, None] + area - overlap)).max(dim=1)
-    side = (first_box[:, 2:] - first_box[:, :2]).clamp(min=1).repeat(1, 2)  # pixels: it may have no area
-    return label[index] * (best >= 0.1), (box[index] - first_box) / (BOX_UNIT * side)
+    side = (first_box[:, 2:] - first_box[:, :2]).clamp(min=MIN_BOX_SIDE).repeat(1, 2)
+    return label[index] * (best >= MIN_IOU), (box[index] - first_box) / (BOX_UNIT * side)
 
 
 def _sides(location: torch.Tensor, box: torch.Tensor) -> torch.Tensor:

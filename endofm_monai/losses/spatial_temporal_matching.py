@@ -200,7 +200,10 @@ def sinkhorn(
 
 @torch.no_grad()
 def enqueue(queue: torch.Tensor, count: torch.Tensor, rows: torch.Tensor) -> None:
-    """Put ``rows`` ``(N, ...)`` of all ranks first in a ``queue`` ``(L, ...)`` that holds ``count`` rows, in place."""
+    """Put the ``rows`` ``(N, ...)`` of all ranks first in a ``queue`` ``(L, ...)``, in place; the oldest fall out.
+
+    ``count`` is the number of rows that the queue holds.
+    """
     rows = evenly_divisible_all_gather(rows)
     queue.copy_(torch.cat([rows, queue])[: len(queue)])
     count.add_(len(rows)).clamp_(max=len(queue))

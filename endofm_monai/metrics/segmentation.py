@@ -80,7 +80,10 @@ def enhanced_alignment(probability: np.ndarray, truth: np.ndarray) -> np.ndarray
 
 
 def weighted_f_measure(probability: np.ndarray, truth: np.ndarray) -> float:
-    """F-measure in [0, 1] that weighs errors by place (Margolin et al., CVPR 2014); NaN without a true foreground."""
+    """F-measure that weighs errors by where they are (Margolin et al., "How to Evaluate Foreground Maps?", CVPR 2014).
+
+    In [0, 1], or NaN when the truth has no foreground, for which it is not defined.
+    """
     if not truth.any():
         return float("nan")
     distance, nearest = distance_transform_edt(~truth, return_indices=True)

@@ -108,9 +108,10 @@ def encode_clips(
 ) -> list[str]:
     """Encode clips of a video, each from a first to a last frame, with H.264, without any metadata of the source.
 
-    They show what the source does, at the same times but a constant rate, in the same colors, whose matrix and range
-    the file states, with square pixels, smaller where a side is more than H.264 holds. Labels a frame are refused: they
-    would not fit. Gives the paths, relative to ``output``; what cannot be decoded or encoded is a ``ClipReadError``.
+    What is read shows as it does in the source: at the same times, at a constant rate; in the same colors, whose matrix
+    and range the file states; with square pixels; smaller where a side is more than H.264 holds. Labels a frame
+    are refused, as they would no longer fit resampled and resized frames. Gives the paths of the clips, relative to
+    ``output``; a frame that cannot be decoded or encoded is a ``ClipReadError``.
     """
     if video.frame_labels or video.masks:
         raise ValueError(f"{video.name}: has masks or labels a frame, use mode=index or mode=copy")
@@ -137,7 +138,10 @@ def encode_clips(
 
 
 def _copies(times: np.ndarray, rate: float) -> np.ndarray:
-    """Give how often each frame is shown at a rate, from the times of the frames and the end of the last one."""
+    """Give how often each frame is repeated at a constant rate, from the times of the frames and the end of the last.
+
+    A frame counts from the moment of the rate that is nearest to its time, until another does.
+    """
     moments = np.floor(times * rate + 0.5 + 1e-6).astype(int)  # the nearest ones
     moments[-1] = max(moments[-1], 1)
     return np.diff(moments.clip(max=moments[-1]))

@@ -115,7 +115,8 @@ class Match:
 def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
     """Find the pairs of clips of different groups that have frames with close hashes, in no order.
 
-    They differ in up to ``max_distance`` of 256 bits, in ``min_frames`` frames, or half of the shorter clip's if less.
+    Close hashes differ in up to ``max_distance`` of 256 bits. A pair must have ``min_frames`` with such hashes, but at
+    most half of the shorter clip's.
     """
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:

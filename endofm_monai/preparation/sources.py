@@ -131,7 +131,10 @@ class PreparationSettings:
 
 
 def check_layout(name: str, source: str) -> Path:
-    """Give the folder where a dataset's layout begins, ``source`` or the only folder in it, or say what is missing."""
+    """Give the folder in which a dataset's layout begins: ``source``, or the only folder in it.
+
+    A folder that does not look like this is refused; the message says what is missing, and what it looks like.
+    """
     root = Path(source)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: is not an existing folder")
@@ -168,7 +171,10 @@ def split_by_name(name: str) -> str:
 
 
 def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
-    """Read section and ``labels`` of each image or video from a CSV file with ``name``, ``section`` and others."""
+    """Read which section each image or video belongs to, and what else is said of it, for its ``labels``.
+
+    It is a CSV file with the columns ``name``, ``section`` and perhaps others, as ``group``.
+    """
     rows = read_csv(path)
     for line, row in enumerate(rows, start=2):
         if not row.get("name") or row.get("section") not in SECTIONS:
@@ -184,7 +190,10 @@ def read_splits(path: str | Path) -> dict[str, tuple[str, dict[str, str]]]:
 def split_stills(
     names: Collection[str], splits: str | None, section_of: Callable[[str], str]
 ) -> tuple[dict[str, tuple[str, dict[str, str]]], list[str]]:
-    """Give section and labels of the stills that :func:`read_splits` names, or of all, and what is not there."""
+    """Give section and labels of the stills that a list of :func:`read_splits` names, or of all by ``section_of``.
+
+    What the list names and is not there is told as a problem.
+    """
     if not splits:
         return {name: (section_of(name), {}) for name in names}, []
     listed = read_splits(splits)

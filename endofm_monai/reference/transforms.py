@@ -169,7 +169,10 @@ class ReferenceBGRClip(Transform):
 
 @dataclass(eq=False)
 class ReferenceInput(Transform):
-    """Segmentation, by frame: BGR, stretched to 0..255, resized, stretched to [-1, 1]; -1 instead of the code's NaN."""
+    """Segmentation, frame by frame: BGR, stretched to 0..255, resized to a square, stretched again to [-1, 1].
+
+    A constant frame, of which the published code makes NaN, becomes -1.
+    """
 
     size: int = 224
 

@@ -64,7 +64,8 @@ class RandColorJitterClip(RandClipTransform):
     """Change brightness, contrast, saturation and hue of a clip in random order, alike in all frames.
 
     A strength ``v`` means a factor drawn uniformly from ``[1 - v, 1 + v]``, for the hue a turn from ``[-v, v]``. The
-    result is clipped to ``[0, 1]`` once. Defaults are those of the published pre-training; the hue tells the tissue.
+    result is clipped to ``[0, 1]`` once, at the end. The default strengths are those of the published pre-training;
+    the hue stays, as it tells the tissue.
     """
 
     luma = RGB_LUMA
@@ -87,7 +88,10 @@ class RandColorJitterClip(RandClipTransform):
         self.changes = [(name, self.R.uniform(-self.strengths[name], self.strengths[name])) for name in names]
 
     def matrices(self) -> tuple[np.ndarray, np.ndarray]:
-        """Matrices ``(3, 3)`` of a pixel and of its frame's mean, to add and clip; of a hue there are none."""
+        """What was drawn as products: of a pixel's channels, and of the mean pixel of its frame; each ``(3, 3)``.
+
+        Their sum, clipped, is the new pixel. There are none for a hue.
+        """
         gray = np.tile(self.luma, (3, 1))
         pixel, mean = np.eye(3), np.zeros((3, 3))
         for name, change in self.changes if self._do_transform else []:

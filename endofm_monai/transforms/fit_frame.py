@@ -18,6 +18,8 @@ from endofm_monai.transforms.base import RandClipTransform, RandClipTransformd
 
 __all__ = ["FitClip", "FrameMap", "RandFitClip", "RandFitClipd", "move_boxes", "place"]
 
+MIN_VISIBLE = 0.25  # share of a box's area that must stay in the frame
+
 
 @dataclass(frozen=True)
 class FrameMap:
@@ -46,7 +48,10 @@ class FrameMap:
 
 
 class FitClip(Transform):
-    """Resize a clip to fit ``size``, height and width or one number for both, and pad it with black right and below."""
+    """Resize the frames of a clip to fit a size, keeping the ratio of their sides, and pad them with black.
+
+    The frame stays at the top left. Bilinear and antialiased. ``size`` is height and width, or one number for both.
+    """
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = ensure_tuple_rep(size, 2)
@@ -117,11 +122,11 @@ def place(clip: torch.Tensor, frame_map: FrameMap) -> torch.Tensor:
 def move_boxes(
     box: torch.Tensor, label: torch.Tensor, frame_map: FrameMap, frame_size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move boxes with their frame, of width and height ``frame_size``; those that lose over 3/4 of their area go."""
+    """Move boxes with their frame, of width and height ``frame_size``; those that lose most of their area go."""
     inside, kept = clip_boxes_to_image(box, frame_size)
     moved = frame_map.apply(inside)
     visible, _ = clip_boxes_to_image(moved, frame_map.size, remove_empty=False)
-    enough = box_area(visible) >= box_area(moved) / 4
+    enough = box_area(visible) >= MIN_VISIBLE * box_area(moved)
     return visible[enough], label[kept][enough]
 
 

@@ -43,7 +43,10 @@ class RandFlipClip(RandClipTransform):
 
 
 class ResizeClip(Transform):
-    """Resize a clip, bilinear and antialiased, to a short side of ``size`` in its ratio, or to a height and width."""
+    """Resize the frames of a clip so that the short side has the length ``size``, or to a height and width.
+
+    Bilinear and antialiased; with one length the ratio of the sides is kept.
+    """
 
     def __init__(self, size: int | Sequence[int]) -> None:
         self.size = list(ensure_tuple(size))
@@ -54,7 +57,10 @@ class ResizeClip(Transform):
 
 
 def resize_to_square(clip: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize a clip ``(C, T, H, W)`` to a square of ``size`` pixels; the overshoot is clipped to ``[0, 1]``."""
+    """Resize all frames of a clip ``(C, T, H, W)`` to a square of ``size`` pixels, bicubically and antialiased.
+
+    The overshoot of the bicubic kernel is clipped to ``[0, 1]``.
+    """
     return interpolate_to_square(to_float(clip), size).clamp_(0, 1)
 
 
@@ -80,7 +86,10 @@ def central_box(frame_size: Sequence[int], ratio: Range) -> Box:
 
 
 def draw_crop(frame_size: Sequence[int], scale: Range, ratio: Range, random: np.random.RandomState) -> Box:
-    """Draw a box inside a frame of height and width ``frame_size``: in ten tries, or it is the central one."""
+    """Draw a box inside a frame of height and width ``frame_size``.
+
+    Ten tries are made to fit in one of :func:`draw_box`; after them comes that of :func:`central_box`.
+    """
     for _ in range(10):
         height, width = draw_box(frame_size, scale, ratio, random)
         if height <= frame_size[0] and width <= frame_size[1]:
@@ -133,7 +142,10 @@ class RandScaleCropClip(RandClipTransform):
 
 @dataclass(eq=False)
 class ScaleCropClip(Transform):
-    """Resize a clip to ``short_side`` and cut one of several squares out of it, evenly spread along the long side."""
+    """Resize a clip to ``short_side`` and cut one of several squares of ``size`` pixels out of it.
+
+    They are evenly spread along the long side; the ratio of the sides is kept.
+    """
 
     size: int = 224
     short_side: int = 256
@@ -143,7 +155,10 @@ class ScaleCropClip(Transform):
             raise ValueError(f"`short_side` must be at least `size`={self.size}, found {self.short_side}.")
 
     def __call__(self, clip: torch.Tensor, crop: int = 0, num_crops: int = 1) -> torch.Tensor:
-        """Cut square ``crop`` of ``num_crops``, counted from 0 at the left or top; a single one is central."""
+        """Cut square ``crop`` (from 0 at the left or top) of ``num_crops``, a single one from the center.
+
+        The clip ``(C, T, H, W)`` becomes a floating-point one ``(C, T, size, size)``.
+        """
         clip = TF.resize(to_float(clip), [self.short_side])
         share = crop / (num_crops - 1) if num_crops > 1 else 0.5
         height, width = clip.shape[-2:]

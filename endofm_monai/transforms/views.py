@@ -21,6 +21,8 @@ from endofm_monai.transforms.geometry import RandFlipClip, RandResizedCropClip
 
 __all__ = ["ClipPairPlan", "RandAugmentViews", "RandAugmentViewsd", "RandConceptViews", "RandConceptViewsd", "ViewPlan"]
 
+GLOBAL_SHIFT = 5  # frames by which the last global view starts and ends later than the first
+
 
 @dataclass(frozen=True)
 class View:
@@ -89,7 +91,7 @@ class ViewPlan:
         the clip is left out). A local view spans ``local_span`` of the clip from a random frame. For the default plan
         this is the published sampling. A span with fewer frames than its view repeats frames, so one frame is enough.
         """
-        shift = min(5, clip_frames // 2) if len(self.global_frames) > 1 else 0
+        shift = min(GLOBAL_SHIFT, clip_frames // 2) if len(self.global_frames) > 1 else 0
         starts = np.linspace(0, shift, len(self.global_frames)).tolist()
         width = int(clip_frames * self.local_span)
         indices = []
@@ -154,7 +156,10 @@ class RandAugmentViews(Randomizable, Transform):
         return self
 
     def __call__(self, clip: torch.Tensor) -> list[torch.Tensor]:
-        """Make of the frames of all views ``(3, T, H, W)``, one view after the other, float clips ``(3, T, S, S)``."""
+        """Make of the frames of all views, one view after the other ``(3, T, H, W)``, a clip ``(3, T, S, S)`` each.
+
+        They are floating point (float32 for uint8) and on the same device.
+        """
         views = self.split(clip)
         for number, transforms in enumerate(self.transforms):
             for transform in transforms:
@@ -170,7 +175,10 @@ class RandAugmentViews(Randomizable, Transform):
 
 
 class RandAugmentViewsd(RandClipTransformd):
-    """Dictionary version of :class:`RandAugmentViews`; an item's ``seed``, if any, decides, in a worker as on a GPU."""
+    """Dictionary version of :class:`RandAugmentViews`: the clip becomes the list of its views.
+
+    An item with a ``seed`` gets the views of that seed, so that they are the same in a worker and later on a GPU.
+    """
 
     array_transform: ClassVar[type[Transform]] = RandAugmentViews
 
@@ -221,7 +229,8 @@ class RandConceptViews(RandAugmentViews):
     """Make six clips of the parts of a :class:`ClipPairPlan`: two RGB, two static, two of frame differences.
 
     RGB and static clips have draws of their own: crop and resize, mirror, gray, jitter the colors, normalize. A static
-    clip repeats its frame. Differences are of augmented RGB clips: frames less the one before, the first less the last.
+    clip repeats its frame. The differences are those of the augmented RGB clips, each frame less the one before it, the
+    first less the last.
     """
 
     views: ClipPairPlan  # type: ignore[assignment]

@@ -19,7 +19,10 @@ from endofm_monai.visualize.figure import attention_heat, new_figure, rgb_frames
 
 
 def plot_confusion(matrices: Mapping[str, np.ndarray], class_names: Sequence[str], path: PathLike) -> Figure:
-    """Draw matrices ``(C, C)`` side by side, true classes in rows: counts, colored by the share of their true class."""
+    """Draw confusion matrices side by side, each below its title: counts, colored by the share of their true class.
+
+    They are ``(C, C)``, with true classes in rows and predicted ones in columns.
+    """
     side = 1.4 + 0.5 * len(class_names)
     figure = new_figure(side * len(matrices), side)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]

@@ -116,7 +116,10 @@ def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, ma
 
 
 def plot_attention(frames: torch.Tensor, attention: torch.Tensor, path: PathLike) -> Figure:
-    """Draw where the class token looks: frames, and below them their :func:`attention_heat`, all in one scale."""
+    """Draw where the class token looks: frames above, and below them their :func:`attention_heat`.
+
+    All frames share one scale, which a few patches may exceed.
+    """
     heat, shown = attention_heat(attention, frames), pick_frames(frames.shape[1])
     figure = new_figure(len(shown) + 0.6, 2 * frames.shape[2] / frames.shape[3] + 0.3)
     axes = figure.subplots(2, len(shown), squeeze=False)
@@ -148,7 +151,10 @@ def draw_boxes(
 def overlay_mask(
     frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = PREDICTION, opacity: float = 0.35
 ) -> np.ndarray:
-    """Lay a mask ``(H, W)`` with its contour over a copy of a uint8 frame ``(H, W, 3)``; ``opacity`` is from 0 to 1."""
+    """Lay a mask ``(H, W)`` with a solid contour over a copy of a frame, uint8 RGB ``(H, W, 3)``.
+
+    Inside, ``opacity`` is the share of the color, from 0 to 1.
+    """
     if frame.shape[:2] != mask.shape:
         raise ValueError(f"`frame` {frame.shape[:2]} and `mask` {mask.shape} must have the same size.")
     drawn, thickness = frame.copy(), max(1, round(min(mask.shape) / 200))

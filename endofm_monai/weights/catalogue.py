@@ -204,7 +204,7 @@ def _request(file: PublishedFile, start: int = 0) -> HTTPResponse:
     address = direct_address(str(file.url))
     headers = {"User-Agent": "endofm-monai", **({"Range": f"bytes={start}-"} if start else {})}
     try:
-        answer = urlopen(Request(address, headers=headers), timeout=60)
+        answer = urlopen(Request(address, headers=headers), timeout=60)  # seconds without an answer
     except HTTPError as error:
         if start and error.code == NOTHING_THERE:
             return _request(file)

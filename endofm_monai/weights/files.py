@@ -22,7 +22,10 @@ WEIGHTS = Path("models", "model.safetensors")  # of a bundle
 
 
 def save_weights(state: Mapping[str, torch.Tensor], path: PathLike, **notes: str) -> None:
-    """Write a safetensors file, whose bytes depend on nothing but tensors, which may share memory, and metadata."""
+    """Write a safetensors file, whole or not at all, whose bytes depend on nothing but tensors and notes.
+
+    Tensors may share memory, each is written on its own. The ``notes`` are its metadata, with ``format``.
+    """
     metadata = {"format": "pt", **{name: printable(note) for name, note in notes.items()}}
     data = memoryview(safetensors.torch.save({name: tensor.contiguous().clone() for name, tensor in state.items()}))
     end = 8 + int.from_bytes(data[:8], "little")
@@ -49,7 +52,10 @@ def to_int8(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_compact(path: Path) -> dict[str, Any]:
-    """Read a safetensors file as floating point numbers, with what it shares with that of a bundle beside its own."""
+    """Read a safetensors file, with what it shares with another bundle's, as floating point numbers.
+
+    That bundle lies beside the one of the file, and its weights are compared with the hash that the file names.
+    """
     tensors = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, framework="pt") as archive:
         notes = archive.metadata() or {}

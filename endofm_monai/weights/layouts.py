@@ -131,7 +131,8 @@ def is_image_vit(state: Mapping[str, torch.Tensor]) -> bool:
 def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
     """What the shapes in ``state`` (clean keys) tell of the transformer, e.g. ``"embed_dim 768, depth 12, ..."``.
 
-    ``positions`` counts the entries of the position table, with the class token's; the heads leave no trace.
+    Where a preset has this width and depth, it is named. ``positions`` counts the entries of the position table, with
+    the class token's; the heads leave no trace.
     """
 
     def size(key: str, axis: int) -> int:
@@ -154,7 +155,10 @@ def describe_architecture(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def clean_key(key: str) -> str:
-    """The name of a tensor, to compare, without its wrappers' prefixes, with weight norm in torch's present names."""
+    """The name of a tensor without its wrappers' prefixes, with weight norm in torch's present names.
+
+    Files and networks are compared by clean keys, so that it does not matter on which side a wrapper was.
+    """
     return re.sub(r"\.weight_[gv]$", lambda old: _WEIGHT_NORM[old[0]], _WRAPPERS.sub("", key))
 
 

@@ -102,7 +102,10 @@ Seen = tuple[int, list[float], str, float, float | None]
 
 
 def find_polyps(folder: Path, name: str, times: np.ndarray) -> list[Finding]:
-    """Link a video's boxes, or those around regions of its masks, to polyps in the order in which they begin."""
+    """The polyps of a video in the folder of results that is named by its task, in the order in which they begin.
+
+    Boxes of successive frames, which are shown at ``times``, are linked, of masks those around their regions.
+    """
     if folder.name == "segmentation":
         seen = _regions(folder / name / "masks.json")
     else:

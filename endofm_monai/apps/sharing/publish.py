@@ -66,7 +66,11 @@ def add_to_listing(archive: Path, version: str) -> None:
 
 
 def bundle_versions(folder: PathLike) -> dict[str, dict[str, str | list[str]]]:
-    """Versions in a folder's ``model_info.json``, as ``monai.bundle.get_bundle_versions`` but compared as numbers."""
+    """Versions in the ``model_info.json`` of a folder, here or of the Model Zoo, without network.
+
+    They are given as by ``monai.bundle.get_bundle_versions``, ``latest_version`` and ``all_versions`` of each bundle,
+    but compared as numbers.
+    """
     versions: dict[str, list[str]] = {}
     for entry in read_json(Path(folder) / LISTING, dict):
         name, _, version = entry.rpartition("_v")

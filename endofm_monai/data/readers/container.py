@@ -48,7 +48,10 @@ def open_container(path: str, file: BinaryIO | None = None) -> InputContainer:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """Choose the video of a file as players do, no cover picture, or say in a ``ValueError`` why there is none."""
+    """Choose the video of a file, as players do, or say in a ``ValueError`` why there is none.
+
+    Pictures, such as a cover, are none. Of several the file's default counts, then the larger one, then the first.
+    """
     streams: list[Any] = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     counted = any(stream.frames for stream in streams)
     best: Any = None if counted else container.streams.best("video")  # the one with several frames
@@ -184,7 +187,10 @@ class PacketTable:
         return int(found[0]) if len(found) == 1 else None
 
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int]]:
-        """Give the ranges ``(start, stop)`` of packets, apart, each from a keyframe on, that ``positions`` need."""
+        """Give the packets that have to be decoded to get the frames at ``positions``.
+
+        They are ranges ``(start, stop)`` in decoding order that neither touch nor overlap; each starts at a keyframe.
+        """
         spans: list[tuple[int, int]] = []
         needed = list(positions)
         stops = self._stops[np.searchsorted(self._stops, needed, "right")].tolist()  # with second fields

@@ -133,7 +133,10 @@ def picture_pages(image: Image.Image) -> Iterator[tuple[int, float]]:
 
 
 def described_rate(image: Image.Image, pages: int, size: int) -> float:
-    """Give the rate of a TIFF stack as ImageJ or OME describe it, or 0; refuse what they say is not a frame a page."""
+    """Give the rate of a TIFF stack as ImageJ or OME describe it on its first page; 0 where they do not.
+
+    Refused is what they describe as other than a frame a page, as far as a file of this ``size`` can hold it.
+    """
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     text = str(tags.get(ExifTags.Base.ImageDescription, ""))
     if not text.startswith("ImageJ=") and "<OME" not in text:

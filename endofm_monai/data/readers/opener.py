@@ -156,7 +156,10 @@ def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:
 
 
 class EndoFMClipReader(ImageReader):
-    """Lets MONAI's ``LoadImage`` read videos, as ``(3, T, H, W)``, and by the name ``"EndoFMClipReader"`` any clip."""
+    """Lets MONAI's ``LoadImage`` read clips, as ``(3, T, H, W)``; for video files it is chosen by itself.
+
+    By name, ``LoadImage(reader="EndoFMClipReader")``, it reads whatever :func:`endofm_monai.data.open_clip` opens.
+    """
 
     def __init__(self, **reader_options: Any) -> None:
         self.reader_options = reader_options

@@ -201,7 +201,10 @@ class VideoReader(ClipReader):
         raise ClipReadError(f"{self.path}: frame {min(missing)} cannot be decoded: {reason}")
 
     def _show(self, spans: list[tuple[int, int]], needed: Collection[int] = ()) -> Iterator[av.VideoFrame]:
-        """Decode spans of packets, each from a keyframe on, to frames at positions ``pts``: the ``needed`` or all."""
+        """Decode spans of packets, each from a keyframe on, and give the frames, with their positions as ``pts``.
+
+        Those at positions that are not ``needed`` may be left out; all are needed by default.
+        """
         # A container knows a packet that is cut in two. Transport streams flag one beside a counter that jumped, though
         # nothing may be missing. Which frame is made up in part, the decoder tells.
         halves = set() if self._container.format.name == "mpegts" else self._table.flagged

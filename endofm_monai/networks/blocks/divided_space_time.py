@@ -202,7 +202,10 @@ class DividedSpaceTimeBlock(nn.Module):
         return self.norm1(frames.reshape(batch * num_frames, 1 + num_patches, width))
 
     def forward(self, tokens: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of T = ``num_frames``, or the class token ``(B, 1, D)`` alone."""
+        """Transform ``tokens`` ``(B, 1 + N*T, D)`` of clips with T = ``num_frames``.
+
+        Or give, without the work for the patches' own outputs, the class token ``(B, 1, D)``.
+        """
         patches = self.attend_in_time(tokens, num_frames)
         batch, num_patches, _, width = patches.shape
         frames = self.frame_sequences(tokens[:, :1], patches)

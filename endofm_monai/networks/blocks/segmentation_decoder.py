@@ -106,7 +106,10 @@ class ResidualStem(nn.Module):
             self.body.add_module(f"block{stage}", block)
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Features ``(B, 1024, H/16, W/16)`` of frames ``(B, 3, H, W)``, and maps at 1/8, 1/4 and 1/2 of their size."""
+        """Features ``(B, 1024, H/16, W/16)`` of frames ``(B, 3, H, W)``, H and W in multiples of 16, and the skips.
+
+        The skips are ``(B, 512, H/8, W/8)``, ``(B, 256, H/4, W/4)`` and ``(B, 64, H/2, W/2)``.
+        """
         half = self.root(frames)
         x = F.max_pool2d(half, 3, stride=2)
         maps = []

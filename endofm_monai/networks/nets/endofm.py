@@ -157,7 +157,10 @@ class EndoFM(Backbone):
 
     @torch.jit.ignore
     def attention_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Attention ``(B, T, heads, 1 + N, 1 + N)`` of the last block in each frame; row 0 is the class token's."""
+        """Spatial attention of the last block in each frame of clips ``(B, C, T, H, W)``.
+
+        The softmax weights are ``(B, T, heads, 1 + N, 1 + N)``; row 0 is what the class token looks at.
+        """
         *blocks, last = self.blocks
         tokens, num_frames = self.embed(x), x.shape[2]
         for block in blocks:

@@ -126,7 +126,10 @@ class FrameViT(Backbone):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, those of patches last, and their rotation, if any."""
+        """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, and the rotation of ``RotaryPositions``, if any.
+
+        The N patches of a frame come behind its class token and storage tokens.
+        """
         grid = self.embed_patches(x)
         patches, first = grid.flatten(2).transpose(1, 2), self.cls_token.expand(1, -1, -1)
         if self.pos_embed is not None:

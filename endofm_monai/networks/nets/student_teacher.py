@@ -33,7 +33,10 @@ def _sum_over_ranks(x: torch.Tensor) -> torch.Tensor:
 
 
 class SyncedBatchNorm(nn.Module):
-    """Batch normalization on any device, always by the batch: rows of all processes, of which some may have none."""
+    """Batch normalization by the rows of all processes, on any device; some may have none.
+
+    It always takes the statistics of the batch. (``torch.nn.SyncBatchNorm`` runs on GPUs only.)
+    """
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -170,8 +173,9 @@ class StudentTeacher(nn.Module):
         """Run the student on all V normalized views ``(B, C, T, H, W)`` and the teacher on the G global ones.
 
         It gives the student's logits ``(V, B, K)``, the teacher's ``(G, B, K)`` without gradient and the student's
-        class tokens ``(G, B, D)`` of the global views, the first; ``teacher_tokens`` are the teacher's. If given, only
-        the first ``clips`` of B reach the heads: a process without a clip runs the backbone on a dummy.
+        class tokens ``(G, B, D)`` of the global views, the first; ``teacher_tokens`` are the teacher's. Of the B clips
+        only the first ``clips`` reach the heads, if that is given: a process without a clip runs the backbone on a
+        dummy, to take part in the collective calls.
         """
         with torch.no_grad():
             self.teacher_tokens = self.teacher.class_tokens(views[: self.num_global_views])[:, :clips]
@@ -188,7 +192,10 @@ class StudentTeacher(nn.Module):
 
 
 class TeacherBackbone(nn.Module):
-    """A backbone under its names in :class:`StudentTeacher`, by which an evaluation of federated weights takes it."""
+    """A backbone under the names that it has as the teacher's in :class:`StudentTeacher`, and nothing else of that.
+
+    So an evaluation takes its part of the weights of a whole pre-training, as federated learning hands them out.
+    """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

@@ -83,7 +83,10 @@ def _size_then(path: str, changed: int) -> tuple[object, ...]:
 
 
 def join_frames_of_clips(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make clips of neighboring images of one class, perhaps of one frame each; videos stay as they are."""
+    """Make clips of the items of neighboring frames of one class, so that the network learns from them in order.
+
+    Videos stay as they are; images without such neighbors become clips of one frame.
+    """
     clips: list[dict[str, Any]] = []
     for label in dict.fromkeys(item.get("label") for item in items):
         alike = [item for item in items if item.get("label") == label]

@@ -141,7 +141,10 @@ WRITERS: dict[str, Writer] = {"segmentation": write_mask, "detection": write_box
 
 
 class Uncertainty(ScoringMethod):
-    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights."""
+    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights.
+
+    ``max_samples`` in a request limits the number.
+    """
 
     def __init__(self, task: EndoInferTask) -> None:
         self.task, self.name = task, task.bundle.name
