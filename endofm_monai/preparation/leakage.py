@@ -4,7 +4,7 @@
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import combinations, product
@@ -13,7 +13,7 @@ from typing import Any
 
 import imagehash
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 from skimage.feature import match_template
 
@@ -25,7 +25,7 @@ from endofm_monai.visualize.page import Section, table, write_page
 _HASH_SIZE = 16
 BITS = _HASH_SIZE**2  # whether a frame, brought to 17 x 16 pixels, gets brighter from each to the next on its right
 SCALES = (1.0, 0.9, 0.8)  # shares of a frame's sides, in its middle, that are hashed, so that cropped copies are found
-FLIPS = (None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
+FLIPS = (Image.Image.copy, ImageOps.mirror, ImageOps.flip, lambda picture: ImageOps.flip(ImageOps.mirror(picture)))
 _MIN_CONTRAST = 8.0  # next to black, white or blurred out frames have hashes made of noise, which match by chance
 _SIDE = 128  # pixels
 _SHORT = 128  # a clip of fewer frames is hashed frame by frame, as copies of a part may start at any of them
@@ -49,7 +49,7 @@ _HOW = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClipHashes:
     """Perceptual hashes of frames of a clip."""
 
@@ -90,14 +90,10 @@ def _inside(small: np.ndarray, area: ContentArea) -> Image.Image:
     return Image.fromarray(gray).crop(area.box)
 
 
-def _hash(picture: Image.Image, scale: float, flip: Image.Transpose | None) -> np.ndarray:
+def _hash(picture: Image.Image, scale: float, flip: Callable[[Image.Image], Image.Image]) -> np.ndarray:
     left, top = (round(side * (1 - scale) / 2) for side in picture.size)
     middle = picture.crop((left, top, picture.width - left, picture.height - top))
-    return imagehash.dhash(_mirror(middle, flip), _HASH_SIZE).hash.ravel()
-
-
-def _mirror(picture: Image.Image, flip: Image.Transpose | None) -> Image.Image:
-    return picture if flip is None else picture.transpose(flip)
+    return imagehash.dhash(flip(middle), _HASH_SIZE).hash.ravel()
 
 
 @dataclass(frozen=True)
@@ -121,11 +117,11 @@ def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames
     groups: dict[str, list[ClipHashes]] = defaultdict(list)
     for clip in clips:
         groups[clip.group].append(clip)
-    best: dict[tuple[int, int], Match] = {}
+    best: dict[tuple[ClipHashes, ClipHashes], Match] = {}
     for name, other in combinations(sorted(groups), 2):
         for match in _compare(groups[name], groups[other], max_distance):
             shorter = min(len(match.first.frames), len(match.second.frames))
-            key = id(match.first), id(match.second)
+            key = match.first, match.second
             is_closest = key not in best or match.pairs[0] < best[key].pairs[0]
             if match.frames >= min(min_frames, max(1, shorter // 2)) and is_closest:
                 best[key] = match
@@ -134,12 +130,11 @@ def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames
 
 def _compare(firsts: list[ClipHashes], seconds: list[ClipHashes], max_distance: int) -> Iterator[Match]:
     places, other_places = (
-        [(number, frame) for number, clip in enumerate(clips) for frame in clip.frames.tolist()]
-        for clips in (firsts, seconds)
+        [(clip, frame) for clip in clips for frame in clip.frames.tolist()] for clips in (firsts, seconds)
     )
     scales = [pair for pair in product(range(len(SCALES)), repeat=2) if 0 in pair]
     for flip in range(len(FLIPS)):
-        found: dict[tuple[int, int], dict[tuple[int, int], int]] = defaultdict(dict)
+        found: dict[tuple[ClipHashes, ClipHashes], dict[tuple[int, int], int]] = defaultdict(dict)
         for scale, other in scales:
             for row, column, distance in _close(_signs(firsts, scale, 0), _signs(seconds, other, flip), max_distance):
                 (one, frame), (two, other_frame) = places[row], other_places[column]
@@ -147,7 +142,7 @@ def _compare(firsts: list[ClipHashes], seconds: list[ClipHashes], max_distance: 
                 closest[frame, other_frame] = min(distance, closest.get((frame, other_frame), BITS))
         for (one, two), closest in found.items():
             nearest = sorted((distance, *pair) for pair, distance in closest.items())[:_LOOKED_AT]
-            yield Match(firsts[one], seconds[two], tuple(nearest), len({frame for frame, _ in closest}), flip)
+            yield Match(one, two, tuple(nearest), len({frame for frame, _ in closest}), flip)
 
 
 def _signs(clips: list[ClipHashes], scale: int, flip: int) -> np.ndarray:
@@ -170,7 +165,7 @@ def confirm_match(match: Match) -> Match:
         smalls, other_smalls = _read_small(first, frames), _read_small(second, others)
     likeness = []
     for _, frame, other in match.pairs:
-        mirrored = _mirror(_inside(other_smalls[other], match.second.area), FLIPS[match.flip])
+        mirrored = FLIPS[match.flip](_inside(other_smalls[other], match.second.area))
         likeness.append(picture_likeness(_inside(smalls[frame], match.first.area), mirrored))
     best = int(np.argmax(likeness))
     pairs = (match.pairs[best], *match.pairs[:best], *match.pairs[best + 1 :])
