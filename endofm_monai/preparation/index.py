@@ -212,8 +212,7 @@ def _check_files(video: SourceVideo) -> dict[str, list[Any]]:
     """Check that all frames and masks are there, and of one size; give the boxes of the masks, if they are wanted."""
     if not video.files:
         raise ClipReadError(f"{video.name}: its folder holds no frame images")
-    missing = [path for path in video.files if not path.is_file()]
-    if missing:
+    if missing := [path for path in video.files if not path.is_file()]:
         raise ClipReadError(f"{missing[0]}: is missing ({len(missing)} of {len(video.files)} files are)")
     given = video.frame_labels.get("box", ())
     for number, box in ((number, box) for number, boxes in enumerate(given) for box in boxes):

@@ -59,8 +59,7 @@ def verify_manifest(output: Path) -> None:
         clips = [clip for clip in entry["clips"] if "sha256" in clip]
         expected += [(output / manifest["dataset_dir"], paths_of(clip["item"]), clip["sha256"]) for clip in clips]
         for folder, files, digest in expected:
-            missing = [file for file in files if not (folder / file).exists()]
-            if missing:
+            if missing := [file for file in files if not (folder / file).exists()]:
                 different.append(f"{folder / missing[0]} is missing")
             elif sha256(folder / file for file in files) != digest:
                 different.append(f"{folder / files[0]} has changed" + " or a later frame or mask" * (len(files) > 1))

@@ -123,8 +123,7 @@ def _walk(folder: PathLike) -> Iterator[tuple[str, list[str]]]:
 
 def _log_unused(folder: PathLike, names: Iterable[str]) -> None:
     """Log how many files of each suffix in a folder are not used, in one line."""
-    counts = Counter(sorted(os.path.splitext(name)[1].lower() or "without suffix" for name in names))
-    if counts:
+    if counts := Counter(sorted(os.path.splitext(name)[1].lower() or "without suffix" for name in names)):
         kinds = [f"{count} {suffix}" for suffix, count in counts.most_common(10)] + ["..."] * (len(counts) > 10)
         logger.warning(f"{os.fspath(folder)}: {counts.total()} files are not used: {', '.join(kinds)}")
 

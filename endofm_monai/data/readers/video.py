@@ -171,8 +171,7 @@ class VideoReader(ClipReader):
         index = self._stream.index_entries if "mp4" in self._container.format.name else ()
         whole = len(index) <= self._table.count
         lost = 0 if whole else max(0, sum(entry.size > 0 for entry in index) - self._table.count)
-        missing = stated_end(self.path, self._file) - self._container.size
-        if missing > 0:
+        if (missing := stated_end(self.path, self._file) - self._container.size) > 0:
             stated = (self._container.duration or 0) / av.time_base if len(self._container.streams) == 1 else 0.0
             if self._stream.duration is not None:
                 stated = float(self._stream.duration * (self._stream.time_base or 1))
