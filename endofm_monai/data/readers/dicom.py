@@ -92,7 +92,9 @@ class DicomReader(ClipReader):
     unknown. The ``fps`` count where the file does not state a rate.
     """
 
-    def __init__(self, path: str, header: pydicom.Dataset, kind: str, start: int, length: int, fps: float) -> None:
+    def __init__(
+        self, path: str, header: pydicom.Dataset, kind: str, start: int, length: int, fps: float = 30.0
+    ) -> None:
         super().__init__(path)
         self._header, self._start, self._fps = header, start, fps
         self._length = min(length, os.path.getsize(path) - start)
