@@ -4,6 +4,7 @@
 """The project's own files of weights: safetensors, small in int8 and without what the file of another bundle holds."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,9 @@ def _shared(path: Path, notes: Mapping[str, str]) -> dict[str, Any]:
     name = notes[BUNDLE]
     if not re.fullmatch(r"\w+", name):
         raise ValueError(f"{path}: `{BUNDLE}` must be the name of a bundle's folder, but is {name!r}")
-    file = path.resolve().parents[2] / name / WEIGHTS
+    # files may be links into a store, and folders links as well
+    places = [Path(found).parents[2] / name / WEIGHTS for found in (os.path.abspath(path), os.path.realpath(path))]
+    file = next((file for file in places if file.is_file()), places[0])
     if not file.is_file():
         raise ValueError(
             f"{path}: shares its backbone with {file}, which is missing; keep the bundles side by side, or make one "

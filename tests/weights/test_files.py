@@ -91,6 +91,18 @@ def test_a_shared_backbone_is_stored_once(classifier):
         assert torch.allclose(after, before, atol=0 if name.startswith("backbone.") else 1e-3), name
 
 
+def test_files_and_folders_may_be_links(classifier, bundles, tmp_path):
+    network, target = classifier
+    (tmp_path / "elsewhere").symlink_to(target.parents[1])
+    load_published(network, tmp_path / "elsewhere/models/model.safetensors")
+    store = tmp_path / "store"
+    store.mkdir()
+    for file in (target, bundles / "a_segmentation/models/model.safetensors"):
+        file.rename(store / file.parents[1].name)
+        file.symlink_to(store / file.parents[1].name)
+    load_published(network, target)
+
+
 def test_another_backbone_or_none_is_refused(classifier, bundles):
     network, target = classifier
     other = bundles / "a_segmentation/models/model.safetensors"
