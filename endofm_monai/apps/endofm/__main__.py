@@ -267,8 +267,10 @@ def _quoted(words: Sequence[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if word.startswith("-") and before in NAMES:
             sys.exit(f"error: `{before}` needs a value.")
-        if (not word and before in {"", *NAMES}) or (name in NAMES and word == f"{name}="):  # would be this folder
-            sys.exit(f"error: {name or before or 'a path'} is empty: is a variable of the shell not set?")
+        nothing = not word or word.startswith("#frames=")  # which would be of this folder
+        if (nothing and before in {"", *NAMES}) or (name in NAMES and word == f"{name}="):
+            what = name if name in NAMES else before or "a path"
+            sys.exit(f"error: {what} is empty: is a variable of the shell not set?")
         name = "--output" if name == "-o" else name
         if not word.startswith("-"):
             quoted.append(word if before.startswith("-") and before not in NAMES else repr(word))

@@ -62,6 +62,7 @@ def test_an_option_without_its_value_is_named(words, monkeypatch):
     ("words", "what"),
     [
         (["predict", "", "-o", "out"], "a path"),
+        (["predict", "#frames=0-47", "-o", "out"], "a path"),
         (["train", "segmentation", ""], "a path"),
         (["predict", "a.mp4", "-o", ""], "--output"),
         (["predict", "a.mp4", "--output="], "--output"),
