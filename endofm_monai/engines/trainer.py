@@ -190,7 +190,7 @@ class StudentTeacherTrainer(PretrainingTrainer):
     def checkpoint_parts(self) -> dict[str, Any]:
         pair = unwrap(self.network)
         parts = {"student": pair.student, "teacher": pair.teacher, "loss": self.loss_function}
-        return parts | {"optimizer": self.optimizer, "scaler": self.scaler}
+        return parts | {"optimizer": self.optimizer, "scaler": self.scaler} | self.further_checkpoint_parts
 
     def _iteration(self, engine: Engine, batchdata: dict[str, Any]) -> dict[str, Any]:
         postpone = isinstance(self.network, DistributedDataParallel) and not self.ends_step()

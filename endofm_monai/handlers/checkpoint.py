@@ -24,7 +24,7 @@ from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 from torch import nn
 
-from endofm_monai.handlers.log import UnhealthyTrainingError
+from endofm_monai.handlers.log import LOG, UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path, check_writable, hold_folder
 from endofm_monai.weights.load import BACKBONE, load_trained_state, trained_state
@@ -170,8 +170,8 @@ class TrainingCheckpointHandler:
         if not isinstance(state, dict):
             raise ValueError(f"{path}: not a training checkpoint, but a {type(state).__name__}.")
         parts = engine.checkpoint_parts()
-        if BACKBONE not in state:  # as in those of former versions
-            parts.pop(BACKBONE, None)
+        for name in {BACKBONE, LOG} - set(state):  # as in those of former versions
+            parts.pop(name, None)
         if missing := ", ".join(name for name in (*parts, *_NOTES) if name not in state):
             raise ValueError(f"{path}: not a training checkpoint, {missing} missing.")
         for name, kind in _NOTES.items():

@@ -49,6 +49,7 @@ UNLEARNED = (
     "views that differ less may help, as those of `small.json` (`views`, `train::augment`), or a smaller "
     "`base_learning_rate`",
 )
+LOG = "log"  # the part of a checkpoint that is a `TrainingLogHandler`; files of former versions lack it
 FIRST_EPOCHS = 3  # in which a start from random weights may look collapsed without a word
 
 
@@ -96,7 +97,7 @@ class TrainingLogHandler:
     Each optimizer step logs, by the iteration, the loss (the mean of the iterations that it has learned from), the norm
     of the gradients (where a :class:`GradientHandler` measures it) and the largest learning rate of all parameter
     groups. Each epoch logs their means, ``clips_per_second`` of all processes and ``waiting``, the share of time spent
-    waiting for data, which are also in ``engine.state.metrics``.
+    waiting for data, which are also in ``engine.state.metrics``. Checkpoints hold the means of an epoch so far.
     """
 
     log_dir: str | None = None  # folder of the TensorBoard log; None writes none
@@ -104,21 +105,37 @@ class TrainingLogHandler:
     def __post_init__(self) -> None:
         self.board = Board(self.log_dir)
         self._epoch, self._waiting = Timer(), Timer()
+        self._reset()
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a :class:`endofm_monai.engines.ClipTrainer`."""
         self._epoch.attach(engine, Events.EPOCH_STARTED, resume=Events.GET_BATCH_STARTED)
         self._waiting.attach(engine, Events.EPOCH_STARTED, Events.GET_BATCH_COMPLETED, Events.GET_BATCH_STARTED)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._pause)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._count)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._check_loss)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._log_step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._log_epoch)
         engine.add_event_handler(Events.TERMINATE, self.board.flush)
+        engine.further_checkpoint_parts[LOG] = self
 
-    def _reset(self) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs to log as if it had not stopped: sums and counts of the epoch, by name."""
+        return {
+            "sums": {str(name): total for name, total in self._sums.items()},
+            "counts": {str(name): count for name, count in self._counts.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the sums of a checkpoint."""
+        self._sums.update(state["sums"])
+        self._counts.update(state["counts"])
+
+    def _pause(self) -> None:
         for timer in (self._epoch, self._waiting):
             timer.pause()  # what other handlers do before the first batch is not of the training
+
+    def _reset(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: Counter[str] = Counter()  # steps that have each value: one may end with a broken clip
         self._clips = 0
@@ -171,13 +188,15 @@ class TrainingLogHandler:
         clips_per_second = self._clips * idist.get_world_size() / seconds
         return {**means, "clips_per_second": clips_per_second, "waiting": self._waiting.value() / seconds}
 
-    def _log_epoch(self, engine: Engine) -> None:
+    def _log_epoch(self, engine: Engine) -> dict[str, float]:
         means = self._epoch_values(engine)
+        self._reset()
         engine.state.metrics.update(means)
         if idist.get_rank() == 0:
             values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in means.items()]
             logger.info(" | ".join([f"epoch {engine.state.epoch}/{engine.state.max_epochs}", *values]))
         self.board.write({f"epoch/{name}": value for name, value in means.items()}, engine.state.iteration)
+        return means
 
 
 def _not_finite(what: str, engine: Engine) -> UnhealthyTrainingError:
@@ -237,7 +256,16 @@ class HealthHandler(EmbeddingLogHandler):
 
     collapse_patience: int | None = 20  # stop after so many epochs in a row that look collapsed; None never stops
 
-    _in_a_row: dict[tuple[str, str], int] = field(default_factory=dict, init=False)  # epochs that show each sign
+    _in_a_row: dict[str, int] = field(default_factory=dict, init=False)  # epochs that show each sign
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of a :class:`TrainingLogHandler`, and for how many epochs each sign has been seen."""
+        return {**super().state_dict(), "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the sums and signs of a checkpoint."""
+        super().load_state_dict(state)
+        self._in_a_row = state["in_a_row"]
 
     def _class_tokens(self, engine: Engine) -> torch.Tensor:
         return unwrap(engine.network).teacher_tokens[-1]  # of the last global view
@@ -260,28 +288,34 @@ class HealthHandler(EmbeddingLogHandler):
             "teacher_momentum": unwrap(engine.network).teacher_momentum,
         }
 
-    def _log_epoch(self, engine: Engine) -> None:
-        super()._log_epoch(engine)
-        if CommonKeys.LOSS not in self._sums:
-            return
-        means, uniform = engine.state.metrics, math.log(engine.loss_function.center.numel())
+    def _log_epoch(self, engine: Engine) -> dict[str, float]:
+        means = super()._log_epoch(engine)
+        if CommonKeys.LOSS in means:
+            self._judge(engine, means)
+        return means
+
+    def _judge(self, engine: Engine, means: Mapping[str, float]) -> None:
+        uniform = math.log(engine.loss_function.center.numel())
         loss, entropy, spread = means["loss"] / uniform, means["teacher_entropy"] / uniform, means.get("spread", 1.0)
         signs = {
             UNIFORM: loss > 0.999 and entropy > 0.999,
             CONSTANT: (loss < 0.001 and entropy < 0.001) or spread < 0.001,
             UNLEARNED: loss > 0.995,
         }
-        self._in_a_row = {sign: self._in_a_row.get(sign, 0) + 1 if shown else 0 for sign, shown in signs.items()}
-        patience = self.collapse_patience
-        lasting = [sign for sign in signs if self._in_a_row[sign] >= min(FIRST_EPOCHS, patience or FIRST_EPOCHS)]
+        self._in_a_row = {sign[0]: self._in_a_row.get(sign[0], 0) + 1 for sign, shown in signs.items() if shown}
+        epoch, patience = engine.state.epoch, self.collapse_patience
+        enough = min(FIRST_EPOCHS, patience or FIRST_EPOCHS)
+        lasting = [sign for sign in signs if self._in_a_row.get(sign[0], 0) >= enough]
         if not lasting:
             return
-        epoch, (what, remedy) = engine.state.epoch, lasting[0]
+        what, remedy = lasting[0]
+        epochs = self._in_a_row[what]
         message = (
-            f"epoch {epoch} | {what} since epoch {epoch - self._in_a_row[lasting[0]] + 1}: loss {means['loss']:.4f}, "
+            f"epoch {epoch} | {what} since epoch {epoch - epochs + 1}: loss {means['loss']:.4f}, "
             f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}; {remedy}."
         )
-        if patience is not None and lasting[0] is not UNLEARNED and self._in_a_row[lasting[0]] >= patience:
+        if patience is not None and lasting[0] is not UNLEARNED and epochs >= patience:
+            self._in_a_row = {}  # a training that goes on from here, with other settings, is to have its time
             raise UnhealthyTrainingError(f"The representation has collapsed. {message}")
         if idist.get_rank() == 0:
             logger.warning(message)

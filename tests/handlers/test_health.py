@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import signal
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -36,6 +39,43 @@ def test_steps_and_epochs_go_to_tensorboard_and_one_line_an_epoch(make_trainer, 
     ):
         assert loss.value == pytest.approx(cross_view.value + dynamic_motion.value, rel=1e-5)
     assert 0 < trainer.state.metrics["teacher_entropy"] <= math.log(12) + 1e-5
+
+
+@pytest.mark.parametrize("iteration", [5, 7])
+def test_a_resumed_epoch_is_logged_as_one_that_did_not_stop(make_trainer, tmp_path, iteration):
+    def train(folder, stop_at=None, **arguments):
+        trainer = make_trainer(tmp_path / folder, clips=8, max_epochs=2, handlers=[HealthHandler()], **arguments)
+        event = Events.ITERATION_STARTED(once=stop_at or 9)
+        trainer.add_event_handler(event, os.kill, os.getpid(), signal.SIGTERM)
+        trainer.run()
+        return trainer.state
+
+    whole, stopped, resumed = train("whole"), train("parts", iteration), train("parts", resume=True)
+    assert (stopped.iteration, resumed.iteration) == (iteration, 8)
+    for name in STEP:
+        assert resumed.metrics[name] == whole.metrics[name], name
+
+
+def test_collapse_is_counted_over_stops(make_trainer, tmp_path, caplog):
+    for epochs in (2, 3):
+        trainer = make_trainer(tmp_path, max_epochs=epochs, resume=True, handlers=[HealthHandler(collapse_patience=4)])
+        collapse(trainer).run()
+    assert "epoch 3 | all clips look the same to the teacher since epoch 1" in caplog.text
+    trainer = collapse(make_trainer(tmp_path, resume=True, handlers=[HealthHandler(collapse_patience=4)]))
+    with pytest.raises(UnhealthyTrainingError, match="since epoch 1"):
+        trainer.run()
+    after = tmp_path / "checkpoint_unhealthy.pt"  # with other settings it is judged anew
+    trainer = make_trainer(tmp_path, epochs=7, resume=str(after), handlers=[HealthHandler(collapse_patience=4)])
+    collapse(trainer).run()
+    assert trainer.state.epoch == 7
+    assert "epoch 7 | all clips look the same to the teacher since epoch 5" in caplog.text
+
+
+def test_a_checkpoint_without_a_log_is_resumed(make_trainer, tmp_path):
+    make_trainer(tmp_path, max_epochs=1).run()
+    trainer = make_trainer(tmp_path, max_epochs=2, resume=True, handlers=[HealthHandler()])
+    trainer.run()
+    assert trainer.state.epoch == 2
 
 
 @pytest.mark.parametrize("broken", range(4))
