@@ -82,7 +82,7 @@ class EndoFMApp(MONAILabelApp):
         return Known("model", {name: EndoTrainTask(task.bundle) for name, task in self._tasks.items()})
 
     def init_strategies(self) -> Known:
-        uncertain = {f"uncertainty_{name}": UncertainFrames(name) for name in self._tasks}
+        uncertain = {f"uncertainty_{name}": UncertainFrames(task) for name, task in self._tasks.items()}
         return Known("strategy", {"random": Random(), "first": First(), **uncertain})
 
     def init_scoring_methods(self) -> Known:

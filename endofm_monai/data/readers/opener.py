@@ -74,7 +74,7 @@ def open_clip(source: PathLike | Sequence[PathLike], *, fps: float = 30.0, threa
             return FramesReader(path, fps=fps)
         if has_suffix(path, NIFTI_SUFFIXES):
             return NiftiReader(path, fps=fps)
-        if has_suffix(path, DICOM_SUFFIXES) or (not has_suffix(path, VIDEO_SUFFIXES) and is_dicom(path)):
+        if has_suffix(path, DICOM_SUFFIXES) or is_dicom(path):  # a number of one may be 264, too
             return open_dicom(path, fps=fps, threads=threads)
         return VideoReader(path, threads=threads)
 
@@ -90,21 +90,21 @@ def find_clips(folder: PathLike) -> list[Path]:
     clips: list[Path] = []
     unused: list[str] = []
     for parent, names in _walk(folder):
-        files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or _is_nameless_dicom(Path(parent, name))]
+        files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or is_nameless_dicom(Path(parent, name))]
         images = [] if files else frame_images(parent)
         if images and not holds_several(images[0]):
             clips.append(Path(parent))
         else:
             clips += images or [Path(parent, name) for name in files]
         unused += set(names).difference(files, (image.name for image in images))
-    _log_unused(folder, unused)
+    log_unused(folder, unused)
     return sorted(clips, key=lambda clip: natural_key(str(clip)))
 
 
 def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """List the files in a folder and below it whose names end in one of ``suffixes``, and log which are not used."""
     files = sorted(Path(parent, name) for parent, names in _walk(folder) for name in names)
-    _log_unused(folder, [path.name for path in files if not has_suffix(path, suffixes)])
+    log_unused(folder, [path.name for path in files if not has_suffix(path, suffixes)])
     return [path for path in files if has_suffix(path, suffixes)]
 
 
@@ -121,7 +121,7 @@ def _walk(folder: PathLike) -> Iterator[tuple[str, list[str]]]:
         yield parent, [name for name in names if not name.startswith(".")]
 
 
-def _log_unused(folder: PathLike, names: Iterable[str]) -> None:
+def log_unused(folder: PathLike, names: Iterable[str]) -> None:
     """Log how many files of each suffix in a folder are not used, in one line."""
     if counts := Counter(sorted(os.path.splitext(name)[1].lower() or "without suffix" for name in names)):
         kinds = [f"{count} {suffix}" for suffix, count in counts.most_common(10)] + ["..."] * (len(counts) > 10)
@@ -135,10 +135,15 @@ def holds_several(image: PathLike) -> bool:
     return False
 
 
-def _is_nameless_dicom(path: Path) -> bool:
+def is_nameless_dicom(path: Path) -> bool:
     """Say whether a file whose name tells nothing is a DICOM image; ``DICOMDIR`` lists others and holds none."""
-    suffix = path.suffix[1:]
-    return (not suffix or suffix.isdecimal()) and path.name != "DICOMDIR" and path.is_file() and is_dicom(path)
+    return is_numbered(path.name) and path.name != "DICOMDIR" and path.is_file() and is_dicom(path)
+
+
+def is_numbered(name: str) -> bool:
+    """Say whether a file's name has no suffix, or a number in its place, as DICOM files have."""
+    suffix = os.path.splitext(name)[1][1:]
+    return not suffix or (suffix.isdecimal() and not has_suffix(name, VIDEO_SUFFIXES))
 
 
 def clip_metadata(reader: ClipReader, indices: torch.Tensor) -> dict[str, Any]:

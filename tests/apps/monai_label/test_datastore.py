@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore, check_label
 from endofm_monai.utils import TEMPORARY_PREFIX
+from tests.support.dicom import write_dicom
 
 
 def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG") -> bytes:
@@ -130,6 +132,8 @@ def test_names_that_are_too_long_or_would_be_cut_are_refused(client, studies):
     for answer in (put("polyp.0001.png"), put("polyp.0002.png"), put("polyp.0002.png", "polyp")):
         assert (answer.status_code, "several dots and would be 'polyp'" in answer.text) == (400, True)
     assert set(studies.parent.rglob("*")) == before
+    answer = put("IM.000001")
+    assert (answer.status_code, "a number for a suffix and would be 'IM'" in answer.text) == (400, True)
     for name in ("漢" * 50, "polyp.0001", "polyp.0002"):
         assert put(f"{name}.png", name).json() == {"image": name}
         client.delete("/datastore/image", params={"id": name})
@@ -232,6 +236,53 @@ def test_of_two_files_of_one_name_the_other_is_named(tmp_path, caplog):
     assert [record.message.partition(": ")[2] for record in caplog.records if "left out" in record.message] == [
         "a.bmp is left out, as a.png has its name; rename one."
     ]
+
+
+NUMBERED = ("1.2.840.113.7", "1.2.840.113.8", "IM000001")  # as DICOM files of exports are named
+
+
+def test_dicom_files_without_a_suffix_are_images_by_their_whole_names(client, studies, tmp_path, caplog):
+    for name in (*NUMBERED, "DICOMDIR", "IM2", "IM2.dcm"):
+        write_dicom(tmp_path / name, bytes(16 * 24), NumberOfFrames=None)
+    (tmp_path / "notes.7").write_bytes(b"no DICOM")
+    (tmp_path / "more").mkdir()
+    store = CheckedDatastore(str(tmp_path))
+    assert sorted(store.list_images()) == [*NUMBERED, "IM2"]
+    assert "IM2 is left out, as IM2.dcm has its name" in caplog.text
+    assert "2 files are not used: 1 .7, 1 without suffix" in caplog.text
+    assert "1 folders are not looked into: more" in caplog.text
+    mask = tmp_path.parent / "mask.png"
+    mask.write_bytes(encoded(np.ones((16, 24), np.uint8)))
+    for name in NUMBERED:
+        assert store.get_image_uri(name) == str(tmp_path / name)
+        store.save_label(name, str(mask), "final", {})
+        content = (tmp_path / name).read_bytes()
+        answer = client.put("/datastore/image", params={"image": name}, files={"file": (name, content)})
+        assert answer.json() == {"image": name}
+        assert client.get("/datastore/image", params={"image": name}).content == content
+        assert put_label(client, name, mask.read_bytes()).status_code == 200
+    (tmp_path / "datastore_v2.json").unlink()
+    for again, folder in ((CheckedDatastore(str(tmp_path)), tmp_path), (CheckedDatastore(str(studies)), studies)):
+        images = [item["image"] for item in again.datalist() if Path(item["image"]).name.startswith(NUMBERED)]
+        assert [name for name in NUMBERED if again.get_image_uri(name) in images] == list(NUMBERED), folder
+    for name in NUMBERED:
+        client.delete("/datastore/image", params={"id": name})
+
+
+def test_files_that_others_copy_and_rename_are_found(tmp_path):
+    still = write_dicom(tmp_path / "still.dcm", bytes(16 * 24), NumberOfFrames=None)
+    studies = tmp_path / "studies"
+    store = CheckedDatastore(str(studies), auto_reload=True)
+    try:
+        shutil.copy(still, studies / "IM000001")
+        shutil.copy(still, studies / ".IM000002.part")
+        os.rename(studies / ".IM000002.part", studies / "IM000002")  # as rsync does
+        until = time.monotonic() + 10
+        while sorted(store.list_images()) != ["IM000001", "IM000002"]:
+            assert time.monotonic() < until, store.list_images()
+            time.sleep(0.01)
+    finally:
+        store._observer.stop()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"objects": 5}', "\x00" * 100])

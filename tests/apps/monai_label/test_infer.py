@@ -73,8 +73,10 @@ def test_mask_of_a_video_frame_an_upload_and_an_image_alone(client, studies):
 def test_a_still_as_dicom_is_an_image_to_answer_for_and_to_learn_from(client, tmp_path):
     colors = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "NumberOfFrames": None}
     still = write_dicom(tmp_path / "still.dcm", draw(3).tobytes(), Rows=HEIGHT, Columns=WIDTH, **colors)
-    upload = infer(client, SEGMENTATION, "image", file=("still.dcm", still.read_bytes(), "application/dicom"))
-    assert overlap(mask(upload) > 0, truth(3)) > 0.9
+    for name in ("still.dcm", "IM000001", "1.2.840.113.7", "still.ima"):
+        upload = infer(client, SEGMENTATION, "image", file=(name, still.read_bytes(), "application/dicom"))
+        assert overlap(mask(upload) > 0, truth(3)) > 0.9
+    still = still.rename(tmp_path / "1.2.840.113.7")
     (tmp_path / "mask.png").write_bytes(png(Image.fromarray(truth(3))).getvalue())
     (tmp_path / "notes.json").write_text(json.dumps({"detections": [{"label": "polyp", "box": [1, 2, 30, 40]}]}))
     for task, name in (("segmentation", "mask.png"), ("detection", "notes.json")):

@@ -14,6 +14,8 @@ from blob_bundles import CLASSIFICATION, DETECTION, SEGMENTATION
 from blob_scene import infer
 from PIL import Image
 
+from endofm_monai.utils import sha256
+
 
 def put_info(client: Any, text: str, image: str = "case_0001") -> Any:
     return client.put("/datastore/image/info", params={"image": image}, data={"info": text})
@@ -135,11 +137,12 @@ def test_what_the_server_cannot_send_is_said(client, asked):
     assert refused(answer, f"`{next(iter(asked))}`: ")
 
 
-def test_notes_with_numbers_are_kept(client):
-    note = {"uncertainty": {DETECTION: [0.5, "any"]}, "note": {"doctor": ["a", 1]}}
+def test_notes_with_numbers_are_kept(client, bundles):
+    score = [0.5, sha256([bundles / DETECTION / "models" / "model.pt"])]
+    note = {"uncertainty": {DETECTION: score}, "note": {"doctor": ["a", 1]}}
     assert put_info(client, json.dumps(note)).status_code == 200
     kept = client.get("/datastore/image/info?image=case_0001").json()
-    assert (kept["uncertainty"][DETECTION], kept["note"]) == ([0.5, "any"], note["note"])
+    assert (kept["uncertainty"][DETECTION], kept["note"]) == (score, note["note"])
     answer = client.post(f"/activelearning/uncertainty_{DETECTION}", json={}).json()
     assert (answer["id"], answer["weight"]) == ("case_0001", 0.5)
 

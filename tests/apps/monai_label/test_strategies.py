@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
+import torch
 from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, WIDTH
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
+
+from endofm_monai.utils import sha256
 
 STRATEGY = f"uncertainty_{SEGMENTATION}"
 
@@ -25,8 +29,8 @@ def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client, st
     refused = next_image(client)
     assert (refused.status_code, refused.json()["detail"]) == (
         400,
-        f"None of {FRAMES + 2} images without label has a score: POST /scoring/{SEGMENTATION}, which also says what it "
-        "cannot score.",
+        f"None of {FRAMES + 2} images without label has a score by the weights in use: POST /scoring/{SEGMENTATION}, "
+        "which also says what it cannot score.",
     )
     store = app_instance().datastore()
 
@@ -66,6 +70,23 @@ def test_each_task_has_its_uncertainty(client, method):
     for image in store.get_unlabeled_images():
         if image != "case" or method == CLASSIFICATION:
             assert 0 <= store.get_image_info(image)["uncertainty"][method][0] <= 1
+
+
+def test_scores_of_former_weights_are_not_compared_with_those_of_others(client, bundles):
+    store, weights = app_instance().datastore(), bundles / SEGMENTATION / "models" / "monai_label" / "model.pt"
+    score(client, SEGMENTATION)
+    weights.parent.mkdir()
+    state = torch.load(bundles / SEGMENTATION / "models" / "model.pt", weights_only=True)
+    torch.save({key: value * 0.9 for key, value in state.items()}, weights)  # as of a training
+    refused = next_image(client)
+    assert (refused.status_code, "has a score by the weights in use" in refused.text) == (400, True)
+    assert score(client, SEGMENTATION, max_samples=1).json()["scored"] == 1  # and then it is stopped, say
+    by = {image: store.get_image_info(image).get("uncertainty", {}).get(SEGMENTATION) for image in store.list_images()}
+    assert [next_image(client).json()["id"]] == [
+        image for image, note in by.items() if note and note[1] == sha256([weights])
+    ]
+    shutil.rmtree(weights.parent)
+    assert next_image(client).status_code == 200
 
 
 def test_chance_and_order_give_images_without_label(client):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from endofm_monai.data import ClipReadError, open_clip, picture_size
-from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, frame_images, has_suffix
+from endofm_monai.data.readers.base import IMAGE_SUFFIXES, VIDEO_SUFFIXES, frame_images, has_suffix
 from endofm_monai.data.readers.opener import holds_several
 from endofm_monai.utils import PathLike
 
@@ -29,11 +29,13 @@ def find_clip(path: str, frame: int | None = None, context: bool = True) -> tupl
 
 
 def is_frame(path: str) -> bool:
-    """Tell whether a file is an image of one frame, also as DICOM: a TIFF stack or an animation is a video."""
-    if has_suffix(path, DICOM_SUFFIXES):
+    """Tell whether a file is an image of one frame, also as DICOM of any name: a TIFF stack or animation is a video."""
+    if has_suffix(path, IMAGE_SUFFIXES):
+        return not holds_several(path)
+    if not has_suffix(path, VIDEO_SUFFIXES):
         with suppress(ClipReadError), open_clip(path) as reader:
             return reader.probe().frames == 1
-    return has_suffix(path, IMAGE_SUFFIXES) and not holds_several(path)
+    return False
 
 
 def neighbors(path: str) -> list[str]:

@@ -21,7 +21,8 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from endofm_monai.apps.monai_label.lib.clips import is_frame
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, check_box, check_mask, open_clip, read_mask
-from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix, is_hidden
+from endofm_monai.data.readers.opener import is_nameless_dicom, log_unused
 from endofm_monai.utils import PathLike, atomic_path, check_writable, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ MAX_NAME_BYTES = 150  # a file system takes 255, of which some are for a suffix,
 class CheckedDatastore(LocalDatastore):
     """MONAI Label's folder of images, videos and labels, which takes in nothing that it could not use later.
 
+    The id of a file is its name without the suffix, of a DICOM file without one (``1.2.840.113.7``) the whole name.
     What it refuses is answered by an ``HTTPException``. With ``auto_reload`` it looks for files that others put there.
     Files are whole or not there, whenever the server is killed; an unreadable ``datastore_v2.json`` is made anew of
     images and labels. Several processes may write, as the server starts one for a scoring.
@@ -50,19 +52,26 @@ class CheckedDatastore(LocalDatastore):
                 "permission or choose another folder of studies."
             ) from error
         self._lock, self._file = FileLock(Path(folder, ".lock")), (0, 0)
-        super().__init__(folder, extensions=[f"*{suffix}" for suffix in SUFFIXES], auto_reload=auto_reload)
-        if auto_reload:  # an index takes the place of the former, which MONAI Label does not look for
-            self._handler.on_moved = lambda event: self._init_from_datastore_file()
-        for name in self._list_files(folder, ()):
-            used = self._datastore.objects[Path(name).stem].image.ext
-            if Path(name).suffix != used:
-                logger.warning(f"{folder}: {name} is left out, as {Path(name).stem}{used} has its name; rename one.")
+        super().__init__(folder, extensions=["[!.]*"], auto_reload=auto_reload)
+        if auto_reload:  # MONAI Label looks for files that begin, not for those that get their end or their name
+            self._handler.on_moved = self._handler.on_closed = lambda event: self.refresh()
+        listed = self._list_files(folder, ())
+        for name in listed:
+            image, suffix = self._to_id(name)
+            used = self._datastore.objects[image].image.ext
+            if suffix != used:
+                logger.warning(f"{folder}: {name} is left out, as {image}{used} has its name; rename one.")
+        others = [entry for entry in os.scandir(folder) if entry.name not in listed and not is_hidden(entry.name)]
+        index = Path(self._datastore_config_path).stem
+        log_unused(folder, [entry.name for entry in others if entry.is_file() and Path(entry.name).stem != index])
+        if folders := [entry.name for entry in others if entry.is_dir() and entry.name != self._datastore.labels_dir]:
+            logger.warning(f"{folder}: {len(folders)} folders are not looked into: {', '.join(folders[:10])}")
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Take in an image or video, if its name is a plain one, the file is readable, and no label is of another."""
         _check_name(image_id)
-        if not has_suffix(image_filename, SUFFIXES):
-            raise HTTPException(400, f"{image_id}: must be an image or video ({', '.join(SUFFIXES)}).")
+        if not _is_image(Path(image_filename)):
+            raise HTTPException(400, f"{image_id}: must be an image or video ({', '.join(SUFFIXES)}), or DICOM.")
         with _reading(image_id), open_clip(image_filename) as reader:
             reader.read([0])
         with self._changing():
@@ -89,7 +98,7 @@ class CheckedDatastore(LocalDatastore):
         return image_id
 
     def _store(self, name: str, source: str, folder: str, info: dict[str, Any]) -> DataModel:
-        suffix = Path(source).suffix
+        suffix = self._to_id(source)[1] or DICOM_SUFFIXES[0]  # by which it is found under any name
         with atomic_path(Path(folder, name + suffix)) as temporary:
             shutil.copyfile(source, temporary)
         return DataModel(info={**_notes(info), "ts": int(time.time()), "name": name + suffix}, ext=suffix)
@@ -122,14 +131,15 @@ class CheckedDatastore(LocalDatastore):
         """Images, or labels, the latest first; of MONAI Label the latter would have the suffixes of images."""
         files = [file for file in os.scandir(path) if not file.name.startswith(".")]
         if os.path.realpath(path) == os.path.realpath(self._datastore.image_path()):
-            names = sorted(file.name for file in files if has_suffix(file.name, SUFFIXES))
+            names = sorted(file.name for file in files if _is_image(Path(file)))
         else:
             files.sort(key=lambda file: -file.stat().st_mtime)
             names = [file.name for file in files if has_suffix(file.name, MASK_SUFFIXES + NOTES_SUFFIXES)]
         return {name: name for name in names}
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        return Path(file).stem, Path(file).suffix
+        name = Path(file)
+        return (name.stem, name.suffix) if has_suffix(file, SUFFIXES + NOTES_SUFFIXES) else (name.name, "")
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -165,6 +175,10 @@ class CheckedDatastore(LocalDatastore):
             raise HTTPException(404, f"There is no image {image_id!r}.")
         if tag is not None and not self.get_label_uri(image_id, tag):
             raise HTTPException(404, f"There is no label {tag!r} of {image_id!r}.")
+
+
+def _is_image(path: Path) -> bool:
+    return has_suffix(path, SUFFIXES) or is_nameless_dicom(path)
 
 
 def _identity(file: PathLike) -> tuple[int, int]:

@@ -6,7 +6,9 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from endofm_monai.apps.monai_label.lib.requests import InferRequest, SampleReque
 from endofm_monai.data import ClipReadError, open_clip
 from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers import Answer, Bundle, Predictor
+from endofm_monai.utils import sha256
 from endofm_monai.weights import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ class EndoInferTask(InferTask):
 
     def _load_weights(self, device: torch.device) -> None:
         weights = self.bundle.weights
-        current = (device, weights, weights and os.stat(weights).st_mtime_ns)
+        current = (device, weights, weights and os.stat(weights).st_ctime_ns)
         if current != self._loaded:
             self._loaded = ()  # should this fail, the next request tries again
             self.bundle.load_weights(self.predictor.network)
@@ -152,16 +155,17 @@ class Uncertainty(ScoringMethod):
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score; the result counts images, and says which ones could not be scored."""
-        weights, scored, failed = self.task.bundle.weights, 0, {}
-        version, limit = str(weights and weights.stat().st_mtime_ns), parse(ScoringRequest, request).max_samples
-        due = [image for image in datastore.get_unlabeled_images() if _score(datastore, image, self.name)[1] != version]
-        for image in due:
+        limit, scored, failed = parse(ScoringRequest, request).max_samples, 0, {}
+        for image in datastore.get_unlabeled_images():
+            weights = _weights_hash(self.task)  # a training may end meanwhile
+            if _score(datastore, image, self.name, weights) is not None:
+                continue
             if limit and scored == limit:  # what fails does so each time, and is not counted
                 break
             try:
                 score = self.task.score(datastore.get_image_uri(image))
                 scores = datastore.get_image_info(image).get(INFO_KEY, {})
-                datastore.update_image_info(image, {INFO_KEY: {**scores, self.name: [round(score, 6), version]}})
+                datastore.update_image_info(image, {INFO_KEY: {**scores, self.name: [round(score, 6), weights]}})
                 scored += 1
             except HTTPException as error:  # perhaps it has been removed meanwhile
                 failed[image] = error.detail
@@ -170,23 +174,26 @@ class Uncertainty(ScoringMethod):
 
 
 class UncertainFrames(Strategy):
-    """Gives the image that the model is most uncertain about, by the scores of :class:`Uncertainty`.
+    """Gives the image that the model is most uncertain about, by scores of :class:`Uncertainty` of the weights in use.
 
     It is of a part of a video where nothing is annotated yet, of as many frames as the ``window`` of a request; when
     each has an annotation, any image without label is given.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"Image that {name} is most uncertain about, one a part of a video")
-        self.name = name
+    def __init__(self, task: EndoInferTask) -> None:
+        self.task, self.name = task, task.bundle.name
+        super().__init__(f"Image that {self.name} is most uncertain about, one a part of a video")
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose, among the images that have a score; an ``HTTPException`` says that none has."""
-        unlabeled = set(datastore.get_unlabeled_images())
-        scored = {image: score for image in unlabeled if (score := _score(datastore, image, self.name)[0]) is not None}
+        unlabeled, weights = set(datastore.get_unlabeled_images()), _weights_hash(self.task)
+        scores_then = {image: _score(datastore, image, self.name, weights) for image in unlabeled}
+        scored = {image: score for image, score in scores_then.items() if score is not None}
         if unlabeled and not scored:
             ask = f"POST /scoring/{self.name}, which also says what it cannot score"
-            raise HTTPException(400, f"None of {len(unlabeled)} images without label has a score: {ask}.")
+            raise HTTPException(
+                400, f"None of {len(unlabeled)} images without label has a score by the weights in use: {ask}."
+            )
         images = [image for image in datastore.list_images() if image in scored or image not in unlabeled]
         scores = [scored.get(image, 0.0) for image in images]
         labeled = [index for index, image in enumerate(images) if image not in unlabeled]
@@ -196,6 +203,17 @@ class UncertainFrames(Strategy):
         return {"id": images[chosen[0]], "weight": scores[chosen[0]]} if chosen else None
 
 
-def _score(datastore: Datastore, image: str, model: str) -> Sequence[Any]:
-    """The score of an image, and by which weights, or None twice."""
-    return datastore.get_image_info(image).get(INFO_KEY, {}).get(model, (None, None))
+def _score(datastore: Datastore, image: str, model: str, weights: str) -> float | None:
+    """The score of an image by the weights of a hash, of others None: scores of different weights do not compare."""
+    score, used = datastore.get_image_info(image).get(INFO_KEY, {}).get(model, (None, None))
+    return score if used == weights else None
+
+
+def _weights_hash(task: EndoInferTask) -> str:
+    weights = task.bundle.weights
+    return _hash_then(weights, os.stat(weights).st_ctime_ns) if weights else ""
+
+
+@lru_cache
+def _hash_then(weights: Path, changed: int) -> str:
+    return sha256([weights])

@@ -15,6 +15,7 @@ from monailabel.endpoints import activelearning, batch_infer, datastore, infer, 
 from monailabel.utils.others.generic import name_to_device
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from endofm_monai.data.readers.opener import is_numbered
 from endofm_monai.utils import as_device
 
 MAX_NOTE_BYTES, MAX_NOTE_DEPTH = 1 << 16, 20
@@ -173,8 +174,9 @@ def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
             form = await request.form()
             name = os.path.basename(getattr(form.get("file"), "filename", None) or "")
             short = name.partition(".")[0]  # MONAI Label takes what follows for the suffix
-            if schema is Notes and name.count(".") > 1 and asked.get("image") in (None, "", short):
-                raise HTTPException(400, f"`image`: {name} has several dots and would be {short!r}; name it otherwise.")
+            cut = "several dots" if name.count(".") > 1 else "a number for a suffix" if is_numbered(name) else ""
+            if schema is Notes and cut and name != short and asked.get("image") in (None, "", short):
+                raise HTTPException(400, f"`image`: {name} has {cut} and would be {short!r}; name it otherwise.")
             for key in {"params", "info", "wsi"} & set(form):
                 parse_text(schema, key, str(form[key]))
         elif await request.body():
