@@ -40,7 +40,7 @@ def load_mask_datalist(
         for mask in masks if isinstance(masks, list) else [masks]:
             if not isinstance(mask, str):
                 raise ValueError(f"{where}: `mask` must be a file, one for each frame or their folder, found {mask!r}.")
-        frames, files = clip_images(item["image"]), clip_images(masks)
+        frames, files = clip_images(item["image"]), mask_files(masks, item["image"])
         if len(frames) != len(files) and len(frames) > 1:  # a single file may hold several frames
             raise ValueError(f"{where}: has {len(frames)} frames, but {len(files)} masks; every frame needs one.")
     if not _find_one(items, _shows_mask):

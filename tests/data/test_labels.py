@@ -145,6 +145,19 @@ def test_every_frame_needs_a_mask(tmp_path, image, mask, message):
         load_mask_datalist(tmp_path, tmp_path / "list.json")
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_masks_of_other_frames_are_named_before_a_training_whatever_other_videos_have(tmp_path, listed):
+    items = []
+    for video, number in (("a", 1), ("b", 3)):
+        for name in (f"{video}/f0.png", f"{video}/f1.png", f"{video}_m/f0.png", f"{video}_m/f{number}.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            Image.new("L", (16, 12), 255).save(tmp_path / name)
+        items.append({"image": [f"{video}/f0.png", f"{video}/f1.png"] if listed else video, "mask": f"{video}_m"})
+    (tmp_path / "list.json").write_text(json.dumps({"training": items}))
+    with pytest.raises(ValueError, match=r"b_m/f3\.png: is where the mask of .*b/f1\.png is expected"):
+        load_mask_datalist(tmp_path, tmp_path / "list.json")
+
+
 NAMES = ["normal", "abnormal"]
 
 

@@ -85,6 +85,16 @@ def test_times_follow_a_variable_rate(tmp_path: Path) -> None:
         assert reader.probe().fps == pytest.approx(40 / 1.997, rel=1e-3)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_times_of_asf_are_those_of_decoding(tmp_path: Path, codec: str) -> None:
+    """Frames are reordered, their times are not, of which the last comes twice."""
+    times = [40 * number + (0, 9, -5)[number % 3] for number in range(40)]
+    path = write_video(tmp_path / "jitter.asf", codec, frames=40, times=times, options={"bf": "2"})
+    with VideoReader(path) as reader:
+        np.testing.assert_allclose(reader.times(), np.array(times) / 1000, atol=0.05)
+        assert reader.probe().fps == pytest.approx(25, rel=0.03)
+
+
 @pytest.mark.parametrize(("pairs", "copied"), [(True, ""), (False, ""), (False, ".mp4"), (False, ".mkv")])
 @pytest.mark.usefixtures("always_seek")
 def test_a_field_a_packet(tmp_path: Path, pairs: bool, copied: str) -> None:
