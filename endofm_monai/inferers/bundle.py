@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Bundle:
     """
 
     def __init__(self, path: PathLike, **overrides: Any) -> None:
-        self.path = Path(path).resolve()
+        self.path = Path(os.path.abspath(path))  # of a link, whose target has perhaps another name, its own
         self.configs = self.path / "configs"
         self.name = self.path.name
         self.task = self.name.rpartition("_")[2]

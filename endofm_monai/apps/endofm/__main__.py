@@ -107,7 +107,7 @@ def _refuse(settings: Mapping[str, Any], own: set[str]) -> None:
 
 def _find(bundle: str | None) -> tuple[Path, list[Path]]:
     """A bundle, or a folder of bundles, and which bundles these are."""
-    root = Path(bundle or BUNDLES)
+    root = Path(os.path.abspath(bundle or BUNDLES))
     if not root.is_dir():
         raise BundleError(f"{root}: is no existing folder; name a bundle, or the folder of bundles, by `--bundle`.")
     return root, [root] if (root / "configs").is_dir() else find_bundles(root)
@@ -122,6 +122,8 @@ def _chosen_bundles(bundle: str | None, task: str | None) -> list[Path]:
     by_task = {path.name.rpartition("_")[2]: path for path in found}
     if missing := [name for name in tasks if name not in by_task] if task is not None else []:
         raise BundleError(f"{root}: there is no bundle for {missing[0]}; name its folder by `--bundle`.")
+    if found == [root] and not root.name.endswith(TASKS):
+        raise BundleError(f"{root}: the folder's name must end in one of {', '.join(TASKS)}.")
     paths = [by_task[name] for name in TASKS if name in tasks and name in by_task]
     if task is not None or len(paths) == 1:
         return paths

@@ -58,12 +58,12 @@ def build_bundle(
         overrides: values for keys of ``inference.json`` that the weights need, for example ``preset="small"``; they are
             written into the shared configuration, save ``backbone_weights``, since the shared files are complete.
     """
-    bundle, output = Path(bundle).resolve(), Path(output)
+    bundle, output = Path(os.path.abspath(bundle)), Path(output)
     formats = [formats] if isinstance(formats, str) else list(formats)
     known = (*WEIGHT_FORMATS, *EXPORTED_NAMES)
     if not set(formats) <= set(known) or not set(formats) & set(WEIGHT_FORMATS):
         raise ValueError(f"`formats` must be of {', '.join(known)}, with pt or safetensors among them, got {formats}.")
-    if bundle.is_relative_to(old := (output / bundle.name).resolve()):
+    if bundle.resolve().is_relative_to(old := (output / bundle.name).resolve()):
         raise ValueError(f"{output}: {old}, which would be replaced, is or holds the bundle; choose another `output`.")
     overrides = {**released_settings(bundle, Path(weights)), **overrides}
     state = load_network(bundle, weights, **overrides)[0].state_dict()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ def check_large_files(folder: PathLike) -> list[Path]:
     if not listed.is_file():
         raise FileNotFoundError(f"{listed}: is missing; build_bundle writes it.")
     for entry in read_large_files(folder):
-        path = folder / entry["path"]
-        if not path.resolve().is_relative_to(folder.resolve()):
+        path = folder / entry["path"]  # perhaps a link into a store, as Hugging Face has them
+        if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
             raise ValueError(f"{listed}: the path {entry['path']} leads out of the bundle.")
         if entry.get("hash_type") != "sha256":
             raise ValueError(f"{listed}: {entry['path']} has no hash of the type sha256.")
@@ -95,7 +96,7 @@ def push_bundle(
         private: whether a new repository is private.
         arguments: further arguments of MONAI's function, as ``token``, ``commit_message`` or ``revision``.
     """
-    folder = Path(folder).resolve()
+    folder = Path(os.path.abspath(folder))
     if unknown := sorted(arguments.keys() - FURTHER):  # perhaps a misspelt `dry_run`
         known = ", ".join(sorted({"dry_run", "private", *FURTHER}))
         raise ValueError(f"`{unknown[0]}`: a push has no such argument, only {known}; nothing was sent.")

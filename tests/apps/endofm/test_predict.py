@@ -356,6 +356,22 @@ def test_bundles_whose_weights_cannot_be_used(kind, blob, bundles, tmp_path, mon
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bundle_is_the_present_folder_or_a_link_of_its_name(blob, bundles, tmp_path, monkeypatch):
+    shutil.copytree(
+        bundles / "endofm_polyp_classification", tmp_path / "snapshots" / "3f7a"
+    )  # as Hugging Face keeps them
+    link = tmp_path / "endofm_polyp_classification"
+    link.symlink_to("snapshots/3f7a")
+    assert run(monkeypatch, "predict", str(blob), "-o", str(tmp_path / "out"), "--bundle", str(link)) is None
+    monkeypatch.chdir(link.parent / "snapshots" / "3f7a")
+    said = run(monkeypatch, "predict", str(blob), "-o", str(tmp_path / "other"), "--bundle", ".")
+    assert (
+        said == f"error: {os.getcwd()}: the folder's name must end in one of segmentation, detection, classification."
+    )
+    monkeypatch.chdir(bundles / "endofm_polyp_classification")
+    assert run(monkeypatch, "predict", str(blob), "-o", str(tmp_path / "other"), "--bundle", ".") is None
+
+
 def test_info_tells_versions_bundles_and_weights(bundles, tmp_path, monkeypatch, capsys):
     shutil.copytree(bundles, tmp_path / "some")
     (tmp_path / "some" / "endofm_polyp_detection" / "models" / "model.pt").unlink()

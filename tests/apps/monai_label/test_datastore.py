@@ -19,6 +19,7 @@ from blob_bundles import FRAMES, HEIGHT, WIDTH, draw, truth
 from fastapi import HTTPException
 from PIL import Image
 
+from endofm_monai.apps.monai_label.lib.clips import find_clip
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore, check_label
 from endofm_monai.utils import TEMPORARY_PREFIX
 from tests.support.dicom import write_dicom
@@ -197,6 +198,23 @@ def test_an_image_with_labels_is_not_replaced_by_another(client, studies):
     client.delete("/datastore/image", params={"id": "again"})
 
 
+def test_what_links_lead_to_is_looked_at_in_their_folder_and_never_removed(tmp_path):
+    archive, studies = tmp_path / "archive", tmp_path / "studies"
+    archive.mkdir()
+    studies.mkdir()
+    for index in range(3):
+        draw(index).save(archive / f"{index}-of-a-store.bmp")
+        (studies / f"case_{index}.bmp").symlink_to(archive / f"{index}-of-a-store.bmp")
+    draw(5).save(tmp_path / "other.png")
+    store = CheckedDatastore(str(studies))
+    images, place = find_clip(store.get_image_uri("case_1"))
+    assert (images, place) == ([str(studies / f"case_{index}.bmp") for index in range(3)], 1)
+    store.remove_image("case_0")
+    store.add_image("case_1", str(tmp_path / "other.png"), {})
+    assert sorted(path.name for path in studies.glob("case*")) == ["case_1.png", "case_2.bmp"]
+    assert len(list(archive.iterdir())) == 3
+
+
 def test_a_label_of_another_kind_takes_the_place_of_the_former(tmp_path):
     draw(0).save(tmp_path / "case.png")
     store, notes_file, mask_file = CheckedDatastore(str(tmp_path)), tmp_path / "notes.json", tmp_path / "mask.png"
@@ -246,11 +264,13 @@ def test_dicom_files_without_a_suffix_are_images_by_their_whole_names(client, st
         write_dicom(tmp_path / name, bytes(16 * 24), NumberOfFrames=None)
     (tmp_path / "notes.7").write_bytes(b"no DICOM")
     (tmp_path / "more").mkdir()
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
     store = CheckedDatastore(str(tmp_path))
     assert sorted(store.list_images()) == [*NUMBERED, "IM2"]
     assert "IM2 is left out, as IM2.dcm has its name" in caplog.text
-    assert "2 files are not used: 1 .7, 1 without suffix" in caplog.text
-    assert "1 folders are not looked into: more" in caplog.text
+    assert "3 files are not used: 1 .7, 1 .png, 1 without suffix" in caplog.text
+    assert "2 folders are not looked into: " in caplog.text
     mask = tmp_path.parent / "mask.png"
     mask.write_bytes(encoded(np.ones((16, 24), np.uint8)))
     for name in NUMBERED:

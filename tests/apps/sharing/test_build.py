@@ -183,6 +183,14 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path:
     assert source.is_dir()
 
 
+def test_a_bundle_that_is_a_link_has_the_name_of_the_link(
+    shared: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    link = tmp_path / "endofm_pretraining"
+    link.symlink_to(shutil.copytree(BUNDLE, tmp_path / "3f7a"))
+    assert build_bundle(link, shared / "trained.pt", tmp_path / "out", **settings).name == "endofm_pretraining.zip"
+
+
 @pytest.fixture
 def copy(tmp_path, request) -> Path:
     folder = tmp_path / request.param

@@ -35,6 +35,9 @@ def test_hash_is_listed_and_monai_finds_nothing_to_download(folder):
     assert entry["hash_val"] == hashlib.sha256(b"weights").hexdigest()
     assert check_large_files(folder) == [folder / "models" / "model.pt"]
     download_large_files(str(folder))
+    stored = (folder / "models" / "model.pt").rename(folder.parent / "blob")  # as Hugging Face downloads it
+    (folder / "models" / "model.pt").symlink_to(stored)
+    assert check_large_files(folder) == [folder / "models" / "model.pt"]
 
 
 def test_other_weights_are_refused(folder):

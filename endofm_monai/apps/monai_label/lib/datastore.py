@@ -63,7 +63,7 @@ class CheckedDatastore(LocalDatastore):
                 logger.warning(f"{folder}: {name} is left out, as {image}{used} has its name; rename one.")
         others = [entry for entry in os.scandir(folder) if entry.name not in listed and not is_hidden(entry.name)]
         index = Path(self._datastore_config_path).stem
-        log_unused(folder, [entry.name for entry in others if entry.is_file() and Path(entry.name).stem != index])
+        log_unused(folder, [entry.name for entry in others if not entry.is_dir() and Path(entry.name).stem != index])
         if folders := [entry.name for entry in others if entry.is_dir() and entry.name != self._datastore.labels_dir]:
             logger.warning(f"{folder}: {len(folders)} folders are not looked into: {', '.join(folders[:10])}")
 
@@ -107,8 +107,20 @@ class CheckedDatastore(LocalDatastore):
         if former not in ("", present):  # the same name with another suffix
             Path(former).unlink(missing_ok=True)
 
+    def get_image_uri(self, image_id: str) -> str:
+        """The path of an image in the folder, also of a link: what that leads to is not the server's to remove."""
+        entry = self._datastore.objects.get(image_id)
+        return os.path.abspath(Path(self._datastore.image_path(), image_id + entry.image.ext)) if entry else ""
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """Likewise of a label."""
+        label = self._datastore.label(label_id, label_tag)
+        return os.path.abspath(Path(self._datastore.label_path(label_tag), label_id + label.ext)) if label else ""
+
     def remove_image(self, image_id: str) -> None:
         self._check_known(image_id)
+        if os.path.islink(path := self.get_image_uri(image_id)):  # MONAI Label removes what it leads to
+            os.unlink(path)
         super().remove_image(image_id)
         self.refresh()
 
@@ -178,7 +190,7 @@ class CheckedDatastore(LocalDatastore):
 
 
 def _is_image(path: Path) -> bool:
-    return has_suffix(path, SUFFIXES) or is_nameless_dicom(path)
+    return path.is_file() and (has_suffix(path, SUFFIXES) or is_nameless_dicom(path))
 
 
 def _identity(file: PathLike) -> tuple[int, int]:
