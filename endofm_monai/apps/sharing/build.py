@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -71,8 +72,8 @@ def build_bundle(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as temporary:
         folder = Path(temporary) / bundle.name
-        shutil.copytree(bundle, folder, ignore=NOT_SHARED)
-        shutil.copytree(Path(endofm_monai.__file__).parent, folder / endofm_monai.__name__, ignore=NOT_SHARED)
+        _copy(bundle, folder)
+        _copy(Path(endofm_monai.__file__).parent, folder / endofm_monai.__name__)
         _override(folder / "configs", overrides, WEIGHT_FORMATS["pt" not in formats])
         write_data_format(folder)
         (folder / "models").mkdir()
@@ -97,6 +98,12 @@ def build_bundle(
     add_to_listing(output / archive.name, version)
     write_zoo_tests(bundle.name, output / "ci" / "unit_tests")
     return output / archive.name
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, ignore=NOT_SHARED)
+    for path in (target, *target.rglob("*")):  # the source may be read-only
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def write_data_format(folder: Path) -> None:

@@ -183,12 +183,15 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path:
     assert source.is_dir()
 
 
-def test_a_bundle_that_is_a_link_has_the_name_of_the_link(
-    shared: Path, settings: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_bundle_may_be_a_link_to_what_is_read_only(shared: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     link = tmp_path / "endofm_pretraining"
     link.symlink_to(shutil.copytree(BUNDLE, tmp_path / "3f7a"))
-    assert build_bundle(link, shared / "trained.pt", tmp_path / "out", **settings).name == "endofm_pretraining.zip"
+    for path in (link, *link.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o222)
+    archive = build_bundle(link, shared / "trained.pt", tmp_path / "out", **settings)
+    assert archive.name == "endofm_pretraining.zip"
+    made = archive.with_suffix("")
+    assert [path for path in (made, *made.rglob("*")) if not path.stat().st_mode & 0o200] == []
 
 
 @pytest.fixture
