@@ -39,7 +39,8 @@ class ClipTrainer(SupervisedTrainer):
 
     Args:
         network: the network, perhaps in ``DistributedDataParallel``.
-        loss_function: from what the network gives and the targets to the mean loss of the batch.
+        loss_function: from what the network gives and the targets to the mean loss of the batch; a module is moved to
+            the device.
         amp_kwargs: arguments of ``torch.autocast``; ``dtype`` is ``torch.bfloat16`` unless said otherwise, and with
             ``torch.float16`` gradients are scaled.
         compile: compile each transformer block with ``torch.compile``, with ``compile_kwargs``.
@@ -73,6 +74,8 @@ class ClipTrainer(SupervisedTrainer):
         self.further_checkpoint_parts: dict[str, Any] = {}
         kwargs = {"decollate": False, **kwargs, "amp": amp, "amp_kwargs": amp_kwargs}
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
+        if isinstance(loss_function, nn.Module):
+            loss_function.to(device)  # as the weights of classes that a loss of MONAI or PyTorch holds
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp and amp_kwargs["dtype"] == torch.float16)
         self._autocast = torch.autocast(device.type, enabled=amp, **amp_kwargs)
         if compile:

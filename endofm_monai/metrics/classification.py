@@ -21,7 +21,7 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
         ``f1``, ``precision`` and ``recall`` of class 1. Macro scores are the mean over the classes for which they are
         defined; the areas of more than two classes are the mean of those of one class against the rest. A score that
         the labels leave undefined, as the areas when all items are of one class, is NaN; the precision of a class
-        that is never predicted is 0.
+        that items have and that is never predicted is 0.
     """
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     classes, multi_label = probabilities.shape[1], labels.ndim == 2
@@ -31,7 +31,7 @@ def classification_scores(probabilities: ArrayLike, labels: ArrayLike) -> dict[s
     with np.errstate(invalid="ignore"):
         by_class = {
             "f1": 2 * right / (actual + predicted),
-            "precision": right / np.maximum(predicted, 1),
+            "precision": right / np.maximum(predicted, actual > 0),
             "recall": right / actual,
         }
     areas = [_areas(truth[:, c], probabilities[:, c]) for c in ([1] if is_binary else range(classes))]

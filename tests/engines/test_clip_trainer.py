@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
 from processes import run_two_processes
-from regression import LABELS, assert_equal, make_trainer, weights_of
+from regression import LABELS, assert_equal, make_loader, make_trainer, weights_of
 from torch.nn.parallel import DistributedDataParallel
 
 from endofm_monai.engines import ClipTrainer
@@ -61,6 +61,14 @@ def test_the_loss_of_a_step_is_the_mean_of_all_that_it_learned_from() -> None:
     trainer.run()
     assert sorted(map(len, steps)) == [2, 3]
     assert trainer.state.metrics["loss"] == pytest.approx(sum(sum(step) / len(step) for step in steps) / 2)
+
+
+def test_a_loss_goes_to_the_device_with_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[Any] = []
+    loss, network = torch.nn.CrossEntropyLoss(torch.ones(2)), torch.nn.Linear(1, 2)
+    monkeypatch.setattr(loss, "to", devices.append)
+    ClipTrainer("cpu", 1, make_loader(LABELS, 2), network, torch.optim.SGD(network.parameters()), loss)
+    assert devices == [torch.device("cpu")]
 
 
 def test_network_computes_without_metadata() -> None:

@@ -72,7 +72,8 @@ def test_labels_of_one_class_leave_areas_undefined():
 def test_class_that_no_item_has_is_left_out_of_the_means():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.7, 0.1]])
     scores = classification_scores(probabilities, [0, 1, 1])
-    assert scores["macro_recall"] == scores["macro_f1"] == scores["roc_auc"] == 1.0
+    assert scores["macro_recall"] == scores["macro_precision"] == scores["macro_f1"] == scores["roc_auc"] == 1.0
+    assert classification_scores(probabilities, [2, 1, 1])["macro_precision"] == pytest.approx(1 / 3)
 
 
 def test_calibration_error_by_hand():
