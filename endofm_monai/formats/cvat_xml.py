@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.parsers import expat
 
 from endofm_monai.data import natural_key
+from endofm_monai.data.readers.base import is_hidden
 from endofm_monai.formats.annotations import Annotations, Shape, Tag, Track, named, unique, unknown_frames
 from endofm_monai.formats.masks import MAX_SIDE, check_mask_points
 from endofm_monai.utils import PathLike, atomic_path, open_zip
@@ -130,7 +131,9 @@ def _parse(path: Path) -> Element:
         raise ValueError(f"{path}: has a document type ({name}), which CVAT does not write; it is refused.")
 
     with open_zip(path, MAX_RATIO) if zipfile.is_zipfile(path) else nullcontext() as archive:
-        entries = [entry for entry in archive.infolist() if entry.filename.endswith(".xml")] if archive else []
+        listed = archive.infolist() if archive else []
+        found = [entry for entry in listed if entry.filename.endswith(".xml")]
+        entries = [entry for entry in found if not any(map(is_hidden, entry.filename.split("/")))]  # as macOS adds
         if archive and len(entries) != 1:
             raise ValueError(f"{path}: must hold one XML file, but holds {len(entries)}.")
         if (size := entries[0].file_size if archive else path.stat().st_size) > MAX_BYTES:

@@ -284,7 +284,7 @@ def read_boxed_video(
     """
     frames = frame_images(images)
     found_in = sorted(annotations.glob("*"), key=lambda path: natural_key(path.name))
-    files = {path.stem: path for path in found_in if path.suffix.lower() == suffix}
+    files = {path.stem: path for path in found_in if path.suffix.lower() == suffix and not is_hidden(path.name)}
     notes: list[str] = []
     drawn, boxes, labels = list[list[list[float]]](), list[list[list[float]]](), list[list[int]]()
     for frame in frames:

@@ -124,6 +124,13 @@ def test_the_zip_that_cvat_exports(tmp_path):
     assert read_cvat_xml(tmp_path / "a.zip") == read(tmp_path, VIDEO)
 
 
+def test_a_zip_that_macos_packed_again(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("7/annotations.xml", VIDEO)
+        archive.writestr("__MACOSX/7/._annotations.xml", b"\0\5\x16\7")
+    assert read_cvat_xml(tmp_path / "a.zip") == read(tmp_path, VIDEO)
+
+
 def test_an_archive_that_unpacks_to_much_more_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("annotations.xml", VIDEO + " " * (1 << 22))

@@ -34,8 +34,12 @@ IMAGE_SUFFIXES = (
 DICOM_SUFFIXES, NIFTI_SUFFIXES = (".dcm", ".dicom"), (".nii.gz", ".nii")
 CLIP_SUFFIXES = VIDEO_SUFFIXES + DICOM_SUFFIXES + NIFTI_SUFFIXES
 
-# Folders of systems beside the users' own: wastebaskets, thumbnails, what is found again.
-_SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information")
+# Folders of systems, network disks and cameras beside the users' own: wastebaskets, snapshots, thumbnails, what is
+# found again.
+_SYSTEM_FOLDERS = (
+    *("#recycle", "#snapshot", "$recycle.bin", "@__thumb", "@eadir", "@recently-snapshot", "@recycle", "__macosx"),
+    *("lost+found", "network trash folder", "recycler", "system volume information", "thmbnl", "~snapshot"),
+)
 
 
 class ClipReadError(ValueError):

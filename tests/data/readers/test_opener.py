@@ -145,6 +145,7 @@ def test_clips_below_a_folder(tmp_path: Path) -> None:
 def test_files_below_a_folder_without_hidden_ones(tmp_path: Path) -> None:
     make(tmp_path, "b/2.png", "b/.thumbs/1.png", ".ipynb_checkpoints/3.png", "a.png", ".4.png")
     make(tmp_path, "$RECYCLE.BIN/$R1.png", "#recycle/1.png", "b/@eaDir/2.png/SYNO_THUMB.png", "__MACOSX/b/2.png")
+    make(tmp_path, "#snapshot/GMT-2024.01.02/a.png", "~snapshot/daily/a.png", "@Recycle/1.png", "b/THMBNL/C0001T01.png")
     assert find_clips(tmp_path) == [tmp_path, tmp_path / "b"]
     assert list_files(tmp_path, (".png",)) == [tmp_path / "a.png", tmp_path / "b" / "2.png"]
 
