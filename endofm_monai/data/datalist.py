@@ -18,7 +18,10 @@ from endofm_monai.data.readers import ClipReadError, find_clips, join_frames, li
 from endofm_monai.data.readers.base import CLIP_SUFFIXES, IMAGE_SUFFIXES, clip_images, natural_key
 from endofm_monai.utils import PathLike, read_json
 
-__all__ = ["adopt_items", "clip_state", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path"]
+__all__ = [
+    "adopt_items", "clip_state", "list_videos", "load_datalist", "name_clips", "resolve_path", "result_path",
+    "without_suffix",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 _MAX_NAME = 200  # bytes; files have up to 255, and suffixes are added
@@ -186,9 +189,9 @@ def _name(clip: Any, root: str) -> str:
     paths = [os.fspath(path) for path in ensure_tuple(clip)]
     path, frames = split_frames(paths[0])
     parts = [part for part in Path(os.path.relpath(path, root)).parts if part != ".."]
-    name = _without_suffix("/".join(parts) or os.path.basename(os.path.realpath(path)))
+    name = without_suffix("/".join(parts) or os.path.basename(os.path.realpath(path)))
     if len(paths) > 1:
-        return f"{name}-{_without_suffix(os.path.basename(paths[-1]))}"
+        return f"{name}-{without_suffix(os.path.basename(paths[-1]))}"
     return name if frames is None else f"{name}_{frames[0]}-{frames[1]}"
 
 
@@ -204,7 +207,8 @@ def _shorten(name: str) -> str:
     return name
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
+    """The name of a file of a clip; the number at the end of a DICOM file's (``1.2.840.113.7``) is no suffix."""
     found = next((suffix for suffix in CLIP_SUFFIXES + IMAGE_SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(found)]
 

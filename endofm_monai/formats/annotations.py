@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
+import logging
 import os
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from endofm_monai.inferers import BoxTrack
 
 __all__ = ["Annotations", "Shape", "Tag", "Track", "end_gaps", "fit_annotations", "join_tracks", "merge_tags"]
 
+logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 TRACK = "track"
@@ -195,6 +197,10 @@ def join_tracks(annotations: Annotations) -> Annotations:
             raise ValueError(f"{annotations}: {where} has two shapes of track {shape.attributes[TRACK]}.")
         attributes = {name: value for name, value in shape.attributes.items() if name != TRACK}
         shapes[frame] = replace(shape, attributes=attributes)
+    boxes = [shapes for (_, _, kind, _), shapes in parts.items() if kind == "box"]
+    if added := sum(max(shapes) - min(shapes) + 1 - len(shapes) for shapes in boxes):
+        advice = "where a polyp was out of sight in between, give its later boxes another number"
+        logger.warning(f"{annotations}: adds {added} boxes between those of one number in `{TRACK}`; {advice}.")
     first = 1 + max((track.number for track in tracks if track.number is not None), default=-1)
     for number, ((label, *_), shapes) in enumerate(parts.items(), start=first):
         tracks.append(Track(label, end_gaps(shapes, annotations.frames, bridge=True), number, source="auto"))

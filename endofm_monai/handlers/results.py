@@ -19,7 +19,7 @@ from ignite.engine import Engine, Events, State
 from monai.config import PathLike
 from monai.utils import CommonKeys, ensure_tuple
 
-from endofm_monai.data import ClipReadError, clip_images, clip_state, first_frame, result_path
+from endofm_monai.data import ClipReadError, clip_images, clip_state, first_frame, result_path, without_suffix
 from endofm_monai.engines import VideoEvents
 from endofm_monai.formats import VideoOutput, WriteFrame
 from endofm_monai.utils import check_writable, read_json, write_json
@@ -230,7 +230,7 @@ class FrameSaver(ResultSaver):
 
     def _begin(self, engine: Engine) -> None:
         info, name, image = engine.state.info, engine.state.item["name"], engine.state.item[CommonKeys.IMAGE]
-        names = [path.stem for path in clip_images(image)]
+        names = [without_suffix(path.name) for path in clip_images(image)]
         if len(set(names)) != info.frames:  # not every frame has an image file of a name of its own
             digits = max(5, len(str(info.frames - 1)))
             names = [f"{index:0{digits}d}" for index in range(info.frames)]

@@ -20,6 +20,7 @@ from video_answers import evaluate_videos, write_frames
 from endofm_monai.data import clip_state, list_videos, open_clip
 from endofm_monai.formats import MASK_WRITERS, read_cvat_xml, write_video
 from endofm_monai.handlers import DetectionSaver, MaskSaver, ProgressHandler
+from tests.support.dicom import write_dicom
 
 FRAMES = 12
 NONE = {"box": torch.zeros(0, 4), "label": torch.zeros(0, dtype=torch.long), "label_scores": torch.zeros(0)}
@@ -86,6 +87,10 @@ def test_frames_keep_their_names_and_still_images_are_videos(tmp_path, case, as_
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
     names = {f"case/f0-f11/masks/f{index}.png" for index in range(FRAMES)}
     assert written == names | {"case/f3/masks/f3.png"}
+    write_dicom(tmp_path / "1.2.840.7", bytes(16 * 24), NumberOfFrames=None)
+    evaluate_videos([{"image": str(tmp_path / "1.2.840.7"), "name": "still"}], bright, MaskSaver(tmp_path / "out"))
+    (image,) = json.loads((tmp_path / "out" / "still" / "masks.json").read_text())["images"]
+    assert image["file_name"] == "1.2.840.7"
 
 
 def test_a_part_keeps_the_names_and_numbers_of_its_frames(tmp_path, case):
