@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
+from pydicom.filereader import read_file_meta_info
 from pydicom.misc import is_dicom
 
 from endofm_monai.data.readers.base import (
-    CLIP_SUFFIXES,
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -41,6 +41,9 @@ from endofm_monai.utils import PathLike
 __all__ = ["EndoFMClipReader", "clip_metadata", "find_clips", "list_files", "open_clip"]
 
 logger = logging.getLogger(__name__)
+
+# Classes of DICOM: directories, waveforms, presentation states, reports and key objects, documents as PDF.
+_DOCUMENTS = tuple(f"1.2.840.10008.{kind}." for kind in ("1.3.10", *(f"5.1.4.1.1.{n}" for n in (9, 11, 88, 104))))
 
 
 def open_clip(source: PathLike | Sequence[PathLike], *, fps: float = 30.0, threads: int = 1) -> ClipReader:
@@ -84,13 +87,15 @@ def find_clips(folder: PathLike) -> list[Path]:
 
     A clip is a video, DICOM or NIfTI file, or a folder with frame images and none of these files (images beside a
     video are taken for thumbnails); where the first image holds several, as TIFF stacks do, each is a clip of its own.
-    DICOM files are often named by a number: a file without a suffix of letters is one if it begins as such. Hidden
-    files and folders, and wastebaskets, are left out, and links to folders are not followed. The order is natural.
+    DICOM files are often named by a number: a file without a suffix of letters is one if it begins as such. Those that
+    hold no images, as reports, hidden files and folders, and wastebaskets are left out, and links to folders are not
+    followed. The order is natural.
     """
     clips: list[Path] = []
     unused: list[str] = []
     for parent, names in _walk(folder):
-        files = [name for name in names if has_suffix(name, CLIP_SUFFIXES) or is_nameless_dicom(Path(parent, name))]
+        known = VIDEO_SUFFIXES + NIFTI_SUFFIXES
+        files = [name for name in names if has_suffix(name, known) or is_dicom_image(Path(parent, name))]
         images = [] if files else frame_images(parent)
         if images and not holds_several(images[0]):
             clips.append(Path(parent))
@@ -135,9 +140,14 @@ def holds_several(image: PathLike) -> bool:
     return False
 
 
-def is_nameless_dicom(path: Path) -> bool:
-    """Say whether a file whose name tells nothing is a DICOM image; ``DICOMDIR`` lists others and holds none."""
-    return is_numbered(path.name) and path.name != "DICOMDIR" and path.is_file() and is_dicom(path)
+def is_dicom_image(path: Path) -> bool:
+    """Say whether a file is DICOM, by its suffix or where its name tells nothing by its beginning, and no document."""
+    is_named = has_suffix(path, DICOM_SUFFIXES)
+    if not is_named and not (is_numbered(path.name) and path.name != "DICOMDIR" and path.is_file() and is_dicom(path)):
+        return False
+    with suppress(Exception):  # reading names what is damaged
+        return not f"{read_file_meta_info(path).MediaStorageSOPClassUID}.".startswith(_DOCUMENTS)
+    return True
 
 
 def is_numbered(name: str) -> bool:

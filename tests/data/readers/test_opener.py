@@ -15,6 +15,7 @@ import torch
 from monai.transforms import EnsureChannelFirst, LoadImage
 from numbered_videos import write_video
 from PIL import Image
+from pydicom import dcmread, uid
 from pydicom.examples import get_path
 
 from endofm_monai.data import (
@@ -29,6 +30,7 @@ from endofm_monai.data import (
     open_clip,
 )
 from endofm_monai.data.readers.opener import list_files
+from tests.support.dicom import write_dicom
 from tests.support.pictures import write_pages
 
 
@@ -174,6 +176,19 @@ def test_dicom_files_without_a_suffix(tmp_path: Path) -> None:
     (tmp_path / "study" / "broken").symlink_to(tmp_path / "absent")
     found = [path.relative_to(tmp_path).as_posix() for path in find_clips(tmp_path)]
     assert found == ["IM_0001", "study/1.2.840.113619.7", "study/frames"]
+
+
+def test_dicom_files_that_hold_no_images_are_no_clips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    classes = uid.VideoEndoscopicImageStorage, uid.ComprehensiveSRStorage, uid.EncapsulatedPDFStorage
+    classes += uid.GrayscaleSoftcopyPresentationStateStorage, uid.MediaStorageDirectoryStorage
+    for number, each in enumerate(classes):
+        header = dcmread(write_dicom(tmp_path / "clip.dcm", bytes(5 * 16 * 24)))
+        header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = each
+        for name in (f"{number}.dcm", f"IM{number}"):
+            header.save_as(tmp_path / name, enforce_file_format=True)
+    (tmp_path / "clip.dcm").write_bytes(b"damaged")
+    assert [path.name for path in find_clips(tmp_path)] == ["0.dcm", "clip.dcm", "IM0"]
+    assert caplog.messages == [f"{tmp_path}: 8 files are not used: 4 .dcm, 4 without suffix"]
 
 
 def test_links_do_not_lead_in_circles_and_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

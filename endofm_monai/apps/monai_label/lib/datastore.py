@@ -22,7 +22,7 @@ from endofm_monai.apps.monai_label.lib.clips import is_frame
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, check_box, check_mask, open_clip, read_mask
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix, is_hidden
-from endofm_monai.data.readers.opener import is_nameless_dicom, log_unused
+from endofm_monai.data.readers.opener import is_dicom_image, log_unused
 from endofm_monai.utils import PathLike, atomic_path, check_writable, remove_leftovers, write_json
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class CheckedDatastore(LocalDatastore):
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_file() and (has_suffix(path, SUFFIXES) or is_nameless_dicom(path))
+    return path.is_file() and (has_suffix(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES) or is_dicom_image(path))
 
 
 def _identity(file: PathLike) -> tuple[int, int]:
