@@ -90,16 +90,16 @@ def choose_frames(
             done.add((name, frame))
     scores: dict[Frame, float] = {}
     if predictor:
-        for image, listing in zip(images, listed, strict=True):
+        for image, listing in ((image, frames) for image, frames in zip(images, listed, strict=True) if frames):
             try:
                 for (frame, _), (_, answer) in zip(listing, predictor(image), strict=True):
                     scores[frame] = predictor.uncertainty(answer)
             except ClipReadError as error:  # after hours with others, which are not lost
                 logger.warning(f"The frames from there on are left out: {error}")
-        if not scores:
-            raise ValueError(f"{dataset_dir}: none of its {len(images)} videos can be read.")
+    frames = list(scores if predictor else clips)
+    if not frames:
+        raise ValueError(f"{dataset_dir}: none of its {len(images)} videos can be read.")
     entries = []
-    frames = list(scores or clips)
     windows, known = [str(clips[frame]) for frame in frames], [n for n, frame in enumerate(frames) if frame in done]
     for index in select_frames([*scores.values()] or None, count, windows, known, seed):
         frame = frames[index]
@@ -114,8 +114,12 @@ def choose_frames(
 
 def _list_frames(image: str | list[str], window: int, root: str) -> list[tuple[Frame, str | list[str]]]:
     """All frames of a clip, and the windows around them, by their places in the dataset's folder."""
-    with open_clip(image) as reader:
-        length = reader.probe().frames
+    try:
+        with open_clip(image) as reader:
+            length = reader.probe().frames
+    except ClipReadError as error:
+        logger.warning(f"A video is left out: {error}")
+        return []
     windows = [range(first, min(first + window, length)) for first in range(0, length, window)]
     if not isinstance(image, str) and len(image) > 1:
         names = [os.path.relpath(path, root) for path in image]

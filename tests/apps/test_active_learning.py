@@ -140,6 +140,8 @@ def test_a_video_that_breaks_off_does_not_lose_the_others(tmp_path, caplog):
         (tmp_path / "data" / "ab"[index // 6]).mkdir(parents=True, exist_ok=True)
         draw(index).save(tmp_path / "data" / "ab"[index // 6] / f"{index % 6}.png")
     (tmp_path / "data" / "a" / "5.png").write_bytes(b"torn")
+    (tmp_path / "data" / "c").mkdir()
+    (tmp_path / "data" / "c" / "video.mp4").write_bytes(b"torn")
     bundle = str(make_bundle(tmp_path, "segmentation"))
     options = {"output": str(tmp_path / "next.json"), "bundle": bundle, "count": 9, "window": 3}
     chosen = choose_frames(str(tmp_path / "data"), **options)
@@ -147,7 +149,11 @@ def test_a_video_that_breaks_off_does_not_lose_the_others(tmp_path, caplog):
     assert not [entry for entry in chosen if (entry["image"], entry["frame"]) == ("a", 5)]
     assert "left out: " in caplog.text
     assert "a/5.png" in caplog.text
+    assert "A video is left out: " in caplog.text
+    random = choose_frames(str(tmp_path / "data"), **{**options, "bundle": None})
+    assert {entry["image"] for entry in random} == {"a", "b"}
     shutil.rmtree(tmp_path / "data" / "b")
+    shutil.rmtree(tmp_path / "data" / "c")
     (tmp_path / "data" / "a" / "1.png").write_bytes(b"torn")  # within the first frames that are decoded at once
     with pytest.raises(ValueError, match="data: none of its 1 videos can be read"):
         choose_frames(str(tmp_path / "data"), **options)
