@@ -78,6 +78,12 @@ def prepare_dataset(
         records[record["name"]] = record
         is_new |= "video" in record
 
+    owners: dict[str, str] = {}
+    for name, file in ((name, file) for name, record in records.items() for file in (record or {}).get("written", ())):
+        if (other := owners.setdefault(file, name)) != name:  # as of a video x_00001 beside a long x, which is cut
+            problem = f"is a clip of {other} and one of {name}, which replaced each other"
+            raise ValueError(f"{output / file}: {problem}; rename a source, and prepare into another folder")
+
     entries = [record["video"] for record in records.values() if record and "video" in record]
     failed = {name: record["problem"] for name, record in records.items() if record and "problem" in record}
     if not entries:

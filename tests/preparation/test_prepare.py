@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_sets import prepare
+from small_sets import make_scene, prepare, write_frames
 
 from endofm_monai.data import VideoReader, load_datalist
 from endofm_monai.preparation import SourceDataset, SourceVideo, claim_settings, prepare_dataset
@@ -82,6 +82,14 @@ def test_two_videos_of_the_same_name(videos, tmp_path):
     twice = [SourceVideo("a", videos / "0.mp4"), SourceVideo("a", videos / "1.mp4")]
     with pytest.raises(ValueError, match=r"1\.mp4: has the same name as .*0\.mp4: a"):
         prepare_dataset(SourceDataset("test set", "none"), twice, videos, tmp_path / "out")
+
+
+def test_clips_of_two_videos_do_not_replace_each_other(videos, tmp_path):
+    write_frames(tmp_path / "whole.mp4", [make_scene(1, 0)] * 20, rate=20)
+    both = [SourceVideo("a", videos / "0.mp4"), SourceVideo("a_00001", tmp_path / "whole.mp4")]
+    dataset = SourceDataset("test set", "none", mode="encode", clip_seconds=1)
+    with pytest.raises(ValueError, match=r"clips/a_00001\.mp4: is a clip of a and one of a_00001, which replaced each"):
+        prepare_dataset(dataset, both, videos, tmp_path / "out", workers=1, stats=False)
 
 
 def test_nothing_that_can_be_used(tmp_path):
