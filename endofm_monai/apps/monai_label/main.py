@@ -130,8 +130,10 @@ def _end_with(server: int) -> None:
 
 def load_tasks(folder: str, names: str) -> dict[str, EndoInferTask]:
     """Make the infer task of each bundle; one that cannot be used is left out with a warning."""
-    tasks = {}
-    for path in find_bundles(folder, names):
+    tasks, paths = {}, find_bundles(folder, names)
+    if not paths:
+        raise BundleError(f"{folder}: holds no bundle; `bundles_dir` is a folder of bundles, not one of them.")
+    for path in paths:
         try:
             tasks[path.name] = EndoInferTask(Bundle(path))
         except ValueError as error:  # of a setting, too

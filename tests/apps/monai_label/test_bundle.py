@@ -125,7 +125,9 @@ def test_weights_of_another_network_or_with_code_get_a_message(tmp_path):
 
 
 def test_studies_must_be_a_folder(tmp_path):
-    make_bundle(tmp_path, "segmentation")
+    bundle = make_bundle(tmp_path, "segmentation")
+    with pytest.raises(BundleError, match="holds no bundle; `bundles_dir` is a folder of bundles"):
+        load_tasks(str(bundle), "all")
     with pytest.raises(ValueError, match="must be a folder, found http://"):
         EndoFMApp(str(tmp_path), "http://127.0.0.1:8042/dicom-web", {"bundles_dir": str(tmp_path)})
 
