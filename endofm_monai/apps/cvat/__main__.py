@@ -13,7 +13,16 @@ from monai.utils import ensure_tuple
 
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
-from endofm_monai.data import common_size, first_frame, join_frames, load_datalist, mask_files, open_clip, split_frames
+from endofm_monai.data import (
+    clip_images,
+    common_size,
+    first_frame,
+    join_frames,
+    load_datalist,
+    mask_files,
+    open_clip,
+    split_frames,
+)
 from endofm_monai.data.datalist import check_video, resolve_path
 from endofm_monai.data.labels import check_box, check_order
 from endofm_monai.formats import Annotations, Shape, Tag, Track
@@ -230,6 +239,7 @@ def to_coco(
     """
     check_order(datalist, as_class_names(class_names))
     items, sizes = zip(*_with_sizes(dataset_dir, datalist, section), strict=True)
+    items = [{**item, "image": _pictures(item["image"], dataset_dir)} for item in items]
     with named(f"{datalist} is not as it should be"):
         formats.write_coco_annotations(items, as_class_names(class_names), sizes, output)
     print(output)
@@ -252,6 +262,13 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
         item["image"] = paths[0] if isinstance(item["image"], str) else paths
         found.append((item, (info.height, info.width)))
     return found
+
+
+def _pictures(image: Any, dataset_dir: str) -> Any:
+    """The pictures of a folder, which is a clip to this project alone; else what is given."""
+    if isinstance(image, str) and os.path.isdir(os.path.join(dataset_dir, split_frames(image)[0])):
+        return [os.path.relpath(path, dataset_dir) for path in clip_images(os.path.join(dataset_dir, image))]
+    return image
 
 
 if __name__ == "__main__":

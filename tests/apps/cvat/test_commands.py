@@ -55,6 +55,17 @@ def test_masks_of_a_datalist_become_annotations_of_coco(dataset):
     assert areas == {frame: np.count_nonzero(MASKS[frame]) for frame in range(3)}
 
 
+@pytest.mark.parametrize(("image", "first"), [("frames/a", 0), ("frames/a#frames=1-2", 1)])
+def test_frames_of_a_folder_have_the_names_of_their_files_in_coco(dataset, image, first):
+    frames = [f"frames/a/{i}.png" for i in range(first, 3)]
+    item = {"image": image, "video": "a", "box": [[[1, 2, 9, 7]] for _ in frames], "box_label": [[1] for _ in frames]}
+    (dataset / "list.json").write_text(json.dumps({"training": [item]}))
+    to_coco(str(dataset), str(dataset / "list.json"), str(dataset / "coco.json"))
+    assert [each["file_name"] for each in json.loads((dataset / "coco.json").read_text())["images"]] == frames
+    (read,) = datalist_from_coco({"training": dataset / "coco.json"}, ["polyp"], dataset / "new.json")["training"]
+    assert (read["image"], read["box"]) == (frames, item["box"])
+
+
 def test_coco_by_command(dataset):
     content = json.loads((dataset / "list.json").read_text())
     (item,) = content["training"]
