@@ -95,7 +95,9 @@ class ClipTrainer(SupervisedTrainer):
     def checkpoint_parts(self) -> dict[str, Any]:
         """What a checkpoint holds, by name; handlers add theirs to ``further_checkpoint_parts``."""
         parts = {"network": unwrap(self.network), "optimizer": self.optimizer, "scaler": self.scaler}
-        if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict():
+        # what losses of MONAI and PyTorch hold, as weights of classes, are settings, which count as they are now
+        is_ready_made = type(self.loss_function).__module__.startswith(("monai.", "torch."))
+        if isinstance(self.loss_function, nn.Module) and self.loss_function.state_dict() and not is_ready_made:
             parts["loss"] = self.loss_function
         return parts | self.further_checkpoint_parts
 

@@ -173,7 +173,10 @@ class TrainingCheckpointHandler:
         for name in {BACKBONE, LOG} - set(state):  # as in those of former versions
             parts.pop(name, None)
         if missing := ", ".join(name for name in (*parts, *_NOTES) if name not in state):
-            raise ValueError(f"{path}: not a training checkpoint, {missing} missing.")
+            problem = f"not a training checkpoint, {missing} missing"
+            if state.keys() >= _NOTES.keys():
+                problem = f"of a training without {missing}; resume with the settings that it was made with"
+            raise ValueError(f"{path}: {problem}.")
         for name, kind in _NOTES.items():
             if not isinstance(state[name], kind):
                 raise ValueError(f"{path}: not a training checkpoint, `{name}` is a {type(state[name]).__name__}.")

@@ -203,8 +203,12 @@ def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
     An optimizer keeps its settings, as its weight decay.
     """
     if isinstance(part, torch.optim.Optimizer):
-        groups = zip(part.param_groups, state["param_groups"], strict=True)
-        state = {**state, "param_groups": [{**own, "params": saved["params"]} for own, saved in groups]}
+        own_groups, groups = part.param_groups, state["param_groups"]
+        if len(own_groups) != len(groups):
+            found = f"{len(groups)} groups of parameters learned, and {len(own_groups)} do now"
+            raise WeightsError(f"{found}; resume with the settings of what learns that it was made with")
+        pairs = zip(own_groups, groups, strict=True)
+        state = {**state, "param_groups": [{**own, "params": saved["params"]} for own, saved in pairs]}
     elif isinstance(part, nn.Module) and BACKBONE_HASH in state:
         own = part.state_dict()
         _compare(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")

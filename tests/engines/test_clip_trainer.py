@@ -67,8 +67,9 @@ def test_a_loss_goes_to_the_device_with_what_it_holds(monkeypatch: pytest.Monkey
     devices: list[Any] = []
     loss, network = torch.nn.CrossEntropyLoss(torch.ones(2)), torch.nn.Linear(1, 2)
     monkeypatch.setattr(loss, "to", devices.append)
-    ClipTrainer("cpu", 1, make_loader(LABELS, 2), network, torch.optim.SGD(network.parameters()), loss)
+    trainer = ClipTrainer("cpu", 1, make_loader(LABELS, 2), network, torch.optim.SGD(network.parameters()), loss)
     assert devices == [torch.device("cpu")]
+    assert "loss" not in trainer.checkpoint_parts()  # or a resumed training would take the former weights of classes
 
 
 def test_network_computes_without_metadata() -> None:

@@ -58,6 +58,8 @@ def test_resume_without_a_checkpoint_starts_and_a_missing_file_is_named(make_tra
         ("optimizer", "checkpoint.pt: `optimizer` does not fit this training: "),
         ("student", "checkpoint.pt: `student` does not fit this training: "),
         ("other file", "checkpoint.pt: not a training checkpoint, student, teacher"),
+        ("without", "checkpoint.pt: of a training without scaler; resume with the settings that it was made with"),
+        ("groups", "`optimizer` does not fit .* 3 groups of parameters learned, and 2 do now"),
         ("other network", "checkpoint.pt: `student` does not fit this training: .*size mismatch"),
         ("deeper network", r"`student` does not fit this training: .*Unexpected key.* \.\.\.$"),
         ("other data", "checkpoint.pt: made with 5 iterations an epoch, but this training has 3"),
@@ -77,6 +79,13 @@ def test_checkpoint_that_does_not_fit_is_named(make_trainer, tmp_path, damage, m
         torch.save(torch.load(path, weights_only=True) | {damage: "text"}, path)
     elif damage == "other file":
         torch.save({"weights": torch.zeros(3)}, path)
+    elif damage == "without":
+        state = torch.load(path, weights_only=True)
+        torch.save({name: part for name, part in state.items() if name != "scaler"}, path)
+    elif damage == "groups":
+        state = torch.load(path, weights_only=True)
+        state["optimizer"]["param_groups"].append(state["optimizer"]["param_groups"][0])
+        torch.save(state, path)
     elif damage == "other network":
         state = torch.load(path, weights_only=True)
         state["student"]["backbone.cls_token"] = torch.zeros(1, 1, 3)
