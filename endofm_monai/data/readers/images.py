@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageOps
@@ -29,6 +28,8 @@ __all__ = ["FramesReader", "as_shown", "common_size", "open_picture", "picture_p
 
 _PIXELS, _PIXELS_A_BYTE = 2**24, 2**13  # that a picture may have: so many anyway (an empty mask of 4K has 568 bytes)
 _SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "min": 60.0}
+_SIGNS = "_-"
+_OF_MASKS = tuple(sign + word for sign in _SIGNS for word in ("mask", "gt", "label", "seg", "segmentation"))
 _PAGED = ("TIFF", "WEBP", "PNG", "GIF")  # in others, as MPO, what follows is a view or a thumbnail of the first picture
 
 
@@ -168,11 +169,13 @@ class FramesReader(ClipReader):
         super().__init__(os.fspath(frames) if isinstance(frames, (str, os.PathLike)) else first)
         if not self._files:
             raise ClipReadError(f"{self.path}: holds no frame images")
-        names: dict[str, Path] = {}
-        are_all_other = len({os.path.splitext(file)[0] for file in self._files}) == len(self._files)  # as nearly always
-        for file in (file for file in self._files if not are_all_other and has_suffix(file, IMAGE_SUFFIXES)):
-            if (other := names.setdefault(os.path.splitext(file)[0], file)) != file:
+        stems = {os.path.splitext(file)[0]: file for file in reversed(self._files)}
+        for file in self._files if len(stems) < len(self._files) else ():  # hardly ever
+            if (other := stems[os.path.splitext(file)[0]]) != file and has_suffix(file, IMAGE_SUFFIXES):
                 raise ClipReadError(f"{file}: has the name of {other.name}: a mask beside its image, or a frame twice")
+        for stem, file in ((stem, file) for stem, file in stems.items() if stem.lower().endswith(_OF_MASKS)):
+            if image := stems.get(stem[: max(map(stem.rfind, _SIGNS))]):
+                raise ClipReadError(f"{file}: is named as a mask of {image.name}; masks need a folder of their own")
 
     def _probe(self) -> ClipInfo:
         frames, fps = len(self._files), self._fps

@@ -86,6 +86,18 @@ def test_two_pictures_of_one_name_are_not_two_frames(tmp_path: Path) -> None:
     assert open_clip(numbered).probe().frames == 2
 
 
+@pytest.mark.parametrize("name", ["frame3_mask.png", "frame3-GT.png", "frame3_label.jpg"])
+def test_masks_beside_their_images_are_no_frames(tmp_path: Path, name: str) -> None:
+    write_frames(tmp_path / "clip")
+    Image.fromarray(PIXELS[3]).save(tmp_path / "clip" / name)
+    with pytest.raises(
+        ClipReadError, match=rf"{name}: is named as a mask of frame3\.png; masks need a folder of their"
+    ):
+        open_clip(tmp_path / "clip")
+    (tmp_path / "clip" / "frame3.png").unlink()
+    assert open_clip(tmp_path / "clip").probe().frames == len(PIXELS)
+
+
 def test_list_keeps_its_order(tmp_path: Path) -> None:
     files = write_frames(tmp_path / "clip")
     clip = FramesReader([files[3], str(files[1])]).read([0, 1])
