@@ -9,7 +9,8 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class CheckedDatastore(LocalDatastore):
         self._lock, self._file = FileLock(Path(folder, ".lock")), (0, 0)
         super().__init__(folder, extensions=["[!.]*"], auto_reload=auto_reload)
         if auto_reload:  # MONAI Label looks for files that begin, not for those that get their end or their name
-            self._handler.on_moved = self._handler.on_closed = lambda event: self.refresh()
+            self._handler.on_moved = self._handler.on_closed = self._on_whole
         listed = self._list_files(folder, ())
         for name in listed:
             image, suffix = self._to_id(name)
@@ -141,7 +142,7 @@ class CheckedDatastore(LocalDatastore):
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
         """Images, or labels, the latest first; of MONAI Label the latter would have the suffixes of images."""
-        files = [file for file in os.scandir(path) if not file.name.startswith(".")]
+        files = [file for file in os.scandir(path) if not file.name.startswith(".") and file.is_file()]
         if os.path.realpath(path) == os.path.realpath(self._datastore.image_path()):
             names = sorted(file.name for file in files if _is_image(Path(file)))
         else:
@@ -164,6 +165,12 @@ class CheckedDatastore(LocalDatastore):
             except OSError as error:
                 name = os.path.basename(error.filename or "")
                 raise HTTPException(507, f"{name}: is not stored ({error.strerror}).") from error
+
+    def _on_whole(self, event: Any) -> None:
+        if event.dest_path == self._datastore_config_path:  # as after each score
+            self._init_from_datastore_file()
+        else:
+            self.refresh()
 
     def _reconcile_datastore(self) -> None:
         with self._lock:
@@ -190,7 +197,16 @@ class CheckedDatastore(LocalDatastore):
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_file() and (has_suffix(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES) or is_dicom_image(path))
+    if has_suffix(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES):
+        return True
+    with suppress(FileNotFoundError):  # perhaps it has been removed meanwhile
+        return _is_dicom_then(path, os.stat(path).st_mtime_ns)
+    return False
+
+
+@lru_cache(maxsize=1 << 17)
+def _is_dicom_then(path: Path, changed: int) -> bool:
+    return is_dicom_image(path)
 
 
 def _identity(file: PathLike) -> tuple[int, int]:
