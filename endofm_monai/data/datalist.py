@@ -25,6 +25,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 _MAX_NAME = 200  # bytes; files have up to 255, and suffixes are added
+_MASK_FOLDERS = {"gt", "groundtruth", "mask", "masks", "label", "labels", "segmentation", "segmentations"}
 _END = 4096  # bytes of a file that tell it from others
 
 
@@ -53,6 +54,9 @@ def load_datalist(
         items = [{"image": str(clip)} for clip in find_clips(root)]
         if not items:
             raise ValueError(f"{dataset_dir}: holds no video, DICOM or NIfTI file, and no folder of frame images.")
+        if masks := [item["image"] for item in items if _of_masks(os.path.relpath(item["image"], root))]:
+            named = f"{len(masks)} clips are in folders named as of masks, as {masks[0]}"
+            logger.warning(f"{dataset_dir}: {named}; they count as clips, too, unless a `datalist` leaves them out.")
         if os.path.exists(listed := os.path.join(root, "datalist.json")):  # of a prepared dataset, with masks and plots
             advice = f"to take those of the dataset alone, set `datalist` to {listed}."
             logger.warning(f"{dataset_dir}: all pictures and videos in it count as clips, masks too; {advice}")
@@ -77,6 +81,11 @@ def load_datalist(
             raise ValueError(f"{where} lists the same image as {section}[{first}]: {item['image']}.")
         items.append(item)
     return name_clips(items, root)
+
+
+def _of_masks(path: str) -> bool:
+    parts = {"".join(filter(str.isalpha, part.lower())) for part in path.split(os.sep)}
+    return not parts.isdisjoint(_MASK_FOLDERS)
 
 
 def _read_section(datalist: PathLike, section: str) -> list[Any]:

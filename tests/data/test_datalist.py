@@ -45,6 +45,15 @@ def test_without_a_list_every_clip_counts(dataset: Path) -> None:
     assert names == ["a/1.mp4", "a/2.mp4", "b.mp4", "frames"]
 
 
+def test_folders_of_masks_that_count_as_clips_are_told_of(tmp_path, caplog):
+    for name in ("Frame/case1/1.png", "GT/case1/1.png", "Ground Truth/1.png", "labeled/1.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert len(load_datalist(tmp_path)) == 4
+    (message,) = caplog.messages
+    assert f"2 clips are in folders named as of masks, as {tmp_path}/Ground Truth; they count as clips, too" in message
+
+
 def test_a_list_that_is_not_used_is_told_of(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
     load_datalist(dataset)
     assert "datalist" not in caplog.text
