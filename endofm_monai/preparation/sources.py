@@ -262,14 +262,22 @@ def read_boxed_videos(
     """Make videos of ``<part>/<images>/<name>/<frame>.jpg`` with ``<part>/<annotations>/<name>/<frame><suffix>``.
 
     The ``sections`` say for each part which list of the datalist it is for. For further arguments see
-    :func:`read_boxed_video`; what cannot be read is told as by :func:`read_videos`.
+    :func:`read_boxed_video`; what cannot be read is told as by :func:`read_videos`, and so are images beside folders.
     """
 
     def read_video(part: str, name: str) -> SourceVideo:
         folders = root / part / images / name, root / part / annotations / name
         return read_boxed_video(f"{part}/{name}", *folders, suffix, read, section=sections[part], **fields)
 
-    return read_videos(read_video, [(part, name) for part in sections for name in subfolders(root / part / images)])
+    videos, problems = read_videos(
+        read_video, [(part, name) for part in sections for name in subfolders(root / part / images)]
+    )
+    for folder in (root / part / images for part in sections):
+        if loose := frame_images(folder) if folder.is_dir() else []:
+            problems.append(
+                f"{loose[0]}: lies in no folder of a video, so that it is left out ({len(loose)} images do)"
+            )
+    return videos, problems
 
 
 def read_boxed_video(

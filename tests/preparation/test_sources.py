@@ -11,7 +11,7 @@ from PIL import Image
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.preparation import SourceVideo
-from endofm_monai.preparation.sources import FrameBoxes, read_boxed_video, read_splits
+from endofm_monai.preparation.sources import FrameBoxes, read_boxed_video, read_boxed_videos, read_splits
 
 
 @pytest.fixture
@@ -64,6 +64,21 @@ def test_annotations_may_have_a_suffix_in_capitals(video, tmp_path):
     read = read_boxed_video("v", tmp_path, tmp_path, ".txt", lambda path: FrameBoxes([[1, 2, 3, 4]], [1]))
     assert read.frame_labels["box"] == [[[1, 2, 3, 4]]]
     assert read.notes == [f"{tmp_path}/2.TXT: belongs to no image in {tmp_path}"]
+
+
+def test_images_that_belong_to_no_video_are_told_of(tmp_path):
+    for path in (tmp_path / "train" / "Image" / "7" / "1.png", tmp_path / "train" / "Image" / "2.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48)).save(path)
+    (tmp_path / "train" / "Annotation" / "7").mkdir(parents=True)
+    (tmp_path / "train" / "Annotation" / "7" / "1.txt").touch()
+    parts = {"train": "training", "val": "validation"}
+    videos, problems = read_boxed_videos(
+        tmp_path, parts, "Image", "Annotation", ".txt", lambda path: FrameBoxes([], [])
+    )
+    assert [video.name for video in videos] == ["train/7"]
+    loose = "train/Image/2.png: lies in no folder of a video, so that it is left out (1 images do)"
+    assert problems == [f"{tmp_path}/{loose}"]
 
 
 def test_a_broken_image_is_named(video, tmp_path):

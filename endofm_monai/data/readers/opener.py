@@ -53,7 +53,7 @@ def open_clip(source: PathLike | Sequence[PathLike], *, fps: float = 30.0, threa
         source: a video file, a folder of frame images, a list of frame images or of one file, a DICOM file (with any
             name), a NIfTI file, or an image file, which is a clip of its pages: mostly of one frame.
             ``"video.mp4#frames=150-299"`` is a part of a clip, frames counted from 0, both included.
-        fps: frames per second of a clip that does not state them, as frame images.
+        fps: frames per second of a clip that does not state them, as frame images; a bare stream (``.h264``) has 25.
         threads: decoding threads for videos; see :class:`endofm_monai.data.VideoReader`.
 
     Example::
