@@ -66,6 +66,9 @@ def build_bundle(
         raise ValueError(f"`formats` must be of {', '.join(known)}, with pt or safetensors among them, got {formats}.")
     if bundle.resolve().is_relative_to(old := (output / bundle.name).resolve()):
         raise ValueError(f"{output}: {old}, which would be replaced, is or holds the bundle; choose another `output`.")
+    for file in (results, data_license):
+        if file is not None:
+            Path(file).open("rb").close()  # it may be missing, and exports take minutes
     overrides = {**released_settings(bundle, Path(weights)), **overrides}
     state = load_network(bundle, weights, **overrides)[0].state_dict()
     overrides.pop("backbone_weights", None)  # the files hold the whole network

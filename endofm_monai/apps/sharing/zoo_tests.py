@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,7 @@ def write_zoo_tests(name: str, folder: PathLike) -> None:
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     for suffix, method in (("", "train_evaluate_infer"), ("_dist", "train_in_two_processes")):
-        title = f"{name}{suffix}".title().replace("_", "")
+        title = re.sub(r"\W|_", "", f"{name}{suffix}".title())  # a folder may be called anything, a class may not
         content = TEST_FILE.format(name=name, title=title, method=method)
         Path(folder, f"test_{name}{suffix}.py").write_text(content, encoding="utf-8")
 

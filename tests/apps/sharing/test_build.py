@@ -174,6 +174,10 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(shared: Path, tmp_path:
         build_bundle(tmp_path, shared / "trained.pt", tmp_path / "out")
     with pytest.raises(ValueError, match="with pt or safetensors among them"):
         build_bundle(BUNDLE, shared / "trained.pt", tmp_path / "out", formats="onnx", preset="tiny")
+    with pytest.raises(FileNotFoundError, match="terms.txt"):
+        build_bundle(
+            BUNDLE, shared / "trained.pt", tmp_path / "out", data_license=tmp_path / "terms.txt", preset="tiny"
+        )
     assert not (tmp_path / "out").exists()
     source = tmp_path / "bundles" / BUNDLE.name
     source.mkdir(parents=True)

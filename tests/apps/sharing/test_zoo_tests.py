@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from endofm_monai.apps.sharing.zoo_tests import BundleTestCase, make_trial_clips
+from endofm_monai.apps.sharing.zoo_tests import BundleTestCase, make_trial_clips, write_zoo_tests
 
 BUNDLES = Path(__file__).parents[3] / "bundle"
 NAME = "endofm_pretraining"
@@ -58,3 +58,9 @@ def test_the_other_bundles_train_evaluate_and_infer(name: str) -> None:
     case.run(result)
     assert result.testsRun == 1
     assert result.wasSuccessful(), result.errors + result.failures
+
+
+def test_tests_of_a_bundle_of_any_name_are_python(tmp_path: Path) -> None:
+    write_zoo_tests("my colon.v2_segmentation", tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        compile(path.read_text(), path, "exec")
