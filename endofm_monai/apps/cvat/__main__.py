@@ -14,6 +14,7 @@ from monai.utils import ensure_tuple
 from endofm_monai import formats
 from endofm_monai.apps.cvat.answers import open_annotator
 from endofm_monai.data import (
+    check_boxes,
     clip_images,
     common_size,
     first_frame,
@@ -253,7 +254,12 @@ def _with_sizes(dataset_dir: str, datalist: str, section: str) -> list[tuple[dic
             info = reader.probe()
         with named(f"{datalist}: {item['name']}"):
             if "mask" in item and "outline" not in item:
-                item["outline"] = formats.outlines_from_masks(mask_files(item["mask"], item["image"]))
+                masks = mask_files(item["mask"], item["image"])
+                if (size := common_size(masks)) != (info.width, info.height):
+                    found_size, expected = ("{}x{}".format(*each) for each in (size, (info.width, info.height)))
+                    raise ValueError(f"{masks[0]}: has {found_size} pixels, but its frame {expected}")
+                item["outline"] = formats.outlines_from_masks(masks)
+            check_boxes(item.get("box", ()), info.height, info.width, item["name"])
             lengths = {key: len(item[key]) for key in ("box", "outline", "tag") if key in item}
             if set(lengths.values()) != {info.frames}:
                 expected = f"{info.frames} entries, one a frame, of `box`, `outline`, `mask` or `tag`"

@@ -55,6 +55,18 @@ def test_masks_of_a_datalist_become_annotations_of_coco(dataset):
     assert areas == {frame: np.count_nonzero(MASKS[frame]) for frame in range(3)}
 
 
+@pytest.mark.parametrize("command", [to_cvat, to_coco])
+def test_masks_and_boxes_of_another_size_are_not_put_elsewhere(dataset, command):
+    for index, mask in enumerate(MASKS):
+        Image.fromarray(mask[::2, ::2]).save(dataset / f"masks/{index}.png")
+    with pytest.raises(ValueError, match=r"masks/0\.png: has 15x10 pixels, but its frame 30x20"):
+        command(str(dataset), str(dataset / "list.json"), str(dataset / "out"))
+    item = {"image": "frames/a", "video": "a", "box": [[[31, 2, 59, 19]], [], []], "box_label": [[1], [], []]}
+    (dataset / "list.json").write_text(json.dumps({"training": [item]}))
+    with pytest.raises(ValueError, match=r"boxes, as \[31, 2, 59, 19\], is in its frames of 30x20"):
+        command(str(dataset), str(dataset / "list.json"), str(dataset / "out"))
+
+
 @pytest.mark.parametrize(("image", "first"), [("frames/a", 0), ("frames/a#frames=1-2", 1)])
 def test_frames_of_a_folder_have_the_names_of_their_files_in_coco(dataset, image, first):
     frames = [f"frames/a/{i}.png" for i in range(first, 3)]
