@@ -78,11 +78,14 @@ def test_images_of_several_sizes_are_not_scaled_by_the_size_of_the_first(tmp_pat
         convert(tmp_path, "", images, "320 192", mode="annotation")
 
 
-def test_more_frames_than_the_file_has_are_refused_and_a_part_is_named(folder):
+def test_more_frames_than_the_file_has_are_refused_and_a_part_is_named(folder, capsys):
     with pytest.raises(ValueError, match=r"v\.xml: has annotations of 30 frames, but .*v\.mp4 has 20"):
         convert(folder, "", size=30)
     (item,) = convert(folder, track(BOX.format(3, 1, 0)), size=10)
     assert (item["image"], len(item["box"])) == ("v.mp4#frames=0-9", 10)
+    assert "v.xml: is of frames 0 to 9 of the 20 of " in capsys.readouterr().out  # perhaps of another frame rate
+    convert(folder, track(BOX.format(3, 1, 0)), size=20)
+    assert "is of frames" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,11 @@ def _fit_to_file(annotations: Annotations, dataset_dir: str, image: str | None, 
         info = reader.probe()
     if (last := annotations.start + annotations.frames) > info.frames:
         raise ValueError(f"{file}: has annotations of {last} frames, but {path} has {info.frames}.")
+    if last < info.frames:  # a part, or a copy of another rate
+        print(
+            f"{file}: is of frames {annotations.start} to {last - 1} of the {info.frames} of {path}: is that the file "
+            "that was annotated, and not a copy of another frame rate?"
+        )
     return formats.fit_annotations(annotations, info.height, info.width, f"{file}: {path}"), info.frames
 
 
