@@ -98,7 +98,12 @@ class Predictor(ABC):
 
         Where the size of the frames changes, another video begins.
         """
+        if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[0] != 3:
+            found = f"{frames.dtype} {tuple(frames.shape)}"
+            raise ValueError(f"`frames` must be uint8 RGB (3, T, H, W), also a single one, but are {found}.")
         answered: Answered = []
+        if not frames.shape[1]:
+            return answered
         if self._seen and frames.shape[-2:] != self._size:
             answered = self.flush()
             self.begin()

@@ -210,3 +210,14 @@ def test_a_reader_stays_open(make):
 
     reader: ClipReader = Closing(noise(3))
     assert len(list(make("segmentation")(reader))) == 3
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_frames_of_a_stream_are_uint8_with_a_time_axis(make, task):
+    predictor = make(task, mode="online")
+    frames = noise(4, 20, 24)
+    for wrong in (frames / 255, frames[:, 0], frames.transpose(0, 1)[:, :2]):
+        with pytest.raises(ValueError, match=r"`frames` must be uint8 RGB \(3, T, H, W\), also a single one, but are"):
+            predictor.push(wrong)
+    assert predictor.push(frames[:, :0]) == []  # where a camera had none
+    assert len(predictor.push(frames)) == 4
