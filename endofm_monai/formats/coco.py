@@ -100,11 +100,15 @@ def _is_runs(annotation: Mapping[str, Any]) -> bool:
 def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, has_masks: bool) -> dict[Any, Sizes]:
     """Sizes that each image had when it was annotated, and that its file has; the same where only one is known."""
     sizes: dict[Any, Sizes] = {}
+    missing: list[str] = []
     for video, frames in ((video, frames) for video, frames in videos if frames):
         declared = {image: (images[image].get("height") or 0, images[image].get("width") or 0) for image in frames}
         is_file, size = isinstance(video["image"], str), _UNKNOWN
         first = str(root / (video["image"] if is_file else video["image"][0]))
-        if os.path.exists(split_frames(first)[0]) and (has_masks or any(map(all, declared.values()))):
+        is_stated = has_masks or any(map(all, declared.values()))
+        if is_stated and not os.path.exists(split_frames(first)[0]):
+            missing.append(first)
+        elif is_stated:
             with open_clip(first if is_file else [first]) as reader:
                 size = reader.probe().height, reader.probe().width  # of all frames of a clip
         for image, drawn in declared.items():
@@ -115,6 +119,10 @@ def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, has_masks
                 if size not in (_UNKNOWN, drawn) and not is_file and path.exists():
                     common_size([first, path])
                 masks.check_proportions(*sizes[image], images[image]["file_name"])
+    if missing:
+        problem = f"does not exist (files of {len(missing)} videos do not), so that its size is not known"
+        advice = "if another was annotated, write the datalist into the folder that file names are relative to"
+        logger.warning(f"{missing[0]}: {problem}; {advice}.")
     return sizes
 
 

@@ -155,6 +155,15 @@ def test_coco_comes_in_pixels_of_the_file(folder):
         coco(folder, box, size=(1280, 960))
 
 
+def test_files_that_are_not_beside_the_datalist_are_told_of_as_boxes_are_not_scaled(folder, caplog):
+    coco(folder, {"bbox": [640, 240, 560, 240]})
+    assert "does not exist" not in caplog.text
+    (folder / "lists").mkdir()
+    (item,) = datalist_from_coco({"a": folder / "coco.json"}, ["polyp"], folder / "lists" / "list.json")["a"]
+    assert item["box"] == [[[640, 240, 1200, 480]]]
+    assert f"{folder}/lists/0.png: does not exist (files of 1 videos do not), so that its size is not" in caplog.text
+
+
 def test_a_part_of_a_video_has_the_size_of_its_video(folder):
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 20, 40, 40]}
     content = {
