@@ -101,6 +101,10 @@ class LoadWeightsHandler:
     weights: PathLike
     backbone: PathLike | None = None
 
+    def __post_init__(self) -> None:
+        if self.weights is None:
+            raise ValueError("`weights` must be a file, found None.")
+
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._load)
 

@@ -18,7 +18,13 @@ from torch import nn
 
 from endofm_monai.data import ClipDataset, ClipLoader
 from endofm_monai.engines import ClipEvaluator, ClipTrainer
-from endofm_monai.handlers import ClassificationReport, GradientHandler, TrainingHandlers, ValidationHandlers
+from endofm_monai.handlers import (
+    ClassificationReport,
+    GradientHandler,
+    TrainingHandlers,
+    ValidationHandlers,
+    WeightsCheckpointLoader,
+)
 from endofm_monai.optimizers import CosineSchedule
 
 SCORES = {epoch: 0.1 * epoch for epoch in range(1, 10)}
@@ -255,3 +261,8 @@ def test_weights_that_are_loaded_are_told_of(tmp_path, caplog):
     model = tmp_path / "first" / "model.pt"
     train(tmp_path / "second", 1, weights=str(model))
     assert f"{model} (state dict, all): loaded 2 of the network's 2 tensors" in caplog.text
+
+
+def test_an_evaluation_without_weights_names_their_setting() -> None:
+    with pytest.raises(ValueError, match="`weights` must be a file, found None"):
+        WeightsCheckpointLoader(nn.Linear(1, 1), None)  # type: ignore[arg-type]
