@@ -86,7 +86,11 @@ def _nifti_masks(output: VideoOutput) -> Iterator[WriteFrame]:
     header.set_data_dtype(np.uint8)
     header.set_qform(affine, code="scanner")
     header.set_sform(affine, code="scanner")
-    with atomic_path(output.folder / "masks.nii.gz") as temporary, gzip.open(temporary, "wb", compresslevel=1) as file:
+    with (
+        atomic_path(output.folder / "masks.nii.gz") as temporary,
+        open(temporary, "wb") as packed,
+        gzip.GzipFile("", "wb", 1, packed, mtime=0) as file,  # which 7-Zip would unpack to the temporary name
+    ):
         header.write_to(file)
         yield lambda index, frame, answer: file.write(_mask(answer).tobytes())
 

@@ -54,6 +54,7 @@ def test_a_video_gets_masks_in_all_formats_and_a_result(tmp_path):
     evaluate_videos([{"image": str(tmp_path / "clip.mp4"), "name": "sub/clip"}], bright, MaskSaver(tmp_path / "out"))
     folder = tmp_path / "out" / "sub" / "clip"
     assert {path.name for path in folder.iterdir()} == {"masks", "masks.nii.gz", "masks.json", "overlay.mp4"}
+    assert (folder / "masks.nii.gz").read_bytes()[3:8] == bytes(5)  # neither a name within nor a time
     files = sorted((folder / "masks").iterdir())
     assert [path.name for path in files] == [f"{index:05d}.png" for index in range(FRAMES)]
     read = np.stack([np.asarray(Image.open(path)) for path in files])
