@@ -5,6 +5,7 @@ from endofm_monai.handlers.checkpoint import *
 from endofm_monai.handlers.classification import *
 from endofm_monai.handlers.embeddings import *
 from endofm_monai.handlers.frames import *
+from endofm_monai.handlers.health import *
 from endofm_monai.handlers.log import *
 from endofm_monai.handlers.pictures import *
 from endofm_monai.handlers.probes import *

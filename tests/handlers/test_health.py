@@ -71,6 +71,14 @@ def test_collapse_is_counted_over_stops(make_trainer, tmp_path, caplog):
     assert "epoch 7 | all clips look the same to the teacher since epoch 5" in caplog.text
 
 
+def test_a_log_that_cannot_be_written_ends_the_training_before_its_first_batch(make_trainer, tmp_path):
+    (tmp_path / "file").touch()
+    trainer = make_trainer(handlers=[HealthHandler(str(tmp_path / "file" / "log"))])
+    with pytest.raises(OSError, match="cannot be written to"):
+        trainer.run()
+    assert trainer.state.batch is None
+
+
 def test_a_checkpoint_without_a_log_is_resumed(make_trainer, tmp_path):
     make_trainer(tmp_path, max_epochs=1).run()
     trainer = make_trainer(tmp_path, max_epochs=2, resume=True, handlers=[HealthHandler()])
