@@ -77,7 +77,8 @@ def open_clip(source: PathLike | Sequence[PathLike], *, fps: float = 30.0, threa
             return FramesReader(path, fps=fps)
         if has_suffix(path, NIFTI_SUFFIXES):
             return NiftiReader(path, fps=fps)
-        if has_suffix(path, DICOM_SUFFIXES) or is_dicom(path):  # a number of one may be 264, too
+        is_video = has_suffix(path, VIDEO_SUFFIXES) and not path.endswith((".264", ".265"))  # or numbers of DICOM
+        if has_suffix(path, DICOM_SUFFIXES) or (not is_video and is_dicom(path)):
             return open_dicom(path, fps=fps, threads=threads)
         return VideoReader(path, threads=threads)
 

@@ -43,7 +43,8 @@ def clips(tmp_path: Path) -> dict[str, Path]:
     Image.fromarray(pixels).save(tmp_path / "image.PNG", format="PNG")
     nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), tmp_path / "volume.nii.gz")
     (tmp_path / "IM0001").write_bytes(Path(get_path("rgb_color")).read_bytes())
-    (tmp_path / "1.2.840.264").write_bytes(Path(get_path("rgb_color")).read_bytes())
+    for name in ("1.2.840.264", "1.2.840.265"):
+        (tmp_path / name).write_bytes(Path(get_path("rgb_color")).read_bytes())
     (tmp_path / "cine.DCM").write_bytes(Path(get_path("rgb_color")).read_bytes())
     write_video(tmp_path / "video.mp4", frames=2).rename(tmp_path / "video")
     write_video(tmp_path / "video.mkv", frames=2)
@@ -58,6 +59,7 @@ def clips(tmp_path: Path) -> dict[str, Path]:
         ("volume.nii.gz", NiftiReader),
         ("IM0001", DicomReader),
         ("1.2.840.264", DicomReader),
+        ("1.2.840.265", DicomReader),
         ("cine.DCM", DicomReader),
         ("video", VideoReader),
         ("video.mkv", VideoReader),
