@@ -10,7 +10,16 @@ from monai.utils import ensure_tuple
 
 from endofm_monai.data import clip_images, load_datalist, split_frames
 from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
-from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip, write_report
+from endofm_monai.preparation.leakage import (
+    MAX_DISTANCE,
+    MIN_LIKENESS,
+    ClipHashes,
+    Match,
+    confirm_match,
+    find_matches,
+    hash_clip,
+    write_report,
+)
 from endofm_monai.preparation.sources import attempt
 from endofm_monai.utils import check_number, read_json, sha256
 
@@ -18,8 +27,8 @@ from endofm_monai.utils import check_number, read_json, sha256
 def check_leakage(
     *datalists: str,
     output: str = "leakage.html",
-    max_distance: int = 52,
-    min_likeness: float = 0.65,
+    max_distance: int = MAX_DISTANCE,
+    min_likeness: float = MIN_LIKENESS,
     min_frames: int = 1,
     strict: bool = False,
     **parallel: Any,

@@ -7,13 +7,11 @@ import zipfile
 
 import numpy as np
 from fire.decorators import SetParseFn
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from endofm_monai.data import split_frames
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
+from endofm_monai.metrics.probe import linear_classifier
 from endofm_monai.utils import run_from_command_line
 
 ARRAYS = ("embeddings", "labels", "paths")
@@ -56,9 +54,8 @@ def cross_validate(*embeddings: str, group: str = "(.*)") -> dict[str, dict[str,
     if alone := [str(name) for name in np.unique(groups) if len({*labels[groups != name].tolist()}) < 2]:
         needed = "clips of two classes are needed beside those of each group"
         raise ValueError(f"{embeddings[0]}: {needed}, as {alone[0]!r}.")
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
     folds = LeaveOneGroupOut().split(features, labels, groups)
-    probabilities = cross_val_predict(probe, features, labels, cv=folds, method="predict_proba")
+    probabilities = cross_val_predict(linear_classifier(), features, labels, cv=folds, method="predict_proba")
     scores = classification_scores(probabilities, labels)
     intervals = bootstrap_intervals(lambda items: classification_scores(probabilities[items], labels[items]), groups)
     data = {"clips": len(labels), "groups": len(np.unique(groups)), "clips_by_class": np.bincount(labels).tolist()}

@@ -121,7 +121,7 @@ class TrainingCheckpointHandler:
     def _finish(self, engine: Engine) -> None:
         """Write both files; here a failure is an error, also an earlier one that left the best model unwritten."""
         self._write_both(engine)
-        if error := getattr(self.evaluator and self.evaluator.state, "unwritten", None):
+        if self.evaluator is not None and (error := getattr(self.evaluator.state, "unwritten", None)):
             raise error
 
     def _write_both(self, engine: Engine) -> None:
@@ -143,33 +143,29 @@ class TrainingCheckpointHandler:
 
     def _state(self, engine: Engine) -> dict[str, Any]:
         """Everything that a resumed run needs, in types that load with ``weights_only=True``."""
-        best = self.evaluator and self.evaluator.state
         return {
             **{name: trained_state(part) for name, part in engine.checkpoint_parts().items()},
-            "best": best
-            and {
-                "metric": best.best_metric,
-                "epoch": best.best_metric_epoch,
-                "judged_by": getattr(best, "judged_by", {}),
-                "validated": 0 if getattr(best, "unwritten", None) else best.epoch,
-            },
+            "best": self._best(),
             "iteration": engine.state.iteration,
             "epoch_length": engine.state.epoch_length,
             "random_states": idist.all_gather(_random_state()),
         }
 
+    def _best(self) -> dict[str, Any] | None:
+        """What the validations have chosen so far; see :meth:`_set_best`."""
+        if self.evaluator is None:
+            return None
+        state = self.evaluator.state
+        return {
+            "metric": state.best_metric,
+            "epoch": state.best_metric_epoch,
+            "judged_by": getattr(state, "judged_by", {}),
+            "validated": 0 if getattr(state, "unwritten", None) else state.epoch,
+        }
+
     def _load(self, engine: Engine, path: Path) -> None:
         """Take over the state saved in ``path``, or raise an error that names the file and the part that is wrong."""
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no checkpoint to resume from.")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file makes the parser raise nearly anything
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise ValueError(f"{path}: not a readable checkpoint ({reason}).") from error
-        if not isinstance(state, dict):
-            raise ValueError(f"{path}: not a training checkpoint, but a {type(state).__name__}.")
-        parts = engine.checkpoint_parts()
+        state, parts = _read(path), engine.checkpoint_parts()
         for name in {BACKBONE, LOG} - set(state):  # as in those of former versions
             parts.pop(name, None)
         if missing := ", ".join(name for name in (*parts, *_NOTES) if name not in state):
@@ -263,6 +259,20 @@ class BestModelHandler:
             logger.warning(f"{error}. The former model is kept; training goes on.")
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, or an error that names it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no checkpoint to resume from.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the parser raise nearly anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a readable checkpoint ({reason}).") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not a training checkpoint, but a {type(state).__name__}.")
+    return state
+
+
 def _write(path: Path, state: Any) -> None:
     """Save ``state`` atomically, on the first process only."""
     if idist.get_rank() == 0:
@@ -314,7 +324,7 @@ class EpochValidationHandler(ValidationHandler):
         epoch = engine.state.epoch
         if (epoch % self.interval == 0 or epoch == engine.state.max_epochs) and not engine.should_terminate:
             # each process has statistics of its own clips since the last step, but one network is scored and kept
-            for part in engine.checkpoint_parts().values():
-                for buffer in part.buffers() if isinstance(part, nn.Module) else ():
-                    idist.broadcast(buffer)
+            parts = [part for part in engine.checkpoint_parts().values() if isinstance(part, nn.Module)]
+            for buffer in [buffer for part in parts for buffer in part.buffers()]:
+                idist.broadcast(buffer)
             self(engine)

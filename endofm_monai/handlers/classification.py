@@ -18,7 +18,7 @@ from monai.utils import CommonKeys
 
 from endofm_monai.data import natural_key, result_path
 from endofm_monai.engines import VideoEvaluator
-from endofm_monai.handlers.results import Report, ResultSaver, Rows
+from endofm_monai.handlers.results import Report, ResultSaver, Rows, decollated
 from endofm_monai.metrics import bootstrap_intervals, classification_scores
 from endofm_monai.metrics.classification import decide, labels_to_one_hot
 from endofm_monai.utils import printable, read_json, write_csv, write_json
@@ -48,9 +48,15 @@ def _levels(rows: list[Prediction]) -> dict[str, Prediction]:
     videos: dict[str, list[Prediction]] = {}
     for row in rows:
         videos.setdefault(row.video, []).append(row)
-    means = [row[0]._replace(probabilities=np.mean([r.probabilities for r in row], axis=0)) for row in videos.values()]
-    stacked = [Prediction(*map(np.array, zip(*of, strict=True))) for of in (means, rows)]
-    return dict(zip(("video", "clip"), stacked, strict=True))
+    means = [
+        windows[0]._replace(probabilities=np.mean([window.probabilities for window in windows], axis=0))
+        for windows in videos.values()
+    ]
+    return {"video": _stack(means), "clip": _stack(rows)}
+
+
+def _stack(rows: list[Prediction]) -> Prediction:
+    return Prediction(*map(np.array, zip(*rows, strict=True)))
 
 
 @dataclass(eq=False)
@@ -107,9 +113,7 @@ class ClassificationReport(Report):
         return _prediction(state.item, state.answer["probabilities"])
 
     def _collect_batch(self, engine: Engine) -> None:
-        outputs = engine.state.output
-        # decollating a batch may leave more items than clips: the longest of the metadata counts
-        for item, output in zip(engine.state.batch[: len(outputs)], outputs, strict=True):
+        for item, output in decollated(engine):
             self.rows[int(item["index"])] = [_prediction(item, output[CommonKeys.PRED])]
 
     def _metrics(self, rows: list[Prediction], name: str) -> dict[str, float]:
@@ -227,13 +231,7 @@ class ProbabilitySaver(ResultSaver):
         result |= {"windows_used": len(self._windows), "windows": []}
         if not self._windows:
             return result
-        state, probabilities = engine.state, np.array(self._probabilities)
-        times = np.append(state.shown_at, state.shown_at[-1] + 1 / state.info.fps)  # a frame is shown until the next is
-        begins = [window[0] for window in self._windows]
-        # they cover the video: one of a single frame stands for those up to the next window
-        following = [*begins[1:], 0 if state.problem else len(times) - 1]
-        stops = np.maximum(following, [window[-1] + 1 for window in self._windows])
-        spans = list(zip(times[begins].tolist(), times[stops].tolist(), strict=True))
+        probabilities, spans = np.array(self._probabilities), self._spans(engine.state)
         mean = probabilities.mean(axis=0)
         likeliest = int(mean.argmax())
         prediction: Any = self.class_names[likeliest]
@@ -250,6 +248,14 @@ class ProbabilitySaver(ResultSaver):
             picture = result_path(self.results_dir, name).with_suffix(".png")
             plot_timeline(spans, probabilities, self.class_names, self._key_frames(engine, likeliest), title, picture)
         return result | {"prediction": prediction, "probabilities": self._by_class(mean), "windows": windows}
+
+    def _spans(self, state: State) -> list[tuple[float, float]]:
+        """Beginning and end of each window, in s: one of a single frame stands for those up to the next window."""
+        times = np.append(state.shown_at, state.shown_at[-1] + 1 / state.info.fps)  # a frame is shown until the next is
+        begins = [window[0] for window in self._windows]
+        following = [*begins[1:], 0 if state.problem else len(times) - 1]
+        stops = np.maximum(following, [window[-1] + 1 for window in self._windows])
+        return list(zip(times[begins].tolist(), times[stops].tolist(), strict=True))
 
     def _key_frames(self, engine: Engine, likeliest: int) -> list[KeyFrame]:
         """Frames of the windows in which a class is likeliest, in the order of time."""

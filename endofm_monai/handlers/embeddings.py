@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from monai.utils import CommonKeys, ImageMetaKey, convert_to_tensor
 from torch import nn
 
 from endofm_monai.data import split_clips
-from endofm_monai.handlers.results import Rows
+from endofm_monai.handlers.results import Rows, decollated
 from endofm_monai.inferers.predictor import finite
 from endofm_monai.utils import atomic_path, write_csv
 from endofm_monai.visualize.charts import MIN_CLIPS, plot_embeddings
@@ -36,7 +37,7 @@ class ClipEmbeddings(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows) -> "ClipEmbeddings":
-        """Make it of the rows of :func:`add_embeddings`."""
+        """Make it of the rows of :func:`add_embedding`."""
         if not rows:
             return cls(np.empty((0, 0), np.float32), np.empty(0, np.int64), [])
         embeddings, labels, paths = zip(*rows.flat(), strict=True)
@@ -50,20 +51,19 @@ class ClipEmbeddings(NamedTuple):
         return self.embeddings[has_label], self.labels[has_label]
 
 
-def add_embeddings(rows: Rows, items: Sequence[Mapping[str, Any]], embeddings: Iterable[torch.Tensor]) -> None:
-    """Note the embedding ``(D,)`` of each item.
+def add_embedding(rows: Rows, item: Mapping[str, Any], embedding: torch.Tensor) -> None:
+    """Note the embedding ``(D,)`` of an item.
 
-    An item has its path as ``path`` or in the metadata of ``image``, perhaps its class index as an integer ``label``,
-    and ``index``, its place in the datalist, which a single process that goes through that in order does not need.
+    It has its path as ``path`` or in the metadata of ``image``, perhaps its class index as an integer ``label``, and
+    ``index``, its place in the datalist, which a single process that goes through that in order does not need.
     """
-    for item, embedding in zip(items, embeddings, strict=True):
-        if embedding.ndim != 1:
-            raise ValueError(f"A clip's embedding must have the shape (D,), but got {tuple(embedding.shape)}.")
-        if "index" not in item and idist.get_world_size() > 1:
-            raise ValueError("To order the clips of several processes, items need `index`, as of a `ClipDataset`.")
-        label = item.get(CommonKeys.LABEL)
-        label = label if isinstance(label, int) else -1  # it may also be the path of a mask
-        rows[item.get("index", len(rows))] = [(embedding.detach().float().cpu().numpy(), label, _path(item))]
+    if embedding.ndim != 1:
+        raise ValueError(f"A clip's embedding must have the shape (D,), but got {tuple(embedding.shape)}.")
+    if "index" not in item and idist.get_world_size() > 1:
+        raise ValueError("To order the clips of several processes, items need `index`, as of a `ClipDataset`.")
+    label = item.get(CommonKeys.LABEL)
+    label = label if isinstance(label, int) else -1  # it may also be the path of a mask
+    rows[item.get("index", len(rows))] = [(embedding.detach().float().cpu().numpy(), label, _path(item))]
 
 
 def _path(item: Mapping[str, Any]) -> str:
@@ -75,32 +75,40 @@ def attach_embeddings(rows: Rows, engine: Engine) -> None:
     """Note the ``pred`` ``(D,)`` of each clip of an evaluator that decollates."""
 
     def collect(engine: Engine) -> None:
-        output = engine.state.output
-        add_embeddings(rows, engine.state.batch[: len(output)], [item[CommonKeys.PRED] for item in output])
+        for item, output in decollated(engine):
+            add_embedding(rows, item, output[CommonKeys.PRED])
 
     rows.attach(engine)
     engine.add_event_handler(Events.ITERATION_COMPLETED, collect)
 
 
-def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: str | torch.device) -> ClipEmbeddings:
-    """Compute the embeddings of all clips, in evaluation mode, without gradient, in float32 and uncompiled.
-
-    Random states and the network's mode are as before when it is done, so that it may run amid a training. With several
-    processes each embeds what its loader gives, and all get the table of all clips. The network makes ``(B, D)`` of a
-    batch's ``image``; :func:`add_embeddings` says what else it has. What cannot be read is left out, with a warning.
-    """
-    rows, broken = Rows(), dict[str, None]()
+@contextmanager
+def amid_training(network: nn.Module, device: str | torch.device) -> Iterator[None]:
+    """Compute in evaluation mode, without gradient, in float32 and uncompiled; a training goes on as without it."""
     with (
         torch.random.fork_rng(devices=[]),  # iterating over a DataLoader draws a seed
         torch.compiler.set_stance("force_eager"),
         torch.autocast(torch.device(device).type, enabled=False),
         eval_mode(network),
     ):
+        yield
+
+
+def embed_clips(network: nn.Module, loader: Iterable[dict[str, Any]], device: str | torch.device) -> ClipEmbeddings:
+    """Compute the embeddings of all clips, perhaps amid a training, which it leaves as it is.
+
+    With several processes each embeds what its loader gives, and all get the table of all clips. The network makes
+    ``(B, D)`` of a batch's ``image``; :func:`add_embedding` says what else it has. What cannot be read is left out,
+    with a warning.
+    """
+    rows, broken = Rows(), dict[str, None]()
+    with amid_training(network, device):
         for batch in loader:
             broken |= dict.fromkeys(batch.get("broken", []))
             if len(batch[CommonKeys.IMAGE]) > 0:
                 clips = convert_to_tensor(batch[CommonKeys.IMAGE], device=device, track_meta=False)
-                add_embeddings(rows, split_clips(batch), network(clips))
+                for item, embedding in zip(split_clips(batch), network(clips), strict=True):
+                    add_embedding(rows, item, embedding)
     if broken:
         logger.warning(f"{len(broken)} clips cannot be read and are left out of what is probed: {next(iter(broken))}")
     return ClipEmbeddings.of(rows.gather())
@@ -133,9 +141,8 @@ class EmbeddingSaver:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._save_partial)
 
     def _check(self, engine: Engine) -> None:
-        output = engine.state.output
-        for item, found in zip(engine.state.batch[: len(output)], output, strict=True):
-            finite(found[CommonKeys.PRED], f"{_path(item)}: ")
+        for item, output in decollated(engine):
+            finite(output[CommonKeys.PRED], f"{_path(item)}: ")
 
     def _save(self) -> None:
         clips, broken = ClipEmbeddings.of(self._rows.gather()), self._broken.gather()

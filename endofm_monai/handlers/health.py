@@ -22,21 +22,16 @@ __all__ = ["ConceptHealthHandler", "EmbeddingLogHandler", "HealthHandler"]
 
 logger = logging.getLogger(__name__)
 
-UNIFORM = (
-    "targets uniform",
-    "few clips need `small.json`, whose targets are those of Sinkhorn; otherwise look at `teacher_temperature`, "
-    "`base_learning_rate`, or start from pre-trained weights (`backbone_weights`)",
-)
-CONSTANT = (
-    "all clips look the same to the teacher",
-    "look at the centre's momentum and norm, a smaller `base_learning_rate`, a higher `teacher_momentum`, and whether "
-    "the clips differ at all",
-)
-UNLEARNED = (
-    "the student learns nothing",
-    "views that differ less may help, as those of `small.json` (`views`, `train::augment`), or a smaller "
+UNIFORM, CONSTANT = "targets uniform", "all clips look the same to the teacher"
+UNLEARNED = "the student learns nothing"
+REMEDIES = {
+    UNIFORM: "few clips need `small.json`, whose targets are those of Sinkhorn; otherwise look at "
+    "`teacher_temperature`, `base_learning_rate`, or start from pre-trained weights (`backbone_weights`)",
+    CONSTANT: "look at the centre's momentum and norm, a smaller `base_learning_rate`, a higher `teacher_momentum`, "
+    "and whether the clips differ at all",
+    UNLEARNED: "views that differ less may help, as those of `small.json` (`views`, `train::augment`), or a smaller "
     "`base_learning_rate`",
-)
+}
 FIRST_EPOCHS = 3  # in which a start from random weights may look collapsed without a word
 
 
@@ -134,19 +129,20 @@ class HealthHandler(EmbeddingLogHandler):
             CONSTANT: (loss < 0.001 and entropy < 0.001) or spread < 0.001,
             UNLEARNED: loss > 0.995,
         }
-        self._in_a_row = {sign[0]: self._in_a_row.get(sign[0], 0) + 1 for sign, shown in signs.items() if shown}
+        self._in_a_row = {sign: self._in_a_row.get(sign, 0) + 1 for sign, shown in signs.items() if shown}
         epoch, patience = engine.state.epoch, self.collapse_patience
         enough = min(FIRST_EPOCHS, patience or FIRST_EPOCHS)
-        lasting = [sign for sign in signs if self._in_a_row.get(sign[0], 0) >= enough]
+        lasting = [sign for sign, epochs in self._in_a_row.items() if epochs >= enough]
         if not lasting:
             return
-        what, remedy = lasting[0]
-        epochs = self._in_a_row[what]
+        sign = lasting[0]
+        epochs = self._in_a_row[sign]
         message = (
-            f"epoch {epoch} | {what} since epoch {epoch - epochs + 1}: loss {means['loss']:.4f}, "
-            f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}; {remedy}."
+            f"epoch {epoch} | {sign} since epoch {epoch - epochs + 1}: loss {means['loss']:.4f}, "
+            f"teacher entropy {means['teacher_entropy']:.4f} (uniform: {uniform:.4f}), spread {spread:.3f}; "
+            f"{REMEDIES[sign]}."
         )
-        if patience is not None and lasting[0] is not UNLEARNED and epochs >= patience:
+        if patience is not None and sign != UNLEARNED and epochs >= patience:
             self._in_a_row = {}  # a training that goes on from here, with other settings, is to have its time
             raise UnhealthyTrainingError(f"The representation has collapsed. {message}")
         if idist.get_rank() == 0:

@@ -6,13 +6,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar, Timer
+from matplotlib.image import imread
 from monai.config import PathLike
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys, is_scalar
@@ -45,15 +46,15 @@ class Board:
     _writer: SummaryWriter | None = field(default=None, init=False)
 
     def write(self, values: Mapping[str, Any], step: int, flush: bool = True) -> None:
-        """Add what is a number, or a picture ``(H, W, 3)``, at a step."""
+        """Add what is a number, or the path of a PNG file, at a step."""
         if self.folder is None or idist.get_rank() > 0:
             return
         self._writer = self._writer or SummaryWriter(str(self.folder), purge_step=step)
         for name, value in values.items():
             if is_scalar(value):
                 self._writer.add_scalar(name, float(value), step)
-            elif isinstance(value, np.ndarray):
-                self._writer.add_image(name, value, step, dataformats="HWC")
+            elif isinstance(value, Path):
+                self._writer.add_image(name, imread(value)[..., :3], step, dataformats="HWC")
         if flush:
             self._writer.flush()
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from matplotlib.image import imread
 from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
@@ -52,7 +51,7 @@ class TrainingPictureHandler(ABC):
         if len(views[0]) > 0:  # there is a clip that could be read
             path = self.folder / f"{engine.state.iteration:07d}.png"
             self.draw(unwrap(engine.network), views, path)
-            self._board.write({self.name: imread(path)[..., :3]}, engine.state.iteration)
+            self._board.write({self.name: path}, engine.state.iteration)
 
     @abstractmethod
     def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
@@ -115,4 +114,4 @@ class MaskPictureHandler:
             frames, predictions, truths = (torch.stack(part) for part in zip(*self._shown, strict=True))
             path, numbers = self.folder / f"{engine.state.epoch:04d}.png", pick_frames(engine.state.info.frames)
             plot_masks(frames.transpose(0, 1), predictions, truths, path, numbers)
-            self._board.write({"masks": imread(path)[..., :3]}, engine.state.epoch)
+            self._board.write({"masks": path}, engine.state.epoch)

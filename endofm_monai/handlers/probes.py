@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data import DataLoader
-from monai.networks import eval_mode
 from monai.utils import CommonKeys
 
 from endofm_monai.engines import StudentTeacherTrainer
-from endofm_monai.handlers.embeddings import ClipEmbeddings, attach_embeddings, embed_clips
+from endofm_monai.handlers.embeddings import ClipEmbeddings, amid_training, attach_embeddings, embed_clips
 from endofm_monai.handlers.log import Board
 from endofm_monai.handlers.results import Rows, describe_items
 from endofm_monai.metrics import knn_probe, linear_probe, retrieval
+from endofm_monai.metrics.probe import NEIGHBORS, TEMPERATURE
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import PathLike, read_json, write_json
 from endofm_monai.visualize import plot_curves, plot_embeddings
@@ -47,8 +47,8 @@ class KNNProbeHandler:
     train_loader: DataLoader  # of the training clips, transformed as for validation; see :func:`embed_clips`
     val_loader: DataLoader  # of the clips whose classes are predicted
     interval: int = 1  # epochs between two probes
-    k: int = 20
-    temperature: float = 0.07
+    k: int = NEIGHBORS
+    temperature: float = TEMPERATURE
     output_dir: PathLike | None = None  # of a TensorBoard log, in its subfolder `knn`; None writes none
 
     def __post_init__(self) -> None:
@@ -87,8 +87,8 @@ class ProbeEvaluation:
 
     train_loader: DataLoader  # of the training clips; see :func:`embed_clips`
     output_dir: PathLike
-    k: int = 20
-    temperature: float = 0.07
+    k: int = NEIGHBORS
+    temperature: float = TEMPERATURE
     _rows: Rows = field(default_factory=Rows, init=False)
 
     def attach(self, engine: Engine) -> None:
@@ -189,7 +189,7 @@ class LearningReport:
     def _windows(self, backbone: torch.nn.Module, device: torch.device) -> torch.Tensor:
         """Embeddings ``(repeats, N, 2, D)`` of both windows of each clip."""
         rows = Rows()
-        with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), eval_mode(backbone):
+        with amid_training(backbone, device):
             for repeat in range(self.repeats):
                 self.window_loader.sampler.set_epoch(repeat)
                 for batch in self.window_loader:
@@ -234,7 +234,7 @@ def _classes(loader: DataLoader) -> set[int]:
     return {label for label in labels if isinstance(label, int)}
 
 
-def _knn(train: ClipEmbeddings, test: ClipEmbeddings, k: int, temperature: float = 0.07) -> dict[str, float]:
+def _knn(train: ClipEmbeddings, test: ClipEmbeddings, k: int, temperature: float = TEMPERATURE) -> dict[str, float]:
     """Scores by name; none where the clips that could be read lack two classes in training, or a label in the test."""
     if len(set(train.labels[train.labels >= 0])) < 2 or not (test.labels >= 0).any():
         return {}

@@ -55,6 +55,12 @@ class Rows(dict[Any, list[Any]]):
         return [row for rows in self.values() for row in rows]
 
 
+def decollated(engine: Engine) -> list[tuple[Any, Any]]:
+    """The items of an evaluator's batch with their outputs; longer metadata may have left it more items than clips."""
+    state = engine.state
+    return list(zip(state.batch[: len(state.output)], state.output, strict=True))
+
+
 def describe_items(items: Sequence[dict[str, Any]]) -> str:
     """Number of items, and a digest of their names and of what is true of them: the same in a folder that was moved."""
     told = [[item.get(key) for key in ("name", CommonKeys.LABEL, "box", "box_label")] for item in items]

@@ -3,6 +3,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,17 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-class TrainingHandlers:
+class HandlerGroup:
+    """Several handlers as one, which come in their order."""
+
+    handlers: Sequence[Any]
+
+    def attach(self, engine: Engine) -> None:
+        for handler in self.handlers:
+            handler.attach(engine)
+
+
+class TrainingHandlers(HandlerGroup):
     """What goes with the learning in every bundle's training, as one handler; it comes after all others.
 
     In this order: weights are loaded, broken clips left out, the learning rate set, gradients clipped, the log written,
@@ -76,21 +87,19 @@ class TrainingHandlers:
         ]
         self.handlers = [handler for handler in handlers if handler]
 
-    def attach(self, engine: Engine) -> None:
-        for handler in self.handlers:
-            handler.attach(engine)
 
-
-class ValidationHandlers(TrainingHandlers):
+class ValidationHandlers(HandlerGroup):
     """What goes with every validation of a training, as one handler: broken clips, the log, the best model."""
 
     def __init__(
         self, network: nn.Module, ckpt_dir: str, output_dir: str, on_error: str = "skip", max_broken_share: float = 0.05
     ) -> None:
-        self.handlers = [Board(f"{output_dir}/validation"), BrokenClipsHandler(on_error, max_broken_share)]
-        if idist.get_rank() == 0:
-            self.handlers.append(StatsHandler(iteration_log=False))
-        self.handlers.append(BestModelHandler(network, ckpt_dir))
+        self.handlers = [
+            Board(f"{output_dir}/validation"),
+            BrokenClipsHandler(on_error, max_broken_share),
+            *([StatsHandler(iteration_log=False)] if idist.get_rank() == 0 else []),
+            BestModelHandler(network, ckpt_dir),
+        ]
 
 
 @dataclass(eq=False)
@@ -112,6 +121,10 @@ class LoadWeightsHandler:
         logger.info("%s", load_published(self.network, self.weights, backbone=self.backbone))
 
 
+class WeightsCheckpointLoader(LoadWeightsHandler):
+    """The handler of evaluations: MONAI's federated client, which sets the weights itself, disables it by its name."""
+
+
 @dataclass(eq=False)
 class BackboneNote:
     """Adds the backbone's SHA-256 to checkpoints of a trainer that has only the head of the ``network``."""
@@ -120,15 +133,11 @@ class BackboneNote:
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer, after what loads weights and before what resumes."""
-        engine.add_event_handler(Events.STARTED, self._note, engine)
+        engine.add_event_handler(Events.STARTED, self._note)
 
     def _note(self, engine: Engine) -> None:
         if unwrap(engine.network) is not unwrap(self.network):
             engine.further_checkpoint_parts[BACKBONE] = BackboneOfHead(self.network)
-
-
-class WeightsCheckpointLoader(LoadWeightsHandler):
-    """The handler of evaluations: MONAI's federated client, which sets the weights itself, disables it by its name."""
 
 
 @dataclass(eq=False)

@@ -10,10 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 Samples = tuple[np.ndarray, np.ndarray]  # features (N, D) and class indices (N,)
+NEIGHBORS, TEMPERATURE = 20, 0.07  # of the protocol of DINO
 
 
 def knn_probe(
@@ -21,8 +22,8 @@ def knn_probe(
     train_labels: ArrayLike,
     features: ArrayLike,
     labels: ArrayLike,
-    k: int = 20,
-    temperature: float = 0.07,
+    k: int = NEIGHBORS,
+    temperature: float = TEMPERATURE,
 ) -> dict[str, float]:
     """How well the nearest training clips predict the class of a clip: a measure of frozen embeddings.
 
@@ -55,16 +56,21 @@ def knn_probe(
     return _scores(classifier, train, _check(features, labels, "probed"))
 
 
+def linear_classifier() -> Pipeline:
+    """A logistic regression with L2 penalty and ``C = 1``, on features that are standardized by the training clips."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
+
+
 def linear_probe(
     train_features: ArrayLike, train_labels: ArrayLike, features: ArrayLike, labels: ArrayLike
 ) -> dict[str, float]:
     """How well a linear classifier on frozen embeddings predicts the class of a clip; see :func:`knn_probe`.
 
-    It is a logistic regression with L2 penalty and ``C = 1``, fitted to convergence on features that are standardized
-    by the training clips. Nothing is tuned, so that no split is needed for it, and nothing is random.
+    It is a :func:`linear_classifier`, fitted to convergence. Nothing is tuned, so that no split is needed for it, and
+    nothing is random.
     """
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=10_000))
-    return _scores(classifier, _check(train_features, train_labels, "training"), _check(features, labels, "probed"))
+    train, probed = _check(train_features, train_labels, "training"), _check(features, labels, "probed")
+    return _scores(linear_classifier(), train, probed)
 
 
 def retrieval(first: ArrayLike, second: ArrayLike) -> float:

@@ -22,6 +22,8 @@ from endofm_monai.preparation.encode import ContentArea, fit_content_area
 from endofm_monai.preparation.index import frame_picture
 from endofm_monai.visualize.page import Section, table, write_page
 
+MAX_DISTANCE = 52  # bits in which the hashes of frames may differ that are looked at
+MIN_LIKENESS = 0.65  # of one of the closest frames, for a pair of clips to be reported
 _HASH_SIZE = 16
 BITS = _HASH_SIZE**2  # whether a frame, brought to 17 x 16 pixels, gets brighter from each to the next on its right
 SCALES = (1.0, 0.9, 0.8)  # shares of a frame's sides, in its middle, that are hashed, so that cropped copies are found
@@ -108,7 +110,7 @@ class Match:
     likeness: float = 0.0  # correlation of the most alike of the frames; 0 before it is known
 
 
-def find_matches(clips: Sequence[ClipHashes], max_distance: int = 52, min_frames: int = 1) -> list[Match]:
+def find_matches(clips: Sequence[ClipHashes], max_distance: int = MAX_DISTANCE, min_frames: int = 1) -> list[Match]:
     """Find the pairs of clips of different groups that have frames with close hashes, in no order.
 
     Close hashes differ in up to ``max_distance`` of 256 bits. A pair must have ``min_frames`` with such hashes, but at

@@ -21,7 +21,15 @@ from tqdm import tqdm
 from endofm_monai.data import find_clips, open_clip
 from endofm_monai.formats import write_video
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
-from endofm_monai.preparation.leakage import ClipHashes, Match, confirm_match, find_matches, hash_clip
+from endofm_monai.preparation.leakage import (
+    MAX_DISTANCE,
+    MIN_LIKENESS,
+    ClipHashes,
+    Match,
+    confirm_match,
+    find_matches,
+    hash_clip,
+)
 
 __all__ = ["encode", "index", "leakage"]
 
@@ -60,10 +68,10 @@ def index(videos: int = 20, size: tuple[int, int] = SIZE) -> dict[str, float]:
         return {"videos_per_second": videos / seconds_of_call(prepare)}
 
 
-def leakage(folder: str, max_distance: int = 52, min_likeness: float = 0.65) -> dict[str, Any]:
+def leakage(folder: str, max_distance: int = MAX_DISTANCE, min_likeness: float = MIN_LIKENESS) -> dict[str, Any]:
     """Plant copies of each video in a folder, of which no two show the same, and look for them among all videos.
 
-    The limits are those of ``datasets/check_leakage.py``. It gives for each kind of copy how many were found, the
+    It gives for each kind of copy how many were found, the
     lowest likeness of one and the greatest distance of its hashes; and the unrelated pairs that were reported.
     """
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from endofm_monai.data import ClipDataset, ClipReadError, EpochSampler
 from endofm_monai.handlers import BrokenClipsHandler, EmbeddingSaver, embed_clips
-from endofm_monai.handlers.embeddings import add_embeddings
+from endofm_monai.handlers.embeddings import add_embedding
 from endofm_monai.handlers.results import Rows
 
 LABELS = [0, 1, 1, 0, 2]
@@ -248,6 +248,6 @@ def test_no_clips() -> None:
 
 def test_bad_items() -> None:
     with pytest.raises(ValueError, match=r"shape \(D,\), but got \(4, 2\)"):
-        add_embeddings(Rows(), [{"path": "a.mp4"}], [torch.zeros(4, 2)])
+        add_embedding(Rows(), {"path": "a.mp4"}, torch.zeros(4, 2))
     with pytest.raises(KeyError, match="path"):
-        add_embeddings(Rows(), [{"image": torch.zeros(1)}], [torch.zeros(4)])
+        add_embedding(Rows(), {"image": torch.zeros(1)}, torch.zeros(4))
