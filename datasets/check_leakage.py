@@ -9,17 +9,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from endofm_monai.data import clip_images, load_datalist, split_frames
-from endofm_monai.preparation import SECTIONS, run_from_command_line, run_parallel
-from endofm_monai.preparation.leakage import (
-    MAX_DISTANCE,
-    MIN_LIKENESS,
-    ClipHashes,
-    Match,
-    confirm_match,
-    find_matches,
-    hash_clip,
-    write_report,
-)
+from endofm_monai.preparation import SECTIONS, leakage, run_from_command_line, run_parallel
 from endofm_monai.preparation.sources import attempt
 from endofm_monai.utils import check_number, read_json, sha256
 
@@ -27,8 +17,8 @@ from endofm_monai.utils import check_number, read_json, sha256
 def check_leakage(
     *datalists: str,
     output: str = "leakage.html",
-    max_distance: int = MAX_DISTANCE,
-    min_likeness: float = MIN_LIKENESS,
+    max_distance: int = leakage.MAX_DISTANCE,
+    min_likeness: float = leakage.MIN_LIKENESS,
     min_frames: int = 1,
     strict: bool = False,
     **parallel: Any,
@@ -67,12 +57,12 @@ def check_leakage(
     shared = Counter((first[1], second[1]) for first, second in pairs if first[0] != second[0])
     exact = [(first, second, files) for (first, second), files in shared.most_common()]
 
-    candidates = [(confirm_match, match) for match in find_matches(hashes, max_distance, min_frames)]
+    candidates = [(leakage.confirm_match, match) for match in leakage.find_matches(hashes, max_distance, min_frames)]
     looked_at = list(run_parallel(attempt, candidates, description="looking at pairs", **parallel))
     problems += [match for match in looked_at if isinstance(match, str)]
-    matches = [match for match in looked_at if isinstance(match, Match) and match.likeness >= min_likeness]
+    matches = [match for match in looked_at if isinstance(match, leakage.Match) and match.likeness >= min_likeness]
     matches.sort(key=lambda match: (-match.likeness, match.first.clip, match.second.clip))
-    write_report(Path(output), dict(groups), exact, matches, sorted(problems))
+    leakage.write_report(Path(output), dict(groups), exact, matches, sorted(problems))
     summary = f"{len(exact)} pairs of clips share files, {len(matches)} have frames that look alike: see {output}"
     print(summary)
     if strict and (exact or matches):
@@ -95,10 +85,11 @@ def read_clips(datalist: Path, name: str) -> list[tuple[str, str, Any]]:
     return clips
 
 
-def hash_all(name: str, group: str, image: Any) -> tuple[tuple[str, str], list[str], ClipHashes | str]:
+def hash_all(name: str, group: str, image: Any) -> tuple[tuple[str, str], list[str], leakage.ClipHashes | str]:
     """Give group and name of a clip, and hash its files and its frames; or say why these cannot be hashed."""
     whole = image if isinstance(image, list) else split_frames(image)[0]
-    return (group, name), [sha256([file]) for file in clip_images(whole)], attempt(hash_clip, name, group, image)
+    digests = [sha256([file]) for file in clip_images(whole)]
+    return (group, name), digests, attempt(leakage.hash_clip, name, group, image)
 
 
 if __name__ == "__main__":

@@ -38,33 +38,21 @@ def merge_datalists(
     """
     if not folders:
         raise ValueError("folders: expected one or more that a `prepare.py` made, found none")
-    if not isinstance(weight or {}, dict):
-        raise ValueError(f"weight: expected numbers by folder, as '{{\"DIR\": 0.5}}', found {weight!r}")
-    sections, weights = ensure_tuple(sections), dict.fromkeys(folders, 1.0)
-    for name, value in (weight or {}).items():
-        named = [folder for folder in folders if name in (folder, Path(folder).name)]
-        if len(named) != 1 or not (isinstance(value, (int, float)) and value > 0):
-            names = ", ".join(folders)
-            raise ValueError(f"weight: expected a positive number for one of {names}, found {name}: {value}")
-        weights[named[0]] = float(value)
-
+    sections, weights = ensure_tuple(sections), _weights(folders, weight or {})
     sets = {folder: read_prepared(folder) for folder in folders}
     data = {folder: path.resolve() for folder, (_, _, path) in sets.items()}
     root = Path(os.path.commonpath(list(data.values())))
+    lists = {folder: content for folder, (_, content, _) in sets.items()}
+    labels = _labels(lists, sections) if keep_labels else {}
     items: dict[str, list[dict[str, Any]]] = {}
     shares = {}
-    meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
     above = os.path.commonpath([Path(folder).resolve() for folder in folders])
-    folders_of = Counter(name for _, content, _ in sets.values() for name in _names(content, sections))
+    folders_of = Counter(name for content in lists.values() for name in _names(content, sections))
     sets_of = Counter(manifest["name"] for manifest, _, _ in sets.values())
     for folder, (manifest, content, _) in sets.items():
         place, source = relative(Path(folder).resolve(), above), manifest["name"]
         source += f" ({place})" if sets_of[source] > 1 else ""
         clips = [(section, item) for section in sections for item in content.get(section, [])]
-        for key in {"label", "box_label"}.intersection(key for _, item in clips for key in item) if keep_labels else ():
-            for number, name in content.get("labels", {}).items():
-                if (other := meanings.setdefault((key, number), (name, folder)))[0] != name:
-                    raise ValueError(f"{folder}: `{key}` {number} is {name!r} here, but {other[0]!r} in {other[1]}")
         shares[source] = {"clips": len(clips), "weight": weights[folder]}
         for section, item in clips:
             merged = {**(item if keep_labels else {}), "source": source}
@@ -78,18 +66,46 @@ def merge_datalists(
             items.setdefault(section if keep_labels else "training", []).append(merged)
     if not items:
         raise ValueError(f"{', '.join(folders)}: no clips in {', '.join(sections)}")
-    labels = {number: name for (_, number), (name, _) in meanings.items()}
-    is_clear = all(labels[number] == name for (_, number), (name, _) in meanings.items())  # of clips and boxes the same
-    about = {"name": "pre-training", "sources": shares, **({"labels": labels} if labels and is_clear else {})}
+    about = {"name": "pre-training", "sources": shares, **({"labels": labels} if labels else {})}
     write_lists(Path(output), {**about, **items})
     counts = ", ".join(f"{name}: {each['clips']} x {each['weight']:g}" for name, each in shares.items())
     print(f"{sum(map(len, items.values()))} clips ({counts}); use them with --dataset_dir {root} --datalist {output}")
     return output
 
 
+def _weights(folders: Sequence[str], given: Any) -> dict[str, float]:
+    """The weight of each folder; they are given by the folders' names or paths."""
+    if not isinstance(given, dict):
+        raise ValueError(f"weight: expected numbers by folder, as '{{\"DIR\": 0.5}}', found {given!r}")
+    weights = dict.fromkeys(folders, 1.0)
+    for name, value in given.items():
+        named = [folder for folder in folders if name in (folder, Path(folder).name)]
+        if len(named) != 1 or not (isinstance(value, (int, float)) and value > 0):
+            names = ", ".join(folders)
+            raise ValueError(f"weight: expected a positive number for one of {names}, found {name}: {value}")
+        weights[named[0]] = float(value)
+    return weights
+
+
+def _labels(lists: dict[str, dict[str, Any]], sections: Sequence[str]) -> dict[str, str]:
+    """Names of the classes, none where clips and boxes have others; refuses sets, by folder, whose numbers differ."""
+    meanings: dict[tuple[str, str], tuple[str, str]] = {}  # name of each class, and the folder that states it
+    for folder, content in lists.items():
+        for key in {"label", "box_label"}.intersection(key for item in _items(content, sections) for key in item):
+            for number, name in content.get("labels", {}).items():
+                if (other := meanings.setdefault((key, number), (name, folder)))[0] != name:
+                    raise ValueError(f"{folder}: `{key}` {number} is {name!r} here, but {other[0]!r} in {other[1]}")
+    labels = {number: name for (_, number), (name, _) in meanings.items()}
+    return labels if all(labels[number] == name for (_, number), (name, _) in meanings.items()) else {}
+
+
 def _names(content: dict[str, Any], sections: Sequence[str]) -> set[tuple[str, str]]:
-    items = [item for section in sections for item in content.get(section, [])]
+    items = _items(content, sections)
     return {(key, str(item[key])) for item in items for key in NAMES if item.get(key) not in (None, "")}
+
+
+def _items(content: dict[str, Any], sections: Sequence[str]) -> list[dict[str, Any]]:
+    return [item for section in sections for item in content.get(section, [])]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from comparison.run import Run
-from comparison.schema import Comparison, read_comparison
+from comparison.schema import Comparison, Task, read_comparison
 from comparison.tables import write_tables
 
 import endofm_monai
@@ -68,12 +68,7 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
     pretrained = {run.names[1:]: run for run in runs}
     for (name, task), share in itertools.product(comparison.tasks.items(), comparison.shares):
         of_task = {**comparison.settings, **task.settings, **task.shares.get(share, {})}
-        listed = str(of_task.get("datalist") or f"{of_task['dataset_dir']}/datalist.json")
-        load_datalist(of_task["dataset_dir"], listed, label_key="", required=NEEDED[task.bundle])
-        judged = {"val_section": "test", "datalist": listed, **of_task, **task.evaluation}
-        if not any(top_key(key) == "validate" for key in judged):  # which may name other data
-            place = judged["dataset_dir"], judged["datalist"] or listed, judged["val_section"]
-            load_datalist(*place, label_key="", required=NEEDED[task.bundle])
+        listed = check_data(task, of_task)
         for (start, of_start), seed in itertools.product(comparison.starts.items(), comparison.seeds):
             if name not in (of_start.tasks or [name]):
                 continue
@@ -92,9 +87,21 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
     files = {run.bundle / "configs" / f"{name}.json" for run in runs for name in [*run.configs, *run.training]}
     if missing := sorted(str(file) for file in files if not file.is_file()):
         raise ValueError(f"{missing[0]}: is named in `configs` or `training`, but is no file.")
-    for run in (run for run in runs if run.names[-1] == comparison.seeds[0]):
-        run.check()
+    for run in runs:
+        if run.names[-1] == comparison.seeds[0]:  # those of other seeds have the same settings
+            run.check()
     return runs
+
+
+def check_data(task: Task, settings: dict[str, Any]) -> str:
+    """Refuse data of a task that its training or evaluation would miss, and give its datalist."""
+    listed = str(settings.get("datalist") or f"{settings['dataset_dir']}/datalist.json")
+    load_datalist(settings["dataset_dir"], listed, label_key="", required=NEEDED[task.bundle])
+    judged = {"val_section": "test", "datalist": listed, **settings, **task.evaluation}
+    if not any(top_key(key) == "validate" for key in judged):  # which may name other data
+        place = judged["dataset_dir"], judged["datalist"] or listed, judged["val_section"]
+        load_datalist(*place, label_key="", required=NEEDED[task.bundle])
+    return listed
 
 
 def write_share(datalist: str, share: float, seed: int, by_class: bool, path: Path) -> str:

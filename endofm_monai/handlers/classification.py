@@ -48,10 +48,7 @@ def _levels(rows: list[Prediction]) -> dict[str, Prediction]:
     videos: dict[str, list[Prediction]] = {}
     for row in rows:
         videos.setdefault(row.video, []).append(row)
-    means = [
-        windows[0]._replace(probabilities=np.mean([window.probabilities for window in windows], axis=0))
-        for windows in videos.values()
-    ]
+    means = [of[0]._replace(probabilities=np.mean([row.probabilities for row in of], axis=0)) for of in videos.values()]
     return {"video": _stack(means), "clip": _stack(rows)}
 
 

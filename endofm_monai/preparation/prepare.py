@@ -63,29 +63,22 @@ def prepare_dataset(
     if output.resolve() == source.resolve():
         raise ValueError(f"output: needs another folder than the source {source}")
     chosen = PreparationSettings(**{"mode": dataset.mode, "clip_seconds": dataset.clip_seconds, **options})
-    named: dict[str, SourceVideo] = {}
-    for video in videos:
-        if named.setdefault(video.name, video) is not video:
-            raise ValueError(f"{video.files[0]}: has the same name as {named[video.name].files[0]}: {video.name}")
+    _refuse_one_name(videos)
     settings = {"dataset": dataset.name, "source": relative(source, output), **asdict(chosen)}
     claim_settings(output / "settings.json", settings)
     remove_leftovers(output, "**/")
 
-    records = {video.name: read_record(video, output) for video in videos}
-    missing = [(video, source, output, chosen, private) for video in videos if records[video.name] is None]
+    done = {video.name: record for video in videos if (record := read_record(video, output)) is not None}
+    missing = [(video, source, output, chosen, private) for video in videos if video.name not in done]
     is_new = not (output / "stats.png").exists()
-    for record in run_parallel(prepare_video, missing, dataset.name, len(videos) - len(missing), **parallel):
-        records[record["name"]] = record
+    for record in run_parallel(prepare_video, missing, dataset.name, len(done), **parallel):
+        done[record["name"]] = record
         is_new |= "video" in record
 
-    owners: dict[str, str] = {}
-    for name, file in ((name, file) for name, record in records.items() for file in (record or {}).get("written", ())):
-        if (other := owners.setdefault(file, name)) != name:  # as of a video x_00001 beside a long x, which is cut
-            problem = f"is a clip of {other} and one of {name}, which replaced each other"
-            raise ValueError(f"{output / file}: {problem}; rename a source, and prepare into another folder")
-
-    entries = [record["video"] for record in records.values() if record and "video" in record]
-    failed = {name: record["problem"] for name, record in records.items() if record and "problem" in record}
+    records = [done[video.name] for video in videos]
+    _refuse_one_file(records, output)
+    entries = [record["video"] for record in records if "video" in record]
+    failed = {record["name"]: record["problem"] for record in records if "problem" in record}
     if not entries:
         reason = next(iter([*failed.values(), *problems]), "there is none")
         raise ValueError(f"{source}: no video could be used: {reason}")
@@ -107,6 +100,22 @@ def prepare_dataset(
     if strict and found:
         raise ValueError(f"{output}: {len(found)} problems, see above")
     return str(datalist)
+
+
+def _refuse_one_name(videos: Sequence[SourceVideo]) -> None:
+    named: dict[str, SourceVideo] = {}
+    for video in videos:
+        if named.setdefault(video.name, video) is not video:
+            raise ValueError(f"{video.files[0]}: has the same name as {named[video.name].files[0]}: {video.name}")
+
+
+def _refuse_one_file(records: Sequence[dict[str, Any]], output: Path) -> None:
+    """Refuse that two videos have a clip in the same file, as x_00001 and a long x, which is cut into x_00001, ..."""
+    owners: dict[str, str] = {}
+    for name, file in ((record["name"], file) for record in records for file in record.get("written", ())):
+        if (other := owners.setdefault(file, name)) != name:
+            problem = f"is a clip of {other} and one of {name}, which replaced each other"
+            raise ValueError(f"{output / file}: {problem}; rename a source, and prepare into another folder")
 
 
 def claim_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -93,7 +93,10 @@ def draw_stats(output: Path, dataset: SourceDataset, entries: list[dict[str, Any
     figure.suptitle(f"{dataset.name}: {len(entries)} videos, {len(clips)} clips")
     with atomic_path(output / "stats.png") as temporary:
         figure.savefig(temporary, metadata={"Software": None})
+    _draw_contact_sheet(output / "contact_sheet.png", items, data)
 
+
+def _draw_contact_sheet(path: Path, items: list[dict[str, Any]], data: Path) -> None:
     chosen = np.linspace(0, len(items) - 1, min(len(items), _COLUMNS * _ROWS)).astype(int)
     sheet = Image.new("RGB", (_COLUMNS * _TILE, -(-len(chosen) // _COLUMNS) * _TILE))
     for place, number in enumerate(chosen):
@@ -101,5 +104,5 @@ def draw_stats(output: Path, dataset: SourceDataset, entries: list[dict[str, Any
         picture = frame_picture(str(data / image) if isinstance(image, str) else [data / frame for frame in image])
         row, column = divmod(place, _COLUMNS)
         sheet.paste(ImageOps.fit(picture, (_TILE, _TILE), Image.Resampling.BOX), (column * _TILE, row * _TILE))
-    with atomic_path(output / "contact_sheet.png") as temporary:
+    with atomic_path(path) as temporary:
         sheet.save(temporary)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -77,28 +78,34 @@ def compact(
         trained_size: the ``img_size`` that the training's network had; by default a square.
     """
     _check_target(target, source)
-    resampled, state, shared = "", read_checkpoint(source), dict[str, str]()
+    state, shared, done = read_checkpoint(source), dict[str, str](), ""
     if BACKBONE_HASH in state:
         shared[BACKBONE_HASH] = str(state.pop(BACKBONE_HASH))
     if foreign := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
         raise WeightsError(f"{source}: expected the state dict of a network, found {', '.join(foreign[:5])} in it.")
     if img_size is not None:
-        if not {POSITIONS, KERNEL} <= state.keys():
-            raise WeightsError(f"{source}: has no {POSITIONS} that could be resampled.")
-        table, patch = state[POSITIONS], state[KERNEL].shape[-1]
-        grid = _grid("img_size", img_size, patch)
-        old = square_grid(table.shape[1]) if trained_size is None else _grid("trained_size", trained_size, patch)
-        if old is None or table.shape[1] != 1 + math.prod(old):
-            expected = f"1 and {'x'.join(map(str, old)) if old else 'those of a square'}"
-            found = f"{POSITIONS} has {table.shape[1]} entries, expected {expected}"
-            raise WeightsError(f"{source}: {found}; say by `trained_size` what the training's `img_size` was.")
-        state[POSITIONS] = resample_position_table(table, grid, old)
-        resampled = f", positions of {old[0]}x{old[1]} patches resampled to {grid[0]}x{grid[1]}"
+        old, new = _resample_positions(state, source, img_size, trained_size)
+        done = f", positions of {old[0]}x{old[1]} patches resampled to {new[0]}x{new[1]}"
     if shares_with:
         state, theirs = share_with(shares_with, state)
         shared |= theirs
     save_weights(to_int8(state), target, **shared)
-    return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB{resampled}"
+    return f"wrote {len(state)} tensors to {target}, {Path(target).stat().st_size / 1e6:.1f} MB{done}"
+
+
+def _resample_positions(state: dict[str, Any], source: PathLike, size: Any, trained_size: Any) -> list[tuple[int, int]]:
+    """Resample the position table for frames of a size; gives rows and columns of what it was and of what it is."""
+    if not {POSITIONS, KERNEL} <= state.keys():
+        raise WeightsError(f"{source}: has no {POSITIONS} that could be resampled.")
+    table, patch = state[POSITIONS], state[KERNEL].shape[-1]
+    new = _grid("img_size", size, patch)
+    old = square_grid(table.shape[1]) if trained_size is None else _grid("trained_size", trained_size, patch)
+    if old is None or table.shape[1] != 1 + math.prod(old):
+        expected = f"1 and {'x'.join(map(str, old)) if old else 'those of a square'}"
+        found = f"{POSITIONS} has {table.shape[1]} entries, expected {expected}"
+        raise WeightsError(f"{source}: {found}; say by `trained_size` what the training's `img_size` was.")
+    state[POSITIONS] = resample_position_table(table, new, old)
+    return [old, new]
 
 
 def _grid(name: str, size: int | Sequence[int], patch: int) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class PublishedFile:
     note: str = ""
 
     @property
-    def state(self) -> str:
+    def link(self) -> str:
         """What is known of its link, and since when, in words."""
         return _UNKNOWN if self.alive is None else f"{'alive' if self.alive else 'dead'} {self.seen}".rstrip()
 
@@ -65,7 +65,7 @@ class PublishedFile:
             "size": f"{self.size:,} bytes" if self.size else _UNKNOWN,
             "SHA-256": self.sha256 or _UNKNOWN,
             "licence": self.licences,
-            "link": f"{self.state}, {self.seen_by}".rstrip(", "),
+            "link": f"{self.link}, {self.seen_by}".rstrip(", "),
             **{"preset": self.preset or "none", "loads": self.loads, "note": self.note},
         }
         return "\n".join(f"{label + ':':<9} {text}" for label, text in lines.items() if text)
@@ -103,7 +103,7 @@ def list_published(task: str | None = None) -> str:
     for file in (file for file in files if task in (None, file.task)):
         size = f"{file.size / 1e6:,.0f} MB" if file.size else "?"
         licence, preset = file.weights_licence or "?", file.preset or "-"
-        rows.append((file.name, file.method, file.task, preset, size, file.state, licence))
+        rows.append((file.name, file.method, file.task, preset, size, file.link, licence))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     hint = "`show NAME` says more: where it is published, which keys load, or why it does not fit."
@@ -126,7 +126,7 @@ def download(name: str, output: PathLike, accept_licence: bool = False) -> str:
     file = find(name)
     print(f"{name}: {file.licences}", flush=True)
     if file.alive is False:
-        raise WeightsError(f"{name}: its link is {file.state}; ask for the file at {file.page}.")
+        raise WeightsError(f"{name}: its link is {file.link}; ask for the file at {file.page}.")
     if file.url is None:
         raise WeightsError(f"{name}: has no address that a program can fetch; it is at {file.page}.")
     if accept_licence is not True:

@@ -63,15 +63,9 @@ def video_from_image(weights: PublishedWeights, network: EndoFM | FrameViT) -> P
     if len(mlp) != 2 or mlp[0] != mlp[1][::-1]:
         raise WeightsError(f"{weights.file}: is an image ViT with a gated MLP (SwiGLU), but {kind} has a plain one.")
 
-    for name in [name for name in state if _scaled_layer(name)]:
-        gamma, layer = state.pop(name), _scaled_layer(name)
-        for key in (f"{layer}.weight", f"{layer}.bias"):
-            state[key] = torch.einsum("o,o...->o...", gamma, state[key])
-    for name in list(state) if network.temporal else ():
-        if ".norm1." in name or ".attn." in name:
-            state[name.replace(".norm1.", ".temporal_norm1.").replace(".attn.", ".temporal_attn.")] = state[name]
-        if ".attn.proj." in name:
-            state[name.replace(".attn.proj.", ".temporal_fc.")] = torch.zeros_like(state[name])
+    _fold_layer_scale(state)
+    if network.temporal:
+        _add_temporal_attention(state)
     if "time_embed" in own:
         state["time_embed"] = torch.zeros(1, own["time_embed"].shape[1], state["pos_embed"].shape[2])
     if "pos_embed" in tables:
@@ -110,6 +104,21 @@ def _scaled_layer(name: str) -> str:
     """The layer whose outputs a tensor of LayerScale scales, or nothing for others."""
     layers = {".ls1.gamma": ".attn.proj", ".ls2.gamma": ".mlp.fc2"}
     return next((name.removesuffix(scale) + layer for scale, layer in layers.items() if name.endswith(scale)), "")
+
+
+def _fold_layer_scale(state: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in state if _scaled_layer(name)]:
+        gamma, layer = state.pop(name), _scaled_layer(name)
+        for key in (f"{layer}.weight", f"{layer}.bias"):
+            state[key] = torch.einsum("o,o...->o...", gamma, state[key])
+
+
+def _add_temporal_attention(state: dict[str, torch.Tensor]) -> None:
+    for name in list(state):
+        if ".norm1." in name or ".attn." in name:
+            state[name.replace(".norm1.", ".temporal_norm1.").replace(".attn.", ".temporal_attn.")] = state[name]
+        if ".attn.proj." in name:
+            state[name.replace(".attn.proj.", ".temporal_fc.")] = torch.zeros_like(state[name])
 
 
 def variant_of(state: Mapping[str, torch.Tensor]) -> str:

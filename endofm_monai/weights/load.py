@@ -192,8 +192,8 @@ def trained_state(part: Any) -> dict[str, Any]:
     state = part.state_dict()
     if not isinstance(part, nn.Module) or not any(getattr(module, "frozen", False) for module in part.modules()):
         return state
-    frozen = _frozen(state)
-    rest = {key: value for key, value in state.items() if key not in frozen.values()}
+    frozen = _backbone_names(state).values()
+    rest = {key: value for key, value in state.items() if key not in frozen}
     return {**rest, BACKBONE_HASH: backbone_sha256(state)}
 
 
@@ -211,7 +211,7 @@ def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
         state = {**state, "param_groups": [{**own, "params": saved["params"]} for own, saved in pairs]}
     elif isinstance(part, nn.Module) and BACKBONE_HASH in state:
         own = part.state_dict()
-        _compare(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")
+        _check_backbone(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")
         state = {**own, **{key: value for key, value in state.items() if key != BACKBONE_HASH}}
     part.load_state_dict(state)
 
@@ -231,7 +231,7 @@ class BackboneOfHead:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Compare with that of the checkpoint; raises a ``WeightsError``."""
-        _compare(state[BACKBONE_HASH], self.sha256, "the checkpoint")
+        _check_backbone(state[BACKBONE_HASH], self.sha256, "the checkpoint")
 
 
 def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor]) -> PublishedWeights:
@@ -239,29 +239,29 @@ def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor])
     if weights.backbone is None:
         return weights
     if weights.backbone:
-        _compare(weights.backbone, backbone_sha256(own), str(weights.file))
+        _check_backbone(weights.backbone, backbone_sha256(own), str(weights.file))
     note = f"on the backbone in place, {weights.backbone[:12] or 'which it does not name'}"
-    state = {name: own[name] for name in _frozen(own)}
+    state = {name: own[name] for name in _backbone_names(own)}
     return replace(weights, state={**state, **weights.state}, notes=(*weights.notes, note), backbone=None)
 
 
 def backbone_sha256(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 of names, shapes and float32 values of a backbone's tensors, adapters left out, in any state dict."""
     digest = hashlib.sha256()
-    for name, key in sorted(_frozen(state).items()):
+    for name, key in sorted(_backbone_names(state).items()):
         tensor = state[key].detach().float().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten().numpy().data)
     return digest.hexdigest()
 
 
-def _frozen(state: Mapping[str, Any]) -> dict[str, str]:
+def _backbone_names(state: Mapping[str, Any]) -> dict[str, str]:
     """Clean to original keys of a backbone's tensors without adapters."""
     names = clean_names(state, "the network")
     return {name: key for name, key in names.items() if is_backbone_key(name) and not is_adapter_key(name)}
 
 
-def _compare(needed: str, found: str, owner: str) -> None:
+def _check_backbone(needed: str, found: str, owner: str) -> None:
     if needed != found:
         raise WeightsError(
             f"{owner}: needs the backbone with the SHA-256 {needed}, but found one with {found}; name the file that it "

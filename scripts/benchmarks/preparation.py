@@ -21,15 +21,7 @@ from tqdm import tqdm
 from endofm_monai.data import find_clips, open_clip
 from endofm_monai.formats import write_video
 from endofm_monai.preparation import SourceDataset, SourceVideo, prepare_dataset
-from endofm_monai.preparation.leakage import (
-    MAX_DISTANCE,
-    MIN_LIKENESS,
-    ClipHashes,
-    Match,
-    confirm_match,
-    find_matches,
-    hash_clip,
-)
+from endofm_monai.preparation import leakage as check
 
 __all__ = ["encode", "index", "leakage"]
 
@@ -68,20 +60,22 @@ def index(videos: int = 20, size: tuple[int, int] = SIZE) -> dict[str, float]:
         return {"videos_per_second": videos / seconds_of_call(prepare)}
 
 
-def leakage(folder: str, max_distance: int = MAX_DISTANCE, min_likeness: float = MIN_LIKENESS) -> dict[str, Any]:
+def leakage(
+    folder: str, max_distance: int = check.MAX_DISTANCE, min_likeness: float = check.MIN_LIKENESS
+) -> dict[str, Any]:
     """Plant copies of each video in a folder, of which no two show the same, and look for them among all videos.
 
     It gives for each kind of copy how many were found, the
     lowest likeness of one and the greatest distance of its hashes; and the unrelated pairs that were reported.
     """
 
-    def look(clips: list[ClipHashes]) -> list[Match]:
-        return [confirm_match(match) for match in find_matches(clips, max_distance)]
+    def look(clips: list[check.ClipHashes]) -> list[check.Match]:
+        return [check.confirm_match(match) for match in check.find_matches(clips, max_distance)]
 
     videos = find_clips(folder)
     names = [video.relative_to(folder).as_posix() for video in videos]
-    originals = [hash_clip(name, name, str(video)) for name, video in zip(names, videos, strict=True)]
-    found: dict[str, list[Match]] = {kind: [] for kind in COPIES}
+    originals = [check.hash_clip(name, name, str(video)) for name, video in zip(names, videos, strict=True)]
+    found: dict[str, list[check.Match]] = {kind: [] for kind in COPIES}
     for video, original in zip(tqdm(videos, "planting copies", unit="video"), originals, strict=True):
         with open_clip(video) as reader:
             info = reader.probe()
@@ -91,7 +85,7 @@ def leakage(folder: str, max_distance: int = MAX_DISTANCE, min_likeness: float =
             for kind, (changes, crf) in COPIES.items():
                 copy = copied(quarter if "quarter" in kind else frames, **changes)
                 path = write_video(Path(temporary) / f"{kind}.mp4", copy, round(info.fps), crf=crf)
-                found[kind] += look([original, hash_clip(kind, "copy", str(path))])
+                found[kind] += look([original, check.hash_clip(kind, "copy", str(path))])
     unrelated, copies = look(originals), {}
     for kind, matches in found.items():
         copies[kind] = {
