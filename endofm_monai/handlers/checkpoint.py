@@ -69,7 +69,7 @@ class TrainingCheckpointHandler:
         self._held = ExitStack()  # gives the signals and the folder back
 
     def attach(self, engine: Engine) -> None:
-        """Register the handler with a trainer, after all others but, to save epochs before it, the validation."""
+        """Register the handler with a trainer, after all others except the validation, before which it saves."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_if_requested)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._save)
@@ -103,8 +103,9 @@ class TrainingCheckpointHandler:
     def _stop_if_requested(self, engine: Engine) -> None:
         """After the last iteration of an optimizer step, save and stop if a rank got a signal."""
         state = engine.state
-        ends_epoch = state.iteration % state.epoch_length == 0  # which others complete first
-        if not engine.ends_step() or ends_epoch != (engine.last_event_name == Events.EPOCH_COMPLETED):
+        ends_epoch = state.iteration % state.epoch_length == 0
+        due = Events.EPOCH_COMPLETED if ends_epoch else Events.ITERATION_COMPLETED  # after what others do at its end
+        if engine.last_event_name != due or not engine.ends_step():
             return
         is_last = state.iteration >= state.max_epochs * state.epoch_length
         if idist.all_reduce(float(self._stop_requested or 0), op="MAX") and not is_last:
@@ -214,7 +215,7 @@ class TrainingCheckpointHandler:
             with atomic_path(self.path.with_name("model.pt")) as temporary:
                 shutil.copyfile(model, temporary)
         self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch = best["metric"], best["epoch"]
-        self.evaluator.state.epoch = best.get("validated", 0)  # so that it is not made up for
+        self.evaluator.state.epoch = best.get("validated", 0)  # whose validation is not to be made up for
 
     def _set_random_states(self, states: list[dict[str, Any]]) -> None:
         if len(states) == idist.get_world_size():
@@ -308,7 +309,7 @@ class EpochValidationHandler(ValidationHandler):
     """MONAI's handler, which also validates the last epoch, whatever the interval.
 
     It comes after a :class:`TrainingCheckpointHandler`, so that an epoch whose validation fails or is interrupted is
-    saved; its validation is made up for on resume.
+    saved; a resumed training makes up for the validation first.
     """
 
     def attach(self, engine: Engine) -> None:

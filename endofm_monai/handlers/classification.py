@@ -186,7 +186,8 @@ class ProbabilitySaver(ResultSaver):
     def attach(self, engine: Engine) -> None:
         super().attach(engine)
         engine.add_event_handler(Events.COMPLETED, self._write_table)
-        network, self._waits_for = engine.predictor.network, "network_seconds"
+        network = engine.predictor.network
+        self._waits_for = "network_seconds"  # after an answer, until a hook of the network says otherwise
         if self.save_pictures and not hasattr(getattr(network, "backbone", None), "attention_maps"):
             raise ValueError("`save_pictures` shows where a network looks, which an exported one does not tell.")
         if not isinstance(network, torch.jit.ScriptModule):  # has no hooks: all its time is the network's

@@ -102,7 +102,7 @@ class Report(ABC):
         return ""
 
     def _judged_by(self) -> dict[str, Any]:
-        """Settings, by their names, with others of which a training cannot go on: its best would not compare."""
+        """Settings, by name, that a resumed training must keep: scores under others do not compare."""
         return {"class_names": list(names)} if (names := getattr(self, "class_names", ())) else {}
 
     def _collect(self, engine: Engine) -> None:

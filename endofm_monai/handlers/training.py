@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class HandlerGroup:
-    """Several handlers as one, which come in their order."""
+    """Several handlers as one, attached in their order."""
 
     handlers: Sequence[Any]
 

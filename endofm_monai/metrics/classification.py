@@ -90,9 +90,9 @@ def bootstrap_intervals(
     narrow. So videos (or sequences, or patients) are drawn, each with all of its items (the cluster bootstrap;
     Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
-    Given indices of items (int64, with repetitions), ``statistics`` says theirs by name, NaN where one is undefined.
-    The ``groups`` ``(N,)`` are of any type that can be compared, and ``level`` is the share of the resampled statistics
-    that an interval holds, in (0, 1).
+    The ``statistics`` take indices of items (int64, with repetitions) and give numbers by name, NaN where one is
+    undefined. The ``groups`` ``(N,)`` are of any type that can be compared, and ``level`` is the share of the resampled
+    numbers that an interval holds, in (0, 1).
 
     Returns:
         by name the lower and the upper end, of those resamples for which it is defined; NaN when there are none, and

@@ -140,11 +140,11 @@ def encode_clips(
 def _copies(times: np.ndarray, rate: float) -> np.ndarray:
     """Give how often each frame is repeated at a constant rate, from the times of the frames and the end of the last.
 
-    A frame counts from the moment of the rate that is nearest to its time, until another does.
+    A frame is shown from the tick of the rate that is nearest to its time, until the next frame is.
     """
-    moments = np.floor(times * rate + 0.5 + 1e-6).astype(int)  # the nearest ones
-    moments[-1] = max(moments[-1], 1)
-    return np.diff(moments.clip(max=moments[-1]))
+    ticks = np.floor(times * rate + 0.5 + 1e-6).astype(int)
+    ticks[-1] = max(ticks[-1], 1)
+    return np.diff(ticks.clip(max=ticks[-1]))
 
 
 def _encode(

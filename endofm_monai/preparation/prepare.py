@@ -63,7 +63,7 @@ def prepare_dataset(
     if output.resolve() == source.resolve():
         raise ValueError(f"output: needs another folder than the source {source}")
     chosen = PreparationSettings(**{"mode": dataset.mode, "clip_seconds": dataset.clip_seconds, **options})
-    _refuse_one_name(videos)
+    _refuse_same_names(videos)
     settings = {"dataset": dataset.name, "source": relative(source, output), **asdict(chosen)}
     claim_settings(output / "settings.json", settings)
     remove_leftovers(output, "**/")
@@ -76,7 +76,7 @@ def prepare_dataset(
         is_new |= "video" in record
 
     records = [done[video.name] for video in videos]
-    _refuse_one_file(records, output)
+    _refuse_same_files(records, output)
     entries = [record["video"] for record in records if "video" in record]
     failed = {record["name"]: record["problem"] for record in records if "problem" in record}
     if not entries:
@@ -102,14 +102,14 @@ def prepare_dataset(
     return str(datalist)
 
 
-def _refuse_one_name(videos: Sequence[SourceVideo]) -> None:
+def _refuse_same_names(videos: Sequence[SourceVideo]) -> None:
     named: dict[str, SourceVideo] = {}
     for video in videos:
         if named.setdefault(video.name, video) is not video:
             raise ValueError(f"{video.files[0]}: has the same name as {named[video.name].files[0]}: {video.name}")
 
 
-def _refuse_one_file(records: Sequence[dict[str, Any]], output: Path) -> None:
+def _refuse_same_files(records: Sequence[dict[str, Any]], output: Path) -> None:
     """Refuse that two videos have a clip in the same file, as x_00001 and a long x, which is cut into x_00001, ..."""
     owners: dict[str, str] = {}
     for name, file in ((record["name"], file) for record in records for file in record.get("written", ())):

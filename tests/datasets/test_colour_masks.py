@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from dataset_files import script
+from dataset_files import prepare_set
 from PIL import Image
 
 from endofm_monai.data import UniformFrames, load_datalist
@@ -34,7 +34,7 @@ def test_every_door_reads_masks_of_any_color_alike(tmp_path, capsys):
         boxes[name] = {"height": 96, "width": 160, "bbox": [box]}
     (source / "kavsir_bboxes.json").write_text(json.dumps(boxes))
 
-    datalist = script("kvasir_seg/prepare.py").prepare(str(source), str(tmp_path / "out"), workers=1, stats=False)
+    datalist = prepare_set("kvasir_seg", source, tmp_path / "out")
     refused = "gray.png: a mask must hold 0 and 255, 0 and 1, or black and one color, but holds 0, 100"
     assert refused in capsys.readouterr().out
     listed = json.loads(Path(datalist).read_text(encoding="utf-8"))
@@ -58,9 +58,7 @@ def test_a_source_whose_name_is_not_utf_8_keeps_its_number(tmp_path):
     for name in (os.fsdecode(b"K\xf6ln.mp4"), "a.mp4"):
         write_video(tmp_path / "videos" / name, np.zeros((4, 32, 32, 3), np.uint8) + len(name), 25)
     for _ in range(2):
-        script("own_videos/prepare.py").prepare(
-            str(tmp_path / "videos"), str(tmp_path / "out"), mode="index", workers=1, stats=False
-        )
+        prepare_set("own_videos", tmp_path / "videos", tmp_path / "out", mode="index")
     table = (tmp_path / "out" / "private" / "sources.csv").read_text(encoding="utf-8")
     assert table.split() == ["number,source", "1,a.mp4", r"2,K\udcf6ln.mp4"]
     items = json.loads((tmp_path / "out" / "datalist.json").read_text(encoding="utf-8"))["training"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from dataset_files import items_of, read, script, write_clip, write_image, write_mask
+from dataset_files import items_of, prepare_set, read, script, write_clip, write_image, write_mask
 
 
 def test_a_folder_without_frames_is_told_and_the_others_are_prepared(tmp_path):
@@ -16,7 +16,7 @@ def test_a_folder_without_frames_is_told_and_the_others_are_prepared(tmp_path):
         write_image(tmp_path / f"source/TrainDataset/Frame/{case}/1.jpg", seed=len(case))
         write_mask(tmp_path / f"source/TrainDataset/GT/{case}/1.png")
     (tmp_path / "source/TrainDataset/Frame/case3_1").mkdir()
-    script("sun_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    prepare_set("sun_seg", tmp_path / "source", tmp_path / "out")
     names = {item["video"] for items in items_of(tmp_path / "out").values() for item in items}
     assert names == {"TrainDataset/case1_1", "TrainDataset/case2_1__1_"}
     assert read(tmp_path / "out", "manifest.json")["problems"] == [
@@ -32,7 +32,7 @@ def test_frames_of_cholect45_that_no_line_can_belong_to_are_named(tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_text("0,1,0\n")
     copy = write_image(tmp_path / "source/data/VID02/000000 (1).png")
-    script("cholect45/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    prepare_set("cholect45", tmp_path / "source", tmp_path / "out")
     manifest = read(tmp_path / "out", "manifest.json")
     assert manifest["problems"] == [f"{copy}: must be named by the number of its frame, as 000001.png"]
     assert [video["name"] for video in manifest["videos"]] == ["VID01"]
@@ -44,34 +44,32 @@ def test_what_systems_put_beside_images_is_no_class(tmp_path):
         write_image(folder / "1.jpg", seed=len(finding))
         write_image(folder / "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg")
         write_image(tmp_path / "source/labeled-images/__MACOSX" / finding / "1.jpg")
-    hyperkvasir = script("hyperkvasir/prepare.py")
-    hyperkvasir.prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="images", workers=1, stats=False)
+    prepare_set("hyperkvasir", tmp_path / "source", tmp_path / "out", part="images")
     assert read(tmp_path / "out", "datalist.json")["labels"] == {"0": "cecum", "1": "polyps"}
     assert sum(map(len, items_of(tmp_path / "out").values())) == 2
 
 
 def test_one_of_the_folders_of_videos_is_enough(tmp_path):
     write_clip(tmp_path / "source/labeled-videos/lower-gi-tract/polyps/a.avi", 4)
-    script("hyperkvasir/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    prepare_set("hyperkvasir", tmp_path / "source", tmp_path / "out")
     assert [item["label"] for item in items_of(tmp_path / "out")["training"]] == [0]
 
 
 def test_a_class_that_was_unpacked_deeper_is_not_missing(tmp_path):
     write_image(tmp_path / "source/labelled_images/polyp/Polyp/a_1.jpg", seed=1)
     write_image(tmp_path / "source/labelled_images/Ulcer/a_2.jpg", seed=2)
-    capsule = script("kvasir_capsule/prepare.py")
-    capsule.prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="images", workers=1, stats=False)
+    prepare_set("kvasir_capsule", tmp_path / "source", tmp_path / "out", part="images")
     (items,) = items_of(tmp_path / "out").values()
     assert {item["video"]: item["label"] for item in items} == {"Ulcer/a_2": 13, "polyp/a_1": 10}
     (tmp_path / "source/labelled_images/Erosion").mkdir()
     with pytest.raises(ValueError, match="Erosion: holds no images"):
-        capsule.prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="images", workers=1, stats=False)
+        prepare_set("kvasir_capsule", tmp_path / "source", tmp_path / "out", part="images")
 
 
 def test_dots_in_the_names_of_folders_tell_them_apart(tmp_path):
     for number, name in enumerate(("adenoma/case.1", "adenoma/case.2", "hyperplastic/case.1")):
         write_image(tmp_path / "source" / name / "1.jpg", seed=number)
-    script("colonoscopic/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "out"), workers=1, stats=False)
+    prepare_set("colonoscopic", tmp_path / "source", tmp_path / "out")
     labels = {item["video"]: item["label"] for item in items_of(tmp_path / "out")["training"]}
     assert labels == {"adenoma/case.1": 0, "adenoma/case.2": 0, "hyperplastic/case.1": 1}
 
@@ -90,13 +88,12 @@ def test_names_in_a_list_of_which_there_is_no_image_are_told(prepared, tmp_path,
     source, _, _ = prepared(name)
     splits = tmp_path / "splits.csv"
     splits.write_text(f"name,section\n{still},training\n{still}.jpg,test\n")
-    prepare = script(f"{name}/prepare.py").prepare
-    prepare(str(source), str(tmp_path / "out"), splits=str(splits), workers=1, stats=False)
+    prepare_set(name, source, tmp_path / "out", splits=str(splits))
     problem = f"{splits}: names 1 that are not there, as {still}.jpg"
     assert read(tmp_path / "out", "manifest.json")["problems"] == [problem]
     splits.write_text(f"name,section\n{still}.jpg,test\n")
     with pytest.raises(ValueError, match=f"no video could be used: {problem}"):
-        prepare(str(source), str(tmp_path / "none"), splits=str(splits), workers=1, stats=False)
+        prepare_set(name, source, tmp_path / "none", splits=str(splits))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +111,7 @@ def test_boxes_of_kvasir_seg_that_are_not_those_of_the_image_are_named(tmp_path,
     write_mask(tmp_path / "masks/cju1.jpg")
     (tmp_path / "kavsir_bboxes.json").write_text(f'{{"cju1": {about}}}')
     with pytest.raises(ValueError, match=message):
-        script("kvasir_seg/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+        prepare_set("kvasir_seg", tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("box", [[30, 24, 9, 7], [0.1, 0.1, 0.5, 0.5], [70, 8, 90, 20], ["9", "7", "30", "24"]])
@@ -126,7 +123,7 @@ def test_boxes_that_no_training_takes_are_told_when_they_are_prepared(tmp_path, 
         sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), found, strict=True))
         about[name] = {"height": 48, "width": 64, "bbox": [sides]}
     (tmp_path / "kavsir_bboxes.json").write_text(json.dumps(about))
-    script("kvasir_seg/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+    prepare_set("kvasir_seg", tmp_path, tmp_path / "out")
     (problem,) = read(tmp_path / "out", "manifest.json")["problems"]
     assert problem.startswith("cju2")
     assert [item["box"] for items in items_of(tmp_path / "out").values() for item in items] == [[[[9, 7, 30, 24]]]]
@@ -136,7 +133,7 @@ def test_boxes_that_no_training_takes_are_told_when_they_are_prepared(tmp_path, 
 def test_masks_of_polypgen_are_found_in_any_case(tmp_path, suffix):
     write_image(tmp_path / "data_C1/images_C1/a.JPG")
     write_mask(tmp_path / f"data_C1/masks_C1/a{suffix}")
-    script("polypgen/prepare.py").prepare(str(tmp_path), str(tmp_path / "out"), workers=1, stats=False)
+    prepare_set("polypgen", tmp_path, tmp_path / "out")
     assert items_of(tmp_path / "out")["training"][0]["box"] == [[[10, 8, 30, 24]]]
 
 
@@ -149,9 +146,7 @@ def test_xml_of_another_kind_does_not_make_frames_without_polyps(tmp_path):
 def test_copies_are_made_of_frame_images_alone(tmp_path):
     write_clip(tmp_path / "source/a.mp4")
     write_image(tmp_path / "source/b/1.png")
-    script("own_videos/prepare.py").prepare(
-        str(tmp_path / "source"), str(tmp_path / "out"), mode="copy", workers=1, stats=False
-    )
+    prepare_set("own_videos", tmp_path / "source", tmp_path / "out", mode="copy")
     manifest = read(tmp_path / "out", "manifest.json")
     assert [video["name"] for video in manifest["videos"]] == ["video_00002"]
     assert manifest["problems"] == ["video_00001: could not be used"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from dataset_files import items_of, read, script
+from dataset_files import items_of, prepare_set, read
 from small_sets import content
 
 
@@ -28,7 +28,7 @@ def test_own_videos_keep_their_numbers(prepared, tmp_path):
     source, output = tmp_path / "copy" / "source", tmp_path / "copy" / "output"
     videos = [item["video"] for item in items_of(output)["training"]]
     shutil.copy(source / "broken.mp4", source / "a_new_one.mp4")
-    script("own_videos/prepare.py").prepare(str(source), str(output), workers=1, stats=False)
+    prepare_set("own_videos", source, output)
     assert [item["video"] for item in items_of(output)["training"]] == videos
 
 
@@ -36,9 +36,9 @@ def test_own_videos_keep_their_numbers(prepared, tmp_path):
 def test_own_videos_are_not_what_an_earlier_run_made_of_them(prepared, tmp_path, mode):
     source, _, totals = prepared("own_videos")
     shutil.copytree(source, tmp_path / "source")
-    source, prepare = tmp_path / "source", script("own_videos/prepare.py").prepare
-    prepare(str(source), str(source / "out" / "first"), mode=mode, workers=1)
-    prepare(str(source), str(source / "out" / "second"), mode="index", workers=1, stats=False)
+    source = tmp_path / "source"
+    prepare_set("own_videos", source, source / "out" / "first", mode=mode, stats=True)  # pictures are no videos
+    prepare_set("own_videos", source, source / "out" / "second", mode="index")
     found = read(source / "out" / "second", "manifest.json")
     assert {key: found["totals"][key] for key in totals} == totals
     assert len(found["problems"]) == 1
@@ -51,7 +51,7 @@ def test_a_table_of_own_videos_that_was_changed_is_named(prepared, tmp_path, old
     table.parent.mkdir(parents=True)
     table.write_text((output / "private/sources.csv").read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(ValueError, match=r"sources\.csv: expected number,source with whole numbers"):
-        script("own_videos/prepare.py").prepare(str(source), str(tmp_path / "output"), workers=1)
+        prepare_set("own_videos", source, tmp_path / "output")
 
 
 def test_a_number_of_own_videos_whose_row_was_deleted_is_not_given_to_another(prepared, tmp_path):
@@ -61,6 +61,6 @@ def test_a_number_of_own_videos_whose_row_was_deleted_is_not_given_to_another(pr
     table = output / "private" / "sources.csv"
     head, _, *rows = table.read_text(encoding="utf-8").splitlines()
     table.write_text("\n".join([head, *rows, ""]), encoding="utf-8")
-    script("own_videos/prepare.py").prepare(str(source), str(output), workers=1, stats=False)
+    prepare_set("own_videos", source, output)
     assert read(output, "manifest.json")["totals"]["videos"] == totals["videos"]
     assert table.read_text(encoding="utf-8").splitlines()[-1].startswith(f"{len(rows) + 2},")

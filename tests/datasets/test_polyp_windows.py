@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import items_of, script, write_mask
+from dataset_files import items_of, prepare_set, script, write_mask
 from PIL import Image
 
 
 def test_polyp_free_windows_touch_no_polyp(prepared, tmp_path):
     source, _, _ = prepared("kvasir_seg")
-    script("kvasir_seg/prepare.py").prepare(str(source), str(tmp_path / "set"), workers=1, stats=False)
+    prepare_set("kvasir_seg", source, tmp_path / "set")
     cut = script("polyp_windows.py").cut
     for output in ("free", "again"):
         cut(str(tmp_path / "set"), str(tmp_path / output))
@@ -49,7 +49,7 @@ def test_windows_are_cut_out_of_stills_as_they_are_shown(tmp_path):
     shown.rotate(180).save(tmp_path / "source/images/a.png", exif=turned)
     write_mask(tmp_path / "source/masks/a.png", (0, 8, 20, 24))
     (tmp_path / "source/kavsir_bboxes.json").write_text('{"a": {"height": 48, "width": 64, "bbox": []}}')
-    script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "set"), workers=1, stats=False)
+    prepare_set("kvasir_seg", tmp_path / "source", tmp_path / "set")
     cut = script("polyp_windows.py").cut
     cut(str(tmp_path / "set"), str(tmp_path / "free"))
     ((item,),) = items_of(tmp_path / "free").values()
@@ -70,7 +70,7 @@ def test_no_window_shows_the_border_that_would_tell_the_classes_apart(tmp_path):
         write_mask(tmp_path / f"source/masks/{name}.png", box, size=(48, 96))
     boxes = {name: {"height": 48, "width": 96, "bbox": []} for name in places}
     (tmp_path / "source/kavsir_bboxes.json").write_text(json.dumps(boxes))
-    script("kvasir_seg/prepare.py").prepare(str(tmp_path / "source"), str(tmp_path / "set"), workers=1, stats=False)
+    prepare_set("kvasir_seg", tmp_path / "source", tmp_path / "set")
     script("polyp_windows.py").cut(str(tmp_path / "set"), str(tmp_path / "pairs"), pairs=True)
     (items,) = items_of(tmp_path / "pairs").values()
     assert [item["video"] for item in items] == ["0/beside", "1/beside"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import items_of, read, script, write_clip, write_image
+from dataset_files import items_of, prepare_set, read, script, write_clip, write_image
 from dataset_miniatures import miniature
 from PIL import Image
 from small_sets import content
@@ -91,7 +91,7 @@ def test_missing_annotations_are_named(prepared, tmp_path):
 def test_an_archive_unpacked_in_a_folder_of_its_own(prepared, tmp_path):
     source, output, _ = prepared("kumc")
     shutil.copytree(source, tmp_path / "KUMC" / "archive")
-    script("kumc/prepare.py").prepare(str(tmp_path / "KUMC"), str(tmp_path / "output"), workers=1)
+    prepare_set("kumc", tmp_path / "KUMC", tmp_path / "output")
     assert read(tmp_path / "output") == read(output)
 
 
@@ -185,14 +185,13 @@ def test_a_list_says_which_section_each_still_belongs_to(prepared, tmp_path, nam
     source, _, _ = prepared(name)
     splits = tmp_path / "splits.csv"
     splits.write_text("name,section,group\n" + "".join(f"{still},{section},g\n" for still, section in listed.items()))
-    prepare = script(f"{name}/prepare.py").prepare
-    prepare(str(source), str(tmp_path / "out"), splits=str(splits), workers=1, stats=False)
+    prepare_set(name, source, tmp_path / "out", splits=str(splits))
     lists = items_of(tmp_path / "out")
     found = {item["video"]: (section, item["group"]) for section, items in lists.items() for item in items}
     assert found == {still.replace(" ", "_"): (section, "g") for still, section in listed.items()}
     splits.write_text("name,section\ncju3,val\n")
     with pytest.raises(ValueError, match=r"splits.csv: line 2: expected `name` and `section` of training, validation"):
-        prepare(str(source), str(tmp_path / "out"), splits=str(splits))
+        prepare_set(name, source, tmp_path / "out", splits=str(splits))
 
 
 @pytest.mark.parametrize(("name", "stills"), [("kvasir_seg", 1000), ("polypgen", 1094)])
@@ -220,7 +219,7 @@ def test_sun_negatives_do_not_overlap(tmp_path):
     miniature("sun_seg", source)
     for frame in range(310):
         write_image(source / "SUN-Negative" / "case1" / f"image{frame}.jpg", 5, frame)
-    script("sun_seg/prepare.py").prepare(str(source), str(tmp_path / "output"), negatives=True, workers=1)
+    prepare_set("sun_seg", source, tmp_path / "output", negatives=True)
     clips = [item["image"] for item in items_of(tmp_path / "output")["training"] if item["label"] == 0]
     assert [len(clip) for clip in clips] == [150, 160]
     assert not set(clips[0]) & set(clips[1])
@@ -246,8 +245,7 @@ def test_polypgen_centers_are_split_apart(prepared):
 
 def test_polypgen_negatives_have_no_boxes(prepared, tmp_path):
     source, _, _ = prepared("polypgen")
-    options = {"negatives": True, "mode": "index", "workers": 1, "stats": False}
-    script("polypgen/prepare.py").prepare(str(source), str(tmp_path), **options)
+    prepare_set("polypgen", source, tmp_path, negatives=True, mode="index")
     (item,) = [item for item in items_of(tmp_path)["training"] if item["video"] == "seq1_neg"]
     assert [Path(path).name for path in item["image"]] == ["1.jpg", "2.jpg"]
     assert item["box"] == item["box_label"] == [[], []]
@@ -257,25 +255,23 @@ def test_polypgen_negatives_have_no_boxes(prepared, tmp_path):
 def test_hyperkvasir_images(prepared, tmp_path):
     for number in range(20):
         write_image(tmp_path / "source/labeled-images/lower-gi-tract/findings" / f"polyp/{number}.jpg", number)
-    prepare = script("hyperkvasir/prepare.py").prepare
-    prepare(str(tmp_path / "source"), str(tmp_path / "labeled"), part="images", workers=1, stats=False)
+    prepare_set("hyperkvasir", tmp_path / "source", tmp_path / "labeled", part="images")
     assert read(tmp_path / "labeled")["labels"] == {"0": "polyp"}
     assert sum(len(items) for items in items_of(tmp_path / "labeled").values()) == 20
     source, _, _ = prepared("hyperkvasir")
-    prepare(str(source), str(tmp_path / "unlabeled"), part="unlabeled-images", workers=1, stats=False)
+    prepare_set("hyperkvasir", source, tmp_path / "unlabeled", part="unlabeled-images")
     assert items_of(tmp_path / "unlabeled") == {
         "training": [{"image": ["unlabeled-images/images/d.jpg"], "video": "unlabeled-images/images/d"}]
     }
     with pytest.raises(ValueError, match="part: expected one of videos, images, unlabeled-images, found all"):
-        prepare(str(source), str(tmp_path / "all"), part="all")
+        prepare_set("hyperkvasir", source, tmp_path / "all", part="all")
 
 
 def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(tmp_path):
     images = tmp_path / "source" / "labelled_images"
     for folder, frame in (("Blood - fresh", 5), ("Blood - fresh", 10), ("normal_clean_mucosa", 7)):
         write_image(images / folder / f"04a78ef00c5245e0_{frame}.jpg", frame)
-    prepare = script("kvasir_capsule/prepare.py").prepare
-    prepare(str(tmp_path / "source"), str(tmp_path / "plain"), part="images", workers=1, stats=False)
+    prepare_set("kvasir_capsule", tmp_path / "source", tmp_path / "plain", part="images")
     (items,) = items_of(tmp_path / "plain").values()  # of one video, so in one section
     assert [(item["label"], item["group"]) for item in items] == [(label, "04a78ef00c5245e0") for label in (2, 2, 9)]
     assert "box" not in items[0]
@@ -283,17 +279,17 @@ def test_kvasir_capsule_images_have_the_class_of_their_folder_and_boxes(tmp_path
     name = "04a78ef00c5245e0_10.jpg;04a78ef00c5245e0;10;Luminal;Blood - fresh"
     table = tmp_path / "source" / "metadata.csv"
     table.write_text(f"{header}\n{name};12;4;30;4;30;20;12;20\n{name.replace('10', '5')};;;;;;;;\n")
-    prepare(str(tmp_path / "source"), str(tmp_path / "boxes"), part="images", workers=1, stats=False)
+    prepare_set("kvasir_capsule", tmp_path / "source", tmp_path / "boxes", part="images")
     (items,) = items_of(tmp_path / "boxes").values()
     assert [item["box"] for item in items] == [[[]], [[[12, 4, 30, 20]]], [[]]]
     assert [item["box_label"] for item in items] == [[[]], [[3]], [[]]]  # from 1 on
     table.write_text(f"{header}\n{name};12;4;30;4;;;;\n")
     with pytest.raises(ValueError, match=r"metadata\.csv:2: holds no readable box"):
-        prepare(str(tmp_path / "source"), str(tmp_path / "bad"), part="images", workers=1)
+        prepare_set("kvasir_capsule", tmp_path / "source", tmp_path / "bad", part="images")
     (images / "Blood - fresh").rename(images / "bubbles")
     table.unlink()
     with pytest.raises(ValueError, match="bubbles: expected a folder of one of the classes ampulla of vater"):
-        prepare(str(tmp_path / "source"), str(tmp_path / "bad"), part="images", workers=1)
+        prepare_set("kvasir_capsule", tmp_path / "source", tmp_path / "bad", part="images")
 
 
 def test_polypdiag_takes_its_validation_from_training(prepared):
@@ -311,7 +307,7 @@ def test_polypdiag_takes_its_validation_from_training(prepared):
 def test_the_share_for_validation_is_chosen(prepared, tmp_path):
     for name, share, counts in (("polypdiag", 0.4, (6, 4, 2)), ("sun_seg", 1, (0, 2, 2))):
         source, output = prepared(name)[0], tmp_path / name
-        script(f"{name}/prepare.py").prepare(str(source), str(output), validation_share=share, workers=1, stats=False)
+        prepare_set(name, source, output, validation_share=share)
         assert tuple(len(items_of(output).get(section, [])) for section in SECTIONS) == counts
 
 
@@ -320,7 +316,7 @@ def test_polypdiag_reports_a_video_in_both_lists(tmp_path):
     miniature("polypdiag", source)
     shutil.copy(source / "videos" / "normal 2.mp4", source / "videos" / "normal 12.mp4")
     with pytest.raises(ValueError, match="1 problems"):
-        script("polypdiag/prepare.py").prepare(str(source), str(tmp_path / "output"), workers=1, strict=True)
+        prepare_set("polypdiag", source, tmp_path / "output", strict=True)
     problem = read(tmp_path / "output", "manifest.json")["problems"][0]
     assert problem == "test/normal_12 (test): is the same, byte for byte, as training/normal_2 (training)"
 
@@ -341,8 +337,7 @@ def test_hyperkvasir_labels_are_findings(prepared):
 def test_ldpolypvideos_without_boxes(tmp_path):
     for kind, name in (("without", "1_1"), ("with", "2_1"), ("with", "2_10")):
         write_clip(tmp_path / "source" / f"videos {kind} polyps" / f"{name}.avi", int(name[0]), 9)
-    prepare = script("ldpolypvideo/prepare.py").prepare
-    prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="videos", workers=1, stats=False)
+    prepare_set("ldpolypvideo", tmp_path / "source", tmp_path / "out", part="videos")
     assert [(item["video"], item["label"]) for item in items_of(tmp_path / "out")["training"]] == [
         ("videos_without_polyps/1_1", 0),
         ("videos_with_polyps/2_1", 1),
@@ -350,4 +345,4 @@ def test_ldpolypvideos_without_boxes(tmp_path):
     ]
     assert read(tmp_path / "out", "manifest.json")["published"] == {"videos": 103, "frames": 861400}
     with pytest.raises(ValueError, match="part: expected one of frames, videos, found all"):
-        prepare(str(tmp_path / "source"), str(tmp_path / "out"), part="all")
+        prepare_set("ldpolypvideo", tmp_path / "source", tmp_path / "out", part="all")

@@ -80,13 +80,11 @@ def test_true_boxes_end_at_the_frame(data):
     assert len(item["box"][0]) == 2
 
 
-def test_a_video_of_another_length_than_its_boxes_is_left_out(data, tmp_path):
-    run([data[0], {**data[1], "box": [[TRUE]]}], tmp_path)
-    assert json.loads((tmp_path / "detection.json").read_text())["skipped"] == ["b/f0-f1"]
-
-
-def test_a_video_of_another_size_than_its_boxes_is_left_out(data, tmp_path):
-    run([data[0], {**data[1], "box": [[], [[64, 5, 80, 9]]], "box_label": [[], [2]]}], tmp_path)
+@pytest.mark.parametrize(
+    "boxes", [{"box": [[TRUE]]}, {"box": [[], [[64, 5, 80, 9]]], "box_label": [[], [2]]}], ids=["length", "size"]
+)
+def test_a_video_of_another_length_or_size_than_its_boxes_is_left_out(data, tmp_path, boxes):
+    run([data[0], {**data[1], **boxes}], tmp_path)
     assert json.loads((tmp_path / "detection.json").read_text())["skipped"] == ["b/f0-f1"]
 
 

@@ -27,6 +27,12 @@ def script(path: str) -> ModuleType:
     return module
 
 
+def prepare_set(name: str, source: Path, output: Path, **options: Any) -> str:
+    """Prepare a dataset by its script, in this process and without pictures of it."""
+    prepare = script(f"{name}/prepare.py").prepare
+    return prepare(str(source), str(output), **{"workers": 1, "stats": False, **options})
+
+
 def picture(seed: int, shift: int = 0) -> np.ndarray:
     """A smooth random texture ``(48, 64, 3)`` that moves by ``shift`` pixels."""
     coarse = np.random.default_rng(seed).integers(40, 216, (6, 8, 3), dtype=np.uint8)
