@@ -132,6 +132,8 @@ class PacketTable:
         order = np.argsort(moments, kind="stable")
         # ASF gives the last two packets one time.
         self._rising = bool((np.diff(moments) >= (0 if self._timed.all() else 1)).all())
+        # A clock of decoding that never jumps tells that of what is shown neither does.
+        self._steady = bool(self._timed.all() and len(decoding) == self.count and (np.diff(decoding) > 0).all())
         # A clock that starts again puts frames before others that were decoded long ago.
         agreed = bool(
             self._timed.all()
@@ -169,8 +171,8 @@ class PacketTable:
     def clock(self) -> np.ndarray:
         """Give the stated time of each frame that is shown, float64, in the stream's time base; NaN where unknown."""
         times = self.times[self.shown].astype(np.float64)
-        if self._rising or not self._timed.any():
-            times.sort()  # they are those of decoding
+        if self._rising or self._steady or not self._timed.any():
+            times.sort()  # they are those of decoding, or of packets that hold two frames, or none (packed MPEG-4)
         else:
             times[~self._timed[self.shown]] = np.nan
         return times

@@ -94,7 +94,10 @@ class VideoReader(ClipReader):
     def _demux(self) -> Iterator[Any]:
         # Damaged from there on, which reading misses; or at its end, where PyAV lacks a stream that began late (sound).
         with suppress(av.FFmpegError, IndexError):
-            yield from (packet for packet in self._container.demux(self._stream) if packet.size)
+            while True:
+                with suppress(av.BlockingIOError):  # nothing in the next 64 KiB of a transport stream: look behind them
+                    yield from (packet for packet in self._container.demux(self._stream) if packet.size)
+                    return
 
     def _probe(self) -> ClipInfo:
         if self._key and (known := _PROBED.get(self._key)):

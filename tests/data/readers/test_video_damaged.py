@@ -55,6 +55,16 @@ def test_frame_that_is_cut_in_two_is_not_readable(tmp_path: Path, codec: str) ->
         reader.read([30])
 
 
+def test_what_follows_a_hole_in_a_transport_stream_is_read(tmp_path: Path) -> None:
+    """FFmpeg looks through 64 KiB, and then asks to be asked again; so it ends after what a recorder fills up."""
+    path = write_video(tmp_path / "hole.ts", "mpeg2video")
+    expected = decode_everything(path)
+    path.write_bytes(path.read_bytes() + bytes(200_000) + path.read_bytes() + bytes(200_000))
+    with VideoReader(path) as reader:
+        assert reader.probe().frames == 96
+        np.testing.assert_array_equal(frames_of(reader, [3, 47, 60, 95]), expected[[3, 47, 12, 47]])
+
+
 def test_damaged_frame_does_not_shift_the_others(tmp_path: Path) -> None:
     path = write_video(tmp_path / "damaged.mov", "mjpeg", pix_fmt="yuvj420p")
     expected = decode_everything(path)

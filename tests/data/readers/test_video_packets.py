@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 
 from endofm_monai.data import ClipReadError, VideoReader
 
-NOT_CODED = b"\0\0\1\xb6\x55\x5f"  # an MPEG-4 picture with `vop_coded` 0
+PICTURE = b"\0\0\1\xb6"  # of MPEG-4, how one begins
+NOT_CODED = PICTURE + b"\x55\x5f"  # an MPEG-4 picture with `vop_coded` 0
 
 
 def packets_of(path: Path) -> list[av.Packet]:
@@ -53,6 +54,22 @@ def test_packets_without_a_frame(tmp_path: Path, name: str, codec: str) -> None:
     expected = decode_everything(path)
     assert len(expected) == 22
     assert_random_access(path, expected)
+
+
+def test_packets_of_two_frames(tmp_path: Path) -> None:
+    """As Xvid and DivX write AVI: a packet holds a frame and the next B-frame, a later one nothing in its place."""
+    source = write_video(tmp_path / "source.avi", "mpeg4", 37, options={"g": "12", "bf": "2", "b_strategy": "0"})
+    first, *coded = map(bytes, packets_of(source))
+    packets = [first.replace(PICTURE, b"\0\0\1\xb2DivX503b1393p" + PICTURE)]
+    for place in range(0, 36, 3):
+        packets += [coded[place] + coded[place + 1], coded[place + 2], NOT_CODED]
+    path = mux(source, tmp_path / "packed.avi", [(data, 40 * number) for number, data in enumerate(packets)])
+    expected = decode_everything(path)
+    assert len(expected) == 37
+    with VideoReader(path) as reader:
+        np.testing.assert_array_equal(frames_of(reader, range(37)), expected)
+        assert reader.probe().fps == 25
+        np.testing.assert_allclose(reader.times(), np.arange(37) / 25)
 
 
 def test_a_palette_comes_once(tmp_path: Path) -> None:
