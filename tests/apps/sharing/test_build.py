@@ -219,6 +219,7 @@ def test_card_tells_weights_and_results_and_keeps_the_rest(copy):
     assert table[1:][1:] == ROWS[copy.name]
     assert f"| `models/model.pt` | 7 | `{hashlib.sha256(b'weights').hexdigest()}` |" in after
     assert "Trained on: Videos 1..10 of one clinic.\n" in after
+    assert "Kvasir" not in after  # on which the weights that come with the project were trained
     assert "**Not a medical device.**" in after
     for title in ("Intended use", "Data", "Protocol", "Limits"):
         section = before.partition(f"## {title}\n")[2].partition("\n## ")[0]
