@@ -24,10 +24,10 @@ from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 from torch import nn
 
-from endofm_monai.handlers.log import LOG, UnhealthyTrainingError
+from endofm_monai.handlers.log import BACKBONE, LOG, UnhealthyTrainingError
 from endofm_monai.networks import unwrap
 from endofm_monai.utils import atomic_path, check_writable, hold_folder
-from endofm_monai.weights.load import BACKBONE, load_trained_state, trained_state
+from endofm_monai.weights.load import load_trained_state, trained_state
 
 __all__ = ["BestModelHandler", "EpochValidationHandler", "TrainingCheckpointHandler"]
 

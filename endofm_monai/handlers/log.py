@@ -28,7 +28,8 @@ __all__ = ["ProgressHandler", "TrainingLogHandler", "UnhealthyTrainingError"]
 
 logger = logging.getLogger(__name__)
 
-LOG = "log"  # the part of a checkpoint that is a `TrainingLogHandler`; files of former versions lack it
+# parts of a checkpoint, a `TrainingLogHandler` and a `BackboneNote`, that files of former versions lack
+LOG, BACKBONE = "log", "backbone"
 
 
 class UnhealthyTrainingError(RuntimeError):

@@ -53,6 +53,12 @@ class TrainingPictureHandler(ABC):
             self.draw(unwrap(engine.network), views, path)
             self._board.write({self.name: path}, engine.state.iteration)
 
+    @classmethod
+    def latest(cls, output_dir: PathLike, iteration: int) -> list[Path]:
+        """The last picture up to an iteration, if there is one; later ones are of a former training."""
+        paths = sorted((Path(output_dir) / cls.name).glob("*.png"))
+        return [path for path in paths if path.stem <= f"{iteration:07d}"][-1:]
+
     @abstractmethod
     def draw(self, network: Any, views: list[torch.Tensor], path: Path) -> None:
         """Draw the views ``(1, 3, T, S, S)`` of one clip."""

@@ -18,6 +18,7 @@ from monai.utils import CommonKeys
 from endofm_monai.engines import StudentTeacherTrainer
 from endofm_monai.handlers.embeddings import ClipEmbeddings, amid_training, attach_embeddings, embed_clips
 from endofm_monai.handlers.log import Board
+from endofm_monai.handlers.pictures import AttentionPictureHandler, ViewsPictureHandler
 from endofm_monai.handlers.results import Rows, describe_items
 from endofm_monai.metrics import knn_probe, linear_probe, retrieval
 from endofm_monai.metrics.probe import NEIGHBORS, TEMPERATURE
@@ -131,7 +132,8 @@ class LearningReport:
         """Register with a :class:`StudentTeacherTrainer`, behind its :class:`HealthHandler`."""
         if not isinstance(engine, StudentTeacherTrainer):
             raise ValueError("learning.json reports on a student and its teacher: leave it out with vcl.json.")
-        self.folder, self.test = Path(self.output_dir), describe_items(self.test_loader.dataset.data)
+        self.folder, self.path = Path(self.output_dir), Path(self.output_dir, "learning.json")
+        self.test = describe_items(self.test_loader.dataset.data)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start)  # a checkpoint has been loaded by then
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._note)
         engine.add_event_handler(Events.COMPLETED, self._finish)
@@ -147,17 +149,17 @@ class LearningReport:
 
     def _former(self) -> dict[str, Any]:
         """The record that a resumed training goes on with, if there is one; refuses that of other test clips."""
-        path = self.folder / "learning.json"
-        former = read_json(path, dict) if path.exists() else {}
+        former = read_json(self.path, dict) if self.path.exists() else {}
         if (was := former.get("test", self.test)) != self.test:
-            raise ValueError(f"{path}: was made of {was}, and the test is {self.test} now; resume with the former one.")
+            found = f"was made of {was}, and the test is {self.test} now"
+            raise ValueError(f"{self.path}: {found}; resume with the former one.")
         return former
 
     def _note(self, engine: Engine) -> None:
         values = {name: engine.state.metrics[name] for name in CURVES if name in engine.state.metrics}
         self.record["epochs"].append({"epoch": engine.state.epoch, **values})
         if idist.get_rank() == 0:
-            write_json(self.folder / "learning.json", self.record)
+            write_json(self.path, self.record)
 
     def _finish(self, engine: Engine) -> None:
         if not self.record:  # a complete training was resumed: its report stays, unless it broke off
@@ -168,7 +170,7 @@ class LearningReport:
         self.record["after"] = self._judge(engine, "after")
         if idist.get_rank() == 0:
             self._write_page(engine.state.iteration)
-            write_json(self.folder / "learning.json", self.record)  # last: with this the report is complete
+            write_json(self.path, self.record)  # last: with this the report is complete
             logger.info(f"What was learned is shown in {self.folder / 'report.html'}")
 
     def _judge(self, engine: Engine, when: str) -> dict[str, float]:
@@ -216,15 +218,12 @@ class LearningReport:
         share = epochs[-1]["loss"] / uniform
         health = f"The loss ends at {share:.0%} of that of uniform targets, which the dotted lines show."
         maps = [self.folder / f"embeddings_{when}.png" for when in ("before", "after")]
-        drawn = {name: sorted((self.folder / name).glob("*.png")) for name in ("views", "attention")}
-        last = f"{iteration:07d}"  # later ones are of a former training
-        views, attention = ([path for path in paths if path.stem <= last][-1:] for paths in drawn.values())
         sections = [
             Section("What it can do", meaning, body=table(["", f"before epoch {epochs[0]['epoch']}", "after"], scores)),
             Section("Loss and health", health, pictures=[self.folder / "curves.png"]),
             Section("Test videos before and after", pictures=[path for path in maps if path.exists()]),
-            Section("Views of a clip", pictures=views),
-            Section("Attention of the teacher", pictures=attention),
+            Section("Views of a clip", pictures=ViewsPictureHandler.latest(self.folder, iteration)),
+            Section("Attention of the teacher", pictures=AttentionPictureHandler.latest(self.folder, iteration)),
         ]
         write_page(self.folder / "report.html", "Pre-training of Endo-FM", sections)
 

@@ -3,7 +3,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from endofm_monai.data import ClipReadError
 from endofm_monai.handlers.checkpoint import BestModelHandler, EpochValidationHandler, TrainingCheckpointHandler
-from endofm_monai.handlers.log import Board, ProgressHandler, TrainingLogHandler
+from endofm_monai.handlers.log import BACKBONE, Board, ProgressHandler, TrainingLogHandler
 from endofm_monai.losses import ConceptLoss
 from endofm_monai.networks import unwrap
 from endofm_monai.optimizers import CosineSchedule
 from endofm_monai.utils import PathLike
 from endofm_monai.weights import load_published
-from endofm_monai.weights.load import BACKBONE, BackboneOfHead
+from endofm_monai.weights.files import BACKBONE_HASH
+from endofm_monai.weights.load import backbone_sha256, check_backbone
 
 __all__ = [
     "BrokenClipsHandler", "ConceptPhaseHandler", "GradientHandler", "LoadWeightsHandler", "ScheduleHandler",
@@ -127,9 +128,9 @@ class WeightsCheckpointLoader(LoadWeightsHandler):
 
 @dataclass(eq=False)
 class BackboneNote:
-    """Adds the backbone's SHA-256 to checkpoints of a trainer that has only the head of the ``network``."""
+    """Stands in checkpoints for the backbone where a trainer has only the head: another backbone is refused."""
 
-    network: nn.Module
+    network: nn.Module  # both together
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer, after what loads weights and before what resumes."""
@@ -137,7 +138,16 @@ class BackboneNote:
 
     def _note(self, engine: Engine) -> None:
         if unwrap(engine.network) is not unwrap(self.network):
-            engine.further_checkpoint_parts[BACKBONE] = BackboneOfHead(self.network)
+            self._sha256 = backbone_sha256(self.network.state_dict())
+            engine.further_checkpoint_parts[BACKBONE] = self
+
+    def state_dict(self) -> dict[str, Any]:
+        """The SHA-256 of the backbone, as in :func:`endofm_monai.weights.load.trained_state`."""
+        return {BACKBONE_HASH: self._sha256}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare with that of a checkpoint; raises a ``WeightsError``."""
+        check_backbone(state[BACKBONE_HASH], self._sha256, "the checkpoint")
 
 
 @dataclass(eq=False)

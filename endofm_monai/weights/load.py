@@ -211,27 +211,9 @@ def load_trained_state(part: Any, state: Mapping[str, Any]) -> None:
         state = {**state, "param_groups": [{**own, "params": saved["params"]} for own, saved in pairs]}
     elif isinstance(part, nn.Module) and BACKBONE_HASH in state:
         own = part.state_dict()
-        _check_backbone(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")
+        check_backbone(state[BACKBONE_HASH], backbone_sha256(own), "the checkpoint")
         state = {**own, **{key: value for key, value in state.items() if key != BACKBONE_HASH}}
     part.load_state_dict(state)
-
-
-BACKBONE = "backbone"  # the part of a checkpoint that is a :class:`BackboneOfHead`
-
-
-class BackboneOfHead:
-    """What stands in a checkpoint for the backbone of a head that learns alone: another one is refused."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.sha256 = backbone_sha256(network.state_dict())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The SHA-256 of the backbone, as in :func:`trained_state`."""
-        return {BACKBONE_HASH: self.sha256}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Compare with that of the checkpoint; raises a ``WeightsError``."""
-        _check_backbone(state[BACKBONE_HASH], self.sha256, "the checkpoint")
 
 
 def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor]) -> PublishedWeights:
@@ -239,7 +221,7 @@ def complete_weights(weights: PublishedWeights, own: Mapping[str, torch.Tensor])
     if weights.backbone is None:
         return weights
     if weights.backbone:
-        _check_backbone(weights.backbone, backbone_sha256(own), str(weights.file))
+        check_backbone(weights.backbone, backbone_sha256(own), str(weights.file))
     note = f"on the backbone in place, {weights.backbone[:12] or 'which it does not name'}"
     state = {name: own[name] for name in _backbone_names(own)}
     return replace(weights, state={**state, **weights.state}, notes=(*weights.notes, note), backbone=None)
@@ -261,7 +243,8 @@ def _backbone_names(state: Mapping[str, Any]) -> dict[str, str]:
     return {name: key for name, key in names.items() if is_backbone_key(name) and not is_adapter_key(name)}
 
 
-def _check_backbone(needed: str, found: str, owner: str) -> None:
+def check_backbone(needed: str, found: str, owner: str) -> None:
+    """Refuse another backbone than the ``owner`` needs, by their SHA-256, with a ``WeightsError``."""
     if needed != found:
         raise WeightsError(
             f"{owner}: needs the backbone with the SHA-256 {needed}, but found one with {found}; name the file that it "
