@@ -79,6 +79,13 @@ def write(content, tmp_path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def run_all(scripts, content, tmp_path):
+    """Runs the comparison as `content` is by then."""
+    compare, _ = scripts
+    return lambda: compare.compare(write(content, tmp_path))
+
+
 def test_every_start_with_every_seed_and_share(scripts, trained, content, tmp_path):
     compare, _ = scripts
     path = write(content, tmp_path)
@@ -115,55 +122,50 @@ def test_every_start_with_every_seed_and_share(scripts, trained, content, tmp_pa
     assert "| random | 100% | 0.500 ± 0.707 [0.000, 1.500] |" in table
 
 
-def test_another_score_is_that_of_an_evaluation_and_not_the_former_number(scripts, trained, content, tmp_path):
-    compare, _ = scripts
-    compare.compare(write(content, tmp_path))
+def test_another_score_is_that_of_an_evaluation_and_not_the_former_number(run_all, trained, content, tmp_path):
+    run_all()
     content["tasks"]["polyps"]["score"] = "accuracy"
     for report in tmp_path.glob("out/runs/*/*/*/*/evaluate"):
         shutil.rmtree(report)  # which bundles write over
-    compare.compare(write(content, tmp_path))
+    run_all()
     assert "**polyps** (accuracy, 2 seeds)" in (table := (tmp_path / "out" / "comparison.md").read_text())
     assert "| pre-trained | 100% | 0.105 ± 0.007 [nan, nan] |" in table
     assert [kind for kind, *_ in trained[18:]] == ["evaluate"] * 8
 
 
-def test_a_run_that_fails_does_not_stop_the_others(scripts, trained, content, tmp_path, capsys):
-    compare, _ = scripts
+def test_a_run_that_fails_does_not_stop_the_others(run_all, trained, content, tmp_path, capsys):
     content["starts"] = {"broken": {"settings": {"learning_rate": 99}}, "random": None}
     with pytest.raises(ValueError, match=r"4 of 10 runs failed, .*polyps, 50% of the labels, broken, seed 0: it"):
-        compare.compare(write(content, tmp_path))
+        run_all()
     assert "| broken" not in (tmp_path / "out" / "comparison.md").read_text()
     assert "10/10  polyps, 100% of the labels, random, seed 1: f1 1.0000" in capsys.readouterr().out
 
 
-def test_a_pretraining_that_fails_does_not_stop_other_starts(scripts, trained, content, tmp_path):
-    compare, _ = scripts
+def test_a_pretraining_that_fails_does_not_stop_other_starts(run_all, trained, content, tmp_path):
     content["pretrainings"]["ours"]["settings"] = {"learning_rate": 99}
     with pytest.raises(ValueError, match=r"6 of 10 runs failed, the first one: pretraining, ours, seed 0: it failed"):
-        compare.compare(write(content, tmp_path))
+        run_all()
     table = (tmp_path / "out" / "comparison.md").read_text()
     assert "| random | 100% | 0.500 ± 0.707" in table
     assert "| pre-trained" not in table
 
 
-def test_an_evaluation_that_failed_is_done_again_without_the_training(scripts, trained, content, tmp_path):
-    compare, _ = scripts
+def test_an_evaluation_that_failed_is_done_again_without_the_training(run_all, trained, content, tmp_path):
     content |= {"starts": {"random": None}, "pretrainings": {}, "seeds": [0], "shares": [0.5]}
     in_the_way = tmp_path / "out" / "runs" / "polyps" / "0.5" / "random" / "seed0" / "evaluate"
     in_the_way.mkdir(parents=True)
     with pytest.raises(FileExistsError):
-        compare.compare(write(content, tmp_path))
+        run_all()
     in_the_way.rmdir()
-    compare.compare(write(content, tmp_path))
+    run_all()
     assert [kind for kind, *_ in trained] == ["train", "evaluate", "evaluate"]
 
 
-def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_path):
-    compare, _ = scripts
-    compare.compare(write(content, tmp_path))
+def test_results_of_other_settings_are_not_mixed(run_all, trained, content, tmp_path):
+    run_all()
     content["settings"]["num_workers"] = 1
     with pytest.raises(ValueError, match=r"seed0: was made with {'settings': {.*'num_workers': 0.*, not "):
-        compare.compare(write(content, tmp_path))
+        run_all()
 
 
 @pytest.mark.parametrize(
@@ -221,13 +223,12 @@ def test_results_of_other_settings_are_not_mixed(scripts, trained, content, tmp_
         ("starts", {"a": {"weights": "no.pt"}}, "starts, a: there is no key `weights`."),
     ],
 )
-def test_what_is_wrong_is_said_before_the_first_run(scripts, trained, content, tmp_path, part, value, message):
-    compare, _ = scripts
+def test_what_is_wrong_is_said_before_the_first_run(run_all, trained, content, tmp_path, part, value, message):
     content[part] = value
     for task in content["tasks"].values():
         task.setdefault("settings", {"dataset_dir": str(tmp_path)})
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        compare.compare(write(content, tmp_path))
+        run_all()
     assert "\n" not in str(caught.value)
     assert trained == []
 
@@ -257,28 +258,25 @@ def test_a_file_that_is_no_comparison_is_named(scripts, tmp_path, text, message)
         ([{"image": "no.mp4", "label": 1}], "no.mp4 does not exist"),
     ],
 )
-def test_a_list_that_cannot_be_trained_on_is_named(scripts, trained, content, tmp_path, training, message):
-    compare, _ = scripts
+def test_a_list_that_cannot_be_trained_on_is_named(run_all, trained, content, tmp_path, training, message):
     (tmp_path / "datalist.json").write_text(json.dumps({} if training is None else {"training": training}))
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        compare.compare(write(content, tmp_path))
+        run_all()
     assert trained == []
 
 
-def test_a_start_of_some_tasks_and_empty_settings(scripts, trained, content, tmp_path):
-    compare, _ = scripts
+def test_a_start_of_some_tasks_and_empty_settings(run_all, trained, content, tmp_path):
     content["tasks"]["polyps long"] = content["tasks"]["polyps"]
     content |= {"starts": {"a": {"tasks": ["polyps long"]}}, "settings": None, "pretrainings": None}
-    compare.compare(write(content, tmp_path))
+    run_all()
     runs = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {run["names"][0] for run in runs} == {"polyps long"}
 
 
-def test_a_score_that_there_is_not_is_named_and_the_others_go_on(scripts, trained, content, tmp_path):
-    compare, _ = scripts
+def test_a_score_that_there_is_not_is_named_and_the_others_go_on(run_all, trained, content, tmp_path):
     content["tasks"] = {"first": {**content["tasks"]["polyps"], "score": "roc_auc"}, **content["tasks"]}
     with pytest.raises(ValueError, match="8 of 18 runs failed, .*the evaluation gives no score `roc_auc`; .* are f1"):
-        compare.compare(write(content, tmp_path))
+        run_all()
     assert "**polyps** (f1, 2 seeds)" in (tmp_path / "out" / "comparison.md").read_text()
 
 
@@ -307,14 +305,13 @@ def test_a_score_that_one_start_leaves_undefined_ends_no_comparison(scripts, tra
         assert f"| finds nothing | {share} | nan [nan, nan] |" in table
 
 
-def test_an_evaluation_on_another_list_is_not_mixed_with_one_of_its_former_content(scripts, trained, content, tmp_path):
-    compare, _ = scripts
+def test_an_evaluation_on_another_list_is_not_mixed_with_one_of_its_former_content(run_all, trained, content, tmp_path):
     (tmp_path / "test.json").write_text(json.dumps({"test": [{"image": "0.mp4", "label": 0}]}))
     content["tasks"]["polyps"]["evaluation"]["datalist"] = str(tmp_path / "test.json")
-    compare.compare(write(content, tmp_path))
+    run_all()
     (tmp_path / "test.json").write_text(json.dumps({"test": [{"image": "1.mp4", "label": 0}]}))
     with pytest.raises(ValueError, match="seed0: was made with {'sha256': {.*'evaluation, datalist': .*, not "):
-        compare.compare(write(content, tmp_path))
+        run_all()
 
 
 @pytest.mark.parametrize(
@@ -326,21 +323,19 @@ def test_an_evaluation_on_another_list_is_not_mixed_with_one_of_its_former_conte
     ],
 )
 def test_what_is_to_be_evaluated_is_missed_before_the_first_run(
-    scripts, trained, content, tmp_path, evaluation, message
+    run_all, trained, content, tmp_path, evaluation, message
 ):
-    compare, _ = scripts
     content["tasks"]["polyps"]["evaluation"] |= evaluation
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        compare.compare(write(content, tmp_path))
+        run_all()
     assert trained == []
 
 
-def test_an_evaluation_on_data_that_its_configuration_names_needs_no_test_section(scripts, trained, content, tmp_path):
-    compare, _ = scripts
+def test_an_evaluation_on_data_that_its_configuration_names_needs_no_test_section(run_all, trained, content, tmp_path):
     listed = json.loads((tmp_path / "datalist.json").read_text())
     (tmp_path / "datalist.json").write_text(json.dumps({"training": listed["training"], "external": listed["test"]}))
     content["tasks"]["polyps"]["evaluation"]["validate::dataset::data::section"] = "external"
-    compare.compare(write(content, tmp_path))
+    run_all()
     assert len(trained) == 18
 
 

@@ -78,12 +78,7 @@ def test_weight_norm_in_both_directions(tmp_path, make_network, wrapper_state, o
         layer = nn.Linear(16, 40, bias=False)
         network.head.last_layer = nn.utils.weight_norm(layer)
     if not old_in_file:
-        published = {
-            key.replace("weight_g", "parametrizations.weight.original0").replace(
-                "weight_v", "parametrizations.weight.original1"
-            ): tensor
-            for key, tensor in published.items()
-        }
+        published = dict(zip(make_network().state_dict(), published.values(), strict=True))
     torch.save(published, tmp_path / "kinetics400_vitb_ssl.pth")
     report = load_published(network, tmp_path / "kinetics400_vitb_ssl.pth")
     assert len(report.matched) == 75
@@ -282,7 +277,7 @@ def test_none_keeps_the_random_weights(make_network):
     network = make_network()
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     assert initialize_backbone(network) is network
-    assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+    assert equals(network, before)
 
 
 def test_only_the_backbone_of_a_network_is_filled(tmp_path, make_network, training_checkpoint, backbone_state, caplog):
@@ -291,9 +286,8 @@ def test_only_the_backbone_of_a_network_is_filled(tmp_path, make_network, traini
     head = {key: tensor.clone() for key, tensor in network.head.state_dict().items()}
     with caplog.at_level(logging.INFO):
         assert initialize_backbone(network, tmp_path / "endo_fm.pth", which="student") is network
-    assert all(torch.equal(tensor, head[key]) for key, tensor in network.head.state_dict().items())
-    expected = backbone_state("student")
-    assert all(torch.equal(tensor, expected[key]) for key, tensor in network.backbone.state_dict().items())
+    assert equals(network.head, head)
+    assert equals(network.backbone, backbone_state("student"))
     assert "endo_fm.pth (training checkpoint, student): loaded 67 of the network's 67 tensors" in caplog.text
 
 
