@@ -71,9 +71,9 @@ class TrainingCheckpointHandler:
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer, after all others except the validation, before which it saves."""
         engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_if_requested)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_if_requested, False)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._save)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_if_requested)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._stop_if_requested, True)
         engine.add_event_handler(Events.COMPLETED, self._finish)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._held.close)
         engine.add_event_handler(Events.TERMINATE, self._end_process)
@@ -100,12 +100,11 @@ class TrainingCheckpointHandler:
     def _request_stop(self, signum: int, frame: object) -> None:
         self._stop_requested = signal.Signals(signum)
 
-    def _stop_if_requested(self, engine: Engine) -> None:
+    def _stop_if_requested(self, engine: Engine, is_epoch_over: bool) -> None:
         """After the last iteration of an optimizer step, save and stop if a rank got a signal."""
         state = engine.state
-        ends_epoch = state.iteration % state.epoch_length == 0
-        due = Events.EPOCH_COMPLETED if ends_epoch else Events.ITERATION_COMPLETED  # after what others do at its end
-        if engine.last_event_name != due or not engine.ends_step():
+        ends_epoch = state.iteration % state.epoch_length == 0  # which other handlers complete first
+        if ends_epoch != is_epoch_over or not engine.ends_step():
             return
         is_last = state.iteration >= state.max_epochs * state.epoch_length
         if idist.all_reduce(float(self._stop_requested or 0), op="MAX") and not is_last:

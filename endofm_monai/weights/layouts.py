@@ -227,7 +227,7 @@ def read_weights(path: PathLike, which: str = "teacher") -> PublishedWeights:
         if problem := _problem(tensor):
             raise WeightsError(f"{file}: {name!r} {problem}, which no weight is; nothing was loaded.")
     if any(re.match(r"(visual\.)?transformer\.resblocks\.", key) for key in state):
-        state, layout = from_clip(state, file)
+        state, layout = _from_openai_clip(state, file)
         backbone = "" if layout == "ST-Adapter" else None
     return PublishedWeights(file, layout, " + ".join(keys) or "all", state, backbone=backbone)
 
@@ -280,7 +280,7 @@ def foreign_network(state: Mapping[str, torch.Tensor]) -> str:
     return next(found, "")
 
 
-def from_clip(state: Mapping[str, torch.Tensor], file: object) -> tuple[dict[str, torch.Tensor], str]:
+def _from_openai_clip(state: Mapping[str, torch.Tensor], file: object) -> tuple[dict[str, torch.Tensor], str]:
     """The tensors of a CLIP's image tower, or of adapters for it, under timm's names, and the name of their layout."""
     tower = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
     if tower and "class_embedding" not in tower:
