@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 class HandlerGroup:
-    """Several handlers as one, attached in their order."""
+    """Several handlers as one, attached in their order; False and None are none."""
 
     handlers: Sequence[Any]
 
     def attach(self, engine: Engine) -> None:
-        for handler in self.handlers:
+        for handler in filter(None, self.handlers):
             handler.attach(engine)
 
 
@@ -74,7 +74,7 @@ class TrainingHandlers(HandlerGroup):
         resume: bool | str = False,
         checkpoint_interval: int = 1,
     ) -> None:
-        handlers: list[Any] = [
+        self.handlers = [
             weights is not None and LoadWeightsHandler(network, weights),
             BackboneNote(network),
             BrokenClipsHandler(on_error, max_broken_share),
@@ -86,7 +86,6 @@ class TrainingHandlers(HandlerGroup):
             TrainingCheckpointHandler(ckpt_dir, resume, checkpoint_interval, validator, ends_process=True),
             validator and EpochValidationHandler(val_interval, validator),
         ]
-        self.handlers = [handler for handler in handlers if handler]
 
 
 class ValidationHandlers(HandlerGroup):
@@ -98,7 +97,7 @@ class ValidationHandlers(HandlerGroup):
         self.handlers = [
             Board(f"{output_dir}/validation"),
             BrokenClipsHandler(on_error, max_broken_share),
-            *([StatsHandler(iteration_log=False)] if idist.get_rank() == 0 else []),
+            idist.get_rank() == 0 and StatsHandler(iteration_log=False),
             BestModelHandler(network, ckpt_dir),
         ]
 

@@ -10,7 +10,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monai.utils import ensure_tuple
 from PIL import Image
 
@@ -49,34 +48,12 @@ def choose_mode(video: SourceVideo) -> tuple[str, str]:
     with open_clip(video.files[0], fps=video.fps) as reader:
         if not isinstance(reader, VideoReader):
             return "index", "its frames are stored one by one"
-        reader.probe()
-        table = reader._table
-        # the longest way from a keyframe to the next one, or to the end, in packets
-        distance = int(np.diff([*table.keyframes, table.count], prepend=0).max()) if table.count else 0
-        reason = _why_slow(reader, distance)
-    if reason is None:
+        distance, reason = reader.keyframe_distance(), reader.why_slow(_MAX_KEYFRAME_DISTANCE)
+    if not reason:
         return "index", f"seekable, a keyframe at least every {distance} frames"
     if video.frame_labels:
         return "index", f"labels belong to single frames, although {reason}"
     return "encode", reason
-
-
-def _why_slow(reader: VideoReader, distance: int) -> str | None:
-    """Say why a frame in the middle of a video cannot be reached quickly, by one seek and one decoded frame."""
-    table = reader._table
-    if not table.ordered:
-        return "the file does not state the order of its frames"
-    if distance > _MAX_KEYFRAME_DISTANCE:
-        return f"keyframes are up to {distance} frames apart"
-    if not len(table.keyframes):
-        return "it has no keyframe"
-    last = int(table.keyframes[-1])
-    reader._seek(last)
-    if not reader._seekable:
-        return "its container has no index to seek by"
-    if last and next(reader._show([(last, last + 1)], needed={last}), None) is None:
-        return "its keyframes are no pictures of their own"
-    return None
 
 
 def prepare_video(

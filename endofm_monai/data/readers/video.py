@@ -76,6 +76,29 @@ class VideoReader(ClipReader):
         lost = np.arange(1, info.frames - len(self._times) + 1) / info.fps
         return np.concatenate([self._times, self._times[-1] + lost])
 
+    def keyframe_distance(self) -> int:
+        """Give the longest way from a keyframe to the next one, or to the end, in packets."""
+        self.probe()
+        table = self._table
+        return int(np.diff([*table.keyframes, table.count], prepend=0).max()) if table.count else 0
+
+    def why_slow(self, max_distance: int) -> str:
+        """Say why one seek, to a keyframe up to ``max_distance`` before, does not reach each frame; "" if it does."""
+        distance, table = self.keyframe_distance(), self._table
+        if not table.ordered:
+            return "the file does not state the order of its frames"
+        if distance > max_distance:
+            return f"keyframes are up to {distance} frames apart"
+        if not len(table.keyframes):
+            return "it has no keyframe"
+        last = int(table.keyframes[-1])
+        self._seek(last)
+        if not self._seekable:
+            return "its container has no index to seek by"
+        if last and next(self._show([(last, last + 1)], needed={last}), None) is None:
+            return "its keyframes are no pictures of their own"
+        return ""
+
     def _open(self) -> None:
         with clip_read_errors(self.path, "is not a readable video"):
             self._key = None if self._file else (*file_key(self.path), self._fps)
