@@ -73,18 +73,22 @@ def video_stream(container: InputContainer) -> VideoStream:
 
 
 def stated_end(path: str, file: BinaryIO | None = None) -> int:
-    """Give where an AVI or Matroska file ends by its header, 0 where that is silent; a shorter one was cut off."""
+    """Give where an AVI or Matroska file ends by its header, 0 where that is silent; a shorter one was cut off.
+
+    All bits of a length are set where it was not known, as while recording.
+    """
     with nullcontext(file) if file else open(path, "rb") as opened:
         opened.seek(0)
         head = opened.read(4096)
     if head.startswith(b"RIFF"):
-        return 8 + int.from_bytes(head[4:8], "little")
+        length = int.from_bytes(head[4:8], "little")
+        return 8 + length if length < (1 << 32) - 1 else 0
     if head.startswith(b"\x1a\x45\xdf\xa3") and (place := head.find(b"\x18\x53\x80\x67") + 4) > 4:
         with suppress(IndexError):
             digits = 7 * (9 - head[place].bit_length())  # the first bit that is set tells how many bytes the size has
             start = place + digits // 7
             length = int.from_bytes(head[place:start], "big") & ((1 << digits) - 1)
-            return start + length if length < (1 << digits) - 1 else 0  # all bits set: unknown, as while recording
+            return start + length if length < (1 << digits) - 1 else 0
     return 0
 
 
