@@ -3,7 +3,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -93,11 +92,11 @@ class Sequences(NamedTuple):
                 spans[-1] = (rows + number * length, longest, length)
             else:
                 spans.append((number * length, length, length))
-        starts = accumulate((number for number, _ in merged), initial=0)
-        rows_of = [
-            start + torch.arange(number * length, device=device) // length
-            for start, (number, length) in zip(starts, merged, strict=False)
-        ]
+        rows_of: list[torch.Tensor] = []
+        start = 0
+        for number, length in merged:
+            rows_of.append(start + torch.arange(number * length, device=device) // length)
+            start += number
         found = cls(merged, torch.cat(rows_of), [], [])
         first = 0
         for rows, longest, shortest in spans:
