@@ -74,7 +74,9 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: there is no such file of weights.")
+        settings = path.parent.parent / "configs" / "released.json"
+        hint = f" For model.safetensors beside it add {settings} to the configurations." * settings.is_file()
+        raise WeightsError(f"{path}: there is no such file of weights.{hint}")
     try:
         content = _read(path)
     except WeightsError:

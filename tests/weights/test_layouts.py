@@ -203,3 +203,11 @@ def test_other_content(tmp_path):
         read_checkpoint(tmp_path / "tensor.pth")
     with pytest.raises(WeightsError, match=r"none\.pth: there is no such file"):
         read_checkpoint(tmp_path / "none.pth")
+
+
+def test_weights_that_come_along_need_their_settings(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "released.json").touch()
+    hint = r"model\.pt: there is no such file of weights\. For model\.safetensors beside it add \S+released\.json"
+    with pytest.raises(WeightsError, match=hint):
+        read_checkpoint(tmp_path / "models" / "model.pt")
