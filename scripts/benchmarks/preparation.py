@@ -65,8 +65,8 @@ def leakage(
 ) -> dict[str, Any]:
     """Plant copies of each video in a folder, of which no two show the same, and look for them among all videos.
 
-    It gives for each kind of copy how many were found, the
-    lowest likeness of one and the greatest distance of its hashes; and the unrelated pairs that were reported.
+    It gives for each kind of copy how many were found, the lowest likeness of one and the greatest distance of its
+    hashes; and the unrelated pairs that were reported.
     """
 
     def look(clips: list[check.ClipHashes]) -> list[check.Match]:

@@ -58,7 +58,9 @@ def train(
     """Train an affine function for some epochs of two iterations, with the handlers of a bundle."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(8, 1), nn.Flatten(0))
-    items = [{"image": torch.full((1, 2, 2, 2), number / 4), "label": float(number)} for number in range(4)]
+    items = [
+        {"image": torch.full((1, 2, 2, 2), number / 4), "label": torch.tensor(float(number))} for number in range(4)
+    ]
     dataset = ClipDataset(items, lambda item: item)
     metric, output = Scored(scores), str(folder / "eval")
     validation = ValidationHandlers(network, str(folder), output)

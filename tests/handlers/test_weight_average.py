@@ -37,7 +37,7 @@ def make_trainer(
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(8, 1), nn.BatchNorm1d(1), nn.Flatten(0))
     generator = torch.Generator().manual_seed(1)
-    items = [{"image": torch.randn(1, 2, 2, 2, generator=generator), "label": float(i)} for i in range(8)]
+    items = [{"image": torch.randn(1, 2, 2, 2, generator=generator), "label": torch.tensor(float(i))} for i in range(8)]
     dataset = ClipDataset(items, lambda item: item)
     loader = DataLoader(
         dataset, batch_size=2, sampler=EpochSampler(dataset, seed=0), drop_last=True, collate_fn=collate_clips
