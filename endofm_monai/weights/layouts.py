@@ -75,7 +75,8 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         settings = path.parent.parent / "configs" / "released.json"
-        hint = f" For model.safetensors beside it add {settings} to the configurations." * settings.is_file()
+        has_released = settings.is_file() and path.with_name("model.safetensors").is_file()
+        hint = f" For model.safetensors beside it add {settings} to the configurations." if has_released else ""
         raise WeightsError(f"{path}: there is no such file of weights.{hint}")
     try:
         content = _read(path)

@@ -206,8 +206,14 @@ def test_other_content(tmp_path):
 
 
 def test_weights_that_come_along_need_their_settings(tmp_path):
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "released.json").touch()
-    hint = r"model\.pt: there is no such file of weights\. For model\.safetensors beside it add \S+released\.json"
-    with pytest.raises(WeightsError, match=hint):
-        read_checkpoint(tmp_path / "models" / "model.pt")
+    released = tmp_path / "models" / "model.safetensors"
+    for file in (tmp_path / "configs" / "released.json", released):
+        file.parent.mkdir()
+        file.touch()
+    hint = r" For model\.safetensors beside it add \S+released\.json to the configurations\."
+    with pytest.raises(WeightsError, match=rf"model\.pt: there is no such file of weights\.{hint}$"):
+        read_checkpoint(released.with_name("model.pt"))
+    released.unlink()
+    for name in ("model.pt", released.name):
+        with pytest.raises(WeightsError, match=r"there is no such file of weights\.$"):
+            read_checkpoint(released.with_name(name))
