@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from monai.apps.detection.metrics.coco import COCOMetric
 from monai.apps.detection.metrics.matching import matching_batch
 from monai.data.box_utils import box_iou
 
 from endofm_monai.metrics.classification import bootstrap_intervals, mean_of_defined
 
-_COCO = COCOMetric(
-    ["polyp"], iou_list=(0.5,), iou_range=(0.5, 0.95, 0.05), max_detection=(100,), per_class=False, verbose=False
-)
-_HALF = int(np.flatnonzero(_COCO.iou_thresholds == 0.5)[0])
+IOUS, RECALLS = np.linspace(0.5, 0.95, 10), np.linspace(0, 1, 101)  # of COCO's average precision
+_HALF = 0  # place of the IoU 0.5
 
 
 @dataclass
@@ -38,7 +35,7 @@ class DetectionFrame:
         self.label, self.pred_label = (np.asarray(label, np.int64) for label in (self.label, self.pred_label))
         self.pred_score = np.asarray(self.pred_score, np.float32)
         parts = [[part] for part in (self.pred_box, self.pred_label, self.pred_score, self.box, self.label)]
-        (self.matches,) = matching_batch(box_iou, _COCO.get_iou_thresholds(), *parts)
+        (self.matches,) = matching_batch(box_iou, IOUS.tolist(), *parts)
 
 
 def presence_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> dict[str, float]:
@@ -82,7 +79,7 @@ def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | 
         ``precision``, ``recall``, ``f1`` and ``f2``, and ``false_positives_per_negative_frame``, the mean number of
         detections in frames without a true box, all of the class ``label`` if there is one; NaN where undefined.
     """
-    matched, score, total = _detections(frames, label)
+    (matched, *_), score, total = _detections(frames, label)
     above = score >= threshold
     tp = int(matched[above].sum())
     empty = [f for f in frames if not (len(f.label) if label is None else np.any(f.label == label))]
@@ -93,7 +90,7 @@ def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | 
 
 def best_threshold(frames: Sequence[DetectionFrame]) -> float:
     """The score from which on detections have the best F1 at IoU 0.5, 1 when none is right; for validation data."""
-    matched, score, total = _detections(frames, None)
+    (matched, *_), score, total = _detections(frames, None)
     order = np.argsort(-score, kind="stable")
     tp = np.cumsum(matched[order])
     f1 = 2 * tp / (np.arange(1, len(tp) + 1) + max(total, 1))
@@ -105,10 +102,14 @@ def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
     """COCO's average precision, mean over the classes with true boxes: ``ap50`` at IoU 0.5, ``ap`` at 0.5 to 0.95."""
     results = []
     for label in sorted({int(label) for frame in frames for label in frame.label}):
-        scores, _ = _COCO([{0: frame.matches[label]} for frame in frames if label in frame.matches])
-        results.append((scores["AP_IoU_0.50_MaxDet_100"], scores["mAP_IoU_0.50_0.95_0.05_MaxDet_100"]))
-    ap50, ap = np.mean(results, axis=0) if results else (np.nan, np.nan)
-    return {"ap50": float(ap50), "ap": float(ap)}
+        matched, score, total = _detections(frames, label)
+        hits = matched[:, np.argsort(-score, kind="stable")].cumsum(axis=1)
+        precision = hits / np.arange(1, len(score) + 1)
+        highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # from each recall on
+        reached = [np.searchsorted(row / total, RECALLS) for row in hits]  # which float32 would miss, as MONAI's does
+        results.append(np.take_along_axis(np.pad(highest, ((0, 0), (0, 1))), np.stack(reached), axis=1).mean(axis=1))
+    by_iou = np.mean(results, axis=0) if results else np.full(len(IOUS), np.nan)
+    return {"ap50": float(by_iou[_HALF]), "ap": float(by_iou.mean())}
 
 
 def polyp_scores(frames: Sequence[DetectionFrame], threshold: float) -> list[dict[str, float | str | int]]:
@@ -187,9 +188,10 @@ def detection_report(
 
 
 def _detections(frames: Sequence[DetectionFrame], label: int | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """Whether each detection is right at IoU 0.5, its score, and the number of true boxes."""
+    """Whether each detection is right at each of the ``IOUS``, its score, and the number of true boxes."""
     matches = [match for frame in frames for c, match in frame.matches.items() if label in (None, c)]
-    matched = np.concatenate([match["dtMatches"][_HALF] for match in matches]) if matches else np.zeros(0)
+    nothing = np.zeros((len(IOUS), 0))
+    matched = np.concatenate([nothing, *(match["dtMatches"] for match in matches)], axis=1)
     score = np.concatenate([match["dtScores"] for match in matches]) if matches else np.zeros(0)
     return matched, score, sum(match["gtMatches"].shape[1] for match in matches)
 

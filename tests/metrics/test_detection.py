@@ -68,6 +68,12 @@ def test_average_precision_is_that_of_pycocotools(seed, ap50, ap):
     assert average_precision(frames) == pytest.approx({"ap50": ap50, "ap": ap}, abs=1e-12)
 
 
+def test_average_precision_reaches_the_highest_recall():
+    # which is 0.9 in float64, as of pycocotools, and less in float32
+    frames = [frame([A], [(A, 0.9)] if index else [], index=index) for index in range(10)]
+    assert average_precision(frames) == pytest.approx({"ap50": 91 / 101, "ap": 91 / 101}, abs=1e-12)
+
+
 def test_box_scores_count_each_true_box_once_and_by_class():
     frames = [
         frame([A, B], [(A, 0.9), (HALF_A, 0.8), (FAR, 0.3)]),  # one right, one double, B missed
