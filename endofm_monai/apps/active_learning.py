@@ -5,7 +5,7 @@
 
 import logging
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from monai.utils import ensure_tuple
 
 from endofm_monai.data import ClipReadError, first_frame, join_frames, load_datalist, open_clip, split_frames
-from endofm_monai.inferers import load_predictor
+from endofm_monai.inferers import Predictor, load_predictor
 from endofm_monai.utils import check_number, check_writable, read_json, run_from_command_line, write_json
 
 logger = logging.getLogger(__name__)
@@ -76,31 +76,21 @@ def choose_frames(
     check_writable(Path(output).parent)
     if Path(output).is_dir():
         raise IsADirectoryError(f"{output}: is a folder, expected the JSON file to write")
-    predictor = bundle and load_predictor(bundle, device)
+    predictor = load_predictor(bundle, device) if bundle else None
     images = [item["image"] for item in load_datalist(dataset_dir, datalist, section, label_key="")]
     listed = [_list_frames(image, window, os.path.realpath(dataset_dir)) for image in images]
     clips = {frame: clip for frames in listed for frame, clip in frames}
-    done = set()
-    for file in filter(None, labeled.split(",") if isinstance(labeled, str) else labeled):
-        for entry in read_json(file, list):
-            if not isinstance(entry, dict) or "image" not in entry or not isinstance(entry.get("frame"), int):
-                raise ValueError(f"{file}: entries need `image` and `frame`, a number, found {entry!r:.80}.")
-            if (name := str(entry["image"]), frame := entry["frame"]) not in clips:
-                raise ValueError(f"{file}: frame {frame} of {name} is not among the videos.")
-            done.add((name, frame))
+    done = _read_labeled(labeled.split(",") if isinstance(labeled, str) else labeled, clips)
     scores: dict[Frame, float] = {}
-    if predictor:
-        for image, listing in ((image, frames) for image, frames in zip(images, listed, strict=True) if frames):
-            try:
-                for (frame, _), (_, answer) in zip(listing, predictor(image), strict=True):
-                    scores[frame] = predictor.uncertainty(answer)
-            except ClipReadError as error:  # after hours with others, which are not lost
-                logger.warning(f"The frames from there on are left out: {error}")
+    for image, listing in zip(images, listed, strict=True):
+        if predictor and listing:
+            scores |= _score(predictor, image, [frame for frame, _ in listing])
     frames = list(scores if predictor else clips)
     if not frames:
         raise ValueError(f"{dataset_dir}: none of its {len(images)} videos can be read.")
+    windows = [str(clips[frame]) for frame in frames]
+    known = [index for index, frame in enumerate(frames) if frame in done]
     entries = []
-    windows, known = [str(clips[frame]) for frame in frames], [n for n, frame in enumerate(frames) if frame in done]
     for index in select_frames([*scores.values()] or None, count, windows, known, seed):
         frame = frames[index]
         uncertainty = {"uncertainty": round(scores[frame], 5)} if scores else {}
@@ -128,6 +118,31 @@ def _list_frames(image: str | list[str], window: int, root: str) -> list[tuple[F
     path, start = os.path.relpath(split_frames(name)[0], root), first_frame(name)
     clips = [(numbers, join_frames(path, start + numbers[0], start + numbers[-1])) for numbers in windows]
     return [((path, start + n), clip) for numbers, clip in clips for n in numbers]
+
+
+def _read_labeled(files: Sequence[str], known: Collection[Frame]) -> set[Frame]:
+    """The frames, among the ``known`` ones, in files that :func:`choose_frames` wrote."""
+    found = set()
+    for file in filter(None, files):
+        for entry in read_json(file, list):
+            if not isinstance(entry, dict) or "image" not in entry or not isinstance(entry.get("frame"), int):
+                raise ValueError(f"{file}: entries need `image` and `frame`, a number, found {entry!r:.80}.")
+            frame = str(entry["image"]), entry["frame"]
+            if frame not in known:
+                raise ValueError(f"{file}: frame {frame[1]} of {frame[0]} is not among the videos.")
+            found.add(frame)
+    return found
+
+
+def _score(predictor: Predictor, image: str | list[str], frames: Sequence[Frame]) -> dict[Frame, float]:
+    """How uncertain a predictor is about the frames of a clip, up to the first that cannot be read."""
+    scores = {}
+    try:
+        for frame, (_, answer) in zip(frames, predictor(image), strict=True):
+            scores[frame] = predictor.uncertainty(answer)
+    except ClipReadError as error:  # after hours with others, which are not lost
+        logger.warning(f"The frames from there on are left out: {error}")
+    return scores
 
 
 if __name__ == "__main__":

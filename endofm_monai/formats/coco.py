@@ -101,14 +101,16 @@ def _sizes(videos: list[Video], images: Mapping[Any, Any], root: Path, has_masks
     """Sizes that each image had when it was annotated, and that its file has; the same where only one is known."""
     sizes: dict[Any, Sizes] = {}
     missing: list[str] = []
-    for video, frames in ((video, frames) for video, frames in videos if frames):
+    for video, frames in videos:
+        if not frames:
+            continue
         declared = {image: (images[image].get("height") or 0, images[image].get("width") or 0) for image in frames}
         is_file, size = isinstance(video["image"], str), _UNKNOWN
         first = str(root / (video["image"] if is_file else video["image"][0]))
-        is_stated = has_masks or any(map(all, declared.values()))
-        if is_stated and not os.path.exists(split_frames(first)[0]):
+        is_needed = has_masks or any(map(all, declared.values()))
+        if is_needed and not os.path.exists(split_frames(first)[0]):
             missing.append(first)
-        elif is_stated:
+        elif is_needed:
             with open_clip(first if is_file else [first]) as reader:
                 size = reader.probe().height, reader.probe().width  # of all frames of a clip
         for image, drawn in declared.items():

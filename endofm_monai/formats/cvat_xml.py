@@ -152,14 +152,7 @@ def _parse(path: Path) -> Element:
 
 
 def _read(root: Element, path: Path) -> Annotations:
-    if root.tag != "annotations" or root.findtext("version") != "1.1":
-        raise ValueError(f"needs <annotations> of version 1.1, found <{root.tag}> of {root.findtext('version')!r}")
-    task = root.find("meta/task") if root.find("meta/job") is None else root.find("meta/job")
-    if task is None:
-        raise ValueError("has no <task>; export a task, not a project")
-    step = task.findtext("frame_filter") or ""
-    if step.replace(" ", "") not in ("", "step=1"):
-        raise ValueError(f"the task leaves out frames ({step}); make one with all frames")
+    task = _find_task(root)
     images = sorted(root.findall("image"), key=lambda image: int(image.attrib["id"]))
     is_video = task.findtext("mode") == "interpolation"
     if not is_video and not images:
@@ -221,6 +214,20 @@ def _read(root: Element, path: Path) -> Annotations:
         left_out=frozenset(number - start for number in left_out if is_video),
         file=str(path),
     )
+
+
+def _find_task(root: Element) -> Element:
+    """The task, or job, that a file is of."""
+    if root.tag != "annotations" or root.findtext("version") != "1.1":
+        raise ValueError(f"needs <annotations> of version 1.1, found <{root.tag}> of {root.findtext('version')!r}")
+    job = root.find("meta/job")
+    task = root.find("meta/task") if job is None else job
+    if task is None:
+        raise ValueError("has no <task>; export a task, not a project")
+    step = task.findtext("frame_filter") or ""
+    if step.replace(" ", "") not in ("", "step=1"):
+        raise ValueError(f"the task leaves out frames ({step}); make one with all frames")
+    return task
 
 
 def _frame_size(size: Element | None, images: list[Element]) -> tuple[int, int]:

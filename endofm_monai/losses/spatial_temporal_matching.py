@@ -91,7 +91,7 @@ class SpatialTemporalMatchingLoss(nn.Module):
                 f"V >= {wanted[0]}, but got {tuple(student.shape)} and {tuple(teacher.shape)}."
             )
         with torch.autocast(student.device.type, enabled=False):
-            loss = self._match(teacher.detach().float(), student.float(), update_center)
+            loss = self._match(student.float(), teacher.detach().float(), update_center)
             if self.koleo_weight and class_tokens is not None:
                 spreading = torch.stack([koleo(tokens.float()) for tokens in class_tokens]).mean()
                 self.koleo = spreading.detach()
@@ -108,11 +108,11 @@ class SpatialTemporalMatchingLoss(nn.Module):
             enqueue(self.queue, self.queue_rows, rows)
         return targets
 
-    def _match(self, targets: torch.Tensor, predictions: torch.Tensor, update_center: bool) -> torch.Tensor:
-        batch = torch.tensor(targets.shape[1], dtype=torch.float32, device=targets.device)
+    def _match(self, student: torch.Tensor, teacher: torch.Tensor, update_center: bool) -> torch.Tensor:
+        batch = torch.tensor(teacher.shape[1], dtype=torch.float32, device=teacher.device)
         clips = sum_over_ranks(batch).clamp(min=1)
-        q = self._soft_targets(targets)  # (G, B, K)
-        log_p = F.log_softmax(predictions / self.student_temperature, dim=-1)  # (V, B, K)
+        q = self._soft_targets(teacher)  # (G, B, K)
+        log_p = F.log_softmax(student / self.student_temperature, dim=-1)  # (V, B, K)
         matching = -torch.einsum("gbk,vbk->gv", q, log_p)  # cross-entropies, summed over this rank's clips
         same_view = torch.eye(*matching.shape, dtype=torch.bool, device=matching.device)
         num_pairs = matching.numel() - self.num_global_views
@@ -126,7 +126,7 @@ class SpatialTemporalMatchingLoss(nn.Module):
             self.cross_view = self.pairs[:, self.num_global_views :].sum() / num_pairs
             self.total = self.dynamic_motion + self.cross_view
             if self.training:
-                self._pending.append(torch.cat([targets.sum(dim=(0, 1)), batch.reshape(1) * self.num_global_views]))
+                self._pending.append(torch.cat([teacher.sum(dim=(0, 1)), batch.reshape(1) * self.num_global_views]))
             if self.training and update_center:
                 total = sum_over_ranks(torch.stack(self._pending).sum(dim=0))
                 self._pending.clear()

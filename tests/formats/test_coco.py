@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,12 +37,16 @@ def videos(*images: tuple[int, int, str], **changes) -> dict:
     return {**coco(annotations=[]), "videos": [{"id": 1, "name": "a"}], "images": listed, **changes}
 
 
+def convert(folder: Path, content: object, section: str = "training") -> list[dict]:
+    (folder / "train.json").write_text(json.dumps(content))
+    return datalist_from_coco({section: folder / "train.json"}, CLASSES, folder / "list.json")[section]
+
+
 def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
     for name in ("a/frame2.png", "b/frame2.png", "b/frame10.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 30)).save(tmp_path / name)
-    (tmp_path / "train.json").write_text(json.dumps(coco()))
-    datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+    convert(tmp_path, coco())
     first, second = load_box_datalist(tmp_path, tmp_path / "list.json", num_classes=2)
     assert (first["video"], first["box"], first["box_label"]) == ("a", [[[0, 0, 2, 2]]], [[1]])
     assert [path.rpartition("/")[2] for path in second["image"]] == ["frame2.png", "frame10.png"]
@@ -52,8 +57,7 @@ def test_videos_are_folders_with_frames_in_natural_order(tmp_path):
 @pytest.mark.parametrize("attributes", [None, {}, {"rotation": 0.0}, {"rotation": 360}, {"rotation": "to the left"}])
 def test_attributes_that_turn_no_box(tmp_path, attributes):
     box = {"image_id": 0, "category_id": 3, "bbox": [1, 2, 0.5, 0.5], "attributes": attributes}
-    (tmp_path / "train.json").write_text(json.dumps(coco(annotations=[box])))
-    _, item = datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")["training"]
+    _, item = convert(tmp_path, coco(annotations=[box]))
     assert item["box"] == [[], [[1, 2, 1.5, 2.5]]]
 
 
@@ -98,9 +102,8 @@ def test_attributes_that_turn_no_box(tmp_path, attributes):
     ],
 )
 def test_bad_files_are_named(tmp_path, content, message):
-    (tmp_path / "train.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message) as caught:
-        datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+        convert(tmp_path, content)
     assert "train.json" in str(caught.value)
     assert not (tmp_path / "list.json").exists()
 
@@ -113,24 +116,16 @@ def test_stills_of_several_sizes_in_one_folder_are_no_video(tmp_path, height, wi
         about = {"id": number, "file_name": f"{number}.png", "width": columns, "height": rows, "frame_index": 0}
         content["images"].append({**about, "video_id": number})
         content["annotations"].append({"image_id": number, "category_id": 1, "bbox": [2, 2, 4, 4]})
-    (tmp_path / "coco.json").write_text(json.dumps(content))
-    files = {"test": tmp_path / "coco.json"}
-    with pytest.raises(
-        ValueError,
-        match=rf"1\.png: has {width}x{height} pixels \(width x height\), but .*0\.png 10x10; those of one size",
-    ):
-        datalist_from_coco(files, CLASSES, tmp_path / "list.json")
+    said = rf"1\.png: has {width}x{height} pixels \(width x height\), but .*0\.png 10x10; those of one size"
+    with pytest.raises(ValueError, match=said):
+        convert(tmp_path, content)
     content["videos"] = [{"id": number, "name": f"still {number}"} for number in (0, 1)]
-    (tmp_path / "coco.json").write_text(json.dumps(content))
-    datalist = datalist_from_coco(files, CLASSES, tmp_path / "list.json")
-    assert [item["box"] for item in datalist["test"]] == [[[[2, 2, 6, 6]]]] * 2
+    assert [item["box"] for item in convert(tmp_path, content)] == [[[[2, 2, 6, 6]]]] * 2
 
 
 def test_a_training_with_classes_in_another_order_is_refused(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "0.png")
-    content = {**coco(annotations=[]), "images": [{"id": 0, "file_name": "0.png"}]}
-    (tmp_path / "train.json").write_text(json.dumps(content))
-    datalist_from_coco({"test": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+    convert(tmp_path, coco(annotations=[], images=[{"id": 0, "file_name": "0.png"}]), "test")
     with pytest.raises(ValueError, match="numbers its classes in the order adenoma, hyperplastic, but"):
         load_box_datalist(tmp_path, tmp_path / "list.json", "test", 2, class_names=CLASSES[::-1])
 
@@ -148,9 +143,7 @@ def test_area_is_that_of_the_polygon(tmp_path):
 def test_a_name_that_no_file_can_have_is_the_datalists_matter(tmp_path):
     content = coco()
     content["images"][0]["file_name"] = "a" * 5000 + ".png"
-    (tmp_path / "train.json").write_text(json.dumps(content))
-    lists = datalist_from_coco({"training": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
-    assert "a" * 5000 + ".png" in [image for item in lists["training"] for image in item["image"]]
+    assert "a" * 5000 + ".png" in [image for item in convert(tmp_path, content) for image in item["image"]]
 
 
 @pytest.mark.parametrize(
@@ -170,8 +163,7 @@ def test_a_box_is_of_the_frame_of_the_file_that_it_names(tmp_path, caplog, file,
     content["annotations"] = [
         {"image_id": place, "category_id": 3, "bbox": [index, 0, 1, 1]} for place, index in enumerate(indices)
     ]
-    (tmp_path / "train.json").write_text(json.dumps(content))
-    items = datalist_from_coco({"a": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")["a"]
+    items = convert(tmp_path, content)
     assert {item["image"]: [box[0] for (box,) in item["box"]] for item in items} == parts
     assert {item["video"] for item in items} == {"a"}
     gaps = max(indices) - min(indices) + 1 - len(indices)
@@ -184,6 +176,5 @@ def test_frames_that_the_file_does_not_have_are_named(tmp_path):
     content = videos(*((1, index, f"{index}.png") for index in (1, 2, 3)))
     content["videos"] = [{"id": 1, "name": "a", "file_name": "a.mp4"}]
     content["images"] = [{**image, "width": 48, "height": 32} for image in content["images"]]
-    (tmp_path / "train.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"a\.mp4#frames=1-3: is no range of frames of the clip, which has 3 frames"):
-        datalist_from_coco({"a": tmp_path / "train.json"}, CLASSES, tmp_path / "list.json")
+        convert(tmp_path, content)

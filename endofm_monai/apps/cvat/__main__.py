@@ -133,16 +133,7 @@ def from_cvat(
             if name in found or videos.setdefault(item["video"], (source, bool(part))) != (source, bool(part)):
                 what = f"is another task named {item['video']!r}, and not another part of its video"
                 raise ValueError(f"{file}: {what}; their results would be the same files.")
-            start = first_frame(item["image"])
-            for number, boxes in enumerate(item["box"], start):
-                frame = join_frames(source, number, number) if source else item["image"][number - start]
-                if (other := seen.setdefault(frame, file)) != file:
-                    raise ValueError(
-                        f"{file}: has {frame}, as {other} has; a frame can have one annotation: of jobs that overlap "
-                        "export the task."
-                    )
-                for box in boxes:
-                    check_box(box, f"{file}: frame {number}")
+            _check_frames(item, source, file, seen)
             found[name] = item, annotations
     clips = formats.tagged_clips([item for item, _ in found.values()])
     has_masks = masks and any(any(item["outline"]) for item, _ in found.values())
@@ -159,6 +150,18 @@ def from_cvat(
         write_json(of_tags, {section: clips}, indent=1)
     boxes, outlines = (sum(len(frame) for item in items for frame in item[key]) for key in ("box", "outline"))
     print(f"{output}: {len(items)} videos, {boxes} boxes, {outlines} outlines, {len(clips)} clips with a tag")
+
+
+def _check_frames(item: dict[str, Any], source: str, file: str, seen: dict[str, str]) -> None:
+    """Check the boxes of frames, of the video ``source`` or images, which no file before, ``seen``, may have had."""
+    start = first_frame(item["image"])
+    for number, boxes in enumerate(item["box"], start):
+        frame = join_frames(source, number, number) if source else item["image"][number - start]
+        if (other := seen.setdefault(frame, file)) != file:
+            advice = "a frame can have one annotation: of jobs that overlap export the task"
+            raise ValueError(f"{file}: has {frame}, as {other} has; {advice}.")
+        for box in boxes:
+            check_box(box, f"{file}: frame {number}")
 
 
 def _tell_what_is_drawn(name: str, item: dict[str, Any], class_names: Sequence[str]) -> None:

@@ -168,28 +168,30 @@ def _claim(
         if former["videos"].get(name, state) != state:
             raise FileExistsError(f"{folder}: {name} is another file than when it began; choose another `--output`.")
     own = json.loads(json.dumps({key: value for key, value in settings.items() if key not in NEUTRAL}))
-    models = dict(former["models"])
-    for opened in bundles:
-        was = former["models"].get(opened.task, {})
-        model = {
-            "bundle": str(opened.path),
-            "version": opened.version,
-            "weights": str(opened.weights),
-            "sha256": sha256([str(opened.weights)]),
-            "device": str(opened.get("device")),
-            "precision": str(opened.get("predictor").precision).removeprefix("torch."),
-            "settings": own,
-        }
-        for key, what in (("sha256", "weights"), ("settings", "settings")):
-            if was.get(key, model[key]) != model[key]:
-                holds = f"holds results of other {what} ({opened.task})"
-                raise FileExistsError(f"{folder}: {holds}; choose another `--output`.")
-        for key in ("device", "precision"):  # it may go on with what another device began, or find all done
-            used = was[key].split(", ") if key in was else []
-            now = [model[key]] if len(opened.get("dataset")) or not used else []
-            model[key] = ", ".join(dict.fromkeys([*used, *now]))
-        models[opened.task] = model
-    return {"input": source, "videos": states, "models": models}
+    models = {opened.task: _model(folder, opened, former["models"].get(opened.task, {}), own) for opened in bundles}
+    return {"input": source, "videos": states, "models": {**former["models"], **models}}
+
+
+def _model(folder: Path, opened: Bundle, former: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``run.json`` is to note of a bundle; refuses other weights and settings than the ``former`` ones."""
+    model: dict[str, Any] = {
+        "bundle": str(opened.path),
+        "version": opened.version,
+        "weights": str(opened.weights),
+        "sha256": sha256([str(opened.weights)]),
+        "device": str(opened.get("device")),
+        "precision": str(opened.get("predictor").precision).removeprefix("torch."),
+        "settings": settings,
+    }
+    for key, what in (("sha256", "weights"), ("settings", "settings")):
+        if former.get(key, model[key]) != model[key]:
+            others = f"results of other {what} ({opened.task})"
+            raise FileExistsError(f"{folder}: holds {others}; choose another `--output`.")
+    for key in ("device", "precision"):  # it may go on with what another device began, or find all done
+        used = former[key].split(", ") if key in former else []
+        now = [model[key]] if len(opened.get("dataset")) or not used else []
+        model[key] = ", ".join(dict.fromkeys([*used, *now]))
+    return model
 
 
 def _broken(folder: Path, videos: Sequence[Item], bundles: Sequence[Bundle]) -> list[str]:
@@ -264,21 +266,19 @@ def info(bundle: str | None = None) -> None:
 
 def _quoted(words: Sequence[str]) -> list[str]:
     """Words of which fire takes paths and names as they are typed: ``1e5`` for no number, ``a,b`` for no list."""
-    quoted, before = list(words[:1]), ""
-    for word in [*words[1:], "-"]:
-        name, equals, value = word.partition("=")
-        if word.startswith("-") and before in NAMES:
-            sys.exit(f"error: `{before}` needs a value.")
-        nothing = not word or word.startswith("#frames=")  # which would be of this folder
-        if (nothing and before in {"", *NAMES}) or (name in NAMES and word == f"{name}="):
-            what = name if name in NAMES else before or "a path"
-            sys.exit(f"error: {what} is empty: is a variable of the shell not set?")
+    quoted, waiting = list(words[:1]), ""  # the option, if any, whose value is the next word
+    for word in [*words[1:], "-"]:  # after the last word no option waits for one
+        is_option = word.startswith("-")
+        if is_option and waiting in NAMES:
+            sys.exit(f"error: `{waiting}` needs a value.")
+        name, equals, value = word.partition("=") if is_option else (waiting, "", word)
         name = "--output" if name == "-o" else name
-        if not word.startswith("-"):
-            quoted.append(word if before.startswith("-") and before not in NAMES else repr(word))
-        else:
-            quoted.append(f"{name}={value!r}" if equals and name in NAMES else f"{name}{equals}{value}")
-        before = name if word.startswith("-") and not equals else ""
+        waiting = name if is_option and not equals else ""
+        if not waiting and name in {"", *NAMES}:
+            if not value or value.startswith("#frames="):  # which would be of this folder
+                sys.exit(f"error: {name or 'a path'} is empty: is a variable of the shell not set?")
+            value = repr(value)
+        quoted.append(f"{name}{equals}{value}" if is_option else value)
     return quoted[:-1]
 
 

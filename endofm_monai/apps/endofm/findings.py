@@ -41,7 +41,8 @@ class Finding:
     def extend(self, frame: int, size: float, score: float | None) -> None:
         """Add a frame in which it is found."""
         self.last, self.frames = frame, self.frames + 1
-        if size > self.size if score is None else score > (-1 if self.score is None else self.score):
+        is_larger, is_likelier = size > self.size, score is not None and (self.score is None or score > self.score)
+        if is_likelier or (score is None and is_larger):
             self.best, self.score = frame, score
         self.size = max(self.size, size)
 

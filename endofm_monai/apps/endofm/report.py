@@ -91,7 +91,8 @@ def _row(report: Path, page: Path, video: VideoFindings) -> list[object]:
     if not video.frames:
         return ["", name, ", ".join(sorted(set(video.statuses.values()))), *[""] * 4]
     picture = ""
-    for task, overlay in [*video.overlays.items()][:1]:
+    if video.overlays:
+        task, overlay = next(iter(video.overlays.items()))
         longest = max(video.polyps[task], key=lambda polyp: polyp.frames, default=None)
         frame = longest.best if longest else video.frames // 2
         picture = f'<img alt="" src="{_pictures(overlay, [frame], 224)[frame]}">'

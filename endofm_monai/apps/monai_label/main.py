@@ -62,11 +62,8 @@ class EndoFMApp(MONAILabelApp):
         self._tasks = load_tasks(conf.get("bundles_dir") or os.path.join(app_dir, "model"), conf.get("models", "all"))
         if server := os.environ.get(SERVER):  # which has started this process, for a training, say
             threading.Thread(target=_end_with, args=(int(server),), daemon=True).start()
-        super().__init__(
-            *(app_dir, studies, conf, "Endo-FM"),
-            "Segmentation, detection and classification of polyps in endoscopy video",
-            version=endofm_monai.__version__,
-        )
+        description = "Segmentation, detection and classification of polyps in endoscopy video"
+        super().__init__(app_dir, studies, conf, "Endo-FM", description, version=endofm_monai.__version__)
         check_requests(app)
         self._auto_update_scoring = strtobool(conf.get("auto_update_scoring", "false"))
 

@@ -77,7 +77,7 @@ def build_bundle(
         folder = Path(temporary) / bundle.name
         _copy(bundle, folder)
         _copy(Path(endofm_monai.__file__).parent, folder / endofm_monai.__name__)
-        _override(folder / "configs", overrides, WEIGHT_FORMATS["pt" not in formats])
+        _override(folder / "configs", overrides, "pt" if "pt" in formats else "safetensors")
         write_data_format(folder)
         (folder / "models").mkdir()
         for name, save in (("pt", torch.save), ("safetensors", save_weights)):

@@ -27,8 +27,8 @@ def load_network(bundle: Path, weights: PathLike, **overrides: Any) -> tuple[nn.
     if not config.is_file():
         raise FileNotFoundError(f"{config}: is missing; `bundle` must be the folder of a bundle.")
     parser = ConfigParser(read_json(config, dict))
-    for key in (key for key in overrides if key.split("::")[0] not in parser.get()):
-        raise ValueError(f"{config}: has no key `{key}`.{nearest_key(key, parser.get())}")
+    if unknown := [key for key in overrides if key.partition("::")[0] not in parser.get()]:
+        raise ValueError(f"{config}: has no key `{unknown[0]}`.{nearest_key(unknown[0], parser.get())}")
     parser.update(overrides)
     check_settings(parser, config.parent)
     network = parser.get_parsed_content("network_def")
@@ -86,9 +86,13 @@ def export_network(
     with tempfile.TemporaryDirectory(prefix="endofm-") as folder, atomic_path(path) as temporary:
         torch.save(network.state_dict(), Path(folder, "model.pt"))
         common = {
-            **{"net_id": "network_def", "bundle_root": str(bundle), "filepath": f"{folder}/{EXPORTED_NAMES[format]}"},
-            **{"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")},
-            **{"ckpt_file": f"{folder}/model.pt", **overrides},
+            "net_id": "network_def",
+            "bundle_root": str(bundle),
+            "filepath": f"{folder}/{EXPORTED_NAMES[format]}",
+            "meta_file": str(configs / "metadata.json"),
+            "config_file": str(configs / "inference.json"),
+            "ckpt_file": f"{folder}/model.pt",
+            **overrides,
         }
         if format == "ts":
             ckpt_export(**common)

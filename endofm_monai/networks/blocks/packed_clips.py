@@ -63,15 +63,15 @@ class _Mean(torch.autograd.Function):
         return (gradient / number.unsqueeze(1)).index_select(0, source), None, None, None, None
 
 
-JOINED = 32  # tokens of sequences that are joined to others: above, a call is worth what it costs
-CALL = 16  # tokens that attend together at least: fused attention of fewer takes up to three times as long on a CPU
+MAX_JOINED = 32  # tokens of the longest sequence that others join: a longer one is worth a call of its own
+MIN_TOKENS = 16  # of a sequence in a call: fused attention of fewer takes up to three times as long on a CPU
 
 
 class Sequences(NamedTuple):
     """Rows that belong together, sequence by sequence.
 
-    Those of one length attend in one call. Shorter ones, whose lengths divide it, are joined to sequences of that
-    length, and all to sequences of some ``CALL`` tokens, in which a mask keeps them apart.
+    Those of one length attend in one call. Where its length is a multiple of that of shorter ones, these join the call,
+    end to end; and short ones are put end to end up to some ``MIN_TOKENS`` tokens. A mask keeps them apart.
     """
 
     sizes: list[tuple[int, int]]  # numbers of sequences and their lengths
@@ -82,25 +82,26 @@ class Sequences(NamedTuple):
     @classmethod
     def of(cls, sizes: Sequence[tuple[int, int]], device: torch.device) -> "Sequences":
         """Numbers of sequences and their lengths; to be joined, the longer ones have to come first."""
-        merged: list[tuple[int, int]] = []
-        spans: list[tuple[int, int, int]] = []  # rows, longest and shortest sequence of what may be joined
+        merged: list[tuple[int, int]] = []  # neighbors of one length
         for number, length in sizes:
-            equal = bool(merged) and merged[-1][1] == length
-            merged.append((number + (merged.pop()[0] if equal else 0), length))
+            if merged and merged[-1][1] == length:
+                number += merged.pop()[0]
+            merged.append((number, length))
+        of_row: list[torch.Tensor] = []
+        spans: list[tuple[int, int, int]] = []  # rows, longest and shortest sequence of what may be joined
+        start = 0
+        for number, length in merged:
+            of_row.append(start + torch.arange(number * length, device=device) // length)
+            start += number
             rows, longest, shortest = spans[-1] if spans else (0, 0, 1)
-            if equal or (0 < longest <= JOINED and shortest % length == 0):
+            if 0 < longest <= MAX_JOINED and shortest % length == 0:
                 spans[-1] = (rows + number * length, longest, length)
             else:
                 spans.append((number * length, length, length))
-        rows_of: list[torch.Tensor] = []
-        start = 0
-        for number, length in merged:
-            rows_of.append(start + torch.arange(number * length, device=device) // length)
-            start += number
-        found = cls(merged, torch.cat(rows_of), [], [])
+        found = cls(merged, torch.cat(of_row), [], [])
         first = 0
         for rows, longest, shortest in spans:
-            joined = max(CALL // longest, 1) * longest
+            joined = max(MIN_TOKENS // longest, 1) * longest
             for number, length in ((rows // joined, joined), (1, rows % joined)):  # the last one may be shorter
                 if number * length:
                     sequence = found.of_row[first : first + number * length].view(number, 1, length, 1)

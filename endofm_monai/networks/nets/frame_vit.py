@@ -14,6 +14,7 @@ from endofm_monai.networks.nets.backbone import Backbone
 from endofm_monai.networks.nets.endofm import EndoFMFeatures
 
 STORAGE_TOKENS = 4  # of DINOv3, between class token and patches
+EPSILONS = {"timm": 1e-6, "clip": 1e-5, "dinov3": 1e-5}  # of the layer normalizations, by variant
 
 
 class RotaryPositions(nn.Module):
@@ -41,7 +42,7 @@ class FrameBlock(nn.Module):
         self, embed_dim: int, num_heads: int, mlp_ratio: float, variant: str, adapters: int, adapter_dim: int
     ) -> None:
         super().__init__()
-        eps = 1e-6 if variant == "timm" else 1e-5
+        eps = EPSILONS[variant]
         self.first_patch = 1 + STORAGE_TOKENS if variant == "dinov3" else 1
         self.adapter_pre_attn = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 1 else None
         self.adapter_pre_mlp = SpatialTemporalAdapter(embed_dim, adapter_dim) if adapters > 0 else None
@@ -107,10 +108,9 @@ class FrameViT(Backbone):
         activation_checkpointing: bool | Literal["selective"] = False,
     ) -> None:
         super().__init__(img_size, patch_size, embed_dim, adapters, activation_checkpointing, variant != "clip")
-        if variant not in ("timm", "clip", "dinov3"):
+        if variant not in EPSILONS:
             raise ValueError(f'`variant` must be "timm", "clip" or "dinov3", but got {variant!r}.')
-        eps = 1e-6 if variant == "timm" else 1e-5
-        is_rotary = variant == "dinov3"
+        eps, is_rotary = EPSILONS[variant], variant == "dinov3"
         self.rope_embed = RotaryPositions(embed_dim // num_heads) if is_rotary else None
         self.storage_tokens = nn.Parameter(torch.zeros(1, STORAGE_TOKENS, embed_dim)) if is_rotary else None
         entries = 1 + self.grid_size[0] * self.grid_size[1]

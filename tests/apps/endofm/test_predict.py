@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,7 @@ def test_an_option_without_its_value_is_named(words, monkeypatch):
         (["train", "segmentation", ""], "a path"),
         (["predict", "a.mp4", "-o", ""], "--output"),
         (["predict", "a.mp4", "--output="], "--output"),
+        (["predict", "a.mp4", "-o="], "--output"),
     ],
 )
 def test_what_is_empty_is_not_the_present_folder(words, what, monkeypatch):
@@ -160,22 +163,29 @@ def test_another_picture_in_a_folder_makes_it_another_clip(bundles, tmp_path):
         predict(str(tmp_path / "clip"), str(tmp_path / "out"), **options)
 
 
+@contextmanager
+def stopped_at(monkeypatch: pytest.MonkeyPatch, name: str, piece: int) -> Iterator[None]:
+    """Ctrl+C comes at a frame of a video."""
+    add = FrameSaver._add
+
+    def interrupt(saver: FrameSaver, engine: Any) -> None:
+        if (engine.state.item["name"], engine.state.piece) == (name, piece):
+            raise KeyboardInterrupt
+        add(saver, engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameSaver, "_add", interrupt)
+        yield
+
+
 def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(bundles, tmp_path, monkeypatch, capsys):
     folder, out = tmp_path / "videos", tmp_path / "out"
     folder.mkdir()
     for name in "ab":
         red_video(folder / f"{name}.mp4")
     words = ["predict", str(folder), "-o", str(out), "--bundle", str(bundles / "endofm_polyp_segmentation")]
-    add = FrameSaver._add
-
-    def interrupt(saver: FrameSaver, engine: Any) -> None:
-        if engine.state.item["name"] == "b" and engine.state.piece == 2:
-            raise KeyboardInterrupt
-        add(saver, engine)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FrameSaver, "_add", interrupt)
-        assert run(patch, *words) == 130
+    with stopped_at(monkeypatch, "b", 2):
+        assert run(monkeypatch, *words) == 130
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == (
         "stopped: of 2 videos 1 by segmentation are done; the same command goes on with the others "
@@ -230,20 +240,10 @@ def test_parts_of_a_long_video_that_are_done_stay(blob, bundles, tmp_path, monke
     """Stopped in its second part, and begun without parts at all: neither is lost nor in the way."""
     words = ["predict", str(blob), "-o", str(tmp_path / "out"), "--bundle", str(bundles / "endofm_polyp_segmentation")]
     in_parts = [*words, "--part_minutes", str(1 / 60)]  # a second of 10 frames
-    add = FrameSaver._add
-    stops = iter([("blob", 5), ("blob_10-19", 5)])
-    stop = next(stops)
-
-    def interrupt(saver: FrameSaver, engine: Any) -> None:
-        if (engine.state.item["name"], engine.state.piece) == stop:
-            raise KeyboardInterrupt
-        add(saver, engine)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FrameSaver, "_add", interrupt)
-        assert run(patch, *words) == 130
-        stop = next(stops)
-        assert run(patch, *in_parts) == 130
+    with stopped_at(monkeypatch, "blob", 5):
+        assert run(monkeypatch, *words) == 130
+    with stopped_at(monkeypatch, "blob_10-19", 5):
+        assert run(monkeypatch, *in_parts) == 130
     done = files(tmp_path / "out" / "segmentation")
     assert "blob_0-9.json" in done
     assert run(monkeypatch, *in_parts) is None

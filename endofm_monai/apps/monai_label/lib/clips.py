@@ -3,16 +3,24 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from endofm_monai.data import ClipReadError, open_clip, picture_size
 from endofm_monai.data.readers.base import IMAGE_SUFFIXES, VIDEO_SUFFIXES, frame_images, has_suffix
 from endofm_monai.data.readers.opener import holds_several
 from endofm_monai.utils import PathLike
+
+T = TypeVar("T")
+
+
+def until_changed(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Remember what a function finds out about a file, until the file changes."""
+    cached = lru_cache(maxsize=1 << 17)(lambda path, changed: function(path))
+    return lambda path: cached(path, os.stat(path).st_ctime_ns)
 
 
 def find_clip(path: str, frame: int | None = None, context: bool = True) -> tuple[str | list[str], int | None]:
@@ -75,12 +83,12 @@ def runs(paths: Iterable[str]) -> list[list[str]]:
 def _size(path: str) -> tuple[object, ...] | None:
     """The size of an image, and of a video its path; None of one that cannot be read, which is named when looked at."""
     with suppress(ClipReadError, OSError):
-        return _size_then(path, os.stat(path).st_mtime_ns)
+        return _readable_size(path)
     return None
 
 
-@lru_cache(maxsize=1 << 17)
-def _size_then(path: str, changed: int) -> tuple[object, ...]:
+@until_changed
+def _readable_size(path: str) -> tuple[object, ...]:
     return (*picture_size(path), not is_frame(path) and path)
 
 

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
-from endofm_monai.apps.monai_label.lib.clips import is_frame
+from endofm_monai.apps.monai_label.lib.clips import is_frame, until_changed
 from endofm_monai.apps.monai_label.lib.requests import Notes, parse
 from endofm_monai.data import ClipReadError, check_box, check_mask, open_clip, read_mask
 from endofm_monai.data.readers.base import DICOM_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, has_suffix, is_hidden
@@ -56,6 +55,9 @@ class CheckedDatastore(LocalDatastore):
         super().__init__(folder, extensions=["[!.]*"], auto_reload=auto_reload)
         if auto_reload:  # MONAI Label looks for files that begin, not for those that get their end or their name
             self._handler.on_moved = self._handler.on_closed = self._on_whole
+        self._tell_what_is_left_out(folder)
+
+    def _tell_what_is_left_out(self, folder: str) -> None:
         listed = self._list_files(folder, ())
         for name in listed:
             image, suffix = self._to_id(name)
@@ -200,13 +202,11 @@ def _is_image(path: Path) -> bool:
     if has_suffix(path, IMAGE_SUFFIXES + VIDEO_SUFFIXES):
         return True
     with suppress(FileNotFoundError):  # perhaps it has been removed meanwhile
-        return _is_dicom_then(path, os.stat(path).st_mtime_ns)
+        return _is_dicom(path)
     return False
 
 
-@lru_cache(maxsize=1 << 17)
-def _is_dicom_then(path: Path, changed: int) -> bool:
-    return is_dicom_image(path)
+_is_dicom = until_changed(is_dicom_image)
 
 
 def _identity(file: PathLike) -> tuple[int, int]:

@@ -7,8 +7,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +21,12 @@ from monailabel.utils.others.label_colors import get_color
 from PIL import Image
 
 from endofm_monai.apps.active_learning import select_frames
-from endofm_monai.apps.monai_label.lib.clips import find_clip, frame_number
+from endofm_monai.apps.monai_label.lib.clips import find_clip, frame_number, until_changed
 from endofm_monai.apps.monai_label.lib.requests import InferRequest, SampleRequest, ScoringRequest, parse
 from endofm_monai.data import ClipReadError, open_clip
 from endofm_monai.formats import mask_polygons
 from endofm_monai.inferers import Answer, Bundle, Predictor
-from endofm_monai.utils import sha256
+from endofm_monai.utils import PathLike, sha256
 from endofm_monai.weights import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -187,8 +185,8 @@ class UncertainFrames(Strategy):
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose, among the images that have a score; an ``HTTPException`` says that none has."""
         unlabeled, weights = set(datastore.get_unlabeled_images()), _weights_hash(self.task)
-        scores_then = {image: _score(datastore, image, self.name, weights) for image in unlabeled}
-        scored = {image: score for image, score in scores_then.items() if score is not None}
+        known = {image: _score(datastore, image, self.name, weights) for image in unlabeled}
+        scored = {image: score for image, score in known.items() if score is not None}
         if unlabeled and not scored:
             ask = f"POST /scoring/{self.name}, which also says what it cannot score"
             raise HTTPException(
@@ -211,9 +209,9 @@ def _score(datastore: Datastore, image: str, model: str, weights: str) -> float 
 
 def _weights_hash(task: EndoInferTask) -> str:
     weights = task.bundle.weights
-    return _hash_then(weights, os.stat(weights).st_ctime_ns) if weights else ""
+    return _sha256(weights) if weights else ""
 
 
-@lru_cache
-def _hash_then(weights: Path, changed: int) -> str:
+@until_changed
+def _sha256(weights: PathLike) -> str:
     return sha256([weights])

@@ -163,20 +163,11 @@ def check_requests(app: FastAPI) -> None:
 
 def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
     async def check(request: Request) -> None:
-        asked = request.query_params
-        if asked.get("session_id"):
-            raise HTTPException(400, "`session_id`: there are no sessions; name an `image`, or send a `file`.")
-        if (output := asked.get("output")) in ("image", "dicom_seg") and "model" in request.path_params:
-            model = request.path_params["model"]
-            if output == "dicom_seg" or model.endswith(("_detection", "_classification")):
-                raise HTTPException(400, f"`output`: {model} gives no {output}, but `json`.")
+        _check_query(request)
         if "form" in request.headers.get("content-type", ""):
             form = await request.form()
-            name = os.path.basename(getattr(form.get("file"), "filename", None) or "")
-            short = name.partition(".")[0]  # MONAI Label takes what follows for the suffix
-            cut = "several dots" if name.count(".") > 1 else "a number for a suffix" if is_numbered(name) else ""
-            if schema is Notes and cut and name != short and asked.get("image") in (None, "", short):
-                raise HTTPException(400, f"`image`: {name} has {cut} and would be {short!r}; name it otherwise.")
+            if schema is Notes:
+                _check_file_name(getattr(form.get("file"), "filename", None) or "", request.query_params.get("image"))
             for key in {"params", "info", "wsi"} & set(form):
                 parse_text(schema, key, str(form[key]))
         elif await request.body():
@@ -186,11 +177,29 @@ def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
     return check
 
 
+def _check_query(request: Request) -> None:
+    if request.query_params.get("session_id"):
+        raise HTTPException(400, "`session_id`: there are no sessions; name an `image`, or send a `file`.")
+    if (output := request.query_params.get("output")) in ("image", "dicom_seg") and "model" in request.path_params:
+        model = request.path_params["model"]
+        if output == "dicom_seg" or model.endswith(("_detection", "_classification")):
+            raise HTTPException(400, f"`output`: {model} gives no {output}, but `json`.")
+
+
+def _check_file_name(path: str, image: str | None) -> None:
+    """Refuse a file whose name MONAI Label would cut to make the name of an ``image`` that has none yet."""
+    name = os.path.basename(path)
+    short = name.partition(".")[0]  # MONAI Label takes what follows for the suffix
+    cut = "several dots" if name.count(".") > 1 else "a number for a suffix" if is_numbered(name) else ""
+    if cut and name != short and image in (None, "", short):
+        raise HTTPException(400, f"`image`: {name} has {cut} and would be {short!r}; name it otherwise.")
+
+
 def _refuse_weights(request: Request) -> None:
     if request.method == "PUT":
         raise HTTPException(405, "Weights come with a bundle or from its training: no client gives a server others.")
 
 
 def _depth(content: Any) -> int:
-    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    return 1 + max(map(_depth, parts), default=0)
+    parts = list(content.values()) if isinstance(content, dict) else content
+    return 1 + max(map(_depth, parts), default=0) if isinstance(parts, list) else 1
