@@ -9,7 +9,7 @@ from torch import nn
 
 from endofm_monai.networks import unwrap
 
-POSITIONS_AND_TOKENS = ("cls_token", "pos_embed", "time_embed")
+POSITIONS_AND_TOKENS = ("cls_token", "storage_tokens", "pos_embed", "time_embed")
 
 
 def weight_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def layer_decay_groups(
 def _layer(name: str, depth: int) -> int:
     """0 for the embedding, 1 ... ``depth`` for the blocks, ``depth + 1`` for what comes after them."""
     parts = name.split(".")
-    if parts[0] == "backbone" and parts[1] in ("patch_embed", *POSITIONS_AND_TOKENS):
+    if parts[0] == "backbone" and parts[1] in ("patch_embed", "norm_pre", *POSITIONS_AND_TOKENS):
         return 0
     return int(parts[2]) + 1 if parts[:2] == ["backbone", "blocks"] else depth + 1
 

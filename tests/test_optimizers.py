@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from endofm_monai.networks.nets import EndoFM, EndoFMClassifier, StudentTeacher
+from endofm_monai.networks.nets import EndoFM, EndoFMClassifier, FrameViT, StudentTeacher
 from endofm_monai.optimizers import CosineSchedule, PolynomialSchedule, layer_decay_groups, weight_decay_groups
 
 
@@ -22,19 +22,23 @@ def test_biases_norms_tokens_and_positions_do_not_decay():
     assert (decayed["decay"], free["decay"], free["weight_decay"]) == (True, False, 0)
 
 
-def test_each_parameter_has_the_rate_of_its_layer_and_the_decay_of_its_kind():
-    network = build()
+@pytest.mark.parametrize("variant", [None, "timm", "clip", "dinov3"])
+def test_each_parameter_has_the_rate_of_its_layer_and_the_decay_of_its_kind(variant):
+    sizes = {"embed_dim": 16, "depth": 3, "num_heads": 2}
+    network = EndoFMClassifier(FrameViT(**sizes, variant=variant), torch.nn.Linear(16, 2)) if variant else build()
     groups = layer_decay_groups(network, 1.0, layer_decay=0.5, weight_decay=0.1)
     found = {parameter: group for group in groups for parameter in group["params"]}
-    assert len(found) == sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
-    scales = {"patch_embed": 1 / 16, "cls_token": 1 / 16, "pos_embed": 1 / 16, "time_embed": 1 / 16, "norm": 1.0}
-    for name, parameter in network.named_parameters():
+    learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert len(found) == sum(len(group["params"]) for group in groups) == len(learning)
+    tables = ("cls_token", "storage_tokens", "pos_embed", "time_embed")
+    scales = {**dict.fromkeys(("patch_embed", "norm_pre", *tables), 1 / 16), "norm": 1.0}
+    for name, parameter in learning.items():
         parts = name.split(".")
         layer = 1.0 if parts[0] == "head" else scales.get(parts[1])
         expected = 0.5 ** (3 - int(parts[2])) if layer is None else layer
         group = found[parameter]
         assert group["lr"] == group["lr_scale"] == pytest.approx(expected), name
-        is_decayed = parameter.ndim > 1 and parts[-1] not in ("cls_token", "pos_embed", "time_embed")
+        is_decayed = parameter.ndim > 1 and parts[-1] not in tables
         assert (group["weight_decay"], group["decay"]) == ((0.1, True) if is_decayed else (0.0, False)), name
 
 

@@ -75,15 +75,18 @@ class EndoFMClassifier(nn.Module):
             raise ValueError(f"`last_blocks` must be from 1 to the backbone's depth {depth}, but got {last_blocks}.")
         self._frozen = ["backbone"] if mode == "linear_probe" else []
         if mode == "last_blocks":
-            self._frozen = ["backbone.patch_embed", *(f"backbone.blocks.{i}" for i in range(depth - last_blocks))]
+            before = ["patch_embed", "norm_pre"] if isinstance(backbone, FrameViT) else ["patch_embed"]
+            blocks = [f"blocks.{index}" for index in range(depth - last_blocks)]
+            self._frozen = [f"backbone.{name}" for name in (*before, *blocks)]
             for table in backbone.parameters(recurse=False):
                 table.requires_grad_(False)
         for name in self._frozen:
             self.get_submodule(name).requires_grad_(False)
         if mode == "adapter":
             backbone.freeze()
-        if not self.takes_all_tokens:  # the class token sees nothing of the last block's second half
-            (backbone.blocks[-1].adapter_pre_mlp or nn.Identity()).requires_grad_(False)
+        unseen = backbone.blocks[-1].adapter_pre_mlp  # by the class token
+        if unseen is not None and not self.takes_all_tokens:
+            unseen.requires_grad_(False)
 
     @classmethod
     def from_preset(

@@ -39,6 +39,16 @@ def infer(client: Any, model: str, result: str = "json", image: str = "", file: 
     )
 
 
+def put_label(client: Any, image: str, content: bytes, name: str = "label.png", tag: str = "final") -> Any:
+    return client.put("/datastore/label", params={"image": image, "tag": tag}, files={"label": (name, content)})
+
+
+def encoded(picture: np.ndarray | Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, kind)
+    return file.getvalue()
+
+
 def mask(answer: Any) -> np.ndarray:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"

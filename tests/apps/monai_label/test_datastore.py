@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import multiprocessing
 import os
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from blob_bundles import FRAMES, HEIGHT, WIDTH, draw, truth
+from blob_scene import encoded, put_label
 from fastapi import HTTPException
-from PIL import Image
 
 from endofm_monai.apps.monai_label.lib.clips import find_clip
 from endofm_monai.apps.monai_label.lib.datastore import CheckedDatastore, check_label
@@ -25,18 +24,8 @@ from endofm_monai.utils import TEMPORARY_PREFIX
 from tests.support.dicom import write_dicom
 
 
-def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, kind)
-    return file.getvalue()
-
-
 def notes(**content: Any) -> bytes:
     return json.dumps(content).encode()
-
-
-def put_label(client: Any, image: str, content: bytes, name: str = "label.png", tag: str = "final") -> Any:
-    return client.put("/datastore/label", params={"image": image, "tag": tag}, files={"label": (name, content)})
 
 
 MASK = truth(0).astype(np.uint8)

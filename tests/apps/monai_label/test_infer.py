@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, STEP, WIDTH, box, draw, truth
-from blob_scene import infer, mask, overlap
+from blob_scene import encoded, infer, mask, overlap, put_label
 from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
@@ -28,13 +27,6 @@ from endofm_monai.data import open_clip
 from endofm_monai.formats.masks import draw_polygon
 from endofm_monai.inferers import load_predictor
 from tests.support.dicom import write_dicom
-
-
-def png(image: Image.Image) -> io.BytesIO:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    file.seek(0)
-    return file
 
 
 def test_info_names_three_models_and_what_they_tell(client):
@@ -62,7 +54,7 @@ def test_mask_lies_on_the_ellipse_and_knows_the_next_frame(client, index):
 
 def test_mask_of_a_video_frame_an_upload_and_an_image_alone(client, studies):
     assert overlap(mask(infer(client, SEGMENTATION, "image", "case", frame=6)) > 0, truth(6) | truth(7)) > 0.85
-    upload = infer(client, SEGMENTATION, "image", file=("frame_0003.png", png(draw(3)), "image/png"))
+    upload = infer(client, SEGMENTATION, "image", file=("frame_0003.png", encoded(draw(3)), "image/png"))
     assert overlap(mask(upload) > 0, truth(3)) > 0.9
     with (studies / "case.mp4").open("rb") as video:
         upload = infer(client, SEGMENTATION, "image", file=("other.mp4", video, "video/mp4"), frame=2)
@@ -77,7 +69,7 @@ def test_a_still_as_dicom_is_an_image_to_answer_for_and_to_learn_from(client, tm
         upload = infer(client, SEGMENTATION, "image", file=(name, still.read_bytes(), "application/dicom"))
         assert overlap(mask(upload) > 0, truth(3)) > 0.9
     still = still.rename(tmp_path / "1.2.840.113.7")
-    (tmp_path / "mask.png").write_bytes(png(Image.fromarray(truth(3))).getvalue())
+    (tmp_path / "mask.png").write_bytes(encoded(truth(3)))
     (tmp_path / "notes.json").write_text(json.dumps({"detections": [{"label": "polyp", "box": [1, 2, 30, 40]}]}))
     for task, name in (("segmentation", "mask.png"), ("detection", "notes.json")):
         check_label(tmp_path / name, str(still))
@@ -135,11 +127,11 @@ def test_answers_are_those_of_the_predictor_for_the_whole_clip(client, studies, 
 
 def test_where_nothing_is_red_mask_polygons_and_boxes_are_empty(client):
     gray = Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90))
-    found = mask(infer(client, SEGMENTATION, "image", file=("gray.png", png(gray), "image/png")))
+    found = mask(infer(client, SEGMENTATION, "image", file=("gray.png", encoded(gray), "image/png")))
     np.testing.assert_array_equal(found, np.zeros((HEIGHT, WIDTH)))
-    answer = infer(client, SEGMENTATION, file=("gray.png", png(gray), "image/png")).json()
+    answer = infer(client, SEGMENTATION, file=("gray.png", encoded(gray), "image/png")).json()
     assert answer["annotations"] == [{"annotation": {"elements": []}}]
-    answer = infer(client, DETECTION, file=("gray.png", png(gray), "image/png")).json()
+    answer = infer(client, DETECTION, file=("gray.png", encoded(gray), "image/png")).json()
     assert answer["detections"] == answer["annotations"][0]["annotation"]["elements"] == []
 
 
@@ -186,7 +178,7 @@ def test_probabilities_of_a_frame_and_of_a_whole_video(client, studies):
         scores = {item["label"]: item["score"] for item in answer["prediction"]}
         assert sum(scores.values()) == pytest.approx(1)
         assert scores["abnormal"] == pytest.approx(expected, abs=0.1)
-    answer = infer(client, CLASSIFICATION, file=("gray.png", png(gray), "image/png")).json()
+    answer = infer(client, CLASSIFICATION, file=("gray.png", encoded(gray), "image/png")).json()
     assert answer["prediction"][0] == pytest.approx({"idx": 0, "label": "normal", "score": 1}, abs=0.1)
 
 
@@ -263,7 +255,7 @@ def test_parameters_cannot_name_a_file_either(client):
 
 @pytest.mark.parametrize("name", ["broken.png", "broken.jpg", "broken.mp4", "notes.txt"])
 def test_corrupt_upload_gets_a_message(client, name):
-    answer = infer(client, SEGMENTATION, file=(name, io.BytesIO(b"no image"), "image/png"), frame=0)
+    answer = infer(client, SEGMENTATION, file=(name, b"no image", "image/png"), frame=0)
     assert answer.status_code == 400, answer.text
     assert "not" in answer.json()["detail"]
 
@@ -288,7 +280,7 @@ def test_an_image_of_several_frames_is_a_video(client, tmp_path, kind):
     assert (refused.status_code, "say which `frame`, from 0 to 3" in refused.text) == (400, True)
     assert overlap(mask(infer(client, SEGMENTATION, "image", "stack_0001", frame=2)) > 0, truth(6) | truth(7)) > 0.85
     assert overlap(mask(infer(client, SEGMENTATION, "image", "stack_0002")) > 0, truth(4)) > 0.9
-    label = client.put("/datastore/label?image=stack_0001", files={"label": ("a.png", png(Image.fromarray(truth(4))))})
+    label = put_label(client, "stack_0001", encoded(truth(4)))
     assert (label.status_code, f"stack_0001.{kind}: is a video; masks are for its frames" in label.text) == (400, True)
     for name in ("stack_0001", "stack_0002"):
         client.delete("/datastore/image", params={"id": name})

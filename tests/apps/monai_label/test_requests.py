@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import pytest
 from blob_bundles import CLASSIFICATION, DETECTION, SEGMENTATION
-from blob_scene import infer
+from blob_scene import encoded, infer
 from PIL import Image
 
 from endofm_monai.utils import sha256
@@ -148,9 +147,7 @@ def test_notes_with_numbers_are_kept(client, bundles):
 
 
 def test_notes_that_come_with_an_image_or_label_are_checked_too(client):
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "PNG")
-    files = {"file": ("a.png", file.getvalue())}
+    files = {"file": ("a.png", encoded(Image.new("RGB", (8, 8))))}
     answer = client.put("/datastore/image?image=other", files=files, data={"params": '{"uncertainty": 5}'})
     assert refused(answer, "`uncertainty`")
     label = {"label": ("a.json", b'{"label": "normal"}')}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from blob_bundles import CLASSIFICATION, DETECTION, FRAMES, HEIGHT, SEGMENTATION, WIDTH
+from blob_scene import encoded, put_label
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
 
@@ -25,7 +26,7 @@ def score(client: Any, method: str, **params: Any) -> Any:
     return client.post(f"/scoring/{method}", params={"run_sync": True}, json=params)
 
 
-def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client, studies):
+def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client):
     refused = next_image(client)
     assert (refused.status_code, refused.json()["detail"]) == (
         400,
@@ -50,11 +51,8 @@ def test_scores_then_the_most_uncertain_image_of_a_part_without_label(client, st
     answer = next_image(client).json()
     assert answer["id"] == most
     assert answer["path"] == store.get_image_uri(most)
-    mask = studies.parent / "mask.png"
-    Image.new("L", (WIDTH, HEIGHT)).save(mask)
     for image in ("case_0001", "case_0009", "single"):
-        with mask.open("rb") as file:
-            assert client.put(f"/datastore/label?image={image}", files={"label": ("a.png", file)}).status_code == 200
+        assert put_label(client, image, encoded(Image.new("L", (WIDTH, HEIGHT)))).status_code == 200
     # frames 0 to 7 and 8 to 10 have a label each, and so does the single image: the whole of parts is used up
     left = {image: value for image, value in values.items() if image not in ("case_0001", "case_0009", "single")}
     assert next_image(client).json()["id"] == max(left, key=left.__getitem__)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import multiprocessing
 import shutil
@@ -26,7 +25,7 @@ from blob_bundles import (
     make_studies,
     truth,
 )
-from blob_scene import infer
+from blob_scene import encoded, infer, put_label
 from monailabel.interfaces.utils.app import app_instance
 from PIL import Image
 
@@ -51,21 +50,18 @@ def train(client: Any, model: str, **params: Any) -> Any:
     return client.post(f"/train/{model}", params={"run_sync": True}, json=request)
 
 
-def put_label(client: Any, image: str, name: str, content: bytes) -> None:
-    answer = client.put("/datastore/label", params={"image": image}, files={"label": (name, content)})
-    assert answer.status_code == 200, answer.text
+def put_notes(client: Any, image: str, **notes: Any) -> None:
+    assert put_label(client, image, json.dumps(notes).encode(), "notes.json").status_code == 200
 
 
 def label_frames(client: Any, task: str) -> None:
     for index in range(FRAMES):
+        image = f"case_{index:04d}"
         if task == "segmentation":
-            file = io.BytesIO()
-            Image.fromarray(truth(index)).save(file, "PNG")
-            put_label(client, f"case_{index:04d}", "mask.png", file.getvalue())
+            assert put_label(client, image, encoded(truth(index))).status_code == 200
         else:
-            found = {"detections": [{"label": "polyp", "box": box(index)}]}
-            label = {"label": "abnormal" if index < 6 else "normal"}  # two clips, fewer than a batch
-            put_label(client, f"case_{index:04d}", "notes.json", json.dumps({**found, **label}).encode())
+            label = "abnormal" if index < 6 else "normal"  # two clips, fewer than a batch
+            put_notes(client, image, detections=[{"label": "polyp", "box": box(index)}], label=label)
 
 
 @pytest.mark.parametrize("model", [SEGMENTATION, DETECTION, CLASSIFICATION])
@@ -118,10 +114,10 @@ def test_requests_cannot_bring_code_into_a_configuration(client, tmp_path):
 
 def test_a_class_that_is_unknown_or_has_no_label_is_named(client):
     for index in range(FRAMES):
-        put_label(client, f"case_{index:04d}", "notes.json", json.dumps({"label": "abnormal"}).encode())
+        put_notes(client, f"case_{index:04d}", label="abnormal")
     answer = train(client, CLASSIFICATION)
     assert (answer.status_code, "is of the class normal" in answer.text) == (400, True), answer.text
-    put_label(client, "case_0003", "notes.json", json.dumps({"label": "strange"}).encode())
+    put_notes(client, "case_0003", label="strange")
     answer = train(client, CLASSIFICATION)
     assert (answer.status_code, "'strange' is none of the classes normal, abnormal" in answer.text) == (400, True)
 
@@ -184,9 +180,8 @@ def test_neighbors_become_clips(tmp_path):
 def test_frames_of_another_size_than_their_neighbors_are_trained_on(client):
     for index, scale in enumerate((1, 1, 2, 2)):
         for name, picture in (("image", draw(index)), ("label", Image.fromarray(truth(index)))):
-            file = io.BytesIO()
-            picture.resize((WIDTH * scale, HEIGHT * scale)).save(file, "PNG")
-            files = {"file" if name == "image" else "label": ("a.png", file.getvalue())}
+            content = encoded(picture.resize((WIDTH * scale, HEIGHT * scale)))
+            files = {"file" if name == "image" else "label": ("a.png", content)}
             answer = client.put(f"/datastore/{name}", params={"image": f"scaled_{index}"}, files=files)
             assert answer.status_code == 200, answer.text
     answer = train(client, SEGMENTATION)

@@ -89,6 +89,16 @@ def test_all_that_is_to_learn_has_a_gradient_in_other_modes_too(mode):
     assert all((parameter.grad is not None) == parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("variant", ["timm", "clip", "dinov3"])
+def test_of_an_image_vit_the_last_blocks_alone_learn(variant):
+    network = EndoFMClassifier(FrameViT(**TINY, variant=variant), nn.Linear(48, 2), mode="last_blocks").train()
+    network(torch.randn(1, 3, 2, 32, 32)).sum().backward()
+    learning = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert {".".join(name.split(".")[:3]) for name in learning} == {
+        *("head.weight", "head.bias", "backbone.norm.weight", "backbone.norm.bias", "backbone.blocks.2"),
+    }
+
+
 def test_mode_without_adapters_and_their_number_are_checked():
     with pytest.raises(ValueError, match="set `adapters` to 1 or 2"):
         EndoFMClassifier.from_preset("tiny", mode="adapter", **TINY)
