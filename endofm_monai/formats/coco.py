@@ -79,12 +79,7 @@ def _read_videos(path: Path, class_names: list[str], outlines: bool, root: Path)
             if outlines and annotation.get("segmentation"):
                 found[image]["outline"] += _outlines(annotation["segmentation"], label, info, *sizes[image])
                 continue
-            turn = info.get("rotation", 0)
-            if isinstance(turn, (int, float)) and turn % 360:  # as CVAT writes it
-                raise ValueError("has a rotated box; draw boxes, polygons or masks instead")
-            x, y, width, height = (float(side) for side in annotation["bbox"])
-            # rounded, so that far sides have no more digits than they were written with
-            box = list(masks.scale_points("box", [x, y, round(x + width, 6), round(y + height, 6)], *sizes[image]))
+            box = _box(annotation["bbox"], info.get("rotation", 0), *sizes[image])
             check_box(box, f"image {image!r}")
         for key, value in zip(KEYS, (box, label, info), strict=False):
             found[image][key].append(value)
@@ -162,6 +157,14 @@ def _group(content: Mapping[str, Any], path: Path) -> list[Video]:
             part = join_frames(file, start + at[first], start + at[stop - 1])
             heads.append(({"image": part, "video": video["name"]}, ids[first:stop]))
     return heads
+
+
+def _box(bbox: Any, turn: Any, drawn: Size, size: Size) -> list[float]:
+    if isinstance(turn, (int, float)) and turn % 360:  # as CVAT writes it
+        raise ValueError("has a rotated box; draw boxes, polygons or masks instead")
+    x, y, width, height = (float(side) for side in bbox)
+    # rounded, so that far sides have no more digits than they were written with
+    return list(masks.scale_points("box", [x, y, round(x + width, 6), round(y + height, 6)], drawn, size))
 
 
 def _outlines(segmentation: Any, label: int, info: Mapping[str, Any], drawn: Size, size: Size) -> list[dict[str, Any]]:

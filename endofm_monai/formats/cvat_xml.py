@@ -177,22 +177,8 @@ def _read(root: Element, path: Path) -> Annotations:
     shape = partial(_read_shape, height=height, width=width)
     tracks = [_read_track(element, place, shape) for element in root.iterfind("track")]
     unique(((track.number, track.label) for track in tracks if track.number is not None), "has two tracks of id")
-    left_out: set[int] = set()  # as CVAT counts
-    if not is_video or (images and root.find("track") is None):  # an export "for images" lists every frame
-        left_out = set(whole).difference(listed)
-    if is_video:
-        is_export = root.find("meta/dumped") is not None or root.find("track/*[@keyframe='0']") is not None
-        unknown = set().union(*(unknown_frames(track, is_export, count) for track in tracks))
-        left_out.update(start + frame for frame in unknown)
-    tags: dict[int, list[Tag]] = {}
-    for image in images:
-        frame = place(image.attrib["id"])
-        for element in image:
-            if element.tag == "tag":
-                tag = Tag(element.attrib["label"], _attributes(element), element.get("source", "manual"))
-                tags.setdefault(frame, []).append(tag)
-            else:
-                tracks.append(_track(element, {frame: shape(element)}, None))
+    left_out = _left_out(root, tracks, whole, listed, is_video)
+    tags, singles = _read_images(images, place, shape)
     names = () if is_video else ((image.attrib["name"], image.attrib["id"]) for image in images)
     if left_out:
         shown = ", ".join(map(str, sorted(left_out)[:20])) + ", ..." * (len(left_out) > 20)
@@ -206,7 +192,7 @@ def _read(root: Element, path: Path) -> Annotations:
         width=width,
         height=height,
         labels=[label.text or "" for label in task.iterfind("labels/label/name")],
-        tracks=[track for track in tracks if track.shapes],  # of masks none may be left
+        tracks=[track for track in (*tracks, *singles) if track.shapes],  # of masks none may be left
         tags=tags,
         images=list(unique(names, "has two images of name")),
         source=task.findtext("source") or "",
@@ -240,6 +226,35 @@ def _frame_size(size: Element | None, images: list[Element]) -> tuple[int, int]:
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise ValueError(f"has frames of {width}x{height}; expected sides of up to {MAX_SIDE}")
     return height, width
+
+
+def _left_out(root: Element, tracks: Iterable[Track], whole: range, listed: Sequence[int], is_video: bool) -> set[int]:
+    """Frames of the ``whole`` task, as CVAT counts them, of which the file says nothing."""
+    found: set[int] = set()
+    if not is_video or (listed and root.find("track") is None):  # an export "for images" lists every frame
+        found = set(whole).difference(listed)
+    if is_video:
+        is_export = root.find("meta/dumped") is not None or root.find("track/*[@keyframe='0']") is not None
+        for track in tracks:
+            found.update(whole.start + frame for frame in unknown_frames(track, is_export, len(whole)))
+    return found
+
+
+def _read_images(
+    images: Iterable[Element], place: Callable[[str], int], shape: Callable[[Element], Shape]
+) -> tuple[dict[int, list[Tag]], list[Track]]:
+    """The tags of each frame that has some, and what is drawn in one frame alone."""
+    tags: dict[int, list[Tag]] = {}
+    singles: list[Track] = []
+    for image in images:
+        frame = place(image.attrib["id"])
+        for element in image:
+            if element.tag == "tag":
+                tag = Tag(element.attrib["label"], _attributes(element), element.get("source", "manual"))
+                tags.setdefault(frame, []).append(tag)
+            else:
+                singles.append(_track(element, {frame: shape(element)}, None))
+    return tags, singles
 
 
 def _read_track(element: Element, place: Callable[[str], int], shape: Callable[[Element], Shape]) -> Track:

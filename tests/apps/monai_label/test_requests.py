@@ -98,6 +98,15 @@ def test_other_requests_are_checked_likewise(client):
     )
 
 
+@pytest.mark.parametrize("content", [b"hello", b"[" * 100_000, b"\xff"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/datastore/"), ("DELETE", "/datastore/image?id=a"), ("POST", "/activelearning/random")],
+)
+def test_a_body_that_is_no_json_is_answered(client, method, path, content):
+    assert refused(client.request(method, path, content=content), "`params`: must be a JSON object, but ")
+
+
 def test_what_is_none_of_a_request_is_passed_over(client):
     assert infer(client, DETECTION, image="case_0001", images=None, max_workers=100_000).status_code == 200
     scored = client.post(f"/scoring/{DETECTION}?run_sync=true", json={"max_samples": 1, "window": None})

@@ -170,8 +170,11 @@ def _check(schema: type[BaseModel]) -> Callable[[Request], Awaitable[None]]:
                 _check_file_name(getattr(form.get("file"), "filename", None) or "", request.query_params.get("image"))
             for key in {"params", "info", "wsi"} & set(form):
                 parse_text(schema, key, str(form[key]))
-        elif await request.body():
-            content = await request.json()
+        elif body := await request.body():
+            try:
+                content = json.loads(body)
+            except (ValueError, RecursionError) as error:
+                raise HTTPException(400, f"`params`: must be a JSON object, but {error}.") from error
             parse(schema, {} if content is None else content)
 
     return check
