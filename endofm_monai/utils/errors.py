@@ -23,7 +23,7 @@ from typing import Any, get_args
 import fire
 import monai
 import torch
-from fire.decorators import SetParseFn
+from fire import decorators
 from fire.parser import DefaultParseValue
 from tqdm import tqdm
 
@@ -71,7 +71,7 @@ def _postponed(commands: Any) -> Any:
         kinds = {*get_args(found.annotation), found.annotation}
         if str in kinds and not kinds & {int, float}:
             texts.append(None if found.kind is found.VAR_POSITIONAL else name)  # None: words of `*args`
-    return SetParseFn(_as_text, *texts)(call) if texts else call
+    return decorators.SetParseFn(_as_text, *texts)(call) if texts else call
 
 
 def _as_text(word: str) -> Any:
@@ -92,6 +92,7 @@ def run_from_command_line(
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show, as of Windows, ends no run
         sys.stdout.reconfigure(errors="backslashreplace")
+    decorators.FIRE_METADATA = "__fire__"  # its own name for what `SetParseFn` notes is shown as if it were a command
     words = options.setdefault("command", sys.argv[1:])
     if "--help" in words:  # which fire would hand to a function that takes any option
         named = [word for word in words[:1] if isinstance(commands, dict) and word in commands]

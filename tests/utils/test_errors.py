@@ -165,6 +165,15 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_run(monkeypatch, encoding,
     assert shown.getvalue().decode(encoding) == f"The report: {letter}/\\udcfc.html\n"
 
 
+def test_usage_tells_of_arguments_alone(capsys):
+    def look(video: str) -> None:
+        raise AssertionError
+
+    with pytest.raises(SystemExit):
+        run_from_command_line({"look": look}, command=["look"], name="endofm")
+    assert "Usage: endofm look VIDEO\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 def test_help_runs_nothing_whatever_options_a_function_takes(capsys, by_name):
     def look(*videos: str, **settings: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import monai
 import torch
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
@@ -277,7 +278,7 @@ def _quoted(words: Sequence[str]) -> list[str]:
         if not waiting and name in {"", *NAMES}:
             if not value or value.startswith("#frames="):  # which would be of this folder
                 sys.exit(f"error: {name or 'a path'} is empty: is a variable of the shell not set?")
-            value = repr(value)
+            value = value if DefaultParseValue(value) == value else repr(value)
         quoted.append(f"{name}{equals}{value}" if is_option else value)
     return quoted[:-1]
 

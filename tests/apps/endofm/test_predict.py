@@ -228,6 +228,11 @@ def test_names_are_taken_as_they_are_typed(name, bundles, tmp_path, monkeypatch)
     assert Path(name + "_", "report.html").exists()
 
 
+def test_a_word_too_many_shows_the_words_as_they_were_typed(monkeypatch, capsys):
+    assert run(monkeypatch, "predict", "a b.mp4", "out", "1") == 2
+    assert "\nUsage: endofm predict 'a b.mp4' out -\n" in capsys.readouterr().err
+
+
 def test_a_part_of_a_video(blob, bundles, tmp_path):
     options = {"bundle": str(bundles), "device": "cpu", "task": "detection,classification"}
     predict(f"{blob}#frames=5-14", str(tmp_path / "out"), **options)
