@@ -42,7 +42,7 @@ class Bundle:
     """
 
     def __init__(self, path: PathLike, **overrides: Any) -> None:
-        self.path = Path(os.path.abspath(path))  # of a link, whose target has perhaps another name, its own
+        self.path = Path(os.path.abspath(path))  # a link's own, as its target may have another name
         self.configs = self.path / "configs"
         self.name = self.path.name
         self.task = self.name.rpartition("_")[2]

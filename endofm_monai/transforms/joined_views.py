@@ -17,8 +17,8 @@ def augment_batch(augment: RandAugmentViews, clips: Sequence[torch.Tensor], seed
     """Views ``(B, 3, T, S, S)`` of B clips with a seed each: but for rounding, what ``augment`` makes of each clip.
 
     A GPU would wait for Python, which launches some 280 small operations a clip for the views of the published
-    pre-training. So only crops are made one by one; all else are a few products for all frames of a size together. On a
-    CPU that is more work: workers make views clip by clip. So are made views of other kinds, and jitter of the hue.
+    pre-training. So only crops are made one by one; all else is a few products for all frames of a size together. On a
+    CPU that is more work: workers make views clip by clip, as those of other kinds or with jitter of the hue are here.
     """
     if type(augment) is not RandAugmentViews or augment.hue:
         made = [augment.set_random_state(seed=int(seed))(clip) for clip, seed in zip(clips, seeds, strict=True)]

@@ -23,8 +23,8 @@ __all__ = ["LoadBoxesd", "LoadClipd", "LoadMasksd"]
 class LoadClipd(Randomizable, MapTransform):
     """Read the clips at ``keys``, all frames or those that a ``sampler`` chooses.
 
-    Where was what :func:`endofm_monai.data.open_clip` opens, with the ``reader_options``, comes uint8 RGB
-    ``(3, T, H, W)`` with the metadata of :func:`endofm_monai.data.clip_metadata`. All keys have the same draws.
+    A key holds what :func:`endofm_monai.data.open_clip` opens with the ``reader_options``; it gets the frames, as uint8
+    RGB ``(3, T, H, W)`` with the metadata of :func:`endofm_monai.data.clip_metadata`. All keys have the same draws.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LoadMasksd(MapTransform):
     """Read the masks of those frames of the loaded ``image`` that were read, as uint8 ``(1, T, H, W)``, 0 or 1.
 
     Their key holds the mask files of all frames in order, a folder with them, or one file for a clip of one frame, see
-    :func:`endofm_monai.data.mask_files`. They are the item's ``label``, in the place of a class, if it has one.
+    :func:`endofm_monai.data.mask_files`. They become the item's ``label``, also where a class stood there.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -79,7 +79,7 @@ class LoadMasksd(MapTransform):
 class LoadBoxesd(MapTransform):
     """Take the boxes of those frames of a clip that were read, see :func:`endofm_monai.data.load_box_datalist`.
 
-    They become a list of T float32 tensors ``(G, 4)``, their labels, of ``box_label``, one of T int64 tensors ``(G,)``.
+    They become a list of T float32 tensors ``(G, 4)``, their labels at ``box_label`` one of T int64 tensors ``(G,)``.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -105,7 +105,7 @@ def attention_heat(attention: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
 
 
 def show_heat(plain: Axes, heated: Axes, frame: np.ndarray, heat: np.ndarray, maps: np.ndarray) -> AxesImage:
-    """Show a frame ``(H, W, 3)`` twice, secondly below its heat map ``(rows, columns)``; ``maps`` share a scale."""
+    """Show a frame ``(H, W, 3)``, and again under its heat map ``(rows, columns)``; all ``maps`` share one scale."""
     scale = max(float(np.quantile(maps, 0.995)), 2.0)  # few patches exceed it, and uniform attention is no peak
     for axes in (plain, heated):
         axes.imshow(frame)

@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from processes import run_two_processes
-from torch.nn.parallel import DistributedDataParallel
 
 from endofm_monai.losses import ConceptLoss
 from endofm_monai.losses.concepts import align, contrast, contrast_clips, contrast_concepts, entropy, match_concepts
 from endofm_monai.losses.spatial_temporal_matching import sinkhorn
-from endofm_monai.networks.nets import ConceptFeatures, ConceptNetwork, EndoFM
+from endofm_monai.networks.nets import ConceptFeatures
 
 
 def random_features(videos: int = 4, concepts: int = 12, dim: int = 6) -> ConceptFeatures:
@@ -175,51 +172,3 @@ def test_one_video_that_is_left_gives_a_finite_loss():
 def test_settings_that_do_not_fit_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         ConceptLoss(**{"num_concepts": 12, "batch_size": 4, **settings})
-
-
-def second_step(views: list[torch.Tensor], wrap=lambda network: network) -> dict[str, torch.Tensor]:
-    """Gradients and logged values of the second of two batches, so that a queue has been filled."""
-    torch.manual_seed(0)
-    backbone = EndoFM(img_size=16, num_frames=2, embed_dim=16, depth=1, num_heads=2, drop_path_rate=0.0)
-    network = ConceptNetwork(backbone, 10, hidden_dim=8, bottleneck_dim=4)
-    wrapped, loss = wrap(network), ConceptLoss(10, 4, 8)
-    loss.local_weight, loss.uses_queue = 1.0, True
-    loss(ConceptFeatures(*(value.detach() for value in wrapped([view.flip(-1) for view in views]))))
-    share = len(views[0]) / 2 if isinstance(wrapped, DistributedDataParallel) else 1  # as the trainer weighs it, of 4
-    (loss(wrapped(views)) * share).backward()
-    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
-    return {**gradients, **loss.values, "queue": loss.queue.clone()}
-
-
-def make_views(clips: int = 4) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(clips, 3, 2, 16, 16, generator=generator) for _ in range(6)]
-
-
-SIZES = [[2, 2], [3, 1]]
-
-
-def run_rank(rank: int, folder: str) -> None:
-    for sizes in SIZES:
-        shares = [view.split(sizes)[rank] for view in make_views()]
-        torch.save(second_step(shares, DistributedDataParallel), f"{folder}/{sizes}_{rank}.pt")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("ranks")
-    run_two_processes(run_rank, str(path))
-    return path
-
-
-@pytest.mark.parametrize("sizes", SIZES)
-def test_two_gloo_processes_equal_one_with_the_whole_batch(folder, sizes):
-    whole = second_step(make_views())
-    for rank in range(2):
-        part = torch.load(folder / f"{sizes}_{rank}.pt", weights_only=True)
-        assert part.keys() == whole.keys()
-        for name, value in whole.items():
-            if name != "queue":
-                atol = max(1e-4, 3e-5 * value.abs().max().item())  # normalization multiplies rounding
-                torch.testing.assert_close(part[name], value, atol=atol, rtol=1e-4, msg=name)
-        torch.testing.assert_close(part["queue"], whole["queue"], atol=1e-4, rtol=0)

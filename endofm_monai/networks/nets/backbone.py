@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         return checkpoint(part, *args, use_reentrant=False, context_fn=contexts)
 
     def freeze(self) -> None:
-        """Let the adapters alone learn; all else, norms too, stays as it is, and in evaluation mode for good."""
+        """Let only the adapters learn; all else, also norms, keeps its values and stays in evaluation mode."""
         if not self._adapters():
             raise ValueError("A frozen backbone learns nothing without adapters: set `adapters` to 1 or 2.")
         self.requires_grad_(False)

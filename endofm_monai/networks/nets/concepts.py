@@ -12,7 +12,7 @@ from endofm_monai.networks.nets.endofm import EndoFM
 from endofm_monai.networks.nets.student_teacher import SyncedBatchNorm
 
 STREAMS = ("rgb", "static", "dynamic")  # two clips each, in this order
-CONTRASTS = ("rgb_rgb", "rgb_static", "rgb_dynamic", "static_rgb", "dynamic_rgb")  # whose features, and to match whose
+CONTRASTS = ("rgb_rgb", "rgb_static", "rgb_dynamic", "static_rgb", "dynamic_rgb")  # of which stream, and to match which
 
 
 class ConceptFeatures(NamedTuple):

@@ -142,7 +142,7 @@ WRITERS: dict[str, Writer] = {"segmentation": write_mask, "detection": write_box
 
 
 class Uncertainty(ScoringMethod):
-    """Scores images without label by how uncertain a model is about them, from 0 to 1, once by the same weights.
+    """Scores images without label by how uncertain a model is about them, from 0 to 1, each once by the same weights.
 
     ``max_samples`` in a request limits the number.
     """
