@@ -11,7 +11,6 @@ import math
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,6 +21,8 @@ from endofm_monai.networks.blocks.detection_head import box_extent
 from endofm_monai.networks.nets import EndoFMDetector
 from endofm_monai.reference import ReferenceDetector, ReferenceStepSchedule, reference_bias_groups
 from endofm_monai.weights import load_published
+
+from .test_segmenter import deviation
 
 pytestmark = pytest.mark.full_size
 GOLDEN = json.loads((Path(__file__).parents[2] / "data" / "golden_detection.json").read_text())
@@ -39,14 +40,6 @@ RULES = [  # pattern, standard deviation, mean: the first that matches counts
     (r"\.bias$|running_mean$", 0.05, 0.0),
     (r"(cls_token|pos_embed|time_embed)$", 0.5, 0.0),
 ]
-
-
-def deviation(tensor: torch.Tensor, probe: dict) -> float:
-    """Largest deviation of a tensor from a probe, relative to the largest of the probed values or to the norm."""
-    assert list(tensor.shape) == probe["shape"]
-    values, expected = tensor.detach().double().flatten().numpy(), np.asarray(probe["val"])
-    largest = np.abs(values[probe["idx"]] - expected).max() / max(np.abs(expected).max(), 1e-12)
-    return max(largest, abs(np.linalg.norm(values) - probe["l2"]) / max(probe["l2"], 1e-12))
 
 
 @pytest.fixture(scope="module")

@@ -39,11 +39,12 @@ def published_value(arr: Any, key: str, shape: list[int]) -> torch.Tensor:
     return arr(key, shape, 0.04 if len(shape) == 2 else math.sqrt(2 / math.prod(shape[1:])))
 
 
-def deviation(x: torch.Tensor, probe: dict[str, Any]) -> float:
-    assert list(x.shape) == probe["shape"]
-    flat, values = x.detach().double().flatten().numpy(), np.array(probe["val"])
-    values_differ = np.abs(flat[probe["idx"]] - values).max() / max(np.abs(values).max(), 1e-12)
-    return max(values_differ, abs(np.linalg.norm(flat) - probe["l2"]) / max(probe["l2"], 1e-12))
+def deviation(tensor: torch.Tensor, probe: dict[str, Any]) -> float:
+    """Largest deviation of a tensor from a probe, relative to the largest of the probed values or to the norm."""
+    assert list(tensor.shape) == probe["shape"]
+    values, expected = tensor.detach().double().flatten().numpy(), np.asarray(probe["val"])
+    largest = np.abs(values[probe["idx"]] - expected).max() / max(np.abs(expected).max(), 1e-12)
+    return max(largest, abs(np.linalg.norm(values) - probe["l2"]) / max(probe["l2"], 1e-12))
 
 
 def clip_of(arr: Any, name: str, frames: int) -> torch.Tensor:
