@@ -76,7 +76,7 @@ def choose_frames(
     check_writable(Path(output).parent)
     if Path(output).is_dir():
         raise IsADirectoryError(f"{output}: is a folder, expected the JSON file to write")
-    predictor = load_predictor(bundle, device) if bundle else None
+    predictor = load_predictor(bundle, device) if bundle is not None else None
     images = [item["image"] for item in load_datalist(dataset_dir, datalist, section, label_key="")]
     listed = [_list_frames(image, window, os.path.realpath(dataset_dir)) for image in images]
     clips = {frame: clip for frames in listed for frame, clip in frames}

@@ -173,6 +173,7 @@ def load_predictor(bundle: PathLike, device: str | torch.device = "cpu", **overr
     opened = Bundle(bundle, device=as_device(device), **overrides)
     predictor = opened.get("predictor")
     opened.load_weights(predictor.network)
+    predictor.network.eval()  # for good: threads that ask for frames at once would change its mode for each other
     return predictor
 
 

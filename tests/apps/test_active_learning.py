@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from endofm_monai.apps.active_learning import choose_frames, select_frames
+from endofm_monai.inferers import BundleError
 
 WINDOWS = ["a0"] * 3 + ["a1"] * 3 + ["b0"] * 3 + ["b1"] * 2
 SCORES = [0.1, 0.9, 0.8, 0.3, 0.2, 0.1, 0.7, 0.7, 0.0, 0.4, 0.6]
@@ -130,6 +131,8 @@ def test_what_cannot_be_used_is_said_before_the_bundle_looks_at_a_frame(tmp_path
             choose_frames(str(tmp_path), str(tmp_path / "next.json"), bundle=bundle, labeled=str(tmp_path / "bad.json"))
     with pytest.raises(IsADirectoryError, match=f"{tmp_path}: is a folder, expected the JSON file to write"):
         choose_frames(str(tmp_path), str(tmp_path), bundle=bundle)
+    with pytest.raises(BundleError, match="the folder's name must end in"):  # and not at random, without a word
+        choose_frames(str(tmp_path), str(tmp_path / "next.json"), bundle="")
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot be written to"):
         choose_frames(str(tmp_path), str(tmp_path / "file" / "next.json"), bundle=bundle)

@@ -42,6 +42,7 @@ def test_released_weights_bring_their_settings(released):
     predictor = load_predictor(released)
     assert predictor.network.backbone.embed_dim == 16
     assert not predictor.network.backbone.temporal
+    assert not predictor.network.training  # also between answers, as several threads may ask for them
     assert load_predictor(released, stride=1, window=2).window == 2
 
 
