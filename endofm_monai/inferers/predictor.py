@@ -31,7 +31,8 @@ class Predictor(ABC):
     """The one way through a video: frames in order, each decoded once and encoded once, in bounded memory.
 
     Offline an answer may look at later frames and so comes some frames later; online, for live use, it comes at once
-    and looks at earlier frames alone. How many frames are pushed at a time makes no difference to the answers.
+    and looks at earlier frames alone. How many frames are pushed at a time makes no difference to the answers. Files
+    that are gone through at once, and a stream beside them, do not disturb each other.
     """
 
     task: ClassVar[str]
@@ -74,13 +75,13 @@ class Predictor(ABC):
         """
         with opened(source) as reader:
             info = reader.probe()
-            self.begin(info)
+            alone = self._beginning(info)
             numbers = range(info.frames)
             blocks = [numbers[start : start + self.block] for start in numbers[:: self.block]]
             with closing(read_ahead(reader, blocks)) as read:  # its thread ends before the reader is closed
                 for frames in read:
-                    yield from self.push(frames)
-            yield from self.flush()
+                    yield from alone.push(frames)
+            yield from alone.flush()
 
     def pieces(self, reader: ClipReader) -> Iterator[tuple[torch.Tensor, Answer]]:
         """What results are written of: the frames; where a task answers by windows, these."""
@@ -131,9 +132,13 @@ class Predictor(ABC):
             info = reader.probe()
             if not 0 <= index < info.frames:
                 raise ClipReadError(f"{reader.path}: has no frame {index}; its {info.frames} frames count from 0")
-            alone = copy.copy(self)
-            alone.begin(info)
-            return alone._look_at(reader, index, info)
+            return self._beginning(info)._look_at(reader, index, info)
+
+    def _beginning(self, info: ClipInfo) -> "Predictor":
+        """A copy that begins a video, beside other ones and a stream."""
+        alone = copy.copy(self)
+        alone.begin(info)
+        return alone
 
     def try_out(self) -> None:
         """Answer for two black frames; a ``ValueError`` says why the network cannot see it."""

@@ -83,6 +83,21 @@ def test_files_streams_and_single_frames_have_one_answer(make, task, mode):
     assert any(not torch.equal(alone[name], value) for name, value in answers[0].items()) == (mode == "offline")
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_two_videos_and_a_stream_may_be_gone_through_at_once(make, task):
+    predictor, clip = make(task, block=4), noise(LENGTH)
+    clips = [clip, clip.flip(1)]
+    alone = [[answer for _, answer in predictor(MemoryClip(each))] for each in clips]
+    predictor.begin(MemoryClip(clip).probe())
+    streamed = predictor.push(clip[:, :6])
+    both = zip(*(predictor(MemoryClip(each)) for each in clips), strict=True)  # in turn
+    runs = [[answer for _, answer in run] for run in zip(*both, strict=True)]
+    streamed += [*predictor.push(clip[:, 6:]), *predictor.flush()]
+    for found, expected in zip([*runs, [answer for _, answer in streamed]], [*alone, alone[0]], strict=True):
+        for answer, other in zip(found, expected, strict=True):
+            same(answer, other)
+
+
 @pytest.mark.parametrize("faster", [True, False])
 def test_lower_precision_where_the_device_multiplies_faster_in_it(faster, make, monkeypatch):
     asked = []
