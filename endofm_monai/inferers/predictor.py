@@ -107,7 +107,6 @@ class Predictor(ABC):
             return answered
         if self._seen and frames.shape[-2:] != self._size:
             answered = self.flush()
-            self.begin()
         self._size = frames.shape[-2:]
         with self.computing():
             for part in frames.split(self.block, dim=1):
@@ -118,9 +117,11 @@ class Predictor(ABC):
         return answered
 
     def flush(self) -> Answered:
-        """Answer for the last frames of a video, after which none comes."""
+        """Answer for the last frames of a video; what is pushed then is of another one."""
         with self.computing():
-            return self._finish()
+            answered = self._finish()
+        self.begin()
+        return answered
 
     def at(self, source: Any, index: int) -> Answer:
         """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs.
@@ -142,15 +143,14 @@ class Predictor(ABC):
 
     def try_out(self) -> None:
         """Answer for two black frames; a ``ValueError`` says why the network cannot see it."""
-        self.begin(ClipInfo(2, 30.0, 64, 64, 2 / 30))
+        alone = self._beginning(ClipInfo(2, 30.0, 64, 64, 2 / 30))
         try:
-            self.push(torch.zeros(3, 2, 64, 64, dtype=torch.uint8))
-            self.flush()
+            alone.push(torch.zeros(3, 2, 64, 64, dtype=torch.uint8))
+            alone.flush()
         except ClipReadError:  # not finite, which each video tells of itself
             pass
         except ValueError as error:
             raise ValueError(f"the network cannot see frames of this `frame_size`: {error}") from error
-        self.begin()
 
     @contextmanager
     def computing(self) -> Iterator[None]:

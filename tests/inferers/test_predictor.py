@@ -186,6 +186,18 @@ def test_no_frame_is_lost_where_the_size_changes(make, task):
             same(answer, expected)
 
 
+@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_what_comes_after_a_flush_is_another_video(make, task, mode):
+    predictor, clip = make(task, mode=mode), noise(9)
+    expected = [answer for _, answer in predictor(MemoryClip(clip))]
+    for _ in range(2):
+        found = [answer for part in clip.split(4, dim=1) for _, answer in predictor.push(part)]
+        found += [answer for _, answer in predictor.flush()]
+        for answer, other in zip(found, expected, strict=True):
+            same(answer, other)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_memory_does_not_grow_with_the_video(make, task):
     predictor = make(task)
