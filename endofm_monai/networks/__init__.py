@@ -20,7 +20,7 @@ def freeze_blocks(network: Network, count: int) -> Network:
     if count > depth:
         raise ValueError(f"`frozen_blocks` must be at most the backbone's depth {depth}, but got {count}.")
     if count > 0:
-        for part in (backbone.patch_embed, *backbone.blocks[:count], *backbone.parameters(recurse=False)):
+        for part in (*backbone.stem(), *backbone.blocks[:count]):
             part.requires_grad_(False)
     return network
 

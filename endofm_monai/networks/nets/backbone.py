@@ -94,6 +94,10 @@ class Backbone(nn.Module):
         contexts = partial(create_selective_checkpoint_contexts, _keep_products)
         return checkpoint(part, *args, use_reentrant=False, context_fn=contexts)
 
+    def stem(self) -> list[nn.Module | nn.Parameter]:
+        """What comes before the first block."""
+        return [self.patch_embed, *self.parameters(recurse=False)]
+
     def freeze(self) -> None:
         """Let only the adapters learn; all else, also norms, keeps its values and stays in evaluation mode."""
         if not self._adapters():

@@ -73,15 +73,12 @@ class EndoFMClassifier(nn.Module):
             raise ValueError(f'`mode` must be "full", "last_blocks", "adapter" or "linear_probe", but got {mode!r}.')
         if mode == "last_blocks" and not 0 < last_blocks <= depth:
             raise ValueError(f"`last_blocks` must be from 1 to the backbone's depth {depth}, but got {last_blocks}.")
-        self._frozen = ["backbone"] if mode == "linear_probe" else []
+        frozen: list[Any] = [backbone] if mode == "linear_probe" else []
         if mode == "last_blocks":
-            before = ["patch_embed", "norm_pre"] if isinstance(backbone, FrameViT) else ["patch_embed"]
-            blocks = [f"blocks.{index}" for index in range(depth - last_blocks)]
-            self._frozen = [f"backbone.{name}" for name in (*before, *blocks)]
-            for table in backbone.parameters(recurse=False):
-                table.requires_grad_(False)
-        for name in self._frozen:
-            self.get_submodule(name).requires_grad_(False)
+            frozen = [*backbone.stem(), *backbone.blocks[: depth - last_blocks]]
+        for part in frozen:
+            part.requires_grad_(False)
+        self._frozen = [name for name, module in self.named_modules() if any(module is part for part in frozen)]
         if mode == "adapter":
             backbone.freeze()
         unseen = backbone.blocks[-1].adapter_pre_mlp  # by the class token

@@ -125,6 +125,10 @@ class FrameViT(Backbone):
         for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02)
 
+    def stem(self) -> list[nn.Module | nn.Parameter]:
+        """What comes before the first block."""
+        return [*super().stem(), self.norm_pre]
+
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens ``(B, T, L, D)`` of clips ``(B, C, T, H, W)``, and the rotation of ``RotaryPositions``, if any.
 
