@@ -184,7 +184,9 @@ class VideoReader(ClipReader):
         tail = table.tail * unit if table.ordered and not is_bare else 0.0
         count, step = len(self._times), mean_step(self._times, tail or usual)
         # The header's rate where it is true: containers round times, so that the mean of a constant one would be off.
-        rate = next((rate for rate in rates if abs(count * (step * rate - 1)) <= 1.5), 1 / step)
+        # Its mean counts the last frame, which often lasts otherwise: of a short film the usual rate is nearer.
+        rate = min(rates, key=lambda rate: abs(step * rate - 1))
+        rate = rate if abs(count * (step * rate - 1)) <= 1.5 else 1 / step
         # Some containers count their duration from the first frame, some from time 0.
         frames = count + self._lost_frames(max(float(self._times[-1]), float(table.times.max()) * unit) + tail, rate)
         aspect = float(stream.sample_aspect_ratio or 1)

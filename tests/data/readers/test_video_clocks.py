@@ -85,6 +85,14 @@ def test_times_follow_a_variable_rate(tmp_path: Path) -> None:
         assert reader.probe().fps == pytest.approx(40 / 1.997, rel=1e-3)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_a_last_frame_of_another_duration_does_not_change_the_rate(tmp_path: Path, suffix: str) -> None:
+    """It is 40 ms, that of the others 20, and of 15 frames the mean rate in the header is 46.9."""
+    path = write_video(tmp_path / f"short{suffix}", frames=15, times=[20 * number for number in range(15)])
+    with VideoReader(path) as reader:
+        assert reader.probe().fps == pytest.approx(50, rel=1e-6)
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_times_of_asf_are_those_of_decoding(tmp_path: Path, codec: str) -> None:
     """Frames are reordered, their times are not, of which the last comes twice."""
