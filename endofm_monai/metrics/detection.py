@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: Copyright (c) Endo-FM for MONAI contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,11 +47,7 @@ def presence_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) ->
     Returns:
         ``precision``, ``recall``, ``specificity``, ``accuracy``, ``f1`` and ``f2``, NaN where undefined.
     """
-    actual = np.array([len(frame.box) > 0 for frame in frames], bool)
-    found = np.array([(frame.pred_score >= threshold).any() for frame in frames], bool)
-    tp, fp, fn = np.sum(actual & found), np.sum(~actual & found), np.sum(actual & ~found)
-    tn = len(frames) - tp - fp - fn
-    return {**_scores(tp, fp, fn), "specificity": _ratio(tn, tn + fp), "accuracy": _ratio(tp + tn, len(frames))}
+    return _presence(*_presence_counts(frames, threshold).sum(axis=0))
 
 
 def center_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> dict[str, float]:
@@ -60,16 +56,7 @@ def center_scores(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> d
     A true box is found when it holds any center; detections beyond the number of pairs of a center and its box are
     false. Frames without a true box are left out, see ``false_positives_per_negative_frame`` of :func:`box_scores`.
     """
-    tp = fp = fn = 0
-    for frame in frames:
-        if len(frame.box) == 0:
-            continue
-        box = frame.pred_box[frame.pred_score >= threshold]
-        center = (box[:, None, :2] + box[:, None, 2:]) / 2
-        hits = ((center > frame.box[:, :2]) & (center < frame.box[:, 2:])).all(axis=2)  # (D, G)
-        found = int(hits.any(axis=0).sum())
-        tp, fn, fp = tp + found, fn + len(frame.box) - found, fp + max(len(box) - int(hits.sum()), 0)
-    return _scores(tp, fp, fn)
+    return _scores(*_center_counts(frames, threshold).sum(axis=0))
 
 
 def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | None = None) -> dict[str, float]:
@@ -79,37 +66,21 @@ def box_scores(frames: Sequence[DetectionFrame], threshold: float, label: int | 
         ``precision``, ``recall``, ``f1`` and ``f2``, and ``false_positives_per_negative_frame``, the mean number of
         detections in frames without a true box, all of the class ``label`` if there is one; NaN where undefined.
     """
-    (matched, *_), score, total = _detections(frames, label)
-    above = score >= threshold
-    tp = int(matched[above].sum())
-    empty = [f for f in frames if not (len(f.label) if label is None else np.any(f.label == label))]
-    false = sum(np.sum((f.pred_score >= threshold) & ((label is None) | (f.pred_label == label))) for f in empty)
-    scores = _scores(tp, int(above.sum()) - tp, total - tp)
-    return {**scores, "false_positives_per_negative_frame": _ratio(false, len(empty))}
+    return _boxes(*_box_counts(frames, threshold, label).sum(axis=0))
 
 
 def best_threshold(frames: Sequence[DetectionFrame]) -> float:
     """The score from which on detections have the best F1 at IoU 0.5, 1 when none is right; for validation data."""
-    (matched, *_), score, total = _detections(frames, None)
-    order = np.argsort(-score, kind="stable")
-    tp = np.cumsum(matched[order])
-    f1 = 2 * tp / (np.arange(1, len(tp) + 1) + max(total, 1))
-    f1[:-1][np.diff(score[order]) == 0] = 0  # a threshold takes all of a score
-    return float(score[order][np.argmax(f1)]) if matched.any() else 1.0
+    ranking = _rank(frames)
+    tp = ranking.is_right[_HALF].cumsum()
+    f1 = 2 * tp / (np.arange(1, len(tp) + 1) + max(ranking.boxes.sum(), 1))
+    f1[:-1][np.diff(ranking.score) == 0] = 0  # a threshold takes all of a score
+    return float(ranking.score[np.argmax(f1)]) if tp.any() else 1.0
 
 
 def average_precision(frames: Sequence[DetectionFrame]) -> dict[str, float]:
     """COCO's average precision, mean over the classes with true boxes: ``ap50`` at IoU 0.5, ``ap`` at 0.5 to 0.95."""
-    results = []
-    for label in sorted({int(label) for frame in frames for label in frame.label}):
-        matched, score, total = _detections(frames, label)
-        hits = matched[:, np.argsort(-score, kind="stable")].cumsum(axis=1)
-        precision = hits / np.arange(1, len(score) + 1)
-        highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # from each recall on
-        reached = [np.searchsorted(row / total, RECALLS) for row in hits]  # which float32 would miss, as MONAI's does
-        results.append(np.take_along_axis(np.pad(highest, ((0, 0), (0, 1))), np.stack(reached), axis=1).mean(axis=1))
-    by_iou = np.mean(results, axis=0) if results else np.full(len(IOUS), np.nan)
-    return {"ap50": float(by_iou[_HALF]), "ap": float(by_iou.mean())}
+    return _average_precision(_rank_classes(frames), np.ones(len(frames), np.int64))
 
 
 def polyp_scores(frames: Sequence[DetectionFrame], threshold: float) -> list[dict[str, float | str | int]]:
@@ -154,14 +125,20 @@ def detection_report(
     polyps = polyp_scores(frames, chosen)
     delays = np.array([polyp["delay"] for polyp in polyps], float)
 
+    rankings = _rank_classes(frames)
+    parts: dict[str, tuple[Callable[..., dict[str, float]], np.ndarray]] = {
+        "presence": (_presence, _presence_counts(frames)),
+        "center": (_scores, _center_counts(frames, chosen)),
+        "box": (_boxes, _box_counts(frames, chosen)),
+    }
+    if len(class_names) > 1:
+        parts |= {f"box_{name}": (_boxes, _box_counts(frames, chosen, i)) for i, name in enumerate(class_names, 1)}
+
     def of_frames(indices: np.ndarray) -> dict[str, float]:
-        drawn = [frames[index] for index in indices]
-        parts = {"presence": presence_scores(drawn), "center": center_scores(drawn, chosen)}
-        parts["box"] = box_scores(drawn, chosen)
-        if len(class_names) > 1:
-            parts |= {f"box_{name}": box_scores(drawn, chosen, label) for label, name in enumerate(class_names, 1)}
-        named = {f"{part}_{name}": value for part, scores in parts.items() for name, value in scores.items()}
-        return {**average_precision(drawn), **named}
+        drawn = np.bincount(indices, minlength=len(frames))
+        scores = {part: score(*(drawn @ counts)) for part, (score, counts) in parts.items()}
+        named = {f"{part}_{name}": value for part, values in scores.items() for name, value in values.items()}
+        return {**_average_precision(rankings, drawn), **named}
 
     def of_polyps(indices: np.ndarray) -> dict[str, float]:
         delay = delays[indices]
@@ -187,13 +164,88 @@ def detection_report(
     return report
 
 
-def _detections(frames: Sequence[DetectionFrame], label: int | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """Whether each detection is right at each of the ``IOUS``, its score, and the number of true boxes."""
-    matches = [match for frame in frames for c, match in frame.matches.items() if label in (None, c)]
-    nothing = np.zeros((len(IOUS), 0))
-    matched = np.concatenate([nothing, *(match["dtMatches"] for match in matches)], axis=1)
-    score = np.concatenate([match["dtScores"] for match in matches]) if matches else np.zeros(0)
-    return matched, score, sum(match["gtMatches"].shape[1] for match in matches)
+@dataclass
+class _Ranking:
+    """D detections in N frames, of one class or of all, the best first."""
+
+    frame: np.ndarray  # places of their frames (D,)
+    score: np.ndarray  # (D,)
+    is_right: np.ndarray  # at each of the ``IOUS`` (10, D)
+    boxes: np.ndarray  # numbers of true boxes of the frames (N,)
+
+
+def _rank(frames: Sequence[DetectionFrame], label: int | None = None) -> _Ranking:
+    matches = [(i, match) for i, frame in enumerate(frames) for c, match in frame.matches.items() if label in (None, c)]
+    score = np.concatenate([np.zeros(0, np.float32), *(match["dtScores"] for _, match in matches)])
+    nothing = np.zeros((len(IOUS), 0), bool)
+    is_right = np.concatenate([nothing, *(match["dtMatches"] > 0 for _, match in matches)], axis=1)
+    frame = np.array([i for i, match in matches for _ in match["dtScores"]], np.int64)
+    boxes = np.array([len(each.label) if label is None else np.sum(each.label == label) for each in frames], np.int64)
+    order = np.argsort(-score, kind="stable")
+    return _Ranking(frame[order], score[order], is_right[:, order], boxes)
+
+
+def _rank_classes(frames: Sequence[DetectionFrame]) -> list[_Ranking]:
+    return [_rank(frames, label) for label in sorted({int(label) for frame in frames for label in frame.label})]
+
+
+def _average_precision(rankings: Sequence[_Ranking], drawn: np.ndarray) -> dict[str, float]:
+    """Average precision where each frame counts as often as ``drawn`` ``(N,)`` says."""
+    results = []
+    for ranking in rankings:
+        if total := drawn @ ranking.boxes:
+            times = drawn[ranking.frame]
+            rank = times.cumsum()
+            results.append([_area(times[right].cumsum(), rank[right], total) for right in ranking.is_right])
+    by_iou = np.mean(results, axis=0) if results else np.full(len(IOUS), np.nan)
+    return {"ap50": float(by_iou[_HALF]), "ap": float(by_iou.mean())}
+
+
+def _area(hits: np.ndarray, rank: np.ndarray, total: int) -> float:
+    """Mean over the ``RECALLS`` of the highest precision from each on, which a right detection has."""
+    highest = np.maximum.accumulate((hits / np.maximum(rank, 1))[::-1])[::-1]
+    reached = np.searchsorted(hits / total, RECALLS)  # in float64: in float32, as of MONAI, the last may be missed
+    return float(np.append(highest, 0)[reached].mean())
+
+
+def _presence_counts(frames: Sequence[DetectionFrame], threshold: float = 0.5) -> np.ndarray:
+    """True and false positives, false and true negatives of each frame ``(N, 4)``."""
+    actual = np.array([len(frame.box) > 0 for frame in frames], bool)
+    found = np.array([(frame.pred_score >= threshold).any() for frame in frames], bool)
+    return np.stack([actual & found, ~actual & found, actual & ~found, ~actual & ~found], axis=1).astype(np.int64)
+
+
+def _presence(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
+    return {**_scores(tp, fp, fn), "specificity": _ratio(tn, tn + fp), "accuracy": _ratio(tp + tn, tp + fp + fn + tn)}
+
+
+def _center_counts(frames: Sequence[DetectionFrame], threshold: float) -> np.ndarray:
+    """Found, false and missed of each frame ``(N, 3)``."""
+    counts = np.zeros((len(frames), 3), np.int64)
+    for index, frame in enumerate(frames):
+        if len(frame.box):
+            box = frame.pred_box[frame.pred_score >= threshold]
+            center = (box[:, None, :2] + box[:, None, 2:]) / 2
+            hits = ((center > frame.box[:, :2]) & (center < frame.box[:, 2:])).all(axis=2)  # (D, G)
+            found = hits.any(axis=0).sum()
+            counts[index] = found, max(len(box) - hits.sum(), 0), len(frame.box) - found
+    return counts
+
+
+def _box_counts(frames: Sequence[DetectionFrame], threshold: float, label: int | None = None) -> np.ndarray:
+    """Found, false and missed of each frame; and of one without true boxes its detections, and 1 ``(N, 5)``."""
+    ranking = _rank(frames, label)
+    above = ranking.score >= threshold
+    found = np.bincount(ranking.frame[above & ranking.is_right[_HALF]], minlength=len(frames))
+    detected = np.bincount(ranking.frame[above], minlength=len(frames))
+    is_empty = ranking.boxes == 0
+    false = [np.sum((f.pred_score >= threshold) & ((label is None) | (f.pred_label == label))) for f in frames]
+    counts = [found, detected - found, ranking.boxes - found, is_empty * np.array(false, np.int64), is_empty]
+    return np.stack(counts, axis=1)
+
+
+def _boxes(tp: int, fp: int, fn: int, false: int, empty: int) -> dict[str, float]:
+    return {**_scores(tp, fp, fn), "false_positives_per_negative_frame": _ratio(false, empty)}
 
 
 def _scores(tp: int, fp: int, fn: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from endofm_monai.metrics import DetectionFrame, average_precision, detection_report
+from endofm_monai.metrics import DetectionFrame, average_precision, bootstrap_intervals, detection_report
 from endofm_monai.metrics.detection import best_threshold, box_scores, center_scores, polyp_scores, presence_scores
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_detection.json").read_text())["metrics"]
@@ -40,12 +40,7 @@ def test_published_metrics_are_reproduced(expected):
         assert {name: 100 * found[name] for name in published} == pytest.approx(published, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("seed", "ap50", "ap"),
-    [(0, 0.20026558736954778, 0.07313544229309069), (1, 0.16568957126127357, 0.0642228403319994)],
-)
-def test_average_precision_is_that_of_pycocotools(seed, ap50, ap):
-    """The expected values were calculated with pycocotools 2.0.11 from the same boxes."""
+def random_frames(seed: int, videos: int = 1) -> list[DetectionFrame]:
     random = np.random.default_rng(seed)
 
     def boxes(count: int) -> np.ndarray:
@@ -64,8 +59,17 @@ def test_average_precision_is_that_of_pycocotools(seed, ap50, ap):
         detected_label = np.concatenate([near_label, random.integers(1, 3, count)])
         detected[:, 2:] = np.maximum(detected[:, 2:], detected[:, :2] + 1)
         score = np.round(random.random(len(detected)), 6)
-        frames.append(DetectionFrame("v", index, true, label, detected, detected_label, score))
-    assert average_precision(frames) == pytest.approx({"ap50": ap50, "ap": ap}, abs=1e-12)
+        frames.append(DetectionFrame(f"v{index % videos}", index, true, label, detected, detected_label, score))
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("seed", "ap50", "ap"),
+    [(0, 0.20026558736954778, 0.07313544229309069), (1, 0.16568957126127357, 0.0642228403319994)],
+)
+def test_average_precision_is_that_of_pycocotools(seed, ap50, ap):
+    """The expected values were calculated with pycocotools 2.0.11 from the same boxes."""
+    assert average_precision(random_frames(seed)) == pytest.approx({"ap50": ap50, "ap": ap}, abs=1e-12)
 
 
 def test_average_precision_reaches_the_highest_recall():
@@ -151,6 +155,22 @@ def test_report_has_all_of_whole_videos():
     assert detection_report(frames)["threshold"] == pytest.approx(0.8)
     by_class = detection_report(frames, ("adenoma", "other"), 0.5)["scores"]
     assert (by_class["box_adenoma_recall"], math.isnan(by_class["box_other_recall"])) == (0.5, True)
+
+
+def test_intervals_are_those_of_frames_that_are_drawn_again():
+    frames = random_frames(2, videos=5)
+
+    def of_frames(indices: np.ndarray) -> dict[str, float]:
+        drawn = [frames[index] for index in indices]
+        parts = {"presence": presence_scores(drawn), "center": center_scores(drawn, 0.4), "box": box_scores(drawn, 0.4)}
+        parts |= {f"box_{name}": box_scores(drawn, 0.4, label) for label, name in ((1, "adenoma"), (2, "other"))}
+        named = {f"{part}_{name}": score for part, scores in parts.items() for name, score in scores.items()}
+        return {**average_precision(drawn), **named}
+
+    intervals = detection_report(frames, ("adenoma", "other"), 0.4, resamples=30)["intervals"]
+    expected = bootstrap_intervals(of_frames, [frame.video for frame in frames], resamples=30)
+    assert {name: intervals[name] for name in expected} == expected
+    assert len({*expected.values()}) > 20
 
 
 def test_parts_of_a_video_stand_for_themselves_but_are_drawn_together():
