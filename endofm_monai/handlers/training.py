@@ -297,9 +297,10 @@ class ConceptPhaseHandler:
 class WeightAverageHandler:
     """Validates, and so keeps as ``model.pt``, a moving average of the weights instead of the last ones.
 
-    After optimizer step n the average moves towards the weights of the training by ``1 - min(decay, n / (9 + n))``, so
-    that the first steps are soon forgotten; buffers are those of the last step. It is part of the checkpoint. An
-    evaluation outside of the training, as by a federated client, is of the weights that the network has.
+    The average begins as the weights after the first optimizer step; after step n it moves towards those of the
+    training by ``1 - min(decay, n / (9 + n))``, so that the first steps are soon forgotten. Buffers are those of the
+    last step. It is part of the checkpoint. An evaluation outside of the training, as by a federated client, is of the
+    weights that the network has.
     """
 
     network: nn.Module  # perhaps in `DistributedDataParallel`
