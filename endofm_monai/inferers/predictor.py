@@ -97,7 +97,7 @@ class Predictor(ABC):
     def push(self, frames: torch.Tensor) -> Answered:
         """Take the next frames of a video, uint8 RGB ``(3, T, H, W)``; gives those that are due with their answers.
 
-        Where the size of the frames changes, another video begins.
+        Where the size of the frames changes, and after an error in answering, another video begins.
         """
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[0] != 3:
             found = f"{frames.dtype} {tuple(frames.shape)}"
@@ -108,20 +108,25 @@ class Predictor(ABC):
         if self._seen and frames.shape[-2:] != self._size:
             answered = self.flush()
         self._size = frames.shape[-2:]
-        with self.computing():
-            for part in frames.split(self.block, dim=1):
-                numbers = range(self._seen, self._seen + part.shape[1])
-                self._frames.update(zip(numbers, part.unbind(1), strict=True))
-                self._seen = numbers.stop
-                answered += self._take(numbers, part)
+        try:
+            with self.computing():
+                for part in frames.split(self.block, dim=1):
+                    numbers = range(self._seen, self._seen + part.shape[1])
+                    self._frames.update(zip(numbers, part.unbind(1), strict=True))
+                    self._seen = numbers.stop
+                    answered += self._take(numbers, part)
+        except Exception:
+            self.begin()  # or each later push would come upon the same frames
+            raise
         return answered
 
     def flush(self) -> Answered:
         """Answer for the last frames of a video; what is pushed then is of another one."""
-        with self.computing():
-            answered = self._finish()
-        self.begin()
-        return answered
+        try:
+            with self.computing():
+                return self._finish()
+        finally:
+            self.begin()
 
     def at(self, source: Any, index: int) -> Answer:
         """What is said of frame ``index`` of a clip, as by going through it, at the cost of the frames it needs.

@@ -16,6 +16,7 @@ from torch import nn
 
 from endofm_monai.data import ClipReader, ClipReadError, SupportSampler, WindowPlan
 from endofm_monai.inferers import ClassificationPredictor, DetectionPredictor, Predictor, SegmentationPredictor
+from endofm_monai.inferers.predictor import finite
 from endofm_monai.transforms import FitClip, NormalizeClip, ScaleCropClip
 
 TASKS = ["segmentation", "detection", "classification"]
@@ -165,6 +166,24 @@ def test_what_is_not_finite_is_no_answer(make, task, value):
     ):
         with pytest.raises(ClipReadError, match=r"memory\.mp4: the network's answer is not finite"):
             ask()
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_a_stream_goes_on_behind_a_frame_without_an_answer(make, task, monkeypatch):
+    fails = iter([False, False, False, True])
+
+    def fail_once(output: torch.Tensor) -> torch.Tensor:
+        return finite(output * float("nan") if next(fails, False) else output)
+
+    monkeypatch.setattr(f"endofm_monai.inferers.{task}.finite", fail_once)
+    predictor, frames = make(task, mode="online"), noise(9).split(1, dim=1)
+    for frame in frames[:3]:
+        predictor.push(frame)
+    with pytest.raises(ClipReadError, match="not finite"):
+        predictor.push(frames[3])
+    found = [predictor.push(frame)[0][1] for frame in frames[4:]]
+    for answer, (_, expected) in zip(found, predictor(MemoryClip(torch.cat(frames[4:], dim=1))), strict=True):
+        same(answer, expected)
 
 
 def test_leaving_early_ends_the_reading(make):
