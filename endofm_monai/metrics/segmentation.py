@@ -173,10 +173,11 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
             defined["per_sequence", name] = int(np.isfinite(means).sum())
 
     def summarize(items: np.ndarray) -> dict[tuple[str, str], float]:
-        hits, excess, missed = counts[items].sum(axis=0)
+        drawn = np.bincount(items, minlength=len(rows))
+        hits, excess, missed = drawn @ counts
         pooled = _overlap(hits, hits + excess, hits + missed)
         return {
-            **{key: statistic(items) for key, statistic in statistics.items()},
+            **{key: statistic(drawn) for key, statistic in statistics.items()},
             **{("pooled", name): value for name, value in pooled.items()},
         }
 
@@ -191,12 +192,12 @@ def segmentation_report(rows: Sequence[Mapping[str, Any]], resamples: int = 1000
 
 
 def _best_mean(values: np.ndarray, weights: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The largest column of the weighted mean of rows ``(N, K)``, leaving out what is undefined."""
+    """The largest column of the mean of rows ``(N, K)``, weighted and as often as drawn, without what is undefined."""
     weights = np.where(np.isnan(values[:, 0]), 0, weights)
     values = np.nan_to_num(values)
 
-    def statistic(items: np.ndarray) -> float:
-        total = weights[items].sum()
-        return float((weights[items] @ values[items]).max() / total) if total else float("nan")
+    def statistic(drawn: np.ndarray) -> float:
+        total = drawn @ weights
+        return float(((drawn * weights) @ values).max() / total) if total else float("nan")
 
     return statistic
