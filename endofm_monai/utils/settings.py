@@ -179,7 +179,7 @@ def nearest_key(key: str, known: Collection[str]) -> str:
 
 
 def _check_arguments(parser: ConfigParser, config: Any, where: str) -> None:
-    """Check the names of the arguments of each component, in a part of the settings."""
+    """Check the names of the arguments of each component, in a part of the settings, and that none is missing."""
     if not isinstance(config, (dict, list)):
         return
     for _, key, value in ReferenceResolver.iter_subconfigs(where, config):
@@ -191,6 +191,18 @@ def _check_arguments(parser: ConfigParser, config: Any, where: str) -> None:
             near = get_close_matches(name, accepted or (), n=1, cutoff=0.5)
             hint = f" Did you mean `{where}::{near[0]}`?" if near else ""
             raise ValueError(f"`{where}::{name}`: {target} has no such argument.{hint}")
+        if config.get("_mode_", "default") == "default" and (missing := _needed(locate(target)) - config.keys()):
+            advice = "of several configurations the later ones count"
+            raise ValueError(f"`{where}`: {target} needs `{min(missing)}`, which nothing gives; {advice}.")
+
+
+def _needed(component: Any) -> set[str]:
+    """Names of the arguments without which a component cannot be made."""
+    with suppress(TypeError, ValueError):  # written in C, or not found
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(component).parameters.values()
+        return {each.name for each in parameters if each.kind in named and each.default is each.empty}
+    return set()
 
 
 def _arguments(component: Any) -> set[str] | None:

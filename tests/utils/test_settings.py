@@ -48,6 +48,7 @@ def test_what_the_bundles_say_is_right(bundle, base, caplog):
         ({"train::trainer::max_epoch": 1}, "`train::trainer::max_epoch`: .* mean `train::trainer::max_epochs`?"),
         ({"train#dataloader#batchsize": 1}, "Did you mean `train::dataloader::batch_size`?"),
         ({"optimizer::weigth_decay": 1}, "torch.optim.AdamW has no such argument. Did you mean `optimizer::weight_de"),
+        ({"optimizer": {"_target_": "torch.optim.AdamW"}}, "`optimizer`: torch.optim.AdamW needs `params`, which noth"),
         ({"train#dataset#data": [{"image": "a", "label": "b"}]}, "`train::dataset::data`: another program lists these"),
         ({"epochs": "two"}, "`epochs` must be a whole number from 1 on, found 'two'."),
         ({"epochs": 1.5}, "`epochs` must be a whole number from 1 on, found 1.5."),
