@@ -165,6 +165,18 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_run(monkeypatch, encoding,
     assert shown.getvalue().decode(encoding) == f"The report: {letter}/\\udcfc.html\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [([""], "an argument"), (["a", "--output", ""], "--output"), (["a", "--output="], "--output")],
+)
+def test_what_is_empty_is_not_the_present_folder(words, what):
+    def look(*videos: str, output: str = ".") -> None:
+        raise AssertionError
+
+    with pytest.raises(SystemExit, match=f"error: {what} is empty: is a variable of the shell not set"):
+        run_from_command_line(look, command=words)
+
+
 def test_usage_tells_of_arguments_alone(capsys):
     def look(video: str) -> None:
         raise AssertionError

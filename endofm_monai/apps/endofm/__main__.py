@@ -276,8 +276,8 @@ def _quoted(words: Sequence[str]) -> list[str]:
         name = "--output" if name == "-o" else name
         waiting = name if is_option and not equals else ""
         if not waiting and name in {"", *NAMES}:
-            if not value or value.startswith("#frames="):  # which would be of this folder
-                sys.exit(f"error: {name or 'a path'} is empty: is a variable of the shell not set?")
+            if value.startswith("#frames="):
+                sys.exit(f"error: {value}: is no path; is a variable of the shell not set?")
             value = value if DefaultParseValue(value) == value else repr(value)
         quoted.append(f"{name}{equals}{value}" if is_option else value)
     return quoted[:-1]

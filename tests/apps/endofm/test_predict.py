@@ -63,16 +63,16 @@ def test_an_option_without_its_value_is_named(words, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["predict", "", "-o", "out"], "a path"),
-        (["predict", "#frames=0-47", "-o", "out"], "a path"),
-        (["train", "segmentation", ""], "a path"),
-        (["predict", "a.mp4", "-o", ""], "--output"),
-        (["predict", "a.mp4", "--output="], "--output"),
-        (["predict", "a.mp4", "-o="], "--output"),
+        (["predict", "", "-o", "out"], "an argument is empty:"),
+        (["predict", "#frames=0-47", "-o", "out"], "#frames=0-47: is no path;"),
+        (["train", "segmentation", ""], "an argument is empty:"),
+        (["predict", "a.mp4", "-o", ""], "--output is empty:"),
+        (["predict", "a.mp4", "--output="], "--output is empty:"),
+        (["predict", "a.mp4", "-o="], "--output is empty:"),
     ],
 )
 def test_what_is_empty_is_not_the_present_folder(words, what, monkeypatch):
-    assert run(monkeypatch, *words) == f"error: {what} is empty: is a variable of the shell not set?"
+    assert run(monkeypatch, *words) == f"error: {what} is a variable of the shell not set?"
 
 
 @pytest.mark.parametrize(
