@@ -95,7 +95,7 @@ def run_from_command_line(
     decorators.FIRE_METADATA = "__fire__"  # its own name for what `SetParseFn` notes is shown as if it were a command
     words = options.setdefault("command", sys.argv[1:])
     for before, word in zip(["", *words], words, strict=False):
-        if not word or re.fullmatch(r"--?\w+=", word):  # which would be the present folder, or the default
+        if not word or re.fullmatch("-[^=]+=", word):  # which would be the present folder, or the default
             what = word.rstrip("=") or (before if before.startswith("-") else "an argument")
             sys.exit(f"error: {what} is empty: is a variable of the shell not set?")
     if "--help" in words:  # which fire would hand to a function that takes any option

@@ -167,7 +167,12 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_run(monkeypatch, encoding,
 
 @pytest.mark.parametrize(
     ("words", "what"),
-    [([""], "an argument"), (["a", "--output", ""], "--output"), (["a", "--output="], "--output")],
+    [
+        ([""], "an argument"),
+        (["a", "--output", ""], "--output"),
+        (["a", "--output="], "--output"),
+        (["a", "--network_def::img_size="], "--network_def::img_size"),
+    ],
 )
 def test_what_is_empty_is_not_the_present_folder(words, what):
     def look(*videos: str, output: str = ".") -> None:
