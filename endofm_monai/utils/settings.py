@@ -191,7 +191,8 @@ def _check_arguments(parser: ConfigParser, config: Any, where: str) -> None:
             near = get_close_matches(name, accepted or (), n=1, cutoff=0.5)
             hint = f" Did you mean `{where}::{near[0]}`?" if near else ""
             raise ValueError(f"`{where}::{name}`: {target} has no such argument.{hint}")
-        if config.get("_mode_", "default") == "default" and (missing := _needed(locate(target)) - config.keys()):
+        is_made = config.get("_mode_", "default") == "default" and not config.get("_disabled_")
+        if is_made and (missing := _needed(locate(target)) - config.keys()):
             advice = "of several configurations the later ones count"
             raise ValueError(f"`{where}`: {target} needs `{min(missing)}`, which nothing gives; {advice}.")
 

@@ -114,6 +114,8 @@ def test_a_range_goes_from_its_smallest_number_to_its_largest(crop_scale):
         {"run_name": "third", "tracking_uri": "here", "experiment_name": "x", "verbose_errors": True, "_note_": 1},
         {"my_epochs": 3, "epochs": "@my_epochs"},
         {"run": "@train::trainer", "initialize": [], "finalize": []},
+        {"optimizer": {"_target_": "torch.optim.AdamW", "_disabled_": True}},
+        {"optimizer": {"_target_": "torch.optim.AdamW", "_mode_": "partial"}},
     ],
     ids=str,
 )
